@@ -1,0 +1,64 @@
+"""Adapt a source model to a target domain with text.
+
+The launchers in ``script/`` hold the settings; one run by hand is
+``python -m Downstream.Text.train --method houlsby --users … --items … --source_checkpoint …``.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+from adapter4rec.distributed import start_process, stop_process
+from adapter4rec.domains import load_text_domain
+from adapter4rec.errors import UserError, run_main
+from adapter4rec.launching import settings_from_command_line
+from adapter4rec.runs import Identity, Run
+from adapter4rec.source_models import read_source_model
+from adapter4rec.states import cached_states
+from adapter4rec.training.loop import finish, test_again, test_popularity, train
+from adapter4rec.training.parameters import count_parameters
+from Downstream.Text.model import TextTargetSettings, build_model
+
+
+def main(settings: TextTargetSettings) -> None:
+    """One run, from the files to the tested model."""
+    process = start_process(settings.device, settings.threads)
+    domain = load_text_domain(settings, process)
+    source = None
+    if settings.needs_source:
+        if settings.source_checkpoint is None:
+            raise UserError(f"--source_checkpoint is needed: {settings.method} starts from a source model")
+        source = read_source_model(settings.source_checkpoint)
+
+    identity = Identity(
+        "text target", settings.plain(runtime=False), domain.identity, source and source.identity
+    )
+    run = Run(settings, identity, run_name(settings, domain.name), process)
+    run.say(f"{domain.name}: {domain.interactions.describe()}")
+    if settings.method == "popularity":
+        test_popularity(domain, process, run)
+        return
+    model = build_model(settings, domain.interactions.n_items, source).to(process.device)
+    if settings.method == "head":
+        store = cached_states(model.item_encoder, domain.store, settings, process)
+        domain = replace(domain, store=store)
+
+    if settings.mode == "test":
+        test_again(model, domain, process, run)
+    else:
+        run.begin(count_parameters(model))
+        if run.result is None and settings.trained_parts:
+            train(model, domain, settings, process, run)
+        finish(model, domain, process, run)
+    stop_process(process)
+
+
+def run_name(settings: TextTargetSettings, domain: str) -> str:
+    """What the run is, as part of a folder's name."""
+    encoder = f"_{settings.backbone.rpartition('/')[2]}" if settings.uses_content else ""
+    return f"text_target_{domain}_{settings.method}_{settings.objective.value}{encoder}_seed{settings.seed}"
+
+
+if __name__ == "__main__":
+    run_main(lambda: main(settings_from_command_line(TextTargetSettings, sys.argv[1:])))

@@ -1,0 +1,55 @@
+"""Train a TransRec model on a source domain with text.
+
+The launchers in ``script/`` hold the settings; one run by hand is
+``python -m Pretraining.Text.train --users … --items …``.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from adapter4rec.distributed import start_process, stop_process
+from adapter4rec.domains import load_text_domain
+from adapter4rec.errors import run_main
+from adapter4rec.launching import settings_from_command_line
+from adapter4rec.runs import Identity, Run
+from adapter4rec.source_models import export_source_model, read_source_model
+from adapter4rec.training.loop import finish, test_again, train
+from adapter4rec.training.parameters import count_parameters
+from Pretraining.Text.model import TextSourceSettings, build_model
+
+
+def main(settings: TextSourceSettings) -> None:
+    """One run, from the files to the tested and exported model."""
+    process = start_process(settings.device, settings.threads)
+    domain = load_text_domain(settings, process)
+    start = read_source_model(settings.start_from) if settings.start_from else None
+    model = build_model(settings, domain.interactions.n_items, start).to(process.device)
+
+    identity = Identity(
+        "text source", settings.plain(runtime=False), domain.identity, start and start.identity
+    )
+    run = Run(settings, identity, run_name(settings, domain.name), process)
+    if settings.mode == "test":
+        test_again(model, domain, process, run)
+    else:
+        run.begin(count_parameters(model))
+        run.say(f"{domain.name}: {domain.interactions.describe()}")
+        if run.result is None:
+            train(model, domain, settings, process, run)
+        result = finish(model, domain, process, run)
+        if settings.export and process.is_first:
+            state = model.state_dict()
+            export_source_model(state, settings.export, settings.objective, run.described("", result))
+            run.say(f"exported for target domains: {settings.export}")
+    stop_process(process)
+
+
+def run_name(settings: TextSourceSettings, domain: str) -> str:
+    """What the run is, as part of a folder's name."""
+    encoder = settings.backbone.rpartition("/")[2] if settings.uses_content else "id"
+    return f"text_source_{domain}_{settings.objective.value}_{encoder}_seed{settings.seed}"
+
+
+if __name__ == "__main__":
+    run_main(lambda: main(settings_from_command_line(TextSourceSettings, sys.argv[1:])))

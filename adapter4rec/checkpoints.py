@@ -1,0 +1,120 @@
+"""Checkpoints: safetensors files whose header says, as JSON, what they are.
+
+A file appears whole or not at all, so that weights and description never belong to different moments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from adapter4rec.errors import UserError
+from adapter4rec.files import whole_file, write_json
+
+_HEADER = "adapter4rec"
+_MAX_LISTED = 5
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Tensors by name, and what they are."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    description: dict[str, Any]
+
+
+def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
+    """Write a checkpoint, and its description once more as JSON beside it for the reader's eye."""
+    plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    with whole_file(path) as aside:
+        save_file(plain, aside, metadata={_HEADER: json.dumps(description)})
+    write_json(path.with_suffix(".json"), description)
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """What a checkpoint is, without reading its tensors.
+
+    Raises:
+        UserError: missing, damaged, or written by another program.
+    """
+    with _opened(path) as file:
+        return _described(file, path)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """A checkpoint with its tensors, on the CPU.
+
+    Raises:
+        UserError: missing, damaged, or written by another program.
+    """
+    with _opened(path) as file:
+        description = _described(file, path)
+        return Checkpoint(path, {name: file.get_tensor(name) for name in file.keys()}, description)  # noqa: SIM118
+
+
+def _opened(path: Path):  # noqa: ANN202 (safetensors' own handle)
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint")
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a whole safetensors file ({error})") from None
+
+
+def _described(file, path: Path) -> dict[str, Any]:  # noqa: ANN001
+    metadata = file.metadata() or {}
+    if _HEADER not in metadata:
+        raise UserError(f"{path}: a safetensors file, but not a checkpoint of this project")
+    return json.loads(metadata[_HEADER])
+
+
+def misfits(model: nn.Module, tensors: Mapping[str, Tensor], *, partly: bool = False) -> list[str]:
+    """Why ``tensors`` do not fit a model: names that lack or are too many, and shapes that differ.
+
+    Args:
+        model: the model.
+        tensors: what would be loaded.
+        partly: allow that only some of the model's entries are there.
+    """
+    own = model.state_dict()
+    trouble = [f"{name}: not in the model" for name in tensors if name not in own]
+    if not partly:
+        trouble += [f"{name}: not in the file" for name in own if name not in tensors]
+    return trouble + [
+        f"{name}: {list(tensors[name].shape)} in the file, {list(tensor.shape)} in the model"
+        for name, tensor in own.items()
+        if name in tensors and tensors[name].shape != tensor.shape
+    ]
+
+
+def load_into(model: nn.Module, tensors: Mapping[str, Tensor], source: Path, *, partly: bool = False) -> None:
+    """Load tensors into a model, all of it or (``partly``) some of its entries.
+
+    Raises:
+        UserError: they do not fit; it names the entries.
+    """
+    trouble = misfits(model, tensors, partly=partly)
+    if trouble:
+        more = f"\n  … and {len(trouble) - _MAX_LISTED} more" if len(trouble) > _MAX_LISTED else ""
+        raise UserError(f"{source} does not fit the model:\n  " + "\n  ".join(trouble[:_MAX_LISTED]) + more)
+    model.load_state_dict(tensors, strict=not partly)
+
+
+def weights_hash(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes, types and values; equal weights give equal hashes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().to("cpu").contiguous()
+        digest.update(f"{name}{list(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

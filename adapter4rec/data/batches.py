@@ -1,0 +1,223 @@
+"""Training batches: ids, negatives and masks from (seed, epoch, step) alone, then the items' content.
+
+A batch begins as ids for the whole global batch, so that every process knows how many real places it has;
+each process then keeps its share of the users, finds their distinct items and fetches those.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from adapter4rec.data.content import Content, ContentStore
+from adapter4rec.data.interactions import Interactions, Ranges
+from adapter4rec.errors import UserError
+
+_SHUFFLE, _NEGATIVES = 0, 1
+
+
+@dataclass(frozen=True)
+class Batch(Content):
+    """One process's share of a training step (or of one of its accumulation parts).
+
+    Attributes:
+        content: content of the distinct real items of this share.
+        positives: int64 ``[users, L + 1]``, places in ``content`` counted from 1; 0 is padding.
+        negatives: int64 ``[users, L]``, the same for the negative of target ``positives[:, i + 1]``.
+        log_mask: bool ``[users, L]``, true on real input places.
+        targets_in_step: how many targets the objective averages over, in the whole global batch.
+    """
+
+    content: Content
+    positives: Tensor
+    negatives: Tensor
+    log_mask: Tensor
+    targets_in_step: int
+
+
+@dataclass(frozen=True)
+class IdBatch:
+    """The ids of some users: item numbers, 0 for padding. Shapes as in :class:`Batch`."""
+
+    positives: np.ndarray
+    negatives: np.ndarray
+
+    @property
+    def log_mask(self) -> np.ndarray:
+        """True on real input places."""
+        return self.positives[:, :-1] > 0
+
+    def share(self, part: int, parts: int) -> IdBatch:
+        """The users of one of ``parts`` near-equal shares; where there are none, one user, all padding."""
+        mine = np.array_split(np.arange(len(self.positives)), parts)[part]
+        if len(mine):
+            return IdBatch(self.positives[mine], self.negatives[mine])
+        return IdBatch(np.zeros_like(self.positives[:1]), np.zeros_like(self.negatives[:1]))
+
+
+def left_padded(clicks: np.ndarray, ranges: Ranges, users: np.ndarray, width: int) -> np.ndarray:
+    """The last ``width`` clicks of each user's range, int64 ``[users, width]``, 0 on the left."""
+    at = ranges.stop[users, None] - width + np.arange(width)
+    real = at >= ranges.start[users, None]
+    return np.where(real, clicks[np.maximum(at, 0)], 0).astype(np.int64)
+
+
+def draw_negatives(positives: np.ndarray, n_items: int, generator: np.random.Generator) -> np.ndarray:
+    """One negative for each target, uniform over 1…N without the items of its user's sequence.
+
+    Args:
+        positives: int64 ``[users, L + 1]``, 0 for padding.
+        n_items: N.
+        generator: the only source of chance.
+
+    Returns:
+        int64 ``[users, L]``; 0 where the input place is padding.
+    """
+    shape = (len(positives), positives.shape[1] - 1)
+    negatives = generator.integers(1, n_items + 1, shape)
+    users, places = np.nonzero(positives[:, :-1] > 0)
+    while len(users):
+        drawn = negatives[users, places]
+        clash = (positives[users] == drawn[:, None]).any(axis=1)
+        users, places = users[clash], places[clash]
+        negatives[users, places] = generator.integers(1, n_items + 1, len(users))
+    negatives[positives[:, :-1] == 0] = 0
+    return negatives
+
+
+class TrainingSet:
+    """The training examples of a domain: one for each user and epoch.
+
+    Args:
+        interactions: the domain.
+        batch_size: users in a global batch.
+        seed: of the shuffles and the negatives.
+
+    Raises:
+        UserError: a user's training sequence covers all items, so that no negative is left.
+    """
+
+    def __init__(self, interactions: Interactions, batch_size: int, seed: int) -> None:
+        self.interactions = interactions
+        self.batch_size = batch_size
+        self.seed = seed
+        self.width = interactions.max_seq_len + 1
+        self._require_negatives()
+
+    def _require_negatives(self) -> None:
+        if self.interactions.n_items > self.width:
+            return
+        for user in range(self.interactions.n_users):
+            sequence = left_padded(
+                self.interactions.clicks, self.interactions.train, np.array([user]), self.width
+            )
+            if len(np.unique(sequence[sequence > 0])) == self.interactions.n_items:
+                name = self.interactions.user_names[user]
+                raise UserError(
+                    f"user {name!r} clicked on all {self.interactions.n_items} items: "
+                    "no negative can be drawn; training needs more items"
+                )
+
+    @property
+    def steps(self) -> int:
+        """Global batches in an epoch; the last may be short."""
+        return -(-self.interactions.n_users // self.batch_size)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The users of an epoch, shuffled by (seed, epoch), int64 ``[users]``."""
+        return np.random.default_rng([self.seed, _SHUFFLE, epoch]).permutation(self.interactions.n_users)
+
+    def ids(self, order: np.ndarray, epoch: int, step: int) -> IdBatch:
+        """The global batch of a step, from (seed, epoch, step) alone; ``order`` is that of the epoch."""
+        users = order[step * self.batch_size : (step + 1) * self.batch_size]
+        positives = left_padded(self.interactions.clicks, self.interactions.train, users, self.width)
+        chance = np.random.default_rng([self.seed, _NEGATIVES, epoch, step])
+        return IdBatch(positives, draw_negatives(positives, self.interactions.n_items, chance))
+
+
+def with_content(ids: IdBatch, store: ContentStore, targets_in_step: int) -> Batch:
+    """Find the distinct real items of a share and fetch their content: each will be encoded once."""
+    places = np.concatenate([ids.positives, ids.negatives], axis=1)
+    distinct, inverse = np.unique(places, return_inverse=True)
+    inverse = inverse.reshape(places.shape)
+    if distinct[0] == 0:
+        distinct = distinct[1:]
+    else:
+        inverse += 1
+    if not len(distinct):
+        distinct = np.array([1])  # a share without users still takes part in the step
+    width = ids.positives.shape[1]
+    return Batch(
+        content=store.fetch(distinct),
+        positives=torch.from_numpy(inverse[:, :width].copy()),
+        negatives=torch.from_numpy(inverse[:, width:].copy()),
+        log_mask=torch.from_numpy(ids.log_mask),
+        targets_in_step=targets_in_step,
+    )
+
+
+@dataclass(frozen=True)
+class Division:
+    """How the users of a global batch are divided: over processes, then over accumulation parts."""
+
+    rank: int = 0
+    processes: int = 1
+    accumulation_steps: int = 1
+
+
+class EpochSteps(Dataset):
+    """The steps of one epoch, as one process sees them: each a list of accumulation parts.
+
+    Args:
+        examples: the training examples.
+        store: content of their items.
+        epoch: counted from 1.
+        division: which share is this process's.
+        last_place_only: the objective reads the last target alone (CPC), so the other negatives are
+            not even encoded.
+    """
+
+    def __init__(
+        self,
+        examples: TrainingSet,
+        store: ContentStore,
+        epoch: int,
+        division: Division,
+        *,
+        last_place_only: bool,
+    ) -> None:
+        self.examples = examples
+        self.store = store
+        self.epoch = epoch
+        self.division = division
+        self.last_place_only = last_place_only
+        self._order = examples.order(epoch)
+
+    def __len__(self) -> int:
+        return self.examples.steps
+
+    def __getitem__(self, step: int) -> list[Batch]:
+        ids = self.examples.ids(self._order, self.epoch, step)
+        targets = int(ids.log_mask.sum())
+        if self.last_place_only:
+            ids.negatives[:, :-1] = 0
+            targets = len(ids.positives)
+        mine = ids.share(self.division.rank, self.division.processes)
+        parts = self.division.accumulation_steps
+        return [with_content(mine.share(part, parts), self.store, targets) for part in range(parts)]
+
+
+def epoch_loader(steps: EpochSteps, first_step: int, workers: int, *, pin_memory: bool) -> DataLoader:
+    """Steps ``first_step``… of an epoch in order, prepared by worker processes where ``workers`` > 0."""
+    return DataLoader(
+        steps,
+        batch_size=None,
+        sampler=range(first_step, len(steps)),
+        num_workers=workers,
+        pin_memory=pin_memory,
+        prefetch_factor=4 if workers else None,
+    )

@@ -1,0 +1,295 @@
+"""A domain's users and items: read, filtered and split as flat arrays (no object per user or click)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+
+from adapter4rec.data.lines import blocks_of_lines
+from adapter4rec.errors import UserError
+
+ATTRIBUTES = ("title", "abstract", "body")
+"""The text columns of ``items.tsv`` behind the name, in their order."""
+
+_END_OF_USER = b"\0"
+
+
+@dataclass(frozen=True)
+class ItemTable:
+    """The lines of ``items.tsv``.
+
+    Attributes:
+        path: the file.
+        names: item names, in file order.
+        texts: for each attribute that was asked for, one text an item, in file order.
+    """
+
+    path: Path
+    names: list[bytes]
+    texts: dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """One stretch of clicks for each user: ``clicks[start[u]:stop[u]]``, int64 ``[users]`` each."""
+
+    start: np.ndarray
+    stop: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Number of clicks of each user's stretch."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """The kept sequences of a domain, with their items numbered 1…N in the order of ``items.tsv``.
+
+    Attributes:
+        clicks: int32 ``[clicks]``, the kept sequences of all users, one after the other.
+        offsets: int64 ``[users + 1]``; user u has ``clicks[offsets[u]:offsets[u + 1]]``.
+        user_names: one name a kept user, in file order.
+        item_names: ``item_names[i - 1]`` is the name of item i.
+        item_rows: int64 ``[N]``, the row of each numbered item in its :class:`ItemTable`.
+        max_seq_len: L, the longest input of the user encoder.
+        dropped_users: how many had fewer than ``min_seq_len`` clicks.
+        identity: SHA-256 of what is above; equal data gives equal identities whatever the files' names.
+    """
+
+    clicks: np.ndarray
+    offsets: np.ndarray
+    user_names: list[str]
+    item_names: list[str]
+    item_rows: np.ndarray
+    max_seq_len: int
+    dropped_users: int
+    identity: str
+
+    @property
+    def n_users(self) -> int:
+        """Number of users that are left."""
+        return len(self.offsets) - 1
+
+    @property
+    def n_items(self) -> int:
+        """N, the number of candidates in every ranking."""
+        return len(self.item_names)
+
+    @property
+    def train(self) -> Ranges:
+        """``s[:-2]`` of each kept sequence s."""
+        return Ranges(self.offsets[:-1], self.offsets[1:] - 2)
+
+    @property
+    def validation(self) -> Ranges:
+        """``s[-(L + 2):-1]``; its last item is the target."""
+        stop = self.offsets[1:] - 1
+        return Ranges(np.maximum(self.offsets[:-1], stop - self.max_seq_len - 1), stop)
+
+    @property
+    def test(self) -> Ranges:
+        """``s[-(L + 1):]``; its last item is the target."""
+        stop = self.offsets[1:]
+        return Ranges(np.maximum(self.offsets[:-1], stop - self.max_seq_len - 1), stop)
+
+    def describe(self) -> str:
+        """One line for the log."""
+        return (
+            f"{self.n_users:,} users, {self.n_items:,} items, {len(self.clicks):,} clicks kept "
+            f"({self.dropped_users:,} users dropped), data {self.identity[:12]}"
+        )
+
+
+def _decoded(raw: bytes, path: Path, line: int) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}:{line}: not UTF-8 ({error.reason} at byte {error.start})") from None
+
+
+def _first_repeated(names: list[bytes]) -> tuple[int, int]:
+    """Positions of the first name that stands twice."""
+    seen: dict[bytes, int] = {}
+    for position, name in enumerate(names):
+        if name in seen:
+            return seen[name], position
+        seen[name] = position
+    raise ValueError("all names differ")
+
+
+def _require_distinct(names: list[bytes], distinct: int, path: Path, what: str) -> None:
+    if distinct == len(names):
+        return
+    first, second = _first_repeated(names)
+    raise UserError(
+        f"{path}:{second + 1}: {what} {names[first].decode('utf-8', 'replace')!r} "
+        f"stands already in line {first + 1}; each {what} may be named once"
+    )
+
+
+def read_items(
+    path: Path, attributes: tuple[str, ...] = (), *, allow_empty_titles: bool = False
+) -> ItemTable:
+    """Read ``name[<TAB>title[<TAB>abstract[<TAB>body]]]`` lines.
+
+    Args:
+        path: the file. All of its lines have the same number of columns.
+        attributes: which text columns to keep (see :data:`ATTRIBUTES`).
+        allow_empty_titles: let items without a title through.
+
+    Raises:
+        UserError: missing file, no items, uneven or missing columns, an empty title, a repeated name.
+    """
+    names: list[bytes] = []
+    texts: dict[str, list[str]] = {attribute: [] for attribute in attributes}
+    columns = 0
+    for first_line, lines in blocks_of_lines(path):
+        for number, line in enumerate(lines, first_line):
+            fields = line.split(b"\t")
+            columns = columns or _checked_columns(len(fields), attributes, path)
+            if len(fields) != columns:
+                raise UserError(
+                    f"{path}:{number}: {len(fields)} columns, but line 1 has {columns}; "
+                    "columns are separated by one tab each"
+                )
+            if not fields[0]:
+                raise UserError(f"{path}:{number}: the item has no name")
+            if columns > 1 and not allow_empty_titles and not fields[1].strip():
+                raise UserError(
+                    f"{path}:{number}: the title is empty; fill it in, or let such items through with "
+                    "--allow_empty_titles"
+                )
+            names.append(fields[0])
+            for attribute in attributes:
+                field = fields[1 + ATTRIBUTES.index(attribute)]
+                texts[attribute].append(_decoded(field, path, number))
+    if not names:
+        raise UserError(f"{path}: the file holds no items")
+    _require_distinct(names, len(set(names)), path, "item")
+    return ItemTable(path, names, texts)
+
+
+def _checked_columns(columns: int, attributes: tuple[str, ...], path: Path) -> int:
+    if columns > 1 + len(ATTRIBUTES):
+        raise UserError(f"{path}:1: {columns} columns; at most 4 are known: name, title, abstract, body")
+    for attribute in attributes:
+        if columns < 2 + ATTRIBUTES.index(attribute):
+            raise UserError(
+                f"{path}:1: {columns} columns, so there is no {attribute} "
+                f"(columns are name, {', '.join(ATTRIBUTES)}); choose others with --attributes"
+            )
+    return columns
+
+
+@dataclass(frozen=True)
+class _RawUsers:
+    names: list[bytes]
+    clicks: np.ndarray
+    """Rows of the item table, int32."""
+    offsets: np.ndarray
+
+
+def _read_users(path: Path, items: ItemTable) -> _RawUsers:
+    row_of = {name: row for row, name in enumerate(items.names)}
+    row_of[_END_OF_USER] = -1
+    names: list[bytes] = []
+    blocks, lengths = [], []
+    unknown = 0
+    first_unknown = ""
+    for first_line, lines in blocks_of_lines(path):
+        users, histories = _names_and_histories(lines, first_line, path)
+        names += users
+        words = (b" \0 ".join(histories) + b" \0").split()
+        rows = np.fromiter(map(row_of.get, words, repeat(-2)), np.int32, len(words))
+        ends = np.flatnonzero(rows == -1)
+        missing = np.flatnonzero(rows == -2)
+        if len(missing) and not unknown:
+            line = first_line + int(np.searchsorted(ends, missing[0]))
+            first_unknown = f"{path}:{line}: item {words[missing[0]].decode('utf-8', 'replace')!r}"
+        unknown += len(missing)
+        blocks.append(rows[rows != -1])
+        lengths.append(np.diff(ends, prepend=-1) - 1)
+    if unknown:
+        raise UserError(
+            f"{first_unknown} is not in {items.path}; "
+            f"in all, {unknown:,} clicks are on items that are not there"
+        )
+    if not names:
+        raise UserError(f"{path}: the file holds no users")
+    _require_distinct(names, len(set(names)), path, "user")
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+    return _RawUsers(names, np.concatenate(blocks), offsets)
+
+
+def _names_and_histories(lines: list[bytes], first_line: int, path: Path) -> tuple[list[bytes], list[bytes]]:
+    names, histories = [], []
+    for number, line in enumerate(lines, first_line):
+        name, tab, history = line.partition(b"\t")
+        if not tab or b"\t" in history or not name or b"\0" in history:
+            columns = line.count(b"\t") + 1
+            raise UserError(
+                f"{path}:{number}: expected a user name, one tab, and item names separated by spaces; "
+                f"the line has {columns} columns"
+            )
+        names.append(name)
+        histories.append(history)
+    return names, histories
+
+
+def read_interactions(
+    users_path: Path, items: ItemTable, *, min_seq_len: int, max_seq_len: int
+) -> Interactions:
+    """Read ``name<TAB>item item …`` lines, filter users and items, number the items (SPEC: data).
+
+    A user with fewer than ``min_seq_len`` clicks, repeats counted, is dropped; of the others the last
+    ``max_seq_len + 3`` clicks are kept; items that no kept sequence holds are dropped.
+
+    Raises:
+        UserError: missing file, bad lines, unknown or repeated names, nobody or one item left.
+    """
+    raw = _read_users(users_path, items)
+    lengths = np.diff(raw.offsets)
+    kept = np.flatnonzero(lengths >= min_seq_len)
+    if not len(kept):
+        raise UserError(
+            f"{users_path}: no user is left: none of {len(raw.names):,} has {min_seq_len} clicks or more "
+            "(--min_seq_len)"
+        )
+    kept_lengths = np.minimum(lengths[kept], max_seq_len + 3)
+    offsets = np.concatenate([[0], np.cumsum(kept_lengths)])
+    first_click = raw.offsets[kept + 1] - kept_lengths
+    positions = np.arange(offsets[-1]) + np.repeat(first_click - offsets[:-1], kept_lengths)
+    rows = raw.clicks[positions]
+
+    occurs = np.zeros(len(items.names), bool)
+    occurs[rows] = True
+    item_rows = np.flatnonzero(occurs)
+    if len(item_rows) < 2:
+        raise UserError(f"{users_path}: all kept clicks are on one item; a ranking needs at least two")
+    number_of_row = np.cumsum(occurs, dtype=np.int32)
+    item_names = [items.names[row] for row in item_rows]
+    user_names = [raw.names[user] for user in kept]
+    clicks = number_of_row[rows]
+    return Interactions(
+        clicks=clicks,
+        offsets=offsets,
+        user_names=[name.decode("utf-8", "replace") for name in user_names],
+        item_names=[name.decode("utf-8", "replace") for name in item_names],
+        item_rows=item_rows,
+        max_seq_len=max_seq_len,
+        dropped_users=len(raw.names) - len(kept),
+        identity=_identity(clicks, offsets, user_names, item_names),
+    )
+
+
+def _identity(clicks: np.ndarray, offsets: np.ndarray, users: list[bytes], items: list[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in (clicks.tobytes(), offsets.tobytes(), b"\n".join(users), b"\n".join(items)):
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()

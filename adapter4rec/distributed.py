@@ -1,0 +1,114 @@
+"""One process or many: what a process is, and the few things that processes say to each other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from adapter4rec.errors import UserError
+
+T = TypeVar("T")
+_PATIENCE = timedelta(hours=12)
+"""A process that ends takes the others with it, so waiting long is safe; preparing data may take long."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process among those of a run.
+
+    Attributes:
+        rank: 0 for the first, which writes files and speaks.
+        count: number of processes.
+        device: where this process computes.
+    """
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process speaks and writes for all."""
+        return self.rank == 0
+
+    def say(self, text: str) -> None:
+        """Print, on the first process alone."""
+        if self.is_first:
+            print(text, flush=True)
+
+    def first_then_others(self, prepare: Callable[[], T]) -> T:
+        """Run ``prepare`` on the first process, then on the others, which find what it left."""
+        if self.count == 1:
+            return prepare()
+        result = prepare() if self.is_first else None
+        dist.barrier()
+        return result if self.is_first else prepare()
+
+    def sum_over_all(self, tensor: Tensor) -> Tensor:
+        """The sum of a tensor over all processes, in place."""
+        if self.count > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def gathered(self, array: np.ndarray) -> np.ndarray:
+        """Arrays of all processes, one after the other, on every process."""
+        if self.count == 1:
+            return array
+        arrays: list[np.ndarray | None] = [None] * self.count
+        dist.all_gather_object(arrays, array)
+        return np.concatenate(arrays)
+
+
+def start_process(device: str, threads: int = 0) -> Process:
+    """Join the processes that torchrun started, or be the only one.
+
+    Args:
+        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: CPU threads of this process; 0 leaves torch's choice.
+
+    Raises:
+        UserError: the device is not there, or the processes cannot meet.
+    """
+    rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    where = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    if threads:
+        torch.set_num_threads(threads)
+    if where.type == "cuda":
+        torch.cuda.set_device(where)
+    if count > 1:
+        try:
+            dist.init_process_group("nccl" if where.type == "cuda" else "gloo", timeout=_PATIENCE)
+        except (RuntimeError, dist.DistError) as error:
+            raise UserError(f"the processes could not meet: {str(error).splitlines()[0]}") from None
+    return Process(rank, count, where)
+
+
+def stop_process(process: Process) -> None:
+    """Leave the group in good order."""
+    if process.count > 1:
+        dist.destroy_process_group()
+
+
+def _device(name: str, local_rank: int) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device {name}: expected auto, cpu, cuda, or cuda:N") from None
+    if device.type == "cuda":
+        index = local_rank if device.index is None else device.index
+        if index >= torch.cuda.device_count():
+            raise UserError(
+                f"--device {name}: there are {torch.cuda.device_count()} GPUs here, number {index} is asked for"
+            )
+        return torch.device("cuda", index)
+    return device

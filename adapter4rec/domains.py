@@ -1,0 +1,65 @@
+"""A domain as a run needs it: who clicked what, and what the items are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapter4rec.data.content import ContentStore, IdStore
+from adapter4rec.data.interactions import Interactions, ItemTable, read_interactions, read_items
+from adapter4rec.data.text import TextStore, shortened_body, tokenised
+from adapter4rec.distributed import Process
+from adapter4rec.files import relative_to_repository
+from adapter4rec.models.backbones import backbone_folder, load_tokenizer
+from adapter4rec.stages import TextSettings
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Interactions of a domain, and the content of its items.
+
+    Attributes:
+        name: the folder that its files lie in.
+        interactions: who clicked what.
+        store: content of the items 1…N.
+        identity: hash of all that a run reads of the domain.
+    """
+
+    name: str
+    interactions: Interactions
+    store: ContentStore
+    identity: str
+
+
+def load_text_domain(settings: TextSettings, process: Process) -> Domain:
+    """Read a domain with text items (or with bare items, for the id tower).
+
+    Raises:
+        UserError: the files, or the backbone's tokenizer, are missing or broken.
+    """
+    users, items = Path(settings.users), Path(settings.items)
+    attributes = settings.attributes if settings.uses_content else ()
+    table = read_items(items, attributes, allow_empty_titles=settings.allow_empty_titles)
+    interactions = read_interactions(
+        users, table, min_seq_len=settings.min_seq_len, max_seq_len=settings.max_seq_len
+    )
+    name = users.absolute().parent.name
+    if not settings.uses_content:
+        return Domain(name, interactions, IdStore(interactions.n_items), interactions.identity)
+    store = process.first_then_others(lambda: _text_store(settings, table, interactions, process))
+    return Domain(name, interactions, store, f"{interactions.identity} {store.identity}")
+
+
+def _text_store(
+    settings: TextSettings, table: ItemTable, interactions: Interactions, process: Process
+) -> TextStore:
+    tokenizer = load_tokenizer(backbone_folder(settings.backbone))
+    cache_folder = relative_to_repository(settings.cache_folder)
+    tokens = []
+    for attribute in settings.attributes:
+        texts = [table.texts[attribute][row] for row in interactions.item_rows]
+        if attribute == "body":
+            texts = [shortened_body(text) for text in texts]
+        most = settings.most_tokens(attribute)
+        tokens.append(tokenised(texts, tokenizer, most, cache_folder, process.say))
+    return TextStore(tokens, tokenizer.pad_token_id, settings.group_tokens)

@@ -1,0 +1,42 @@
+"""Errors meant for the person at the terminal, and the exit codes they become."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import NoReturn
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+class UserError(Exception):
+    """Something the user can put right: the message says what is wrong, where, and what to do."""
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """A hint naming the known word closest to ``name``, or all of them where none is close."""
+    close = get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(sorted(known))}"
+
+
+def run_main(main: Callable[[], int | None]) -> NoReturn:
+    """Run a program and end the process with its exit code; bad input ends it without a traceback.
+
+    Under ``torchrun`` each process meets the same bad input. The first one speaks; the others wait
+    long enough to be ended with it, and speak only if the trouble is theirs alone.
+    """
+    try:
+        sys.exit(main() or 0)
+    except UserError as error:
+        rank = int(os.environ.get("RANK", "0"))
+        if rank > 0:
+            time.sleep(5)
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr, flush=True)
+        sys.exit(EXIT_INTERRUPTED)

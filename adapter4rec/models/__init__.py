@@ -1,0 +1,1 @@
+"""TransRec = item encoder + user encoder + objective."""

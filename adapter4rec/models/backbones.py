@@ -1,0 +1,126 @@
+"""Pretrained encoders from ordinary Hugging Face folders."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+from transformers.utils import logging as transformers_logging
+
+from adapter4rec.errors import UserError
+from adapter4rec.files import REPOSITORY
+
+PRETRAINED_MODELS = REPOSITORY / "pretrained_models"
+TEXT_ENCODERS = ("bert", "roberta")
+_WEIGHTS = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+)
+
+
+def backbone_folder(name: str) -> Path:
+    """The folder of a backbone: a path that exists, or a name under ``pretrained_models/``.
+
+    Raises:
+        UserError: neither is there.
+    """
+    for folder in (Path(name), REPOSITORY / name, PRETRAINED_MODELS / name):
+        if (folder / "config.json").is_file():
+            return folder.resolve()
+    raise UserError(
+        f"backbone {name!r}: no Hugging Face folder (with a config.json) at {PRETRAINED_MODELS / name}; "
+        f"fetch it with `python -m adapter4rec.download {name}`, or name a folder of your own"
+    )
+
+
+def text_config(folder: Path, layers: int | None = None) -> PretrainedConfig:
+    """The configuration of a text backbone, cut to its first ``layers`` layers.
+
+    Raises:
+        UserError: unreadable, of a kind that is no supported text encoder, or with fewer layers.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}/config.json: {str(error).splitlines()[0]}") from None
+    if config.model_type not in TEXT_ENCODERS:
+        raise UserError(
+            f"{folder}: a {config.model_type!r} model; text encoders are of kind {' or '.join(TEXT_ENCODERS)}"
+        )
+    if layers is not None:
+        if not 1 <= layers <= config.num_hidden_layers:
+            raise UserError(f"--layers {layers}: {folder} has {config.num_hidden_layers} layers")
+        config.num_hidden_layers = layers
+    return config
+
+
+def first_position(config: PretrainedConfig) -> int:
+    """The position of a text's first token: RoBERTa counts from behind the padding token's number."""
+    return config.pad_token_id + 1 if config.model_type == "roberta" else 0
+
+
+def load_text_backbone(folder: Path, layers: int | None = None) -> PreTrainedModel:
+    """A pretrained BERT or RoBERTa in float32, without pooler, attention by torch's fused kernel.
+
+    Raises:
+        UserError: no weights, weights that lack some of the model's, or another kind of model.
+    """
+    config = text_config(folder, layers)
+    if not any((folder / name).is_file() for name in _WEIGHTS):
+        raise UserError(f"{folder}: no weights there (model.safetensors)")
+    with _quiet_transformers():
+        try:
+            model, report = AutoModel.from_pretrained(
+                folder,
+                config=config,
+                add_pooling_layer=False,
+                dtype=torch.float32,
+                attn_implementation="sdpa",
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(f"{folder}: the weights cannot be read: {str(error).splitlines()[0]}") from None
+    trouble = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    if trouble:
+        raise UserError(
+            f"{folder}: the weights lack or misfit {len(trouble)} entries, the first is {trouble[0]}"
+        )
+    return model
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The folder's fast tokenizer.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json")):
+        raise UserError(
+            f"{folder}: no tokenizer there (tokenizer.json, or vocab.txt, or vocab.json and merges.txt)"
+        )
+    with _quiet_transformers():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{folder}: the tokenizer cannot be read: {str(error).splitlines()[0]}") from None
+    return tokenizer
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Silence the library's reports: what matters of them is raised as an error here."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.CRITICAL)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        transformers_logging.enable_progress_bar()

@@ -1,0 +1,61 @@
+"""TransRec: an item encoder, a user encoder and an objective, with adapters beside them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from adapter4rec.data.batches import Batch
+from adapter4rec.data.content import Content
+from adapter4rec.models.objectives import Objective, summed_loss
+from adapter4rec.models.user_encoder import UserEncoder
+
+PARTS = ("backbone", "item_head", "user_encoder", "adapter")
+"""The parts of a model that are trained or not, each with its own learning rate."""
+
+
+def part_of(name: str) -> str:
+    """The part that a parameter of :class:`TransRec` belongs to, by its name."""
+    if name.startswith("adapters."):
+        return "adapter"
+    if name.startswith("user_encoder."):
+        return "user_encoder"
+    return "item_head" if name.startswith("item_encoder.head.") else "backbone"
+
+
+class TransRec(nn.Module):
+    """The recommender: score = user vector · item embedding.
+
+    Args:
+        item_encoder: maps :class:`~adapter4rec.data.content.Content` of n items to ``[n, d]``.
+        user_encoder: maps embeddings of sequences to next-item vectors.
+        objective: which places are trained to predict.
+    """
+
+    def __init__(self, item_encoder: nn.Module, user_encoder: UserEncoder, objective: Objective) -> None:
+        super().__init__()
+        self.item_encoder = item_encoder
+        self.user_encoder = user_encoder
+        self.objective = objective
+        self.adapters = nn.ModuleDict()
+        """Adapters by the encoder that they change: ``item``, ``user``; empty for a source model."""
+
+    def encode_items(self, content: Content) -> Tensor:
+        """Embeddings of the content's items, float32 ``[n, d]``."""
+        return self.item_encoder(content).float()
+
+    def encode_users(self, items: Tensor, log_mask: Tensor) -> Tensor:
+        """Next-item vectors ``[users, L, d]`` from item embeddings ``[users, L, d]`` (see UserEncoder)."""
+        return self.user_encoder(items, log_mask)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """This share's part of the global batch's loss: its sum over the share, divided by all targets."""
+        embeddings = self.encode_items(batch.content)
+        # The user encoder is small and its sums are delicate: it stays in float32 under autocast.
+        with torch.autocast(embeddings.device.type, enabled=False):
+            padding = embeddings.new_zeros(1, embeddings.shape[1])
+            embeddings = torch.cat([padding, embeddings])
+            positives, negatives = embeddings[batch.positives], embeddings[batch.negatives]
+            users = self.encode_users(positives[:, :-1], batch.log_mask)
+            total = summed_loss(self.objective, users, positives[:, 1:], negatives, batch.log_mask)
+        return total / batch.targets_in_step

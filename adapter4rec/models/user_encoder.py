@@ -1,0 +1,126 @@
+"""The user encoder: a causal transformer over a user's item embeddings (SASRec, Kang & McAuley 2018)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_EXCLUDED = -1e9
+"""Added to the score of a key that may not be attended to. Finite, so that a padded place, which may attend
+to nothing, attends uniformly instead of giving NaN."""
+
+
+def causal_padding_mask(log_mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Additive attention mask: a place sees real places up to itself.
+
+    Args:
+        log_mask: bool ``[users, L]``, true on real places.
+        dtype: of the scores.
+
+    Returns:
+        ``[users, 1, L, L]``: 0 where query i may see key j, a large negative number elsewhere.
+    """
+    length = log_mask.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=log_mask.device).tril()
+    allowed = causal & log_mask[:, None, None, :]
+    excluded = max(_EXCLUDED, torch.finfo(dtype).min)
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, excluded)
+
+
+class SelfAttention(nn.Module):
+    """LN(x + dropout(W_o attention(x))), several heads, no biases in the projections."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(dim, dim, bias=False)
+        self.key = nn.Linear(dim, dim, bias=False)
+        self.value = nn.Linear(dim, dim, bias=False)
+        self.output = nn.Linear(dim, dim, bias=False)
+        self.dropout = nn.Dropout(dropout)
+        self.layer_norm = nn.LayerNorm(dim, eps=1e-6)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """``x [users, L, d]``, ``mask [users, 1, L, L]`` (additive) → ``[users, L, d]``."""
+        query, key, value = (
+            projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for projection in (self.query, self.key, self.value)
+        )
+        dropped = self.dropout.p if self.training else 0.0
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropped)
+        y = self.dropout(self.output(attended.transpose(1, 2).flatten(-2)))
+        return self.layer_norm(x + y)
+
+
+class FeedForward(nn.Module):
+    """LN(x + dropout(W_2 ReLU(W_1 x + b_1) + b_2)), four times as wide inside."""
+
+    def __init__(self, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.up = nn.Linear(dim, 4 * dim)
+        self.down = nn.Linear(4 * dim, dim)
+        self.dropout = nn.Dropout(dropout)
+        self.layer_norm = nn.LayerNorm(dim, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[users, L, d]`` → ``[users, L, d]``."""
+        y = self.dropout(self.down(F.relu(self.up(x))))
+        return self.layer_norm(x + y)
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, then feed-forward, each with its residual and layer norm after it."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = SelfAttention(dim, heads, dropout)
+        self.feed_forward = FeedForward(dim, dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """``x [users, L, d]``, ``mask [users, 1, L, L]`` → ``[users, L, d]``."""
+        return self.feed_forward(self.attention(x, mask))
+
+
+class UserEncoder(nn.Module):
+    """Turns item embeddings of left-padded sequences into next-item vectors.
+
+    Args:
+        dim: d, width of the item embeddings.
+        max_seq_len: L, number of places; a position embedding belongs to a place.
+        heads: attention heads.
+        blocks: transformer blocks.
+        dropout: after the input norm, on attention probabilities, and on each sublayer's output.
+    """
+
+    def __init__(self, dim: int, max_seq_len: int, heads: int, blocks: int, dropout: float) -> None:
+        super().__init__()
+        self.width = dim
+        self.position_embedding = nn.Embedding(max_seq_len, dim)
+        self.layer_norm = nn.LayerNorm(dim, eps=1e-6)
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(TransformerBlock(dim, heads, dropout) for _ in range(blocks))
+        self.apply(_xavier_normal)
+
+    def forward(self, items: Tensor, log_mask: Tensor) -> Tensor:
+        """Next-item vectors at each place.
+
+        Args:
+            items: ``[users, L, d]``; what stands in padded places plays no part in the real ones.
+            log_mask: bool ``[users, L]``.
+
+        Returns:
+            ``[users, L, d]``; padded places carry no meaning.
+        """
+        x = self.dropout(self.layer_norm(items + self.position_embedding.weight))
+        mask = causal_padding_mask(log_mask, x.dtype)
+        for block in self.blocks:
+            x = block(x, mask)
+        return x
+
+
+def _xavier_normal(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.xavier_normal_(module.weight)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,234 @@
+"""A run's folder: what was asked, what came out, and the weights to go on from.
+
+::
+
+    settings.json      settings, data, versions, hardware, parameters
+    metrics.jsonl      a record each epoch, and one of the test
+    result.json        the test of the best epoch, with time, memory and trained parameters
+    log.txt            what was printed
+    curves.png         loss and validation metrics over the epochs
+    best.safetensors   trained weights of the epoch with the highest validation HR@10
+    last.safetensors   the state to go on from
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import nn
+
+from adapter4rec.checkpoints import load_into, read_checkpoint, write_checkpoint
+from adapter4rec.curves import draw_curves
+from adapter4rec.distributed import Process
+from adapter4rec.errors import UserError
+from adapter4rec.files import REPOSITORY, whole_file, write_json
+from adapter4rec.stages import RunSettings
+from adapter4rec.training.parameters import ParameterCounts, trained_state
+
+_MAX_LISTED = 5
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a run computes. Runs with equal identities give equal results.
+
+    Attributes:
+        stage: ``source`` or ``target``, and the modality.
+        settings: all but the runtime options.
+        data: hash of what is read of the domain.
+        start: hash of the weights that the run starts from, or None.
+    """
+
+    stage: str
+    settings: Record
+    data: str
+    start: str | None
+
+    def short_hash(self) -> str:
+        """Eight characters that differ for other identities."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+
+    def differences(self, other: Record) -> list[str]:
+        """Which parts another identity (as JSON) has otherwise."""
+        mine = asdict(self)
+        trouble = [
+            f"{name}: {other.get(name)} there, {mine[name]} now"
+            for name in ("stage", "data", "start")
+            if mine[name] != other.get(name)
+        ]
+        there = other.get("settings", {})
+        return trouble + [
+            f"--{name}: {there.get(name)} there, {self.settings.get(name)} now"
+            for name in dict.fromkeys([*there, *self.settings])
+            if there.get(name) != self.settings.get(name)
+        ]
+
+
+class Run:
+    """A run's folder, opened for training or testing. Only the first process writes.
+
+    Args:
+        settings: of the run.
+        identity: of the run; a folder that belongs to another is refused.
+        name: what the run is; part of the default folder's name.
+        process: this process.
+
+    Raises:
+        UserError: the folder belongs to another run, or holds a run and neither resuming nor testing is
+            asked for, or there is no run to test.
+    """
+
+    def __init__(self, settings: RunSettings, identity: Identity, name: str, process: Process) -> None:
+        self.settings = settings
+        self.identity = identity
+        self.process = process
+        self.folder = Path(settings.run_folder or REPOSITORY / "runs" / f"{name}_{identity.short_hash()}")
+        self.best_path = self.folder / "best.safetensors"
+        self.last_path = self.folder / "last.safetensors"
+        self._open()
+
+    def _open(self) -> None:
+        description = self.folder / "settings.json"
+        if not description.is_file():
+            if self.settings.mode == "test":
+                raise UserError(f"{self.folder}: no run there to test")
+            if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+                raise UserError(
+                    f"{self.folder}: holds something other than a run; choose another --run_folder"
+                )
+            return
+        there = json.loads(description.read_text(encoding="utf-8"))["identity"]
+        trouble = self.identity.differences(there)
+        if trouble:
+            raise UserError(
+                f"{self.folder}: this run folder belongs to other settings; choose another --run_folder\n  "
+                + "\n  ".join(trouble[:_MAX_LISTED])
+            )
+        begun = self.last_path.exists() or (self.folder / "result.json").exists()
+        if begun and self.settings.mode == "train" and not self.settings.resume:
+            raise UserError(
+                f"{self.folder}: this run is there already; go on with --resume, evaluate it with --mode test, "
+                "or remove the folder"
+            )
+
+    def begin(self, counts: ParameterCounts) -> None:
+        """Write what the run is, before it computes anything."""
+        self.say(f"run folder: {self.folder}")
+        self.say(f"{counts.trained:,} of {counts.total:,} parameters are trained ({counts.share:.2f} %)")
+        if self.process.is_first:
+            write_json(
+                self.folder / "settings.json",
+                {
+                    "identity": asdict(self.identity),
+                    "settings": self.settings.plain(),
+                    "parameters": asdict(counts),
+                    "versions": _versions(),
+                    "hardware": _hardware(self.process),
+                },
+            )
+
+    def say(self, text: str) -> None:
+        """Print a line and keep it in the log, on the first process alone."""
+        if self.process.is_first:
+            print(text, flush=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / "log.txt").open("a", encoding="utf-8") as log:
+                log.write(text + "\n")
+
+    @property
+    def result(self) -> Record | None:
+        """The run's result, once it has finished."""
+        path = self.folder / "result.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    def save_best(self, model: nn.Module, record: Record) -> None:
+        """Keep the trained weights of the best epoch so far."""
+        if self.process.is_first:
+            write_checkpoint(self.best_path, trained_state(model), self.described("trained weights", record))
+
+    def described(self, what: str, record: Record) -> Record:
+        """The description that stands in a checkpoint of this run."""
+        return {"what": what, "identity": asdict(self.identity), "record": record, "versions": _versions()}
+
+    def load_best(self, model: nn.Module) -> Record:
+        """Put the best epoch's weights into the model; its record.
+
+        Raises:
+            UserError: they are missing or do not fit.
+        """
+        best = read_checkpoint(self.best_path)
+        load_into(model, best.tensors, best.path, partly=True)
+        return best.description["record"]
+
+    def write_metrics(self, history: list[Record], test: Record | None = None) -> None:
+        """Write ``metrics.jsonl`` anew, whole, and the picture of it; on the first process alone."""
+        if not self.process.is_first:
+            return
+        records = history + ([test] if test else [])
+        with whole_file(self.folder / "metrics.jsonl") as aside:
+            aside.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+        if history:
+            draw_curves({self.folder.name: history}, self.folder / "curves.png")
+
+    def finish(
+        self, history: list[Record], best: Record, test: Record, counts: ParameterCounts, peak_memory: int
+    ) -> Record:
+        """Write the run's result; a run without ``result.json`` has not finished.
+
+        Args:
+            history: a record for each epoch.
+            best: the record of the epoch that was tested.
+            test: its test metrics.
+            counts: of the model's parameters.
+            peak_memory: in bytes.
+
+        Returns:
+            The result.
+        """
+        times = [record["seconds"] for record in history if "seconds" in record]
+        result = {
+            "epoch": best["epoch"],
+            "validation": {name: best[name] for name in test},
+            "test": test,
+            "trained_parameters": counts.trained,
+            "trained_share": counts.share,
+            "seconds_per_epoch": float(np.median(times)) if times else None,
+            "peak_memory_bytes": peak_memory,
+        }
+        self.write_metrics(history, {"epoch": best["epoch"], "split": "test", **test})
+        self.say(
+            f"test of epoch {best['epoch']}: HR@10 {test['HR@10']:.4f} %  NDCG@10 {test['NDCG@10']:.4f} %; "
+            f"peak memory {peak_memory / 2**20:,.0f} MiB"
+        )
+        if self.process.is_first:
+            write_json(self.folder / "result.json", result)
+        return result
+
+
+def _versions() -> Record:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def _hardware(process: Process) -> Record:
+    cuda = process.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(process.device) if cuda else platform.machine() or "cpu",
+        "processes": process.count,
+        "threads": torch.get_num_threads(),
+        "platform": sys.platform,
+    }

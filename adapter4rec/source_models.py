@@ -1,0 +1,68 @@
+"""Source models: what a target domain starts from, exported by our runs or released with the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from adapter4rec.checkpoints import read_checkpoint, weights_hash, write_checkpoint
+from adapter4rec.errors import UserError
+from adapter4rec.models.objectives import Objective
+from adapter4rec.released import read_released
+
+_WHAT = "source model"
+_RELEASED_SUFFIXES = (".pt", ".pth", ".bin")
+
+
+@dataclass(frozen=True)
+class SourceModel:
+    """All weights of a TransRec model without adapters, by the names of this project.
+
+    Attributes:
+        path: where they come from.
+        tensors: by name.
+        objective: what the model was trained for; None where the file does not say.
+        identity: hash of the weights.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    objective: Objective | None
+    identity: str
+
+
+def export_source_model(
+    tensors: Mapping[str, Tensor], path: Path, objective: Objective, description: Mapping[str, Any]
+) -> None:
+    """Write the weights of a source model for target domains to start from.
+
+    Args:
+        tensors: all weights, by name.
+        path: a ``.safetensors`` file.
+        objective: what the model was trained for.
+        description: where it comes from.
+    """
+    write_checkpoint(path, tensors, {**description, "what": _WHAT, "objective": objective.value})
+
+
+def read_source_model(path: Path) -> SourceModel:
+    """Read an exported source model, or a checkpoint of the released code (``.pt``).
+
+    Raises:
+        UserError: missing, damaged, or no source model.
+    """
+    if path.suffix in _RELEASED_SUFFIXES:
+        tensors = read_released(path)
+        return SourceModel(path, tensors, None, weights_hash(tensors))
+    checkpoint = read_checkpoint(path)
+    if checkpoint.description.get("what") != _WHAT:
+        raise UserError(
+            f"{path}: holds {checkpoint.description.get('what')!r}, not a {_WHAT}; "
+            "name the file that source training exported (--export)"
+        )
+    objective = Objective(checkpoint.description["objective"])
+    return SourceModel(path, checkpoint.tensors, objective, weights_hash(checkpoint.tensors))

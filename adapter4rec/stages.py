@@ -1,0 +1,171 @@
+"""The settings of all stages and modalities, each option declared once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from adapter4rec.adapters.base import AdapterConfig
+from adapter4rec.adapters.registry import FAMILIES
+from adapter4rec.data.interactions import ATTRIBUTES
+from adapter4rec.models.objectives import Objective
+from adapter4rec.settings import FolderName, Option, Settings, Values, option, options_of
+from adapter4rec.training.precision import PRECISIONS
+
+T = TypeVar("T", bound="TargetSettings")
+
+
+@dataclass(frozen=True)
+class RunSettings(Settings):
+    """What every run needs, whatever its stage and modality."""
+
+    users: Path = option(
+        help="users.tsv: a user name, a tab, item names separated by spaces, oldest first", runtime=True
+    )
+    items: Path = option(help="items.tsv: an item name and, after tabs, its texts", runtime=True)
+
+    objective: Objective = option(Objective.SASREC, "what is trained to be predicted: sasrec or cpc")
+    embedding_dim: int = option(64, "d, width of item embeddings and user encoder", least=1)
+    user_heads: int = option(2, "attention heads of the user encoder", least=1)
+    user_blocks: int = option(2, "transformer blocks of the user encoder", least=1)
+    dropout: float = option(0.1, "dropout of the user encoder", least=0, most=0.99)
+    min_seq_len: int = option(5, "users with fewer clicks are dropped", least=4)
+    max_seq_len: int = option(20, "L, places of the user encoder", least=1)
+
+    epochs: int = option(60, "passes over all users", least=0)
+    batch_size: int = option(64, "users in a step, all processes together", least=1)
+    accumulation_steps: int = option(1, "parts in which a process computes its share of a step", least=1)
+    lr_backbone: float = option(5e-5, "learning rate of the pretrained backbone", above=0)
+    lr_item_head: float = option(1e-4, "learning rate of the item head (DTL, or the id table)", above=0)
+    lr_user_encoder: float = option(1e-4, "learning rate of the user encoder", above=0)
+    precision: str = option("auto", "number format of training", choices=PRECISIONS)
+    seed: int = option(123456, "of initial weights, shuffles, negatives and dropout", least=0)
+
+    mode: str = option(
+        "train", "train, or test a finished run again", choices=("train", "test"), runtime=True
+    )
+    resume: bool = option(
+        False, "go on with a run that was stopped; a finished one is reported", runtime=True
+    )
+    run_folder: Path | None = option(
+        None, "where the run lies; by default runs/ and a name that tells", runtime=True
+    )
+    device: str = option("auto", "auto, cpu, cuda, or cuda:N", runtime=True)
+    threads: int = option(0, "CPU threads of a process; 0 leaves the choice to torch", least=0, runtime=True)
+    workers: int | None = option(
+        None, "processes that prepare batches; by default 2 with a GPU, else 0", least=0, runtime=True
+    )
+    save_minutes: float = option(
+        10.0, "the run is saved so often, and after each epoch", above=0, runtime=True
+    )
+    cache_folder: Path = option(Path("cache"), "where token and state caches lie", runtime=True)
+
+    def learning_rates(self) -> dict[str, float]:
+        """Learning rate of each part of the model."""
+        return {
+            "backbone": self.lr_backbone,
+            "item_head": self.lr_item_head,
+            "user_encoder": self.lr_user_encoder,
+        }
+
+
+@dataclass(frozen=True)
+class TextSettings(RunSettings):
+    """What runs on text need besides."""
+
+    item_encoder: str = option("text", "what items are encoded from", choices=("text", "id"))
+    backbone: FolderName = option(
+        FolderName("bert/bert_base_uncased"),
+        "a Hugging Face folder: a name under pretrained_models/, or a path",
+    )
+    layers: int | None = option(None, "keep the first so many layers of the backbone", least=1)
+    attributes: tuple[str, ...] = option(
+        ("title",), "texts of an item: title,abstract,body", choices=ATTRIBUTES
+    )
+    title_tokens: int = option(30, "most tokens of a title, special tokens included", least=3)
+    abstract_tokens: int = option(50, "most tokens of an abstract", least=3)
+    body_tokens: int = option(50, "most tokens of a body", least=3)
+    allow_empty_titles: bool = option(False, "let items without a title through")
+    group_tokens: int = option(4096, "most tokens that the backbone reads at once", least=1, runtime=True)
+
+    @property
+    def uses_content(self) -> bool:
+        """Whether items are encoded from their text."""
+        return self.item_encoder != "id"
+
+    def most_tokens(self, attribute: str) -> int:
+        """Where an attribute's text is cut."""
+        return getattr(self, f"{attribute}_tokens")
+
+
+@dataclass(frozen=True)
+class SourceSettings(RunSettings):
+    """What training on a source domain needs besides."""
+
+    start_from: Path | None = option(
+        None, "a source checkpoint to start from, instead of new weights", runtime=True
+    )
+    export: Path | None = option(
+        None, "where the best model is put for target domains to start from", runtime=True
+    )
+
+
+METHODS: dict[str, tuple[str, ...]] = {
+    "finetune": ("backbone", "item_head", "user_encoder"),
+    "head": ("item_head", "user_encoder"),
+    "frozen": (),
+    "scratch": ("backbone", "item_head", "user_encoder"),
+    "id": ("item_head", "user_encoder"),
+    "popularity": (),
+}
+"""Which parts each way of adapting trains; adapter families train the adapter."""
+
+_WITHOUT_SOURCE = ("scratch", "id", "popularity")
+
+
+@dataclass(frozen=True)
+class TargetSettings(RunSettings):
+    """What adapting to a target domain needs besides. ``adapter`` is the config of the method's family."""
+
+    method: str = option("finetune", "how the source model is adapted", choices=(*METHODS, *FAMILIES))
+    source_checkpoint: Path | None = option(
+        None, "the source model: our checkpoint, a run, or a released .pt file"
+    )
+    lr_adapter: float = option(1.5e-4, "learning rate of the adapters", above=0)
+    adapter: AdapterConfig | None = None
+
+    def learning_rates(self) -> dict[str, float]:
+        """Learning rate of each part of the model."""
+        return super().learning_rates() | {"adapter": self.lr_adapter}
+
+    @property
+    def trained_parts(self) -> tuple[str, ...]:
+        """The parts of the model that the method trains."""
+        return METHODS.get(self.method, ("adapter",))
+
+    @property
+    def needs_source(self) -> bool:
+        """Whether the method starts from a source model."""
+        return self.method not in _WITHOUT_SOURCE
+
+    def plain(self, *, runtime: bool = True) -> Values:
+        """As in :meth:`Settings.plain`, the adapter's options among the others."""
+        return super().plain(runtime=runtime) | (self.adapter.plain() if self.adapter else {})
+
+    @classmethod
+    def options(cls, values: Mapping[str, Any]) -> dict[str, Option]:
+        """The stage's options and those of the method's adapter family."""
+        family = FAMILIES.get(values.get("method", ""))
+        return super().options(values) | (options_of(family.config) if family else {})
+
+    @classmethod
+    def _build(cls: type[T], values: Values) -> T:
+        family = FAMILIES.get(values.get("method", ""))
+        if family is None:
+            return cls(**values)
+        names = options_of(family.config)
+        own = {name: value for name, value in values.items() if name in names}
+        rest = {name: value for name, value in values.items() if name not in names}
+        return cls(**rest, adapter=family.config(**own))

@@ -1,0 +1,228 @@
+"""The training loop, for one process or many, and the test that ends a run."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from adapter4rec.data.batches import Batch, Division, EpochSteps, TrainingSet, epoch_loader
+from adapter4rec.distributed import Process
+from adapter4rec.domains import Domain
+from adapter4rec.errors import UserError
+from adapter4rec.evaluation import Split, evaluate, evaluate_popularity
+from adapter4rec.models.transrec import TransRec
+from adapter4rec.runs import Record, Run
+from adapter4rec.stages import RunSettings
+from adapter4rec.training.parameters import (
+    ParameterCounts,
+    count_parameters,
+    make_optimizer,
+    parameter_groups,
+)
+from adapter4rec.training.precision import Precision, choose_precision
+from adapter4rec.training.state import Progress, last_progress, restore_state, save_state
+
+_DROPOUT = 2
+
+
+def train(model: TransRec, domain: Domain, settings: RunSettings, process: Process, run: Run) -> None:
+    """Train the parameters that require gradients, validate after each epoch, keep the best and the last.
+
+    Goes on from the run's last state where there is one.
+
+    Raises:
+        UserError: the loss is not a number.
+    """
+    precision = choose_precision(settings.precision, process.device)
+    groups = parameter_groups(model, settings.learning_rates())
+    for group in groups:
+        run.say("  " + group.describe())
+    run.say(f"precision {precision.name}, {process.count} process(es) on {process.device}")
+    trainer = Trainer(model, make_optimizer(groups), precision, settings, process)
+    progress = restore_state(run, model, trainer.optimizer, trainer.scaler)
+    if progress.history or progress.step:
+        run.say(f"going on with epoch {progress.epoch}, step {progress.step}")
+    examples = TrainingSet(domain.interactions, settings.batch_size, settings.seed)
+    while progress.epoch <= settings.epochs:
+        steps = EpochSteps(
+            examples,
+            domain.store,
+            progress.epoch,
+            Division(process.rank, process.count, settings.accumulation_steps),
+            last_place_only=settings.objective.last_place_only,
+        )
+        trainer.train_epoch(steps, progress, run)
+        metrics = evaluate(model, domain.store, domain.interactions, Split.VALIDATION, process)
+        record = _record(progress, len(steps), domain.interactions.n_users) | metrics
+        run.say(
+            f"epoch {record['epoch']}: loss {record['loss']:.4f}  HR@10 {metrics['HR@10']:.4f} %  "
+            f"NDCG@10 {metrics['NDCG@10']:.4f} %  {record['seconds']:.1f} s, "
+            f"{record['sequences_per_second']:.1f} sequences/s"
+        )
+        if progress.finish_epoch(record):
+            run.save_best(model, record)
+        save_state(run, model, trainer.optimizer, trainer.scaler, progress)
+
+
+@dataclass
+class Trainer:
+    """A model on its device, with its optimizer: what a training step needs.
+
+    Attributes:
+        model: its trained parameters are updated in place.
+        optimizer: over the trained parameters.
+        precision: the number format.
+        settings: batch division, seed.
+        process: this process; with several, gradients are averaged over all.
+    """
+
+    model: TransRec
+    optimizer: torch.optim.Optimizer
+    precision: Precision
+    settings: RunSettings
+    process: Process
+
+    def __post_init__(self) -> None:
+        self.scaler = self.precision.scaler()
+        self.parallel: nn.Module = self.model
+        if self.process.count > 1:
+            self.parallel = DistributedDataParallel(
+                self.model, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
+
+    def train_epoch(self, steps: EpochSteps, progress: Progress, run: Run) -> None:
+        """Train the steps of an epoch that are still to do; the run is saved from time to time."""
+        self.model.train()
+        on_gpu = self.process.device.type == "cuda"
+        workers = self.settings.workers if self.settings.workers is not None else (2 if on_gpu else 0)
+        loader = epoch_loader(steps, progress.step, workers, pin_memory=on_gpu)
+        started = saved = time.monotonic()
+        before = progress.seconds
+        with self._bar(steps, progress) as bar:
+            for parts in loader:
+                seed_step(self.settings.seed, progress.epoch, progress.step, self.process.rank)
+                loss = self.step(parts)
+                if not np.isfinite(loss):
+                    raise UserError(_not_a_number(progress, run))
+                progress.step += 1
+                progress.loss_sum += loss
+                progress.seconds = before + time.monotonic() - started
+                bar.set_postfix(loss=f"{progress.loss_sum / progress.step:.4f}", refresh=False)
+                bar.update(min(steps.examples.batch_size, bar.total - bar.n))
+                if time.monotonic() - saved > 60 * self.settings.save_minutes and progress.step < len(steps):
+                    save_state(run, self.model, self.optimizer, self.scaler, progress)
+                    saved = time.monotonic()
+
+    def step(self, parts: list[Batch]) -> float:
+        """One update from a global batch, of which ``parts`` are this process's.
+
+        Returns:
+            The loss of the global batch.
+        """
+        total = torch.zeros((), device=self.process.device)
+        for number, part in enumerate(parts, 1):
+            with self._reduced_at(last=number == len(parts)), self.precision.autocast():
+                loss = self.parallel(part.to(self.process.device))
+                # Each process holds a part of the sum; DistributedDataParallel averages gradients.
+                self.scaler.scale(loss * self.process.count).backward()
+            total += loss.detach()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return self.process.sum_over_all(total).item()
+
+    def _reduced_at(self, *, last: bool) -> AbstractContextManager:
+        """Gradients are exchanged with the last accumulation part only."""
+        return nullcontext() if last or self.process.count == 1 else self.parallel.no_sync()
+
+    def _bar(self, steps: EpochSteps, progress: Progress) -> tqdm:
+        users = steps.examples.interactions.n_users
+        return tqdm(
+            desc=f"epoch {progress.epoch}",
+            total=users,
+            initial=min(progress.step * steps.examples.batch_size, users),
+            unit="seq",
+            disable=not self.process.is_first,
+            mininterval=0.5 if sys.stderr.isatty() else 30,
+            leave=False,
+        )
+
+
+def seed_step(seed: int, epoch: int, step: int, rank: int) -> None:
+    """Fix the dropout of a step, so that a resumed run draws what an unbroken one draws."""
+    words = np.random.SeedSequence([seed, _DROPOUT, epoch, step, rank]).generate_state(1, np.uint64)
+    torch.manual_seed(int(words[0]) & (2**63 - 1))
+
+
+def _record(progress: Progress, steps: int, users: int) -> Record:
+    return {
+        "epoch": progress.epoch,
+        "split": Split.VALIDATION.value,
+        "loss": progress.loss_sum / steps,
+        "seconds": progress.seconds,
+        "sequences_per_second": users / progress.seconds,
+    }
+
+
+def _not_a_number(progress: Progress, run: Run) -> str:
+    kept = f"the state before is in {run.last_path}" if run.last_path.exists() else "nothing was saved yet"
+    return (
+        f"the loss is not a number in epoch {progress.epoch}, step {progress.step}; {kept}. "
+        "Lower the learning rates, or train with --precision fp32"
+    )
+
+
+def finish(model: TransRec, domain: Domain, process: Process, run: Run) -> Record:
+    """Test the best epoch (or the model as it is, where nothing is trained) and write the result."""
+    counts = count_parameters(model)
+    history = last_progress(run).history
+    if history:
+        best = run.load_best(model)
+    else:
+        found = evaluate(model, domain.store, domain.interactions, Split.VALIDATION, process)
+        best = {"epoch": 0, "split": Split.VALIDATION.value, **found}
+        history = [best]
+    test = evaluate(model, domain.store, domain.interactions, Split.TEST, process)
+    return run.finish(history, best, test, counts, peak_memory(process))
+
+
+def test_again(model: TransRec, domain: Domain, process: Process, run: Run) -> Record:
+    """Evaluate a finished run's best epoch on the test split once more; nothing is written.
+
+    Raises:
+        UserError: the run has no best epoch yet.
+    """
+    best = run.load_best(model) if run.best_path.exists() or count_parameters(model).trained else {"epoch": 0}
+    test = evaluate(model, domain.store, domain.interactions, Split.TEST, process)
+    process.say(
+        f"test of epoch {best['epoch']}: HR@10 {test['HR@10']:.4f} %  NDCG@10 {test['NDCG@10']:.4f} %"
+    )
+    return test
+
+
+def test_popularity(domain: Domain, process: Process, run: Run) -> Record:
+    """Evaluate the popularity baseline and write it like the result of a run."""
+    found = {
+        split: evaluate_popularity(domain.interactions, split, process)
+        for split in (Split.VALIDATION, Split.TEST)
+    }
+    record = {"epoch": 0, "split": Split.VALIDATION.value, **found[Split.VALIDATION]}
+    run.begin(ParameterCounts(0, 0))
+    return run.finish([record], record, found[Split.TEST], ParameterCounts(0, 0), peak_memory(process))
+
+
+def peak_memory(process: Process) -> int:
+    """The most memory that this process has held, in bytes: of its GPU, or of the machine on a CPU."""
+    if process.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(process.device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,80 @@
+"""Which parameters are trained, in which group and with which learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from adapter4rec.models.transrec import PARTS, TransRec, part_of
+
+
+def train_only(model: TransRec, parts: Collection[str]) -> None:
+    """Let the parameters of ``parts`` be trained (see ``PARTS``) and freeze all others."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(part_of(name) in parts)
+
+
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """The trained parameters by name."""
+    return {
+        name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """How many parameters a model has, and how many of them are trained."""
+
+    trained: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        """Trained parameters, in per cent of all."""
+        return 100 * self.trained / max(1, self.total)
+
+
+def count_parameters(model: nn.Module) -> ParameterCounts:
+    """Count the distinct parameters of a model."""
+    parameters = list(model.parameters())
+    trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    return ParameterCounts(trained, sum(parameter.numel() for parameter in parameters))
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters, by name, that share a learning rate."""
+
+    part: str
+    learning_rate: float
+    parameters: dict[str, nn.Parameter]
+
+    def describe(self) -> str:
+        """A line for the log."""
+        count = sum(parameter.numel() for parameter in self.parameters.values())
+        return f"{self.part:<13}{count:>12,} parameters, learning rate {self.learning_rate:g}"
+
+
+def parameter_groups(model: TransRec, learning_rates: Mapping[str, float]) -> list[ParameterGroup]:
+    """Group the trained parameters by part, in the order of ``PARTS`` and of the model."""
+    groups = []
+    for part in PARTS:
+        members = {
+            name: parameter
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad and part_of(name) == part
+        }
+        if members:
+            groups.append(ParameterGroup(part, learning_rates[part], members))
+    return groups
+
+
+def make_optimizer(groups: list[ParameterGroup]) -> torch.optim.Adam:
+    """Adam with the paper's settings: betas (0.9, 0.999), eps 1e-8, no weight decay, constant rates."""
+    return torch.optim.Adam(
+        [{"params": list(group.parameters.items()), "lr": group.learning_rate} for group in groups],
+        fused=True,
+    )

@@ -1,0 +1,52 @@
+"""The number format of training. Evaluation is in float32 whatever stands here."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+
+from adapter4rec.errors import UserError
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Autocast to ``dtype`` on a device; float32 is plain training."""
+
+    name: str
+    dtype: torch.dtype
+    device_type: str
+
+    def autocast(self) -> AbstractContextManager:
+        """Around the forward pass."""
+        return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Keeps small fp16 gradients from vanishing; does nothing in the other formats."""
+        return torch.amp.GradScaler(self.device_type, enabled=self.dtype == torch.float16)
+
+
+def choose_precision(name: str, device: torch.device) -> Precision:
+    """The precision called ``name`` on ``device``.
+
+    ``auto`` is bf16 where the device computes in it, fp16 on older GPUs, else fp32.
+
+    Raises:
+        UserError: fp16 on a CPU.
+    """
+    if name == "auto":
+        name = _best(device)
+    if name == "fp16" and device.type == "cpu":
+        raise UserError("--precision fp16: needs a GPU; on a CPU use bf16 or fp32")
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    return Precision(name, dtypes[name], device.type)
+
+
+def _best(device: torch.device) -> str:
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+    abilities = torch.cpu.get_capabilities()
+    return "bf16" if abilities.get("avx512_bf16") or abilities.get("amx_bf16") else "fp32"

