@@ -1,0 +1,219 @@
+"""``python -m adapter4rec.parity FOLDER``: compare with reference numbers of the released implementation.
+
+A case is a JSON file that holds a small model, its inputs and what was computed from them. For each case
+one line is printed: ``NAME ok DEVIATION``, ``NAME off WHAT DEVIATION`` or ``NAME unsupported WHY``, where
+the deviation is relative to its tolerance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
+
+from adapter4rec.adapters.attaching import add_adapters
+from adapter4rec.adapters.houlsby import HoulsbyConfig
+from adapter4rec.checkpoints import misfits
+from adapter4rec.data.batches import IdBatch, with_content
+from adapter4rec.data.text import TextStore, Tokens
+from adapter4rec.errors import UserError, run_main
+from adapter4rec.models.item_encoders import TextItemEncoder
+from adapter4rec.models.objectives import Objective
+from adapter4rec.models.transrec import PARTS, TransRec
+from adapter4rec.models.user_encoder import UserEncoder
+from adapter4rec.released import converted, renamed
+from adapter4rec.training.parameters import train_only
+
+_TEXT_BACKBONES = {"bert": (BertConfig, BertModel), "roberta": (RobertaConfig, RobertaModel)}
+_EMBEDDING_TOLERANCE = 2e-5
+_LOSS_TOLERANCE = 1e-5
+_GRADIENT_TOLERANCE = 1e-4
+_NORM_FLOOR = 1e-3
+
+Case = dict[str, Any]
+
+
+class Unsupported(Exception):  # noqa: N818 (an outcome, not an error)
+    """What a case asks for is not built here."""
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """How far a number is from its reference, relative to its tolerance; 1 is the limit."""
+
+    what: str
+    size: float
+
+
+def reference_value(name: str, shape: list[int], scale: dict[str, float]) -> Tensor:
+    """The value of an entry of the released state, from its name alone (see the cases' description)."""
+    key = "phm_rule" if name.endswith("phm_rule") else name
+    chance = np.random.RandomState(zlib.crc32(key.encode()) & 0xFFFFFFFF)
+    value = (chance.standard_normal(shape) * 0.05).astype(np.float32)
+    lower = name.lower()
+    if name.endswith("weight") and any(part in lower for part in ("layernorm", "layer_norm", ".ln.")):
+        value += np.float32(1)
+    for ending, factor in scale.items():
+        if name.endswith(ending):
+            value *= np.float32(factor)
+    return torch.from_numpy(value)
+
+
+def reference_state(case: Case) -> dict[str, Tensor]:
+    """The released ``model_state_dict`` of a case."""
+    return {name: reference_value(name, shape, case.get("scale") or {}) for name, shape in case["state"].items()}
+
+
+def build(case: Case) -> TransRec:
+    """The case's model with the case's weights, in eval mode, with what the case trains requiring gradients.
+
+    Raises:
+        Unsupported: the modality, backbone, adapter or semantics is not built.
+    """
+    sizes = case["hyperparameters"]
+    objective = _objective(case)
+    user_encoder = UserEncoder(
+        sizes["embedding_dim"], sizes["max_seq_len"], sizes["user_heads"], sizes["user_layers"], dropout=0.0
+    )
+    model = TransRec(TextItemEncoder(_backbone(case), sizes["embedding_dim"]), user_encoder, objective)
+    if case["adapter"] not in (None, "none"):
+        add_adapters(model, _adapter(case))
+    state = converted(reference_state(case))
+    trouble = misfits(model, state)
+    if trouble:
+        raise Unsupported(f"the state does not fit: {trouble[0]}")
+    model.load_state_dict(state)
+    train_only(model, ("adapter",) if len(model.adapters) else PARTS)
+    return model.eval()
+
+
+def _objective(case: Case) -> Objective:
+    try:
+        return Objective(case["objective"])
+    except ValueError:
+        raise Unsupported(f"objective {case['objective']!r}") from None
+
+
+def _backbone(case: Case) -> BertModel | RobertaModel:
+    if case["modality"] != "text" or case["backbone"] not in _TEXT_BACKBONES:
+        raise Unsupported(f"{case['modality']} backbone {case['backbone']!r}")
+    config_class, model_class = _TEXT_BACKBONES[case["backbone"]]
+    config = config_class(**case["backbone_config"], attn_implementation="sdpa")
+    return model_class(config, add_pooling_layer=False)
+
+
+def _adapter(case: Case) -> HoulsbyConfig:
+    if case["adapter"] != "houlsby" or case["semantics"] != "paper":
+        raise Unsupported(f"adapter {case['adapter']!r} with the semantics of {case['semantics']!r}")
+    sizes = case["hyperparameters"]
+    return HoulsbyConfig(item_bottleneck=sizes["item_bottleneck"], user_bottleneck=sizes["user_bottleneck"])
+
+
+def text_store(case: Case) -> TextStore:
+    """The case's items 1…n (its row 0 is the padding item)."""
+    mask = np.asarray(case["inputs"]["attention_mask"])[1:].astype(bool)
+    tokens = np.asarray(case["inputs"]["token_ids"], np.int32)[1:][mask]
+    offsets = np.concatenate([[0], np.cumsum(mask.sum(1))])
+    padding = case["backbone_config"].get("pad_token_id", 0)
+    return TextStore([Tokens(tokens, offsets, case["case"])], padding, group_tokens=4096)
+
+
+def compare(case: Case) -> list[Deviation]:
+    """All deviations of a case, from item embeddings to gradients.
+
+    Raises:
+        Unsupported: what it asks for is not built.
+    """
+    model, store = build(case), text_store(case)
+    outputs = case["outputs"]
+    positives = np.asarray(case["inputs"]["positives"], np.int64)
+    negatives = np.asarray(case["inputs"]["negatives"], np.int64)[:, :-1]
+    log_mask = torch.tensor(case["inputs"]["log_mask"], dtype=torch.bool)
+    with torch.no_grad():
+        items = model.encode_items(store.fetch(np.arange(1, len(outputs["item_embeddings"]) + 1)))
+        rows = torch.cat([items.new_zeros(1, items.shape[1]), items])
+        users = model.encode_users(rows[torch.from_numpy(positives[:, 1:])], log_mask)
+    targets = len(positives) if model.objective.last_place_only else int(log_mask.sum())
+    loss = model(with_content(IdBatch(positives, negatives), store, targets))
+    loss.backward()
+    user_difference = (users - torch.tensor(outputs["user_embeddings_next"]))[log_mask]
+    limit = _LOSS_TOLERANCE * max(1, abs(outputs["loss"]))
+    return [
+        _largest("item_embeddings", items - torch.tensor(outputs["item_embeddings"]), _EMBEDDING_TOLERANCE),
+        _largest("user_embeddings_next", user_difference, _EMBEDDING_TOLERANCE),
+        Deviation("loss", abs(loss.item() - outputs["loss"]) / limit),
+        *_gradient_deviations(model, outputs["gradients"]),
+    ]
+
+
+def _largest(what: str, difference: Tensor, tolerance: float) -> Deviation:
+    return Deviation(what, difference.abs().max().item() / tolerance)
+
+
+def _gradient_deviations(model: TransRec, references: dict[str, list[float]]) -> list[Deviation]:
+    parameters = dict(model.named_parameters())
+    largest = max(norm for _, norm in references.values())
+    deviations = []
+    trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
+    for name, (total, norm) in references.items():
+        ours = renamed(name)
+        trained.discard(ours)
+        gradient = parameters[ours].grad if ours in parameters else None
+        if gradient is None:
+            return [Deviation(f"gradient of {name} is missing", float("inf"))]
+        tolerance = _GRADIENT_TOLERANCE * max(norm, _NORM_FLOOR * largest)
+        off = max(abs(gradient.sum().item() - total), abs(gradient.norm().item() - norm))
+        deviations.append(Deviation(f"gradient of {name}", off / tolerance))
+    if trained:
+        return [Deviation(f"gradient of {min(trained)} has no reference", float("inf"))]
+    return deviations
+
+
+def verdict(case: Case) -> tuple[bool, str]:
+    """Whether a case matches, and the line that says so."""
+    try:
+        worst = max(compare(case), key=lambda deviation: (np.isnan(deviation.size), deviation.size))
+    except Unsupported as why:
+        return False, f"{case['case']} unsupported {why}"
+    if worst.size <= 1:
+        return True, f"{case['case']} ok {worst.size:.3f}"
+    return False, f"{case['case']} off {worst.what} {worst.size:.3g}"
+
+
+def main() -> int:
+    """Compare every case of a folder; 0 only if all match."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("folder", type=Path, help="where the cases lie, one JSON file each")
+    folder = parser.parse_args().folder
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise UserError(f"{folder}: no cases (*.json) there")
+    all_match = True
+    for file in files:
+        matches, line = verdict(_read(file))
+        print(line, flush=True)
+        all_match &= matches
+    return 0 if all_match else 1
+
+
+def _read(file: Path) -> Case:
+    try:
+        case = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file}: not JSON ({error})") from None
+    missing = {"case", "modality", "backbone", "objective", "adapter", "state", "inputs", "outputs"} - set(case)
+    if missing:
+        raise UserError(f"{file}: the case lacks {', '.join(sorted(missing))}")
+    return case | {"state": dict(case["state"])}
+
+
+if __name__ == "__main__":
+    run_main(main)
