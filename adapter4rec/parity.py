@@ -69,7 +69,9 @@ def reference_value(name: str, shape: list[int], scale: dict[str, float]) -> Ten
 
 def reference_state(case: Case) -> dict[str, Tensor]:
     """The released ``model_state_dict`` of a case."""
-    return {name: reference_value(name, shape, case.get("scale") or {}) for name, shape in case["state"].items()}
+    return {
+        name: reference_value(name, shape, case.get("scale") or {}) for name, shape in case["state"].items()
+    }
 
 
 def build(case: Case) -> TransRec:
@@ -209,7 +211,9 @@ def _read(file: Path) -> Case:
         case = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{file}: not JSON ({error})") from None
-    missing = {"case", "modality", "backbone", "objective", "adapter", "state", "inputs", "outputs"} - set(case)
+    missing = {"case", "modality", "backbone", "objective", "adapter", "state", "inputs", "outputs"} - set(
+        case
+    )
     if missing:
         raise UserError(f"{file}: the case lacks {', '.join(sorted(missing))}")
     return case | {"state": dict(case["state"])}

@@ -11,6 +11,7 @@ from adapter4rec.adapters.base import AdapterConfig
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.data.interactions import ATTRIBUTES
 from adapter4rec.models.objectives import Objective
+from adapter4rec.models.transrec import PARTS
 from adapter4rec.settings import FolderName, Option, Settings, Values, option, options_of
 from adapter4rec.training.precision import PRECISIONS
 
@@ -100,16 +101,28 @@ class TextSettings(RunSettings):
         return getattr(self, f"{attribute}_tokens")
 
 
+SOURCE_METHODS: dict[str, tuple[str, ...]] = {"all": PARTS, "head": ("item_head", "user_encoder")}
+"""Which parts of the model each way of training a source trains."""
+
+
 @dataclass(frozen=True)
 class SourceSettings(RunSettings):
     """What training on a source domain needs besides."""
 
+    method: str = option(
+        "all", "what is trained: all, or the head (backbone frozen)", choices=tuple(SOURCE_METHODS)
+    )
     start_from: Path | None = option(
         None, "a source checkpoint to start from, instead of new weights", runtime=True
     )
     export: Path | None = option(
         None, "where the best model is put for target domains to start from", runtime=True
     )
+
+    @property
+    def trained_parts(self) -> tuple[str, ...]:
+        """The parts of the model that are trained."""
+        return SOURCE_METHODS[self.method]
 
 
 METHODS: dict[str, tuple[str, ...]] = {

@@ -7,7 +7,6 @@ The launchers in ``script/`` hold the settings; one run by hand is
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 
 from adapter4rec.distributed import start_process, stop_process
 from adapter4rec.domains import load_text_domain
@@ -15,7 +14,7 @@ from adapter4rec.errors import UserError, run_main
 from adapter4rec.launching import settings_from_command_line
 from adapter4rec.runs import Identity, Run
 from adapter4rec.source_models import read_source_model
-from adapter4rec.states import cached_states
+from adapter4rec.states import with_cached_states
 from adapter4rec.training.loop import finish, test_again, test_popularity, train
 from adapter4rec.training.parameters import count_parameters
 from Downstream.Text.model import TextTargetSettings, build_model
@@ -41,8 +40,7 @@ def main(settings: TextTargetSettings) -> None:
         return
     model = build_model(settings, domain.interactions.n_items, source).to(process.device)
     if settings.method == "head":
-        store = cached_states(model.item_encoder, domain.store, settings, process)
-        domain = replace(domain, store=store)
+        domain = with_cached_states(domain, model, settings, process)
 
     if settings.mode == "test":
         test_again(model, domain, process, run)

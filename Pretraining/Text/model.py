@@ -1,4 +1,4 @@
-"""The source model: a pretrained text backbone (or the id tower), everything else new, all of it trained."""
+"""The source model: a pretrained text backbone (or the id tower), everything else new."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from adapter4rec.checkpoints import load_into
 from adapter4rec.models.building import build_text_model
-from adapter4rec.models.transrec import PARTS, TransRec
+from adapter4rec.models.transrec import TransRec
 from adapter4rec.source_models import SourceModel
 from adapter4rec.stages import SourceSettings, TextSettings
 from adapter4rec.training.parameters import train_only
@@ -18,7 +18,7 @@ class TextSourceSettings(TextSettings, SourceSettings):
 
 
 def build_model(settings: TextSourceSettings, n_items: int, start: SourceModel | None) -> TransRec:
-    """A model with all parameters trained.
+    """The model that source training starts from, with what it trains requiring gradients.
 
     Args:
         settings: of the stage.
@@ -28,5 +28,5 @@ def build_model(settings: TextSourceSettings, n_items: int, start: SourceModel |
     model = build_text_model(settings, n_items)
     if start is not None:
         load_into(model, start.tensors, start.path)
-    train_only(model, PARTS)
+    train_only(model, settings.trained_parts)
     return model

@@ -14,6 +14,7 @@ from adapter4rec.errors import run_main
 from adapter4rec.launching import settings_from_command_line
 from adapter4rec.runs import Identity, Run
 from adapter4rec.source_models import export_source_model, read_source_model
+from adapter4rec.states import with_cached_states
 from adapter4rec.training.loop import finish, test_again, train
 from adapter4rec.training.parameters import count_parameters
 from Pretraining.Text.model import TextSourceSettings, build_model
@@ -25,6 +26,8 @@ def main(settings: TextSourceSettings) -> None:
     domain = load_text_domain(settings, process)
     start = read_source_model(settings.start_from) if settings.start_from else None
     model = build_model(settings, domain.interactions.n_items, start).to(process.device)
+    if settings.method == "head" and settings.uses_content:
+        domain = with_cached_states(domain, model, settings, process)
 
     identity = Identity(
         "text source", settings.plain(runtime=False), domain.identity, start and start.identity
@@ -48,7 +51,7 @@ def main(settings: TextSourceSettings) -> None:
 def run_name(settings: TextSourceSettings, domain: str) -> str:
     """What the run is, as part of a folder's name."""
     encoder = settings.backbone.rpartition("/")[2] if settings.uses_content else "id"
-    return f"text_source_{domain}_{settings.objective.value}_{encoder}_seed{settings.seed}"
+    return f"text_source_{domain}_{settings.method}_{settings.objective.value}_{encoder}_seed{settings.seed}"
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ def blocks_of_lines(path: Path) -> Iterator[tuple[int, list[bytes]]]:
         with path.open("rb") as file:
             yield from _blocks(file, path)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (IsADirectoryError, PermissionError) as error:
+        raise UserError(f"{path}: no such file; Dataset/README.md tells what belongs where") from None
+    except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,8 +153,13 @@ def groups_of_similar_length(sorted_lengths: np.ndarray, most_tokens: int) -> li
 
 
 def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 of everything that decides what the fast tokenizer gives."""
-    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode("utf-8")).hexdigest()
+    """SHA-256 of everything that decides what the fast tokenizer gives for a text.
+
+    How far texts are cut and padded is left out: each call says it, and the tokenizer remembers the last.
+    """
+    settings = json.loads(tokenizer.backend_tokenizer.to_str())
+    settings.update(truncation=tokenizer.truncation_side, padding=None)
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode("utf-8")).hexdigest()
 
 
 def tokenised(

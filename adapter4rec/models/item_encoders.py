@@ -35,7 +35,8 @@ class TextItemEncoder(nn.Module):
                 self.backbone(
                     inputs_embeds=words,
                     attention_mask=group.attention_mask,
-                    position_ids=self._first_position + torch.arange(words.shape[1], device=words.device)[None],
+                    position_ids=self._first_position
+                    + torch.arange(words.shape[1], device=words.device)[None],
                 ).last_hidden_state[:, 0]
                 for words, group in zip(self._words(content), content.groups, strict=True)
             ]

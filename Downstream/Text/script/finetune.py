@@ -1,0 +1,32 @@
+"""Full fine-tuning on Adressa: all parameters of the source model are trained.
+
+Settings of the released launcher.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+
+from adapter4rec.launching import launch
+from Downstream.Text.model import TextTargetSettings
+
+# A list is swept; every setting can be overridden on the command line: --name value.
+hyperparameters = dict(
+    method="finetune",
+    users="Dataset/Adressa/Adressa_users_base.tsv",
+    items="Dataset/Adressa/Adressa_news_base.tsv",
+    source_checkpoint="Downstream/Text/pretrained_models/sm_base_sasrec.safetensors",
+    objective="sasrec",
+    backbone="bert/bert_base_uncased",
+    epochs=100,
+    batch_size=32,
+    lr_backbone=5e-5,
+    lr_item_head=5e-5,
+    lr_user_encoder=1e-4,
+    precision="auto",
+    seed=123456,
+)
+
+if __name__ == "__main__":
+    launch("Downstream.Text.train", TextTargetSettings, hyperparameters)

@@ -1,0 +1,23 @@
+"""The source model as it is, evaluated on Adressa; nothing is trained."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+
+from adapter4rec.launching import launch
+from Downstream.Text.model import TextTargetSettings
+
+# A list is swept; every setting can be overridden on the command line: --name value.
+hyperparameters = dict(
+    method="frozen",
+    users="Dataset/Adressa/Adressa_users_base.tsv",
+    items="Dataset/Adressa/Adressa_news_base.tsv",
+    source_checkpoint="Downstream/Text/pretrained_models/sm_base_sasrec.safetensors",
+    objective="sasrec",
+    backbone="bert/bert_base_uncased",
+    seed=123456,
+)
+
+if __name__ == "__main__":
+    launch("Downstream.Text.train", TextTargetSettings, hyperparameters)

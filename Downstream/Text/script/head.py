@@ -1,0 +1,32 @@
+"""The backbone frozen, the item head and the user encoder trained on Adressa.
+
+Trains from states of the backbone that are computed once, so that an epoch takes seconds. There is no
+released launcher; the learning rates are chosen here.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+
+from adapter4rec.launching import launch
+from Downstream.Text.model import TextTargetSettings
+
+# A list is swept; every setting can be overridden on the command line: --name value.
+hyperparameters = dict(
+    method="head",
+    users="Dataset/Adressa/Adressa_users_base.tsv",
+    items="Dataset/Adressa/Adressa_news_base.tsv",
+    source_checkpoint="Downstream/Text/pretrained_models/sm_base_sasrec.safetensors",
+    objective="sasrec",
+    backbone="bert/bert_base_uncased",
+    epochs=100,
+    batch_size=32,
+    lr_item_head=1e-3,
+    lr_user_encoder=1e-3,
+    precision="auto",
+    seed=123456,
+)
+
+if __name__ == "__main__":
+    launch("Downstream.Text.train", TextTargetSettings, hyperparameters)

@@ -1,0 +1,29 @@
+"""The id tower trained on Adressa: an embedding table in place of the text encoder.
+
+The baseline without content. It has no released settings; its learning rate, one for all, is chosen here.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+
+from adapter4rec.launching import launch
+from Downstream.Text.model import TextTargetSettings
+
+# A list is swept; every setting can be overridden on the command line: --name value.
+hyperparameters = dict(
+    method="id",
+    users="Dataset/Adressa/Adressa_users_base.tsv",
+    items="Dataset/Adressa/Adressa_news_base.tsv",
+    objective="sasrec",
+    epochs=100,
+    batch_size=32,
+    lr_item_head=1e-3,
+    lr_user_encoder=1e-3,
+    precision="auto",
+    seed=123456,
+)
+
+if __name__ == "__main__":
+    launch("Downstream.Text.train", TextTargetSettings, hyperparameters)

@@ -1,0 +1,19 @@
+"""The most popular items of Adressa for everybody: the baseline that any recommender must beat."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+
+from adapter4rec.launching import launch
+from Downstream.Text.model import TextTargetSettings
+
+# A list is swept; every setting can be overridden on the command line: --name value.
+hyperparameters = dict(
+    method="popularity",
+    users="Dataset/Adressa/Adressa_users_base.tsv",
+    items="Dataset/Adressa/Adressa_news_base.tsv",
+)
+
+if __name__ == "__main__":
+    launch("Downstream.Text.train", TextTargetSettings, hyperparameters)

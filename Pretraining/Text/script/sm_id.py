@@ -1,0 +1,29 @@
+"""The id tower on the source domain: an embedding table in place of the text encoder, objective SASRec.
+
+The baseline without content. It has no released settings; its learning rate, one for all, is chosen here.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+
+from adapter4rec.launching import launch
+from Pretraining.Text.model import TextSourceSettings
+
+# A list is swept; every setting can be overridden on the command line: --name value.
+hyperparameters = dict(
+    users="Dataset/MIND/mind_large_users_base.tsv",
+    items="Dataset/MIND/mind_large_news_base.tsv",
+    item_encoder="id",
+    objective="sasrec",
+    epochs=60,
+    batch_size=64,
+    lr_item_head=1e-3,
+    lr_user_encoder=1e-3,
+    precision="auto",
+    seed=123456,
+)
+
+if __name__ == "__main__":
+    launch("Pretraining.Text.train", TextSourceSettings, hyperparameters)

@@ -1,0 +1,162 @@
+"""What several test files share: small Hugging Face folders, domains, and the data for development."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adapter4rec.data.interactions import Interactions
+from adapter4rec.distributed import Process
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+_WORDS = """the a an of in on for to and is news new old red blue green big small house garden river city
+football match players win loss price oil market snow storm summer winter teacher school music guitar string
+light ##s ##ing ##ed ##er ##ly ##light ' " , . ! ? & ; - quot 1 2 3 ##0 ##1 na nan null""".split()
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def write_domain(
+    folder: Path, users: Mapping[str, Sequence[str]], items: Mapping[str, str | Sequence[str]]
+) -> tuple[Path, Path]:
+    """Write a domain's two files.
+
+    Args:
+        folder: where they are put; made if it is not there.
+        users: the clicks of each user, item names in order.
+        items: of each item its title, or its texts (title, abstract, body; none for bare names).
+
+    Returns:
+        The paths of ``users.tsv`` and ``items.tsv``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    users_path, items_path = folder / "users.tsv", folder / "items.tsv"
+    columns = {name: [texts] if isinstance(texts, str) else list(texts) for name, texts in items.items()}
+    users_text = "".join(f"{name}\t{' '.join(clicks)}\n" for name, clicks in users.items())
+    items_text = "".join("\t".join([name, *texts]) + "\n" for name, texts in columns.items())
+    users_path.write_bytes(users_text.encode("utf-8"))
+    items_path.write_bytes(items_text.encode("utf-8"))
+    return users_path, items_path
+
+
+def interactions_of(sequences: Sequence[Sequence[int]], n_items: int, max_seq_len: int) -> Interactions:
+    """Interactions of given kept sequences (4 to ``max_seq_len`` + 3 item numbers each)."""
+    assert all(4 <= len(sequence) <= max_seq_len + 3 for sequence in sequences)
+    clicks = [click for sequence in sequences for click in sequence]
+    lengths = [len(sequence) for sequence in sequences]
+    return Interactions(
+        clicks=np.array(clicks, np.int32),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        user_names=[f"u{user}" for user in range(len(sequences))],
+        item_names=[f"i{item}" for item in range(1, n_items + 1)],
+        item_rows=np.arange(n_items),
+        max_seq_len=max_seq_len,
+        dropped_users=0,
+        identity="made for a test",
+    )
+
+
+def random_sequences(
+    chance: np.random.Generator, users: int, n_items: int, max_seq_len: int
+) -> list[list[int]]:
+    """Kept sequences of all lengths, with many repeats."""
+    lengths = chance.integers(4, max_seq_len + 4, users)
+    return [chance.integers(1, n_items + 1, length).tolist() for length in lengths]
+
+
+@pytest.fixture
+def one_process() -> Process:
+    """The only process of a run, on the CPU."""
+    import torch  # noqa: PLC0415 (slow; many tests need none of it)
+
+    return Process(rank=0, count=1, device=torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data for development; its README tells the counts."""
+    folder = REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no shared/data beside the repository")
+    return folder
+
+
+def _bert_config():  # noqa: ANN202
+    from transformers import BertConfig  # noqa: PLC0415
+
+    return BertConfig(
+        vocab_size=len(_bert_vocabulary()),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+
+
+def _bert_vocabulary() -> list[str]:
+    letters = [*_LETTERS, *(f"##{letter}" for letter in _LETTERS)]
+    return list(dict.fromkeys(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_WORDS, *letters]))
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face folder with a lower-casing WordPiece tokenizer of real words, and no weights."""
+    folder = tmp_path_factory.mktemp("tiny_tokenizer")
+    _bert_config().save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(_bert_vocabulary()) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face folder with a BERT of 2 layers and width 32, random weights, and its tokenizer."""
+    import torch  # noqa: PLC0415
+    from transformers import BertModel  # noqa: PLC0415
+
+    folder = tmp_path_factory.mktemp("tiny_bert")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        BertModel(_bert_config()).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(_bert_vocabulary()) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_roberta_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face folder with a RoBERTa of 2 layers and width 32, random weights, byte-level BPE."""
+    import torch  # noqa: PLC0415
+    from tokenizers.models import BPE  # noqa: PLC0415
+    from tokenizers.pre_tokenizers import ByteLevel  # noqa: PLC0415
+    from tokenizers.trainers import BpeTrainer  # noqa: PLC0415
+    from transformers import RobertaConfig, RobertaModel  # noqa: PLC0415
+
+    from tokenizers import Tokenizer  # noqa: PLC0415
+
+    folder = tmp_path_factory.mktemp("tiny_roberta")
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    trainer = BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        initial_alphabet=ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([" ".join(_WORDS)] * 3, trainer)
+    tokenizer.model.save(str(folder))
+    config = RobertaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=66,
+        type_vocab_size=1,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        RobertaModel(config).save_pretrained(folder)
+    return folder

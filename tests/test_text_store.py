@@ -1,0 +1,305 @@
+"""Tokenising and its cache, groups of similar length, and fetching tokens in the order that was asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from adapter4rec.data import text as text_module
+from adapter4rec.data.cache import cached_arrays
+from adapter4rec.data.text import (
+    Text,
+    TextStore,
+    Tokens,
+    groups_of_similar_length,
+    shortened_body,
+    tokenised,
+)
+from adapter4rec.models.backbones import load_tokenizer
+
+TEXTS = [
+    'The Red House, "NA" & the river',
+    "news",
+    "",
+    "blight in the garden city " * 9,
+    "Ütopia 雪 !",
+    "snow storm",
+]
+
+
+class Said(list):
+    def __call__(self, line: str) -> None:
+        self.append(line)
+
+
+def rows_of(tokens: Tokens) -> list[list[int]]:
+    return [part.tolist() for part in np.split(tokens.tokens, tokens.offsets[1:-1])]
+
+
+@pytest.fixture(params=["tiny_tokenizer_folder", "tiny_roberta_folder"])
+def any_tokenizer(request: pytest.FixtureRequest):
+    return load_tokenizer(request.getfixturevalue(request.param))
+
+
+@pytest.fixture
+def tokenizer(tiny_tokenizer_folder: Path):
+    return load_tokenizer(tiny_tokenizer_folder)
+
+
+class TestTokenising:
+    @pytest.mark.parametrize("most_tokens", [3, 8, 30])
+    def test_lower_cased_cut_and_with_special_tokens(
+        self, tmp_path: Path, any_tokenizer, most_tokens: int
+    ) -> None:
+        found = tokenised(TEXTS, any_tokenizer, most_tokens, tmp_path, Said())
+        first, last = any_tokenizer.cls_token_id, any_tokenizer.sep_token_id
+        expected = []
+        for text in TEXTS:
+            words = any_tokenizer.convert_tokens_to_ids(any_tokenizer.tokenize(text.lower()))
+            expected.append([first, *words[: most_tokens - 2], last])
+        assert rows_of(found) == expected
+        assert max(map(len, expected)) == most_tokens
+        assert found.offsets[0] == 0
+        assert found.offsets[-1] == len(found.tokens)
+
+    def test_case_makes_no_difference(self, tmp_path: Path, any_tokenizer) -> None:
+        low = tokenised(["snow in the city"], any_tokenizer, 30, tmp_path, Said())
+        high = tokenised(["SNOW in the City"], any_tokenizer, 30, tmp_path, Said())
+        assert rows_of(low) == rows_of(high)
+
+    def test_words_are_whole(self, tmp_path: Path, tokenizer) -> None:
+        found = rows_of(tokenised(["The river's news"], tokenizer, 30, tmp_path, Said()))[0]
+        assert tokenizer.convert_ids_to_tokens(found) == ["[CLS]", "the", "river", "'", "s", "news", "[SEP]"]
+
+    def test_in_several_portions(
+        self, tmp_path: Path, tokenizer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = rows_of(tokenised(TEXTS, tokenizer, 9, tmp_path / "whole", Said()))
+        monkeypatch.setattr(text_module, "_TOKENISED_AT_ONCE", 4)
+        assert rows_of(tokenised(TEXTS, tokenizer, 9, tmp_path / "parts", Said())) == whole
+
+    def test_a_body_is_cut_first(self) -> None:
+        assert shortened_body("ab" * 1_500) == "ab" * 1_000
+        assert shortened_body("short") == "short"
+
+
+class TestTokenCache:
+    def test_used_again(self, tmp_path: Path, tokenizer) -> None:
+        said = Said()
+        first = tokenised(TEXTS, tokenizer, 8, tmp_path, said)
+        again = tokenised(TEXTS, tokenizer, 8, tmp_path, said)
+        assert said == ["tokenising 6 texts"]
+        assert rows_of(again) == rows_of(first)
+        assert again.identity == first.identity
+        assert isinstance(again.tokens, np.memmap)
+
+    def test_what_was_tokenised_before_plays_no_part(self, tmp_path: Path, tiny_tokenizer_folder: Path) -> None:
+        """A tokenizer remembers the last cut; a cache made after another one must be found again."""
+        tokenizer = load_tokenizer(tiny_tokenizer_folder)
+        tokenised(TEXTS, tokenizer, 30, tmp_path, Said())
+        after_another_cut = tokenised(TEXTS, tokenizer, 8, tmp_path, Said())
+        said = Said()
+        fresh = tokenised(TEXTS, load_tokenizer(tiny_tokenizer_folder), 8, tmp_path, said)
+        assert fresh.identity == after_another_cut.identity
+        assert said == []
+
+    def test_other_texts_cuts_and_tokenizers_are_told_apart(
+        self, tmp_path: Path, tokenizer, tiny_tokenizer_folder: Path, tiny_roberta_folder: Path
+    ) -> None:
+        other_folder = tmp_path / "other_words"
+        other_folder.mkdir()
+        for file in tiny_tokenizer_folder.iterdir():
+            (other_folder / file.name).write_text(
+                file.read_text(encoding="utf-8").replace("\nriver\n", "\nrover\n"), encoding="utf-8"
+            )
+        left = load_tokenizer(tiny_tokenizer_folder)
+        left.truncation_side = "left"
+        ways = [
+            (TEXTS, tokenizer, 8),
+            ([*TEXTS[:-1], "snow storm."], tokenizer, 8),
+            ([TEXTS[1], TEXTS[0], *TEXTS[2:]], tokenizer, 8),
+            ([*TEXTS[:-2], TEXTS[-2] + TEXTS[-1], ""], tokenizer, 8),
+            (TEXTS, tokenizer, 9),
+            (TEXTS, load_tokenizer(tiny_roberta_folder), 8),
+            (TEXTS, load_tokenizer(other_folder), 8),
+            (TEXTS, left, 8),
+        ]
+        said = Said()
+        found = [tokenised(*way, tmp_path, said) for way in ways]
+        assert len({tokens.identity for tokens in found}) == len(ways)
+        assert len(said) == len(ways)
+
+
+def flip_a_byte(place: Path) -> None:
+    content = bytearray((place / "numbers.npy").read_bytes())
+    content[-3] ^= 1
+    (place / "numbers.npy").write_bytes(content)
+
+
+def truncate(place: Path) -> None:
+    content = (place / "numbers.npy").read_bytes()
+    (place / "numbers.npy").write_bytes(content[:-8])
+
+
+def remove_an_array(place: Path) -> None:
+    (place / "words.npy").unlink()
+
+
+def remove_the_description(place: Path) -> None:
+    (place / "cache.json").unlink()
+
+
+def cut_the_description(place: Path) -> None:
+    (place / "cache.json").write_text('{"arrays": {"numb', encoding="utf-8")
+
+
+def empty_the_description(place: Path) -> None:
+    (place / "cache.json").write_text(json.dumps([]), encoding="utf-8")
+
+
+class TestCachedArrays:
+    ARRAYS = {"numbers": np.arange(20), "words": np.ones((2, 3), np.float32)}  # noqa: RUF012
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            flip_a_byte,
+            truncate,
+            remove_an_array,
+            remove_the_description,
+            cut_the_description,
+            empty_the_description,
+        ],
+    )
+    def test_a_damaged_cache_is_made_anew_and_it_is_said(
+        self, tmp_path: Path, damage: Callable[[Path], None]
+    ) -> None:
+        computed, said = [], Said()
+
+        def compute() -> dict[str, np.ndarray]:
+            computed.append(1)
+            return self.ARRAYS
+
+        cached_arrays(tmp_path, "key", compute, said)
+        cached_arrays(tmp_path, "key", compute, said)
+        assert len(computed) == 1
+        assert said == []
+        damage(tmp_path / "key")
+        again = cached_arrays(tmp_path, "key", compute, said)
+        assert len(computed) == 2
+        assert len(said) == 1
+        assert str(tmp_path / "key") in said[0]
+        assert "damaged" in said[0]
+        assert set(again) == set(self.ARRAYS)
+        for name, array in self.ARRAYS.items():
+            np.testing.assert_array_equal(again[name], array)
+        cached_arrays(tmp_path, "key", compute, said)
+        assert len(computed) == 2
+
+    def test_nothing_is_left_of_a_computation_that_fails(self, tmp_path: Path) -> None:
+        def fail() -> dict[str, np.ndarray]:
+            raise RuntimeError
+
+        with pytest.raises(RuntimeError):
+            cached_arrays(tmp_path, "key", fail)
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestGroups:
+    @pytest.mark.parametrize("most_tokens", [1, 40, 128, 4096])
+    def test_properties(self, most_tokens: int) -> None:
+        chance = np.random.default_rng(most_tokens)
+        for size in (1, 2, 7, 60, 300):
+            lengths = np.sort(chance.integers(2, 51, size))
+            groups = groups_of_similar_length(lengths, most_tokens)
+            assert groups[0][0] == 0
+            assert groups[-1][1] == size
+            assert all(before[1] == after[0] for before, after in zip(groups, groups[1:], strict=False))
+            for first, last in groups:
+                members = lengths[first:last]
+                places = len(members) * members.max()
+                assert len(members) >= 1
+                assert len(members) == 1 or places <= most_tokens
+                assert (places - members.sum()) * 8 <= places
+
+    def test_as_few_groups_as_the_rules_allow(self) -> None:
+        assert groups_of_similar_length(np.full(10, 4), 20) == [(0, 5), (5, 10)]
+        assert groups_of_similar_length(np.full(10, 4), 40) == [(0, 10)]
+        # A padding of exactly an eighth is borne; more is not.
+        assert groups_of_similar_length(np.array([6, 8]), 100) == [(0, 2)]
+        assert groups_of_similar_length(np.array([5, 8]), 100) == [(0, 1), (1, 2)]
+
+    def test_of_nothing(self) -> None:
+        assert groups_of_similar_length(np.array([], np.int64), 10) == []
+
+
+def random_tokens(chance: np.random.Generator, items: int, longest: int) -> Tokens:
+    lengths = chance.integers(2, longest + 1, items)
+    # From 1000 on, so that no token looks like padding.
+    tokens = chance.integers(1000, 2000, lengths.sum()).astype(np.int32)
+    return Tokens(tokens, np.concatenate([[0], np.cumsum(lengths)]), f"tokens {longest}")
+
+
+def unpadded(content: Text, pad_token_id: int) -> list[list[int]]:
+    """The texts that the groups hold, in the order that ``content.order`` restores."""
+    rows = []
+    for group in content.groups:
+        mask = group.attention_mask
+        real = torch.ones_like(group.token_ids, dtype=torch.bool) if mask is None else mask
+        assert bool((group.token_ids[~real] == pad_token_id).all())
+        assert bool((real.int().diff(dim=1) <= 0).all()), "padding stands on the right"
+        rows += [ids[there].tolist() for ids, there in zip(group.token_ids, real, strict=True)]
+    return [rows[row] for row in content.order.tolist()]
+
+
+class TestFetch:
+    PAD = 7
+
+    @pytest.mark.parametrize("attributes", [1, 2, 3])
+    @pytest.mark.parametrize("group_tokens", [16, 300, 100_000])
+    def test_against_naive_rows(self, attributes: int, group_tokens: int) -> None:
+        chance = np.random.default_rng(attributes)
+        tokens = [random_tokens(chance, 40, longest) for longest in (30, 50, 9)[:attributes]]
+        store = TextStore(tokens, self.PAD, group_tokens)
+        for size in (1, 5, 40):
+            items = chance.permutation(40)[:size] + 1
+            content = store.fetch(items)
+            expected = [rows_of(one)[item - 1] for item in items for one in tokens]
+            assert unpadded(content, self.PAD) == expected
+            assert len(content) == size
+            for group in content.groups:
+                rows, longest = group.token_ids.shape
+                assert rows == 1 or rows * longest <= group_tokens
+                assert group.token_ids.dtype == torch.int64
+
+    def test_no_mask_where_nothing_is_padded(self) -> None:
+        tokens = Tokens(np.arange(12, dtype=np.int32), np.array([0, 4, 8, 12]), "tokens")
+        (group,) = TextStore([tokens], self.PAD, 100).fetch(np.array([3, 1])).groups
+        assert group.attention_mask is None
+        assert group.token_ids.tolist() == [[8, 9, 10, 11], [0, 1, 2, 3]]
+
+    def test_costs_and_identity(self) -> None:
+        chance = np.random.default_rng(0)
+        title, abstract = random_tokens(chance, 6, 9), random_tokens(chance, 6, 12)
+        store = TextStore([title, abstract], self.PAD, 100)
+        expected = [len(a) + len(b) for a, b in zip(rows_of(title), rows_of(abstract), strict=True)]
+        assert store.costs().tolist() == expected
+        assert store.identity != TextStore([title], self.PAD, 100).identity
+        assert store.identity != TextStore([abstract, title], self.PAD, 100).identity
+
+    def test_moves_as_a_whole(self) -> None:
+        content = TextStore([random_tokens(np.random.default_rng(0), 8, 9)], self.PAD, 20).fetch(
+            np.arange(1, 9)
+        )
+        moved = content.to(torch.device("meta"))
+        assert len(content.groups) > 1
+        assert moved.order.is_meta
+        assert all(group.token_ids.is_meta for group in moved.groups)
+        assert any(group.attention_mask is not None for group in content.groups)
+        assert all(group.attention_mask is None or group.attention_mask.is_meta for group in moved.groups)
+        assert len(moved) == len(content)
