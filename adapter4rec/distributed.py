@@ -107,8 +107,6 @@ def _device(name: str, local_rank: int) -> torch.device:
     if device.type == "cuda":
         index = local_rank if device.index is None else device.index
         if index >= torch.cuda.device_count():
-            raise UserError(
-                f"--device {name}: there are {torch.cuda.device_count()} GPUs here, number {index} is asked for"
-            )
+            raise UserError(f"--device {name}: this machine has {torch.cuda.device_count()} GPUs")
         return torch.device("cuda", index)
     return device

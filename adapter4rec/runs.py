@@ -145,11 +145,21 @@ class Run:
             with (self.folder / "log.txt").open("a", encoding="utf-8") as log:
                 log.write(text + "\n")
 
-    @property
-    def result(self) -> Record | None:
-        """The run's result, once it has finished."""
+    def finished_result(self) -> Record | None:
+        """The run's result, if it has finished and was asked for as many epochs as now."""
         path = self.folder / "result.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if not path.is_file():
+            return None
+        result = json.loads(path.read_text(encoding="utf-8"))
+        return result if result["asked_epochs"] >= self.settings.epochs else None
+
+    def report(self, result: Record) -> None:
+        """Say what a finished run found."""
+        test = result["test"]
+        self.say(
+            f"{self.folder}: test of epoch {result['epoch']}: HR@10 {test['HR@10']:.4f} %  "
+            f"NDCG@10 {test['NDCG@10']:.4f} %; peak memory {result['peak_memory_bytes'] / 2**20:,.0f} MiB"
+        )
 
     def save_best(self, model: nn.Module, record: Record) -> None:
         """Keep the trained weights of the best epoch so far."""
@@ -197,6 +207,7 @@ class Run:
         """
         times = [record["seconds"] for record in history if "seconds" in record]
         result = {
+            "asked_epochs": self.settings.epochs,
             "epoch": best["epoch"],
             "validation": {name: best[name] for name in test},
             "test": test,
@@ -206,12 +217,9 @@ class Run:
             "peak_memory_bytes": peak_memory,
         }
         self.write_metrics(history, {"epoch": best["epoch"], "split": "test", **test})
-        self.say(
-            f"test of epoch {best['epoch']}: HR@10 {test['HR@10']:.4f} %  NDCG@10 {test['NDCG@10']:.4f} %; "
-            f"peak memory {peak_memory / 2**20:,.0f} MiB"
-        )
         if self.process.is_first:
             write_json(self.folder / "result.json", result)
+        self.report(result)
         return result
 
 

@@ -35,7 +35,9 @@ class RunSettings(Settings):
     min_seq_len: int = option(5, "users with fewer clicks are dropped", least=4)
     max_seq_len: int = option(20, "L, places of the user encoder", least=1)
 
-    epochs: int = option(60, "passes over all users", least=0)
+    epochs: int = option(
+        60, "passes over all users; may be raised when a run is resumed", least=0, runtime=True
+    )
     batch_size: int = option(64, "users in a step, all processes together", least=1)
     accumulation_steps: int = option(1, "parts in which a process computes its share of a step", least=1)
     lr_backbone: float = option(5e-5, "learning rate of the pretrained backbone", above=0)

@@ -130,7 +130,9 @@ class TestNegatives:
 
 
 class TestEpochs:
-    @pytest.mark.parametrize(("batch_size", "sizes"), [(5, [5, 5, 5, 2]), (17, [17]), (40, [17]), (1, [1] * 17)])
+    @pytest.mark.parametrize(
+        ("batch_size", "sizes"), [(5, [5, 5, 5, 2]), (17, [17]), (40, [17]), (1, [1] * 17)]
+    )
     def test_each_user_once_in_the_order_of_the_epoch(
         self, interactions: Interactions, batch_size: int, sizes: list[int]
     ) -> None:
@@ -270,9 +272,7 @@ class TestDivision:
         self, interactions: Interactions, objective: Objective
     ) -> None:
         torch.manual_seed(0)
-        model = TransRec(
-            IdItemEncoder(N_ITEMS, 8), UserEncoder(8, MAX_SEQ_LEN, 2, 1, 0.0), objective
-        )
+        model = TransRec(IdItemEncoder(N_ITEMS, 8), UserEncoder(8, MAX_SEQ_LEN, 2, 1, 0.0), objective)
         examples = TrainingSet(interactions, 7, seed=1)
 
         def loss_and_gradient(processes: int, parts: int) -> tuple[float, torch.Tensor]:

@@ -325,9 +325,7 @@ class TestEvaluate:
     def test_the_splits_differ(self, one_process: Process) -> None:
         _, interactions = random_domain(40)
         model = random_model(40)
-        validation, test = (
-            evaluate(model, IdStore(40), interactions, split, one_process) for split in Split
-        )
+        validation, test = (evaluate(model, IdStore(40), interactions, split, one_process) for split in Split)
         assert validation != test
 
     def test_broken_weights_stop_it_and_the_mode_is_put_back(self, one_process: Process) -> None:

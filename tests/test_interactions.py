@@ -241,14 +241,10 @@ class TestFilteringAndSplitting:
             f"u{user}": [names[int(60 * chance.random() ** 3)] for _ in range(chance.integers(0, 16))]
             for user in chance.permutation(50)
         }
-        found = read(
-            *write_domain(tmp_path, users, items), min_seq_len=min_seq_len, max_seq_len=max_seq_len
-        )
+        found = read(*write_domain(tmp_path, users, items), min_seq_len=min_seq_len, max_seq_len=max_seq_len)
 
         kept = {
-            user: clicks[-(max_seq_len + 3) :]
-            for user, clicks in users.items()
-            if len(clicks) >= min_seq_len
+            user: clicks[-(max_seq_len + 3) :] for user, clicks in users.items() if len(clicks) >= min_seq_len
         }
         occurring = [name for name in items if any(name in clicks for clicks in kept.values())]
         number = {name: place for place, name in enumerate(occurring, 1)}
@@ -362,9 +358,7 @@ class TestRealData:
     ) -> None:
         attributes = () if name == "Amazon" else ("title",)
         table = read_items(shared_data / name / "items.tsv", attributes)
-        found = read_interactions(
-            shared_data / name / "users.tsv", table, min_seq_len=5, max_seq_len=100_000
-        )
+        found = read_interactions(shared_data / name / "users.tsv", table, min_seq_len=5, max_seq_len=100_000)
         assert len(table.names) == lines_of_items
         assert found.n_items == occurring
         assert (found.n_users, found.dropped_users) == (users, 0)

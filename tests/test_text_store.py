@@ -76,9 +76,7 @@ class TestTokenising:
         found = rows_of(tokenised(["The river's news"], tokenizer, 30, tmp_path, Said()))[0]
         assert tokenizer.convert_ids_to_tokens(found) == ["[CLS]", "the", "river", "'", "s", "news", "[SEP]"]
 
-    def test_in_several_portions(
-        self, tmp_path: Path, tokenizer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_in_several_portions(self, tmp_path: Path, tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
         whole = rows_of(tokenised(TEXTS, tokenizer, 9, tmp_path / "whole", Said()))
         monkeypatch.setattr(text_module, "_TOKENISED_AT_ONCE", 4)
         assert rows_of(tokenised(TEXTS, tokenizer, 9, tmp_path / "parts", Said())) == whole
@@ -98,7 +96,9 @@ class TestTokenCache:
         assert again.identity == first.identity
         assert isinstance(again.tokens, np.memmap)
 
-    def test_what_was_tokenised_before_plays_no_part(self, tmp_path: Path, tiny_tokenizer_folder: Path) -> None:
+    def test_what_was_tokenised_before_plays_no_part(
+        self, tmp_path: Path, tiny_tokenizer_folder: Path
+    ) -> None:
         """A tokenizer remembers the last cut; a cache made after another one must be found again."""
         tokenizer = load_tokenizer(tiny_tokenizer_folder)
         tokenised(TEXTS, tokenizer, 30, tmp_path, Said())

@@ -15,8 +15,7 @@ from adapter4rec.launching import settings_from_command_line
 from adapter4rec.runs import Identity, Run
 from adapter4rec.source_models import read_source_model
 from adapter4rec.states import with_cached_states
-from adapter4rec.training.loop import finish, test_again, test_popularity, train
-from adapter4rec.training.parameters import count_parameters
+from adapter4rec.training.loop import carry_out, test_popularity
 from Downstream.Text.model import TextTargetSettings, build_model
 
 
@@ -34,21 +33,13 @@ def main(settings: TextTargetSettings) -> None:
         "text target", settings.plain(runtime=False), domain.identity, source and source.identity
     )
     run = Run(settings, identity, run_name(settings, domain.name), process)
-    run.say(f"{domain.name}: {domain.interactions.describe()}")
     if settings.method == "popularity":
         test_popularity(domain, process, run)
         return
     model = build_model(settings, domain.interactions.n_items, source).to(process.device)
     if settings.method == "head":
         domain = with_cached_states(domain, model, settings, process)
-
-    if settings.mode == "test":
-        test_again(model, domain, process, run)
-    else:
-        run.begin(count_parameters(model))
-        if run.result is None and settings.trained_parts:
-            train(model, domain, settings, process, run)
-        finish(model, domain, process, run)
+    carry_out(model, domain, settings, process, run)
     stop_process(process)
 
 

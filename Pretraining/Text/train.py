@@ -15,8 +15,7 @@ from adapter4rec.launching import settings_from_command_line
 from adapter4rec.runs import Identity, Run
 from adapter4rec.source_models import export_source_model, read_source_model
 from adapter4rec.states import with_cached_states
-from adapter4rec.training.loop import finish, test_again, train
-from adapter4rec.training.parameters import count_parameters
+from adapter4rec.training.loop import carry_out
 from Pretraining.Text.model import TextSourceSettings, build_model
 
 
@@ -33,18 +32,12 @@ def main(settings: TextSourceSettings) -> None:
         "text source", settings.plain(runtime=False), domain.identity, start and start.identity
     )
     run = Run(settings, identity, run_name(settings, domain.name), process)
-    if settings.mode == "test":
-        test_again(model, domain, process, run)
-    else:
-        run.begin(count_parameters(model))
-        run.say(f"{domain.name}: {domain.interactions.describe()}")
-        if run.result is None:
-            train(model, domain, settings, process, run)
-        result = finish(model, domain, process, run)
-        if settings.export and process.is_first:
-            state = model.state_dict()
-            export_source_model(state, settings.export, settings.objective, run.described("", result))
-            run.say(f"exported for target domains: {settings.export}")
+    result = carry_out(model, domain, settings, process, run)
+    if settings.export and settings.mode == "train" and process.is_first:
+        export_source_model(
+            model.state_dict(), settings.export, settings.objective, run.described("", result)
+        )
+        run.say(f"exported for target domains: {settings.export}")
     stop_process(process)
 
 

@@ -41,7 +41,7 @@ def assemble(item_encoder: nn.Module, settings: RunSettings) -> TransRec:
     """
     if settings.embedding_dim % settings.user_heads:
         raise UserError(
-            f"--user_heads {settings.user_heads}: --embedding_dim {settings.embedding_dim} must be a multiple of it"
+            f"--user_heads {settings.user_heads}: must divide --embedding_dim {settings.embedding_dim}"
         )
     user_encoder = UserEncoder(
         settings.embedding_dim,

@@ -34,6 +34,36 @@ from adapter4rec.training.state import Progress, last_progress, restore_state, s
 _DROPOUT = 2
 
 
+def carry_out(model: TransRec, domain: Domain, settings: RunSettings, process: Process, run: Run) -> Record:
+    """Train and test a model, or test it again, or report a run that has finished before.
+
+    The model ends with the weights of its best epoch.
+
+    Args:
+        model: what requires gradients is trained.
+        domain: users and items.
+        settings: of the run; ``mode`` says what to do.
+        process: this process.
+        run: its folder.
+
+    Returns:
+        The run's result; the test metrics alone in mode ``test``.
+    """
+    if settings.mode == "test":
+        return test_again(model, domain, process, run)
+    finished = run.finished_result()
+    if finished is not None:
+        run.report(finished)
+        if finished["trained_parameters"]:
+            run.load_best(model)
+        return finished
+    run.begin(count_parameters(model))
+    run.say(f"{domain.name}: {domain.interactions.describe()}")
+    if count_parameters(model).trained:
+        train(model, domain, settings, process, run)
+    return finish(model, domain, process, run)
+
+
 def train(model: TransRec, domain: Domain, settings: RunSettings, process: Process, run: Run) -> None:
     """Train the parameters that require gradients, validate after each epoch, keep the best and the last.
 
@@ -217,6 +247,7 @@ def test_popularity(domain: Domain, process: Process, run: Run) -> Record:
     }
     record = {"epoch": 0, "split": Split.VALIDATION.value, **found[Split.VALIDATION]}
     run.begin(ParameterCounts(0, 0))
+    run.say(f"{domain.name}: {domain.interactions.describe()}")
     return run.finish([record], record, found[Split.TEST], ParameterCounts(0, 0), peak_memory(process))
 
 
