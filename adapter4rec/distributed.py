@@ -44,12 +44,17 @@ class Process:
         if self.is_first:
             print(text, flush=True)
 
+    def wait_for_all(self) -> None:
+        """Go on when all processes have come here: what the first one wrote is there."""
+        if self.count > 1:
+            dist.barrier()
+
     def first_then_others(self, prepare: Callable[[], T]) -> T:
         """Run ``prepare`` on the first process, then on the others, which find what it left."""
         if self.count == 1:
             return prepare()
         result = prepare() if self.is_first else None
-        dist.barrier()
+        self.wait_for_all()
         return result if self.is_first else prepare()
 
     def sum_over_all(self, tensor: Tensor) -> Tensor:

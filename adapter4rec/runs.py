@@ -95,7 +95,8 @@ class Run:
         self.folder = Path(settings.run_folder or REPOSITORY / "runs" / f"{name}_{identity.short_hash()}")
         self.best_path = self.folder / "best.safetensors"
         self.last_path = self.folder / "last.safetensors"
-        self._open()
+        if process.is_first:  # which may have begun to write before the others come here
+            self._open()
 
     def _open(self) -> None:
         description = self.folder / "settings.json"
@@ -117,7 +118,7 @@ class Run:
         begun = self.last_path.exists() or (self.folder / "result.json").exists()
         if begun and self.settings.mode == "train" and not self.settings.resume:
             raise UserError(
-                f"{self.folder}: this run is there already; go on with --resume, evaluate it with --mode test, "
+                f"{self.folder}: this run is there already; go on with --resume, test it with --mode test, "
                 "or remove the folder"
             )
 

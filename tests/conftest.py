@@ -13,9 +13,72 @@ from adapter4rec.distributed import Process
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-_WORDS = """the a an of in on for to and is news new old red blue green big small house garden river city
-football match players win loss price oil market snow storm summer winter teacher school music guitar string
-light ##s ##ing ##ed ##er ##ly ##light ' " , . ! ? & ; - quot 1 2 3 ##0 ##1 na nan null""".split()
+_WORDS = [
+    "the",
+    "a",
+    "an",
+    "of",
+    "in",
+    "on",
+    "for",
+    "to",
+    "and",
+    "is",
+    "news",
+    "new",
+    "old",
+    "red",
+    "blue",
+    "green",
+    "big",
+    "small",
+    "house",
+    "garden",
+    "river",
+    "city",
+    "football",
+    "match",
+    "players",
+    "win",
+    "loss",
+    "price",
+    "oil",
+    "market",
+    "snow",
+    "storm",
+    "summer",
+    "winter",
+    "teacher",
+    "school",
+    "music",
+    "guitar",
+    "string",
+    "light",
+    "##s",
+    "##ing",
+    "##ed",
+    "##er",
+    "##ly",
+    "##light",
+    "'",
+    '"',
+    ",",
+    ".",
+    "!",
+    "?",
+    "&",
+    ";",
+    "-",
+    "quot",
+    "1",
+    "2",
+    "3",
+    "##0",
+    "##1",
+    "na",
+    "nan",
+    "null",
+]
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -84,7 +147,7 @@ def shared_data() -> Path:
     return folder
 
 
-def _bert_config():  # noqa: ANN202
+def _bert_config():
     from transformers import BertConfig  # noqa: PLC0415
 
     return BertConfig(
@@ -129,12 +192,11 @@ def tiny_bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_roberta_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Hugging Face folder with a RoBERTa of 2 layers and width 32, random weights, byte-level BPE."""
     import torch  # noqa: PLC0415
+    from tokenizers import Tokenizer  # noqa: PLC0415
     from tokenizers.models import BPE  # noqa: PLC0415
     from tokenizers.pre_tokenizers import ByteLevel  # noqa: PLC0415
     from tokenizers.trainers import BpeTrainer  # noqa: PLC0415
     from transformers import RobertaConfig, RobertaModel  # noqa: PLC0415
-
-    from tokenizers import Tokenizer  # noqa: PLC0415
 
     folder = tmp_path_factory.mktemp("tiny_roberta")
     tokenizer = Tokenizer(BPE())

@@ -122,7 +122,7 @@ class TestNegatives:
 
     @pytest.mark.parametrize("max_seq_len", [3, 20])
     def test_a_user_who_clicked_on_all_items(self, max_seq_len: int) -> None:
-        sequences = [[1, 2, 1, 3, 3], [2, 2, 1, 4, 4], [1, 3, 2, 4, 4, 4], [1, 2, 3, 4, 1, 2]]
+        sequences = [[1, 2, 1, 3, 3], [2, 2, 1, 4, 4], [1, 3, 2, 2, 4, 4], [1, 2, 3, 4, 1, 2]]
         with pytest.raises(UserError, match="user 'u3' clicked on all 4 items"):
             TrainingSet(interactions_of(sequences, 4, max_seq_len), 2, seed=0)
         # Validation and test targets do not count as covered.
@@ -285,7 +285,7 @@ class TestDivision:
                 for batch in steps[2]:  # the short one, of 3 users
                     loss = model(batch)
                     loss.backward()
-                    total += float(loss)
+                    total += float(loss.detach())
             return total, model.item_encoder.head.weight.grad.clone()
 
         whole, gradient = loss_and_gradient(1, 1)

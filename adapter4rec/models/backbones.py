@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.utils import logging as transformers_logging
@@ -85,7 +86,7 @@ def load_text_backbone(folder: Path, layers: int | None = None) -> PreTrainedMod
                 attn_implementation="sdpa",
                 output_loading_info=True,
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise UserError(f"{folder}: the weights cannot be read: {str(error).splitlines()[0]}") from None
     trouble = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if trouble:

@@ -213,6 +213,7 @@ def _not_a_number(progress: Progress, run: Run) -> str:
 
 def finish(model: TransRec, domain: Domain, process: Process, run: Run) -> Record:
     """Test the best epoch (or the model as it is, where nothing is trained) and write the result."""
+    process.wait_for_all()
     counts = count_parameters(model)
     history = last_progress(run).history
     if history:

@@ -1,0 +1,159 @@
+"""User encoder, objectives, item encoders, and the checks of a backbone's folder."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from adapter4rec.data.text import TextStore, Tokens
+from adapter4rec.errors import UserError
+from adapter4rec.models.backbones import backbone_folder, load_text_backbone, load_tokenizer
+from adapter4rec.models.item_encoders import TextItemEncoder
+from adapter4rec.models.objectives import Objective, summed_loss
+from adapter4rec.models.user_encoder import UserEncoder, causal_padding_mask
+
+
+def plain_user_encoder(encoder, items, log_mask, heads):
+    """The user encoder written out place by place (SPEC: the model), without dropout."""
+    x = F.layer_norm(items + encoder.position_embedding.weight, items.shape[-1:], eps=1e-6)
+    x = x * encoder.layer_norm.weight + encoder.layer_norm.bias
+    for block in encoder.blocks:
+        attention = block.attention
+        queries, keys, values = (x @ p.weight.T for p in (attention.query, attention.key, attention.value))
+        size = x.shape[-1] // heads
+        attended = torch.zeros_like(x)
+        for user in range(len(x)):
+            for place in range(x.shape[1]):
+                seen = [key for key in range(place + 1) if log_mask[user, key]]
+                for head in range(heads):
+                    part = slice(head * size, (head + 1) * size)
+                    if not seen:
+                        weights, seen_keys = torch.full((x.shape[1],), 1 / x.shape[1]), range(x.shape[1])
+                    else:
+                        scores = keys[user, seen, part] @ queries[user, place, part] / size**0.5
+                        weights, seen_keys = scores.softmax(0), seen
+                    attended[user, place, part] = weights @ values[user, list(seen_keys), part]
+        x = attention.layer_norm(x + attended @ attention.output.weight.T)
+        feed = block.feed_forward
+        x = feed.layer_norm(x + feed.down(torch.relu(feed.up(x))))
+    return x
+
+
+def test_user_encoder_is_the_described_function():
+    torch.manual_seed(0)
+    encoder = UserEncoder(8, 5, heads=2, blocks=2, dropout=0.1).eval()
+    items = torch.randn(3, 5, 8)
+    log_mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 1]], dtype=torch.bool)
+    with torch.no_grad():
+        found, expected = encoder(items, log_mask), plain_user_encoder(encoder, items, log_mask, 2)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_padding_and_later_places_play_no_part():
+    torch.manual_seed(0)
+    encoder = UserEncoder(8, 5, heads=2, blocks=2, dropout=0.0).eval()
+    items, log_mask = torch.randn(1, 5, 8), torch.tensor([[False, False, True, True, True]])
+    other = items.clone()
+    other[0, :2] = 7.0
+    other[0, 4] = -3.0
+    with torch.no_grad():
+        assert torch.equal(encoder(items, log_mask)[0, 2:4], encoder(other, log_mask)[0, 2:4])
+        assert not torch.equal(encoder(items, log_mask)[0, 4], encoder(other, log_mask)[0, 4])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_place_that_may_attend_to_nothing_attends_uniformly(dtype):
+    mask = causal_padding_mask(torch.tensor([[False, False, True]]), dtype)
+    value = torch.tensor([[[[1.0], [2.0], [6.0]]]], dtype=dtype)
+    query = torch.randn(1, 1, 3, 1).to(dtype)
+    attended = F.scaled_dot_product_attention(query, query, value, attn_mask=mask)
+    assert attended[0, 0, 0].item() == pytest.approx(3.0, rel=1e-2)
+
+
+def test_fresh_weights_follow_the_description():
+    encoder = UserEncoder(64, 20, heads=2, blocks=2, dropout=0.1)
+    down = encoder.blocks[0].feed_forward.down
+    assert down.bias.abs().sum() == 0
+    assert down.weight.std().item() == pytest.approx((2 / (64 + 256)) ** 0.5, rel=0.05)
+    assert encoder.position_embedding.weight.std().item() == pytest.approx((2 / (20 + 64)) ** 0.5, rel=0.1)
+    assert encoder.blocks[1].attention.layer_norm.eps == 1e-6
+
+
+def test_losses_are_binary_cross_entropies():
+    torch.manual_seed(0)
+    users, positives, negatives = (torch.randn(2, 3, 4) for _ in range(3))
+    log_mask = torch.tensor([[False, True, True], [True, True, True]])
+    scores = torch.stack([(users * positives).sum(-1), (users * negatives).sum(-1)], -1)
+    targets = torch.tensor([1.0, 0.0]).expand_as(scores)
+    each = F.binary_cross_entropy_with_logits(scores, targets, reduction="none").sum(-1)
+    sasrec = summed_loss(Objective.SASREC, users, positives, negatives, log_mask)
+    cpc = summed_loss(Objective.CPC, users, positives, negatives, log_mask)
+    assert sasrec.item() == pytest.approx(each[log_mask].sum().item(), rel=1e-6)
+    assert cpc.item() == pytest.approx(each[:, -1].sum().item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("folder", ["tiny_bert_folder", "tiny_roberta_folder"])
+@pytest.mark.parametrize("attributes", [1, 2])
+def test_texts_in_groups_give_what_each_text_alone_gives(request, folder, attributes):
+    backbone = load_text_backbone(request.getfixturevalue(folder))
+    encoder = TextItemEncoder(backbone, 8).eval()
+    chance = np.random.default_rng(0)
+    tokens = []
+    for number in range(attributes):
+        lengths = chance.integers(2, 12, 9)
+        flat = chance.integers(5, 60, lengths.sum()).astype(np.int32)
+        tokens.append(Tokens(flat, np.concatenate([[0], lengths.cumsum()]), str(number)))
+    store = TextStore(tokens, backbone.config.pad_token_id, group_tokens=24)
+    items = np.array([7, 2, 9, 4])
+    with torch.no_grad():
+        found = encoder(store.fetch(items))
+        for row, item in enumerate(items):
+            vectors = []
+            for one in tokens:
+                ids = torch.from_numpy(one.tokens[one.offsets[item - 1] : one.offsets[item]].astype(np.int64))
+                state = backbone(input_ids=ids[None]).last_hidden_state[0, 0]
+                vectors.append(F.gelu(encoder.head(state)))
+            assert torch.allclose(found[row], torch.stack(vectors).mean(0), atol=1e-5)
+
+
+def test_first_layers_of_a_backbone(tiny_bert_folder):
+    whole, cut = load_text_backbone(tiny_bert_folder), load_text_backbone(tiny_bert_folder, layers=1)
+    assert len(cut.encoder.layer) == 1
+    ids = torch.tensor([[5, 6, 7]])
+    states = whole.eval()(input_ids=ids, output_hidden_states=True).hidden_states
+    assert torch.allclose(cut.eval()(input_ids=ids).last_hidden_state, states[1], atol=1e-6)
+    with pytest.raises(UserError, match="has 2 layers"):
+        load_text_backbone(tiny_bert_folder, layers=3)
+
+
+def copy_without(folder, target, *names):
+    shutil.copytree(folder, target)
+    for name in names:
+        (target / name).unlink()
+    return target
+
+
+def test_backbone_folders_that_do_not_do(tiny_bert_folder, tmp_path):
+    with pytest.raises(UserError, match="adapter4rec.download"):
+        backbone_folder("no/such/model")
+    without_weights = copy_without(tiny_bert_folder, tmp_path / "a", "model.safetensors")
+    with pytest.raises(UserError, match="no weights"):
+        load_text_backbone(without_weights)
+    with pytest.raises(UserError, match="no tokenizer"):
+        load_tokenizer(copy_without(tiny_bert_folder, tmp_path / "b", "vocab.txt"))
+    image = copy_without(tiny_bert_folder, tmp_path / "c")
+    (image / "config.json").write_text(json.dumps({"model_type": "vit"}))
+    with pytest.raises(UserError, match="'vit' model"):
+        load_text_backbone(image)
+    broken = copy_without(tiny_bert_folder, tmp_path / "d")
+    (broken / "model.safetensors").write_bytes(b"half a file")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_text_backbone(broken)
+    larger = copy_without(tiny_bert_folder, tmp_path / "e")
+    config = json.loads((larger / "config.json").read_text())
+    (larger / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    with pytest.raises(UserError, match="lack or misfit"):
+        load_text_backbone(larger)

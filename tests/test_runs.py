@@ -1,0 +1,308 @@
+"""Whole runs on small domains: source to target, resume, several processes, and what goes wrong."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY, write_domain
+from safetensors.torch import load_file
+
+from adapter4rec.errors import UserError
+from adapter4rec.launching import settings_from_command_line
+from adapter4rec.training import loop
+from Downstream.Text import train as target_train
+from Downstream.Text.model import TextTargetSettings
+from Pretraining.Text import train as source_train
+from Pretraining.Text.model import TextSourceSettings
+
+WORDS = ["red", "blue", "green", "big", "small", "house", "garden", "river", "football", "snow", "music"]
+USERS, ITEMS = 37, 25
+
+
+@pytest.fixture(scope="module")
+def domain(tmp_path_factory):
+    chance = np.random.default_rng(3)
+    items = {f"i{number}": " ".join(chance.choice(WORDS, chance.integers(1, 9))) for number in range(ITEMS)}
+    users = {
+        f"u{user}": [f"i{i}" for i in chance.integers(0, ITEMS, chance.integers(5, 14))]
+        for user in range(USERS)
+    }
+    return write_domain(tmp_path_factory.mktemp("domain"), users, items)
+
+
+@pytest.fixture
+def common(domain, tiny_bert_folder, tmp_path):
+    users, items = domain
+    return {
+        "users": users,
+        "items": items,
+        "backbone": str(tiny_bert_folder),
+        "cache_folder": tmp_path / "cache",
+        "max_seq_len": 8,
+        "embedding_dim": 16,
+        "batch_size": 16,
+        "precision": "fp32",
+        "device": "cpu",
+        "lr_backbone": 1e-3,
+        "lr_item_head": 1e-3,
+        "lr_user_encoder": 1e-3,
+        "epochs": 2,
+        "seed": 1,
+    }
+
+
+def run_source(common, folder, **options):
+    settings = TextSourceSettings.from_values(common | {"run_folder": folder} | options)
+    source_train.main(settings)
+    return folder
+
+
+def run_target(common, folder, **options):
+    settings = TextTargetSettings.from_values(common | {"run_folder": folder} | options)
+    target_train.main(settings)
+    return json.loads((folder / "result.json").read_text())
+
+
+def records(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_times(record):
+    return {key: value for key, value in record.items() if "second" not in key}
+
+
+def assert_same_file(first, second):
+    one, two = load_file(first), load_file(second)
+    assert one.keys() == two.keys()
+    for name in one:
+        assert torch.equal(one[name], two[name]), name
+
+
+@pytest.fixture
+def source(common, tmp_path):
+    run_source(common, tmp_path / "source", export=tmp_path / "source.safetensors", epochs=1)
+    return tmp_path / "source.safetensors"
+
+
+def test_a_run_leaves_a_folder_that_tells_all(common, tmp_path):
+    folder = run_source(common, tmp_path / "run")
+    names = {path.name for path in folder.iterdir()}
+    assert {"settings.json", "metrics.jsonl", "result.json", "log.txt", "curves.png"} <= names
+    assert {"best.safetensors", "best.json", "last.safetensors"} <= names
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    *epochs, test = records(folder)
+    assert [record["epoch"] for record in epochs] == [1, 2]
+    assert test["split"] == "test"
+    best = max(epochs, key=lambda record: record["HR@10"])
+    assert test["epoch"] == best["epoch"]
+    description = json.loads((folder / "settings.json").read_text())
+    assert description["parameters"]["trained"] == description["parameters"]["total"]
+    assert description["identity"]["settings"]["lr_backbone"] == 1e-3
+    assert "learning rate 0.001" in (folder / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("objective", ["sasrec", "cpc"])
+def test_source_to_target_by_every_method(common, source, tmp_path, objective):
+    if objective == "cpc":
+        source = tmp_path / "cpc.safetensors"
+        run_source(common, tmp_path / "cpc", export=source, objective="cpc")
+    options = {"source_checkpoint": source, "objective": objective}
+    start = load_file(source)
+    trained = {}
+    for method in ("houlsby", "finetune", "head", "frozen", "scratch", "id", "popularity"):
+        result = run_target(common, tmp_path / method, method=method, **options)
+        assert 0 <= result["test"]["HR@10"] <= 100
+        trained[method] = result["trained_parameters"]
+    assert trained["frozen"] == trained["popularity"] == 0
+    assert trained["finetune"] == trained["scratch"] == sum(tensor.numel() for tensor in start.values())
+    kept = load_file(tmp_path / "houlsby" / "best.safetensors")
+    assert all(name.startswith("adapters.") for name in kept)
+    head = load_file(tmp_path / "head" / "best.safetensors")
+    assert {name.split(".")[0] for name in head} == {"item_encoder", "user_encoder"}
+    assert not any("backbone" in name for name in head)
+
+
+def test_head_from_cached_states_is_the_head_on_the_frozen_backbone(common, source, tmp_path, monkeypatch):
+    """Without dropout, training from states equals training through the frozen backbone."""
+    options = {"method": "head", "source_checkpoint": source, "dropout": 0.0}
+    cached = run_target(common, tmp_path / "cached", **options)
+    build = target_train.build_model
+
+    def in_eval_mode(*arguments):
+        model = build(*arguments)
+        model.item_encoder.backbone.train = lambda mode=True: model.item_encoder.backbone
+        model.item_encoder.backbone.eval()
+        return model
+
+    monkeypatch.setattr(target_train, "build_model", in_eval_mode)
+    monkeypatch.setattr(target_train, "with_cached_states", lambda domain, *_: domain)
+    plain = run_target(common, tmp_path / "plain", **options)
+    assert cached["test"] == plain["test"]
+    one, two = (load_file(tmp_path / name / "best.safetensors") for name in ("cached", "plain"))
+    assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
+
+
+def test_a_resumed_run_equals_one_that_was_never_stopped(common, tmp_path, monkeypatch):
+    whole = run_source(common, tmp_path / "whole", epochs=3)
+    step, taken = loop.Trainer.step, []
+
+    def stops(self, parts):
+        if len(taken) == 5:
+            raise KeyboardInterrupt
+        taken.append(1)
+        return step(self, parts)
+
+    # Saved after every step, stopped in the middle of the second epoch.
+    monkeypatch.setattr(loop.Trainer, "step", stops)
+    with pytest.raises(KeyboardInterrupt):
+        run_source(common, tmp_path / "stopped", epochs=3, save_minutes=1e-9)
+    monkeypatch.setattr(loop.Trainer, "step", step)
+    state = json.loads((tmp_path / "stopped" / "last.json").read_text())["record"]["progress"]
+    assert (state["epoch"], state["step"]) == (2, 2)
+    resumed = run_source(common, tmp_path / "stopped", epochs=3, resume=True)
+    for name in ("best.safetensors", "last.safetensors"):
+        assert_same_file(whole / name, resumed / name)
+    assert list(map(without_times, records(whole))) == list(map(without_times, records(resumed)))
+
+
+def test_more_epochs_go_on_from_a_finished_run(common, tmp_path):
+    folder = run_source(common, tmp_path / "run", epochs=1)
+    first = (folder / "result.json").read_text()
+    run_source(common, folder, epochs=1, resume=True)
+    assert (folder / "result.json").read_text() == first
+    run_source(common, folder, epochs=2, resume=True)
+    whole = run_source(common, tmp_path / "whole", epochs=2)
+    assert_same_file(whole / "last.safetensors", folder / "last.safetensors")
+
+
+def test_accumulation_does_not_change_the_result(common, tmp_path):
+    options = {"dropout": 0.0, "method": "head"}
+    once = run_source(common, tmp_path / "once", **options)
+    parts = run_source(common, tmp_path / "parts", accumulation_steps=5, **options)
+    for one, other in zip(records(once)[:2], records(parts)[:2], strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["sasrec", "cpc"])
+def test_two_processes_give_what_one_gives(common, tmp_path, objective):
+    """Metrics are the same, and losses of the same global batch within 1e-5; the last batch is uneven."""
+    options = {"dropout": 0.0, "objective": objective, "epochs": 1, "method": "head"}
+    one = run_source(common, tmp_path / "one", **options)
+    values = common | options | {"run_folder": tmp_path / "two"}
+    arguments = [word for name, value in values.items() for word in (f"--{name}", str(value))]
+    launcher = REPOSITORY / "Pretraining" / "Text" / "script" / "sm_base_sasrec.py"
+    command = [sys.executable, str(launcher), *arguments, "--processes", "2", "--export", "none"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    alone, together = records(one), records(tmp_path / "two")
+    assert together[0]["loss"] == pytest.approx(alone[0]["loss"], rel=1e-5)
+    for first, second in zip(alone, together, strict=True):
+        assert first["HR@10"] == pytest.approx(second["HR@10"], abs=1e-9)
+        assert first["NDCG@10"] == pytest.approx(second["NDCG@10"], abs=1e-9)
+
+
+def test_mode_test_evaluates_a_finished_run_again(common, source, tmp_path, capsys):
+    options = {"method": "houlsby", "source_checkpoint": source}
+    result = run_target(common, tmp_path / "run", **options)
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in (tmp_path / "run").glob("*.safetensors"))
+    capsys.readouterr()
+    run_target(common, tmp_path / "run", mode="test", **options)
+    assert f"HR@10 {result['test']['HR@10']:.4f} %" in capsys.readouterr().out
+    after = sorted((path.name, path.stat().st_mtime_ns) for path in (tmp_path / "run").glob("*.safetensors"))
+    assert after == before
+
+
+def test_bf16_trains_and_evaluates_in_float32(common, tmp_path):
+    folder = run_source(common, tmp_path / "run", precision="bf16", epochs=1)
+    full = run_source(common, tmp_path / "full", precision="fp32", epochs=1)
+    assert records(folder)[0]["loss"] != records(full)[0]["loss"]
+    assert records(folder)[0]["loss"] == pytest.approx(records(full)[0]["loss"], rel=0.05)
+    assert all(tensor.dtype == torch.float32 for tensor in load_file(folder / "best.safetensors").values())
+
+
+def refused(message, run, *arguments, **options):
+    with pytest.raises(UserError, match=message):
+        run(*arguments, **options)
+
+
+def test_run_folders_of_others_are_refused(common, tmp_path):
+    folder = run_source(common, tmp_path / "run", epochs=1)
+    refused("go on with --resume", run_source, common, folder, epochs=1)
+    refused(
+        "--lr_backbone: 0.001 there, 0.002 now", run_source, common, folder, lr_backbone=2e-3, resume=True
+    )
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("mine")
+    refused("other than a run", run_source, common, tmp_path / "other")
+    refused("no run there", run_source, common, tmp_path / "nothing", mode="test")
+
+
+def test_source_checkpoints_that_do_not_fit(common, source, tmp_path):
+    options = {"method": "houlsby", "source_checkpoint": source}
+    run = tmp_path / "run"
+    refused(
+        r"position_embedding.weight: \[8, 16\] in the file", run_target, common, run, **options, max_seq_len=9
+    )
+    refused("--objective sasrec", run_target, common, run, **options, objective="cpc")
+    refused(
+        "no such checkpoint",
+        run_target,
+        common,
+        run,
+        method="frozen",
+        source_checkpoint=tmp_path / "x.safetensors",
+    )
+    refused("--source_checkpoint is needed", run_target, common, run, method="frozen")
+    half = tmp_path / "half.safetensors"
+    half.write_bytes(source.read_bytes()[:2000])
+    refused("not a whole safetensors file", run_target, common, run, method="frozen", source_checkpoint=half)
+    best = tmp_path / "source" / "best.safetensors"
+    refused("not a source model", run_target, common, run, method="frozen", source_checkpoint=best)
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_state(common, tmp_path, monkeypatch):
+    folder = run_source(common, tmp_path / "run", epochs=1)
+    kept = (folder / "last.safetensors").read_bytes()
+    monkeypatch.setattr(loop.Trainer, "step", lambda *_: float("nan"))
+    refused("not a number in epoch 2, step 0", run_source, common, folder, epochs=2, resume=True)
+    assert (folder / "last.safetensors").read_bytes() == kept
+
+
+def test_impossible_settings(common, tmp_path):
+    refused("must divide --embedding_dim", run_source, common, tmp_path / "a", user_heads=3)
+    refused("the backbone has 64 places", run_source, common, tmp_path / "b", title_tokens=65)
+    refused("needs a GPU", run_source, common, tmp_path / "c", precision="fp16")
+    refused("GPUs", run_source, common, tmp_path / "d", device="cuda:99")
+
+
+def test_attributes_are_averaged_and_missing_ones_are_named(common, tmp_path):
+    users, items = common["users"], tmp_path / "items.tsv"
+    lines = Path(common["items"]).read_text().splitlines()
+    items.write_text("".join(f"{line}\tsnow and music\n" for line in lines))
+    run_source(common, tmp_path / "both", users=users, items=items, attributes="title,abstract", epochs=1)
+    refused("no abstract", run_source, common, tmp_path / "no", attributes=("title", "abstract"))
+
+
+@pytest.mark.parametrize("arguments", [["--users", "nowhere.tsv"], ["--epoch", "3"]])
+def test_the_terminal_gets_a_message_and_no_traceback(common, tmp_path, arguments):
+    values = common | {"run_folder": tmp_path / "run"}
+    words = [word for name, value in values.items() for word in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "Pretraining.Text.train", *words, *arguments]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_command_line_of_a_run(common):
+    words = ["--method", "houlsby", "--users", "u", "--items", "i", "--item_bottleneck", "8", "--resume"]
+    settings = settings_from_command_line(TextTargetSettings, words)
+    assert settings.adapter.item_bottleneck == 8
+    assert settings.resume
+    assert settings.users == Path.cwd() / "u"
