@@ -46,7 +46,7 @@ class Identity:
         stage: ``source`` or ``target``, and the modality.
         settings: all but the runtime options.
         data: hash of what is read of the domain.
-        start: hash of the weights that the run starts from, or None.
+        start: hash of the weights that the run starts from; None where there is no model.
     """
 
     stage: str
@@ -123,9 +123,7 @@ class Run:
             )
 
     def begin(self, counts: ParameterCounts) -> None:
-        """Write what the run is, before it computes anything."""
-        self.say(f"run folder: {self.folder}")
-        self.say(f"{counts.trained:,} of {counts.total:,} parameters are trained ({counts.share:.2f} %)")
+        """Write what the run is, before it computes or says anything."""
         if self.process.is_first:
             write_json(
                 self.folder / "settings.json",
@@ -137,6 +135,8 @@ class Run:
                     "hardware": _hardware(self.process),
                 },
             )
+        self.say(f"run folder: {self.folder}")
+        self.say(f"{counts.trained:,} of {counts.total:,} parameters are trained ({counts.share:.2f} %)")
 
     def say(self, text: str) -> None:
         """Print a line and keep it in the log, on the first process alone."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from adapter4rec.checkpoints import read_checkpoint, weights_hash, write_checkpoint
+from adapter4rec.checkpoints import read_checkpoint, write_checkpoint
 from adapter4rec.errors import UserError
 from adapter4rec.models.objectives import Objective
 from adapter4rec.released import read_released
@@ -26,13 +26,12 @@ class SourceModel:
         path: where they come from.
         tensors: by name.
         objective: what the model was trained for; None where the file does not say.
-        identity: hash of the weights.
+
     """
 
     path: Path
     tensors: dict[str, Tensor]
     objective: Objective | None
-    identity: str
 
 
 def export_source_model(
@@ -56,13 +55,11 @@ def read_source_model(path: Path) -> SourceModel:
         UserError: missing, damaged, or no source model.
     """
     if path.suffix in _RELEASED_SUFFIXES:
-        tensors = read_released(path)
-        return SourceModel(path, tensors, None, weights_hash(tensors))
+        return SourceModel(path, read_released(path), None)
     checkpoint = read_checkpoint(path)
     if checkpoint.description.get("what") != _WHAT:
         raise UserError(
             f"{path}: holds {checkpoint.description.get('what')!r}, not a {_WHAT}; "
             "name the file that source training exported (--export)"
         )
-    objective = Objective(checkpoint.description["objective"])
-    return SourceModel(path, checkpoint.tensors, objective, weights_hash(checkpoint.tensors))
+    return SourceModel(path, checkpoint.tensors, Objective(checkpoint.description["objective"]))

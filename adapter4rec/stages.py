@@ -78,7 +78,6 @@ class RunSettings(Settings):
 class TextSettings(RunSettings):
     """What runs on text need besides."""
 
-    item_encoder: str = option("text", "what items are encoded from", choices=("text", "id"))
     backbone: FolderName = option(
         FolderName("bert/bert_base_uncased"),
         "a Hugging Face folder: a name under pretrained_models/, or a path",
@@ -95,8 +94,8 @@ class TextSettings(RunSettings):
 
     @property
     def uses_content(self) -> bool:
-        """Whether items are encoded from their text."""
-        return self.item_encoder != "id"
+        """Whether items are encoded from their text; else they are bare ids."""
+        return True
 
     def most_tokens(self, attribute: str) -> int:
         """Where an attribute's text is cut."""
@@ -146,7 +145,7 @@ class TargetSettings(RunSettings):
 
     method: str = option("finetune", "how the source model is adapted", choices=(*METHODS, *FAMILIES))
     source_checkpoint: Path | None = option(
-        None, "the source model: our checkpoint, a run, or a released .pt file"
+        None, "the source model: a checkpoint that source training exported, or a released .pt", runtime=True
     )
     lr_adapter: float = option(1.5e-4, "learning rate of the adapters", above=0)
     adapter: AdapterConfig | None = None

@@ -137,7 +137,7 @@ def copy_without(folder, target, *names):
 
 
 def test_backbone_folders_that_do_not_do(tiny_bert_folder, tmp_path):
-    with pytest.raises(UserError, match="adapter4rec.download"):
+    with pytest.raises(UserError, match=r"adapter4rec\.download"):
         backbone_folder("no/such/model")
     without_weights = copy_without(tiny_bert_folder, tmp_path / "a", "model.safetensors")
     with pytest.raises(UserError, match="no weights"):

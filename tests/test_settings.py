@@ -493,7 +493,7 @@ class TestExitCodes:
         assert (tmp_path / "mark").read_text(encoding="utf-8") == "was here"
 
     def test_of_several_processes(self, tmp_path: Path) -> None:
-        """The second of two processes fails: in a process of its own, since torchrun works in the launcher's."""
+        """The second of two fails. The launcher gets a process of its own: torchrun works inside it."""
         (tmp_path / "tiny_run.py").write_text(
             "import os, sys\n"
             "assert os.environ['WORLD_SIZE'] == '2'\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -219,7 +220,7 @@ class TestGroups:
             groups = groups_of_similar_length(lengths, most_tokens)
             assert groups[0][0] == 0
             assert groups[-1][1] == size
-            assert all(before[1] == after[0] for before, after in zip(groups, groups[1:], strict=False))
+            assert all(before[1] == after[0] for before, after in pairwise(groups))
             for first, last in groups:
                 members = lengths[first:last]
                 places = len(members) * members.max()

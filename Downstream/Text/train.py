@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import sys
 
+from adapter4rec.checkpoints import weights_hash
 from adapter4rec.distributed import start_process, stop_process
 from adapter4rec.domains import load_text_domain
 from adapter4rec.errors import UserError, run_main
 from adapter4rec.launching import settings_from_command_line
 from adapter4rec.runs import Identity, Run
-from adapter4rec.source_models import read_source_model
+from adapter4rec.source_models import SourceModel, read_source_model
 from adapter4rec.states import with_cached_states
-from adapter4rec.training.loop import carry_out, test_popularity
+from adapter4rec.training.loop import carry_out, carry_out_popularity
 from Downstream.Text.model import TextTargetSettings, build_model
 
 
@@ -23,24 +24,35 @@ def main(settings: TextTargetSettings) -> None:
     """One run, from the files to the tested model."""
     process = start_process(settings.device, settings.threads)
     domain = load_text_domain(settings, process)
-    source = None
-    if settings.needs_source:
-        if settings.source_checkpoint is None:
-            raise UserError(f"--source_checkpoint is needed: {settings.method} starts from a source model")
-        source = read_source_model(settings.source_checkpoint)
-
-    identity = Identity(
-        "text target", settings.plain(runtime=False), domain.identity, source and source.identity
-    )
-    run = Run(settings, identity, run_name(settings, domain.name), process)
+    name = run_name(settings, domain.name)
     if settings.method == "popularity":
-        test_popularity(domain, process, run)
+        identity = Identity("text target", settings.plain(runtime=False), domain.identity, None)
+        carry_out_popularity(domain, process, Run(settings, identity, name, process))
+        stop_process(process)
         return
-    model = build_model(settings, domain.interactions.n_items, source).to(process.device)
+    model = build_model(settings, domain.interactions.n_items, source_model(settings))
+
+    weights = weights_hash(model.state_dict())
+    identity = Identity("text target", settings.plain(runtime=False), domain.identity, weights)
+    run = Run(settings, identity, name, process)
+    model.to(process.device)
     if settings.method == "head":
         domain = with_cached_states(domain, model, settings, process)
     carry_out(model, domain, settings, process, run)
     stop_process(process)
+
+
+def source_model(settings: TextTargetSettings) -> SourceModel | None:
+    """The source model, where the method starts from one.
+
+    Raises:
+        UserError: none is named, or it cannot be read.
+    """
+    if not settings.needs_source:
+        return None
+    if settings.source_checkpoint is None:
+        raise UserError(f"--source_checkpoint is needed: {settings.method} starts from a source model")
+    return read_source_model(settings.source_checkpoint)
 
 
 def run_name(settings: TextTargetSettings, domain: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 
+from adapter4rec.checkpoints import weights_hash
 from adapter4rec.distributed import start_process, stop_process
 from adapter4rec.domains import load_text_domain
 from adapter4rec.errors import run_main
@@ -24,14 +25,14 @@ def main(settings: TextSourceSettings) -> None:
     process = start_process(settings.device, settings.threads)
     domain = load_text_domain(settings, process)
     start = read_source_model(settings.start_from) if settings.start_from else None
-    model = build_model(settings, domain.interactions.n_items, start).to(process.device)
+    model = build_model(settings, domain.interactions.n_items, start)
+
+    weights = weights_hash(model.state_dict())
+    identity = Identity("text source", settings.plain(runtime=False), domain.identity, weights)
+    run = Run(settings, identity, run_name(settings, domain.name), process)
+    model.to(process.device)
     if settings.method == "head" and settings.uses_content:
         domain = with_cached_states(domain, model, settings, process)
-
-    identity = Identity(
-        "text source", settings.plain(runtime=False), domain.identity, start and start.identity
-    )
-    run = Run(settings, identity, run_name(settings, domain.name), process)
     result = carry_out(model, domain, settings, process, run)
     if settings.export and settings.mode == "train" and process.is_first:
         export_source_model(

@@ -54,7 +54,7 @@ def carry_out(model: TransRec, domain: Domain, settings: RunSettings, process: P
     finished = run.finished_result()
     if finished is not None:
         run.report(finished)
-        if finished["trained_parameters"]:
+        if run.best_path.exists():
             run.load_best(model)
         return finished
     run.begin(count_parameters(model))
@@ -232,7 +232,7 @@ def test_again(model: TransRec, domain: Domain, process: Process, run: Run) -> R
     Raises:
         UserError: the run has no best epoch yet.
     """
-    best = run.load_best(model) if run.best_path.exists() or count_parameters(model).trained else {"epoch": 0}
+    best = run.load_best(model) if count_parameters(model).trained else {"epoch": 0}
     test = evaluate(model, domain.store, domain.interactions, Split.TEST, process)
     process.say(
         f"test of epoch {best['epoch']}: HR@10 {test['HR@10']:.4f} %  NDCG@10 {test['NDCG@10']:.4f} %"
@@ -240,16 +240,20 @@ def test_again(model: TransRec, domain: Domain, process: Process, run: Run) -> R
     return test
 
 
-def test_popularity(domain: Domain, process: Process, run: Run) -> Record:
-    """Evaluate the popularity baseline and write it like the result of a run."""
-    found = {
-        split: evaluate_popularity(domain.interactions, split, process)
-        for split in (Split.VALIDATION, Split.TEST)
-    }
-    record = {"epoch": 0, "split": Split.VALIDATION.value, **found[Split.VALIDATION]}
-    run.begin(ParameterCounts(0, 0))
+def carry_out_popularity(domain: Domain, process: Process, run: Run) -> Record:
+    """Evaluate the popularity baseline and write it like the result of a run, or report it."""
+    finished = run.finished_result()
+    if finished is not None:
+        run.report(finished)
+        return finished
+    nothing = ParameterCounts(0, 0)
+    run.begin(nothing)
     run.say(f"{domain.name}: {domain.interactions.describe()}")
-    return run.finish([record], record, found[Split.TEST], ParameterCounts(0, 0), peak_memory(process))
+    validation, test = (
+        evaluate_popularity(domain.interactions, split, process) for split in (Split.VALIDATION, Split.TEST)
+    )
+    record = {"epoch": 0, "split": Split.VALIDATION.value, **validation}
+    return run.finish([record], record, test, nothing, peak_memory(process))
 
 
 def peak_memory(process: Process) -> int:
