@@ -35,9 +35,9 @@ SOURCE_STAGES = {
 TARGET_METHODS = {
     "popularity": {},
     "frozen": {},
-    "scratch": {"epochs": 5, **_ALL_RATES},
-    "houlsby": {"epochs": 5, "lr_adapter": 2e-3},
-    "finetune": {"epochs": 5, **_ALL_RATES},
+    "scratch": {"epochs": 3, **_ALL_RATES},
+    "houlsby": {"epochs": 3, "lr_adapter": 2e-3},
+    "finetune": {"epochs": 3, **_ALL_RATES},
 }
 NAMES = {
     "popularity": "most popular items",
@@ -99,7 +99,7 @@ def _report() -> None:
         "--users ../../../Dataset/sample/target/users.tsv --items ../../../Dataset/sample/target/items.tsv \\"
     )
     print("    --source_checkpoint ../../../runs/quickstart/source.safetensors --lr_adapter 2e-3 \\")
-    print("    --epochs 5 --item_bottleneck 16 --seed 1")
+    print("    --epochs 3 --item_bottleneck 16 --seed 1")
     print("or the paper's data: see README.md and Dataset/README.md")
 
 
