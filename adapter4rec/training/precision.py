@@ -49,4 +49,5 @@ def _best(device: torch.device) -> str:
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
     abilities = torch.cpu.get_capabilities()
-    return "bf16" if abilities.get("avx512_bf16") or abilities.get("amx_bf16") else "fp32"
+    has_bf16 = any(abilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # the last on ARM
+    return "bf16" if has_bf16 else "fp32"
