@@ -25,6 +25,7 @@ def draw_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 (slow to import)
     from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 
     figure = Figure(figsize=(13, 4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -39,7 +40,9 @@ def draw_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
         axis.set_xlabel("epoch")
         axis.set_title(label)
         axis.grid(alpha=0.3)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     if len(histories) > 1:
-        figure.axes[1].legend(fontsize="small")
+        lines, names = figure.axes[1].get_legend_handles_labels()
+        figure.legend(lines, names, loc="outside lower center", ncols=3)
     with whole_file(path) as aside:
         figure.savefig(aside, dpi=110, format="png")

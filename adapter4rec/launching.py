@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any, NoReturn
@@ -55,24 +55,24 @@ def settings_from_command_line(cls: type[Settings], arguments: Sequence[str]) ->
     Raises:
         UserError: an unknown name, a missing or an impossible value, several values for one name.
     """
-    known = cls.options(_method(arguments, {}))
+    known = _run_options(cls, arguments, {})
     swept = _anchored(_parsed(arguments, known, cls.__doc__ or ""), known, Path.cwd())
-    for name, values in swept.items():
-        if len(values) > 1:
-            raise UserError(f"--{name} {' '.join(map(str, values))}: one value; the launchers take several")
-    return cls.from_values({name: values[0] for name, values in swept.items()})
+    return cls.from_values({name: _single(name, swept) for name in swept})
 
 
 def _launch(module: str, cls: type[Settings], inline: Mapping[str, Any], arguments: Sequence[str]) -> int:
-    run_options = cls.options(_method(arguments, inline))
+    run_options = _run_options(cls, arguments, inline)
     launch_options = options_of(LaunchSettings)
     require_known(inline, run_options | launch_options)
     page = {name: value if isinstance(value, list) else [value] for name, value in inline.items()}
     swept = _anchored(page, run_options, REPOSITORY) | _anchored(
         _parsed(arguments, run_options | launch_options, f"{module}, launched"), run_options, Path.cwd()
     )
-    how = LaunchSettings.from_values({name: swept.pop(name)[0] for name in launch_options if name in swept})
-    runs = _combinations(swept)
+    for name, values in swept.items():
+        if not values:
+            raise UserError(f"{name}: the list is empty, so there is nothing to run")
+    how = LaunchSettings.from_values({name: _single(name, swept) for name in launch_options if name in swept})
+    runs = _combinations({name: values for name, values in swept.items() if name not in launch_options})
     for values in runs:
         cls.from_values(values)
     codes = []
@@ -83,18 +83,29 @@ def _launch(module: str, cls: type[Settings], inline: Mapping[str, Any], argumen
     return next((code for code in codes if code), 0)
 
 
-def _method(arguments: Sequence[str], inline: Mapping[str, Any]) -> dict[str, Any]:
-    """The inline values, with the method (on which the other options depend) of the command line."""
+def _run_options(
+    cls: type[Settings], arguments: Sequence[str], inline: Mapping[str, Any]
+) -> dict[str, Option]:
+    """The options of a page's runs; which they are depends on the method, or on each method of a sweep."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--method")
-    method = parser.parse_known_args(arguments)[0].method
-    return dict(inline) | ({"method": method} if method else {})
+    parser.add_argument("--method", nargs="*")
+    given = parser.parse_known_args(arguments)[0].method or inline.get("method")
+    options: dict[str, Option] = {}
+    for method in given if isinstance(given, list) else [given]:
+        options |= cls.options({} if method is None else {"method": method})
+    return options
+
+
+def _single(name: str, swept: Swept) -> Any:
+    if len(swept[name]) > 1:
+        raise UserError(f"--{name} {' '.join(map(str, swept[name]))}: one value; it cannot be swept")
+    return swept[name][0]
 
 
 def _parsed(arguments: Sequence[str], known: Mapping[str, Option], description: str) -> Swept:
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
     for name, one in known.items():
-        shown = "" if one.default is None else f" (default {as_argument(one.default)})"
+        shown = " (required)" if one.default is MISSING else f" (default {as_argument(one.default)})"
         names = dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"])
         parser.add_argument(
             *names, nargs="*", dest=name, metavar="VALUE", help=one.help.replace("%", "%%") + shown

@@ -22,7 +22,7 @@ from adapter4rec.sample import SampleSettings, make_sample
 BACKBONE = "minilm/all_minilm_l6_v2"
 SAMPLE = REPOSITORY / "Dataset" / "quickstart"
 RUNS = REPOSITORY / "runs" / "quickstart"
-SIZE = SampleSettings(users=3000, target_users=1500, items=400)
+SIZE = SampleSettings(users=3000, target_users=1000, items=400)
 
 _HEAD_RATES = {"lr_item_head": 1e-3, "lr_user_encoder": 1e-3}
 _ALL_RATES = _HEAD_RATES | {"lr_backbone": 1e-4}
@@ -93,13 +93,11 @@ def _report() -> None:
     print(f"\nTarget domain of the sample (generated, not real), test split:\n\n{table}")
     print(f"table    {RUNS / 'table.md'}\ncurves   {RUNS / 'curves.png'}\nruns     {RUNS}, a folder each")
     print(f"sample   {SAMPLE}\nbackbone {REPOSITORY / 'pretrained_models' / BACKBONE}\n")
-    print("Next: another seed or bottleneck for one of the runs, on the same data:")
-    print("  cd Downstream/Text/script && python adapter_houlsby.py --backbone", BACKBONE, end=" \\\n    ")
-    print(
-        "--users ../../../Dataset/sample/target/users.tsv --items ../../../Dataset/sample/target/items.tsv \\"
-    )
-    print("    --source_checkpoint ../../../runs/quickstart/source.safetensors --lr_adapter 2e-3 \\")
-    print("    --epochs 3 --item_bottleneck 16 --seed 1")
+    print("Next: the same with a smaller bottleneck, by the launcher:")
+    data = " ".join(f"--{name} ../../../Dataset/quickstart/target/{name}.tsv" for name in ("users", "items"))
+    print(f"  cd Downstream/Text/script && python adapter_houlsby.py --backbone {BACKBONE} {data} \\")
+    print("    --source_checkpoint ../../../runs/quickstart/source.safetensors \\")
+    print("    --lr_adapter 2e-3 --epochs 3 --item_bottleneck 16")
     print("or the paper's data: see README.md and Dataset/README.md")
 
 

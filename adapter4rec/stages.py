@@ -40,9 +40,11 @@ class RunSettings(Settings):
     )
     batch_size: int = option(64, "users in a step, all processes together", least=1)
     accumulation_steps: int = option(1, "parts in which a process computes its share of a step", least=1)
-    lr_backbone: float = option(5e-5, "learning rate of the pretrained backbone", above=0)
-    lr_item_head: float = option(1e-4, "learning rate of the item head (DTL, or the id table)", above=0)
-    lr_user_encoder: float = option(1e-4, "learning rate of the user encoder", above=0)
+    lr_backbone: float = option(5e-5, "learning rate of the pretrained backbone", above=0, most=10)
+    lr_item_head: float = option(
+        1e-4, "learning rate of the item head (DTL, or the id table)", above=0, most=10
+    )
+    lr_user_encoder: float = option(1e-4, "learning rate of the user encoder", above=0, most=10)
     precision: str = option("auto", "number format of training", choices=PRECISIONS)
     seed: int = option(123456, "of initial weights, shuffles, negatives and dropout", least=0)
 
@@ -147,7 +149,7 @@ class TargetSettings(RunSettings):
     source_checkpoint: Path | None = option(
         None, "the source model: a checkpoint that source training exported, or a released .pt", runtime=True
     )
-    lr_adapter: float = option(1.5e-4, "learning rate of the adapters", above=0)
+    lr_adapter: float = option(1.5e-4, "learning rate of the adapters", above=0, most=10)
     adapter: AdapterConfig | None = None
 
     def learning_rates(self) -> dict[str, float]:
@@ -171,8 +173,11 @@ class TargetSettings(RunSettings):
     @classmethod
     def options(cls, values: Mapping[str, Any]) -> dict[str, Option]:
         """The stage's options and those of the method's adapter family."""
-        family = FAMILIES.get(values.get("method", ""))
-        return super().options(values) | (options_of(family.config) if family else {})
+        own = super().options(values)
+        if "method" not in values:
+            return own
+        family = FAMILIES.get(own["method"].value_of(values["method"]))
+        return own | (options_of(family.config) if family else {})
 
     @classmethod
     def _build(cls: type[T], values: Values) -> T:

@@ -293,6 +293,7 @@ class TestCommandLine:
         assert ended.value.code == 0
         assert "An experiment." in shown
         assert "a word, 100 % safe (default up)" in shown
+        assert "{" not in shown  # argparse would put a dictionary in place of "% s"
         assert "kinds (default up)" in shown
 
 
@@ -517,16 +518,14 @@ class TestExitCodes:
         assert ended.stdout.startswith("torchrun --nnodes=1 --nproc-per-node=2 --standalone -m tiny_run")
 
 
-class TestKnownTroubles:
-    """Expected to fail until ``adapter4rec/launching.py`` is mended."""
+class TestSweepsAndMistakes:
+    """What is swept, what is not, and what a mistyped page or command line is told."""
 
-    @pytest.mark.xfail(reason="an inline list of methods ends in a traceback", strict=True)
     def test_methods_are_swept(self, monkeypatch: pytest.MonkeyPatch, commands: Commands) -> None:
         page = {"users": "/u", "items": "/i", "method": ["head", "frozen"]}
         assert launched(monkeypatch, page, settings=TargetSettings) == 0
         assert [one["method"] for one in commands.settings] == ["head", "frozen"]
 
-    @pytest.mark.xfail(reason="the adapter's options are complained about instead of the method", strict=True)
     def test_a_mistyped_method(
         self, monkeypatch: pytest.MonkeyPatch, commands: Commands, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -535,17 +534,14 @@ class TestKnownTroubles:
         assert "did you mean 'houlsby'?" in capsys.readouterr().err
         assert commands == []
 
-    @pytest.mark.xfail(reason="only the first value is taken, silently", strict=True)
     def test_launch_settings_are_not_swept(self, monkeypatch: pytest.MonkeyPatch, commands: Commands) -> None:
         assert launched(monkeypatch, {"data": "/d"}, "--processes", "1", "2") == 2
         assert commands == []
 
-    @pytest.mark.xfail(reason="nothing is run, and the exit code is 0", strict=True)
     def test_an_empty_list(self, monkeypatch: pytest.MonkeyPatch, commands: Commands) -> None:
         assert launched(monkeypatch, {"data": "/d", "number": []}) == 2
         assert commands == []
 
-    @pytest.mark.xfail(reason="a required option shows dataclasses' marker as its default", strict=True)
     def test_help_of_a_required_option(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
             settings_from_command_line(Example, ["--help"])
