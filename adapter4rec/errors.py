@@ -32,11 +32,18 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     try:
         sys.exit(main() or 0)
     except UserError as error:
-        rank = int(os.environ.get("RANK", "0"))
-        if rank > 0:
-            time.sleep(5)
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.exit(EXIT_USER_ERROR)
+        _end_with(str(error))
+    except OSError as error:  # a full disk, a folder that may not be written to
+        if error.filename is None and error.errno is None:
+            raise
+        _end_with(f"{error.filename or 'a file'}: {error.strerror}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _end_with(message: str) -> NoReturn:
+    if int(os.environ.get("RANK", "0")) > 0:
+        time.sleep(5)
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    sys.exit(EXIT_USER_ERROR)

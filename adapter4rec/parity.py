@@ -8,7 +8,6 @@ the deviation is relative to its tolerance.
 from __future__ import annotations
 
 import argparse
-import json
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from adapter4rec.checkpoints import misfits
 from adapter4rec.data.batches import IdBatch, with_content
 from adapter4rec.data.text import TextStore, Tokens
 from adapter4rec.errors import UserError, run_main
+from adapter4rec.files import read_json
 from adapter4rec.models.item_encoders import TextItemEncoder
 from adapter4rec.models.objectives import Objective
 from adapter4rec.models.transrec import PARTS, TransRec
@@ -207,10 +207,7 @@ def main() -> int:
 
 
 def _read(file: Path) -> Case:
-    try:
-        case = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file}: not JSON ({error})") from None
+    case = read_json(file)
     missing = {"case", "modality", "backbone", "objective", "adapter", "state", "inputs", "outputs"} - set(
         case
     )

@@ -30,7 +30,7 @@ from adapter4rec.checkpoints import load_into, read_checkpoint, write_checkpoint
 from adapter4rec.curves import draw_curves
 from adapter4rec.distributed import Process
 from adapter4rec.errors import UserError
-from adapter4rec.files import REPOSITORY, whole_file, write_json
+from adapter4rec.files import REPOSITORY, read_json, whole_file, write_json
 from adapter4rec.stages import RunSettings
 from adapter4rec.training.parameters import ParameterCounts, trained_state
 
@@ -108,7 +108,7 @@ class Run:
                     f"{self.folder}: holds something other than a run; choose another --run_folder"
                 )
             return
-        there = json.loads(description.read_text(encoding="utf-8"))["identity"]
+        there = read_json(description)["identity"]
         trouble = self.identity.differences(there)
         if trouble:
             raise UserError(
@@ -151,7 +151,7 @@ class Run:
         path = self.folder / "result.json"
         if not path.is_file():
             return None
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = read_json(path)
         return result if result["asked_epochs"] >= self.settings.epochs else None
 
     def report(self, result: Record) -> None:

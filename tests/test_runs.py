@@ -241,6 +241,8 @@ def test_run_folders_of_others_are_refused(common, tmp_path):
     (tmp_path / "other" / "letter.txt").write_text("mine")
     refused("other than a run", run_source, common, tmp_path / "other")
     refused("no run there", run_source, common, tmp_path / "nothing", mode="test")
+    (folder / "settings.json").write_text('{"identity": ')
+    refused("not JSON", run_source, common, folder, epochs=1)
 
 
 def test_source_checkpoints_that_do_not_fit(common, source, tmp_path):
@@ -279,6 +281,12 @@ def test_impossible_settings(common, tmp_path):
     refused("the backbone has 64 places", run_source, common, tmp_path / "b", title_tokens=65)
     refused("needs a GPU", run_source, common, tmp_path / "c", precision="fp16")
     refused("GPUs", run_source, common, tmp_path / "d", device="cuda:99")
+
+
+def test_fewer_users_than_the_global_batch(common, tmp_path):
+    folder = run_source(common, tmp_path / "run", batch_size=1000, epochs=1)
+    assert json.loads((folder / "last.json").read_text())["record"]["progress"]["epoch"] == 2
+    assert records(folder)[0]["loss"] > 0
 
 
 def test_attributes_are_averaged_and_missing_ones_are_named(common, tmp_path):
