@@ -95,9 +95,11 @@ def _report() -> None:
     print(f"sample   {SAMPLE}\nbackbone {REPOSITORY / 'pretrained_models' / BACKBONE}\n")
     print("Next: the same with a smaller bottleneck, by the launcher:")
     data = " ".join(f"--{name} ../../../Dataset/quickstart/target/{name}.tsv" for name in ("users", "items"))
-    print(f"  cd Downstream/Text/script && python adapter_houlsby.py --backbone {BACKBONE} {data} \\")
+    print(
+        f"  cd Downstream/Text/script && {sys.executable} adapter_houlsby.py --backbone {BACKBONE} {data} \\"
+    )
     print("    --source_checkpoint ../../../runs/quickstart/source.safetensors \\")
-    print("    --lr_adapter 2e-3 --epochs 3 --item_bottleneck 16")
+    print("    --batch_size 64 --lr_adapter 2e-3 --epochs 3 --item_bottleneck 16")
     print("or the paper's data: see README.md and Dataset/README.md")
 
 

@@ -123,8 +123,12 @@ class Run:
             )
 
     def begin(self, counts: ParameterCounts) -> None:
-        """Write what the run is, before it computes or says anything."""
+        """Write what the run is, before it computes or says anything.
+
+        The result of an earlier, shorter training goes: it would soon stand beside other weights.
+        """
         if self.process.is_first:
+            (self.folder / "result.json").unlink(missing_ok=True)
             write_json(
                 self.folder / "settings.json",
                 {

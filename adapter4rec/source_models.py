@@ -34,6 +34,12 @@ class SourceModel:
     objective: Objective | None
 
 
+def require_export_path(path: Path) -> None:
+    """Raise a UserError for a file that an exported model could not be read from again."""
+    if path.suffix != ".safetensors":
+        raise UserError(f"--export {path}: the file must end in .safetensors")
+
+
 def export_source_model(
     tensors: Mapping[str, Tensor], path: Path, objective: Objective, description: Mapping[str, Any]
 ) -> None:

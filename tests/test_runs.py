@@ -180,6 +180,31 @@ def test_more_epochs_go_on_from_a_finished_run(common, tmp_path):
     assert_same_file(whole / "last.safetensors", folder / "last.safetensors")
 
 
+def test_a_finished_run_without_its_weights_is_not_exported(common, tmp_path):
+    folder = run_source(common, tmp_path / "run", epochs=1)
+    (folder / "best.safetensors").unlink()
+    exported = tmp_path / "out.safetensors"
+    refused("no such checkpoint", run_source, common, folder, epochs=1, resume=True, export=exported)
+    assert not exported.exists()
+
+
+def test_the_result_of_a_shorter_training_does_not_outlive_it(common, tmp_path, monkeypatch):
+    folder = run_source(common, tmp_path / "run", epochs=1)
+
+    def stops(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop.Trainer, "step", stops)
+    with pytest.raises(KeyboardInterrupt):
+        run_source(common, folder, epochs=2, resume=True)
+    assert not (folder / "result.json").exists()
+
+
+def test_an_export_must_be_readable_again(common, tmp_path):
+    for name in ("m.json", "m.pt"):
+        refused(r"must end in \.safetensors", run_source, common, tmp_path / "run", export=tmp_path / name)
+
+
 def test_accumulation_does_not_change_the_result(common, tmp_path):
     options = {"dropout": 0.0, "method": "head"}
     once = run_source(common, tmp_path / "once", **options)

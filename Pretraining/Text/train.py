@@ -14,7 +14,7 @@ from adapter4rec.domains import load_text_domain
 from adapter4rec.errors import run_main
 from adapter4rec.launching import settings_from_command_line
 from adapter4rec.runs import Identity, Run
-from adapter4rec.source_models import export_source_model, read_source_model
+from adapter4rec.source_models import export_source_model, read_source_model, require_export_path
 from adapter4rec.states import with_cached_states
 from adapter4rec.training.loop import carry_out
 from Pretraining.Text.model import TextSourceSettings, build_model
@@ -22,6 +22,8 @@ from Pretraining.Text.model import TextSourceSettings, build_model
 
 def main(settings: TextSourceSettings) -> None:
     """One run, from the files to the tested and exported model."""
+    if settings.export:
+        require_export_path(settings.export)  # before hours of training, not after
     process = start_process(settings.device, settings.threads)
     domain = load_text_domain(settings, process)
     start = read_source_model(settings.start_from) if settings.start_from else None

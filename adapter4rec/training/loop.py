@@ -54,7 +54,7 @@ def carry_out(model: TransRec, domain: Domain, settings: RunSettings, process: P
     finished = run.finished_result()
     if finished is not None:
         run.report(finished)
-        if run.best_path.exists():
+        if finished["epoch"] > 0:  # an epoch was trained, so its weights must be there
             run.load_best(model)
         return finished
     run.begin(count_parameters(model))
