@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from adapter4rec.errors import UserError
-from adapter4rec.files import whole_file, write_json
+from adapter4rec.files import json_object, whole_file, write_json
 
 _HEADER = "adapter4rec"
 _MAX_LISTED = 5
@@ -37,7 +37,10 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], description: Map
     """Write a checkpoint, and its description once more as JSON beside it for the reader's eye."""
     plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     with whole_file(path) as aside:
-        save_file(plain, aside, metadata={_HEADER: json.dumps(description)})
+        try:
+            save_file(plain, aside, metadata={_HEADER: json.dumps(description)})
+        except SafetensorError as error:
+            raise UserError(f"{path}: could not be written ({error})") from None
     write_json(path.with_suffix(".json"), description)
 
 
@@ -75,39 +78,45 @@ def _described(file, path: Path) -> dict[str, Any]:  # noqa: ANN001
     metadata = file.metadata() or {}
     if _HEADER not in metadata:
         raise UserError(f"{path}: a safetensors file, but not a checkpoint of this project")
-    return json.loads(metadata[_HEADER])
+    try:
+        return json_object(metadata[_HEADER], ("what",))
+    except ValueError as error:
+        raise UserError(f"{path}: its description is damaged ({error})") from None
 
 
-def misfits(model: nn.Module, tensors: Mapping[str, Tensor], *, partly: bool = False) -> list[str]:
-    """Why ``tensors`` do not fit a model: names that lack or are too many, and shapes that differ.
-
-    Args:
-        model: the model.
-        tensors: what would be loaded.
-        partly: allow that only some of the model's entries are there.
-    """
-    own = model.state_dict()
-    trouble = [f"{name}: not in the model" for name in tensors if name not in own]
-    if not partly:
-        trouble += [f"{name}: not in the file" for name in own if name not in tensors]
+def misfits(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
+    """Why ``tensors`` are not what is expected: names that lack or are too many, and other shapes."""
+    trouble = [f"{name}: not in the model" for name in tensors if name not in expected]
+    trouble += [f"{name}: not in the file" for name in expected if name not in tensors]
     return trouble + [
         f"{name}: {list(tensors[name].shape)} in the file, {list(tensor.shape)} in the model"
-        for name, tensor in own.items()
+        for name, tensor in expected.items()
         if name in tensors and tensors[name].shape != tensor.shape
     ]
 
 
-def load_into(model: nn.Module, tensors: Mapping[str, Tensor], source: Path, *, partly: bool = False) -> None:
-    """Load tensors into a model, all of it or (``partly``) some of its entries.
+def load_into(
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    source: Path,
+    expected: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Load tensors into a model.
+
+    Args:
+        model: the model.
+        tensors: by name.
+        source: the file that they come from, for the message.
+        expected: the entries of the model that ``tensors`` must be, no less and no more; by default all.
 
     Raises:
         UserError: they do not fit; it names the entries.
     """
-    trouble = misfits(model, tensors, partly=partly)
+    trouble = misfits(model.state_dict() if expected is None else expected, tensors)
     if trouble:
         more = f"\n  … and {len(trouble) - _MAX_LISTED} more" if len(trouble) > _MAX_LISTED else ""
         raise UserError(f"{source} does not fit the model:\n  " + "\n  ".join(trouble[:_MAX_LISTED]) + more)
-    model.load_state_dict(tensors, strict=not partly)
+    model.load_state_dict(tensors, strict=expected is None)
 
 
 def weights_hash(tensors: Mapping[str, Tensor]) -> str:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from adapter4rec.errors import UserError
+from adapter4rec.errors import UserError, file_trouble
 
 T = TypeVar("T")
 _PATIENCE = timedelta(hours=12)
@@ -49,13 +50,32 @@ class Process:
         if self.count > 1:
             dist.barrier()
 
+    def first_decides(self, decide: Callable[[], T]) -> T:
+        """What ``decide`` gives on the first process, on all of them; what it raises, all raise.
+
+        Raises:
+            UserError: ``decide`` did, or met trouble with a file.
+        """
+        if self.count == 1:
+            return decide()
+        outcome: list[Any] = [None, None]
+        if self.is_first:
+            try:
+                outcome[0] = decide()
+            except UserError as error:
+                outcome[1] = str(error)
+            except OSError as error:
+                outcome[1] = file_trouble(error)
+        dist.broadcast_object_list(outcome, src=0)
+        if outcome[1] is not None:
+            raise UserError(outcome[1])
+        return outcome[0]
+
     def first_then_others(self, prepare: Callable[[], T]) -> T:
         """Run ``prepare`` on the first process, then on the others, which find what it left."""
-        if self.count == 1:
-            return prepare()
-        result = prepare() if self.is_first else None
-        self.wait_for_all()
-        return result if self.is_first else prepare()
+        prepared: list[T] = []
+        self.first_decides(lambda: prepared.append(prepare()))
+        return prepared[0] if prepared else prepare()
 
     def sum_over_all(self, tensor: Tensor) -> Tensor:
         """The sum of a tensor over all processes, in place."""
@@ -72,8 +92,9 @@ class Process:
         return np.concatenate(arrays)
 
 
-def start_process(device: str, threads: int = 0) -> Process:
-    """Join the processes that torchrun started, or be the only one.
+@contextmanager
+def joined_process(device: str, threads: int = 0) -> Iterator[Process]:
+    """Join the processes that torchrun started, or be the only one; leave them in good order at the end.
 
     Args:
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
@@ -84,6 +105,8 @@ def start_process(device: str, threads: int = 0) -> Process:
     """
     rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     where = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    if count > 1 and device.startswith("cuda:"):
+        raise UserError(f"--device {device}: with several processes each takes a GPU of its own; give cuda")
     if threads:
         torch.set_num_threads(threads)
     if where.type == "cuda":
@@ -93,13 +116,11 @@ def start_process(device: str, threads: int = 0) -> Process:
             dist.init_process_group("nccl" if where.type == "cuda" else "gloo", timeout=_PATIENCE)
         except (RuntimeError, dist.DistError) as error:
             raise UserError(f"the processes could not meet: {str(error).splitlines()[0]}") from None
-    return Process(rank, count, where)
-
-
-def stop_process(process: Process) -> None:
-    """Leave the group in good order."""
-    if process.count > 1:
-        dist.destroy_process_group()
+    try:
+        yield Process(rank, count, where)
+    finally:  # also after an error: a process that ends as a member of the group is aborted
+        if count > 1:
+            dist.destroy_process_group()
 
 
 def _device(name: str, local_rank: int) -> torch.device:
@@ -108,7 +129,9 @@ def _device(name: str, local_rank: int) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"--device {name}: expected auto, cpu, cuda, or cuda:N") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device {name}: expected auto, cpu, cuda, or cuda:N")
     if device.type == "cuda":
         index = local_rank if device.index is None else device.index
         if index >= torch.cuda.device_count():

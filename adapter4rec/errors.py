@@ -34,12 +34,17 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     except UserError as error:
         _end_with(str(error))
     except OSError as error:  # a full disk, a folder that may not be written to
-        if error.filename is None and error.errno is None:
-            raise
-        _end_with(f"{error.filename or 'a file'}: {error.strerror}")
+        _end_with(file_trouble(error))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         sys.exit(EXIT_INTERRUPTED)
+
+
+def file_trouble(error: OSError) -> str:
+    """What the file system refused, in a line."""
+    if error.strerror is None:
+        return f"a file could not be written: {error}"
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
 
 
 def _end_with(message: str) -> NoReturn:

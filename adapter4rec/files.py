@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,12 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; on success it is flushed and renamed to ``path``, else removed."""
@@ -36,6 +42,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield aside
+        aside.chmod(0o666 & ~_umask())  # libraries may have made it unreadable for others
         _flush(aside)
         aside.replace(path)
         _flush(path.parent)
@@ -45,7 +52,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield a new folder to fill; on success it takes the place of ``path``, else it is removed."""
+    """Yield a new folder to fill; on success it becomes ``path``, else it is removed.
+
+    Where another process has put ``path`` there meanwhile, its folder stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     shutil.rmtree(aside, ignore_errors=True)
@@ -55,9 +65,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
         for file in aside.rglob("*"):
             if file.is_file():
                 _flush(file)
-        if path.exists():
-            shutil.rmtree(path)
-        aside.replace(path)
+        try:
+            aside.replace(path)
+        except OSError:
+            if not path.is_dir():
+                raise
         _flush(path.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -69,16 +81,31 @@ def write_json(path: Path, content: Any) -> None:
         aside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file.
+def read_json(path: Path, required: Collection[str] = ()) -> dict[str, Any]:
+    """The object in a JSON file.
 
     Raises:
-        UserError: it is not JSON.
+        UserError: it is not JSON, no object, or lacks one of the ``required`` keys.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json_object(path.read_text(encoding="utf-8"), required)
     except ValueError as error:
-        raise UserError(f"{path}: not whole, or not JSON ({error})") from None
+        raise UserError(f"{path}: damaged ({error})") from None
+
+
+def json_object(text: str, required: Collection[str] = ()) -> dict[str, Any]:
+    """The object that a JSON text holds.
+
+    Raises:
+        ValueError: not JSON, no object, or without one of the ``required`` keys.
+    """
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        raise ValueError("no JSON object")
+    missing = [key for key in required if key not in content]
+    if missing:
+        raise ValueError(f"{', '.join(missing)} not there")
+    return content
 
 
 def file_hash(path: Path) -> str:

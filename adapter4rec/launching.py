@@ -12,7 +12,7 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from itertools import product
 from pathlib import Path
@@ -21,6 +21,9 @@ from typing import Any, NoReturn
 from adapter4rec.errors import UserError, run_main
 from adapter4rec.files import REPOSITORY
 from adapter4rec.settings import Option, Settings, Values, as_argument, option, options_of, require_known
+
+_ONE_RUN_EACH = ("run_folder", "export")
+"""Settings that name a place which a run writes to."""
 
 Swept = dict[str, list[Any]]
 """For each setting the values that it takes in a sweep; one value where it is not swept."""
@@ -63,18 +66,18 @@ def settings_from_command_line(cls: type[Settings], arguments: Sequence[str]) ->
 def _launch(module: str, cls: type[Settings], inline: Mapping[str, Any], arguments: Sequence[str]) -> int:
     run_options = _run_options(cls, arguments, inline)
     launch_options = options_of(LaunchSettings)
-    require_known(inline, run_options | launch_options)
+    page_options = _run_options(cls, (), inline)
+    require_known(inline, page_options | launch_options)
     page = {name: value if isinstance(value, list) else [value] for name, value in inline.items()}
-    swept = _anchored(page, run_options, REPOSITORY) | _anchored(
-        _parsed(arguments, run_options | launch_options, f"{module}, launched"), run_options, Path.cwd()
-    )
+    given = _parsed(arguments, run_options | launch_options, f"{module}, launched")
+    swept = _anchored(page, page_options, REPOSITORY) | _anchored(given, run_options, Path.cwd())
     for name, values in swept.items():
         if not values:
             raise UserError(f"{name}: the list is empty, so there is nothing to run")
     how = LaunchSettings.from_values({name: _single(name, swept) for name in launch_options if name in swept})
-    runs = _combinations({name: values for name, values in swept.items() if name not in launch_options})
-    for values in runs:
-        cls.from_values(values)
+    if how.node_rank >= how.nodes:
+        raise UserError(f"--node_rank {how.node_rank}: must be below --nodes {how.nodes}; the first is 0")
+    runs = _runs(cls, {name: values for name, values in swept.items() if name not in launch_options}, given)
     codes = []
     for number, values in enumerate(runs, 1):
         if len(runs) > 1:
@@ -129,8 +132,21 @@ def _anchored(swept: Swept, options: Mapping[str, Option], base: Path) -> Swept:
     }
 
 
-def _combinations(swept: Swept) -> list[Values]:
-    return [dict(zip(swept, values, strict=True)) for values in product(*swept.values())]
+def _runs(cls: type[Settings], swept: Swept, given: Collection[str]) -> list[Values]:
+    """The checked settings of each run. What the page alone says counts for the methods that know it."""
+    runs: list[Values] = []
+    for combination in product(*swept.values()):
+        values = dict(zip(swept, combination, strict=True))
+        known = cls.options({"method": values["method"]} if "method" in values else {})
+        values = {name: value for name, value in values.items() if name in known or name in given}
+        cls.from_values(values)
+        if values not in runs:
+            runs.append(values)
+    for name in _ONE_RUN_EACH:
+        places = [values[name] for values in runs if values.get(name) not in (None, "none")]
+        if len(set(map(str, places))) < len(places):
+            raise UserError(f"--{name} {places[0]}: {len(runs)} runs would write there; give --{name} none")
+    return runs
 
 
 def _carry_out(module: str, values: Values, how: LaunchSettings) -> int:
@@ -139,13 +155,11 @@ def _carry_out(module: str, values: Values, how: LaunchSettings) -> int:
     if processes * how.nodes == 1:
         command = [sys.executable, "-m", module, *arguments]
         print(shlex.join(["python", *command[1:]]), flush=True)
-        return (
-            0 if how.dry_run else _exit_code(subprocess.run(command, cwd=REPOSITORY, check=False).returncode)
-        )
+        return 0 if how.dry_run else _exit_code(_waited_for(command))
     options = [f"--nnodes={how.nodes}", f"--nproc-per-node={processes}", *_meeting_place(how)]
     command = [*options, "-m", module, *arguments]
     print(shlex.join(["torchrun", *command]), flush=True)
-    return 0 if how.dry_run else _torchrun(command, processes)
+    return 0 if how.dry_run else _torchrun(command, processes, how)
 
 
 def _gpus() -> int:
@@ -168,9 +182,21 @@ def _meeting_place(how: LaunchSettings) -> list[str]:
     return [f"--node-rank={how.node_rank}", f"--master-addr={how.master_address}", f"--master-port={port}"]
 
 
-def _torchrun(command: list[str], processes: int) -> int:
+def _waited_for(command: list[str]) -> int:
+    """Run a command to its own end: an interrupted one may be writing a file."""
+    with subprocess.Popen(command, cwd=REPOSITORY) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            return process.wait()
+
+
+def _torchrun(command: list[str], processes: int, how: LaunchSettings) -> int:
     """What the ``torchrun`` program does, but ending with the exit code of the process that failed."""
+    from torch.distributed import DistError  # noqa: PLC0415 (slow to import)
+    from torch.distributed.elastic.multiprocessing.api import SignalException  # noqa: PLC0415
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: PLC0415
+    from torch.distributed.elastic.rendezvous import RendezvousError  # noqa: PLC0415
     from torch.distributed.run import parse_args, run  # noqa: PLC0415
 
     os.chdir(REPOSITORY)
@@ -179,6 +205,12 @@ def _torchrun(command: list[str], processes: int) -> int:
         run(parse_args(command))
     except ChildFailedError as error:
         return _exit_code(error.get_first_failure()[1].exitcode)
+    except SignalException as error:
+        print("interrupted", file=sys.stderr, flush=True)
+        return 128 + int(error.sigval)
+    except (DistError, RendezvousError) as error:
+        place = f"--master_address {how.master_address} --port {how.port or 'none'}"
+        raise UserError(f"the processes could not meet at {place}: {str(error).splitlines()[0]}") from None
     return 0
 
 

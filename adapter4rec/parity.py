@@ -89,7 +89,7 @@ def build(case: Case) -> TransRec:
     if case["adapter"] not in (None, "none"):
         add_adapters(model, _adapter(case))
     state = converted(reference_state(case))
-    trouble = misfits(model, state)
+    trouble = misfits(model.state_dict(), state)
     if trouble:
         raise Unsupported(f"the state does not fit: {trouble[0]}")
     model.load_state_dict(state)
@@ -207,12 +207,8 @@ def main() -> int:
 
 
 def _read(file: Path) -> Case:
-    case = read_json(file)
-    missing = {"case", "modality", "backbone", "objective", "adapter", "state", "inputs", "outputs"} - set(
-        case
-    )
-    if missing:
-        raise UserError(f"{file}: the case lacks {', '.join(sorted(missing))}")
+    keys = ("case", "modality", "backbone", "objective", "adapter", "state", "inputs", "outputs")
+    case = read_json(file, keys)
     return case | {"state": dict(case["state"])}
 
 

@@ -26,7 +26,7 @@ import torch
 import transformers
 from torch import nn
 
-from adapter4rec.checkpoints import load_into, read_checkpoint, write_checkpoint
+from adapter4rec.checkpoints import load_into, read_checkpoint, read_description, write_checkpoint
 from adapter4rec.curves import draw_curves
 from adapter4rec.distributed import Process
 from adapter4rec.errors import UserError
@@ -35,12 +35,13 @@ from adapter4rec.stages import RunSettings
 from adapter4rec.training.parameters import ParameterCounts, trained_state
 
 _MAX_LISTED = 5
+_BEST = "trained weights"
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What a run computes. Runs with equal identities give equal results.
+    """What a run computes. Runs with equal identities give equal results on equal devices and processes.
 
     Attributes:
         stage: ``source`` or ``target``, and the modality.
@@ -58,15 +59,17 @@ class Identity:
         """Eight characters that differ for other identities."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
 
-    def differences(self, other: Record) -> list[str]:
+    def differences(self, other: Any) -> list[str]:
         """Which parts another identity (as JSON) has otherwise."""
+        if not isinstance(other, dict) or not isinstance(other.get("settings"), dict):
+            return ["it does not say which"]
         mine = asdict(self)
         trouble = [
             f"{name}: {other.get(name)} there, {mine[name]} now"
             for name in ("stage", "data", "start")
             if mine[name] != other.get(name)
         ]
-        there = other.get("settings", {})
+        there = other["settings"]
         return trouble + [
             f"--{name}: {there.get(name)} there, {self.settings.get(name)} now"
             for name in dict.fromkeys([*there, *self.settings])
@@ -95,20 +98,19 @@ class Run:
         self.folder = Path(settings.run_folder or REPOSITORY / "runs" / f"{name}_{identity.short_hash()}")
         self.best_path = self.folder / "best.safetensors"
         self.last_path = self.folder / "last.safetensors"
-        if process.is_first:  # which may have begun to write before the others come here
-            self._open()
+        process.first_decides(self._open)
 
     def _open(self) -> None:
         description = self.folder / "settings.json"
         if not description.is_file():
             if self.settings.mode == "test":
                 raise UserError(f"{self.folder}: no run there to test")
-            if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            if self.folder.exists() and (not self.folder.is_dir() or _holds_files(self.folder)):
                 raise UserError(
                     f"{self.folder}: holds something other than a run; choose another --run_folder"
                 )
             return
-        there = read_json(description)["identity"]
+        there = read_json(description, ("identity",))["identity"]
         trouble = self.identity.differences(there)
         if trouble:
             raise UserError(
@@ -152,11 +154,15 @@ class Run:
 
     def finished_result(self) -> Record | None:
         """The run's result, if it has finished and was asked for as many epochs as now."""
-        path = self.folder / "result.json"
-        if not path.is_file():
-            return None
-        result = read_json(path)
-        return result if result["asked_epochs"] >= self.settings.epochs else None
+
+        def read() -> Record | None:
+            path = self.folder / "result.json"
+            if not path.is_file():
+                return None
+            result = read_json(path, ("asked_epochs", "epoch", "test", "peak_memory_bytes"))
+            return result if result["asked_epochs"] >= self.settings.epochs else None
+
+        return self.process.first_decides(read)
 
     def report(self, result: Record) -> None:
         """Say what a finished run found."""
@@ -169,7 +175,7 @@ class Run:
     def save_best(self, model: nn.Module, record: Record) -> None:
         """Keep the trained weights of the best epoch so far."""
         if self.process.is_first:
-            write_checkpoint(self.best_path, trained_state(model), self.described("trained weights", record))
+            write_checkpoint(self.best_path, trained_state(model), self.described(_BEST, record))
 
     def described(self, what: str, record: Record) -> Record:
         """The description that stands in a checkpoint of this run."""
@@ -181,9 +187,22 @@ class Run:
         Raises:
             UserError: they are missing or do not fit.
         """
-        best = read_checkpoint(self.best_path)
-        load_into(model, best.tensors, best.path, partly=True)
-        return best.description["record"]
+        description = self.own_description(self.best_path, _BEST)
+        load_into(model, read_checkpoint(self.best_path).tensors, self.best_path, trained_state(model))
+        return description["record"]
+
+    def own_description(self, path: Path, what: str) -> Record:
+        """The description of a checkpoint, after making sure that this run wrote it as ``what``.
+
+        Raises:
+            UserError: it is missing, damaged, something else, or of another run.
+        """
+        description = read_description(path)
+        if description["what"] != what or self.identity.differences(description.get("identity")):
+            raise UserError(
+                f"{path}: holds {description['what']!r} of another run or kind, not this run's {what}"
+            )
+        return description
 
     def write_metrics(self, history: list[Record], test: Record | None = None) -> None:
         """Write ``metrics.jsonl`` anew, whole, and the picture of it; on the first process alone."""
@@ -226,6 +245,11 @@ class Run:
             write_json(self.folder / "result.json", result)
         self.report(result)
         return result
+
+
+def _holds_files(folder: Path) -> bool:
+    """Whether there is anything but what an interrupted write may have left."""
+    return any(not path.name.endswith(".part") for path in folder.iterdir())
 
 
 def _versions() -> Record:

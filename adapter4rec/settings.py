@@ -96,7 +96,10 @@ class Option:
         if not self.several:
             return self._checked(self._one(raw))
         parts = raw.split(",") if isinstance(raw, str) else raw
-        return tuple(self._checked(self._one(part)) for part in parts)
+        values = tuple(self._checked(self._one(part)) for part in parts)
+        if len(set(values)) < len(values):
+            raise UserError(f"--{self.name} {','.join(map(str, values))}: each may be named once")
+        return values
 
     def anchored(self, raw: Any, base: Path) -> Any:
         """``raw`` with a relative path made absolute, from ``base``; other values as they are."""

@@ -26,7 +26,6 @@ class SourceModel:
         path: where they come from.
         tensors: by name.
         objective: what the model was trained for; None where the file does not say.
-
     """
 
     path: Path

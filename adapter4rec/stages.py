@@ -46,7 +46,7 @@ class RunSettings(Settings):
     )
     lr_user_encoder: float = option(1e-4, "learning rate of the user encoder", above=0, most=10)
     precision: str = option("auto", "number format of training", choices=PRECISIONS)
-    seed: int = option(123456, "of initial weights, shuffles, negatives and dropout", least=0)
+    seed: int = option(123456, "of initial weights, shuffles, negatives and dropout", least=0, most=2**63 - 1)
 
     mode: str = option(
         "train", "train, or test a finished run again", choices=("train", "test"), runtime=True
@@ -88,9 +88,9 @@ class TextSettings(RunSettings):
     attributes: tuple[str, ...] = option(
         ("title",), "texts of an item: title,abstract,body", choices=ATTRIBUTES
     )
-    title_tokens: int = option(30, "most tokens of a title, special tokens included", least=3)
-    abstract_tokens: int = option(50, "most tokens of an abstract", least=3)
-    body_tokens: int = option(50, "most tokens of a body", least=3)
+    title_tokens: int = option(30, "most tokens of a title, special tokens included", least=3, most=100_000)
+    abstract_tokens: int = option(50, "most tokens of an abstract", least=3, most=100_000)
+    body_tokens: int = option(50, "most tokens of a body", least=3, most=100_000)
     allow_empty_titles: bool = option(False, "let items without a title through")
     group_tokens: int = option(4096, "most tokens that the backbone reads at once", least=1, runtime=True)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
+
+from transformers import PretrainedConfig
 
 from adapter4rec.checkpoints import weights_hash
 from adapter4rec.data.cache import Arrays, cached_arrays
@@ -15,19 +18,20 @@ from adapter4rec.files import relative_to_repository
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.stages import RunSettings
 
-_FORM = "states-1"
+_FORM = "states-2"
+_NAMES_AND_VERSIONS = ("_name_or_path", "transformers_version", "architectures", "dtype")
 
 
 def with_cached_states(domain: Domain, model: TransRec, settings: RunSettings, process: Process) -> Domain:
     """The domain with the frozen backbone's [CLS] states in place of its items' texts.
 
     The states are computed in eval mode and float32, and only where no cache has them: it is found by the
-    hash of the backbone's weights and of the catalogue's tokens, so that all runs that share both use it.
+    hash of the backbone's weights and configuration and of the catalogue's tokens, so that all runs that
+    share these use it.
     """
     backbone, store = model.item_encoder.backbone, domain.store
-    key = hashlib.sha256(
-        f"{_FORM} {weights_hash(backbone.state_dict())} {store.identity}".encode()
-    ).hexdigest()
+    parts = (_FORM, weights_hash(backbone.state_dict()), _computation(backbone.config), store.identity)
+    key = hashlib.sha256(" ".join(parts).encode()).hexdigest()
     n_items = domain.interactions.n_items
     alone = Process(rank=0, count=1, device=process.device)
 
@@ -40,3 +44,9 @@ def with_cached_states(domain: Domain, model: TransRec, settings: RunSettings, p
     folder = relative_to_repository(settings.cache_folder) / "states"
     arrays = process.first_then_others(lambda: cached_arrays(folder, key[:32], compute, process.say))
     return replace(domain, store=StateStore(arrays["states"]))
+
+
+def _computation(config: PretrainedConfig) -> str:
+    """What a configuration says of how states are computed (heads, activation, eps, …)."""
+    said = {name: value for name, value in config.to_dict().items() if name not in _NAMES_AND_VERSIONS}
+    return json.dumps(said, sort_keys=True, default=str)

@@ -12,9 +12,10 @@ import torch
 from conftest import REPOSITORY, write_domain
 from safetensors.torch import load_file
 
+from adapter4rec import checkpoints
 from adapter4rec.errors import UserError
 from adapter4rec.launching import settings_from_command_line
-from adapter4rec.training import loop
+from adapter4rec.training import loop, precision
 from Downstream.Text import train as target_train
 from Downstream.Text.model import TextTargetSettings
 from Pretraining.Text import train as source_train
@@ -214,14 +215,12 @@ def test_accumulation_does_not_change_the_result(common, tmp_path):
 
 
 def launched_on_two_processes(values):
-    """Carry out a run by its launcher on two processes; what it printed."""
+    """Carry out a run by its launcher on two processes."""
     arguments = [word for name, value in values.items() for word in (f"--{name}", str(value))]
     launcher = REPOSITORY / "Pretraining" / "Text" / "script" / "sm_base_sasrec.py"
     command = [sys.executable, str(launcher), *arguments, "--processes", "2", "--export", "none"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("objective", ["sasrec", "cpc"])
@@ -229,7 +228,8 @@ def test_two_processes_have_the_loss_of_one(common, tmp_path, objective):
     """The same global batches give the same loss within 1e-5; the last batch is divided unevenly."""
     options = {"dropout": 0.0, "objective": objective, "epochs": 1, "method": "head"}
     one = run_source(common, tmp_path / "one", **options)
-    launched_on_two_processes(common | options | {"run_folder": tmp_path / "two"})
+    done = launched_on_two_processes(common | options | {"run_folder": tmp_path / "two"})
+    assert done.returncode == 0, done.stderr
     assert records(tmp_path / "two")[0]["loss"] == pytest.approx(records(one)[0]["loss"], rel=1e-5)
 
 
@@ -238,8 +238,18 @@ def test_two_processes_rank_every_user_once(common, tmp_path):
     options = {"epochs": 1, "method": "head"}
     one = run_source(common, tmp_path / "one", **options)
     test = records(one)[-1]
-    printed = launched_on_two_processes(common | options | {"run_folder": one, "mode": "test"})
-    assert f"HR@10 {test['HR@10']:.4f} %  NDCG@10 {test['NDCG@10']:.4f} %" in printed
+    done = launched_on_two_processes(common | options | {"run_folder": one, "mode": "test"})
+    assert f"HR@10 {test['HR@10']:.4f} %  NDCG@10 {test['NDCG@10']:.4f} %" in done.stdout, done.stderr
+
+
+def test_what_the_first_of_two_processes_refuses_ends_both_with_one_message(common, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("mine")
+    done = launched_on_two_processes(common | {"run_folder": tmp_path / "other"})
+    assert done.returncode == 2
+    assert done.stderr.count("error: ") == 1
+    assert "something other than a run" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_mode_test_evaluates_a_finished_run_again(common, source, tmp_path, capsys):
@@ -277,7 +287,44 @@ def test_run_folders_of_others_are_refused(common, tmp_path):
     refused("other than a run", run_source, common, tmp_path / "other")
     refused("no run there", run_source, common, tmp_path / "nothing", mode="test")
     (folder / "settings.json").write_text('{"identity": ')
-    refused("not JSON", run_source, common, folder, epochs=1)
+    refused("settings.json: damaged", run_source, common, folder, epochs=1)
+    (folder / "settings.json").write_text('{"identity": [1]}')
+    refused("does not say which", run_source, common, folder, epochs=1)
+
+
+def test_weights_of_another_run_or_kind_are_not_taken_up(common, tmp_path):
+    folder = run_source(common, tmp_path / "run", epochs=1)
+    other = run_source(common, tmp_path / "other", epochs=1, lr_backbone=2e-3)
+    last = (folder / "last.safetensors").read_bytes()
+    for file in (other / "last.safetensors", folder / "best.safetensors"):
+        (folder / "last.safetensors").write_bytes(file.read_bytes())
+        refused("of another run or kind", run_source, common, folder, epochs=2, resume=True)
+    (folder / "last.safetensors").write_bytes(last)
+    (folder / "best.safetensors").write_bytes((other / "best.safetensors").read_bytes())
+    refused("of another run or kind", run_source, common, folder, mode="test")
+
+
+def test_a_run_goes_on_in_its_number_format(common, tmp_path, monkeypatch):
+    folder = run_source(common, tmp_path / "run", epochs=1, precision="auto")
+    trained_in = json.loads((folder / "last.json").read_text())["record"]["progress"]["precision"]
+    elsewhere = {"bf16": "fp32", "fp32": "bf16"}[trained_in]
+    monkeypatch.setattr(precision, "_best", lambda device: elsewhere)
+    refused(f"trained in {trained_in}", run_source, common, folder, epochs=2, resume=True, precision="auto")
+
+
+def test_a_full_disk_is_told_and_leaves_the_file_that_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "weights.safetensors"
+    checkpoints.write_checkpoint(path, {"a": torch.ones(3)}, {"what": "first"})
+    before = path.read_bytes()
+
+    def full(*_, **__):
+        raise checkpoints.SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(UserError, match="No space left"):
+        checkpoints.write_checkpoint(path, {"a": torch.zeros(3)}, {"what": "second"})
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir() if file.name.endswith(".part")] == []
 
 
 def test_source_checkpoints_that_do_not_fit(common, source, tmp_path):
@@ -316,6 +363,9 @@ def test_impossible_settings(common, tmp_path):
     refused("the backbone has 64 places", run_source, common, tmp_path / "b", title_tokens=65)
     refused("needs a GPU", run_source, common, tmp_path / "c", precision="fp16")
     refused("GPUs", run_source, common, tmp_path / "d", device="cuda:99")
+    refused("expected auto, cpu, cuda", run_source, common, tmp_path / "e", device="meta")
+    refused("at most", run_source, common, tmp_path / "f", seed=2**64)
+    refused("named once", run_source, common, tmp_path / "g", attributes="title,title")
 
 
 def test_fewer_users_than_the_global_batch(common, tmp_path):

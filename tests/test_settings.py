@@ -298,18 +298,26 @@ class TestCommandLine:
 
 
 class Commands(list):
-    """Stands in for ``subprocess.run``: remembers the commands, and ends with the given exit codes."""
+    """Stands in for starting a process: remembers the commands, and ends with the given exit codes."""
 
     def __init__(self, *codes: int) -> None:
         super().__init__()
         self.codes = list(codes)
         self.folders: list[Path] = []
 
-    def __call__(self, command: list[str], cwd: Path, *, check: bool) -> subprocess.CompletedProcess:
-        assert not check
+    def __call__(self, command: list[str], cwd: Path) -> Commands:
         self.append(command)
         self.folders.append(cwd)
-        return subprocess.CompletedProcess(command, self.codes.pop(0) if self.codes else 0)
+        return self
+
+    def __enter__(self) -> Commands:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def wait(self) -> int:
+        return self.codes.pop(0) if self.codes else 0
 
     @property
     def settings(self) -> list[dict[str, str]]:
@@ -340,7 +348,7 @@ def launched(
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
     stand_in = Commands()
-    monkeypatch.setattr(subprocess, "run", stand_in)
+    monkeypatch.setattr(subprocess, "Popen", stand_in)
     return stand_in
 
 
@@ -479,7 +487,7 @@ class TestExitCodes:
         self, monkeypatch: pytest.MonkeyPatch, codes: list[int], expected: int
     ) -> None:
         commands = Commands(*codes)
-        monkeypatch.setattr(subprocess, "run", commands)
+        monkeypatch.setattr(subprocess, "Popen", commands)
         assert launched(monkeypatch, {"data": "/d", "number": [1, 2, 3]}) == expected
         assert [one["number"] for one in commands.settings] == ["1", "2", "3"]
 
@@ -546,3 +554,28 @@ class TestSweepsAndMistakes:
         with pytest.raises(SystemExit):
             settings_from_command_line(Example, ["--help"])
         assert "MISSING" not in capsys.readouterr().out
+
+    def test_another_method_leaves_out_what_the_page_says_of_its_own(
+        self, monkeypatch: pytest.MonkeyPatch, commands: Commands, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        page = {"users": "/u", "items": "/i", "method": "houlsby", "item_bottleneck": [8, 16]}
+        assert launched(monkeypatch, page, "--method", "finetune", "houlsby", settings=TargetSettings) == 0
+        found = [(one["method"], one.get("item_bottleneck")) for one in commands.settings]
+        assert found == [("finetune", None), ("houlsby", "8"), ("houlsby", "16")]
+        words = ("--method", "finetune", "--item_bottleneck", "8")
+        assert launched(monkeypatch, page, *words, settings=TargetSettings) == 2
+        assert "no setting --item_bottleneck" in capsys.readouterr().err
+
+    def test_runs_of_a_sweep_do_not_write_to_one_place(
+        self, monkeypatch: pytest.MonkeyPatch, commands: Commands, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        page = {"users": "/u", "items": "/i", "method": "finetune", "run_folder": "/r"}
+        assert launched(monkeypatch, page, "--seed", "1", "2", settings=TargetSettings) == 2
+        assert "2 runs would write there" in capsys.readouterr().err
+        words = ("--seed", "1", "2", "--run_folder", "none")
+        assert launched(monkeypatch, page, *words, settings=TargetSettings) == 0
+        assert len(commands.settings) == 2
+
+    def test_a_machine_beyond_the_last(self, monkeypatch: pytest.MonkeyPatch, commands: Commands) -> None:
+        assert launched(monkeypatch, {"data": "/d"}, "--nodes", "2", "--node_rank", "2") == 2
+        assert commands == []

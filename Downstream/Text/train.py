@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from adapter4rec.checkpoints import weights_hash
-from adapter4rec.distributed import start_process, stop_process
+from adapter4rec.distributed import Process, joined_process
 from adapter4rec.domains import load_text_domain
 from adapter4rec.errors import UserError, run_main
 from adapter4rec.launching import settings_from_command_line
@@ -21,14 +21,18 @@ from Downstream.Text.model import TextTargetSettings, build_model
 
 
 def main(settings: TextTargetSettings) -> None:
+    """Carry out a run."""
+    with joined_process(settings.device, settings.threads) as process:
+        carry_out_target(settings, process)
+
+
+def carry_out_target(settings: TextTargetSettings, process: Process) -> None:
     """One run, from the files to the tested model."""
-    process = start_process(settings.device, settings.threads)
     domain = load_text_domain(settings, process)
     name = run_name(settings, domain.name)
     if settings.method == "popularity":
         identity = Identity("text target", settings.plain(runtime=False), domain.identity, None)
         carry_out_popularity(domain, process, Run(settings, identity, name, process))
-        stop_process(process)
         return
     model = build_model(settings, domain.interactions.n_items, source_model(settings))
 
@@ -39,7 +43,6 @@ def main(settings: TextTargetSettings) -> None:
     if settings.method == "head":
         domain = with_cached_states(domain, model, settings, process)
     carry_out(model, domain, settings, process, run)
-    stop_process(process)
 
 
 def source_model(settings: TextTargetSettings) -> SourceModel | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from adapter4rec.checkpoints import weights_hash
-from adapter4rec.distributed import start_process, stop_process
+from adapter4rec.distributed import Process, joined_process
 from adapter4rec.domains import load_text_domain
 from adapter4rec.errors import run_main
 from adapter4rec.launching import settings_from_command_line
@@ -21,10 +21,15 @@ from Pretraining.Text.model import TextSourceSettings, build_model
 
 
 def main(settings: TextSourceSettings) -> None:
-    """One run, from the files to the tested and exported model."""
+    """Check what would be noticed too late, and carry out a run."""
     if settings.export:
         require_export_path(settings.export)  # before hours of training, not after
-    process = start_process(settings.device, settings.threads)
+    with joined_process(settings.device, settings.threads) as process:
+        carry_out_source(settings, process)
+
+
+def carry_out_source(settings: TextSourceSettings, process: Process) -> None:
+    """One run, from the files to the tested and exported model."""
     domain = load_text_domain(settings, process)
     start = read_source_model(settings.start_from) if settings.start_from else None
     model = build_model(settings, domain.interactions.n_items, start)
@@ -41,7 +46,6 @@ def main(settings: TextSourceSettings) -> None:
             model.state_dict(), settings.export, settings.objective, run.described("", result)
         )
         run.say(f"exported for target domains: {settings.export}")
-    stop_process(process)
 
 
 def run_name(settings: TextSourceSettings, domain: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def cached_arrays(
         if not trouble:
             return _mapped(place)
         say(f"the cache {place} is damaged ({trouble}): it is made anew")
+        shutil.rmtree(place)
     arrays = compute()
     with whole_folder(place) as aside:
         for name, array in arrays.items():

@@ -78,7 +78,14 @@ def train(model: TransRec, domain: Domain, settings: RunSettings, process: Proce
         run.say("  " + group.describe())
     run.say(f"precision {precision.name}, {process.count} process(es) on {process.device}")
     trainer = Trainer(model, make_optimizer(groups), precision, settings, process)
+    trained_in = last_progress(run).precision
+    if trained_in not in ("", precision.name):
+        raise UserError(
+            f"{run.folder}: was trained in {trained_in}, and --precision {settings.precision} is "
+            f"{precision.name} on this device; a run goes on in the format in which it began"
+        )
     progress = restore_state(run, model, trainer.optimizer, trainer.scaler)
+    progress.precision = precision.name
     if progress.history or progress.step:
         run.say(f"going on with epoch {progress.epoch}, step {progress.step}")
     examples = TrainingSet(domain.interactions, settings.batch_size, settings.seed)

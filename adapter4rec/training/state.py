@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adapter4rec.checkpoints import load_into, read_checkpoint, read_description, write_checkpoint
+from adapter4rec.checkpoints import load_into, read_checkpoint, write_checkpoint
 from adapter4rec.runs import Record, Run
 from adapter4rec.training.parameters import trained_state
 
 _MODEL, _OPTIMIZER = "model/", "optimizer/"
+_LAST = "state of a run"
 
 
 @dataclass
@@ -26,6 +27,7 @@ class Progress:
         seconds: training time of the epoch so far.
         history: a record each finished epoch.
         best: the record of the best epoch, the first where several are equal.
+        precision: the number format of training, once it has begun.
     """
 
     epoch: int = 1
@@ -34,6 +36,7 @@ class Progress:
     seconds: float = 0.0
     history: list[Record] = field(default_factory=list)
     best: Record | None = None
+    precision: str = ""
 
     def finish_epoch(self, record: Record) -> bool:
         """Take in an epoch's record and move on; whether it is the best so far."""
@@ -61,9 +64,7 @@ def save_state(
     tensors = {_MODEL + name: tensor for name, tensor in trained_state(model).items()}
     for name, values in _named_state(optimizer).items():
         tensors |= {f"{_OPTIMIZER}{key}/{name}": value for key, value in values.items()}
-    description = run.described(
-        "state of a run", {"progress": asdict(progress), "scaler": scaler.state_dict()}
-    )
+    description = run.described(_LAST, {"progress": asdict(progress), "scaler": scaler.state_dict()})
     write_checkpoint(run.last_path, tensors, description)
     run.write_metrics(progress.history)
 
@@ -78,8 +79,9 @@ def restore_state(
     """
     if not run.last_path.exists():
         return Progress()
+    record = run.own_description(run.last_path, _LAST)["record"]
     last = read_checkpoint(run.last_path)
-    load_into(model, _below(last.tensors, _MODEL), last.path, partly=True)
+    load_into(model, _below(last.tensors, _MODEL), last.path, trained_state(model))
     kept = {key: _below(last.tensors, f"{_OPTIMIZER}{key}/") for key in ("step", "exp_avg", "exp_avg_sq")}
     state = optimizer.state_dict()
     state["state"] = {
@@ -88,15 +90,19 @@ def restore_state(
         if name in kept["step"]
     }
     optimizer.load_state_dict(state)
-    scaler.load_state_dict(last.description["record"]["scaler"])
-    return Progress(**last.description["record"]["progress"])
+    scaler.load_state_dict(record["scaler"])
+    return Progress(**record["progress"])
 
 
 def last_progress(run: Run) -> Progress:
-    """How far a run has come by its last saved state."""
-    if not run.last_path.exists():
-        return Progress()
-    return Progress(**read_description(run.last_path)["record"]["progress"])
+    """How far a run has come by its last saved state, as the first process reads it."""
+
+    def read() -> Progress:
+        if not run.last_path.exists():
+            return Progress()
+        return Progress(**run.own_description(run.last_path, _LAST)["record"]["progress"])
+
+    return run.process.first_decides(read)
 
 
 def _names(optimizer: torch.optim.Optimizer) -> list[str]:
