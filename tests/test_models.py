@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import interactions_of, random_sequences
 
+from adapter4rec.data.batches import TrainingSet, with_content
+from adapter4rec.data.content import IdStore
 from adapter4rec.data.text import TextStore, Tokens
 from adapter4rec.errors import UserError
 from adapter4rec.models.backbones import backbone_folder, load_text_backbone, load_tokenizer
-from adapter4rec.models.item_encoders import TextItemEncoder
+from adapter4rec.models.item_encoders import IdItemEncoder, TextItemEncoder
 from adapter4rec.models.objectives import Objective, summed_loss
+from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder, causal_padding_mask
 
 
@@ -157,3 +161,26 @@ def test_backbone_folders_that_do_not_do(tiny_bert_folder, tmp_path):
     (larger / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
     with pytest.raises(UserError, match="lack or misfit"):
         load_text_backbone(larger)
+
+
+def test_gradients_are_the_same_each_time():
+    """Many places hold the same item: their gradients must be added up in one order, whatever the threads."""
+    chance = np.random.default_rng(0)
+    interactions = interactions_of(random_sequences(chance, 512, 300, 20), 300, 20)
+    examples = TrainingSet(interactions, batch_size=512, seed=0)
+    ids = examples.ids(examples.order(1), epoch=1, step=0)
+    batch = with_content(ids, IdStore(300), targets_in_step=1)
+    torch.manual_seed(0)
+    encoder = UserEncoder(dim=64, max_seq_len=20, heads=2, blocks=2, dropout=0.0)
+    model = TransRec(IdItemEncoder(300, 64), encoder, Objective.SASREC)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        gradients = set()
+        for _ in range(10):
+            model.zero_grad()
+            model(batch).backward()
+            gradients.add(model.item_encoder.head.weight.grad.numpy().tobytes())
+    finally:
+        torch.set_num_threads(threads)
+    assert len(gradients) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapter4rec.data.batches import Batch
@@ -55,7 +56,9 @@ class TransRec(nn.Module):
         with torch.autocast(embeddings.device.type, enabled=False):
             padding = embeddings.new_zeros(1, embeddings.shape[1])
             embeddings = torch.cat([padding, embeddings])
-            positives, negatives = embeddings[batch.positives], embeddings[batch.negatives]
+            # A look-up, not indexing: on a CPU the gradient of indexing is summed in an order that changes.
+            positives = F.embedding(batch.positives, embeddings)
+            negatives = F.embedding(batch.negatives, embeddings)
             users = self.encode_users(positives[:, :-1], batch.log_mask)
             total = summed_loss(self.objective, users, positives[:, 1:], negatives, batch.log_mask)
         return total / batch.targets_in_step
