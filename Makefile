@@ -1,15 +1,20 @@
-# Two targets are all a newcomer needs: `make quickstart` and `make test`.
+# Two targets are all a newcomer needs: `make quickstart` and `make test`. `make quickstart-image` is the
+# first with pictures.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test sample format clean
+.PHONY: quickstart quickstart-image test sample format clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/python -m adapter4rec.quickstart
 
-# SAMPLE="--users 630000 --items 80000 --into Dataset/sample_mind" makes one of the size of MIND.
+quickstart-image: $(VENV)/installed
+	$(BIN)/python -m adapter4rec.quickstart image
+
+# SAMPLE="--users 630000 --items 80000 --into Dataset/sample_mind" makes one of the size of MIND, and
+# SAMPLE=--images one with pictures.
 sample: $(VENV)/installed
 	$(BIN)/python -m adapter4rec.sample $(SAMPLE)
 

@@ -6,12 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapter4rec.data.content import ContentStore, IdStore
+from adapter4rec.data.images.database import ImageDatabase
+from adapter4rec.data.images.store import ImageStore
 from adapter4rec.data.interactions import Interactions, ItemTable, read_interactions, read_items
 from adapter4rec.data.text import TextStore, shortened_body, tokenised
 from adapter4rec.distributed import Process
+from adapter4rec.errors import UserError
 from adapter4rec.files import relative_to_repository
-from adapter4rec.models.backbones import backbone_folder, load_tokenizer
-from adapter4rec.stages import TextSettings
+from adapter4rec.models.backbones import (
+    IMAGE_ENCODERS,
+    backbone_config,
+    backbone_folder,
+    image_size,
+    load_tokenizer,
+)
+from adapter4rec.stages import ImageSettings, TextSettings
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,39 @@ def load_text_domain(settings: TextSettings, process: Process) -> Domain:
     if not settings.uses_content:
         return Domain(name, interactions, IdStore(interactions.n_items), interactions.identity)
     store = process.first_then_others(lambda: _text_store(settings, table, interactions, process))
+    return Domain(name, interactions, store, f"{interactions.identity} {store.identity}")
+
+
+def load_image_domain(settings: ImageSettings, process: Process) -> Domain:
+    """Read a domain with image items (or with bare items, for the id tower).
+
+    Items without an image, as the LMDB says, are left out of the catalogue and of the interactions.
+
+    Raises:
+        UserError: the files, the LMDB or the backbone's configuration are missing, broken or do not fit.
+    """
+    del process
+    users, items = Path(settings.users), Path(settings.items)
+    name = users.absolute().parent.name
+    table = read_items(items)
+    database = None
+    if settings.images is not None:
+        database = ImageDatabase(Path(settings.images))
+    elif settings.uses_content:
+        raise UserError("--images is needed: the LMDB of the items' images (build_lmdb_hm.py makes one)")
+    interactions = read_interactions(
+        users,
+        table,
+        min_seq_len=settings.min_seq_len,
+        max_seq_len=settings.max_seq_len,
+        without=database.without_image(table.names, items) if database else (),
+    )
+    if database is None or not settings.uses_content:
+        return Domain(name, interactions, IdStore(interactions.n_items), interactions.identity)
+    config = backbone_config(backbone_folder(settings.backbone), IMAGE_ENCODERS)
+    size = image_size(config)
+    database.require_size(size)
+    store = ImageStore(database, [table.names[row] for row in interactions.item_rows], size)
     return Domain(name, interactions, store, f"{interactions.identity} {store.identity}")
 
 

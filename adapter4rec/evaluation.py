@@ -170,6 +170,21 @@ def metrics_of(ranks: np.ndarray, k: int = 10) -> dict[str, float]:
     return {f"HR@{k}": 100 * float(hit.mean()), f"NDCG@{k}": 100 * float(gain.mean())}
 
 
+def next_item_scores(model: TransRec, items: Tensor, inputs: np.ndarray) -> Tensor:
+    """Score every item as the next click of some users.
+
+    Args:
+        model: in eval mode.
+        items: embeddings ``[N + 1, d]``, row 0 zero (see :func:`encode_catalogue`).
+        inputs: item numbers ``[users, L]``, 0 for padding.
+
+    Returns:
+        float32 ``[users, N]``, column i - 1 for item i.
+    """
+    clicks = torch.from_numpy(inputs).to(items.device)
+    return model.encode_users(items[clicks], clicks > 0)[:, -1] @ items[1:].T
+
+
 def evaluate(
     model: TransRec, store: ContentStore, interactions: Interactions, split: Split, process: Process
 ) -> dict[str, float]:
@@ -178,8 +193,7 @@ def evaluate(
         items = encode_catalogue(model.encode_items, store, interactions.n_items, process)
 
         def score(question: Question) -> Tensor:
-            inputs = torch.from_numpy(question.inputs).to(process.device)
-            return model.encode_users(items[inputs], inputs > 0)[:, -1] @ items[1:].T
+            return next_item_scores(model, items, question.inputs)
 
         return metrics_of(rank_users(score, interactions, split, process))
 

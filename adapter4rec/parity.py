@@ -16,23 +16,40 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaModel,
+    ViTConfig,
+    ViTMAEConfig,
+    ViTMAEModel,
+    ViTModel,
+)
 
 from adapter4rec.adapters.attaching import add_adapters
 from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.checkpoints import misfits
 from adapter4rec.data.batches import IdBatch, with_content
+from adapter4rec.data.content import ContentStore
+from adapter4rec.data.images.store import Pixels
 from adapter4rec.data.text import TextStore, Tokens
 from adapter4rec.errors import UserError, run_main
 from adapter4rec.files import read_json
-from adapter4rec.models.item_encoders import TextItemEncoder
+from adapter4rec.models.item_encoders import ContentItemEncoder, ImageItemEncoder, TextItemEncoder
 from adapter4rec.models.objectives import Objective
 from adapter4rec.models.transrec import PARTS, TransRec
 from adapter4rec.models.user_encoder import UserEncoder
 from adapter4rec.released import converted, renamed
 from adapter4rec.training.parameters import train_only
 
-_TEXT_BACKBONES = {"bert": (BertConfig, BertModel), "roberta": (RobertaConfig, RobertaModel)}
+_BACKBONES = {
+    ("text", "bert"): (BertConfig, BertModel, {"add_pooling_layer": False}),
+    ("text", "roberta"): (RobertaConfig, RobertaModel, {"add_pooling_layer": False}),
+    ("image", "vit"): (ViTConfig, ViTModel, {"add_pooling_layer": False}),
+    ("image", "mae"): (ViTMAEConfig, ViTMAEModel, {}),
+}
 _EMBEDDING_TOLERANCE = 2e-5
 _LOSS_TOLERANCE = 1e-5
 _GRADIENT_TOLERANCE = 1e-4
@@ -85,7 +102,7 @@ def build(case: Case) -> TransRec:
     user_encoder = UserEncoder(
         sizes["embedding_dim"], sizes["max_seq_len"], sizes["user_heads"], sizes["user_layers"], dropout=0.0
     )
-    model = TransRec(TextItemEncoder(_backbone(case), sizes["embedding_dim"]), user_encoder, objective)
+    model = TransRec(_item_encoder(case), user_encoder, objective)
     if case["adapter"] not in (None, "none"):
         add_adapters(model, _adapter(case))
     state = converted(reference_state(case))
@@ -104,12 +121,24 @@ def _objective(case: Case) -> Objective:
         raise Unsupported(f"objective {case['objective']!r}") from None
 
 
-def _backbone(case: Case) -> BertModel | RobertaModel:
-    if case["modality"] != "text" or case["backbone"] not in _TEXT_BACKBONES:
+def _item_encoder(case: Case) -> ContentItemEncoder:
+    backbone, dim = _backbone(case), case["hyperparameters"]["embedding_dim"]
+    if case["modality"] == "image":
+        return ImageItemEncoder(backbone, dim, images_at_once=64)
+    return TextItemEncoder(backbone, dim)
+
+
+def _backbone(case: Case) -> PreTrainedModel:
+    kind = (case["modality"], case["backbone"])
+    if kind not in _BACKBONES:
         raise Unsupported(f"{case['modality']} backbone {case['backbone']!r}")
-    config_class, model_class = _TEXT_BACKBONES[case["backbone"]]
+    config_class, model_class, options = _BACKBONES[kind]
     config = config_class(**case["backbone_config"], attn_implementation="sdpa")
-    return model_class(config, add_pooling_layer=False)
+    if case["backbone"] == "mae":
+        config.mask_ratio = case["hyperparameters"].get("mask_ratio") or 0.0
+        if config.mask_ratio:
+            raise Unsupported("a mask that is drawn at random has no reference numbers")
+    return model_class(config, **options)
 
 
 def _adapter(case: Case) -> HoulsbyConfig:
@@ -119,8 +148,32 @@ def _adapter(case: Case) -> HoulsbyConfig:
     return HoulsbyConfig(item_bottleneck=sizes["item_bottleneck"], user_bottleneck=sizes["user_bottleneck"])
 
 
-def text_store(case: Case) -> TextStore:
-    """The case's items 1…n (its row 0 is the padding item)."""
+class PixelsInMemory:
+    """The images of a case, which holds 4 x 4 values of each.
+
+    Args:
+        pixels_4x4: uint8 ``[N, 3, 4, 4]``, item i at row i - 1.
+        size: height and width of the images; each value stands for a square of pixels.
+    """
+
+    def __init__(self, pixels_4x4: np.ndarray, size: int) -> None:
+        large = pixels_4x4.repeat(size // 4, axis=2).repeat(size // 4, axis=3)
+        self.pixels = torch.from_numpy(large.transpose(0, 2, 3, 1).copy())
+
+    def fetch(self, items: np.ndarray) -> Pixels:
+        """Pixels of ``items``."""
+        return Pixels(self.pixels[torch.from_numpy(items - 1)])
+
+    def costs(self) -> np.ndarray:
+        """1 an item."""
+        return np.ones(len(self.pixels), np.int64)
+
+
+def content_store(case: Case) -> ContentStore:
+    """The content of the case's items 1…n (its row 0 is the padding item)."""
+    if case["modality"] == "image":
+        pixels = np.asarray(case["inputs"]["pixels_4x4"], np.uint8)[1:]
+        return PixelsInMemory(pixels, case["backbone_config"]["image_size"])
     mask = np.asarray(case["inputs"]["attention_mask"])[1:].astype(bool)
     tokens = np.asarray(case["inputs"]["token_ids"], np.int32)[1:][mask]
     offsets = np.concatenate([[0], np.cumsum(mask.sum(1))])
@@ -134,7 +187,7 @@ def compare(case: Case) -> list[Deviation]:
     Raises:
         Unsupported: what it asks for is not built.
     """
-    model, store = build(case), text_store(case)
+    model, store = build(case), content_store(case)
     outputs = case["outputs"]
     positives = np.asarray(case["inputs"]["positives"], np.int64)
     negatives = np.asarray(case["inputs"]["negatives"], np.int64)[:, :-1]

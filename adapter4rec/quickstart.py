@@ -1,44 +1,30 @@
 """The quickstart: the project's main job in small, from nothing to a table and a picture.
 
-It fetches a small pretrained BERT, generates the sample, trains a source model, adapts it to the target
-domain in several ways and compares them. What is done already is used again.
+``python -m adapter4rec.quickstart`` fetches a small pretrained BERT, generates the sample, trains a source
+model, adapts it to the target domain in several ways and compares them. ``python -m adapter4rec.quickstart
+image`` does the same with pictures. What is done already is used again.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from adapter4rec.curves import draw_curves
+from adapter4rec.data.images.building import ImageLmdbSettings, build
 from adapter4rec.download import fetch
 from adapter4rec.errors import UserError, run_main
 from adapter4rec.files import REPOSITORY, whole_file
+from adapter4rec.models.small_vit import SIZES, make_small_vit
 from adapter4rec.runs import Record
-from adapter4rec.sample import SampleSettings, make_sample
+from adapter4rec.sample import SampleSettings, make_image_sample, make_sample
 
-BACKBONE = "minilm/all_minilm_l6_v2"
-SAMPLE = REPOSITORY / "Dataset" / "quickstart"
-RUNS = REPOSITORY / "runs" / "quickstart"
-SIZE = SampleSettings(users=3000, target_users=1000, items=400)
-
-_HEAD_RATES = {"lr_item_head": 1e-3, "lr_user_encoder": 1e-3}
-_ALL_RATES = _HEAD_RATES | {"lr_backbone": 1e-4}
-SOURCE_STAGES = {
-    "source_head": {"method": "head", "epochs": 15, **_HEAD_RATES},
-    "source": {"method": "all", "epochs": 1, **_ALL_RATES},
-}
-"""The head is trained first, on states of the frozen backbone that are computed once; then everything."""
-
-TARGET_METHODS = {
-    "popularity": {},
-    "frozen": {},
-    "scratch": {"epochs": 3, **_ALL_RATES},
-    "houlsby": {"epochs": 3, "lr_adapter": 2e-3},
-    "finetune": {"epochs": 3, **_ALL_RATES},
-}
 NAMES = {
     "popularity": "most popular items",
     "frozen": "source model as it is (frozen)",
@@ -48,58 +34,109 @@ NAMES = {
 }
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a quickstart runs.
+
+    Attributes:
+        tree: ``Text`` or ``CV``.
+        sample: the folder of the generated sample.
+        runs: the folder of its runs.
+        backbone: under ``pretrained_models/``.
+        prepare: makes the sample and the backbone.
+        source_stages: runs on the source domain; each starts from the one before.
+        target_methods: ways to adapt the last of these.
+        files: what a domain consists of: the file of each setting that names one.
+        after: what follows the table.
+        try_next: options of the launcher that is suggested at the end.
+    """
+
+    tree: str
+    sample: Path
+    runs: Path
+    backbone: str
+    prepare: Callable[[Plan], None]
+    source_stages: dict[str, Record]
+    target_methods: dict[str, Record]
+    files: dict[str, str]
+    after: Callable[[Plan], None] = lambda plan: None
+    common: Record = field(default_factory=dict)
+    try_next: str = ""
+
+    def data(self, domain: str) -> dict[str, Path]:
+        """The files of ``source`` or ``target``."""
+        return {name: self.sample / domain / file for name, file in self.files.items()}
+
+    def exported(self, stage: str) -> Path:
+        """Where a source stage's model is put."""
+        return self.runs / f"{stage}.safetensors"
+
+    @property
+    def source(self) -> Path:
+        """The source model that is adapted."""
+        return self.exported(list(self.source_stages)[-1])
+
+
 def main() -> None:
-    """Run the quickstart."""
-    fetch(BACKBONE)
-    make_sample(SAMPLE, SIZE)
-    print(f"sample (generated, not real): {SAMPLE}")
+    """Run a quickstart."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "items", nargs="?", choices=tuple(PLANS), default="text", help="what items are made of"
+    )
+    plan = PLANS[parser.parse_args().items]
+    plan.prepare(plan)
     start: Record = {}
-    for name, options in SOURCE_STAGES.items():
-        exported = RUNS / f"{name}.safetensors"
-        _train("Pretraining.Text.train", name, "source", options | start | {"export": exported})
-        start = {"start_from": exported}
-    source = RUNS / f"{list(SOURCE_STAGES)[-1]}.safetensors"
-    for name, options in TARGET_METHODS.items():
-        _train(
-            "Downstream.Text.train", name, "target", options | {"method": name, "source_checkpoint": source}
-        )
-    _report()
+    for name, options in plan.source_stages.items():
+        _train(plan, name, "source", options | start | {"export": plan.exported(name)})
+        start = {"start_from": plan.exported(name)}
+    for name, options in plan.target_methods.items():
+        _train(plan, name, "target", options | {"method": name, "source_checkpoint": plan.source})
+    _report(plan)
+    plan.after(plan)
+    _say_what_next(plan)
 
 
-def _train(module: str, name: str, domain: str, options: Record) -> None:
-    settings = {
-        "users": SAMPLE / domain / "users.tsv",
-        "items": SAMPLE / domain / "items.tsv",
-        "backbone": BACKBONE,
-        "run_folder": RUNS / name,
-        **options,
-    }
+def _train(plan: Plan, name: str, domain: str, options: Record) -> None:
+    stage = {"source": "Pretraining", "target": "Downstream"}[domain]
+    settings = plan.data(domain) | {"backbone": plan.backbone, "run_folder": plan.runs / name}
+    settings |= plan.common | options
     arguments = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
-    command = [sys.executable, "-m", module, *arguments, "--resume"]
-    print(f"\n== {name}\n{shlex.join(['python', *command[1:]])}", flush=True)
-    code = subprocess.run(command, cwd=REPOSITORY, check=False).returncode
+    print(f"\n== {name}")
+    _run([f"{stage}.{plan.tree}.train", *arguments, "--resume"], f"the run {name}")
+
+
+def _run(command: list[str], what: str) -> None:
+    print(shlex.join(["python", "-m", *command]), flush=True)
+    code = subprocess.run([sys.executable, "-m", *command], cwd=REPOSITORY, check=False).returncode
     if code:
-        raise UserError(f"the run {name} ended with {code}; what it said stands above")
+        raise UserError(f"{what} ended with {code}; what it said stands above")
 
 
-def _report() -> None:
-    results = {name: json.loads((RUNS / name / "result.json").read_text("utf-8")) for name in TARGET_METHODS}
+def _report(plan: Plan) -> None:
+    results = {
+        name: json.loads((plan.runs / name / "result.json").read_text("utf-8"))
+        for name in plan.target_methods
+    }
     table = table_of(results)
-    with whole_file(RUNS / "table.md") as aside:
+    with whole_file(plan.runs / "table.md") as aside:
         aside.write_text(table, encoding="utf-8")
-    draw_curves(
-        {NAMES[name]: validation_history(RUNS / name) for name in TARGET_METHODS}, RUNS / "curves.png"
-    )
-    print(f"\nTarget domain of the sample (generated, not real), test split:\n\n{table}")
-    print(f"table    {RUNS / 'table.md'}\ncurves   {RUNS / 'curves.png'}\nruns     {RUNS}, a folder each")
-    print(f"sample   {SAMPLE}\nbackbone {REPOSITORY / 'pretrained_models' / BACKBONE}\n")
+    curves = {NAMES[name]: validation_history(plan.runs / name) for name in plan.target_methods}
+    draw_curves(curves, plan.runs / "curves.png")
+    print(f"\nTarget domain of the sample (generated, not real), test split:\n\n{table}", flush=True)
+
+
+def _say_what_next(plan: Plan) -> None:
+    print(f"table    {plan.runs / 'table.md'}\ncurves   {plan.runs / 'curves.png'}")
+    print(f"runs     {plan.runs}, a folder each\nsample   {plan.sample}")
+    print(f"backbone {REPOSITORY / 'pretrained_models' / plan.backbone}\n")
     print("Next: the same with a smaller bottleneck, by the launcher:")
-    data = " ".join(f"--{name} ../../../Dataset/quickstart/target/{name}.tsv" for name in ("users", "items"))
-    print(
-        f"  cd Downstream/Text/script && {sys.executable} adapter_houlsby.py --backbone {BACKBONE} {data} \\"
+    data = " ".join(
+        f"--{name} ../../../{path.relative_to(REPOSITORY)}" for name, path in plan.data("target").items()
     )
-    print("    --source_checkpoint ../../../runs/quickstart/source.safetensors \\")
-    print("    --batch_size 64 --lr_adapter 2e-3 --epochs 3 --item_bottleneck 16")
+    script = f"cd Downstream/{plan.tree}/script && {sys.executable} adapter_houlsby.py"
+    print(f"  {script} --backbone {plan.backbone} {data} \\")
+    print(f"    --source_checkpoint ../../../{plan.source.relative_to(REPOSITORY)} \\")
+    print(f"    {plan.try_next} --item_bottleneck 16")
     print("or the paper's data: see README.md and Dataset/README.md")
 
 
@@ -134,6 +171,87 @@ def table_of(results: dict[str, Record]) -> str:
         for row in rows
     )
 
+
+_NEW_PARTS = {"lr_item_head": 1e-3, "lr_user_encoder": 1e-3}
+
+
+def _prepare_text(plan: Plan) -> None:
+    fetch(plan.backbone)
+    make_sample(plan.sample, SampleSettings(users=3000, target_users=1000, items=400))
+    print(f"sample (generated, not real): {plan.sample}")
+
+
+TEXT = Plan(
+    tree="Text",
+    sample=REPOSITORY / "Dataset" / "quickstart",
+    runs=REPOSITORY / "runs" / "quickstart",
+    backbone="minilm/all_minilm_l6_v2",
+    prepare=_prepare_text,
+    # The head is trained first, on states of the frozen backbone that are computed once; then everything.
+    source_stages={
+        "source_head": {"method": "head", "epochs": 15, **_NEW_PARTS},
+        "source": {"method": "all", "epochs": 1, "lr_backbone": 1e-4, **_NEW_PARTS},
+    },
+    target_methods={
+        "popularity": {},
+        "frozen": {},
+        "scratch": {"epochs": 3, "lr_backbone": 1e-4, **_NEW_PARTS},
+        "houlsby": {"epochs": 3, "lr_adapter": 2e-3},
+        "finetune": {"epochs": 3, "lr_backbone": 1e-4, **_NEW_PARTS},
+    },
+    files={"users": "users.tsv", "items": "items.tsv"},
+    try_next="--batch_size 64 --lr_adapter 2e-3 --epochs 3",
+)
+
+
+def _prepare_images(plan: Plan) -> None:
+    make_image_sample(plan.sample, SampleSettings(users=3000, target_users=1000, items=400))
+    print(f"sample (generated, not real): {plan.sample}")
+    for domain in ("source", "target"):
+        build(
+            ImageLmdbSettings(
+                items=plan.sample / domain / "items.tsv",
+                images=plan.sample / domain / "images",
+                into=plan.sample / domain / "images.lmdb",
+                preset="amazon",
+                size=SIZES["image_size"],
+            )
+        )
+    make_small_vit(REPOSITORY / "pretrained_models" / plan.backbone)
+    print(f"backbone (small and untrained, the source model trains it): {plan.backbone}")
+
+
+def _draw_contact_sheet(plan: Plan) -> None:
+    sheet = plan.runs / "contact_sheet.png"
+    _run(
+        ["adapter4rec.recommend", str(plan.runs / "houlsby"), "--sheet", str(sheet), "--top-k", "8"],
+        "drawing the contact sheet",
+    )
+
+
+IMAGE = Plan(
+    tree="CV",
+    sample=REPOSITORY / "Dataset" / "quickstart_image",
+    runs=REPOSITORY / "runs" / "quickstart_image",
+    backbone="small_vit_untrained",
+    prepare=_prepare_images,
+    source_stages={
+        "source_head": {"method": "head", "epochs": 6, **_NEW_PARTS},
+        "source": {"method": "all", "epochs": 16, "lr_backbone": 5e-4, **_NEW_PARTS},
+    },
+    target_methods={
+        "popularity": {},
+        "frozen": {},
+        "scratch": {"epochs": 10, "lr_backbone": 5e-4, **_NEW_PARTS},
+        "houlsby": {"epochs": 10, "lr_adapter": 2e-3},
+        "finetune": {"epochs": 10, "lr_backbone": 5e-4, **_NEW_PARTS},
+    },
+    files={"users": "users.tsv", "items": "items.tsv", "images": "images.lmdb"},
+    after=_draw_contact_sheet,
+    try_next="--batch_size 64 --lr_adapter 2e-3 --epochs 10",
+)
+
+PLANS = {"text": TEXT, "image": IMAGE}
 
 if __name__ == "__main__":
     run_main(main)

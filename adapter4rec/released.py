@@ -22,18 +22,20 @@ _UNUSED = re.compile(r"(^|\.)(pooler\..*|position_ids|token_type_ids)$")
 _RENAMED: list[tuple[re.Pattern[str], str]] = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
+        (r"^bert_encoder\.text_encoders\.\w+\.bert_model\.", "item_encoder.backbone."),
+        (r"^bert_encoder\.text_encoders\.\w+\.fc\.", "item_encoder.head."),
+        (r"^cv_encoder\.(image_net\.classifier|cv_proj)\.", "item_encoder.head."),
+        (r"^cv_encoder\.image_net\.(vit\.)?", "item_encoder.backbone."),
         # Houlsby adapters wrap a sublayer's output module; the wrapped module keeps its name inside.
         (
-            r"^bert_encoder\.text_encoders\.\w+\.bert_model\.encoder\.layer\.(\d+)\.attention\.output\.adapter\.fc_",
+            r"^item_encoder\.backbone\.encoder\.layer\.(\d+)\.attention\.output\.adapter\.fc_",
             r"adapters.item.layers.\1.attention.",
         ),
         (
-            r"^bert_encoder\.text_encoders\.\w+\.bert_model\.encoder\.layer\.(\d+)\.output\.adapter\.fc_",
+            r"^item_encoder\.backbone\.encoder\.layer\.(\d+)\.output\.adapter\.fc_",
             r"adapters.item.layers.\1.feed_forward.",
         ),
         (r"\.output\.self_output\.", ".output."),
-        (r"^bert_encoder\.text_encoders\.\w+\.bert_model\.", "item_encoder.backbone."),
-        (r"^bert_encoder\.text_encoders\.\w+\.fc\.", "item_encoder.head."),
         (
             r"^user_encoder\.transformer_encoder\.transformer_blocks\.(\d+)\.adapter1\.fc_",
             r"adapters.user.layers.\1.attention.",
@@ -58,12 +60,31 @@ _RENAMED: list[tuple[re.Pattern[str], str]] = [
 ]
 
 
+_IMAGE_ENCODER_RENAMED: list[tuple[re.Pattern[str], str]] = [
+    (re.compile(rf"^(item_encoder\.backbone\.layers\.\d+)\.{old}\."), rf"\1.{new}.")
+    for old, new in (
+        (r"attention\.attention\.query", "attention.q_proj"),
+        (r"attention\.attention\.key", "attention.k_proj"),
+        (r"attention\.attention\.value", "attention.v_proj"),
+        (r"attention\.output\.dense", "attention.o_proj"),
+        (r"intermediate\.dense", "mlp.fc1"),
+        (r"output\.dense", "mlp.fc2"),
+    )
+]
+"""Since transformers 5 the parts of ViT and ViTMAE have other names; those of BERT and RoBERTa have not."""
+
+
 def renamed(name: str) -> str | None:
     """The name that an entry of a released state has here; None for what the model does not use."""
     if _UNUSED.search(name):
         return None
+    is_image = name.startswith("cv_encoder.")
     for pattern, replacement in _RENAMED:
         name = pattern.sub(replacement, name)
+    if is_image:
+        name = name.replace("item_encoder.backbone.encoder.layer.", "item_encoder.backbone.layers.", 1)
+        for pattern, replacement in _IMAGE_ENCODER_RENAMED:
+            name = pattern.sub(replacement, name)
     return name
 
 

@@ -26,9 +26,16 @@ import torch
 import transformers
 from torch import nn
 
-from adapter4rec.checkpoints import load_into, read_checkpoint, read_description, write_checkpoint
+from adapter4rec.checkpoints import (
+    load_into,
+    read_checkpoint,
+    read_description,
+    weights_hash,
+    write_checkpoint,
+)
 from adapter4rec.curves import draw_curves
 from adapter4rec.distributed import Process
+from adapter4rec.domains import Domain
 from adapter4rec.errors import UserError
 from adapter4rec.files import REPOSITORY, read_json, whole_file, write_json
 from adapter4rec.stages import RunSettings
@@ -75,6 +82,28 @@ class Identity:
             for name in dict.fromkeys([*there, *self.settings])
             if there.get(name) != self.settings.get(name)
         ]
+
+
+def open_run(
+    stage: str, settings: RunSettings, domain: Domain, model: nn.Module | None, process: Process
+) -> Run:
+    """The run that these settings describe, its folder checked (see :class:`Run`).
+
+    Args:
+        stage: modality and stage, as ``text source``.
+        settings: of the run.
+        domain: its data.
+        model: as the run begins; None where there is no model.
+        process: this process.
+    """
+    weights = None if model is None else weights_hash(model.state_dict())
+    identity = Identity(stage, settings.plain(runtime=False), domain.identity, weights)
+    encoder = f"_{settings.backbone.rpartition('/')[2]}" if settings.uses_content else ""
+    name = (
+        f"{stage.replace(' ', '_')}_{domain.name}_{settings.method}_{settings.objective.value}{encoder}"
+        f"_seed{settings.seed}"
+    )
+    return Run(settings, identity, name, process)
 
 
 class Run:

@@ -25,7 +25,9 @@ class RunSettings(Settings):
     users: Path = option(
         help="users.tsv: a user name, a tab, item names separated by spaces, oldest first", runtime=True
     )
-    items: Path = option(help="items.tsv: an item name and, after tabs, its texts", runtime=True)
+    items: Path = option(
+        help="items.tsv: an item name and, where items are texts, after tabs its texts", runtime=True
+    )
 
     objective: Objective = option(Objective.SASREC, "what is trained to be predicted: sasrec or cpc")
     embedding_dim: int = option(64, "d, width of item embeddings and user encoder", least=1)
@@ -62,10 +64,19 @@ class RunSettings(Settings):
     workers: int | None = option(
         None, "processes that prepare batches; by default 2 with a GPU, else 0", least=0, runtime=True
     )
+    prefetch: int = option(4, "batches that each of these keeps ready", least=1, runtime=True)
+    pin_memory: bool | None = option(
+        None, "batches lie in page-locked memory; by default with a GPU", runtime=True
+    )
     save_minutes: float = option(
         10.0, "the run is saved so often, and after each epoch", above=0, runtime=True
     )
     cache_folder: Path = option(Path("cache"), "where token and state caches lie", runtime=True)
+
+    @property
+    def uses_content(self) -> bool:
+        """Whether items are encoded from their content; else they are bare ids."""
+        return True
 
     def learning_rates(self) -> dict[str, float]:
         """Learning rate of each part of the model."""
@@ -94,17 +105,36 @@ class TextSettings(RunSettings):
     allow_empty_titles: bool = option(False, "let items without a title through")
     group_tokens: int = option(4096, "most tokens that the backbone reads at once", least=1, runtime=True)
 
-    @property
-    def uses_content(self) -> bool:
-        """Whether items are encoded from their text; else they are bare ids."""
-        return True
-
     def most_tokens(self, attribute: str) -> int:
         """Where an attribute's text is cut."""
         return getattr(self, f"{attribute}_tokens")
 
 
-SOURCE_METHODS: dict[str, tuple[str, ...]] = {"all": PARTS, "head": ("item_head", "user_encoder")}
+@dataclass(frozen=True)
+class ImageSettings(RunSettings):
+    """What runs on images need besides."""
+
+    # Histories are half as long as with text, as in the paper.
+    max_seq_len: int = option(10, "L, places of the user encoder", least=1)
+    images: Path | None = option(
+        None, "the items' images: an LMDB that build_lmdb_hm.py made; the id tower needs none", runtime=True
+    )
+    backbone: FolderName = option(
+        FolderName("vit-base-patch16-224"),
+        "a Hugging Face folder: a name under pretrained_models/, or a path",
+    )
+    layers: int | None = option(None, "keep the first so many layers of the backbone", least=1)
+    release_masking: bool = option(
+        False, "ViTMAE drops 75 % of the patches at random, in evaluation too, as the released code does"
+    )
+    images_at_once: int = option(64, "most images that the backbone reads at once", least=1, runtime=True)
+
+
+SOURCE_METHODS: dict[str, tuple[str, ...]] = {
+    "all": PARTS,
+    "head": ("item_head", "user_encoder"),
+    "id": ("item_head", "user_encoder"),
+}
 """Which parts of the model each way of training a source trains."""
 
 
@@ -113,7 +143,9 @@ class SourceSettings(RunSettings):
     """What training on a source domain needs besides."""
 
     method: str = option(
-        "all", "what is trained: all, or the head (backbone frozen)", choices=tuple(SOURCE_METHODS)
+        "all",
+        "what is trained: all, the head (backbone frozen), or an id tower (items without content)",
+        choices=tuple(SOURCE_METHODS),
     )
     start_from: Path | None = option(
         None, "a source checkpoint to start from, instead of new weights", runtime=True
@@ -121,6 +153,11 @@ class SourceSettings(RunSettings):
     export: Path | None = option(
         None, "where the best model is put for target domains to start from", runtime=True
     )
+
+    @property
+    def uses_content(self) -> bool:
+        """Whether items are encoded from their content; else they are bare ids."""
+        return self.method != "id"
 
     @property
     def trained_parts(self) -> tuple[str, ...]:
@@ -138,7 +175,8 @@ METHODS: dict[str, tuple[str, ...]] = {
 }
 """Which parts each way of adapting trains; adapter families train the adapter."""
 
-_WITHOUT_SOURCE = ("scratch", "id", "popularity")
+_WITHOUT_CONTENT = ("id", "popularity")
+_WITHOUT_SOURCE = ("scratch", *_WITHOUT_CONTENT)
 
 
 @dataclass(frozen=True)
@@ -155,6 +193,11 @@ class TargetSettings(RunSettings):
     def learning_rates(self) -> dict[str, float]:
         """Learning rate of each part of the model."""
         return super().learning_rates() | {"adapter": self.lr_adapter}
+
+    @property
+    def uses_content(self) -> bool:
+        """Whether items are encoded from their content; else they are bare ids."""
+        return self.method not in _WITHOUT_CONTENT
 
     @property
     def trained_parts(self) -> tuple[str, ...]:
@@ -188,3 +231,23 @@ class TargetSettings(RunSettings):
         own = {name: value for name, value in values.items() if name in names}
         rest = {name: value for name, value in values.items() if name not in names}
         return cls(**rest, adapter=family.config(**own))
+
+
+@dataclass(frozen=True)
+class TextSourceSettings(TextSettings, SourceSettings):
+    """Train a TransRec model on a source domain with text."""
+
+
+@dataclass(frozen=True)
+class ImageSourceSettings(ImageSettings, SourceSettings):
+    """Train a TransRec model on a source domain with images."""
+
+
+@dataclass(frozen=True)
+class TextTargetSettings(TextSettings, TargetSettings):
+    """Adapt a source model to a target domain with text."""
+
+
+@dataclass(frozen=True)
+class ImageTargetSettings(ImageSettings, TargetSettings):
+    """Adapt a source model to a target domain with images."""

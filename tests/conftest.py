@@ -222,3 +222,58 @@ def tiny_roberta_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(0)
         RobertaModel(config).save_pretrained(folder)
     return folder
+
+
+def _tiny_image_folder(folder: Path, kind: str) -> Path:
+    import torch  # noqa: PLC0415
+    from transformers import ViTConfig, ViTMAEConfig, ViTMAEModel, ViTModel  # noqa: PLC0415
+
+    sizes = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "image_size": 16,
+        "patch_size": 4,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = ViTModel(ViTConfig(**sizes)) if kind == "vit" else ViTMAEModel(ViTMAEConfig(**sizes))
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):  # a fresh model's are zero, which would hide what they do
+                torch.nn.init.normal_(parameter, std=0.1)
+        model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_vit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face folder with a ViT of 2 layers and width 32 for images of 16 x 16, random weights."""
+    return _tiny_image_folder(tmp_path_factory.mktemp("tiny_vit"), "vit")
+
+
+@pytest.fixture(scope="session")
+def tiny_mae_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a ViTMAE."""
+    return _tiny_image_folder(tmp_path_factory.mktemp("tiny_mae"), "vit_mae")
+
+
+class RandomImages:
+    """A content store of random pixels."""
+
+    def __init__(self, n_items: int, size: int) -> None:
+        import torch  # noqa: PLC0415
+
+        generator = torch.Generator().manual_seed(0)
+        shape = (n_items, size, size, 3)
+        self.pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+
+    def fetch(self, items: np.ndarray):
+        """Pixels of ``items``."""
+        from adapter4rec.data.images.store import Pixels  # noqa: PLC0415
+
+        return Pixels(self.pixels[items - 1])
+
+    def costs(self) -> np.ndarray:
+        """1 an item."""
+        return np.ones(len(self.pixels), np.int64)

@@ -1,13 +1,13 @@
 """Adapters attach at sites, train alone, and come off again without a trace."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from conftest import interactions_of, random_sequences
+from conftest import RandomImages, interactions_of, random_sequences
 from torch import nn
-from transformers import AutoModel
 
 from adapter4rec.adapters import registry
 from adapter4rec.adapters.attaching import add_adapters, detach_adapters, encoder_sites
@@ -15,9 +15,11 @@ from adapter4rec.adapters.base import Adapter, AdapterConfig
 from adapter4rec.adapters.houlsby import Bottleneck, HoulsbyConfig
 from adapter4rec.adapters.sites import SUBLAYERS
 from adapter4rec.data.batches import TrainingSet, with_content
+from adapter4rec.data.images.store import Pixels
 from adapter4rec.data.text import TextStore, Tokens
 from adapter4rec.errors import UserError
-from adapter4rec.models.item_encoders import IdItemEncoder, TextItemEncoder
+from adapter4rec.models.backbones import IMAGE_ENCODERS, TEXT_ENCODERS, load_backbone
+from adapter4rec.models.item_encoders import IdItemEncoder, ImageItemEncoder, TextItemEncoder
 from adapter4rec.models.objectives import Objective
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
@@ -26,16 +28,32 @@ from adapter4rec.training.parameters import count_parameters, train_only
 N_ITEMS, LENGTH, WIDTH, DIM = 30, 6, 32, 16
 
 
-@pytest.fixture(params=["tiny_bert_folder", "tiny_roberta_folder"])
+@pytest.fixture(params=["tiny_bert_folder", "tiny_roberta_folder", "tiny_vit_folder", "tiny_mae_folder"])
 def model(request):
     folder = request.getfixturevalue(request.param)
-    backbone = AutoModel.from_pretrained(folder, add_pooling_layer=False, dtype=torch.float32)
+    is_image = "vit" in request.param or "mae" in request.param
+    backbone = load_backbone(folder, IMAGE_ENCODERS if is_image else TEXT_ENCODERS)
+    if is_image:
+        backbone.config.mask_ratio = 0.0
+        for layer in backbone.layers:
+            layer.dropout.p = 0.1  # both sublayers share it
     torch.manual_seed(1)
-    return TransRec(TextItemEncoder(backbone, DIM), UserEncoder(DIM, LENGTH, 2, 2, 0.1), Objective.SASREC)
+    encoder = ImageItemEncoder(backbone, DIM, 8) if is_image else TextItemEncoder(backbone, DIM)
+    return TransRec(encoder, UserEncoder(DIM, LENGTH, 2, 2, 0.1), Objective.SASREC)
 
 
 @pytest.fixture
-def batch():
+def batch(model):
+    is_image = isinstance(model.item_encoder, ImageItemEncoder)
+    store = RandomImages(N_ITEMS, 16) if is_image else random_texts()
+    interactions = interactions_of(
+        random_sequences(np.random.default_rng(0), 8, N_ITEMS, LENGTH), N_ITEMS, LENGTH
+    )
+    ids = TrainingSet(interactions, 8, seed=0).ids(np.arange(8), 1, 0)
+    return with_content(ids, store, int(ids.log_mask.sum()))
+
+
+def random_texts():
     chance = np.random.default_rng(0)
     lengths = chance.integers(3, 9, N_ITEMS)
     tokens = Tokens(
@@ -43,9 +61,7 @@ def batch():
         np.concatenate([[0], lengths.cumsum()]),
         "test",
     )
-    interactions = interactions_of(random_sequences(chance, 8, N_ITEMS, LENGTH), N_ITEMS, LENGTH)
-    ids = TrainingSet(interactions, 8, seed=0).ids(np.arange(8), 1, 0)
-    return with_content(ids, TextStore([tokens], 0, 64), int(ids.log_mask.sum()))
+    return TextStore([tokens], 0, 64)
 
 
 def snapshot(module):
@@ -64,7 +80,7 @@ def test_houlsby_starts_near_the_frozen_model_and_detaches_bit_for_bit(model, ba
         add_adapters(model, HoulsbyConfig(item_bottleneck=8, user_bottleneck=4))
         adapted = model(batch)
         assert not torch.equal(adapted, before)
-        assert torch.allclose(adapted, before, atol=1e-2)
+        assert torch.allclose(adapted, before, rtol=1e-2)
         detached = detach_adapters(model)
         assert torch.equal(model(batch), before)
     assert_same(snapshot(model), weights)
@@ -127,6 +143,17 @@ def test_one_encoder_alone(model, batch):
         add_adapters(model, HoulsbyConfig())
 
 
+def test_released_sizes_on_vit_base():
+    from transformers import ViTConfig, ViTModel  # noqa: PLC0415
+
+    with torch.device("meta"):
+        backbone = ViTModel(ViTConfig(), add_pooling_layer=False)
+        base = TransRec(ImageItemEncoder(backbone, 64, 8), UserEncoder(64, 10, 2, 2, 0.1), Objective.SASREC)
+        add_adapters(base, HoulsbyConfig())
+    train_only(base, ("adapter",))
+    assert count_parameters(base).trained == 2_387_776
+
+
 def test_id_tower_has_no_backbone_to_adapt():
     tower = TransRec(IdItemEncoder(5, DIM), UserEncoder(DIM, LENGTH, 2, 2, 0.0), Objective.SASREC)
     with pytest.raises(UserError, match="no backbone"):
@@ -144,45 +171,74 @@ def test_bottleneck_is_the_described_function():
     assert torch.allclose(adapter(y), y + inner @ adapter.up.weight.T + adapter.up.bias, atol=1e-6)
 
 
-def test_sublayer_sites_see_the_residual_and_the_output(model, batch):
-    """LN(x + y) from what the sites hand over is what the layer computes."""
-    model.eval()
-    seen = {}
-
-    def watch(site_name, layer):
-        def change(y, x):
-            seen[site_name, "parts"] = (y, x)
-            return y
-
-        def normed(after, total):
-            seen[site_name, "sum"] = (after, total)
-            return after
-
-        return layer.on_output(change), layer.on_normed_sum(normed)
-
-    undo = [
-        part
-        for role, sites in encoder_sites(model).items()
-        for number, layer in enumerate(sites.layers)
-        for kind in SUBLAYERS
-        for part in watch((role, number, kind), layer.sublayers[kind])
-    ]
-    with torch.no_grad():
-        before = model(batch)
-    assert len(seen) == 2 * (2 * 2 + 2 * 2)
+def watch_sublayers(model):
+    """Record y and x of every sublayer, in the order in which they are computed."""
+    seen, undo = {}, []
     for role, sites in encoder_sites(model).items():
         for number, layer in enumerate(sites.layers):
             for kind in SUBLAYERS:
-                y, x = seen[(role, number, kind), "parts"]
-                after, total = seen[(role, number, kind), "sum"]
-                assert torch.allclose(total, x + y, atol=1e-6)
-                assert torch.allclose(after, layer.sublayers[kind].norm(x + y), atol=1e-5)
+
+                def change(y, x, name=(role, number, kind)):
+                    seen[name] = (y, x)
+                    return y
+
+                undo.append(layer.sublayers[kind].on_output(change))
+    return seen, undo
+
+
+def test_sublayer_sites_see_the_residual_and_the_output(model, batch):
+    """What the sites hand over adds up to the state that the next sublayer reads."""
+    model.eval()
+    with torch.no_grad():
+        before = model(batch)
+        seen, undo = watch_sublayers(model)
+        assert torch.equal(model(batch), before)
+    assert len(seen) == 2 * 2 + 2 * 2
+    for role, sites in encoder_sites(model).items():
+        places = [(role, number, kind) for number in range(len(sites.layers)) for kind in SUBLAYERS]
+        for place, following in pairwise(places):
+            (y, x), (_, next_x) = seen[place], seen[following]
+            sublayer = sites.layers[place[1]].sublayers[place[2]]
+            expected = x + y if sublayer.pre_norm else sublayer.norm(x + y)
+            assert torch.allclose(next_x, expected, atol=1e-5), place
     for one in undo:
         one()
     seen.clear()
     with torch.no_grad():
         assert torch.equal(model(batch), before)
     assert not seen
+
+
+def test_the_place_behind_the_norm_is_that_of_post_norm_encoders(model, batch):
+    seen = []
+
+    def watch(after, total):
+        seen.append((after, total))
+        return after
+
+    for sites in encoder_sites(model).values():
+        for layer in sites.layers:
+            for sublayer in layer.sublayers.values():
+                if sublayer.pre_norm:
+                    with pytest.raises(ValueError, match="pre-norm"):
+                        sublayer.on_normed_sum(watch)
+                    continue
+                undo = sublayer.on_normed_sum(watch)
+                with torch.no_grad():
+                    model(batch)
+                undo()
+                after, total = seen.pop()
+                assert torch.allclose(after, sublayer.norm(total), atol=1e-5)
+                seen.clear()
+
+
+def test_sublayer_sites_see_the_output_with_its_dropout_applied(model, batch):
+    """In training an adapter reads the very f(x) that the residual is added to."""
+    model.train()
+    seen, _ = watch_sublayers(model)
+    model(batch)
+    for place, (y, _) in seen.items():
+        assert 0.03 < (y == 0).float().mean() < 0.3, place
 
 
 @dataclass(frozen=True)
@@ -203,7 +259,7 @@ class EverySite(Adapter):
             self.attach(sites.on_inputs(self.count_call))
 
     def count_call(self, arguments):
-        self.calls.append(arguments["inputs_embeds"].shape)
+        self.calls.append(sorted(arguments))
         return arguments
 
 
@@ -215,7 +271,9 @@ def test_an_own_family_needs_a_class_and_a_registry_line(model, batch, monkeypat
         before = model(batch)
         add_adapters(model, EverySiteConfig())
         assert torch.equal(model(batch), before)
-        assert len(model.adapters["item"].calls) == len(batch.content.groups)
+        content = batch.content
+        calls = len(content.pixels.split(8)) if isinstance(content, Pixels) else len(content.groups)
+        assert len(model.adapters["item"].calls) == calls
         model.adapters["item"].scale.fill_(1.0)
         assert not torch.equal(model(batch), before)
         detach_adapters(model)

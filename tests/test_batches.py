@@ -187,7 +187,7 @@ class TestEpochs:
         steps = EpochSteps(
             TrainingSet(interactions, 5, seed=3), IdStore(N_ITEMS), 1, Division(), last_place_only=False
         )
-        found = list(epoch_loader(steps, 1, 0, pin_memory=False))
+        found = list(epoch_loader(steps, 1, workers=0, prefetch=4, pin_memory=False))
         assert len(found) == 3
         for number, (batch,) in enumerate(found, 1):
             (expected,) = steps[number]

@@ -371,3 +371,23 @@ class TestRealData:
             shared_data / "Amazon" / "users.tsv", shared_data / "Amazon" / "items.tsv", max_seq_len=10
         )
         assert (found.n_users, found.n_items) == (21_153, 14_348)
+
+
+def test_clicks_on_items_that_are_left_out_count_for_nothing(tmp_path):
+    items = dict.fromkeys("abcdefg", "title")
+    users = {"one": list("abcdefab"), "two": list("abcda"), "three": list("cdefgc"), "four": list("cdefcd")}
+    users_path, items_path = write_domain(tmp_path, users, items)
+    found = read_interactions(
+        users_path, read_items(items_path), min_seq_len=5, max_seq_len=10, without={b"a", b"g"}
+    )
+    without = {name: [item for item in clicks if item not in "ag"] for name, clicks in users.items()}
+    expected_users, expected_items = write_domain(
+        tmp_path / "without", without, {name: text for name, text in items.items() if name not in "ag"}
+    )
+    expected = read_interactions(expected_users, read_items(expected_items), min_seq_len=5, max_seq_len=10)
+    assert found.user_names == expected.user_names == ["one", "three", "four"]
+    assert found.item_names == expected.item_names
+    assert found.clicks.tolist() == expected.clicks.tolist()
+    assert found.offsets.tolist() == expected.offsets.tolist()
+    assert (found.left_out_items, found.left_out_clicks, found.dropped_users) == (2, 5, 1)
+    assert "5 clicks on 2 items without content left out" in found.describe()

@@ -5,71 +5,109 @@ import runpy
 import pytest
 from conftest import REPOSITORY
 
+from adapter4rec import stages
 from adapter4rec.models.objectives import Objective
-from Downstream.Text.model import TextTargetSettings
-from Pretraining.Text.model import TextSourceSettings
 
-PAGES = sorted(REPOSITORY.glob("*/Text/script/*.py"))
-MIND = ("Dataset/MIND/mind_large_users_base.tsv", "Dataset/MIND/mind_large_news_base.tsv")
-ADRESSA = ("Dataset/Adressa/Adressa_users_base.tsv", "Dataset/Adressa/Adressa_news_base.tsv")
+TREES = ("Pretraining/Text", "Pretraining/CV", "Downstream/Text", "Downstream/CV")
+PAGES = [path for tree in TREES for path in sorted((REPOSITORY / tree / "script").glob("*.py"))]
+DATA = {
+    "Pretraining/Text": ("Dataset/MIND/mind_large_users_base.tsv", "Dataset/MIND/mind_large_news_base.tsv"),
+    "Downstream/Text": ("Dataset/Adressa/Adressa_users_base.tsv", "Dataset/Adressa/Adressa_news_base.tsv"),
+    "Pretraining/CV": ("Dataset/HM/hm_50w_users.tsv", "Dataset/HM/hm_50w_items.tsv"),
+    "Downstream/CV": ("Dataset/Amazon/amazon_2w_users.tsv", "Dataset/Amazon/amazon_2w_items.tsv"),
+}
+KINDS = {
+    "Pretraining/Text": stages.TextSourceSettings,
+    "Downstream/Text": stages.TextTargetSettings,
+    "Pretraining/CV": stages.ImageSourceSettings,
+    "Downstream/CV": stages.ImageTargetSettings,
+}
 
 
-def page(path):
-    return runpy.run_path(str(path))["hyperparameters"]
+def tree_of(path):
+    return "/".join(path.parts[-4:-2])
 
 
-def settings_of(name):
-    (path,) = [path for path in PAGES if path.stem == name]
-    kind = TextSourceSettings if "Pretraining" in path.parts else TextTargetSettings
-    return kind.from_values(page(path))
+def settings_of(tree, name):
+    page = runpy.run_path(str(REPOSITORY / tree / "script" / f"{name}.py"))
+    return KINDS[tree].from_values(page["hyperparameters"])
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: f"{path.parts[-4]}-{path.stem}")
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: f"{tree_of(path)}/{path.stem}")
 def test_a_page_gives_settings_for_the_data_of_the_paper(path):
-    settings = settings_of(path.stem)
-    expected = MIND if "Pretraining" in path.parts else ADRESSA
-    assert (str(settings.users), str(settings.items)) == expected
-    assert settings.seed == 123456
+    tree = tree_of(path)
+    settings = settings_of(tree, path.stem)
+    assert (str(settings.users), str(settings.items)) == DATA[tree]
     assert settings.precision == "auto"
+    is_text = tree.endswith("Text")
+    assert settings.max_seq_len == (20 if is_text else 10)
+    if settings.method != "popularity":
+        assert settings.seed == (123456 if is_text else 12345)
+    if not is_text and settings.uses_content:
+        folder = str(settings.users.parent)
+        name = {"Dataset/HM": "hm_50w_images.lmdb", "Dataset/Amazon": "amazon_images.lmdb"}[folder]
+        assert str(settings.images) == f"{folder}/{name}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: f"{tree_of(path)}/{path.stem}")
+def test_a_page_runs_the_module_of_its_tree(path):
+    text = path.read_text(encoding="utf-8")
+    tree = tree_of(path)
+    assert f'launch("{tree.replace("/", ".")}.train", {KINDS[tree].__name__}, hyperparameters)' in text
+    assert (REPOSITORY / tree / "train.py").is_file()
 
 
 def test_the_pages_are_there():
-    assert {path.stem for path in PAGES if "Pretraining" in path.parts} == {
-        "sm_base_sasrec",
-        "sm_base_cpc",
-        "sm_id",
-    }
-    assert {path.stem for path in PAGES if "Downstream" in path.parts} == {
-        "adapter_houlsby",
-        "finetune",
-        "head",
-        "frozen",
-        "scratch",
-        "id",
-        "popularity",
+    targets = {"adapter_houlsby", "finetune", "head", "frozen", "scratch", "id", "popularity"}
+    assert {(tree_of(path), path.stem) for path in PAGES} == {
+        *(("Pretraining/Text", name) for name in ("sm_base_sasrec", "sm_base_cpc", "sm_id")),
+        *(
+            ("Pretraining/CV", name)
+            for name in ("sm_vit_sasrec", "sm_vit_cpc", "sm_mae_sasrec", "sm_mae_cpc", "sm_id")
+        ),
+        *((tree, name) for tree in ("Downstream/Text", "Downstream/CV") for name in targets),
     }
 
 
 @pytest.mark.parametrize(("objective", "rest"), [("sasrec", 1e-4), ("cpc", 5e-6)])
-def test_source_launchers_train_what_their_name_says(objective, rest):
-    settings = settings_of(f"sm_base_{objective}")
+def test_text_source_launchers_train_what_their_name_says(objective, rest):
+    settings = settings_of("Pretraining/Text", f"sm_base_{objective}")
     assert settings.objective is Objective(objective)
     assert (settings.epochs, settings.batch_size, settings.lr_backbone) == (60, 64, 5e-5)
     assert settings.lr_item_head == settings.lr_user_encoder == rest
     assert str(settings.export) == f"Downstream/Text/pretrained_models/sm_base_{objective}.safetensors"
 
 
+@pytest.mark.parametrize("objective", ["sasrec", "cpc"])
+@pytest.mark.parametrize(("encoder", "backbone"), [("vit", "vit-base-patch16-224"), ("mae", "vit-mae-base")])
+def test_image_source_launchers_train_what_their_name_says(encoder, backbone, objective):
+    settings = settings_of("Pretraining/CV", f"sm_{encoder}_{objective}")
+    assert settings.objective is Objective(objective)
+    assert settings.backbone == backbone
+    assert not settings.release_masking
+    assert (settings.epochs, settings.batch_size, settings.lr_backbone) == (60, 32, 1e-4)
+    assert settings.lr_item_head == settings.lr_user_encoder == 2e-4
+    assert str(settings.export) == f"Downstream/CV/pretrained_models/sm_{encoder}_{objective}.safetensors"
+
+
 @pytest.mark.parametrize("name", ["adapter_houlsby", "finetune", "head", "frozen"])
-def test_target_launchers_start_from_the_exported_source(name):
-    settings = settings_of(name)
+@pytest.mark.parametrize(("modality", "source"), [("Text", "sm_base_sasrec"), ("CV", "sm_vit_sasrec")])
+def test_target_launchers_start_from_the_exported_source(modality, source, name):
+    settings = settings_of(f"Downstream/{modality}", name)
     assert settings.method == name.removeprefix("adapter_")
-    assert settings.source_checkpoint == settings_of("sm_base_sasrec").export
+    exported = settings_of(f"Pretraining/{modality}", source)
+    assert settings.source_checkpoint == exported.export
+    assert (settings.backbone, settings.objective) == (exported.backbone, exported.objective)
 
 
-def test_released_settings_of_the_targets():
-    houlsby, finetune = settings_of("adapter_houlsby"), settings_of("finetune")
+@pytest.mark.parametrize("tree", ["Downstream/Text", "Downstream/CV"])
+def test_released_settings_of_the_targets(tree):
+    houlsby, finetune = settings_of(tree, "adapter_houlsby"), settings_of(tree, "finetune")
     assert (houlsby.adapter.item_bottleneck, houlsby.adapter.user_bottleneck) == (64, 16)
-    assert (houlsby.lr_adapter, houlsby.epochs, houlsby.batch_size) == (1.5e-4, 100, 32)
-    assert (finetune.lr_backbone, finetune.lr_item_head, finetune.lr_user_encoder) == (5e-5, 5e-5, 1e-4)
-    assert not settings_of("scratch").needs_source
-    assert not settings_of("id").uses_content
+    assert (houlsby.epochs, houlsby.batch_size) == (100, 32)
+    assert houlsby.lr_adapter == (1.5e-4 if tree == "Downstream/Text" else 4e-4)
+    rates = (finetune.lr_backbone, finetune.lr_item_head, finetune.lr_user_encoder)
+    assert rates == ((5e-5, 5e-5, 1e-4) if tree == "Downstream/Text" else (1e-4, 2e-4, 2e-4))
+    assert finetune.epochs == (100 if tree == "Downstream/Text" else 150)
+    assert not settings_of(tree, "scratch").needs_source
+    assert not settings_of(tree, "id").uses_content

@@ -13,7 +13,7 @@ from adapter4rec.data.batches import TrainingSet, with_content
 from adapter4rec.data.content import IdStore
 from adapter4rec.data.text import TextStore, Tokens
 from adapter4rec.errors import UserError
-from adapter4rec.models.backbones import backbone_folder, load_text_backbone, load_tokenizer
+from adapter4rec.models.backbones import TEXT_ENCODERS, backbone_folder, load_backbone, load_tokenizer
 from adapter4rec.models.item_encoders import IdItemEncoder, TextItemEncoder
 from adapter4rec.models.objectives import Objective, summed_loss
 from adapter4rec.models.transrec import TransRec
@@ -102,7 +102,7 @@ def test_losses_are_binary_cross_entropies():
 @pytest.mark.parametrize("folder", ["tiny_bert_folder", "tiny_roberta_folder"])
 @pytest.mark.parametrize("attributes", [1, 2])
 def test_texts_in_groups_give_what_each_text_alone_gives(request, folder, attributes):
-    backbone = load_text_backbone(request.getfixturevalue(folder))
+    backbone = load_backbone(request.getfixturevalue(folder), TEXT_ENCODERS)
     encoder = TextItemEncoder(backbone, 8).eval()
     chance = np.random.default_rng(0)
     tokens = []
@@ -124,13 +124,16 @@ def test_texts_in_groups_give_what_each_text_alone_gives(request, folder, attrib
 
 
 def test_first_layers_of_a_backbone(tiny_bert_folder):
-    whole, cut = load_text_backbone(tiny_bert_folder), load_text_backbone(tiny_bert_folder, layers=1)
+    whole, cut = (
+        load_backbone(tiny_bert_folder, TEXT_ENCODERS),
+        load_backbone(tiny_bert_folder, TEXT_ENCODERS, layers=1),
+    )
     assert len(cut.encoder.layer) == 1
     ids = torch.tensor([[5, 6, 7]])
     states = whole.eval()(input_ids=ids, output_hidden_states=True).hidden_states
     assert torch.allclose(cut.eval()(input_ids=ids).last_hidden_state, states[1], atol=1e-6)
     with pytest.raises(UserError, match="has 2 layers"):
-        load_text_backbone(tiny_bert_folder, layers=3)
+        load_backbone(tiny_bert_folder, TEXT_ENCODERS, layers=3)
 
 
 def copy_without(folder, target, *names):
@@ -145,22 +148,22 @@ def test_backbone_folders_that_do_not_do(tiny_bert_folder, tmp_path):
         backbone_folder("no/such/model")
     without_weights = copy_without(tiny_bert_folder, tmp_path / "a", "model.safetensors")
     with pytest.raises(UserError, match="no weights"):
-        load_text_backbone(without_weights)
+        load_backbone(without_weights, TEXT_ENCODERS)
     with pytest.raises(UserError, match="no tokenizer"):
         load_tokenizer(copy_without(tiny_bert_folder, tmp_path / "b", "vocab.txt"))
     image = copy_without(tiny_bert_folder, tmp_path / "c")
     (image / "config.json").write_text(json.dumps({"model_type": "vit"}))
     with pytest.raises(UserError, match="'vit' model"):
-        load_text_backbone(image)
+        load_backbone(image, TEXT_ENCODERS)
     broken = copy_without(tiny_bert_folder, tmp_path / "d")
     (broken / "model.safetensors").write_bytes(b"half a file")
     with pytest.raises(UserError, match="cannot be read"):
-        load_text_backbone(broken)
+        load_backbone(broken, TEXT_ENCODERS)
     larger = copy_without(tiny_bert_folder, tmp_path / "e")
     config = json.loads((larger / "config.json").read_text())
     (larger / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
     with pytest.raises(UserError, match="lack or misfit"):
-        load_text_backbone(larger)
+        load_backbone(larger, TEXT_ENCODERS)
 
 
 def test_gradients_are_the_same_each_time():

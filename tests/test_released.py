@@ -22,6 +22,10 @@ CASES = (
     "text_roberta_sasrec",
     "text_bert_sasrec_houlsby",
     "text_bert_cpc_houlsby",
+    "image_vit_sasrec",
+    "image_mae_sasrec",
+    "image_vit_sasrec_houlsby",
+    "image_vit_cpc_houlsby_sizes",
 )
 
 
@@ -62,7 +66,7 @@ def test_a_deviation_is_found_and_named(change, what):
 
 def test_what_is_not_built_is_unsupported():
     case = golden("text_bert_sasrec")
-    for field, value in (("modality", "image"), ("adapter", "telepathy"), ("objective", "dice")):
+    for field, value in (("modality", "smell"), ("adapter", "telepathy"), ("objective", "dice")):
         matches, line = parity.verdict(case | {field: value})
         assert not matches
         assert line.startswith("text_bert_sasrec unsupported ")

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,39 +12,68 @@ import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY, write_domain
+from PIL import Image
 from safetensors.torch import load_file
 
-from adapter4rec import checkpoints
+from adapter4rec import checkpoints, target_stage
+from adapter4rec.data.images.building import ImageLmdbSettings, build
 from adapter4rec.errors import UserError
 from adapter4rec.launching import settings_from_command_line
+from adapter4rec.modalities import IMAGE, TEXT
+from adapter4rec.source_stage import carry_out_source
+from adapter4rec.stages import (
+    ImageSourceSettings,
+    ImageTargetSettings,
+    TextSourceSettings,
+    TextTargetSettings,
+)
+from adapter4rec.target_stage import carry_out_target
 from adapter4rec.training import loop, precision
-from Downstream.Text import train as target_train
-from Downstream.Text.model import TextTargetSettings
-from Pretraining.Text import train as source_train
-from Pretraining.Text.model import TextSourceSettings
 
 WORDS = ["red", "blue", "green", "big", "small", "house", "garden", "river", "football", "snow", "music"]
 USERS, ITEMS = 37, 25
 
 
-@pytest.fixture(scope="module")
-def domain(tmp_path_factory):
-    chance = np.random.default_rng(3)
-    items = {f"i{number}": " ".join(chance.choice(WORDS, chance.integers(1, 9))) for number in range(ITEMS)}
-    users = {
+both_modalities = pytest.mark.parametrize("common", ["text", "image"], indirect=True)
+"""Runs a test with texts and with images; the others have texts."""
+
+
+def clicks(chance):
+    return {
         f"u{user}": [f"i{i}" for i in chance.integers(0, ITEMS, chance.integers(5, 14))]
         for user in range(USERS)
     }
-    return write_domain(tmp_path_factory.mktemp("domain"), users, items)
+
+
+@pytest.fixture(scope="module")
+def text_domain(tmp_path_factory):
+    chance = np.random.default_rng(3)
+    items = {f"i{number}": " ".join(chance.choice(WORDS, chance.integers(1, 9))) for number in range(ITEMS)}
+    users, items = write_domain(tmp_path_factory.mktemp("domain"), clicks(chance), items)
+    return {"users": users, "items": items}
+
+
+@pytest.fixture(scope="module")
+def image_domain(tmp_path_factory):
+    chance = np.random.default_rng(3)
+    folder = tmp_path_factory.mktemp("image_domain")
+    users, items = write_domain(folder, clicks(chance), {f"i{number}": () for number in range(ITEMS)})
+    (folder / "images").mkdir()
+    for number in range(ITEMS):
+        pixels = np.full((20, 20, 3), chance.integers(0, 256, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"i{number}.png")
+    lmdb = folder / "images.lmdb"
+    build(ImageLmdbSettings(items=items, images=folder / "images", into=lmdb, size=16, processes=0))
+    return {"users": users, "items": items, "images": lmdb}
 
 
 @pytest.fixture
-def common(domain, tiny_bert_folder, tmp_path):
-    users, items = domain
-    return {
-        "users": users,
-        "items": items,
-        "backbone": str(tiny_bert_folder),
+def common(request, tmp_path):
+    modality = getattr(request, "param", "text")
+    domain = request.getfixturevalue(f"{modality}_domain")
+    backbone = request.getfixturevalue({"text": "tiny_bert_folder", "image": "tiny_vit_folder"}[modality])
+    return domain | {
+        "backbone": str(backbone),
         "cache_folder": tmp_path / "cache",
         "max_seq_len": 8,
         "embedding_dim": 16,
@@ -58,14 +89,18 @@ def common(domain, tiny_bert_folder, tmp_path):
 
 
 def run_source(common, folder, **options):
-    settings = TextSourceSettings.from_values(common | {"run_folder": folder} | options)
-    source_train.main(settings)
+    is_image = "images" in common
+    kind = ImageSourceSettings if is_image else TextSourceSettings
+    settings = kind.from_values(common | {"run_folder": folder} | options)
+    carry_out_source(settings, IMAGE if is_image else TEXT)
     return folder
 
 
 def run_target(common, folder, **options):
-    settings = TextTargetSettings.from_values(common | {"run_folder": folder} | options)
-    target_train.main(settings)
+    is_image = "images" in common
+    kind = ImageTargetSettings if is_image else TextTargetSettings
+    settings = kind.from_values(common | {"run_folder": folder} | options)
+    carry_out_target(settings, IMAGE if is_image else TEXT)
     return json.loads((folder / "result.json").read_text())
 
 
@@ -107,6 +142,7 @@ def test_a_run_leaves_a_folder_that_tells_all(common, tmp_path):
     assert "learning rate 0.001" in (folder / "log.txt").read_text()
 
 
+@both_modalities
 @pytest.mark.parametrize("objective", ["sasrec", "cpc"])
 def test_source_to_target_by_every_method(common, source, tmp_path, objective):
     if objective == "cpc":
@@ -128,11 +164,12 @@ def test_source_to_target_by_every_method(common, source, tmp_path, objective):
     assert not any("backbone" in name for name in head)
 
 
+@both_modalities
 def test_head_from_cached_states_is_the_head_on_the_frozen_backbone(common, source, tmp_path, monkeypatch):
     """Without dropout, training from states equals training through the frozen backbone."""
     options = {"method": "head", "source_checkpoint": source, "dropout": 0.0}
     cached = run_target(common, tmp_path / "cached", **options)
-    build = target_train.build_model
+    build = target_stage.adapted_model
 
     def in_eval_mode(*arguments):
         model = build(*arguments)
@@ -140,14 +177,15 @@ def test_head_from_cached_states_is_the_head_on_the_frozen_backbone(common, sour
         model.item_encoder.backbone.eval()
         return model
 
-    monkeypatch.setattr(target_train, "build_model", in_eval_mode)
-    monkeypatch.setattr(target_train, "with_cached_states", lambda domain, *_: domain)
+    monkeypatch.setattr(target_stage, "adapted_model", in_eval_mode)
+    monkeypatch.setattr(target_stage, "with_cached_states", lambda domain, *_: domain)
     plain = run_target(common, tmp_path / "plain", **options)
     assert cached["test"] == plain["test"]
     one, two = (load_file(tmp_path / name / "best.safetensors") for name in ("cached", "plain"))
     assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
 
 
+@both_modalities
 def test_a_resumed_run_equals_one_that_was_never_stopped(common, tmp_path, monkeypatch):
     whole = run_source(common, tmp_path / "whole", epochs=3)
     step, taken = loop.Trainer.step, []
@@ -206,6 +244,7 @@ def test_an_export_must_be_readable_again(common, tmp_path):
         refused(r"must end in \.safetensors", run_source, common, tmp_path / "run", export=tmp_path / name)
 
 
+@both_modalities
 def test_accumulation_does_not_change_the_result(common, tmp_path):
     options = {"dropout": 0.0, "method": "head"}
     once = run_source(common, tmp_path / "once", **options)
@@ -214,15 +253,24 @@ def test_accumulation_does_not_change_the_result(common, tmp_path):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
 
 
+@both_modalities
+def test_worker_processes_prepare_the_same_batches(common, tmp_path):
+    alone = run_source(common, tmp_path / "alone", workers=0, epochs=1)
+    helped = run_source(common, tmp_path / "helped", workers=2, prefetch=1, pin_memory=False, epochs=1)
+    assert_same_file(alone / "best.safetensors", helped / "best.safetensors")
+
+
 def launched_on_two_processes(values):
     """Carry out a run by its launcher on two processes."""
     arguments = [word for name, value in values.items() for word in (f"--{name}", str(value))]
-    launcher = REPOSITORY / "Pretraining" / "Text" / "script" / "sm_base_sasrec.py"
+    tree, page = ("CV", "sm_vit_sasrec.py") if "images" in values else ("Text", "sm_base_sasrec.py")
+    launcher = REPOSITORY / "Pretraining" / tree / "script" / page
     command = [sys.executable, str(launcher), *arguments, "--processes", "2", "--export", "none"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
+@both_modalities
 @pytest.mark.parametrize("objective", ["sasrec", "cpc"])
 def test_two_processes_have_the_loss_of_one(common, tmp_path, objective):
     """The same global batches give the same loss within 1e-5; the last batch is divided unevenly."""
@@ -233,6 +281,7 @@ def test_two_processes_have_the_loss_of_one(common, tmp_path, objective):
     assert records(tmp_path / "two")[0]["loss"] == pytest.approx(records(one)[0]["loss"], rel=1e-5)
 
 
+@both_modalities
 def test_two_processes_rank_every_user_once(common, tmp_path):
     """The same weights give the same metrics, whatever the number of processes."""
     options = {"epochs": 1, "method": "head"}
@@ -263,6 +312,7 @@ def test_mode_test_evaluates_a_finished_run_again(common, source, tmp_path, caps
     assert after == before
 
 
+@both_modalities
 def test_bf16_trains_and_evaluates_in_float32(common, tmp_path):
     folder = run_source(common, tmp_path / "run", precision="bf16", epochs=1)
     full = run_source(common, tmp_path / "full", precision="fp32", epochs=1)
@@ -356,6 +406,33 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_state(comm
     monkeypatch.setattr(loop.Trainer, "step", lambda *_: float("nan"))
     refused("not a number in epoch 2, step 0", run_source, common, folder, epochs=2, resume=True)
     assert (folder / "last.safetensors").read_bytes() == kept
+
+
+@pytest.mark.parametrize("common", ["image"], indirect=True)
+def test_images_that_do_not_do(common, tmp_path, image_domain):
+    run = tmp_path / "run"
+    refused("--images is needed", run_source, common | {"images": None}, run)
+    refused("there is no image database", run_source, common, run, images=tmp_path / "no.lmdb")
+    larger = tmp_path / "larger.lmdb"
+    folder = Path(image_domain["images"]).parent / "images"
+    build(ImageLmdbSettings(items=image_domain["items"], images=folder, into=larger, size=24, processes=0))
+    refused("images of 24 x 24, and 16 x 16 are needed", run_source, common, run, images=larger)
+    other = tmp_path / "items.tsv"
+    other.write_text(Path(common["items"]).read_text() + "elsewhere\n")
+    refused("built from another list", run_source, common, run, items=other)
+    refused("only a ViTMAE", run_source, common, run, release_masking=True)
+
+
+@pytest.mark.parametrize("common", ["image"], indirect=True)
+def test_a_damaged_image_stops_the_run_and_is_named(common, tmp_path, image_domain):
+    broken = tmp_path / "broken.lmdb"
+    shutil.copytree(image_domain["images"], broken)
+    data = bytearray((broken / "data.mdb").read_bytes())
+    for found in re.finditer(b"A4RI", data):
+        data[found.start() + 300] ^= 1  # in the pixels of an item
+    (broken / "data.mdb").write_bytes(data)
+    refused(r"the image of item 'i\d+' is damaged", run_source, common, tmp_path / "run", images=broken)
+    assert not (tmp_path / "run" / "result.json").exists()
 
 
 def test_impossible_settings(common, tmp_path):

@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adapter4rec import sample
 from adapter4rec.errors import UserError
-from adapter4rec.sample import DATA_FILES, SOURCE, TARGET, Domain, Outcome, SampleSettings, make_sample
+from adapter4rec.files import file_hash
+from adapter4rec.sample import Outcome, SampleSettings, behaviour, make_sample, text
+from adapter4rec.sample.__main__ import main
+from adapter4rec.sample.text import DATA_FILES, SOURCE, TARGET, TextDomain
 
 SMALL = SampleSettings(users=60, target_users=40, items=150, clicks=8, seed=3)
 KEPT_CLICKS = 23  # max_seq_len + 3 for text
@@ -35,7 +37,7 @@ class Data:
         return np.bincount(np.concatenate([user[:-2] for user in self.users]), minlength=len(self.names))
 
 
-def meanings(domain: Domain) -> tuple[dict[str, int], dict[str, int]]:
+def meanings(domain: TextDomain) -> tuple[dict[str, int], dict[str, int]]:
     """The topic and the mood that a word stands for."""
     topic_of = {
         word: number
@@ -50,7 +52,7 @@ def title_words(title: str) -> list[str]:
     return re.sub("[:,]", "", title).lower().split()
 
 
-def read(folder: Path, domain: Domain) -> Data:
+def read(folder: Path, domain: TextDomain) -> Data:
     item_lines = (folder / domain.name / "items.tsv").read_text(encoding="utf-8").splitlines()
     user_lines = (folder / domain.name / "users.tsv").read_text(encoding="utf-8").splitlines()
     names, titles = zip(*(line.split("\t") for line in item_lines), strict=True)
@@ -83,21 +85,21 @@ def hit_rate(data: Data, scores: list[np.ndarray]) -> float:
 def oracle(data: Data, next_topic: tuple[int, ...], mood_share: float) -> list[np.ndarray]:
     """Scores of one who knows what titles mean, a rule of topics, and how many clicks the mood decides."""
     weight = data.popularity + 0.5
-    cells = np.zeros((sample.TOPICS, sample.MOODS))
+    cells = np.zeros((text.TOPICS, text.MOODS))
     np.add.at(cells, (data.topic, data.mood), weight)
     share_of_cell = weight / cells[data.topic, data.mood]
     share_of_topic = weight / cells.sum(axis=1)[data.topic]
-    follow = sample.FOLLOW_RULE / 100
+    follow = behaviour.FOLLOW_RULE / 100
 
     def scores(history: np.ndarray) -> np.ndarray:
         topics = data.topic[history]
         last = topics[-1]
         first_of_run = len(topics) < 2 or topics[-2] != last
-        stay = (sample.STAY_AFTER_FIRST if first_of_run else sample.STAY_AFTER_MORE) / 100
-        topic = (1 - stay) * (1 - follow) * np.bincount(topics, minlength=sample.TOPICS) / len(topics)
+        stay = (behaviour.STAY_AFTER_FIRST if first_of_run else behaviour.STAY_AFTER_MORE) / 100
+        topic = (1 - stay) * (1 - follow) * np.bincount(topics, minlength=text.TOPICS) / len(topics)
         topic[last] += stay
         topic[next_topic[last]] += (1 - stay) * follow
-        liking = np.exp(2.0 * np.bincount(data.mood[history], minlength=sample.MOODS))
+        liking = np.exp(2.0 * np.bincount(data.mood[history], minlength=text.MOODS))
         mood = liking / liking.sum()
         in_topic = mood_share * mood[data.mood] * share_of_cell + (1 - mood_share) * share_of_topic
         return topic[data.topic] * in_topic
@@ -139,8 +141,8 @@ def test_same_settings_give_the_same_bytes_and_another_seed_others(tmp_path):
 
 def test_bytes_do_not_drift():
     """A changed generator needs a new VERSION, and these hashes of it."""
-    digest = hashlib.sha256(b"".join(sample.sample_files(SMALL).values())).hexdigest()
-    assert (sample.VERSION, digest[:16]) == (1, "435d3a133fe30935")
+    digest = hashlib.sha256(b"".join(text.sample_files(SMALL).values())).hexdigest()
+    assert (text.VERSION, digest[:16]) == (1, "435d3a133fe30935")
 
 
 def test_sizes_are_those_asked_for(tmp_path):
@@ -157,9 +159,9 @@ def test_every_line_is_well_formed(folder):
         "target/users.tsv": r"listener\d+\tshow\d+( show\d+){4,}",
     }
     for name, pattern in patterns.items():
-        text = (folder / name).read_bytes().decode("utf-8")
-        assert text.endswith("\n") and "\r" not in text
-        lines = text[:-1].split("\n")
+        content = (folder / name).read_bytes().decode("utf-8")
+        assert content.endswith("\n") and "\r" not in content
+        lines = content[:-1].split("\n")
         assert [line for line in lines if not re.fullmatch(pattern, line)] == []
         assert len({line.split("\t")[0] for line in lines}) == len(lines)
 
@@ -224,7 +226,7 @@ def test_the_source_rules_are_worth_something_on_the_target_but_clearly_less(tar
 
 def test_rules_of_topics_are_permutations_that_agree_in_part():
     for domain in (SOURCE, TARGET):
-        assert sorted(domain.next_topic) == list(range(sample.TOPICS))
+        assert sorted(domain.next_topic) == list(range(text.TOPICS))
     agree = np.mean(np.array(SOURCE.next_topic) == TARGET.next_topic)
     assert 0.3 < agree < 0.8
 
@@ -239,10 +241,10 @@ def test_some_clicks_repeat(target):
 
 def test_second_call_reuses(tmp_path, capsys):
     arguments = ["--users", "60", "--items", "150", "--seed", "3", "--into"]
-    sample.main([*arguments, str(tmp_path / "s")])
+    main([*arguments, str(tmp_path / "s")])
     assert f"{tmp_path / 's'}: made\n" in capsys.readouterr().out
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "s").rglob("*")}
-    sample.main([*arguments, str(tmp_path / "s")])
+    main([*arguments, str(tmp_path / "s")])
     assert "nothing done" in capsys.readouterr().out
     assert before == {file: file.stat().st_mtime_ns for file in (tmp_path / "s").rglob("*")}
 
@@ -251,7 +253,7 @@ def test_older_sample_is_made_anew(tmp_path):
     make_sample(tmp_path, SMALL)
     newer = SampleSettings(60, 40, 150, 8, seed=4)
     assert make_sample(tmp_path, newer) is Outcome.MADE_ANEW
-    assert {name: contents(tmp_path)[name] for name in DATA_FILES} == sample.sample_files(newer)
+    assert {name: contents(tmp_path)[name] for name in DATA_FILES} == text.sample_files(newer)
 
 
 def test_interrupted_sample_is_made_anew(tmp_path):
@@ -265,8 +267,8 @@ def test_description_tells_settings_hashes_and_that_it_is_not_real(tmp_path):
     make_sample(tmp_path, SMALL)
     found = json.loads((tmp_path / "sample.json").read_text(encoding="utf-8"))
     assert found["settings"] == {"users": 60, "target_users": 40, "items": 150, "clicks": 8, "seed": 3}
-    assert found["version"] == sample.VERSION and "not real" in found["notice"]
-    assert found["sha256"] == {name: sample.file_hash(tmp_path / name) for name in DATA_FILES}
+    assert found["version"] == text.VERSION and "not real" in found["notice"]
+    assert found["sha256"] == {name: file_hash(tmp_path / name) for name in DATA_FILES}
 
 
 def test_readme_beside_the_sample_stays(tmp_path):
@@ -308,7 +310,7 @@ def test_a_file_in_the_folders_place_is_an_error(tmp_path):
     with pytest.raises(UserError, match="left alone"):
         make_sample(tmp_path / "file", SMALL)
     with pytest.raises(UserError):
-        sample.main(["--into", str(tmp_path / "file" / "below")])
+        main(["--into", str(tmp_path / "file" / "below")])
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -322,7 +324,7 @@ def test_another_programs_description_is_left_alone(tmp_path):
 def test_trouble_with_the_disk_is_told_without_a_traceback(tmp_path):
     (tmp_path / "sample.json").mkdir()
     with pytest.raises(UserError, match="cannot make the sample"):
-        sample.main(["--into", str(tmp_path)])
+        main(["--into", str(tmp_path)])
 
 
 @pytest.mark.parametrize(
@@ -331,5 +333,5 @@ def test_trouble_with_the_disk_is_told_without_a_traceback(tmp_path):
 )
 def test_sizes_out_of_range_are_named(tmp_path, option, value):
     with pytest.raises(UserError, match=f"--{option} is {value}"):
-        sample.main([f"--{option}", str(value), "--into", str(tmp_path / "s")])
+        main([f"--{option}", str(value), "--into", str(tmp_path / "s")])
     assert not (tmp_path / "s").exists()

@@ -28,7 +28,8 @@ class SublayerLayout:
     Attributes:
         entry: a module whose call is handed the residual stream x.
         entry_argument: which of the call's positional arguments is x.
-        output: a module that gives y = f(x), dropout applied, residual not yet added.
+        output: a module that gives y = f(x), dropout applied, residual not yet added. Both sublayers of a
+            layer may share it: the entry that was called last says whose turn it is.
         norm: the layer norm that belongs to the sublayer: after the sum in post-norm encoders, before f
             in pre-norm ones.
     """
@@ -87,7 +88,19 @@ USER_ENCODER = EncoderLayout(
     value="attention.value",
     pre_norm=False,
 )
-LAYOUTS: dict[str, EncoderLayout] = {"bert": _BERT, "roberta": _BERT}
+_VIT = EncoderLayout(
+    layers="layers",
+    attention=SublayerLayout(
+        entry="layernorm_before", entry_argument=0, output="dropout", norm="layernorm_before"
+    ),
+    feed_forward=SublayerLayout(
+        entry="layernorm_after", entry_argument=0, output="dropout", norm="layernorm_after"
+    ),
+    query="attention.q_proj",
+    value="attention.v_proj",
+    pre_norm=True,
+)
+LAYOUTS: dict[str, EncoderLayout] = {"bert": _BERT, "roberta": _BERT, "vit": _VIT, "vit_mae": _VIT}
 """Layouts of pretrained backbones, by the ``model_type`` of their Hugging Face configuration."""
 
 
@@ -108,8 +121,8 @@ class Sublayer:
         def remember(_: nn.Module, arguments: tuple) -> None:
             seen[:] = [arguments[self.entry_argument]]
 
-        def replace(_: nn.Module, __: tuple, y: Tensor) -> Tensor:
-            return change(y, seen.pop())
+        def replace(_: nn.Module, __: tuple, y: Tensor) -> Tensor | None:
+            return change(y, seen.pop()) if seen else None  # else it is the other sublayer's output
 
         return _undo(
             self.entry.register_forward_pre_hook(remember), self.output.register_forward_hook(replace)

@@ -211,13 +211,23 @@ class EpochSteps(Dataset):
         return [with_content(mine.share(part, parts), self.store, targets) for part in range(parts)]
 
 
-def epoch_loader(steps: EpochSteps, first_step: int, workers: int, *, pin_memory: bool) -> DataLoader:
-    """Steps ``first_step``… of an epoch in order, prepared by worker processes where ``workers`` > 0."""
+def epoch_loader(
+    steps: EpochSteps, first_step: int, *, workers: int, prefetch: int, pin_memory: bool
+) -> DataLoader:
+    """Steps ``first_step``… of an epoch in order.
+
+    Args:
+        steps: of the epoch.
+        first_step: where to begin, from 0.
+        workers: processes that prepare steps; with 0 they are prepared when they are asked for.
+        prefetch: steps that each worker keeps ready.
+        pin_memory: put them into page-locked memory.
+    """
     return DataLoader(
         steps,
         batch_size=None,
         sampler=range(first_step, len(steps)),
         num_workers=workers,
         pin_memory=pin_memory,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=prefetch if workers else None,
     )

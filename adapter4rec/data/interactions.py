@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -16,6 +17,7 @@ ATTRIBUTES = ("title", "abstract", "body")
 """The text columns of ``items.tsv`` behind the name, in their order."""
 
 _END_OF_USER = b"\0"
+_LEFT_OUT = -3
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Interactions:
         item_rows: int64 ``[N]``, the row of each numbered item in its :class:`ItemTable`.
         max_seq_len: L, the longest input of the user encoder.
         dropped_users: how many had fewer than ``min_seq_len`` clicks.
+        left_out_items: how many items of the file were left out for lack of content.
+        left_out_clicks: how many clicks were on these.
         identity: SHA-256 of what is above; equal data gives equal identities whatever the files' names.
     """
 
@@ -69,6 +73,8 @@ class Interactions:
     max_seq_len: int
     dropped_users: int
     identity: str
+    left_out_items: int = 0
+    left_out_clicks: int = 0
 
     @property
     def n_users(self) -> int:
@@ -99,9 +105,14 @@ class Interactions:
 
     def describe(self) -> str:
         """One line for the log."""
+        left_out = (
+            f", {self.left_out_clicks:,} clicks on {self.left_out_items:,} items without content left out"
+            if self.left_out_items
+            else ""
+        )
         return (
             f"{self.n_users:,} users, {self.n_items:,} items, {len(self.clicks):,} clicks kept "
-            f"({self.dropped_users:,} users dropped), data {self.identity[:12]}"
+            f"({self.dropped_users:,} users dropped{left_out}), data {self.identity[:12]}"
         )
 
 
@@ -192,14 +203,17 @@ class _RawUsers:
     clicks: np.ndarray
     """Rows of the item table, int32."""
     offsets: np.ndarray
+    dropped_clicks: int
+    """Clicks on items that are left out."""
 
 
-def _read_users(path: Path, items: ItemTable) -> _RawUsers:
+def _read_users(path: Path, items: ItemTable, without: Collection[bytes]) -> _RawUsers:
     row_of = {name: row for row, name in enumerate(items.names)}
+    row_of |= dict.fromkeys(without, _LEFT_OUT)
     row_of[_END_OF_USER] = -1
     names: list[bytes] = []
     blocks, lengths = [], []
-    unknown = 0
+    unknown = dropped = 0
     first_unknown = ""
     for first_line, lines in blocks_of_lines(path):
         users, histories = _names_and_histories(lines, first_line, path)
@@ -212,8 +226,10 @@ def _read_users(path: Path, items: ItemTable) -> _RawUsers:
             line = first_line + int(np.searchsorted(ends, missing[0]))
             first_unknown = f"{path}:{line}: item {words[missing[0]].decode('utf-8', 'replace')!r}"
         unknown += len(missing)
-        blocks.append(rows[rows != -1])
-        lengths.append(np.diff(ends, prepend=-1) - 1)
+        left_out = np.cumsum(rows == _LEFT_OUT)[ends]
+        dropped += int(left_out[-1]) if len(left_out) else 0
+        blocks.append(rows[(rows != -1) & (rows != _LEFT_OUT)])
+        lengths.append(np.diff(ends, prepend=-1) - 1 - np.diff(left_out, prepend=0))
     if unknown:
         raise UserError(
             f"{first_unknown} is not in {items.path}; "
@@ -223,7 +239,7 @@ def _read_users(path: Path, items: ItemTable) -> _RawUsers:
         raise UserError(f"{path}: the file holds no users")
     _require_distinct(names, len(set(names)), path, "user")
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
-    return _RawUsers(names, np.concatenate(blocks), offsets)
+    return _RawUsers(names, np.concatenate(blocks), offsets, dropped)
 
 
 def _names_and_histories(lines: list[bytes], first_line: int, path: Path) -> tuple[list[bytes], list[bytes]]:
@@ -242,17 +258,23 @@ def _names_and_histories(lines: list[bytes], first_line: int, path: Path) -> tup
 
 
 def read_interactions(
-    users_path: Path, items: ItemTable, *, min_seq_len: int, max_seq_len: int
+    users_path: Path,
+    items: ItemTable,
+    *,
+    min_seq_len: int,
+    max_seq_len: int,
+    without: Collection[bytes] = (),
 ) -> Interactions:
     """Read ``name<TAB>item item …`` lines, filter users and items, number the items (SPEC: data).
 
     A user with fewer than ``min_seq_len`` clicks, repeats counted, is dropped; of the others the last
-    ``max_seq_len + 3`` clicks are kept; items that no kept sequence holds are dropped.
+    ``max_seq_len + 3`` clicks are kept; items that no kept sequence holds are dropped. Clicks on the items
+    ``without`` count for nothing, as if they had not been made.
 
     Raises:
         UserError: missing file, bad lines, unknown or repeated names, nobody or one item left.
     """
-    raw = _read_users(users_path, items)
+    raw = _read_users(users_path, items, without)
     lengths = np.diff(raw.offsets)
     kept = np.flatnonzero(lengths >= min_seq_len)
     if not len(kept):
@@ -283,6 +305,8 @@ def read_interactions(
         item_rows=item_rows,
         max_seq_len=max_seq_len,
         dropped_users=len(raw.names) - len(kept),
+        left_out_items=len(without),
+        left_out_clicks=raw.dropped_clicks,
         identity=_identity(clicks, offsets, user_names, item_names),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,7 +18,25 @@ from adapter4rec.errors import UserError
 from adapter4rec.files import REPOSITORY
 
 PRETRAINED_MODELS = REPOSITORY / "pretrained_models"
-TEXT_ENCODERS = ("bert", "roberta")
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """Which encoders encode one kind of content.
+
+    Attributes:
+        what: the content, in a word.
+        model_types: ``model_type`` of their Hugging Face configurations.
+    """
+
+    what: str
+    model_types: tuple[str, ...]
+
+
+TEXT_ENCODERS = Kinds("text", ("bert", "roberta"))
+IMAGE_ENCODERS = Kinds("image", ("vit", "vit_mae"))
+
+_WITHOUT_POOLER = {kind: {"add_pooling_layer": False} for kind in ("bert", "roberta", "vit")}
 _WEIGHTS = (
     "model.safetensors",
     "pytorch_model.bin",
@@ -41,19 +60,25 @@ def backbone_folder(name: str) -> Path:
     )
 
 
-def text_config(folder: Path, layers: int | None = None) -> PretrainedConfig:
-    """The configuration of a text backbone, cut to its first ``layers`` layers.
+def backbone_config(folder: Path, kinds: Kinds, layers: int | None = None) -> PretrainedConfig:
+    """The configuration of a backbone, cut to its first ``layers`` layers.
+
+    Args:
+        folder: a Hugging Face folder.
+        kinds: which kinds of encoder will do.
+        layers: how many layers are kept; None for all.
 
     Raises:
-        UserError: unreadable, of a kind that is no supported text encoder, or with fewer layers.
+        UserError: unreadable, of another kind, or with fewer layers.
     """
     try:
         config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}/config.json: {str(error).splitlines()[0]}") from None
-    if config.model_type not in TEXT_ENCODERS:
+    if config.model_type not in kinds.model_types:
         raise UserError(
-            f"{folder}: a {config.model_type!r} model; text encoders are of kind {' or '.join(TEXT_ENCODERS)}"
+            f"{folder}: a {config.model_type!r} model; {kinds.what} encoders are of kind "
+            + " or ".join(kinds.model_types)
         )
     if layers is not None:
         if not 1 <= layers <= config.num_hidden_layers:
@@ -67,28 +92,53 @@ def first_position(config: PretrainedConfig) -> int:
     return config.pad_token_id + 1 if config.model_type == "roberta" else 0
 
 
-def load_text_backbone(folder: Path, layers: int | None = None) -> PreTrainedModel:
-    """A pretrained BERT or RoBERTa in float32, without pooler, attention by torch's fused kernel.
+def image_size(config: PretrainedConfig) -> int:
+    """The height and width of the images that an image encoder takes, in pixels.
+
+    Raises:
+        UserError: it takes images that are not square.
+    """
+    size = config.image_size
+    if isinstance(size, int):
+        return size
+    height, width = size
+    if height != width:
+        raise UserError(f"the backbone takes images of {height} x {width}; only square ones are supported")
+    return height
+
+
+def load_backbone(folder: Path, kinds: Kinds, layers: int | None = None) -> PreTrainedModel:
+    """A pretrained encoder in float32, without pooler, attention by torch's fused kernel.
+
+    Args:
+        folder: a Hugging Face folder.
+        kinds: which kinds of encoder will do.
+        layers: how many layers are kept; None for all.
 
     Raises:
         UserError: no weights, weights that lack some of the model's, or another kind of model.
     """
-    config = text_config(folder, layers)
+    config = backbone_config(folder, kinds, layers)
     if not any((folder / name).is_file() for name in _WEIGHTS):
         raise UserError(f"{folder}: no weights there (model.safetensors)")
-    with _quiet_transformers():
+    with quiet_transformers():
         try:
             model, report = AutoModel.from_pretrained(
                 folder,
                 config=config,
-                add_pooling_layer=False,
+                **_WITHOUT_POOLER.get(config.model_type, {}),
                 dtype=torch.float32,
                 attn_implementation="sdpa",
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, with names
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise UserError(f"{folder}: the weights cannot be read: {str(error).splitlines()[0]}") from None
-    trouble = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    trouble = [f"{name}: not in the file" for name in sorted(report["missing_keys"])]
+    trouble += [
+        f"{name}: {list(there)} in the file, {list(wanted)} by config.json"
+        for name, there, wanted in sorted(report["mismatched_keys"])
+    ]
     if trouble:
         raise UserError(
             f"{folder}: the weights lack or misfit {len(trouble)} entries, the first is {trouble[0]}"
@@ -106,7 +156,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise UserError(
             f"{folder}: no tokenizer there (tokenizer.json, or vocab.txt, or vocab.json and merges.txt)"
         )
-    with _quiet_transformers():
+    with quiet_transformers():
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
         except (OSError, ValueError, KeyError) as error:
@@ -115,7 +165,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Silence the library's reports: what matters of them is raised as an error here."""
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity(logging.CRITICAL)

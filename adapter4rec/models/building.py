@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
 from adapter4rec.errors import UserError
-from adapter4rec.models.backbones import backbone_folder, first_position, load_text_backbone
-from adapter4rec.models.item_encoders import IdItemEncoder, TextItemEncoder
+from adapter4rec.models.backbones import (
+    IMAGE_ENCODERS,
+    TEXT_ENCODERS,
+    backbone_folder,
+    first_position,
+    load_backbone,
+)
+from adapter4rec.models.item_encoders import IdItemEncoder, ImageItemEncoder, TextItemEncoder
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
-from adapter4rec.stages import RunSettings, TextSettings
+from adapter4rec.stages import ImageSettings, RunSettings, TextSettings
+
+_RELEASED_MASKING = 0.75
 
 
-def build_text_model(settings: TextSettings, n_items: int) -> TransRec:
+def build_model(settings: RunSettings, build_encoder: Callable[..., nn.Module], n_items: int) -> TransRec:
     """A model with a pretrained backbone (or the id tower) and new weights elsewhere, fixed by the seed.
 
+    Args:
+        settings: of the run.
+        build_encoder: builds the item encoder from the settings, where items are encoded from content.
+        n_items: N, for the id tower.
+
     Raises:
-        UserError: the backbone is missing or broken, its positions do not suffice, or sizes do not fit.
+        UserError: the backbone is missing or broken, or sizes do not fit.
     """
     torch.manual_seed(settings.seed)
-    if not settings.uses_content:
-        return assemble(IdItemEncoder(n_items, settings.embedding_dim), settings)
-    backbone = load_text_backbone(backbone_folder(settings.backbone), settings.layers)
+    if settings.uses_content:
+        return assemble(build_encoder(settings), settings)
+    return assemble(IdItemEncoder(n_items, settings.embedding_dim), settings)
+
+
+def build_text_encoder(settings: TextSettings) -> TextItemEncoder:
+    """The text encoder that the settings name, with a new head.
+
+    Raises:
+        UserError: the backbone is missing or broken, or its positions do not suffice.
+    """
+    backbone = load_backbone(backbone_folder(settings.backbone), TEXT_ENCODERS, settings.layers)
     places = backbone.config.max_position_embeddings - first_position(backbone.config)
     for attribute in settings.attributes:
         if settings.most_tokens(attribute) > places:
@@ -30,7 +54,22 @@ def build_text_model(settings: TextSettings, n_items: int) -> TransRec:
                 f"--{attribute}_tokens {settings.most_tokens(attribute)}: the backbone has {places} places"
             )
     torch.manual_seed(settings.seed)  # whatever loading the backbone drew
-    return assemble(TextItemEncoder(backbone, settings.embedding_dim), settings)
+    return TextItemEncoder(backbone, settings.embedding_dim)
+
+
+def build_image_encoder(settings: ImageSettings) -> ImageItemEncoder:
+    """The image encoder that the settings name, with a new head.
+
+    Raises:
+        UserError: the backbone is missing or broken, or masking is asked of one that never masks.
+    """
+    backbone = load_backbone(backbone_folder(settings.backbone), IMAGE_ENCODERS, settings.layers)
+    if backbone.config.model_type == "vit_mae":
+        backbone.config.mask_ratio = _RELEASED_MASKING if settings.release_masking else 0.0
+    elif settings.release_masking:
+        raise UserError(f"--release_masking: {settings.backbone} is a ViT; only a ViTMAE masks patches")
+    torch.manual_seed(settings.seed)
+    return ImageItemEncoder(backbone, settings.embedding_dim, settings.images_at_once)
 
 
 def assemble(item_encoder: nn.Module, settings: RunSettings) -> TransRec:

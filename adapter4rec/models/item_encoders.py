@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from adapter4rec.data.content import ItemIds, States
+from adapter4rec.data.content import Content, ItemIds, States
+from adapter4rec.data.images.store import Pixels
 from adapter4rec.data.text import Text
 from adapter4rec.models.backbones import first_position
 
 
-class TextItemEncoder(nn.Module):
-    """BERT or RoBERTa, the [CLS] state, a linear layer to d (the paper's DTL), GELU.
+class ContentItemEncoder(nn.Module):
+    """A pretrained backbone, its [CLS] state, a linear layer to d (the paper's DTL), GELU.
 
     With several attributes, one backbone and one linear layer encode each, and the vectors are averaged.
 
     Args:
-        backbone: a Hugging Face text encoder without pooler.
+        backbone: a Hugging Face encoder without pooler.
         dim: d, width of the embeddings.
     """
 
@@ -26,6 +29,22 @@ class TextItemEncoder(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = nn.Linear(backbone.config.hidden_size, dim)
+
+    @abstractmethod
+    def states(self, content: Content) -> Tensor:
+        """[CLS] states of the last layer, ``[n, attributes, h]``."""
+
+    def forward(self, content: Content) -> Tensor:
+        """Embeddings ``[n, d]`` of n items, from their content or from :class:`States` computed before."""
+        states = content.states if isinstance(content, States) else self.states(content)
+        return F.gelu(self.head(states)).mean(1)
+
+
+class TextItemEncoder(ContentItemEncoder):
+    """BERT or RoBERTa (SPEC: the model); the head has torch's default initialisation."""
+
+    def __init__(self, backbone: PreTrainedModel, dim: int) -> None:
+        super().__init__(backbone, dim)
         self._first_position = first_position(backbone.config)
 
     def states(self, content: Text) -> Tensor:
@@ -53,10 +72,43 @@ class TextItemEncoder(nn.Module):
         words = self.backbone.get_input_embeddings()(flat).split([shape.numel() for shape in shapes])
         return [part.unflatten(0, shape) for part, shape in zip(words, shapes, strict=True)]
 
-    def forward(self, content: Text | States) -> Tensor:
-        """Embeddings ``[n, d]`` of n items, from their texts or from states computed before."""
-        states = content.states if isinstance(content, States) else self.states(content)
-        return F.gelu(self.head(states)).mean(1)
+
+class ImageItemEncoder(ContentItemEncoder):
+    """ViT or ViTMAE (SPEC: the model); the head is Xavier-normal with zero bias.
+
+    A ViTMAE reads every patch, in order. With a ``mask_ratio`` above 0 in its configuration it drops that
+    share of the patches at random, in evaluation too, as the released code does.
+
+    Args:
+        backbone: a Hugging Face image encoder without pooler.
+        dim: d, width of the embeddings.
+        images_at_once: how many images the backbone reads at once.
+    """
+
+    def __init__(self, backbone: PreTrainedModel, dim: int, images_at_once: int) -> None:
+        super().__init__(backbone, dim)
+        self.images_at_once = images_at_once
+        self._in_order = getattr(backbone.config, "mask_ratio", None) == 0
+        if backbone.config.model_type == "vit_mae":
+            # They are fixed sines, which a backbone that was loaded from a folder has forgotten.
+            backbone.embeddings.position_embeddings.requires_grad_(False)
+        nn.init.xavier_normal_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def states(self, content: Pixels) -> Tensor:
+        """[CLS] states behind the last layer norm, ``[n, 1, h]``."""
+        parts = content.pixels.split(self.images_at_once)
+        return torch.cat([self._last_states(part)[:, :1] for part in parts])
+
+    def _last_states(self, pixels: Tensor) -> Tensor:
+        """``uint8 [n, height, width, 3]`` → ``[n, 1 + patches, h]``."""
+        scaled = (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
+        if not self._in_order:
+            return self.backbone(pixel_values=scaled).last_hidden_state
+        # ViTMAE puts patches in the order of this noise, whatever share of them it drops.
+        patches = self.backbone.embeddings.patch_embeddings.num_patches
+        noise = torch.arange(patches, device=pixels.device, dtype=torch.float32).expand(len(pixels), -1)
+        return self.backbone(pixel_values=scaled, noise=noise).last_hidden_state
 
 
 class IdItemEncoder(nn.Module):

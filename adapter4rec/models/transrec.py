@@ -38,6 +38,12 @@ class TransRec(nn.Module):
         self.item_encoder = item_encoder
         self.user_encoder = user_encoder
         self.objective = objective
+        self.fixed = frozenset(
+            f"item_encoder.{name}"
+            for name, parameter in item_encoder.named_parameters()
+            if not parameter.requires_grad
+        )
+        """Parameters that are never trained: ViTMAE's position embeddings."""
         self.adapters = nn.ModuleDict()
         """Adapters by the encoder that they change: ``item``, ``user``; empty for a source model."""
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from adapter4rec.data.batches import Batch, Division, EpochSteps, TrainingSet, epoch_loader
@@ -139,9 +140,7 @@ class Trainer:
     def train_epoch(self, steps: EpochSteps, progress: Progress, run: Run) -> None:
         """Train the steps of an epoch that are still to do; the run is saved from time to time."""
         self.model.train()
-        on_gpu = self.process.device.type == "cuda"
-        workers = self.settings.workers if self.settings.workers is not None else (2 if on_gpu else 0)
-        loader = epoch_loader(steps, progress.step, workers, pin_memory=on_gpu)
+        loader = self._loader(steps, progress.step)
         started = saved = time.monotonic()
         before = progress.seconds
         with self._bar(steps, progress) as bar:
@@ -158,6 +157,17 @@ class Trainer:
                 if time.monotonic() - saved > 60 * self.settings.save_minutes and progress.step < len(steps):
                     save_state(run, self.model, self.optimizer, self.scaler, progress)
                     saved = time.monotonic()
+
+    def _loader(self, steps: EpochSteps, first_step: int) -> DataLoader:
+        on_gpu = self.process.device.type == "cuda"
+        workers, pinned = self.settings.workers, self.settings.pin_memory
+        return epoch_loader(
+            steps,
+            first_step,
+            workers=(2 if on_gpu else 0) if workers is None else workers,
+            prefetch=self.settings.prefetch,
+            pin_memory=on_gpu if pinned is None else pinned,
+        )
 
     def step(self, parts: list[Batch]) -> float:
         """One update from a global batch, of which ``parts`` are this process's.

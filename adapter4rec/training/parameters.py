@@ -12,9 +12,9 @@ from adapter4rec.models.transrec import PARTS, TransRec, part_of
 
 
 def train_only(model: TransRec, parts: Collection[str]) -> None:
-    """Let the parameters of ``parts`` be trained (see ``PARTS``) and freeze all others."""
+    """Let the parameters of ``parts`` (see ``PARTS``) be trained, but for fixed ones; freeze all others."""
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(part_of(name) in parts)
+        parameter.requires_grad_(part_of(name) in parts and name not in model.fixed)
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:

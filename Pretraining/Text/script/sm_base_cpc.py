@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
 
 from adapter4rec.launching import launch
-from Pretraining.Text.model import TextSourceSettings
+from adapter4rec.stages import TextSourceSettings
 
 # A list is swept; every setting can be overridden on the command line: --name value.
 hyperparameters = dict(

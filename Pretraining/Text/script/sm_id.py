@@ -9,13 +9,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
 
 from adapter4rec.launching import launch
-from Pretraining.Text.model import TextSourceSettings
+from adapter4rec.stages import TextSourceSettings
 
 # A list is swept; every setting can be overridden on the command line: --name value.
 hyperparameters = dict(
     users="Dataset/MIND/mind_large_users_base.tsv",
     items="Dataset/MIND/mind_large_news_base.tsv",
-    item_encoder="id",
+    method="id",
     objective="sasrec",
     epochs=60,
     batch_size=64,

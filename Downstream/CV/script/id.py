@@ -1,0 +1,30 @@
+"""The id tower trained on Amazon: an embedding table in place of the image encoder.
+
+The baseline without content. It has no released settings; its learning rate, one for all, is chosen here.
+Items without an image take part, unless --images names the LMDB that tells which they are.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+
+from adapter4rec.launching import launch
+from adapter4rec.stages import ImageTargetSettings
+
+# A list is swept; every setting can be overridden on the command line: --name value.
+hyperparameters = dict(
+    method="id",
+    users="Dataset/Amazon/amazon_2w_users.tsv",
+    items="Dataset/Amazon/amazon_2w_items.tsv",
+    objective="sasrec",
+    epochs=150,
+    batch_size=32,
+    lr_item_head=1e-3,
+    lr_user_encoder=1e-3,
+    precision="auto",
+    seed=12345,
+)
+
+if __name__ == "__main__":
+    launch("Downstream.CV.train", ImageTargetSettings, hyperparameters)

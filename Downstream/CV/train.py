@@ -1,0 +1,17 @@
+"""Adapt a source model to a target domain with images.
+
+The launchers in ``script/`` hold the settings; one run by hand is
+``python -m Downstream.CV.train --method houlsby --users … --items … --images … --source_checkpoint …``.
+``adapter4rec/target_stage.py`` is the whole run on a page.
+"""
+
+import sys
+
+from adapter4rec.errors import run_main
+from adapter4rec.launching import settings_from_command_line
+from adapter4rec.modalities import IMAGE
+from adapter4rec.stages import ImageTargetSettings
+from adapter4rec.target_stage import carry_out_target
+
+if __name__ == "__main__":
+    run_main(lambda: carry_out_target(settings_from_command_line(ImageTargetSettings, sys.argv[1:]), IMAGE))

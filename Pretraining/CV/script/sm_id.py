@@ -1,0 +1,29 @@
+"""Source model without content: an embedding table for the items of H&M. It cannot be transferred.
+
+Items without an image take part, unless --images names the LMDB that tells which they are.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+
+from adapter4rec.launching import launch
+from adapter4rec.stages import ImageSourceSettings
+
+# A list is swept; every setting can be overridden on the command line: --name value.
+hyperparameters = dict(
+    users="Dataset/HM/hm_50w_users.tsv",
+    items="Dataset/HM/hm_50w_items.tsv",
+    method="id",
+    objective="sasrec",
+    epochs=60,
+    batch_size=32,
+    lr_item_head=1e-3,
+    lr_user_encoder=1e-3,
+    precision="auto",
+    seed=12345,
+)
+
+if __name__ == "__main__":
+    launch("Pretraining.CV.train", ImageSourceSettings, hyperparameters)

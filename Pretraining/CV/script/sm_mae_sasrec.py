@@ -1,0 +1,32 @@
+"""Source model: ViTMAE-base and the user encoder trained end to end on H&M, objective SASRec.
+
+Settings of the released launchers (4 processes x 8 users). The best epoch is exported for target domains.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+
+from adapter4rec.launching import launch
+from adapter4rec.stages import ImageSourceSettings
+
+# A list is swept; every setting can be overridden on the command line: --name value.
+hyperparameters = dict(
+    users="Dataset/HM/hm_50w_users.tsv",
+    items="Dataset/HM/hm_50w_items.tsv",
+    images="Dataset/HM/hm_50w_images.lmdb",
+    export="Downstream/CV/pretrained_models/sm_mae_sasrec.safetensors",
+    objective="sasrec",
+    backbone="vit-mae-base",
+    epochs=60,
+    batch_size=32,
+    lr_backbone=1e-4,
+    lr_item_head=2e-4,
+    lr_user_encoder=2e-4,
+    precision="auto",
+    seed=12345,
+)
+
+if __name__ == "__main__":
+    launch("Pretraining.CV.train", ImageSourceSettings, hyperparameters)

@@ -1,0 +1,1 @@
+"""Item images: an LMDB that is built once from a folder of image files and read while training."""

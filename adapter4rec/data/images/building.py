@@ -1,0 +1,250 @@
+"""Building the image database: from a list of items and a folder of images, or from a released LMDB."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import typing
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, fields, make_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from adapter4rec.data.images.description import LONGEST_NAME, Description, hash_of_list
+from adapter4rec.data.images.preparing import Job, Preparer, prepared
+from adapter4rec.data.images.records import Form, shown
+from adapter4rec.data.images.released import ReleasedSource
+from adapter4rec.data.images.sources import FolderSource, ImageSource
+from adapter4rec.data.images.writing import DatabaseWriter, left_out_file, write_left_out
+from adapter4rec.data.interactions import read_items
+from adapter4rec.errors import UserError
+from adapter4rec.files import relative_to_repository
+from adapter4rec.launching import settings_from_command_line
+from adapter4rec.settings import Settings, option
+
+_EXAMPLES = 5
+_NO_IMAGE = "there is no image"
+
+
+class Preset(Enum):
+    """Whose images they are; decides how files are named."""
+
+    HM = "hm"
+    AMAZON = "amazon"
+
+
+class Missing(Enum):
+    """What becomes of items without a usable image."""
+
+    ERROR = "error"
+    SKIP = "skip"
+
+
+@dataclass(frozen=True)
+class ImageLmdbSettings(Settings):
+    """Build an LMDB of item images. A build that was interrupted goes on where it stopped."""
+
+    items: Path = option(help="item list: one item a line, its name in the first column")
+    into: Path = option(help="folder to make for the LMDB")
+    images: Path | None = option(None, "folder of image files; folders in it are searched too")
+    preset: Preset = option(
+        Preset.HM, "hm or amazon: other defaults; in hm the image of item v123 is 123.jpg"
+    )
+    store: Form = option(
+        Form.PIXELS, "pixels: ready to be read; file: the files' bytes, some 10 times smaller"
+    )
+    size: int = option(224, "height and width of the pixels; an encoder takes one size", least=1, most=4096)
+    missing: Missing = option(Missing.ERROR, "items without a usable image: error, or skip to leave them out")
+    processes: int | None = option(None, "decode in so many processes; by default one a CPU core", least=0)
+    convert: Path | None = option(None, "LMDB of the released scripts to convert, in place of --images")
+
+    @property
+    def workers(self) -> int:
+        """Number of decoding processes."""
+        return len(os.sched_getaffinity(0)) if self.processes is None else self.processes
+
+    def source(self) -> ImageSource:
+        """Where the images come from.
+
+        Raises:
+            UserError: the settings contradict each other.
+        """
+        if self.convert is not None:
+            if self.store is Form.FILE:
+                raise UserError(
+                    "--store file: the LMDBs of the released scripts hold pixels and no image files; "
+                    "leave it out, or build from the image files"
+                )
+            return ReleasedSource(self.convert)
+        if self.images is None:
+            raise UserError("--images is needed: the folder of image files (or --convert, a released LMDB)")
+        return FolderSource(self.images, numbered=self.preset is Preset.HM)
+
+
+def build_from_page(presets: Mapping[str, Mapping[str, Any]], arguments: Sequence[str]) -> None:
+    """Build what a page of presets and a command line describe.
+
+    Args:
+        presets: values by the name of a :class:`Preset`; relative paths start at the repository.
+        arguments: ``--name value`` over the preset's values; relative paths start at the current folder.
+
+    Raises:
+        UserError: as :func:`build`, and for unknown names and impossible values.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset", nargs="*", default=())
+    asked = parser.parse_known_args(arguments)[0].preset
+    name = asked[-1] if asked and asked[-1] in presets else next(iter(presets))
+    cls = _with_defaults(ImageLmdbSettings, {"preset": name, **presets[name]})
+    build(settings_from_command_line(cls, arguments))
+
+
+def _with_defaults(cls: type[ImageLmdbSettings], values: Mapping[str, Any]) -> type[ImageLmdbSettings]:
+    """The settings class with other defaults, which ``--help`` then shows."""
+    hints = typing.get_type_hints(cls)
+    changed: list[tuple[str, Any, Any]] = []
+    for one in fields(cls):
+        if one.name in values:
+            value = values[one.name]
+            if hints[one.name] in (Path, Path | None):
+                value = relative_to_repository(value)
+            changed.append((one.name, hints[one.name], field(default=value, metadata=one.metadata)))
+    return make_dataclass(
+        cls.__name__, changed, bases=(cls,), frozen=True, namespace={"__doc__": cls.__doc__}
+    )
+
+
+def build(settings: ImageLmdbSettings) -> Description:
+    """Build the database, or go on building it; where it is complete, say so and do nothing.
+
+    Raises:
+        UserError: bad input, missing or broken images where these are an error, another database or another
+            build in the same place, a full disk. What was written is kept.
+    """
+    source = settings.source()
+    names = _item_names(settings.items)
+    plan = Description(
+        form=settings.store,
+        size=settings.size if settings.store is Form.PIXELS else None,
+        origin=source.origin,
+        listed_items=len(names),
+        list_hash=hash_of_list(names),
+    )
+    if settings.convert is not None and settings.convert.absolute() == settings.into.absolute():
+        raise UserError(f"{settings.into}: --convert and --into name one place; give --into another")
+    with DatabaseWriter(settings.into, plan) as writer:
+        if writer.finished is not None:
+            _require_none_left_out(writer.finished, settings)
+            print(f"{settings.into} is there already and complete: {plan.what()}; nothing is done")
+            print(_summary(writer.finished, writer.size_on_disk, settings.into))
+            return writer.finished
+        return _build(settings, source, names, writer)
+
+
+def _build(
+    settings: ImageLmdbSettings, source: ImageSource, names: list[bytes], writer: DatabaseWriter
+) -> Description:
+    beside = left_out_file(settings.into)
+    places = source.find(names)
+    missing = [name for name in names if name not in places]
+    if missing and settings.missing is Missing.ERROR:
+        write_left_out(beside, dict.fromkeys(missing, _NO_IMAGE))
+        raise UserError(
+            f"{len(missing):,} of {len(names):,} items have no image: {_examples(missing)} "
+            f"(all of them are named in {beside}). Looked for {source.looked_for()} Put the images there, or "
+            "leave such items out with --missing skip"
+        )
+    there = writer.begin()
+    jobs = [Job(name, places[name]) for name in names if name in places and name not in there]
+    if there:
+        print(f"{settings.into}: going on after {len(there):,} images", flush=True)
+    preparer = Preparer(source, settings.store, settings.size)
+    broken = _write_images(preparer, jobs, settings.workers, writer)
+    # An image that an earlier go stored stays, though its file may be gone by now.
+    why = dict.fromkeys(set(missing) - there, _NO_IMAGE) | broken
+    reasons = {name: why[name] for name in names if name in why}
+    write_left_out(beside, reasons)
+    if broken and settings.missing is Missing.ERROR:
+        name, reason = next(iter(broken.items()))
+        raise UserError(
+            f"{len(broken):,} of {len(names):,} images cannot be used, as that of item {shown(name)}: "
+            f"{reason} (all are named in {beside}). {settings.into} is therefore not complete. Mend them and "
+            "give the same command again, which tries only those; or leave such items out with --missing skip"
+        )
+    if len(reasons) == len(names):
+        raise UserError(f"{settings.into}: none of {len(names):,} items has a usable image; see {beside}")
+    description = writer.finish(names)
+    print(_summary(description, writer.size_on_disk, settings.into, missing=len(reasons) - len(broken)))
+    return description
+
+
+def _write_images(
+    preparer: Preparer, jobs: list[Job], processes: int, writer: DatabaseWriter
+) -> dict[bytes, str]:
+    """Fill the database; the reasons why some images could not be used, by item."""
+    broken: dict[bytes, str] = {}
+    bar = tqdm(desc="images", total=len(jobs), unit="image", disable=None, leave=False)
+    with bar, closing(prepared(preparer, jobs, processes)) as chunks:
+        try:
+            for chunk in chunks:
+                for one in chunk:
+                    if one.value is None:
+                        broken[one.name] = one.reason
+                    else:
+                        writer.put(one.name, one.value)
+                bar.update(len(chunk))
+            writer.flush()
+        except KeyboardInterrupt:
+            writer.flush()
+            print(
+                f"\n{writer.folder} is not complete: give the same command again, and it goes on from there",
+                file=sys.stderr,
+            )
+            raise
+    return broken
+
+
+def _item_names(path: Path) -> list[bytes]:
+    names = read_items(path, allow_empty_titles=True).names
+    for line, name in enumerate(names, 1):
+        if len(name) > LONGEST_NAME:
+            raise UserError(
+                f"{path}:{line}: the item's name has {len(name)} bytes; an LMDB takes {LONGEST_NAME} at most"
+            )
+        if b"\0" in name:
+            raise UserError(f"{path}:{line}: the item's name holds a zero byte")
+    return names
+
+
+def _require_none_left_out(found: Description, settings: ImageLmdbSettings) -> None:
+    if found.left_out and settings.missing is Missing.ERROR:
+        raise UserError(
+            f"{settings.into}: complete, but built with --missing skip: {len(found.left_out):,} items are "
+            f"left out, as {_examples(found.left_out)}. Give --missing skip to use it so, or remove it and "
+            "build it anew to try those again"
+        )
+
+
+def _examples(names: Sequence[bytes]) -> str:
+    more = ", …" if len(names) > _EXAMPLES else ""
+    return ", ".join(map(shown, names[:_EXAMPLES])) + more
+
+
+def _summary(description: Description, size_on_disk: int, into: Path, missing: int | None = None) -> str:
+    lines = [f"{into}: {description.images:,} images, {size_on_disk / 1e6:,.1f} MB"]
+    if description.left_out:
+        left_out = len(description.left_out)
+        parts = "" if missing is None else f" ({missing:,} missing, {left_out - missing:,} broken)"
+        lines.append(f"left out: {left_out:,} items{parts}, named with the reasons in {left_out_file(into)}")
+    else:
+        lines.append("missing or broken: none")
+    counts = dict(description.conversions or {})
+    turned = counts.pop("exif_turned", 0)
+    converted = ", ".join(f"{kind.replace('_', ' ')} {count:,}" for kind, count in counts.items())
+    lines.append(f"converted to 8 bit RGB: {converted}; turned by EXIF {turned:,}")
+    return "\n".join(lines)

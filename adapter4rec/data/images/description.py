@@ -1,0 +1,122 @@
+"""What an image database says of itself: JSON under a key that no item can have."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from adapter4rec.data.images.decoding import RESIZE
+from adapter4rec.data.images.records import Form
+from adapter4rec.files import json_object
+
+DESCRIPTION_KEY = b"\0adapter4rec"
+"""No item's name: those hold no zero byte."""
+
+LONGEST_NAME = 511
+"""Bytes that an LMDB key can have."""
+
+_FORMAT_VERSION = 1
+
+
+class State(Enum):
+    """How far a build has come."""
+
+    BUILDING = "building"
+    COMPLETE = "complete"
+
+
+class Origin(Enum):
+    """Where the images were taken from."""
+
+    FILES = "image files"
+    RELEASED = "an LMDB of the released scripts"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is in an image database.
+
+    Attributes:
+        form: what is kept of each image.
+        size: height and width of the pixels, or None in ``Form.FILE``.
+        origin: where the images were taken from.
+        listed_items: how many items the list names.
+        list_hash: SHA-256 of their names, in order.
+        resize: how pixels were resized.
+        state: only a complete database is read.
+        images: how many items have an image. This and what follows is known of a complete one only.
+        left_out: names of the items without an image, in the order of the list.
+        conversions: how many images went through each conversion, by its name in small letters.
+        content: SHA-256 of all names and checksums in the order of the list, in hexadecimal.
+    """
+
+    form: Form
+    size: int | None
+    origin: Origin
+    listed_items: int
+    list_hash: str
+    resize: str = RESIZE
+    state: State = State.BUILDING
+    images: int = 0
+    left_out: tuple[bytes, ...] = ()
+    conversions: Mapping[str, int] | None = None
+    content: str = ""
+
+    def what(self) -> str:
+        """What the database is for, in words."""
+        kept = "image files" if self.size is None else f"pixels of {self.size} x {self.size}"
+        return f"{kept} ({self.resize}) from {self.origin.value} for {self.listed_items:,} items"
+
+    def same_plan(self, other: Description) -> bool:
+        """Whether both describe the same contents, finished or not."""
+        return self._plan() == other._plan()
+
+    def _plan(self) -> tuple[Any, ...]:
+        return (self.form, self.size, self.origin, self.listed_items, self.list_hash, self.resize)
+
+    def to_bytes(self) -> bytes:
+        """JSON, without anything that differs between two builds of the same contents."""
+        values = {
+            "format": _FORMAT_VERSION,
+            "form": self.form.value,
+            "size": self.size,
+            "origin": self.origin.value,
+            "listed_items": self.listed_items,
+            "list_hash": self.list_hash,
+            "resize": self.resize,
+            "state": self.state.value,
+            "images": self.images,
+            "left_out": [os.fsdecode(name) for name in self.left_out],
+            "conversions": self.conversions or {},
+            "content": self.content,
+        }
+        return json.dumps(values).encode("ascii")
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> Description:
+        """The description that :meth:`to_bytes` gave.
+
+        Raises:
+            ValueError: damaged, or of another version.
+        """
+        values = json_object(raw.decode("ascii"), ("format", "form", "size", "state"))
+        if values.pop("format") != _FORMAT_VERSION:
+            raise ValueError(f"it has not the form of version {_FORMAT_VERSION}, the one that is known")
+        try:
+            values["form"] = Form(values["form"])
+            values["origin"] = Origin(values["origin"])
+            values["state"] = State(values["state"])
+            values["left_out"] = tuple(os.fsencode(name) for name in values["left_out"])
+            return cls(**values)
+        except (KeyError, TypeError) as error:
+            raise ValueError(str(error)) from None
+
+
+def hash_of_list(names: Sequence[bytes]) -> str:
+    """SHA-256 of item names in their order, in hexadecimal."""
+    return hashlib.sha256(b"\n".join(names)).hexdigest()

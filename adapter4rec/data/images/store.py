@@ -1,0 +1,52 @@
+"""Item images as a run fetches them: uint8 pixels of the distinct items of a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adapter4rec.data.content import Content
+from adapter4rec.data.images.database import ImageDatabase
+
+
+@dataclass(frozen=True)
+class Pixels(Content):
+    """Images of n items, uint8 ``[n, height, width, 3]``, RGB; they are scaled where they are encoded."""
+
+    pixels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+class ImageStore:
+    """Images of a catalogue, read from an LMDB when they are fetched, in whichever process fetches them.
+
+    Args:
+        database: where they lie.
+        names: the name of each item, in the order of the items' numbers 1…N.
+        size: height and width that the item encoder takes, in pixels.
+    """
+
+    def __init__(self, database: ImageDatabase, names: list[bytes], size: int) -> None:
+        self.database = database
+        self.names = names
+        self.size = size
+
+    @property
+    def identity(self) -> str:
+        """Hash of all that :meth:`fetch` gives, the items' order left to the interactions."""
+        return f"{self.database.description.content} {self.size}"
+
+    def fetch(self, items: np.ndarray) -> Pixels:
+        """Pixels of ``items``, each read once."""
+        pixels = np.empty((len(items), self.size, self.size, 3), np.uint8)
+        self.database.read_into([self.names[item - 1] for item in items], pixels)
+        return Pixels(torch.from_numpy(pixels))
+
+    def costs(self) -> np.ndarray:
+        """1 an item: all images are of one size."""
+        return np.ones(len(self.names), np.int64)

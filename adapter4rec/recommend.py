@@ -1,0 +1,241 @@
+"""``python -m adapter4rec.recommend RUN_FOLDER``: what a trained model recommends, and to whom.
+
+Users are named (``--users``), described by what they clicked (``--history``), or all are written to a file
+(``--csv``). Text runs show titles; image runs draw a contact sheet (``--sheet``). What a user has clicked is
+not recommended again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from adapter4rec.contact_sheet import SheetRow, draw_contact_sheet
+from adapter4rec.data.images.store import ImageStore
+from adapter4rec.data.interactions import read_items
+from adapter4rec.distributed import Process, joined_process
+from adapter4rec.errors import UserError, run_main
+from adapter4rec.evaluation import encode_catalogue, evaluating, next_item_scores
+from adapter4rec.files import whole_file
+from adapter4rec.trained_runs import TrainedRun, load_run
+
+_USERS_AT_ONCE = 256
+_SHOWN_USERS = 5
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The best items for a user.
+
+    Attributes:
+        user: whose; a name, or what stands for it.
+        history: item numbers, oldest first.
+        items: item numbers, best first.
+        scores: of these.
+    """
+
+    user: str
+    history: np.ndarray
+    items: np.ndarray
+    scores: np.ndarray
+
+
+class Recommender:
+    """A trained model with its catalogue encoded.
+
+    Args:
+        run: a finished run.
+        process: where it is computed.
+    """
+
+    def __init__(self, run: TrainedRun, process: Process) -> None:
+        self.run = run
+        self.interactions = run.domain.interactions
+        with evaluating(run.model):
+            self.items = encode_catalogue(
+                run.model.encode_items, run.domain.store, self.interactions.n_items, process
+            )
+
+    def history_of(self, user: str) -> np.ndarray:
+        """The kept clicks of a user by name, item numbers.
+
+        Raises:
+            UserError: there is no such user, or none with enough clicks.
+        """
+        names = self.interactions.user_names
+        if user not in names:
+            raise UserError(
+                f"user {user!r} is not in {self.run.settings.users}, or has fewer than "
+                f"{self.run.settings.min_seq_len} clicks; users are called {names[0]!r}, {names[-1]!r} …"
+            )
+        return self._history(names.index(user))
+
+    def _history(self, number: int) -> np.ndarray:
+        offsets = self.interactions.offsets
+        return self.interactions.clicks[offsets[number] : offsets[number + 1]]
+
+    def numbers_of(self, names: list[str]) -> np.ndarray:
+        """Item numbers of a list of item names.
+
+        Raises:
+            UserError: an item is not in the run's catalogue.
+        """
+        catalogue = {name: number for number, name in enumerate(self.interactions.item_names, 1)}
+        for name in names:
+            if name not in catalogue:
+                known = self.interactions.item_names
+                raise UserError(
+                    f"item {name!r} is not in the catalogue of {self.run.folder} (items that no user clicked "
+                    f"are left out of it); items are called {known[0]!r}, {known[-1]!r} …"
+                )
+        return np.array([catalogue[name] for name in names], np.int64)
+
+    def recommend(self, users: list[tuple[str, np.ndarray]], top_k: int) -> list[Recommendation]:
+        """The ``top_k`` items that these users, given as (name, history), are most likely to click next."""
+        length = self.interactions.max_seq_len
+        inputs = np.zeros((len(users), length), np.int64)
+        for row, (_, history) in enumerate(users):
+            recent = history[-length:]
+            inputs[row, length - len(recent) :] = recent
+        with evaluating(self.run.model):
+            scores = next_item_scores(self.run.model, self.items, inputs)
+            for row, (_, history) in enumerate(users):
+                scores[row, torch.from_numpy(np.unique(history).astype(np.int64)) - 1] = -torch.inf
+            best = scores.topk(min(top_k, scores.shape[1]), dim=1)
+        return [
+            Recommendation(name, history, (items + 1)[kept := np.isfinite(values)], values[kept])
+            for (name, history), items, values in zip(
+                users, best.indices.cpu().numpy(), best.values.cpu().numpy(), strict=True
+            )
+        ]
+
+    def for_all(self, top_k: int) -> Iterator[Recommendation]:
+        """Recommendations for every user, in the order of the file."""
+        names = self.interactions.user_names
+        with tqdm(total=len(names), unit="user", leave=False, mininterval=2) as bar:
+            for first in range(0, len(names), _USERS_AT_ONCE):
+                some = range(first, min(first + _USERS_AT_ONCE, len(names)))
+                yield from self.recommend([(names[user], self._history(user)) for user in some], top_k)
+                bar.update(len(some))
+
+
+class Names:
+    """What people call a run's items: their names, with titles where the file has them."""
+
+    def __init__(self, run: TrainedRun) -> None:
+        self.items = run.domain.interactions.item_names
+        self.titles: list[str] | None = None
+        if run.modality.name == "text":
+            texts = read_items(Path(run.settings.items), ("title",), allow_empty_titles=True).texts["title"]
+            self.titles = [texts[row].strip() for row in run.domain.interactions.item_rows]
+
+    def columns(self, item: int) -> list[str]:
+        """The item's name, and its title where there are titles."""
+        return [self.items[item - 1], *([self.titles[item - 1]] if self.titles else [])]
+
+    def shown(self, item: int) -> str:
+        """The same as a line for a person."""
+        return "  ".join(self.columns(item))
+
+
+def write_csv(recommender: Recommender, names: Names, top_k: int, path: Path) -> int:
+    """Write ``user,rank,item[,title],score`` for all users; the number of lines."""
+    lines = 0
+    with whole_file(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["user", "rank", "item", *(["title"] if names.titles else []), "score"])
+        for found in recommender.for_all(top_k):
+            for rank, (item, score) in enumerate(zip(found.items, found.scores, strict=True), 1):
+                writer.writerow([found.user, rank, *names.columns(item), f"{score:.6g}"])
+                lines += 1
+    return lines
+
+
+def describe(found: Recommendation, names: Names) -> str:
+    """A user's history and recommendations, for the terminal."""
+    lines = [f"{found.user}: clicked, oldest first"]
+    lines += [f"       {names.shown(item)}" for item in found.history]
+    lines.append(f"{found.user}: recommended, best first, with scores")
+    lines += [
+        f"  {rank:>2}. {score:8.3f}  {names.shown(item)}"
+        for rank, (item, score) in enumerate(zip(found.items, found.scores, strict=True), 1)
+    ]
+    return "\n".join(lines)
+
+
+def draw_sheet(recommender: Recommender, recommendations: list[Recommendation], path: Path) -> None:
+    """Draw histories beside recommendations.
+
+    Raises:
+        UserError: the run's items have no images.
+    """
+    store = recommender.run.domain.store
+    if not isinstance(store, ImageStore):
+        raise UserError(f"--sheet: {recommender.run.folder} is no run with images")
+
+    def pictures(items: np.ndarray) -> np.ndarray:
+        return store.fetch(items.astype(np.int64)).pixels.numpy()
+
+    rows = [SheetRow(found.user, pictures(found.history), pictures(found.items)) for found in recommendations]
+    draw_contact_sheet(rows, path)
+
+
+def main() -> None:
+    """Recommend as the command line says."""
+    options = _options()
+    if options.top_k < 1:
+        raise UserError(f"--top-k {options.top_k}: must be at least 1")
+    with joined_process(options.device, threads=0) as process:
+        run = load_run(options.run_folder, process)
+        recommender, names = Recommender(run, process), Names(run)
+        if options.csv:
+            lines = write_csv(recommender, names, options.top_k, options.csv)
+            users = run.domain.interactions.n_users
+            print(f"{options.csv}: {lines:,} recommendations for {users:,} users")
+        if options.csv and not (options.users or options.history or options.sheet):
+            return
+        found = recommender.recommend(_asked(options, recommender), options.top_k)
+        print("\n\n".join(describe(one, names) for one in found))
+        if options.sheet:
+            draw_sheet(recommender, found, options.sheet)
+            print(f"\ncontact sheet: {options.sheet}")
+
+
+def _asked(options: argparse.Namespace, recommender: Recommender) -> list[tuple[str, np.ndarray]]:
+    users = [(name, recommender.history_of(name)) for name in options.users or ()]
+    if options.history:
+        users.append(("the given history", recommender.numbers_of(options.history)))
+    if users:
+        return users
+    return [
+        (name, recommender.history_of(name)) for name in recommender.interactions.user_names[:_SHOWN_USERS]
+    ]
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m adapter4rec.recommend", description=__doc__.split("\n\n", 1)[1], allow_abbrev=False
+    )
+    parser.add_argument("run_folder", type=Path, help="the folder of a finished run")
+    parser.add_argument(
+        "--users", nargs="+", metavar="USER", help=f"user names; by default the first {_SHOWN_USERS}"
+    )
+    parser.add_argument(
+        "--history", nargs="+", metavar="ITEM", help="items that somebody clicked, oldest first"
+    )
+    parser.add_argument("--top-k", "--top_k", type=int, default=10, help="items for each user (%(default)s)")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write recommendations for all users there")
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help="draw a contact sheet there (.png)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, or cuda:N")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,73 @@
+"""A run on a target domain, whatever its modality: from the source model to the tested, adapted one."""
+
+from __future__ import annotations
+
+import torch
+
+from adapter4rec.adapters.attaching import add_adapters
+from adapter4rec.checkpoints import load_into
+from adapter4rec.distributed import Process, joined_process
+from adapter4rec.errors import UserError
+from adapter4rec.modalities import Modality
+from adapter4rec.models.building import build_model
+from adapter4rec.models.transrec import TransRec
+from adapter4rec.runs import open_run
+from adapter4rec.source_models import read_source_model
+from adapter4rec.stages import TargetSettings
+from adapter4rec.states import with_cached_states
+from adapter4rec.training.loop import carry_out, carry_out_popularity
+from adapter4rec.training.parameters import train_only
+
+
+def carry_out_target(settings: TargetSettings, modality: Modality) -> None:
+    """Carry out a run."""
+    with joined_process(settings.device, settings.threads) as process:
+        run_target(settings, modality, process)
+
+
+def run_target(settings: TargetSettings, modality: Modality, process: Process) -> None:
+    """One run, from the files to the tested model."""
+    domain = modality.load_domain(settings, process)
+    stage = f"{modality.name} target"
+    if settings.method == "popularity":
+        carry_out_popularity(domain, process, open_run(stage, settings, domain, None, process))
+        return
+    model = adapted_model(settings, modality, domain.interactions.n_items)
+    run = open_run(stage, settings, domain, model, process)
+    model.to(process.device)
+    if settings.method == "head":
+        domain = with_cached_states(domain, model, settings, process)
+    carry_out(model, domain, settings, process, run)
+
+
+def adapted_model(settings: TargetSettings, modality: Modality, n_items: int) -> TransRec:
+    """The model that the method starts from, with what it trains requiring gradients.
+
+    Raises:
+        UserError: the backbone or the source model is missing, broken or does not fit.
+    """
+    model = build_model(settings, modality.build_encoder, n_items)
+    if settings.needs_source:
+        load_source(model, settings)
+    if settings.adapter is not None:
+        torch.manual_seed(settings.seed)
+        add_adapters(model, settings.adapter)
+    train_only(model, settings.trained_parts)
+    return model
+
+
+def load_source(model: TransRec, settings: TargetSettings) -> None:
+    """Put the source model's weights into the target's model.
+
+    Raises:
+        UserError: none is named, or it cannot be read, or does not fit, or has another objective.
+    """
+    if settings.source_checkpoint is None:
+        raise UserError(f"--source_checkpoint is needed: {settings.method} starts from a source model")
+    source = read_source_model(settings.source_checkpoint)
+    if source.objective not in (None, settings.objective):
+        raise UserError(
+            f"{source.path}: trained with the objective {source.objective.value}; a target is trained "
+            f"with its source's (--objective {source.objective.value})"
+        )
+    load_into(model, source.tensors, source.path)

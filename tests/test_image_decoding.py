@@ -1,0 +1,192 @@
+"""Image files become 8 bit RGB, or are refused with a reason; the records that hold them."""
+
+from __future__ import annotations
+
+import io
+import struct
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from image_shop import encoded, exif, picture, png
+from PIL import Image, ImageOps, ImageSequence
+
+from adapter4rec.data.images.decoding import BrokenImageError, decoded, in_colour
+from adapter4rec.data.images.records import Conversion, DamagedRecordError, Form, Record, pack, unpack
+
+
+class TestRecords:
+    RECORD = Record(Form.PIXELS, Conversion.GREY | Conversion.ALPHA, 2, 1, bytes(range(6)))
+
+    @pytest.mark.parametrize("form", Form)
+    def test_round_trip(self, form: Form) -> None:
+        record = replace(self.RECORD, form=form)
+        value = pack(b"v1", record)
+        assert len(value) == 20 + 6
+        assert unpack(b"v1", value) == record
+        assert unpack(b"v1", memoryview(value)).payload == record.payload
+
+    def test_a_flipped_bit_anywhere_names_the_item(self) -> None:
+        value = pack(b"v1", self.RECORD)
+        for position in range(len(value)):
+            damaged = bytearray(value)
+            damaged[position] ^= 1
+            with pytest.raises(DamagedRecordError, match="'v1'"):
+                unpack(b"v1", bytes(damaged))
+
+    def test_cut_off(self) -> None:
+        value = pack(b"v1", replace(self.RECORD, form=Form.FILE))
+        for length in range(len(value)):
+            with pytest.raises(DamagedRecordError, match="'v1'"):
+                unpack(b"v1", value[:length])
+
+    def test_another_items_value_is_no_value(self) -> None:
+        with pytest.raises(DamagedRecordError, match="'v2'"):
+            unpack(b"v2", pack(b"v1", self.RECORD))
+
+
+def one_colour() -> Image.Image:
+    image = Image.new("P", (9, 5), 3)
+    image.putpalette([200, 0, 0] * 256)
+    return image
+
+
+G, P, C, A, S, E = (
+    Conversion.GREY,
+    Conversion.PALETTE,
+    Conversion.CMYK,
+    Conversion.ALPHA,
+    Conversion.SIXTEEN_BIT,
+    Conversion.EXIF_TURNED,
+)
+SIXTEEN = np.random.default_rng(5).integers(0, 65536, (6, 7, 3)).astype(np.uint16)
+
+
+class TestDecoding:
+    @pytest.mark.parametrize(
+        ("data", "conversions"),
+        [
+            (encoded(picture(1), "JPEG"), Conversion(0)),
+            (encoded(picture(1), "PNG"), Conversion(0)),
+            (encoded(picture(1), "WEBP"), Conversion(0)),
+            (encoded(picture(1), "BMP"), Conversion(0)),
+            (encoded(picture(1), "TIFF"), Conversion(0)),
+            (encoded(picture(1), "TIFF", compression="tiff_lzw"), Conversion(0)),
+            (encoded(picture(1, "L"), "JPEG"), G),
+            (encoded(picture(1, "1"), "PNG"), G),
+            (encoded(picture(1, "P"), "PNG"), P),
+            (encoded(picture(1, "P"), "GIF"), P),
+            (encoded(picture(1, "CMYK"), "JPEG"), C),
+        ],
+    )
+    def test_modes_become_what_pil_makes_of_them(self, data: bytes, conversions: Conversion) -> None:
+        found = decoded(data)
+        assert found.conversions == conversions
+        expected = Image.open(io.BytesIO(data)).convert("RGB")
+        np.testing.assert_array_equal(np.asarray(found.image), np.asarray(expected))
+
+    def test_rare_modes(self) -> None:
+        found = in_colour(picture(1, "YCbCr"))
+        assert found.conversions == Conversion.OTHER
+        assert found.image.mode == "RGB"
+
+    @pytest.mark.parametrize(("mode", "conversions"), [("RGBA", A), ("LA", A | G)])
+    @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+    def test_alpha_is_laid_on_white(self, mode: str, conversions: Conversion, kind: str) -> None:
+        image = picture(2, mode)
+        *colours, alpha = (np.asarray(band).astype(float) for band in image.split())
+        found = decoded(encoded(image, kind))
+        assert found.conversions == conversions
+        expected = np.stack(colours * (3 // len(colours)), axis=2)
+        share = alpha[..., None] / 255
+        expected = expected * share + 255 * (1 - share)
+        assert np.abs(np.asarray(found.image) - expected).max() <= 1
+
+    @pytest.mark.parametrize(
+        ("data", "conversions"),
+        [
+            (encoded(Image.new("RGBA", (9, 5), (200, 0, 0, 0)), "PNG"), A),
+            (encoded(Image.new("RGBA", (9, 5), (200, 0, 0, 0)), "WEBP", lossless=True, exact=True), A),
+            (encoded(one_colour(), "PNG", transparency=3), A | P),
+            (encoded(one_colour(), "GIF", transparency=3, optimize=False), A | P),
+            (encoded(Image.new("RGB", (9, 5), (200, 0, 0)), "PNG", transparency=(200, 0, 0)), A),
+            (encoded(Image.new("L", (9, 5), 7), "PNG", transparency=7), A | G),
+            (png(np.full((5, 9), 777), struct.pack(">H", 777)), A | G | S),
+            (png(np.full((5, 9, 3), 777), struct.pack(">HHH", 777, 777, 777)), A | S),
+        ],
+    )
+    def test_hidden_colours_never_show(self, data: bytes, conversions: Conversion) -> None:
+        found = decoded(data)
+        assert found.conversions == conversions
+        assert (np.asarray(found.image) == 255).all()
+
+    @pytest.mark.parametrize(
+        ("data", "conversions", "values"),
+        [
+            (png(SIXTEEN), S, SIXTEEN),
+            (png(SIXTEEN[..., 0]), S | G, np.repeat(SIXTEEN[..., :1], 3, axis=2)),
+            (
+                encoded(Image.fromarray(SIXTEEN[..., 0]), "TIFF"),
+                S | G,
+                np.repeat(SIXTEEN[..., :1], 3, axis=2),
+            ),
+        ],
+    )
+    def test_16_bits_are_scaled_not_clipped(
+        self, data: bytes, conversions: Conversion, values: np.ndarray
+    ) -> None:
+        found = decoded(data)
+        assert found.conversions == conversions
+        np.testing.assert_array_equal(np.asarray(found.image), values >> 8)
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+    def test_turned_by_exif(self, kind: str, orientation: int) -> None:
+        image = picture(3)
+        data = encoded(image, kind, exif=exif(orientation))
+        found = decoded(data)
+        assert found.conversions == (E if orientation > 1 else Conversion(0))
+        assert found.image.size == (image.size if orientation < 5 else image.size[::-1])
+        expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+        np.testing.assert_array_equal(np.asarray(found.image), np.asarray(expected))
+
+    def test_nonsense_in_exif_does_no_harm(self) -> None:
+        data = encoded(picture(3), "JPEG", exif=b"Exif\0\0MM\0\x2a\xff\xff\xff\xff")
+        assert decoded(data).conversions == Conversion(0)
+        assert decoded(encoded(picture(3), "JPEG", exif=exif(9))).conversions == Conversion(0)
+
+    def test_the_first_frame_of_an_animation(self) -> None:
+        frames = [picture(seed, "P") for seed in (1, 2)]
+        data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+        first = next(iter(ImageSequence.Iterator(Image.open(io.BytesIO(data))))).convert("RGB")
+        np.testing.assert_array_equal(np.asarray(decoded(data).image), np.asarray(first))
+
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
+    def test_cut_off(self, kind: str) -> None:
+        data = encoded(picture(4, "P" if kind == "GIF" else "RGB"), kind)
+        for part in (1, 10, len(data) // 3, len(data) // 2, len(data) * 3 // 4):
+            with pytest.raises(BrokenImageError):
+                decoded(data[:part])
+
+    @pytest.mark.parametrize(
+        ("data", "reason"),
+        [
+            (b"", "empty"),
+            (b"no image at all", "no image"),
+            (b"<html><body>404</body></html>" * 50, "no image"),
+            (
+                png(np.zeros((4, 4)), claimed=(10**5, 10**5)),
+                "bomb",
+            ),
+            (
+                png(np.zeros((4, 4)), claimed=(10**4, 10**4)),
+                "bomb",
+            ),
+            (encoded(Image.new("F", (4, 4)), "TIFF"), "32 bits"),
+        ],
+    )
+    def test_what_is_wrong_is_said(self, data: bytes, reason: str) -> None:
+        with pytest.raises(BrokenImageError, match=reason) as caught:
+            decoded(data)
+        assert "\n" not in str(caught.value)
+        assert "\t" not in str(caught.value)

@@ -1,0 +1,383 @@
+"""Building the LMDB of item images from a folder of files, and the page that does it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import lmdb
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+from image_shop import SIZE, Shop, by_hand, contents, encoded, exif, picture, small_portions
+
+from adapter4rec.data.images.building import ImageLmdbSettings, Missing, Preset, build, build_from_page
+from adapter4rec.data.images.database import ImageDatabase
+from adapter4rec.data.images.description import DESCRIPTION_KEY, State
+from adapter4rec.data.images.records import Form, unpack
+from adapter4rec.data.images.writing import LOCK_FILE, DatabaseWriter
+from adapter4rec.errors import UserError
+
+
+@pytest.fixture
+def empty_shop(tmp_path: Path) -> Shop:
+    return Shop(tmp_path)
+
+
+@pytest.fixture
+def shop(empty_shop: Shop) -> Shop:
+    return empty_shop.filled()
+
+
+@pytest.fixture(autouse=True)
+def several_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_portions(monkeypatch)
+
+
+class TestBuilding:
+    @pytest.mark.parametrize("store", Form)
+    def test_what_is_read_is_what_pil_gives(self, empty_shop: Shop, store: Form) -> None:
+        data = {
+            "a": encoded(picture(1), "JPEG"),
+            "b": encoded(picture(2, "L"), "PNG"),
+            "c": encoded(picture(3), "JPEG", exif=exif(6)),
+            "ü 1".replace(" ", ""): encoded(picture(4), "WEBP"),
+            "e": encoded(picture(5, width=SIZE, height=SIZE), "BMP"),
+        }
+        files = {"a": "a.JPEG", "b": "deep/er/b.Png", "c": "c.jpg", "ü1": "ü1.webp", "e": "e.bmp"}
+        for name, image in data.items():
+            empty_shop.add(name, image, files[name])
+        description = build(empty_shop.settings(store=store))
+        database = ImageDatabase(empty_shop.folder / "shop.lmdb")
+        names = [name.encode() for name in data]
+        for name, image in data.items():
+            np.testing.assert_array_equal(database.pixels(name.encode(), SIZE), by_hand(image))
+        out = np.empty((len(names), SIZE, SIZE, 3), np.uint8)
+        database.read_into(names[::-1], out)
+        np.testing.assert_array_equal(out[::-1], [by_hand(image) for image in data.values()])
+        assert database.names() == set(names)
+        assert database.description == description
+        assert description.state is State.COMPLETE
+        assert (description.images, description.left_out) == (5, ())
+        assert description.conversions["grey"] == 1
+        assert description.conversions["exif_turned"] == 1
+
+    def test_file_form_keeps_the_bytes(self, shop: Shop) -> None:
+        build(shop.settings(store="file"))
+        found = contents(shop.folder / "shop.lmdb")
+        for name in shop.names:
+            record = unpack(name.encode(), found[name.encode()])
+            assert record.payload == (shop.images / f"{name}.jpg").read_bytes()
+            assert (record.height, record.width) == (22, 31)
+
+    def test_file_form_serves_any_size(self, shop: Shop) -> None:
+        build(shop.settings(store="file"))
+        database = ImageDatabase(shop.folder / "shop.lmdb")
+        database.require_size(40)
+        assert database.pixels(b"B001", 40).shape == (40, 40, 3)
+
+    @pytest.mark.parametrize("store", Form)
+    def test_the_number_of_processes_changes_nothing(self, shop: Shop, store: Form) -> None:
+        shop.add("broken", b"no image", "broken.jpg")
+        found = []
+        for processes in (1, 2):
+            into = shop.folder / f"{processes}.lmdb"
+            build(shop.settings(store=store, into=into, processes=processes, missing="skip"))
+            found.append(contents(into))
+        assert found[0] == found[1]
+        assert len(found[0]) == 61
+        assert DESCRIPTION_KEY in found[0]
+
+    def test_content_hash(self, shop: Shop) -> None:
+        first = build(shop.settings())
+        assert build(shop.settings(into=shop.folder / "again.lmdb")) == first
+        (shop.images / "B007.jpg").write_bytes(encoded(picture(99), "JPEG"))
+        assert build(shop.settings(into=shop.folder / "other.lmdb")).content != first.content
+
+    def test_workers_import_no_torch(self) -> None:
+        code = "import sys, adapter4rec.data.images.preparing, build_lmdb_hm; print('torch' in sys.modules)"
+        ran = subprocess.run(
+            [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+        )
+        assert ran.stdout.strip() == "False"
+
+    def test_what_is_said_at_the_end(self, empty_shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+        for name, image in {
+            "a": encoded(picture(1, "L"), "JPEG"),
+            "b": encoded(picture(1, "RGBA"), "PNG"),
+            "c": encoded(picture(1), "JPEG", exif=exif(3)),
+            "d": b"",
+        }.items():
+            empty_shop.add(name, image)
+        empty_shop.add("e")
+        build(empty_shop.settings(missing="skip"))
+        said = capsys.readouterr().out
+        assert "3 images" in said
+        assert "left out: 2 items (1 missing, 1 broken)" in said
+        assert "grey 1, palette 0, cmyk 0, alpha 1, sixteen bit 0, other 0; turned by EXIF 1" in said
+
+
+class TestFindingFiles:
+    def test_hm_files_are_numbers(self, empty_shop: Shop) -> None:
+        files = {
+            "v108775015": "010/0108775015.jpg",
+            "v7": "v7.png",
+            "v8": "sub/v0008.JPG",
+            "v0": "000.jpg",
+            "w9": "w9.jpg",
+        }
+        data = {name: encoded(picture(seed), "PNG") for seed, name in enumerate(files)}
+        for name, file in files.items():
+            empty_shop.add(name, data[name], file)
+        build(empty_shop.settings(preset="hm"))
+        database = ImageDatabase(empty_shop.folder / "shop.lmdb")
+        for name in files:
+            np.testing.assert_array_equal(database.pixels(name.encode(), SIZE), by_hand(data[name]))
+
+    def test_numbers_mean_nothing_elsewhere(self, empty_shop: Shop) -> None:
+        empty_shop.add("v1", encoded(picture(1), "JPEG"), "1.jpg")
+        with pytest.raises(UserError, match="none of its 1 images belongs to an item"):
+            build(empty_shop.settings())
+
+    @pytest.mark.parametrize("files", [("a.jpg", "a.png"), ("a.jpg", "deep/a.jpg")])
+    def test_two_files_for_one_item(self, shop: Shop, files: tuple[str, str]) -> None:
+        shop.add("a", encoded(picture(1), "JPEG"), files[0])
+        shop.add("a", encoded(picture(1), "JPEG"), files[1])
+        shop.names.pop()
+        with pytest.raises(UserError, match=r"both .* belong to item 'a'") as caught:
+            build(shop.settings())
+        assert all(file in str(caught.value) for file in files)
+
+    def test_two_files_for_one_number(self, empty_shop: Shop) -> None:
+        empty_shop.add("v12", encoded(picture(1), "JPEG"), "12.jpg")
+        (empty_shop.images / "012.jpg").write_bytes(b"")
+        with pytest.raises(UserError, match=r"both .* belong to item 'v12'"):
+            build(empty_shop.settings(preset="hm"))
+
+    def test_files_that_no_item_wants_may_share_a_stem(self, shop: Shop) -> None:
+        for file in ("z.jpg", "z.png"):
+            (shop.images / file).write_bytes(b"")
+        assert build(shop.settings()).images == 60
+
+    @pytest.mark.parametrize("others", [(), ("notes.txt", "a.pdf")])
+    def test_a_folder_without_images(self, empty_shop: Shop, others: tuple[str, ...]) -> None:
+        empty_shop.add("a")
+        for name in others:
+            (empty_shop.images / name).write_bytes(b"")
+        with pytest.raises(UserError, match="there are no images") as caught:
+            build(empty_shop.settings())
+        assert ("a.pdf, notes.txt" if others else "nothing") in str(caught.value)
+        assert not (empty_shop.folder / "shop.lmdb").exists()
+
+    def test_no_folder(self, shop: Shop) -> None:
+        with pytest.raises(UserError, match="no such folder"):
+            build(shop.settings(images=shop.folder / "elsewhere"))
+
+    def test_no_file_fits(self, shop: Shop) -> None:
+        shop.names = ["x1", "x2"]
+        with pytest.raises(UserError, match="none of its 60 images") as caught:
+            build(shop.settings())
+        assert "B000.jpg" in str(caught.value)
+        assert "'x1'" in str(caught.value)
+
+    @pytest.mark.parametrize(("name", "message"), [("x" * 512, "512 bytes"), ("x\0", "zero byte")])
+    def test_impossible_names(self, shop: Shop, name: str, message: str) -> None:
+        shop.add(name)
+        with pytest.raises(UserError, match=f"items.tsv:61: .*{message}"):
+            build(shop.settings())
+
+    def test_the_longest_name(self, shop: Shop) -> None:
+        shop.add("é" * 255 + "x", encoded(picture(1), "JPEG"), "a.jpg")
+        shop.names[-1] = "a"
+        assert build(shop.settings()).images == 61
+
+
+class TestMissingAndBroken:
+    BROKEN = {"empty": b"", "text": b"hello", "half": encoded(picture(1), "JPEG")[:-80]}  # noqa: RUF012
+
+    def test_missing_ones_end_a_build_before_it_begins(
+        self, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shop.names[3:3] = ["n1", "n2"]
+        monkeypatch.setattr("adapter4rec.data.images.building.prepared", lambda *_: pytest.fail("decoded"))
+        with pytest.raises(UserError, match="2 of 62 items have no image: 'n1', 'n2' ") as caught:
+            build(shop.settings())
+        assert str(shop.images) in str(caught.value)
+        assert set(shop.left_out()) == {"n1", "n2"}
+        assert not (shop.folder / "shop.lmdb").exists()
+
+    def test_broken_ones_end_it_at_the_end_and_are_tried_again(self, shop: Shop) -> None:
+        for name, data in self.BROKEN.items():
+            shop.add(name, data)
+        shop.names = [*shop.names[-3:], *shop.names[:-3]]
+        with pytest.raises(UserError, match=r"3 of 63 images cannot be used.*'empty': the file is empty"):
+            build(shop.settings())
+        assert set(shop.left_out()) == set(self.BROKEN)
+        assert "empty" in shop.left_out()["empty"]
+        with pytest.raises(UserError, match="half built"):
+            ImageDatabase(shop.folder / "shop.lmdb").names()
+        for name in self.BROKEN:
+            (shop.images / f"{name}.jpg").write_bytes(encoded(picture(1), "JPEG"))
+        assert build(shop.settings()).images == 63
+        assert not (shop.folder / "shop.left_out.tsv").exists()
+
+    def test_skipped(self, shop: Shop) -> None:
+        for name, data in self.BROKEN.items():
+            shop.add(name, data)
+        shop.names.insert(0, "n1")
+        description = build(shop.settings(missing=Missing.SKIP))
+        assert description.images == 60
+        assert description.left_out == (b"n1", b"empty", b"text", b"half")
+        assert list(shop.left_out()) == ["n1", "empty", "text", "half"]
+        database = ImageDatabase(shop.folder / "shop.lmdb")
+        assert len(database.names()) == 60
+        items = shop.folder / "items.tsv"
+        assert database.without_image([b"n1", b"B001", b"text"], items) == {b"n1", b"text"}
+        with pytest.raises(UserError, match=r"another list than .*1 of its items .*'stranger'"):
+            database.without_image([b"n1", b"B001", b"stranger"], items)
+        assert build(shop.settings(missing="skip")) == description
+        with pytest.raises(UserError, match="built with --missing skip: 4 items"):
+            build(shop.settings())
+
+    def test_none_is_left(self, empty_shop: Shop) -> None:
+        empty_shop.add("a", b"")
+        with pytest.raises(UserError, match="none of 1 items has a usable image"):
+            build(empty_shop.settings(missing="skip"))
+        with pytest.raises(UserError, match="half built"):
+            ImageDatabase(empty_shop.folder / "shop.lmdb").names()
+
+
+class TestAlreadyThere:
+    def test_a_complete_one_is_left_alone(self, shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+        first = build(shop.settings())
+        before = (shop.folder / "shop.lmdb" / "data.mdb").stat()
+        capsys.readouterr()
+        assert build(shop.settings(images=shop.folder / "gone")) == first
+        assert "nothing is done" in capsys.readouterr().out
+        after = (shop.folder / "shop.lmdb" / "data.mdb").stat()
+        assert (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
+
+    @pytest.mark.parametrize("state", ["complete", "building"])
+    def test_other_plans_are_refused(self, shop: Shop, state: str) -> None:
+        if state == "building":
+            shop.add("broken", b"")
+            with pytest.raises(UserError):
+                build(shop.settings())
+        else:
+            build(shop.settings())
+        before = contents(shop.folder / "shop.lmdb")
+        for changes in ({"size": 20}, {"store": "file"}):
+            with pytest.raises(UserError, match="another database lies there, of pixels of 16 x 16"):
+                build(shop.settings(**changes))
+        shop.names[0], shop.names[1] = shop.names[1], shop.names[0]
+        with pytest.raises(UserError, match="the lists differ"):
+            build(shop.settings())
+        assert contents(shop.folder / "shop.lmdb") == before
+
+    def test_other_things_there_are_not_touched(self, shop: Shop) -> None:
+        with pytest.raises(UserError, match="other things lie there"):
+            build(shop.settings(into=shop.images))
+        file = shop.folder / "file.lmdb"
+        file.write_bytes(b"precious")
+        with pytest.raises(UserError, match="a file, and a folder"):
+            build(shop.settings(into=file))
+        assert file.read_bytes() == b"precious"
+        with lmdb.open(str(shop.folder / "foreign")) as env, env.begin(write=True) as transaction:
+            transaction.put(b"a", b"b")
+        with pytest.raises(UserError, match="another LMDB lies there"):
+            build(shop.settings(into=shop.folder / "foreign"))
+        assert contents(shop.folder / "foreign") == {b"a": b"b"}
+
+    def test_two_builds_at_once(self, shop: Shop) -> None:
+        settings = shop.settings()
+        plan = build(shop.settings(into=shop.folder / "plan.lmdb"))
+        plan = replace(plan, state=State.BUILDING)
+        with (
+            DatabaseWriter(settings.into, plan),
+            pytest.raises(UserError, match="another build is writing there"),
+        ):
+            build(settings)
+        assert build(settings).images == 60
+        assert {path.name for path in settings.into.iterdir()} == {"data.mdb"}
+
+    def test_a_lock_left_by_a_kill_is_no_lock(self, shop: Shop) -> None:
+        settings = shop.settings()
+        settings.into.mkdir()
+        (settings.into / LOCK_FILE).touch()
+        assert build(settings).images == 60
+
+    @pytest.mark.parametrize("length", [0, 100, 4096, 20_000])
+    def test_a_half_built_one_that_is_cut_off(self, shop: Shop, length: int) -> None:
+        shop.add("broken", b"")
+        with pytest.raises(UserError):
+            build(shop.settings())
+        os.truncate(shop.folder / "shop.lmdb" / "data.mdb", length)
+        (shop.images / "broken.jpg").write_bytes(encoded(picture(1), "JPEG"))
+        if length:
+            with pytest.raises(UserError, match=r"cut off|damaged"):
+                build(shop.settings())
+        else:
+            assert build(shop.settings()).images == 61
+
+
+class TestPage:
+    PRESETS = {  # noqa: RUF012
+        "hm": {"items": "a.tsv", "images": "images", "into": "a.lmdb"},
+        "amazon": {"items": "b.tsv", "images": "images", "into": "b.lmdb", "size": 7},
+    }
+
+    @pytest.fixture
+    def built(self, monkeypatch: pytest.MonkeyPatch) -> list[ImageLmdbSettings]:
+        found: list[ImageLmdbSettings] = []
+        monkeypatch.setattr("adapter4rec.data.images.building.build", found.append)
+        return found
+
+    def test_presets_and_what_overrides_them(
+        self, built: list[ImageLmdbSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        build_from_page(self.PRESETS, [])
+        build_from_page(self.PRESETS, ["--preset", "amazon", "--items", "mine.tsv", "--store", "file"])
+        hm, amazon = built
+        assert (hm.preset, hm.items, hm.size) == (Preset.HM, REPOSITORY / "a.tsv", 224)
+        assert (amazon.preset, amazon.into, amazon.size) == (Preset.AMAZON, REPOSITORY / "b.lmdb", 7)
+        assert (amazon.items, amazon.store) == (tmp_path / "mine.tsv", Form.FILE)
+        assert hm.workers >= 1
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--preset", "amazn"], "expected one of hm, amazon"),
+            (["--size", "0"], "at least 1"),
+            (["--stor", "file"], "did you mean 'store'"),
+            (["--missing", "ignore"], "one of error, skip"),
+        ],
+    )
+    def test_bad_options(self, built: list[ImageLmdbSettings], arguments: list[str], message: str) -> None:
+        with pytest.raises(UserError, match=message):
+            build_from_page(self.PRESETS, arguments)
+        assert not built
+
+    def test_the_script(self, shop: Shop) -> None:
+        settings = shop.settings()
+        command = [sys.executable, str(REPOSITORY / "build_lmdb_hm.py"), "--preset", "amazon", "--size", "16"]
+        places = ["--items", "items.tsv", "--images", "images", "--into", "shop.lmdb", "--processes", "2"]
+        ran = subprocess.run(
+            [*command, *places], cwd=shop.folder, capture_output=True, text=True, check=False
+        )
+        assert (ran.returncode, ran.stderr) == (0, "")
+        assert "60 images" in ran.stdout
+        assert ImageDatabase(settings.into).description.images == 60
+        again = subprocess.run(
+            [*command, *places, "--store", "file"],
+            cwd=shop.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert again.returncode == 2
+        assert again.stderr.startswith("error: ")
+        assert "Traceback" not in again.stderr

@@ -1,0 +1,182 @@
+"""Image encoders: ViT and ViTMAE from their folders, the head, masking, and the names of older files."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import RandomImages
+from safetensors.torch import load_file, save_file
+
+from adapter4rec.errors import UserError
+from adapter4rec.models.backbones import IMAGE_ENCODERS, TEXT_ENCODERS, image_size, load_backbone
+from adapter4rec.models.building import build_image_encoder
+from adapter4rec.models.item_encoders import ImageItemEncoder
+from adapter4rec.models.objectives import Objective
+from adapter4rec.models.transrec import TransRec
+from adapter4rec.models.user_encoder import UserEncoder
+from adapter4rec.stages import ImageSourceSettings
+from adapter4rec.training.parameters import PARTS, train_only
+
+FOLDERS = ["tiny_vit_folder", "tiny_mae_folder"]
+STORE = RandomImages(9, 16)
+ITEMS = np.array([7, 2, 9, 4, 1])
+
+
+def encoder_of(folder, **options):
+    settings = ImageSourceSettings.from_values(
+        {"users": "u", "items": "i", "backbone": str(folder), "embedding_dim": 8} | options
+    )
+    return build_image_encoder(settings).eval()
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_embedding_is_the_described_function(request, name):
+    """GELU of a linear layer on [CLS] behind the last layer norm, each image scaled to -1 … 1."""
+    encoder = encoder_of(request.getfixturevalue(name))
+    backbone = encoder.backbone
+    with torch.no_grad():
+        found = encoder(STORE.fetch(ITEMS))
+        for row, item in enumerate(ITEMS):
+            pixels = STORE.pixels[item - 1].numpy().astype(np.float64).transpose(2, 0, 1)
+            scaled = torch.tensor((pixels / 255 - 0.5) / 0.5, dtype=torch.float32)[None]
+            patches = backbone.embeddings.patch_embeddings(scaled)
+            positions = backbone.embeddings.position_embeddings
+            cls = (backbone.embeddings.cls_token + positions[:, :1]).expand(1, -1, -1)
+            states = torch.cat([cls, patches + positions[:, 1:]], dim=1)
+            for layer in backbone.layers:
+                states = layer(states)
+            state = backbone.layernorm(states)[0, 0]
+            expected = F.gelu(encoder.head.weight @ state + encoder.head.bias)
+            assert torch.allclose(found[row], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_images_in_parts_give_what_all_at_once_give(request, name):
+    folder = request.getfixturevalue(name)
+    with torch.no_grad():
+        whole = encoder_of(folder)(STORE.fetch(ITEMS))
+        parts = encoder_of(folder, images_at_once=2)(STORE.fetch(ITEMS))
+    assert torch.allclose(whole, parts, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_new_head_is_xavier_normal_without_bias(request, name):
+    encoder = encoder_of(request.getfixturevalue(name), embedding_dim=4096)
+    assert not encoder.head.bias.any()
+    assert encoder.head.weight.std().item() == pytest.approx((2 / (32 + 4096)) ** 0.5, rel=0.02)
+
+
+def test_mae_reads_all_patches_and_released_masking_does_not(tiny_mae_folder):
+    content = STORE.fetch(ITEMS)
+    with torch.no_grad():
+        encoder = encoder_of(tiny_mae_folder)
+        assert torch.equal(encoder(content), encoder(content))
+        masking = encoder_of(tiny_mae_folder, release_masking=True)
+        assert masking._last_states(content.pixels).shape[1] == 1 + 16 // 4
+        assert not torch.equal(masking(content), masking(content))
+
+
+def test_masking_is_refused_for_a_vit(tiny_vit_folder):
+    with pytest.raises(UserError, match="only a ViTMAE"):
+        encoder_of(tiny_vit_folder, release_masking=True)
+
+
+def test_position_embeddings_of_mae_stay_fixed(tiny_mae_folder, tiny_vit_folder):
+    for folder, fixed in ((tiny_mae_folder, True), (tiny_vit_folder, False)):
+        model = TransRec(encoder_of(folder), UserEncoder(8, 4, 2, 1, 0.0), Objective.SASREC)
+        train_only(model, PARTS)
+        frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+        expected = {"item_encoder.backbone.embeddings.position_embeddings"} if fixed else set()
+        assert frozen == expected
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_names_of_older_and_newer_transformers_load_alike(request, name, tmp_path):
+    folder = request.getfixturevalue(name)
+    model = load_backbone(folder, IMAGE_ENCODERS)
+    older, newer = tmp_path / "older", tmp_path / "newer"
+    for target in (older, newer):
+        shutil.copytree(folder, target)
+    state = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
+    assert any(key.startswith("layers.0.attention.q_proj") for key in state)
+    save_file(state, newer / "model.safetensors", metadata={"format": "pt"})
+    renamed = {as_older(key): tensor for key, tensor in state.items()}
+    assert "encoder.layer.1.attention.attention.query.weight" in renamed
+    save_file(renamed, older / "model.safetensors", metadata={"format": "pt"})
+    for target in (older, newer):
+        loaded = load_backbone(target, IMAGE_ENCODERS).state_dict()
+        assert loaded.keys() == state.keys()
+        assert all(torch.equal(loaded[key], state[key]) for key in state)
+
+
+def as_older(key):
+    for new, old in (
+        ("attention.q_proj", "attention.attention.query"),
+        ("attention.k_proj", "attention.attention.key"),
+        ("attention.v_proj", "attention.attention.value"),
+        ("attention.o_proj", "attention.output.dense"),
+        ("mlp.fc1", "intermediate.dense"),
+        ("mlp.fc2", "output.dense"),
+    ):
+        key = key.replace(new, old)
+    return f"encoder.layer.{key.removeprefix('layers.')}" if key.startswith("layers.") else key
+
+
+def test_a_classifier_folder_loads_without_its_head(tiny_vit_folder, tmp_path):
+    """Published ViT folders hold a classifier: its weights stand under a prefix, beside a head."""
+    folder = tmp_path / "classifier"
+    shutil.copytree(tiny_vit_folder, folder)
+    state = load_file(folder / "model.safetensors")
+    prefixed = {f"vit.{key}": tensor for key, tensor in state.items() if not key.startswith("pooler")}
+    prefixed |= {"classifier.weight": torch.zeros(3, 32), "classifier.bias": torch.zeros(3)}
+    save_file(prefixed, folder / "model.safetensors", metadata={"format": "pt"})
+    one, two = (load_backbone(where, IMAGE_ENCODERS).state_dict() for where in (tiny_vit_folder, folder))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_first_layers(tiny_vit_folder):
+    assert len(encoder_of(tiny_vit_folder, layers=1).backbone.layers) == 1
+    with pytest.raises(UserError, match="has 2 layers"):
+        encoder_of(tiny_vit_folder, layers=3)
+
+
+def test_folders_that_do_not_do(tiny_vit_folder, tiny_bert_folder, tmp_path):
+    with pytest.raises(UserError, match="'bert' model; image encoders"):
+        load_backbone(tiny_bert_folder, IMAGE_ENCODERS)
+    with pytest.raises(UserError, match="'vit' model; text encoders"):
+        load_backbone(tiny_vit_folder, TEXT_ENCODERS)
+    other = tmp_path / "other_size"
+    shutil.copytree(tiny_vit_folder, other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"image_size": 32}))
+    with pytest.raises(UserError, match="lack or misfit"):
+        load_backbone(other, IMAGE_ENCODERS)
+
+
+def test_the_size_that_an_encoder_takes(tiny_vit_folder):
+    config = load_backbone(tiny_vit_folder, IMAGE_ENCODERS).config
+    assert image_size(config) == 16
+    config.image_size = (16, 16)
+    assert image_size(config) == 16
+    config.image_size = (16, 32)
+    with pytest.raises(UserError, match="16 x 32"):
+        image_size(config)
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_gradients_reach_everything_that_is_trained(request, name):
+    encoder = encoder_of(request.getfixturevalue(name))
+    encoder(STORE.fetch(ITEMS)).sum().backward()
+    for key, parameter in encoder.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, key
+
+
+def test_an_encoder_is_what_the_settings_say(tiny_vit_folder):
+    encoder = encoder_of(tiny_vit_folder, seed=5)
+    assert isinstance(encoder, ImageItemEncoder)
+    again, other = encoder_of(tiny_vit_folder, seed=5), encoder_of(tiny_vit_folder, seed=6)
+    assert torch.equal(encoder.head.weight, again.head.weight)
+    assert not torch.equal(encoder.head.weight, other.head.weight)

@@ -1,0 +1,225 @@
+"""Recommendations from finished runs: for users, for a history, for all; as lines, CSV and a picture."""
+
+import csv
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_domain
+from PIL import Image
+
+from adapter4rec import recommend
+from adapter4rec.contact_sheet import SheetRow, draw_contact_sheet
+from adapter4rec.data.images.building import ImageLmdbSettings, build
+from adapter4rec.distributed import Process
+from adapter4rec.errors import UserError
+from adapter4rec.evaluation import Split, evaluate
+from adapter4rec.modalities import IMAGE, TEXT
+from adapter4rec.recommend import Recommender
+from adapter4rec.source_stage import carry_out_source
+from adapter4rec.stages import (
+    ImageSourceSettings,
+    ImageTargetSettings,
+    TextSourceSettings,
+    TextTargetSettings,
+)
+from adapter4rec.target_stage import carry_out_target
+from adapter4rec.trained_runs import load_run
+
+ITEMS, LENGTH = 20, 6
+WORDS = ["red", "blue", "green", "big", "small"]
+PLACES = ["house", "garden", "river", "city"]
+TITLES = {f"i{number}": f"{WORDS[number // 4]} {PLACES[number % 4]}" for number in range(ITEMS)}
+COMMON = {
+    "max_seq_len": LENGTH,
+    "embedding_dim": 8,
+    "batch_size": 8,
+    "precision": "fp32",
+    "device": "cpu",
+    "lr_backbone": 1e-2,
+    "lr_item_head": 1e-2,
+    "lr_user_encoder": 1e-2,
+    "epochs": 1,
+    "seed": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def clicks():
+    chance = np.random.default_rng(5)
+    return {
+        f"u{user}": [f"i{i}" for i in chance.integers(0, ITEMS, chance.integers(5, 12))] for user in range(12)
+    }
+
+
+@pytest.fixture(scope="module")
+def text_runs(tmp_path_factory, clicks, tiny_bert_folder):
+    """A source run, and a Houlsby run that starts from it."""
+    folder = tmp_path_factory.mktemp("text")
+    users, items = write_domain(folder, clicks, TITLES)
+    common = COMMON | {"users": users, "items": items, "backbone": str(tiny_bert_folder)}
+    common |= {"cache_folder": folder / "cache"}
+    source, exported = folder / "source", folder / "source.safetensors"
+    values = common | {"run_folder": source, "export": exported}
+    carry_out_source(TextSourceSettings.from_values(values), TEXT)
+    values = common | {"run_folder": folder / "houlsby", "source_checkpoint": exported, "method": "houlsby"}
+    carry_out_target(TextTargetSettings.from_values(values | {"lr_adapter": 1e-2}), TEXT)
+    carry_out_target(
+        TextTargetSettings.from_values(common | {"run_folder": folder / "popular", "method": "popularity"}),
+        TEXT,
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def image_run(tmp_path_factory, clicks, tiny_mae_folder):
+    """A head-only run on images, one of which is missing."""
+    folder = tmp_path_factory.mktemp("image")
+    users, items = write_domain(folder, clicks, {f"i{number}": () for number in range(ITEMS)})
+    (folder / "images").mkdir()
+    for number in range(1, ITEMS):
+        colour = (12 * number, 255 - 12 * number, 90)
+        Image.new("RGB", (20, 20), colour).save(folder / "images" / f"i{number}.png")
+    lmdb = folder / "images.lmdb"
+    build(
+        ImageLmdbSettings(
+            items=items, images=folder / "images", into=lmdb, size=16, processes=0, missing="skip"
+        )
+    )
+    common = COMMON | {"users": users, "items": items, "images": lmdb, "backbone": str(tiny_mae_folder)}
+    common |= {"cache_folder": folder / "cache", "min_seq_len": 4}
+    exported = folder / "source.safetensors"
+    values = common | {"run_folder": folder / "source", "export": exported}
+    carry_out_source(ImageSourceSettings.from_values(values), IMAGE)
+    values = common | {"run_folder": folder / "head", "source_checkpoint": exported, "method": "head"}
+    carry_out_target(ImageTargetSettings.from_values(values), IMAGE)
+    return folder / "head"
+
+
+def command(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["recommend", *map(str, arguments)])
+    recommend.main()
+
+
+@pytest.mark.parametrize("name", ["source", "houlsby"])
+def test_a_run_is_loaded_as_it_was(text_runs, one_process, name):
+    """Its recommendations come from the best weights: they rank the test targets as the run did."""
+    run = load_run(text_runs / name, one_process)
+    result = json.loads((text_runs / name / "result.json").read_text())
+    again = evaluate(run.model, run.domain.store, run.domain.interactions, Split.TEST, one_process)
+    assert again == result["test"]
+
+
+def test_the_best_unseen_items_by_score(text_runs, one_process):
+    run = load_run(text_runs / "source", one_process)
+    recommender = Recommender(run, one_process)
+    history = recommender.history_of("u3")
+    (found,) = recommender.recommend([("u3", history)], top_k=5)
+    model, interactions = run.model.eval(), run.domain.interactions
+    with torch.no_grad():
+        items = model.encode_items(run.domain.store.fetch(np.arange(1, interactions.n_items + 1)))
+        recent = history[-LENGTH:]
+        places = torch.zeros(1, LENGTH, 8)
+        places[0, LENGTH - len(recent) :] = items[recent - 1]
+        mask = torch.arange(LENGTH)[None] >= LENGTH - len(recent)
+        scores = (model.encode_users(places, mask)[0, -1] @ items.T).numpy()
+    unseen = [item for item in np.argsort(-scores) + 1 if item not in history]
+    assert found.items.tolist() == unseen[:5]
+    assert np.allclose(found.scores, scores[np.array(unseen[:5]) - 1], atol=1e-5)
+
+
+def test_more_items_than_there_are_gives_all_unseen_ones(text_runs, one_process):
+    recommender = Recommender(load_run(text_runs / "source", one_process), one_process)
+    history = recommender.history_of("u0")
+    (found,) = recommender.recommend([("u0", history)], top_k=1000)
+    n_items = recommender.interactions.n_items
+    assert sorted(found.items.tolist() + np.unique(history).tolist()) == list(range(1, n_items + 1))
+
+
+def test_lines_for_users_and_for_a_history(text_runs, monkeypatch, capsys, clicks):
+    command(monkeypatch, text_runs / "houlsby", "--users", "u2", "--history", "i3", "i4", "--top-k", 3)
+    printed = capsys.readouterr().out
+    assert "u2: recommended" in printed
+    assert "the given history: recommended" in printed
+    assert printed.count("  3. ") == 2
+    assert f"       {clicks['u2'][-1]}  {TITLES[clicks['u2'][-1]]}" in printed.splitlines()
+
+
+def test_csv_for_all_users(text_runs, one_process, monkeypatch, tmp_path, clicks):
+    path = tmp_path / "all.csv"
+    command(monkeypatch, text_runs / "source", "--csv", path, "--top-k", 2)
+    rows = list(csv.DictReader(path.open(encoding="utf-8")))
+    assert [row["user"] for row in rows] == [user for user in clicks for _ in range(2)]
+    recommender = Recommender(load_run(text_runs / "source", one_process), one_process)
+    (found,) = recommender.recommend([("u7", recommender.history_of("u7"))], top_k=2)
+    names = recommender.interactions.item_names
+    mine = [row for row in rows if row["user"] == "u7"]
+    assert [row["item"] for row in mine] == [names[item - 1] for item in found.items]
+    assert all(row["title"] == TITLES[row["item"]] for row in rows)
+    assert [row["rank"] for row in mine] == ["1", "2"]
+
+
+def test_contact_sheet_of_an_image_run(image_run, monkeypatch, tmp_path, capsys):
+    sheet = tmp_path / "sheet.png"
+    command(monkeypatch, image_run, "--users", "u1", "u2", "--sheet", sheet, "--top-k", 4)
+    assert str(sheet) in capsys.readouterr().out
+    with Image.open(sheet) as picture:
+        assert picture.width > 8 * 96
+        assert picture.height > 2 * 96
+
+
+def test_a_contact_sheet_shows_the_pictures_it_was_given(tmp_path):
+    red, blue = (np.full((1, 8, 8, 3), colour, np.uint8) for colour in ((250, 0, 0), (0, 0, 250)))
+    draw_contact_sheet([SheetRow("somebody", red, blue)], tmp_path / "sheet.png")
+    pixels = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB")).reshape(-1, 3)
+    middle = len(np.asarray(Image.open(tmp_path / "sheet.png"))[0]) // 2
+    whole = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
+    assert (pixels == (250, 0, 0)).all(1).sum() == (pixels == (0, 0, 250)).all(1).sum() == 96 * 96
+    assert (whole[:, :middle] == (250, 0, 0)).all(2).any()
+    assert (whole[:, middle:] == (0, 0, 250)).all(2).any()
+
+
+def test_items_without_an_image_are_left_out(image_run, one_process):
+    run = load_run(image_run, one_process)
+    assert "i0" not in run.domain.interactions.item_names
+    assert run.domain.interactions.left_out_items == 1
+    assert run.domain.interactions.left_out_clicks > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--users", "nobody"], "user 'nobody' is not in"),
+        (["--history", "i1", "i99"], "item 'i99' is not in the catalogue"),
+        (["--top-k", "0"], "must be at least 1"),
+        (["--sheet", "x.png"], "no run with images"),
+    ],
+)
+def test_what_is_not_there_is_told(text_runs, monkeypatch, arguments, message):
+    with pytest.raises(UserError, match=message):
+        command(monkeypatch, text_runs / "source", *arguments)
+
+
+def test_folders_that_do_not_do(text_runs, tmp_path, one_process):
+    with pytest.raises(UserError, match="no run there"):
+        load_run(tmp_path, one_process)
+    with pytest.raises(UserError, match="has no model"):
+        load_run(text_runs / "popular", one_process)
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(text_runs / "source", unfinished)
+    (unfinished / "best.safetensors").unlink()
+    with pytest.raises(UserError, match="no such checkpoint"):
+        load_run(unfinished, one_process)
+    (unfinished / "settings.json").write_text('{"identity": {"stage": "smell target"}, "settings": {}}')
+    with pytest.raises(UserError, match="describes no run"):
+        load_run(unfinished, one_process)
+
+
+def test_a_run_that_moved_is_still_itself(text_runs, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(text_runs / "houlsby", moved)
+    run = load_run(moved, Process(rank=0, count=1, device=torch.device("cpu")))
+    assert run.folder == moved
