@@ -28,8 +28,9 @@ from transformers import (
     ViTModel,
 )
 
-from adapter4rec.adapters.attaching import add_adapters
-from adapter4rec.adapters.houlsby import HoulsbyConfig
+from adapter4rec.adapters.attaching import add_adapters, copied_parameters
+from adapter4rec.adapters.base import AdapterConfig
+from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.checkpoints import misfits
 from adapter4rec.data.batches import IdBatch, with_content
 from adapter4rec.data.content import ContentStore
@@ -39,9 +40,10 @@ from adapter4rec.errors import UserError, run_main
 from adapter4rec.files import read_json
 from adapter4rec.models.item_encoders import ContentItemEncoder, ImageItemEncoder, TextItemEncoder
 from adapter4rec.models.objectives import Objective
-from adapter4rec.models.transrec import PARTS, TransRec
+from adapter4rec.models.transrec import ADAPTER_PARTS, PARTS, TransRec
 from adapter4rec.models.user_encoder import UserEncoder
 from adapter4rec.released import converted, renamed
+from adapter4rec.settings import options_of
 from adapter4rec.training.parameters import train_only
 
 _BACKBONES = {
@@ -50,6 +52,19 @@ _BACKBONES = {
     ("image", "vit"): (ViTConfig, ViTModel, {"add_pooling_layer": False}),
     ("image", "mae"): (ViTMAEConfig, ViTMAEModel, {}),
 }
+_OPTIONS = {
+    "item_bottleneck": "item_bottleneck",
+    "user_bottleneck": "user_bottleneck",
+    "item_rank": "item_bottleneck",
+    "user_rank": "user_bottleneck",
+    "divisions": "hypercomplex_division",
+    "prompt_tokens": "n_tokens",
+    "item_inner": "k_adapter_hidden",
+    "item_inner_heads": "k_adapter_item_heads",
+    "user_inner": "user_bottleneck",
+    "user_inner_heads": "k_adapter_user_heads",
+}
+"""Where a case's hyperparameters hold an adapter's options."""
 _EMBEDDING_TOLERANCE = 2e-5
 _LOSS_TOLERANCE = 1e-5
 _GRADIENT_TOLERANCE = 1e-4
@@ -106,11 +121,12 @@ def build(case: Case) -> TransRec:
     if case["adapter"] not in (None, "none"):
         add_adapters(model, _adapter(case))
     state = converted(reference_state(case))
+    state |= {copy: state[original] for original, copy in copied_parameters(model).items()}
     trouble = misfits(model.state_dict(), state)
     if trouble:
         raise Unsupported(f"the state does not fit: {trouble[0]}")
     model.load_state_dict(state)
-    train_only(model, ("adapter",) if len(model.adapters) else PARTS)
+    train_only(model, ADAPTER_PARTS if len(model.adapters) else PARTS)
     return model.eval()
 
 
@@ -141,11 +157,16 @@ def _backbone(case: Case) -> PreTrainedModel:
     return model_class(config, **options)
 
 
-def _adapter(case: Case) -> HoulsbyConfig:
-    if case["adapter"] != "houlsby" or case["semantics"] != "paper":
-        raise Unsupported(f"adapter {case['adapter']!r} with the semantics of {case['semantics']!r}")
-    sizes = case["hyperparameters"]
-    return HoulsbyConfig(item_bottleneck=sizes["item_bottleneck"], user_bottleneck=sizes["user_bottleneck"])
+def _adapter(case: Case) -> AdapterConfig:
+    name = case["adapter"]
+    if name not in FAMILIES or case["semantics"] != "paper":
+        raise Unsupported(f"adapter {name!r} with the semantics of {case['semantics']!r}")
+    config, sizes = FAMILIES[name].config, case["hyperparameters"]
+    options = {option: sizes[there] for option, there in _OPTIONS.items() if option in options_of(config)}
+    if name == "k_adapter":
+        options["item_layers"] = ",".join(map(str, sizes["k_adapter_layers"]))
+    trained = {renamed(entry) for entry in case["outputs"]["gradients"]}
+    return config(**options, train_head=any(entry.startswith("item_encoder.head.") for entry in trained))
 
 
 class PixelsInMemory:
@@ -218,8 +239,10 @@ def _gradient_deviations(model: TransRec, references: dict[str, list[float]]) ->
     largest = max(norm for _, norm in references.values())
     deviations = []
     trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
+    copies = copied_parameters(model)
     for name, (total, norm) in references.items():
         ours = renamed(name)
+        ours = copies.get(ours, ours)
         trained.discard(ours)
         gradient = parameters[ours].grad if ours in parameters else None
         if gradient is None:

@@ -19,38 +19,54 @@ from adapter4rec.errors import UserError
 _UNUSED = re.compile(r"(^|\.)(pooler\..*|position_ids|token_type_ids)$")
 """Poolers take no part in the model; index buffers are no weights."""
 
+_LAYER = r"^item_encoder\.backbone\.encoder\.layer\.(\d+)\."
+_ITEM, _USER = r"adapters.item.layers.\1.", r"adapters.user.layers.\1."
+_PROMPT = "adapters.item.vectors"
 _RENAMED: list[tuple[re.Pattern[str], str]] = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
+        (r"^model\.", ""),
+        (r"^.*phm_rule$", "adapters.shared.rule"),
         (r"^bert_encoder\.text_encoders\.\w+\.bert_model\.", "item_encoder.backbone."),
         (r"^bert_encoder\.text_encoders\.\w+\.fc\.", "item_encoder.head."),
         (r"^cv_encoder\.(image_net\.classifier|cv_proj)\.", "item_encoder.head."),
         (r"^cv_encoder\.image_net\.(vit\.)?", "item_encoder.backbone."),
-        # Houlsby adapters wrap a sublayer's output module; the wrapped module keeps its name inside.
+        (r"^user_encoder\.transformer_encoder\.transformer_blocks\.adapter_list\.", "adapters.user.chain."),
+        (r"^user_encoder\.transformer_encoder\.transformer_blocks\.com_dense2\.", "adapters.user.join."),
+        (r"^item_encoder\.backbone\.(encoder\.)?(vit_encoder|bert)_adapter_list\.", "adapters.item.chain."),
+        (r"^item_encoder\.backbone\.(encoder\.)?com_dense\.", "adapters.item.join."),
+        (r"^(item_encoder\.backbone\.encoder)\.vit_encoder\.", r"\1."),
+        (r"^(adapters\..*)\.transformer_blocks\.", r"\1.blocks."),
+        (r"^(adapters\..*)\.(down|up)_project\.", r"\1.\2."),
         (
-            r"^item_encoder\.backbone\.encoder\.layer\.(\d+)\.attention\.output\.adapter\.fc_",
-            r"adapters.item.layers.\1.attention.",
+            r"^item_encoder\.backbone\.embeddings\.(word_embeddings\.learned_embedding|Prompt_Tokens)$",
+            _PROMPT,
         ),
-        (
-            r"^item_encoder\.backbone\.encoder\.layer\.(\d+)\.output\.adapter\.fc_",
-            r"adapters.item.layers.\1.feed_forward.",
-        ),
+        (r"^(item_encoder\.backbone\.embeddings\.word_embeddings)\.wte\.", r"\1."),
+        (r"^(item_encoder\.backbone\.embeddings)\.wte\.", r"\1."),
+        (r"^user_encoder\.transformer_encoder\.transformer_blocks\.", "user_encoder.blocks."),
+        (r"^user_encoder\.transformer_encoder\.", "user_encoder."),
+        (r"^(user_encoder\.blocks\.\d+)\.transformer_block\.", r"\1."),
+        (r"\.multi_head_attention\.fc\.", ".attention.output."),
+        (r"\.multi_head_attention\.", ".attention."),
+        # Adapters wrap a sublayer's output module; the wrapped module keeps its name inside.
         (r"\.output\.self_output\.", ".output."),
         (
-            r"^user_encoder\.transformer_encoder\.transformer_blocks\.(\d+)\.adapter1\.fc_",
-            r"adapters.user.layers.\1.attention.",
+            r"^item_encoder\.backbone\.encoder\.layer\.(\d+)\.attention\.output\.adapter\.",
+            _ITEM + "attention.",
         ),
-        (
-            r"^user_encoder\.transformer_encoder\.transformer_blocks\.(\d+)\.adapter2\.fc_",
-            r"adapters.user.layers.\1.feed_forward.",
-        ),
-        (
-            r"^user_encoder\.transformer_encoder\.transformer_blocks\.(\d+)\.(transformer_block\.)?",
-            r"user_encoder.blocks.\1.",
-        ),
-        (r"^user_encoder\.transformer_encoder\.", "user_encoder."),
-        (r"^(user_encoder\.blocks\.\d+)\.multi_head_attention\.fc\.", r"\1.attention.output."),
-        (r"^(user_encoder\.blocks\.\d+)\.multi_head_attention\.", r"\1.attention."),
+        (r"^item_encoder\.backbone\.encoder\.layer\.(\d+)\.output\.adapter\.", _ITEM + "feed_forward."),
+        (r"^item_encoder\.backbone\.encoder\.layer\.(\d+)\.output\.LN\.", _ITEM + "feed_forward.norm."),
+        (r"^user_encoder\.blocks\.(\d+)\.adapter1\.", _USER + "attention."),
+        (r"^user_encoder\.blocks\.(\d+)\.adapter2?\.", _USER + "feed_forward."),
+        (r"^user_encoder\.blocks\.(\d+)\.LN\.", _USER + "feed_forward.norm."),
+        (r"^(adapters\..*)\.fc_(down|up)\.", r"\1.\2."),
+        (r"^(adapters\..*)\.(down|up)_sampler\.W_", r"\1.\2."),
+        (r"^(adapters\..*)\.(down|up)_sampler\.b$", r"\1.\2.bias"),
+        # LoRA's factors stand beside the weight that they update.
+        (_LAYER + r"attention\.(?:self|attention)\.(query|value)\.lora_", _ITEM + r"\2.lora_"),
+        (r"^user_encoder\.blocks\.(\d+)\.attention\.w_Q\.lora_", _USER + "query.lora_"),
+        (r"^user_encoder\.blocks\.(\d+)\.attention\.w_V\.lora_", _USER + "value.lora_"),
         (r"\.attention\.w_Q\.", ".attention.query."),
         (r"\.attention\.w_K\.", ".attention.key."),
         (r"\.attention\.w_V\.", ".attention.value."),
@@ -58,7 +74,6 @@ _RENAMED: list[tuple[re.Pattern[str], str]] = [
         (r"\.feed_forward\.w_2\.", ".feed_forward.down."),
     )
 ]
-
 
 _IMAGE_ENCODER_RENAMED: list[tuple[re.Pattern[str], str]] = [
     (re.compile(rf"^(item_encoder\.backbone\.layers\.\d+)\.{old}\."), rf"\1.{new}.")
@@ -78,7 +93,7 @@ def renamed(name: str) -> str | None:
     """The name that an entry of a released state has here; None for what the model does not use."""
     if _UNUSED.search(name):
         return None
-    is_image = name.startswith("cv_encoder.")
+    is_image = name.removeprefix("model.").startswith("cv_encoder.")
     for pattern, replacement in _RENAMED:
         name = pattern.sub(replacement, name)
     if is_image:
@@ -90,7 +105,10 @@ def renamed(name: str) -> str | None:
 
 def converted(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A released ``model_state_dict`` by the names of this project."""
-    return {ours: tensor for name, tensor in released.items() if (ours := renamed(name)) is not None}
+    ours = {new: tensor for name, tensor in released.items() if (new := renamed(name)) is not None}
+    if _PROMPT in ours:
+        ours[_PROMPT] = ours[_PROMPT].reshape(-1, ours[_PROMPT].shape[-1])  # with images it is [1, n, h]
+    return ours
 
 
 def read_released(path: Path) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from adapter4rec.adapters.base import AdapterConfig
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.data.interactions import ATTRIBUTES
 from adapter4rec.models.objectives import Objective
-from adapter4rec.models.transrec import PARTS
+from adapter4rec.models.transrec import ADAPTER_PARTS, PARTS
 from adapter4rec.settings import FolderName, Option, Settings, Values, option, options_of
 from adapter4rec.training.precision import PRECISIONS
 
@@ -188,11 +188,24 @@ class TargetSettings(RunSettings):
         None, "the source model: a checkpoint that source training exported, or a released .pt", runtime=True
     )
     lr_adapter: float = option(1.5e-4, "learning rate of the adapters", above=0, most=10)
+    lr_item_layer_norms: float = option(
+        5e-5, "learning rate of the item encoder's layer norms, where adapters train them", above=0, most=10
+    )
+    lr_user_layer_norms: float = option(1e-4, "the same for the user encoder's", above=0, most=10)
     adapter: AdapterConfig | None = None
 
     def learning_rates(self) -> dict[str, float]:
         """Learning rate of each part of the model."""
-        return super().learning_rates() | {"adapter": self.lr_adapter}
+        return (
+            super().learning_rates()
+            | {
+                "adapter": self.lr_adapter,
+                "adapted_head": self.lr_item_head,
+                "item_layer_norms": self.lr_item_layer_norms,
+                "user_layer_norms": self.lr_user_layer_norms,
+            }
+            | (self.adapter.learning_rates() if self.adapter else {})
+        )
 
     @property
     def uses_content(self) -> bool:
@@ -202,7 +215,7 @@ class TargetSettings(RunSettings):
     @property
     def trained_parts(self) -> tuple[str, ...]:
         """The parts of the model that the method trains."""
-        return METHODS.get(self.method, ("adapter",))
+        return METHODS.get(self.method, ADAPTER_PARTS)
 
     @property
     def needs_source(self) -> bool:

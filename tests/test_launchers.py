@@ -23,6 +23,19 @@ KINDS = {
     "Downstream/CV": stages.ImageTargetSettings,
 }
 
+ADAPTERS = {
+    "houlsby": "adapter_houlsby",
+    "houlsby_parallel": "adapter_houlsby_parallel",
+    "pfeiffer": "adapter_pfeiffer",
+    "k_adapter": "adapter_kadapter",
+    "lora": "adapter_lora",
+    "compacter": "adapter_compacter",
+    "prompt": "adapter_prompt",
+    "bitfit": "bitfit",
+    "layernorm": "layernorm",
+}
+"""Launchers of the families that both modalities have."""
+
 
 def tree_of(path):
     return "/".join(path.parts[-4:-2])
@@ -58,7 +71,7 @@ def test_a_page_runs_the_module_of_its_tree(path):
 
 
 def test_the_pages_are_there():
-    targets = {"adapter_houlsby", "finetune", "head", "frozen", "scratch", "id", "popularity"}
+    targets = {"finetune", "head", "frozen", "scratch", "id", "popularity", *ADAPTERS.values()}
     assert {(tree_of(path), path.stem) for path in PAGES} == {
         *(("Pretraining/Text", name) for name in ("sm_base_sasrec", "sm_base_cpc", "sm_id")),
         *(
@@ -66,6 +79,7 @@ def test_the_pages_are_there():
             for name in ("sm_vit_sasrec", "sm_vit_cpc", "sm_mae_sasrec", "sm_mae_cpc", "sm_id")
         ),
         *((tree, name) for tree in ("Downstream/Text", "Downstream/CV") for name in targets),
+        ("Downstream/Text", "adapter_pfeiffer_after_layernorm"),
     }
 
 
@@ -111,3 +125,52 @@ def test_released_settings_of_the_targets(tree):
     assert finetune.epochs == (100 if tree == "Downstream/Text" else 150)
     assert not settings_of(tree, "scratch").needs_source
     assert not settings_of(tree, "id").uses_content
+
+
+RATES = {
+    ("Text", "houlsby"): {"adapter": 1.5e-4},
+    ("Text", "houlsby_parallel"): {"adapter": 1.5e-4},
+    ("Text", "pfeiffer"): {"adapter": 1e-4, "item_layer_norms": 5e-5, "user_layer_norms": 1e-4},
+    ("Text", "k_adapter"): {"adapter": 5e-6, "item_join": 5e-5, "user_join": 1e-4},
+    ("Text", "lora"): {"adapter": 1e-3},
+    ("Text", "compacter"): {
+        "adapter": 4e-3,
+        "rule": 1e-4,
+        "item_layer_norms": 5e-5,
+        "user_layer_norms": 1e-4,
+    },
+    ("Text", "prompt"): {"adapter": 5e-5},
+    ("CV", "houlsby"): {"adapter": 4e-4},
+    ("CV", "houlsby_parallel"): {"adapter": 4e-4},
+    ("CV", "pfeiffer"): {"adapter": 4e-4},
+    ("CV", "k_adapter"): {"adapter": 1.5e-5, "item_join": 1e-4, "user_join": 2e-4},
+    ("CV", "lora"): {"adapter": 1e-3},
+    ("CV", "compacter"): {"adapter": 3e-3, "rule": 2e-4},
+    ("CV", "prompt"): {"adapter": 2e-4, "adapted_head": 2e-4},
+}
+
+
+@pytest.mark.parametrize(("modality", "family"), RATES)
+def test_adapters_have_the_released_rates(modality, family):
+    settings = settings_of(f"Downstream/{modality}", ADAPTERS[family])
+    assert settings.method == family
+    rates = settings.learning_rates()
+    expected = RATES[modality, family]
+    assert {part: rates[part] for part in expected} == expected
+    assert settings.adapter.train_layer_norms == ("item_layer_norms" in expected)
+    assert settings.adapter.train_head == ("adapted_head" in expected)
+
+
+@pytest.mark.parametrize("modality", ["Text", "CV"])
+def test_adapters_have_the_released_sizes(modality):
+    def adapter(family):
+        return settings_of(f"Downstream/{modality}", ADAPTERS[family]).adapter
+
+    is_text = modality == "Text"
+    for family in ("houlsby", "houlsby_parallel", "pfeiffer", "compacter"):
+        assert (adapter(family).item_bottleneck, adapter(family).user_bottleneck) == (64, 16)
+    assert (adapter("lora").item_rank, adapter("lora").user_rank) == (12, 4)
+    chain = adapter("k_adapter")
+    assert (chain.item_inner, chain.item_inner_heads) == (192 if is_text else 384, 12)
+    assert (chain.user_inner, chain.user_inner_heads, chain.item_layers) == (16, 2, "ends")
+    assert adapter("prompt").prompt_tokens == (30 if is_text else 10)

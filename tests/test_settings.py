@@ -20,6 +20,7 @@ from adapter4rec.errors import UserError
 from adapter4rec.files import REPOSITORY
 from adapter4rec.launching import launch, settings_from_command_line
 from adapter4rec.models.objectives import Objective
+from adapter4rec.models.transrec import ADAPTER_PARTS
 from adapter4rec.settings import FolderName, Settings, as_argument, option, options_of
 from adapter4rec.stages import TargetSettings
 
@@ -205,7 +206,7 @@ class TestAdapterOptions:
         )
         assert settings.adapter == HoulsbyConfig(encoders=("user",), item_bottleneck=8, user_bottleneck=16)
         assert settings.objective is Objective.CPC
-        assert settings.trained_parts == ("adapter",)
+        assert settings.trained_parts == ADAPTER_PARTS
 
     def test_plain_values_come_back(self) -> None:
         settings = TargetSettings.from_values({**self.FILES, "method": "houlsby", "user_bottleneck": "3"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from adapter4rec.adapters.base import AdapterConfig
+from adapter4rec.adapters.base import Adapter, AdapterConfig
 from adapter4rec.adapters.registry import family_of
 from adapter4rec.adapters.sites import LAYOUTS, USER_ENCODER, Sites, find_sites
 from adapter4rec.errors import UserError
@@ -25,17 +25,49 @@ def add_adapters(model: TransRec, config: AdapterConfig) -> None:
     """Build the adapters that ``config`` describes and attach them; they stand in ``model.adapters``.
 
     Raises:
-        UserError: the model has adapters already, or lacks an encoder that is to be adapted.
+        UserError: the model has adapters already, lacks an encoder that is to be adapted, or the config means
+            nothing for it. The model is then left as it was.
     """
     if len(model.adapters):
         raise UserError("the model has adapters already; detach them first")
+    config.check()
     sites = encoder_sites(model)
-    build = family_of(config).build
     for encoder in config.encoders:
         if encoder not in sites:
             raise UserError(f"the {encoder} encoder has no backbone to adapt")
-        model.adapters[encoder] = build(config, sites[encoder])
-    model.adapters.to(next(model.user_encoder.parameters()).device)
+    try:
+        _build(model, config, {encoder: sites[encoder] for encoder in config.encoders})
+    except BaseException:
+        detach_adapters(model)
+        raise
+    model.adapters.to(next(model.user_encoder.parameters()).device).train(model.training)
+
+
+def _build(model: TransRec, config: AdapterConfig, sites: dict[str, Sites]) -> None:
+    family = family_of(config)
+    shared = () if family.shared is None else (family.shared(config),)
+    for module in shared:
+        model.adapters["shared"] = module
+    for encoder, places in sites.items():
+        adapter = model.adapters[encoder] = family.build(config, places, *shared)
+        if config.train_layer_norms:
+            adapter.layer_norms = adapter.train_copies(places.encoder, config.layer_norms_of(places))
+        if config.train_head and encoder == "item":
+            head = model.item_encoder.head
+            adapter.head = adapter.train_copies(head, [name for name, _ in head.named_parameters()])
+
+
+def copied_parameters(model: TransRec) -> dict[str, str]:
+    """Parameters of the model that its adapters hold copies of, by name, with the copies' names."""
+    copies = {}
+    for name, _ in model.adapters.named_parameters():
+        role, field, *rest = name.split(".")
+        if field == "head":
+            copies[".".join(["item_encoder", field, *rest])] = f"adapters.{name}"
+        elif field in ("layer_norms", "biases"):
+            encoder = "item_encoder.backbone" if role == "item" else "user_encoder"
+            copies[".".join([encoder, *rest])] = f"adapters.{name}"
+    return copies
 
 
 def detach_adapters(model: TransRec) -> nn.ModuleDict:
@@ -46,6 +78,7 @@ def detach_adapters(model: TransRec) -> nn.ModuleDict:
     """
     detached = model.adapters
     for adapter in detached.values():
-        adapter.detach()
+        if isinstance(adapter, Adapter):
+            adapter.detach()
     model.adapters = nn.ModuleDict()
     return detached

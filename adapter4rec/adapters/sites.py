@@ -11,8 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 
+import torch
 from torch import Tensor, nn
+
+
+class Reads(Enum):
+    """What an encoder reads, which decides how it is masked and where further tokens go."""
+
+    WORDS = "words"
+    PATCHES = "patches"
+    ITEMS = "items"
+
 
 ATTENTION, FEED_FORWARD = "attention", "feed_forward"
 SUBLAYERS = (ATTENTION, FEED_FORWARD)
@@ -51,6 +62,7 @@ class EncoderLayout:
         query: path of the query projection in a layer.
         value: path of the value projection in a layer.
         pre_norm: x + f(LN(x)) instead of LN(x + f(x)).
+        reads: words, given as ``inputs_embeds``; patches, embedded by a module ``embeddings``; or items.
     """
 
     layers: str
@@ -59,6 +71,7 @@ class EncoderLayout:
     query: str
     value: str
     pre_norm: bool
+    reads: Reads
 
 
 _BERT = EncoderLayout(
@@ -75,6 +88,7 @@ _BERT = EncoderLayout(
     query="attention.self.query",
     value="attention.self.value",
     pre_norm=False,
+    reads=Reads.WORDS,
 )
 USER_ENCODER = EncoderLayout(
     layers="blocks",
@@ -87,6 +101,7 @@ USER_ENCODER = EncoderLayout(
     query="attention.query",
     value="attention.value",
     pre_norm=False,
+    reads=Reads.ITEMS,
 )
 _VIT = EncoderLayout(
     layers="layers",
@@ -99,6 +114,7 @@ _VIT = EncoderLayout(
     query="attention.q_proj",
     value="attention.v_proj",
     pre_norm=True,
+    reads=Reads.PATCHES,
 )
 LAYOUTS: dict[str, EncoderLayout] = {"bert": _BERT, "roberta": _BERT, "vit": _VIT, "vit_mae": _VIT}
 """Layouts of pretrained backbones, by the ``model_type`` of their Hugging Face configuration."""
@@ -189,12 +205,14 @@ class Sites:
         layers: its layers, first to last.
         width: h of a backbone, d of the user encoder.
         role: ``item`` or ``user``.
+        reads: words, patches or items.
     """
 
     encoder: nn.Module
     layers: list[Layer]
     width: int
     role: str
+    reads: Reads
 
     def on_inputs(self, change: Callable[[dict], dict]) -> Undo:
         """Let the encoder's keyword arguments become ``change(arguments)``."""
@@ -204,12 +222,62 @@ class Sites:
 
         return _undo(self.encoder.register_forward_pre_hook(replace, with_kwargs=True))
 
+    def on_mask(self, remember: Callable[[Tensor | None], None]) -> Undo:
+        """Tell ``remember``, at each call, what the layers' attention is masked with.
+
+        It is told None, or a mask that broadcasts to ``[batch, heads, places, places]``: bool, true where
+        attention may go, or additive.
+        """
+        if self.reads is Reads.ITEMS:
+            first = self.layers[0].module
+            return _undo(first.register_forward_pre_hook(lambda _, arguments: remember(arguments[1])))
+
+        def look(arguments: dict) -> dict:
+            mask = arguments.get("attention_mask")
+            remember(None if mask is None else mask[:, None, None].bool())
+            return arguments
+
+        return self.on_inputs(look)
+
+    def on_tokens(self, further: Tensor) -> Undo:
+        """Let the encoder read ``further`` tokens, ``[n, h]``, besides its own.
+
+        Words: behind [CLS], where they take positions and the title's positions shift. Patches: behind the
+        patches, without a position.
+
+        Raises:
+            ValueError: the encoder reads items, which are no tokens.
+        """
+        if self.reads is Reads.ITEMS:
+            raise ValueError("the user encoder reads items, not tokens")
+        if self.reads is Reads.WORDS:
+            return self.on_inputs(lambda arguments: _with_words(arguments, further))
+
+        def append(_: nn.Module, __: tuple, output: Tensor | tuple) -> Tensor | tuple:
+            own, *rest = output if isinstance(output, tuple) else (output,)
+            longer = torch.cat([own, further.to(own.dtype).expand(len(own), -1, -1)], dim=1)
+            return (longer, *rest) if isinstance(output, tuple) else longer
+
+        return _undo(self.encoder.get_submodule("embeddings").register_forward_hook(append))
+
+
+def _with_words(arguments: dict, further: Tensor) -> dict:
+    words, mask, positions = (arguments[name] for name in ("inputs_embeds", "attention_mask", "position_ids"))
+    own = further.to(words.dtype).expand(len(words), -1, -1)
+    if mask is not None:
+        mask = torch.cat([mask[:, :1], mask.new_ones(own.shape[:2]), mask[:, 1:]], dim=1)
+    length = positions.shape[1] + own.shape[1]
+    return arguments | {
+        "inputs_embeds": torch.cat([words[:, :1], own, words[:, 1:]], dim=1),
+        "attention_mask": mask,
+        "position_ids": positions[:, :1] + torch.arange(length, device=positions.device),
+    }
+
 
 def find_sites(encoder: nn.Module, layout: EncoderLayout, width: int, role: str) -> Sites:
     """Look up the places of ``encoder`` by its layout."""
-    return Sites(
-        encoder, [_layer(module, layout) for module in encoder.get_submodule(layout.layers)], width, role
-    )
+    layers = [_layer(module, layout) for module in encoder.get_submodule(layout.layers)]
+    return Sites(encoder, layers, width, role, layout.reads)
 
 
 def _layer(module: nn.Module, layout: EncoderLayout) -> Layer:

@@ -11,17 +11,37 @@ from adapter4rec.data.content import Content
 from adapter4rec.models.objectives import Objective, summed_loss
 from adapter4rec.models.user_encoder import UserEncoder
 
-PARTS = ("backbone", "item_head", "user_encoder", "adapter")
-"""The parts of a model that are trained or not, each with its own learning rate."""
+PARTS = ("backbone", "item_head", "user_encoder")
+"""The parts of a source model, each with its own learning rate."""
+
+ADAPTER_PARTS = (
+    "adapter",
+    "rule",
+    "item_join",
+    "user_join",
+    "item_layer_norms",
+    "user_layer_norms",
+    "adapted_head",
+)
+"""The parts of what is trained beside a frozen model, each with its own learning rate."""
 
 
 def part_of(name: str) -> str:
     """The part that a parameter of :class:`TransRec` belongs to, by its name."""
     if name.startswith("adapters."):
-        return "adapter"
+        return _adapter_part(name.split(".")[1:])
     if name.startswith("user_encoder."):
         return "user_encoder"
     return "item_head" if name.startswith("item_encoder.head.") else "backbone"
+
+
+def _adapter_part(path: list[str]) -> str:
+    owner, field = path[:2]
+    if owner == "shared":
+        return "rule"
+    if field in ("layer_norms", "join"):
+        return f"{owner}_{field}"
+    return "adapted_head" if field == "head" else "adapter"
 
 
 class TransRec(nn.Module):
@@ -45,7 +65,8 @@ class TransRec(nn.Module):
         )
         """Parameters that are never trained: ViTMAE's position embeddings."""
         self.adapters = nn.ModuleDict()
-        """Adapters by the encoder that they change: ``item``, ``user``; empty for a source model."""
+        """Adapters by the encoder that they change, ``item`` and ``user``, and what these share, ``shared``;
+        empty for a source model."""
 
     def encode_items(self, content: Content) -> Tensor:
         """Embeddings of the content's items, float32 ``[n, d]``."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from adapter4rec.models.transrec import PARTS, TransRec, part_of
+from adapter4rec.models.transrec import ADAPTER_PARTS, PARTS, TransRec, part_of
 
 
 def train_only(model: TransRec, parts: Collection[str]) -> None:
-    """Let the parameters of ``parts`` (see ``PARTS``) be trained, but for fixed ones; freeze all others."""
+    """Let the parameters of ``parts`` (see ``part_of``) be trained, but for fixed ones; freeze all others."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(part_of(name) in parts and name not in model.fixed)
 
@@ -55,13 +55,13 @@ class ParameterGroup:
     def describe(self) -> str:
         """A line for the log."""
         count = sum(parameter.numel() for parameter in self.parameters.values())
-        return f"{self.part:<13}{count:>12,} parameters, learning rate {self.learning_rate:g}"
+        return f"{self.part:<17}{count:>12,} parameters, learning rate {self.learning_rate:g}"
 
 
 def parameter_groups(model: TransRec, learning_rates: Mapping[str, float]) -> list[ParameterGroup]:
-    """Group the trained parameters by part, in the order of ``PARTS`` and of the model."""
+    """Group the trained parameters by part, in the order of the parts and of the model."""
     groups = []
-    for part in PARTS:
+    for part in (*PARTS, *ADAPTER_PARTS):
         members = {
             name: parameter
             for name, parameter in model.named_parameters()

@@ -1,0 +1,37 @@
+"""K-Adapter beside both encoders, trained on Amazon: transformer adapters that the encoders never see.
+
+Settings of the released launcher (4 processes x 8 users).
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+
+from adapter4rec.launching import launch
+from adapter4rec.stages import ImageTargetSettings
+
+# A list is swept; every setting can be overridden on the command line: --name value.
+hyperparameters = dict(
+    method="k_adapter",
+    users="Dataset/Amazon/amazon_2w_users.tsv",
+    items="Dataset/Amazon/amazon_2w_items.tsv",
+    images="Dataset/Amazon/amazon_images.lmdb",
+    source_checkpoint="Downstream/CV/pretrained_models/sm_vit_sasrec.safetensors",
+    objective="sasrec",
+    backbone="vit-base-patch16-224",
+    item_inner=384,
+    item_inner_heads=12,
+    user_inner=16,
+    user_inner_heads=2,
+    epochs=100,
+    batch_size=32,
+    lr_adapter=1.5e-5,
+    lr_item_join=1e-4,
+    lr_user_join=2e-4,
+    precision="auto",
+    seed=12345,
+)
+
+if __name__ == "__main__":
+    launch("Downstream.CV.train", ImageTargetSettings, hyperparameters)

@@ -1,0 +1,33 @@
+"""LoRA on the query and value projections of both encoders, trained on Amazon.
+
+Settings of the released launcher (4 processes x 8 users).
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+
+from adapter4rec.launching import launch
+from adapter4rec.stages import ImageTargetSettings
+
+# A list is swept; every setting can be overridden on the command line: --name value.
+hyperparameters = dict(
+    method="lora",
+    users="Dataset/Amazon/amazon_2w_users.tsv",
+    items="Dataset/Amazon/amazon_2w_items.tsv",
+    images="Dataset/Amazon/amazon_images.lmdb",
+    source_checkpoint="Downstream/CV/pretrained_models/sm_vit_sasrec.safetensors",
+    objective="sasrec",
+    backbone="vit-base-patch16-224",
+    item_rank=12,
+    user_rank=4,
+    epochs=100,
+    batch_size=32,
+    lr_adapter=1e-3,
+    precision="auto",
+    seed=12345,
+)
+
+if __name__ == "__main__":
+    launch("Downstream.CV.train", ImageTargetSettings, hyperparameters)

@@ -1,0 +1,35 @@
+"""A soft prompt of 10 tokens in the image encoder and the item head, trained on Amazon.
+
+Settings of the released launcher (4 processes x 8 users). The user encoder is frozen.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+
+from adapter4rec.launching import launch
+from adapter4rec.stages import ImageTargetSettings
+
+# A list is swept; every setting can be overridden on the command line: --name value.
+hyperparameters = dict(
+    method="prompt",
+    users="Dataset/Amazon/amazon_2w_users.tsv",
+    items="Dataset/Amazon/amazon_2w_items.tsv",
+    images="Dataset/Amazon/amazon_images.lmdb",
+    source_checkpoint="Downstream/CV/pretrained_models/sm_vit_sasrec.safetensors",
+    objective="sasrec",
+    backbone="vit-base-patch16-224",
+    encoders="item",
+    prompt_tokens=10,
+    train_head=True,
+    epochs=100,
+    batch_size=32,
+    lr_adapter=2e-4,
+    lr_item_head=2e-4,
+    precision="auto",
+    seed=12345,
+)
+
+if __name__ == "__main__":
+    launch("Downstream.CV.train", ImageTargetSettings, hyperparameters)

@@ -1,0 +1,36 @@
+"""K-Adapter beside both encoders, trained on Adressa: transformer adapters that the encoders never see.
+
+Settings of the released launcher.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+
+from adapter4rec.launching import launch
+from adapter4rec.stages import TextTargetSettings
+
+# A list is swept; every setting can be overridden on the command line: --name value.
+hyperparameters = dict(
+    method="k_adapter",
+    users="Dataset/Adressa/Adressa_users_base.tsv",
+    items="Dataset/Adressa/Adressa_news_base.tsv",
+    source_checkpoint="Downstream/Text/pretrained_models/sm_base_sasrec.safetensors",
+    objective="sasrec",
+    backbone="bert/bert_base_uncased",
+    item_inner=192,
+    item_inner_heads=12,
+    user_inner=16,
+    user_inner_heads=2,
+    epochs=100,
+    batch_size=32,
+    lr_adapter=5e-6,
+    lr_item_join=5e-5,
+    lr_user_join=1e-4,
+    precision="auto",
+    seed=123456,
+)
+
+if __name__ == "__main__":
+    launch("Downstream.Text.train", TextTargetSettings, hyperparameters)

@@ -1,0 +1,30 @@
+"""BitFit: every bias of both encoders is trained on Adressa and nothing else.
+
+There is no released launcher; the learning rate is chosen here.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+
+from adapter4rec.launching import launch
+from adapter4rec.stages import TextTargetSettings
+
+# A list is swept; every setting can be overridden on the command line: --name value.
+hyperparameters = dict(
+    method="bitfit",
+    users="Dataset/Adressa/Adressa_users_base.tsv",
+    items="Dataset/Adressa/Adressa_news_base.tsv",
+    source_checkpoint="Downstream/Text/pretrained_models/sm_base_sasrec.safetensors",
+    objective="sasrec",
+    backbone="bert/bert_base_uncased",
+    epochs=100,
+    batch_size=32,
+    lr_adapter=1e-3,
+    precision="auto",
+    seed=123456,
+)
+
+if __name__ == "__main__":
+    launch("Downstream.Text.train", TextTargetSettings, hyperparameters)

@@ -1,0 +1,60 @@
+"""Small TransRec models on every kind of backbone, and batches for them."""
+
+import numpy as np
+import torch
+from conftest import RandomImages, interactions_of, random_sequences
+
+from adapter4rec.data.batches import TrainingSet, with_content
+from adapter4rec.data.text import TextStore, Tokens
+from adapter4rec.models.backbones import IMAGE_ENCODERS, TEXT_ENCODERS, load_backbone
+from adapter4rec.models.item_encoders import ImageItemEncoder, TextItemEncoder
+from adapter4rec.models.objectives import Objective
+from adapter4rec.models.transrec import TransRec
+from adapter4rec.models.user_encoder import UserEncoder
+
+N_ITEMS, LENGTH, WIDTH, DIM = 30, 6, 32, 16
+BACKBONES = ["tiny_bert_folder", "tiny_roberta_folder", "tiny_vit_folder", "tiny_mae_folder"]
+"""Fixtures that give a backbone's folder."""
+
+
+def is_image(model):
+    return isinstance(model.item_encoder, ImageItemEncoder)
+
+
+def model_on(folder):
+    """A model on a backbone's folder, the same at each call."""
+    images = "vit" in folder.name or "mae" in folder.name
+    backbone = load_backbone(folder, IMAGE_ENCODERS if images else TEXT_ENCODERS)
+    if images:
+        backbone.config.mask_ratio = 0.0
+        for layer in backbone.layers:
+            layer.dropout.p = 0.1  # both sublayers share it
+    torch.manual_seed(1)
+    encoder = ImageItemEncoder(backbone, DIM, 8) if images else TextItemEncoder(backbone, DIM)
+    return TransRec(encoder, UserEncoder(DIM, LENGTH, 2, 2, 0.1), Objective.SASREC)
+
+
+def store_for(model):
+    if is_image(model):
+        return RandomImages(N_ITEMS, 16)
+    chance = np.random.default_rng(0)
+    lengths = chance.integers(3, 9, N_ITEMS)
+    flat = chance.integers(5, 60, lengths.sum()).astype(np.int32)
+    return TextStore([Tokens(flat, np.concatenate([[0], lengths.cumsum()]), "test")], 0, 64)
+
+
+def batch_for(model):
+    interactions = interactions_of(
+        random_sequences(np.random.default_rng(0), 8, N_ITEMS, LENGTH), N_ITEMS, LENGTH
+    )
+    ids = TrainingSet(interactions, 8, seed=0).ids(np.arange(8), 1, 0)
+    return with_content(ids, store_for(model), int(ids.log_mask.sum()))
+
+
+def snapshot(module):
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
