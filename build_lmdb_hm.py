@@ -19,6 +19,7 @@ presets = {
         "store": "pixels",
         "size": 224,
         "missing": "error",
+        "numbered_files": True,
     },
     "amazon": {
         "items": "Dataset/Amazon/amazon_2w_items.tsv",

@@ -13,6 +13,8 @@ from adapter4rec.files import whole_file
 _TILE, _GAP, _MARGIN, _LABEL = 96, 6, 16, 26
 _HISTORY = 8
 """At most so many clicks are shown, the last ones."""
+_LEAST = 3
+"""Room for so many pictures on each side, or the headings would not fit."""
 _INK, _PAPER, _LINE = (30, 30, 30), (255, 255, 255), (190, 190, 190)
 
 
@@ -33,8 +35,8 @@ class SheetRow:
 
 def draw_contact_sheet(rows: list[SheetRow], path: Path) -> None:
     """Draw one row a user: the last clicks on the left, recommendations on the right."""
-    left = min(_HISTORY, max(len(row.clicked) for row in rows))
-    right = max(len(row.recommended) for row in rows)
+    left = max(_LEAST, min(_HISTORY, max(len(row.clicked) for row in rows)))
+    right = max(_LEAST, *(len(row.recommended) for row in rows))
     step = _TILE + _GAP
     middle = _MARGIN + left * step + 2 * _GAP
     width = middle + 2 * _GAP + right * step + _MARGIN

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -17,6 +17,8 @@ from torch import Tensor
 from adapter4rec.errors import UserError, file_trouble
 
 T = TypeVar("T")
+_TROUBLE = "adapter4rec/trouble"
+_A_MOMENT = timedelta(seconds=3)
 _PATIENCE = timedelta(hours=12)
 """A process that ends takes the others with it, so waiting long is safe; preparing data may take long."""
 
@@ -117,10 +119,29 @@ def joined_process(device: str, threads: int = 0) -> Iterator[Process]:
         except (RuntimeError, dist.DistError) as error:
             raise UserError(f"the processes could not meet: {str(error).splitlines()[0]}") from None
     try:
-        yield Process(rank, count, where)
+        with _shared_trouble() if count > 1 else nullcontext():
+            yield Process(rank, count, where)
     finally:  # also after an error: a process that ends as a member of the group is aborted
         if count > 1:
             dist.destroy_process_group()
+
+
+@contextmanager
+def _shared_trouble() -> Iterator[None]:
+    """Let all processes raise what one of them met alone; they would only see that it is gone."""
+    store = dist.distributed_c10d._get_default_store()
+    try:
+        yield
+    except (UserError, OSError) as error:
+        message = file_trouble(error) if isinstance(error, OSError) else str(error)
+        with suppress(RuntimeError):
+            store.set(_TROUBLE, message)
+        raise
+    except RuntimeError:  # a lost connection, or trouble of this process's own
+        with suppress(RuntimeError):
+            store.wait([_TROUBLE], _A_MOMENT)
+            raise UserError(store.get(_TROUBLE).decode()) from None
+        raise
 
 
 def _device(name: str, local_rank: int) -> torch.device:

@@ -70,7 +70,7 @@ def load_image_domain(settings: ImageSettings, process: Process) -> Domain:
     del process
     users, items = Path(settings.users), Path(settings.items)
     name = users.absolute().parent.name
-    table = read_items(items)
+    table = read_items(items, allow_empty_titles=True)
     database = None
     if settings.images is not None:
         database = ImageDatabase(Path(settings.images))

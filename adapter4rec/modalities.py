@@ -25,5 +25,8 @@ class Modality:
     build_encoder: Callable[..., ContentItemEncoder]
 
 
-TEXT = Modality("text", load_text_domain, build_text_encoder)
-IMAGE = Modality("image", load_image_domain, build_image_encoder)
+MODALITIES = {
+    "text": Modality("text", load_text_domain, build_text_encoder),
+    "image": Modality("image", load_image_domain, build_image_encoder),
+}
+"""By the name that a stage's settings give (``settings.modality``)."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from adapter4rec.errors import UserError, run_main
 from adapter4rec.files import REPOSITORY, whole_file
 from adapter4rec.models.small_vit import SIZES, make_small_vit
 from adapter4rec.runs import Record
-from adapter4rec.sample import SampleSettings, make_image_sample, make_sample
+from adapter4rec.sample import Outcome, SampleSettings, make_image_sample, make_sample
 
 NAMES = {
     "popularity": "most popular items",
@@ -205,16 +206,19 @@ TEXT = Plan(
 
 
 def _prepare_images(plan: Plan) -> None:
-    make_image_sample(plan.sample, SampleSettings(users=3000, target_users=1000, items=400))
+    outcome = make_image_sample(plan.sample, SampleSettings(users=3000, target_users=1000, items=400))
     print(f"sample (generated, not real): {plan.sample}")
-    for domain in ("source", "target"):
+    for folder in (plan.sample / "source", plan.sample / "target"):
+        lmdb = folder / "images.lmdb"
+        if outcome is not Outcome.KEPT:
+            shutil.rmtree(lmdb, ignore_errors=True)  # of other pictures, under the same names
         build(
             ImageLmdbSettings(
-                items=plan.sample / domain / "items.tsv",
-                images=plan.sample / domain / "images",
-                into=plan.sample / domain / "images.lmdb",
-                preset="amazon",
+                items=folder / "items.tsv",
+                images=folder / "images",
+                into=lmdb,
                 size=SIZES["image_size"],
+                processes=0,
             )
         )
     make_small_vit(REPOSITORY / "pretrained_models" / plan.backbone)

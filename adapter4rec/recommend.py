@@ -1,8 +1,8 @@
 """``python -m adapter4rec.recommend RUN_FOLDER``: what a trained model recommends, and to whom.
 
 Users are named (``--users``), described by what they clicked (``--history``), or all are written to a file
-(``--csv``). Text runs show titles; image runs draw a contact sheet (``--sheet``). What a user has clicked is
-not recommended again.
+(``--csv``). Text runs show titles; image runs draw a contact sheet (``--sheet``). What a user has clicked
+among the clicks that a run keeps (the last L + 3) is not recommended again.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,6 +107,8 @@ class Recommender:
             inputs[row, length - len(recent) :] = recent
         with evaluating(self.run.model):
             scores = next_item_scores(self.run.model, self.items, inputs)
+            if not torch.isfinite(scores).all():
+                raise UserError(f"{self.run.folder}: a score is not finite: the model's weights are broken")
             for row, (_, history) in enumerate(users):
                 scores[row, torch.from_numpy(np.unique(history).astype(np.int64)) - 1] = -torch.inf
             best = scores.topk(min(top_k, scores.shape[1]), dim=1)
@@ -132,7 +135,7 @@ class Names:
     def __init__(self, run: TrainedRun) -> None:
         self.items = run.domain.interactions.item_names
         self.titles: list[str] | None = None
-        if run.modality.name == "text":
+        with suppress(UserError):  # a list of bare names
             texts = read_items(Path(run.settings.items), ("title",), allow_empty_titles=True).texts["title"]
             self.titles = [texts[row].strip() for row in run.domain.interactions.item_rows]
 
@@ -171,14 +174,9 @@ def describe(found: Recommendation, names: Names) -> str:
 
 
 def draw_sheet(recommender: Recommender, recommendations: list[Recommendation], path: Path) -> None:
-    """Draw histories beside recommendations.
-
-    Raises:
-        UserError: the run's items have no images.
-    """
+    """Draw histories beside recommendations; the run must have images."""
     store = recommender.run.domain.store
-    if not isinstance(store, ImageStore):
-        raise UserError(f"--sheet: {recommender.run.folder} is no run with images")
+    assert isinstance(store, ImageStore)
 
     def pictures(items: np.ndarray) -> np.ndarray:
         return store.fetch(items.astype(np.int64)).pixels.numpy()
@@ -194,14 +192,17 @@ def main() -> None:
         raise UserError(f"--top-k {options.top_k}: must be at least 1")
     with joined_process(options.device, threads=0) as process:
         run = load_run(options.run_folder, process)
+        if options.sheet and not isinstance(run.domain.store, ImageStore):
+            raise UserError(f"--sheet: {run.folder} is no run with images")
         recommender, names = Recommender(run, process), Names(run)
+        asked = _asked(options, recommender)
         if options.csv:
             lines = write_csv(recommender, names, options.top_k, options.csv)
             users = run.domain.interactions.n_users
             print(f"{options.csv}: {lines:,} recommendations for {users:,} users")
         if options.csv and not (options.users or options.history or options.sheet):
             return
-        found = recommender.recommend(_asked(options, recommender), options.top_k)
+        found = recommender.recommend(asked, options.top_k)
         print("\n\n".join(describe(one, names) for one in found))
         if options.sheet:
             draw_sheet(recommender, found, options.sheet)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from adapter4rec.checkpoints import load_into
 from adapter4rec.distributed import Process, joined_process
-from adapter4rec.modalities import Modality
+from adapter4rec.modalities import MODALITIES
 from adapter4rec.models.building import build_model
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs import open_run
@@ -15,18 +15,19 @@ from adapter4rec.training.loop import carry_out
 from adapter4rec.training.parameters import train_only
 
 
-def carry_out_source(settings: SourceSettings, modality: Modality) -> None:
+def carry_out_source(settings: SourceSettings) -> None:
     """Check what would be noticed too late, and carry out a run."""
     if settings.export:
         require_export_path(settings.export)  # before hours of training, not after
     with joined_process(settings.device, settings.threads) as process:
-        run_source(settings, modality, process)
+        run_source(settings, process)
 
 
-def run_source(settings: SourceSettings, modality: Modality, process: Process) -> None:
+def run_source(settings: SourceSettings, process: Process) -> None:
     """One run, from the files to the tested and exported model."""
+    modality = MODALITIES[settings.modality]
     domain = modality.load_domain(settings, process)
-    model = source_model(settings, modality, domain.interactions.n_items)
+    model = source_model(settings, domain.interactions.n_items)
     run = open_run(f"{modality.name} source", settings, domain, model, process)
     model.to(process.device)
     if settings.method == "head":
@@ -39,13 +40,13 @@ def run_source(settings: SourceSettings, modality: Modality, process: Process) -
         run.say(f"exported for target domains: {settings.export}")
 
 
-def source_model(settings: SourceSettings, modality: Modality, n_items: int) -> TransRec:
+def source_model(settings: SourceSettings, n_items: int) -> TransRec:
     """The model that source training starts from, with what it trains requiring gradients.
 
     Raises:
         UserError: the backbone, or the weights to start from, are missing, broken or do not fit.
     """
-    model = build_model(settings, modality.build_encoder, n_items)
+    model = build_model(settings, MODALITIES[settings.modality].build_encoder, n_items)
     if settings.start_from is not None:
         start = read_source_model(settings.start_from)
         load_into(model, start.tensors, start.path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from adapter4rec.adapters.base import AdapterConfig
 from adapter4rec.adapters.registry import FAMILIES
@@ -91,6 +91,8 @@ class RunSettings(Settings):
 class TextSettings(RunSettings):
     """What runs on text need besides."""
 
+    modality: ClassVar[str] = "text"
+
     backbone: FolderName = option(
         FolderName("bert/bert_base_uncased"),
         "a Hugging Face folder: a name under pretrained_models/, or a path",
@@ -113,6 +115,8 @@ class TextSettings(RunSettings):
 @dataclass(frozen=True)
 class ImageSettings(RunSettings):
     """What runs on images need besides."""
+
+    modality: ClassVar[str] = "image"
 
     # Histories are half as long as with text, as in the paper.
     max_seq_len: int = option(10, "L, places of the user encoder", least=1)

@@ -23,10 +23,10 @@ _NAMES_AND_VERSIONS = ("_name_or_path", "transformers_version", "architectures",
 
 
 def with_cached_states(domain: Domain, model: TransRec, settings: RunSettings, process: Process) -> Domain:
-    """The domain with the frozen backbone's [CLS] states in place of its items' texts.
+    """The domain with the frozen backbone's [CLS] states in place of its items' content.
 
     The states are computed in eval mode and float32, and only where no cache has them: it is found by the
-    hash of the backbone's weights and configuration and of the catalogue's tokens, so that all runs that
+    hash of the backbone's weights and configuration and of the catalogue's content, so that all runs that
     share these use it.
     """
     backbone, store = model.item_encoder.backbone, domain.store
@@ -43,6 +43,7 @@ def with_cached_states(domain: Domain, model: TransRec, settings: RunSettings, p
 
     folder = relative_to_repository(settings.cache_folder) / "states"
     arrays = process.first_then_others(lambda: cached_arrays(folder, key[:32], compute, process.say))
+    assert len(arrays["states"]) == n_items
     return replace(domain, store=StateStore(arrays["states"]))
 
 

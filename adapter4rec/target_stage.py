@@ -8,7 +8,7 @@ from adapter4rec.adapters.attaching import add_adapters
 from adapter4rec.checkpoints import load_into
 from adapter4rec.distributed import Process, joined_process
 from adapter4rec.errors import UserError
-from adapter4rec.modalities import Modality
+from adapter4rec.modalities import MODALITIES
 from adapter4rec.models.building import build_model
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs import open_run
@@ -19,20 +19,21 @@ from adapter4rec.training.loop import carry_out, carry_out_popularity
 from adapter4rec.training.parameters import train_only
 
 
-def carry_out_target(settings: TargetSettings, modality: Modality) -> None:
+def carry_out_target(settings: TargetSettings) -> None:
     """Carry out a run."""
     with joined_process(settings.device, settings.threads) as process:
-        run_target(settings, modality, process)
+        run_target(settings, process)
 
 
-def run_target(settings: TargetSettings, modality: Modality, process: Process) -> None:
+def run_target(settings: TargetSettings, process: Process) -> None:
     """One run, from the files to the tested model."""
+    modality = MODALITIES[settings.modality]
     domain = modality.load_domain(settings, process)
     stage = f"{modality.name} target"
     if settings.method == "popularity":
         carry_out_popularity(domain, process, open_run(stage, settings, domain, None, process))
         return
-    model = adapted_model(settings, modality, domain.interactions.n_items)
+    model = adapted_model(settings, domain.interactions.n_items)
     run = open_run(stage, settings, domain, model, process)
     model.to(process.device)
     if settings.method == "head":
@@ -40,13 +41,13 @@ def run_target(settings: TargetSettings, modality: Modality, process: Process) -
     carry_out(model, domain, settings, process, run)
 
 
-def adapted_model(settings: TargetSettings, modality: Modality, n_items: int) -> TransRec:
+def adapted_model(settings: TargetSettings, n_items: int) -> TransRec:
     """The model that the method starts from, with what it trains requiring gradients.
 
     Raises:
         UserError: the backbone or the source model is missing, broken or does not fit.
     """
-    model = build_model(settings, modality.build_encoder, n_items)
+    model = build_model(settings, MODALITIES[settings.modality].build_encoder, n_items)
     if settings.needs_source:
         load_source(model, settings)
     if settings.adapter is not None:

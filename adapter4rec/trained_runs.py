@@ -10,7 +10,7 @@ from adapter4rec.distributed import Process
 from adapter4rec.domains import Domain
 from adapter4rec.errors import UserError
 from adapter4rec.files import read_json
-from adapter4rec.modalities import IMAGE, TEXT, Modality
+from adapter4rec.modalities import MODALITIES
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs import open_run
 from adapter4rec.source_stage import source_model
@@ -28,15 +28,14 @@ from adapter4rec.training.parameters import count_parameters
 @dataclass(frozen=True)
 class _Stage:
     settings: type[RunSettings]
-    modality: Modality
     build: Callable[..., TransRec]
 
 
 _STAGES = {
-    "text source": _Stage(TextSourceSettings, TEXT, source_model),
-    "image source": _Stage(ImageSourceSettings, IMAGE, source_model),
-    "text target": _Stage(TextTargetSettings, TEXT, adapted_model),
-    "image target": _Stage(ImageTargetSettings, IMAGE, adapted_model),
+    "text source": _Stage(TextSourceSettings, source_model),
+    "image source": _Stage(ImageSourceSettings, source_model),
+    "text target": _Stage(TextTargetSettings, adapted_model),
+    "image target": _Stage(ImageTargetSettings, adapted_model),
 }
 
 
@@ -47,14 +46,12 @@ class TrainedRun:
     Attributes:
         folder: of the run.
         settings: that it ran with.
-        modality: text or image.
         domain: its data.
         model: with the weights of its best epoch, on the process's device.
     """
 
     folder: Path
     settings: RunSettings
-    modality: Modality
     domain: Domain
     model: TransRec
 
@@ -75,9 +72,9 @@ def load_run(folder: Path, process: Process) -> TrainedRun:
     settings = stage.settings.from_values(there["settings"] | {"run_folder": folder, "mode": "test"})
     if settings.method == "popularity":
         raise UserError(f"{folder}: a run of the popularity baseline has no model")
-    domain = stage.modality.load_domain(settings, process)
-    model = stage.build(settings, stage.modality, domain.interactions.n_items)
+    domain = MODALITIES[settings.modality].load_domain(settings, process)
+    model = stage.build(settings, domain.interactions.n_items)
     run = open_run(name, settings, domain, model, process)
     if count_parameters(model).trained:
         run.load_best(model)
-    return TrainedRun(folder, settings, stage.modality, domain, model.to(process.device))
+    return TrainedRun(folder, settings, domain, model.to(process.device))

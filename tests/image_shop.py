@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from adapter4rec.data.images import preparing, writing
-from adapter4rec.data.images.building import ImageLmdbSettings, Preset
+from adapter4rec.data.images.building import ImageLmdbSettings
 
 SIZE = 16
 
@@ -95,7 +95,7 @@ class Shop:
         items = self.folder / "items.tsv"
         items.write_text("".join(f"{name}\n" for name in self.names), encoding="utf-8")
         values = {"items": items, "images": self.images, "into": self.folder / "shop.lmdb", "size": SIZE}
-        return ImageLmdbSettings(**(values | {"processes": 0, "preset": Preset.AMAZON} | changes))
+        return ImageLmdbSettings(**(values | {"processes": 0} | changes))
 
     def left_out(self) -> dict[str, str]:
         text = (self.folder / "shop.left_out.tsv").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ import pytest
 from conftest import REPOSITORY
 from image_shop import SIZE, Shop, by_hand, contents, encoded, exif, picture, small_portions
 
-from adapter4rec.data.images.building import ImageLmdbSettings, Missing, Preset, build, build_from_page
+from adapter4rec.data.images.building import ImageLmdbSettings, Missing, build, build_from_page
 from adapter4rec.data.images.database import ImageDatabase
 from adapter4rec.data.images.description import DESCRIPTION_KEY, State
 from adapter4rec.data.images.records import Form, unpack
@@ -132,7 +132,7 @@ class TestFindingFiles:
         data = {name: encoded(picture(seed), "PNG") for seed, name in enumerate(files)}
         for name, file in files.items():
             empty_shop.add(name, data[name], file)
-        build(empty_shop.settings(preset="hm"))
+        build(empty_shop.settings(numbered_files=True))
         database = ImageDatabase(empty_shop.folder / "shop.lmdb")
         for name in files:
             np.testing.assert_array_equal(database.pixels(name.encode(), SIZE), by_hand(data[name]))
@@ -155,7 +155,7 @@ class TestFindingFiles:
         empty_shop.add("v12", encoded(picture(1), "JPEG"), "12.jpg")
         (empty_shop.images / "012.jpg").write_bytes(b"")
         with pytest.raises(UserError, match=r"both .* belong to item 'v12'"):
-            build(empty_shop.settings(preset="hm"))
+            build(empty_shop.settings(numbered_files=True))
 
     def test_files_that_no_item_wants_may_share_a_stem(self, shop: Shop) -> None:
         for file in ("z.jpg", "z.png"):
@@ -342,15 +342,15 @@ class TestPage:
         build_from_page(self.PRESETS, [])
         build_from_page(self.PRESETS, ["--preset", "amazon", "--items", "mine.tsv", "--store", "file"])
         hm, amazon = built
-        assert (hm.preset, hm.items, hm.size) == (Preset.HM, REPOSITORY / "a.tsv", 224)
-        assert (amazon.preset, amazon.into, amazon.size) == (Preset.AMAZON, REPOSITORY / "b.lmdb", 7)
+        assert (hm.preset, hm.items, hm.size) == ("hm", REPOSITORY / "a.tsv", 224)
+        assert (amazon.preset, amazon.into, amazon.size) == ("amazon", REPOSITORY / "b.lmdb", 7)
         assert (amazon.items, amazon.store) == (tmp_path / "mine.tsv", Form.FILE)
         assert hm.workers >= 1
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--preset", "amazn"], "expected one of hm, amazon"),
+            (["--preset", "amazn"], "did you mean"),
             (["--size", "0"], "at least 1"),
             (["--stor", "file"], "did you mean 'store'"),
             (["--missing", "ignore"], "one of error, skip"),

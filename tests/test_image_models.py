@@ -161,8 +161,11 @@ def test_the_size_that_an_encoder_takes(tiny_vit_folder):
     assert image_size(config) == 16
     config.image_size = (16, 16)
     assert image_size(config) == 16
+    config.image_size, config.num_channels = 16, 1
+    with pytest.raises(UserError, match="1 channels"):
+        image_size(config)
     config.image_size = (16, 32)
-    with pytest.raises(UserError, match="16 x 32"):
+    with pytest.raises(UserError, match=r"\(16, 32\)"):
         image_size(config)
 
 

@@ -17,7 +17,6 @@ from adapter4rec.data.images.building import ImageLmdbSettings, build
 from adapter4rec.distributed import Process
 from adapter4rec.errors import UserError
 from adapter4rec.evaluation import Split, evaluate
-from adapter4rec.modalities import IMAGE, TEXT
 from adapter4rec.recommend import Recommender
 from adapter4rec.source_stage import carry_out_source
 from adapter4rec.stages import (
@@ -64,12 +63,11 @@ def text_runs(tmp_path_factory, clicks, tiny_bert_folder):
     common |= {"cache_folder": folder / "cache"}
     source, exported = folder / "source", folder / "source.safetensors"
     values = common | {"run_folder": source, "export": exported}
-    carry_out_source(TextSourceSettings.from_values(values), TEXT)
+    carry_out_source(TextSourceSettings.from_values(values))
     values = common | {"run_folder": folder / "houlsby", "source_checkpoint": exported, "method": "houlsby"}
-    carry_out_target(TextTargetSettings.from_values(values | {"lr_adapter": 1e-2}), TEXT)
+    carry_out_target(TextTargetSettings.from_values(values | {"lr_adapter": 1e-2}))
     carry_out_target(
-        TextTargetSettings.from_values(common | {"run_folder": folder / "popular", "method": "popularity"}),
-        TEXT,
+        TextTargetSettings.from_values(common | {"run_folder": folder / "popular", "method": "popularity"})
     )
     return folder
 
@@ -93,9 +91,9 @@ def image_run(tmp_path_factory, clicks, tiny_mae_folder):
     common |= {"cache_folder": folder / "cache", "min_seq_len": 4}
     exported = folder / "source.safetensors"
     values = common | {"run_folder": folder / "source", "export": exported}
-    carry_out_source(ImageSourceSettings.from_values(values), IMAGE)
+    carry_out_source(ImageSourceSettings.from_values(values))
     values = common | {"run_folder": folder / "head", "source_checkpoint": exported, "method": "head"}
-    carry_out_target(ImageTargetSettings.from_values(values), IMAGE)
+    carry_out_target(ImageTargetSettings.from_values(values))
     return folder / "head"
 
 
@@ -216,6 +214,14 @@ def test_folders_that_do_not_do(text_runs, tmp_path, one_process):
     (unfinished / "settings.json").write_text('{"identity": {"stage": "smell target"}, "settings": {}}')
     with pytest.raises(UserError, match="describes no run"):
         load_run(unfinished, one_process)
+
+
+def test_bare_names_have_no_titles(tmp_path, clicks, monkeypatch, capsys):
+    users, items = write_domain(tmp_path, clicks, dict.fromkeys(TITLES, ()))
+    values = COMMON | {"users": users, "items": items, "method": "id", "run_folder": tmp_path / "run"}
+    carry_out_target(TextTargetSettings.from_values(values))
+    command(monkeypatch, tmp_path / "run", "--users", "u1", "--top-k", 2)
+    assert "u1: recommended" in capsys.readouterr().out
 
 
 def test_a_run_that_moved_is_still_itself(text_runs, tmp_path):

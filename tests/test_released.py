@@ -158,3 +158,16 @@ def test_files_that_are_no_released_checkpoint(tmp_path):
         read_released(tmp_path / "other.pt")
     with pytest.raises(UserError, match="no such checkpoint"):
         read_released(tmp_path / "nothing.pt")
+
+
+@pytest.mark.parametrize("name", ["image_vit_sasrec", "image_mae_sasrec", "image_vit_sasrec_houlsby"])
+def test_a_released_image_checkpoint_loads_whole(name, tmp_path):
+    """As a file: names of the released code become ours, and every weight arrives."""
+    case = golden(name)
+    state = parity.reference_state(case)
+    torch.save({"model_state_dict": state, "optimizer": {}}, tmp_path / "epoch-59.pt")
+    source = read_source_model(tmp_path / "epoch-59.pt")
+    model = parity.build(case)
+    load_into(model, source.tensors, source.path)
+    heads = [tensor for key, tensor in state.items() if key.endswith(("classifier.weight", "cv_proj.weight"))]
+    assert torch.equal(model.item_encoder.head.weight, heads[0])

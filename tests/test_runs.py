@@ -20,7 +20,6 @@ from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.data.images.building import ImageLmdbSettings, build
 from adapter4rec.errors import UserError
 from adapter4rec.launching import settings_from_command_line
-from adapter4rec.modalities import IMAGE, TEXT
 from adapter4rec.settings import options_of
 from adapter4rec.source_stage import carry_out_source
 from adapter4rec.stages import (
@@ -72,8 +71,9 @@ def image_domain(tmp_path_factory):
 @pytest.fixture
 def common(request, tmp_path):
     modality = getattr(request, "param", "text")
-    domain = request.getfixturevalue(f"{modality}_domain")
-    backbone = request.getfixturevalue({"text": "tiny_bert_folder", "image": "tiny_vit_folder"}[modality])
+    domain = request.getfixturevalue("text_domain" if modality == "text" else "image_domain")
+    folders = {"text": "tiny_bert_folder", "image": "tiny_vit_folder", "mae": "tiny_mae_folder"}
+    backbone = request.getfixturevalue(folders[modality])
     return domain | {
         "backbone": str(backbone),
         "cache_folder": tmp_path / "cache",
@@ -91,18 +91,16 @@ def common(request, tmp_path):
 
 
 def run_source(common, folder, **options):
-    is_image = "images" in common
-    kind = ImageSourceSettings if is_image else TextSourceSettings
+    kind = ImageSourceSettings if "images" in common else TextSourceSettings
     settings = kind.from_values(common | {"run_folder": folder} | options)
-    carry_out_source(settings, IMAGE if is_image else TEXT)
+    carry_out_source(settings)
     return folder
 
 
 def run_target(common, folder, **options):
-    is_image = "images" in common
-    kind = ImageTargetSettings if is_image else TextTargetSettings
+    kind = ImageTargetSettings if "images" in common else TextTargetSettings
     settings = kind.from_values(common | {"run_folder": folder} | options)
-    carry_out_target(settings, IMAGE if is_image else TEXT)
+    carry_out_target(settings)
     return json.loads((folder / "result.json").read_text())
 
 
@@ -144,7 +142,7 @@ def test_a_run_leaves_a_folder_that_tells_all(common, tmp_path):
     assert "learning rate 0.001" in (folder / "log.txt").read_text()
 
 
-@both_modalities
+@pytest.mark.parametrize("common", ["text", "image", "mae"], indirect=True)
 @pytest.mark.parametrize("objective", ["sasrec", "cpc"])
 def test_source_to_target_by_every_method(common, source, tmp_path, objective):
     if objective == "cpc":
@@ -158,7 +156,9 @@ def test_source_to_target_by_every_method(common, source, tmp_path, objective):
         assert 0 <= result["test"]["HR@10"] <= 100
         trained[method] = result["trained_parameters"]
     assert trained["frozen"] == trained["popularity"] == 0
-    assert trained["finetune"] == trained["scratch"] == sum(tensor.numel() for tensor in start.values())
+    fixed = [name for name in start if "mae" in common["backbone"] and name.endswith("position_embeddings")]
+    whole = sum(tensor.numel() for name, tensor in start.items() if name not in fixed)
+    assert trained["finetune"] == trained["scratch"] == whole
     kept = load_file(tmp_path / "houlsby" / "best.safetensors")
     assert all(name.startswith("adapters.") for name in kept)
     head = load_file(tmp_path / "head" / "best.safetensors")
@@ -444,16 +444,84 @@ def test_images_that_do_not_do(common, tmp_path, image_domain):
     refused("only a ViTMAE", run_source, common, run, release_masking=True)
 
 
-@pytest.mark.parametrize("common", ["image"], indirect=True)
-def test_a_damaged_image_stops_the_run_and_is_named(common, tmp_path, image_domain):
-    broken = tmp_path / "broken.lmdb"
-    shutil.copytree(image_domain["images"], broken)
+def damaged(lmdb, broken):
+    """A copy of an image database with a flipped bit in each image."""
+    shutil.copytree(lmdb, broken)
     data = bytearray((broken / "data.mdb").read_bytes())
     for found in re.finditer(b"A4RI", data):
         data[found.start() + 300] ^= 1  # in the pixels of an item
     (broken / "data.mdb").write_bytes(data)
-    refused(r"the image of item 'i\d+' is damaged", run_source, common, tmp_path / "run", images=broken)
+    return broken
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("common", ["image"], indirect=True)
+def test_a_damaged_image_stops_the_run_and_is_named(common, tmp_path, image_domain, workers):
+    options = {"images": damaged(image_domain["images"], tmp_path / "broken.lmdb"), "workers": workers}
+    refused(r"^[^\n]*the image of item 'i\d+' is damaged", run_source, common, tmp_path / "run", **options)
     assert not (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.mark.parametrize("common", ["image"], indirect=True)
+def test_trouble_of_one_process_ends_both_with_its_message(common, tmp_path):
+    """Only the second of two processes reads its share from a damaged database."""
+    broken = damaged(common["images"], tmp_path / "broken.lmdb")
+    whole = tmp_path / "whole.lmdb"
+    shutil.copytree(common["images"], whole)
+    code = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from adapter4rec.errors import run_main\n"
+        "from adapter4rec.data.images.store import ImageStore\n"
+        "from adapter4rec.data.images.database import ImageDatabase\n"
+        "from adapter4rec.launching import settings_from_command_line\n"
+        "from adapter4rec.source_stage import carry_out_source\n"
+        "from adapter4rec.stages import ImageSourceSettings\n"
+        "fetch = ImageStore.fetch\n"
+        "def elsewhere(self, items):\n"
+        "    if os.environ['RANK'] == '1':\n"
+        f"        self.database = ImageDatabase(Path({str(broken)!r}))\n"
+        "    return fetch(self, items)\n"
+        "ImageStore.fetch = elsewhere\n"
+        "settings = settings_from_command_line(ImageSourceSettings, sys.argv[1:])\n"
+        "run_main(lambda: carry_out_source(settings))\n"
+    )
+    (tmp_path / "program.py").write_text(code)
+    values = common | {"run_folder": tmp_path / "run", "images": whole}
+    arguments = [word for name, value in values.items() for word in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [*command, str(tmp_path / "program.py"), *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert re.search(r"error: .*the image of item 'i\d+' is damaged", done.stderr), done.stderr
+    assert "Connection closed" not in done.stderr
+
+
+@pytest.mark.parametrize("common", ["image"], indirect=True)
+def test_states_of_other_items_of_the_same_database_are_not_taken(common, tmp_path):
+    """The cache knows which items, in which order, its rows are."""
+    run_source(common, tmp_path / "all", method="head", epochs=1)
+    lines = Path(common["items"]).read_text().splitlines()
+    reordered = tmp_path / "items.tsv"
+    reordered.write_text("".join(f"{line}\n" for line in reversed(lines)))
+    shared = run_source(common, tmp_path / "shared", items=reordered, method="head", epochs=1)
+    alone = run_source(
+        common, tmp_path / "alone", items=reordered, method="head", epochs=1, cache_folder=tmp_path / "own"
+    )
+    assert_same_file(shared / "best.safetensors", alone / "best.safetensors")
+
+
+@pytest.mark.parametrize("common", ["image"], indirect=True)
+def test_an_image_list_may_have_an_empty_second_column(common, tmp_path):
+    items = tmp_path / "items.tsv"
+    items.write_text("".join(f"{line}\t\n" for line in Path(common["items"]).read_text().splitlines()))
+    run_source(common, tmp_path / "run", items=items, epochs=1)
 
 
 def test_impossible_settings(common, tmp_path):

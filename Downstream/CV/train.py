@@ -9,9 +9,8 @@ import sys
 
 from adapter4rec.errors import run_main
 from adapter4rec.launching import settings_from_command_line
-from adapter4rec.modalities import IMAGE
 from adapter4rec.stages import ImageTargetSettings
 from adapter4rec.target_stage import carry_out_target
 
 if __name__ == "__main__":
-    run_main(lambda: carry_out_target(settings_from_command_line(ImageTargetSettings, sys.argv[1:]), IMAGE))
+    run_main(lambda: carry_out_target(settings_from_command_line(ImageTargetSettings, sys.argv[1:])))

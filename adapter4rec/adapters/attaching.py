@@ -51,22 +51,20 @@ def _build(model: TransRec, config: AdapterConfig, sites: dict[str, Sites]) -> N
     for encoder, places in sites.items():
         adapter = model.adapters[encoder] = family.build(config, places, *shared)
         if config.train_layer_norms:
-            adapter.layer_norms = adapter.train_copies(places.encoder, config.layer_norms_of(places))
+            adapter.train_copies("layer_norms", places.encoder, config.layer_norms_of(places))
         if config.train_head and encoder == "item":
             head = model.item_encoder.head
-            adapter.head = adapter.train_copies(head, [name for name, _ in head.named_parameters()])
+            adapter.train_copies("head", head, [name for name, _ in head.named_parameters()])
 
 
 def copied_parameters(model: TransRec) -> dict[str, str]:
-    """Parameters of the model that its adapters hold copies of, by name, with the copies' names."""
+    """Parameters of the model that parameters of its adapters stand in for, by name, with theirs."""
+    encoders = {"item": "item_encoder.backbone", "user": "user_encoder"}
     copies = {}
-    for name, _ in model.adapters.named_parameters():
-        role, field, *rest = name.split(".")
-        if field == "head":
-            copies[".".join(["item_encoder", field, *rest])] = f"adapters.{name}"
-        elif field in ("layer_norms", "biases"):
-            encoder = "item_encoder.backbone" if role == "item" else "user_encoder"
-            copies[".".join([encoder, *rest])] = f"adapters.{name}"
+    for role, adapter in model.adapters.items():
+        for own, name in adapter.copies.items() if isinstance(adapter, Adapter) else ():
+            place = "item_encoder.head" if own.startswith("head.") else encoders[role]
+            copies[f"{place}.{name}"] = f"adapters.{role}.{own}"
     return copies
 
 

@@ -99,6 +99,8 @@ class Adapter(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self._undo: list[Undo] = []
+        self.copies: dict[str, str] = {}
+        """Parameters of the adapter that stand in for parameters of the encoder, by name, with theirs."""
 
     def attach(self, undo: Undo) -> None:
         """Remember how to take back an attachment."""
@@ -109,24 +111,23 @@ class Adapter(nn.Module):
         while self._undo:
             self._undo.pop()()
 
-    def train_copies(self, module: nn.Module, names: Iterable[str]) -> ParameterTree:
+    def train_copies(self, field: str, module: nn.Module, names: Iterable[str]) -> None:
         """Let ``module`` compute with copies of some of its parameters, which are the adapter's to train.
 
         The parameters themselves stay where and what they are, and are used again after detaching.
 
         Args:
+            field: where the adapter keeps the copies.
             module: a whole encoder, or a part of one.
             names: of its parameters.
-
-        Returns:
-            The copies, to be kept in a field of the adapter.
         """
         originals = {name: module.get_parameter(name) for name in names}
         copies = ParameterTree(originals)
+        self.add_module(field, copies)
         for name in originals:
-            owner, _, field = name.rpartition(".")
-            self.attach(_shadow(module.get_submodule(owner), field, copies.get_parameter(name)))
-        return copies
+            owner, _, last = name.rpartition(".")
+            self.attach(_shadow(module.get_submodule(owner), last, copies.get_parameter(name)))
+            self.copies[f"{field}.{name}"] = name
 
 
 class ParameterTree(nn.Module):

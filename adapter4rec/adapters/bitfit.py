@@ -20,4 +20,4 @@ class BitFit(Adapter):
         super().__init__()
         elsewhere = set(config.layer_norms_of(sites)) if config.train_layer_norms else set()
         names = [name for name in config.parameters_of(sites) if name.rpartition(".")[2] == "bias"]
-        self.biases = self.train_copies(sites.encoder, [name for name in names if name not in elsewhere])
+        self.train_copies("biases", sites.encoder, [name for name in names if name not in elsewhere])

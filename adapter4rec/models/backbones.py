@@ -96,15 +96,14 @@ def image_size(config: PretrainedConfig) -> int:
     """The height and width of the images that an image encoder takes, in pixels.
 
     Raises:
-        UserError: it takes images that are not square.
+        UserError: it takes images that are not square, or not of three channels.
     """
-    size = config.image_size
-    if isinstance(size, int):
-        return size
-    height, width = size
-    if height != width:
-        raise UserError(f"the backbone takes images of {height} x {width}; only square ones are supported")
-    return height
+    sizes = config.image_size if isinstance(config.image_size, list | tuple) else [config.image_size]
+    if not 1 <= len(sizes) <= 2 or len(set(sizes)) > 1 or not isinstance(sizes[0], int):
+        raise UserError(f"the backbone takes images of size {config.image_size}; square ones are supported")
+    if config.num_channels != 3:
+        raise UserError(f"the backbone takes images of {config.num_channels} channels; RGB has 3")
+    return sizes[0]
 
 
 def load_backbone(folder: Path, kinds: Kinds, layers: int | None = None) -> PreTrainedModel:

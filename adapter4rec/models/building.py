@@ -13,6 +13,7 @@ from adapter4rec.models.backbones import (
     TEXT_ENCODERS,
     backbone_folder,
     first_position,
+    image_size,
     load_backbone,
 )
 from adapter4rec.models.item_encoders import IdItemEncoder, ImageItemEncoder, TextItemEncoder
@@ -64,6 +65,7 @@ def build_image_encoder(settings: ImageSettings) -> ImageItemEncoder:
         UserError: the backbone is missing or broken, or masking is asked of one that never masks.
     """
     backbone = load_backbone(backbone_folder(settings.backbone), IMAGE_ENCODERS, settings.layers)
+    image_size(backbone.config)  # else it would fail at the first image
     if backbone.config.model_type == "vit_mae":
         backbone.config.mask_ratio = _RELEASED_MASKING if settings.release_masking else 0.0
     elif settings.release_masking:

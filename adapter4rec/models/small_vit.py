@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -25,12 +27,15 @@ _SEED = 1
 
 
 def make_small_vit(folder: Path) -> None:
-    """Write a Hugging Face folder with a ViT of random weights, unless it is there already.
+    """Write a Hugging Face folder with a ViT of random weights, unless this one is there already.
 
     It reads images of 64 x 64 in patches of 16 x 16: 3 layers of width 64. Source training trains all of it.
     """
     if (folder / "config.json").is_file():
-        return
+        there = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if all(there.get(name) == value for name, value in SIZES.items()):
+            return
+        shutil.rmtree(folder)
     with torch.random.fork_rng(devices=[]), quiet_transformers(), whole_folder(folder) as aside:
         torch.manual_seed(_SEED)
         ViTModel(ViTConfig(**SIZES), add_pooling_layer=False).save_pretrained(aside)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -12,7 +13,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from adapter4rec.data.batches import Batch, Division, EpochSteps, TrainingSet, epoch_loader
@@ -158,7 +158,7 @@ class Trainer:
                     save_state(run, self.model, self.optimizer, self.scaler, progress)
                     saved = time.monotonic()
 
-    def _loader(self, steps: EpochSteps, first_step: int) -> DataLoader:
+    def _loader(self, steps: EpochSteps, first_step: int) -> Iterator[list[Batch]]:
         on_gpu = self.process.device.type == "cuda"
         workers, pinned = self.settings.workers, self.settings.pin_memory
         return epoch_loader(

@@ -31,13 +31,6 @@ _EXAMPLES = 5
 _NO_IMAGE = "there is no image"
 
 
-class Preset(Enum):
-    """Whose images they are; decides how files are named."""
-
-    HM = "hm"
-    AMAZON = "amazon"
-
-
 class Missing(Enum):
     """What becomes of items without a usable image."""
 
@@ -52,9 +45,8 @@ class ImageLmdbSettings(Settings):
     items: Path = option(help="item list: one item a line, its name in the first column")
     into: Path = option(help="folder to make for the LMDB")
     images: Path | None = option(None, "folder of image files; folders in it are searched too")
-    preset: Preset = option(
-        Preset.HM, "hm or amazon: other defaults; in hm the image of item v123 is 123.jpg"
-    )
+    preset: str = option("hm", "hm or amazon: other defaults", choices=("hm", "amazon"))
+    numbered_files: bool = option(False, "the image of an item v123 is 123.jpg or v123.jpg, as H&M's are")
     store: Form = option(
         Form.PIXELS, "pixels: ready to be read; file: the files' bytes, some 10 times smaller"
     )
@@ -66,7 +58,9 @@ class ImageLmdbSettings(Settings):
     @property
     def workers(self) -> int:
         """Number of decoding processes."""
-        return len(os.sched_getaffinity(0)) if self.processes is None else self.processes
+        if self.processes is not None:
+            return self.processes
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     def source(self) -> ImageSource:
         """Where the images come from.
@@ -83,14 +77,14 @@ class ImageLmdbSettings(Settings):
             return ReleasedSource(self.convert)
         if self.images is None:
             raise UserError("--images is needed: the folder of image files (or --convert, a released LMDB)")
-        return FolderSource(self.images, numbered=self.preset is Preset.HM)
+        return FolderSource(self.images, numbered=self.numbered_files)
 
 
 def build_from_page(presets: Mapping[str, Mapping[str, Any]], arguments: Sequence[str]) -> None:
     """Build what a page of presets and a command line describe.
 
     Args:
-        presets: values by the name of a :class:`Preset`; relative paths start at the repository.
+        presets: values by the name that ``--preset`` chooses; relative paths start at the repository.
         arguments: ``--name value`` over the preset's values; relative paths start at the current folder.
 
     Raises:

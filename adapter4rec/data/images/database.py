@@ -8,7 +8,7 @@ from pathlib import Path
 import lmdb
 import numpy as np
 
-from adapter4rec.data.images.decoding import BrokenImageError, Pixels, decoded, resized
+from adapter4rec.data.images.decoding import BrokenImageError, PixelArray, decoded, resized
 from adapter4rec.data.images.description import DESCRIPTION_KEY, Description, State
 from adapter4rec.data.images.opening import SharedEnvironment, lmdb_words, opened
 from adapter4rec.data.images.records import Buffer, DamagedRecordError, Form, shown, unpack
@@ -60,7 +60,7 @@ class ImageDatabase:
             raise self._damaged(error) from None
         return found - {DESCRIPTION_KEY}
 
-    def pixels(self, name: bytes, size: int) -> Pixels:
+    def pixels(self, name: bytes, size: int) -> PixelArray:
         """The image of one item, uint8 ``[size, size, 3]``, RGB.
 
         Raises:
@@ -70,7 +70,7 @@ class ImageDatabase:
         self.read_into([name], out)
         return out[0]
 
-    def read_into(self, names: Sequence[bytes], out: Pixels) -> None:
+    def read_into(self, names: Sequence[bytes], out: PixelArray) -> None:
         """Fill ``out``, uint8 ``[len(names), size, size, 3]``, with the images of ``names`` in their order.
 
         Raises:
@@ -123,7 +123,7 @@ class ImageDatabase:
                 f"them with: {_BUILDER} --size {size} --into ANOTHER_PATH (or --store file: any size)"
             )
 
-    def _fill(self, out: Pixels, name: bytes, value: Buffer | None) -> None:
+    def _fill(self, out: PixelArray, name: bytes, value: Buffer | None) -> None:
         if value is None or name == DESCRIPTION_KEY:
             raise UserError(f"{self.path}: there is no image of item {shown(name)}")
         try:

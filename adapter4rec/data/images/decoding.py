@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from adapter4rec.data.images.records import Conversion
 
-Pixels = NDArray[np.uint8]
+PixelArray = NDArray[np.uint8]
 
 RESIZE = "PIL bilinear"
 """How images are resized; part of a database's description."""
@@ -86,7 +86,7 @@ def decoded(data: bytes) -> Picture:
         raise BrokenImageError(f"it cannot be decoded: {_line(error)}") from None
 
 
-def resized(image: Image.Image, size: int) -> Pixels:
+def resized(image: Image.Image, size: int) -> PixelArray:
     """The pixels of an RGB image at ``[size, size, 3]``, its proportions given up (PIL bilinear)."""
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -95,7 +96,7 @@ class Description:
             "conversions": self.conversions or {},
             "content": self.content,
         }
-        return json.dumps(values).encode("ascii")
+        return json.dumps(values | {"checksum": _checksum(values)}).encode("ascii")
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Description:
@@ -104,7 +105,9 @@ class Description:
         Raises:
             ValueError: damaged, or of another version.
         """
-        values = json_object(raw.decode("ascii"), ("format", "form", "size", "state"))
+        values = json_object(raw.decode("ascii"), ("format", "form", "size", "state", "checksum"))
+        if values.pop("checksum") != _checksum(values):
+            raise ValueError("it has other bytes than were written")
         if values.pop("format") != _FORMAT_VERSION:
             raise ValueError(f"it has not the form of version {_FORMAT_VERSION}, the one that is known")
         try:
@@ -115,6 +118,10 @@ class Description:
             return cls(**values)
         except (KeyError, TypeError) as error:
             raise ValueError(str(error)) from None
+
+
+def _checksum(values: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(values, sort_keys=True).encode("ascii"))
 
 
 def hash_of_list(names: Sequence[bytes]) -> str:

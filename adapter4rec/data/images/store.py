@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,8 +39,11 @@ class ImageStore:
 
     @property
     def identity(self) -> str:
-        """Hash of all that :meth:`fetch` gives, the items' order left to the interactions."""
-        return f"{self.database.description.content} {self.size}"
+        """Hash of all that :meth:`fetch` gives, for which items in which order."""
+        digest = hashlib.sha256(f"{self.database.description.content} {self.size}".encode())
+        for name in self.names:
+            digest.update(len(name).to_bytes(8, "little") + name)
+        return digest.hexdigest()
 
     def fetch(self, items: np.ndarray) -> Pixels:
         """Pixels of ``items``, each read once."""
