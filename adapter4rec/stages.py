@@ -131,7 +131,12 @@ class ImageSettings(RunSettings):
     release_masking: bool = option(
         False, "ViTMAE drops 75 % of the patches at random, in evaluation too, as the released code does"
     )
-    images_at_once: int = option(64, "most images that the backbone reads at once", least=1, runtime=True)
+    images_at_once: int = option(
+        64,
+        "most images that the backbone reads at once; training memory: --accumulation_steps",
+        least=1,
+        runtime=True,
+    )
 
 
 SOURCE_METHODS: dict[str, tuple[str, ...]] = {

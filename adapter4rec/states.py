@@ -13,6 +13,7 @@ from adapter4rec.data.cache import Arrays, cached_arrays
 from adapter4rec.data.content import StateStore
 from adapter4rec.distributed import Process
 from adapter4rec.domains import Domain
+from adapter4rec.errors import UserError
 from adapter4rec.evaluation import encode_catalogue, evaluating
 from adapter4rec.files import relative_to_repository
 from adapter4rec.models.transrec import TransRec
@@ -28,8 +29,13 @@ def with_cached_states(domain: Domain, model: TransRec, settings: RunSettings, p
     The states are computed in eval mode and float32, and only where no cache has them: it is found by the
     hash of the backbone's weights and configuration and of the catalogue's content, so that all runs that
     share these use it.
+
+    Raises:
+        UserError: the backbone masks patches at random, so that its states differ from call to call.
     """
     backbone, store = model.item_encoder.backbone, domain.store
+    if getattr(backbone.config, "mask_ratio", 0):
+        raise UserError("--release_masking: states of images that are masked anew each time cannot be kept")
     parts = (_FORM, weights_hash(backbone.state_dict()), _computation(backbone.config), store.identity)
     key = hashlib.sha256(" ".join(parts).encode()).hexdigest()
     n_items = domain.interactions.n_items

@@ -275,6 +275,20 @@ def test_accumulation_does_not_change_the_result(common, tmp_path):
 
 
 @both_modalities
+def test_the_seed_fixes_where_adapters_start(common, source, tmp_path):
+    """Nothing of the source checkpoint's making plays a part, and nothing drawn before."""
+    options = {"method": "houlsby", "source_checkpoint": source, "epochs": 1, "lr_adapter": 1e-9}
+    first = run_target(common, tmp_path / "first", **options)
+    torch.rand(7)
+    run_target(common, tmp_path / "second", **options)
+    run_target(common, tmp_path / "other", **options | {"seed": 2})
+    assert first["epoch"] == 1
+    assert_same_file(tmp_path / "first" / "best.safetensors", tmp_path / "second" / "best.safetensors")
+    one, other = (load_file(tmp_path / name / "best.safetensors") for name in ("first", "other"))
+    assert not torch.equal(*(state["adapters.item.layers.0.attention.down.weight"] for state in (one, other)))
+
+
+@both_modalities
 def test_worker_processes_prepare_the_same_batches(common, tmp_path):
     alone = run_source(common, tmp_path / "alone", workers=0, epochs=1)
     helped = run_source(common, tmp_path / "helped", workers=2, prefetch=1, pin_memory=False, epochs=1)
@@ -430,7 +444,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_state(comm
 
 
 @pytest.mark.parametrize("common", ["image"], indirect=True)
-def test_images_that_do_not_do(common, tmp_path, image_domain):
+def test_images_that_do_not_do(common, tmp_path, image_domain, tiny_mae_folder):
     run = tmp_path / "run"
     refused("--images is needed", run_source, common | {"images": None}, run)
     refused("there is no image database", run_source, common, run, images=tmp_path / "no.lmdb")
@@ -442,6 +456,8 @@ def test_images_that_do_not_do(common, tmp_path, image_domain):
     other.write_text(Path(common["items"]).read_text() + "elsewhere\n")
     refused("built from another list", run_source, common, run, items=other)
     refused("only a ViTMAE", run_source, common, run, release_masking=True)
+    mae = common | {"backbone": str(tiny_mae_folder), "release_masking": True}
+    refused("cannot be kept", run_source, mae, run, method="head")
 
 
 def damaged(lmdb, broken):
