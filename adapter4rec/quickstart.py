@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from adapter4rec.curves import draw_curves
@@ -61,7 +61,6 @@ class Plan:
     target_methods: dict[str, Record]
     files: dict[str, str]
     after: Callable[[Plan], None] = lambda plan: None
-    common: Record = field(default_factory=dict)
     try_next: str = ""
 
     def data(self, domain: str) -> dict[str, Path]:
@@ -100,7 +99,7 @@ def main() -> None:
 def _train(plan: Plan, name: str, domain: str, options: Record) -> None:
     stage = {"source": "Pretraining", "target": "Downstream"}[domain]
     settings = plan.data(domain) | {"backbone": plan.backbone, "run_folder": plan.runs / name}
-    settings |= plan.common | options
+    settings |= options
     arguments = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
     print(f"\n== {name}")
     _run([f"{stage}.{plan.tree}.train", *arguments, "--resume"], f"the run {name}")

@@ -12,10 +12,12 @@ import csv
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from adapter4rec.contact_sheet import SheetRow, draw_contact_sheet
@@ -49,7 +51,7 @@ class Recommendation:
 
 
 class Recommender:
-    """A trained model with its catalogue encoded.
+    """A trained model, which encodes its catalogue when it is first asked.
 
     Args:
         run: a finished run.
@@ -58,10 +60,16 @@ class Recommender:
 
     def __init__(self, run: TrainedRun, process: Process) -> None:
         self.run = run
+        self.process = process
         self.interactions = run.domain.interactions
+
+    @cached_property
+    def items(self) -> Tensor:
+        """Embeddings of the catalogue, ``[N + 1, d]``, row 0 zero."""
+        run = self.run
         with evaluating(run.model):
-            self.items = encode_catalogue(
-                run.model.encode_items, run.domain.store, self.interactions.n_items, process
+            return encode_catalogue(
+                run.model.encode_items, run.domain.store, self.interactions.n_items, self.process
             )
 
     def history_of(self, user: str) -> np.ndarray:

@@ -38,10 +38,7 @@ _RENAMED: list[tuple[re.Pattern[str], str]] = [
         (r"^(item_encoder\.backbone\.encoder)\.vit_encoder\.", r"\1."),
         (r"^(adapters\..*)\.transformer_blocks\.", r"\1.blocks."),
         (r"^(adapters\..*)\.(down|up)_project\.", r"\1.\2."),
-        (
-            r"^item_encoder\.backbone\.embeddings\.(word_embeddings\.learned_embedding|Prompt_Tokens)$",
-            _PROMPT,
-        ),
+        (r"^item_encoder\..*\.(word_embeddings\.learned_embedding|Prompt_Tokens)$", _PROMPT),
         (r"^(item_encoder\.backbone\.embeddings\.word_embeddings)\.wte\.", r"\1."),
         (r"^(item_encoder\.backbone\.embeddings)\.wte\.", r"\1."),
         (r"^user_encoder\.transformer_encoder\.transformer_blocks\.", "user_encoder.blocks."),
@@ -51,12 +48,9 @@ _RENAMED: list[tuple[re.Pattern[str], str]] = [
         (r"\.multi_head_attention\.", ".attention."),
         # Adapters wrap a sublayer's output module; the wrapped module keeps its name inside.
         (r"\.output\.self_output\.", ".output."),
-        (
-            r"^item_encoder\.backbone\.encoder\.layer\.(\d+)\.attention\.output\.adapter\.",
-            _ITEM + "attention.",
-        ),
-        (r"^item_encoder\.backbone\.encoder\.layer\.(\d+)\.output\.adapter\.", _ITEM + "feed_forward."),
-        (r"^item_encoder\.backbone\.encoder\.layer\.(\d+)\.output\.LN\.", _ITEM + "feed_forward.norm."),
+        (_LAYER + r"attention\.output\.adapter\.", _ITEM + "attention."),
+        (_LAYER + r"output\.adapter\.", _ITEM + "feed_forward."),
+        (_LAYER + r"output\.LN\.", _ITEM + "feed_forward.norm."),
         (r"^user_encoder\.blocks\.(\d+)\.adapter1\.", _USER + "attention."),
         (r"^user_encoder\.blocks\.(\d+)\.adapter2?\.", _USER + "feed_forward."),
         (r"^user_encoder\.blocks\.(\d+)\.LN\.", _USER + "feed_forward.norm."),

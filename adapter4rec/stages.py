@@ -209,6 +209,7 @@ class TargetSettings(RunSettings):
             super().learning_rates()
             | {
                 "adapter": self.lr_adapter,
+                "shared": self.lr_adapter,
                 "adapted_head": self.lr_item_head,
                 "item_layer_norms": self.lr_item_layer_norms,
                 "user_layer_norms": self.lr_user_layer_norms,

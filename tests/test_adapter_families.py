@@ -22,7 +22,7 @@ from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 from adapter4rec.adapters.attaching import add_adapters, detach_adapters, encoder_sites
 from adapter4rec.adapters.base import LayerChoice
 from adapter4rec.adapters.bottleneck import Bottleneck
-from adapter4rec.adapters.compacter import CompacterConfig, HypercomplexLinear
+from adapter4rec.adapters.compacter import CompacterConfig, HypercomplexLinear, Rule
 from adapter4rec.adapters.k_adapter import KAdapterConfig, TransformerAdapter
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.errors import UserError
@@ -251,7 +251,9 @@ RELEASED_SIZES = [
     ("text", "compacter", {"train_layer_norms": True}, 99_968),
     ("text", "prompt", {}, 23_040),
     ("image", "houlsby", {}, 2_387_776),
+    ("image", "houlsby_parallel", {}, 2_387_776),
     ("image", "pfeiffer", {}, 1_193_888),
+    ("image", "lora", {}, 444_416),
     ("image", "k_adapter", {}, 9_479_456),
     ("image", "compacter", {}, 60_928),
     ("image", "prompt", {"prompt_tokens": 10, "train_head": True}, 56_896),
@@ -309,12 +311,26 @@ def test_a_hypercomplex_layer_is_the_sum_of_kronecker_products():
     assert torch.allclose(layer(x, rule), x @ weight + layer.bias, atol=1e-5)
 
 
+def test_a_hypercomplex_layer_begins_as_described():
+    """Each division's factors Xavier-uniform with gain √2 for themselves, the bias zero, the rule small."""
+    torch.manual_seed(0)
+    config = CompacterConfig(divisions=4, factor_rank=8)
+    layer = HypercomplexLinear(400, 200, config)
+    for factor, fans in ((layer.left, 100 + 8), (layer.right, 8 + 50)):
+        bound = 2**0.5 * (6 / fans) ** 0.5
+        assert factor.abs().max().item() == pytest.approx(bound, rel=0.02)
+        assert factor.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
+    assert not torch.equal(layer.left[0], layer.left[1])
+    assert not layer.bias.any()
+    assert Rule(CompacterConfig(divisions=20)).rule.std().item() == pytest.approx(1e-4, rel=0.05)
+
+
 def test_compacter_shares_one_rule(tiny_bert_folder):
     model = model_on(tiny_bert_folder)
     add_adapters(model, config_of("compacter"))
     rules = [name for name, _ in model.named_parameters() if "rule" in name]
     assert rules == ["adapters.shared.rule"]
-    assert part_of(rules[0]) == "rule"
+    assert part_of(rules[0]) == "shared"
     used = {id(m._rule[0]) for m in model.modules() if hasattr(m, "_rule")}
     assert used == {id(model.adapters["shared"])}
 
@@ -370,6 +386,22 @@ def test_lora_keeps_the_pretrained_projection(tiny_vit_folder):
     expected = F.linear(x, original.weight, original.bias) + x @ factors.lora_A.T @ factors.lora_B.T * 2 / 3
     assert torch.allclose(projection.module(x), expected, atol=1e-5)
     assert projection.module.weight is original.weight
+
+
+@pytest.mark.parametrize(("name", "first"), [("tiny_bert_folder", 0), ("tiny_roberta_folder", 2)])
+def test_prompt_takes_positions_and_the_title_shifts(request, name, first):
+    """RoBERTa counts from behind the padding token's number, with a prompt as without."""
+    model = model_on(request.getfixturevalue(name)).eval()
+    seen = []
+    add_adapters(model, config_of("prompt"))
+    model.item_encoder.backbone.register_forward_pre_hook(
+        lambda _, __, arguments: seen.append(arguments), with_kwargs=True
+    )
+    model.encode_items(store_for(model).fetch(np.arange(1, 4)))
+    for arguments in seen:
+        length = arguments["inputs_embeds"].shape[1]
+        assert arguments["position_ids"].tolist() == [list(range(first, first + length))]
+        assert torch.equal(arguments["inputs_embeds"][0, 1:6], model.adapters["item"].vectors)
 
 
 def test_prompt_begins_as_words_or_as_zero(tiny_bert_folder, tiny_vit_folder):

@@ -15,6 +15,7 @@ from adapter4rec.models.backbones import IMAGE_ENCODERS, TEXT_ENCODERS, image_si
 from adapter4rec.models.building import build_image_encoder
 from adapter4rec.models.item_encoders import ImageItemEncoder
 from adapter4rec.models.objectives import Objective
+from adapter4rec.models.small_vit import make_small_vit
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
 from adapter4rec.stages import ImageSourceSettings
@@ -183,3 +184,20 @@ def test_an_encoder_is_what_the_settings_say(tiny_vit_folder):
     again, other = encoder_of(tiny_vit_folder, seed=5), encoder_of(tiny_vit_folder, seed=6)
     assert torch.equal(encoder.head.weight, again.head.weight)
     assert not torch.equal(encoder.head.weight, other.head.weight)
+
+
+def test_the_small_vit_is_the_same_each_time_and_leaves_others_alone(tmp_path):
+    for name in ("one", "two"):
+        torch.rand(3)  # nothing drawn before plays a part
+        make_small_vit(tmp_path / name)
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    before = (tmp_path / "one" / "model.safetensors").stat().st_mtime_ns
+    make_small_vit(tmp_path / "one")
+    assert (tmp_path / "one" / "model.safetensors").stat().st_mtime_ns == before
+    config = json.loads((tmp_path / "two" / "config.json").read_text())
+    (tmp_path / "two" / "config.json").write_text(json.dumps(config | {"hidden_size": 128}))
+    with pytest.raises(UserError, match="another model lies there"):
+        make_small_vit(tmp_path / "two")
+    assert image_size(load_backbone(tmp_path / "one", IMAGE_ENCODERS).config) == 64

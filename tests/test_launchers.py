@@ -135,7 +135,7 @@ RATES = {
     ("Text", "lora"): {"adapter": 1e-3},
     ("Text", "compacter"): {
         "adapter": 4e-3,
-        "rule": 1e-4,
+        "shared": 1e-4,
         "item_layer_norms": 5e-5,
         "user_layer_norms": 1e-4,
     },
@@ -145,7 +145,7 @@ RATES = {
     ("CV", "pfeiffer"): {"adapter": 4e-4},
     ("CV", "k_adapter"): {"adapter": 1.5e-5, "item_join": 1e-4, "user_join": 2e-4},
     ("CV", "lora"): {"adapter": 1e-3},
-    ("CV", "compacter"): {"adapter": 3e-3, "rule": 2e-4},
+    ("CV", "compacter"): {"adapter": 3e-3, "shared": 2e-4},
     ("CV", "prompt"): {"adapter": 2e-4, "adapted_head": 2e-4},
 }
 

@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapter4rec.adapters.base import Adapter, AdapterConfig
-from adapter4rec.adapters.sites import FEED_FORWARD, SUBLAYERS, Sites
-from adapter4rec.errors import UserError
+from adapter4rec.adapters.sites import SUBLAYERS, Sites
 from adapter4rec.settings import option
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -99,9 +98,3 @@ class SublayerAdapter(Adapter):
     @abstractmethod
     def change(module: nn.Module, y: Tensor, x: Tensor) -> Tensor:
         """What becomes of y = f(x), ``[batch, places, width]``; x is the residual stream."""
-
-
-def require_feed_forward_only(config: BottleneckConfig, family: str) -> None:
-    """Raise a UserError where another sublayer than feed-forward is chosen."""
-    if config.sublayers != (FEED_FORWARD,):
-        raise UserError(f"--sublayers {','.join(config.sublayers)}: {family} stands behind feed_forward only")

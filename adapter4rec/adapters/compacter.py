@@ -28,7 +28,7 @@ class CompacterConfig(BottleneckConfig):
 
     def learning_rates(self) -> dict[str, float]:
         """The shared rule has a rate of its own."""
-        return {"rule": self.lr_rule}
+        return {"shared": self.lr_rule}
 
 
 class Rule(nn.Module):

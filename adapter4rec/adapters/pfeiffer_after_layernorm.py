@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from adapter4rec.adapters.base import Adapter
-from adapter4rec.adapters.bottleneck import Bottleneck, BottleneckConfig, require_feed_forward_only
+from adapter4rec.adapters.bottleneck import Bottleneck, BottleneckConfig
 from adapter4rec.adapters.sites import FEED_FORWARD, SUBLAYERS, Sites
 from adapter4rec.errors import UserError
 from adapter4rec.settings import option
@@ -23,7 +23,10 @@ class PfeifferAfterLayerNormConfig(BottleneckConfig):
 
     def check(self) -> None:
         """Raise a UserError for another sublayer than feed-forward."""
-        require_feed_forward_only(self, "pfeiffer_after_layernorm")
+        if self.sublayers != (FEED_FORWARD,):
+            raise UserError(
+                f"--sublayers {','.join(self.sublayers)}: this family stands behind feed_forward only"
+            )
 
 
 class AfterNorm(Bottleneck):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import torch
 from transformers import ViTConfig, ViTModel
 
+from adapter4rec.errors import UserError
 from adapter4rec.files import whole_folder
 from adapter4rec.models.backbones import quiet_transformers
 
@@ -30,12 +30,15 @@ def make_small_vit(folder: Path) -> None:
     """Write a Hugging Face folder with a ViT of random weights, unless this one is there already.
 
     It reads images of 64 x 64 in patches of 16 x 16: 3 layers of width 64. Source training trains all of it.
+
+    Raises:
+        UserError: another model lies there.
     """
     if (folder / "config.json").is_file():
         there = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if all(there.get(name) == value for name, value in SIZES.items()):
             return
-        shutil.rmtree(folder)
+        raise UserError(f"{folder}: another model lies there; move it away, a small ViT is to be put there")
     with torch.random.fork_rng(devices=[]), quiet_transformers(), whole_folder(folder) as aside:
         torch.manual_seed(_SEED)
         ViTModel(ViTConfig(**SIZES), add_pooling_layer=False).save_pretrained(aside)

@@ -16,7 +16,7 @@ PARTS = ("backbone", "item_head", "user_encoder")
 
 ADAPTER_PARTS = (
     "adapter",
-    "rule",
+    "shared",
     "item_join",
     "user_join",
     "item_layer_norms",
@@ -38,7 +38,7 @@ def part_of(name: str) -> str:
 def _adapter_part(path: list[str]) -> str:
     owner, field = path[:2]
     if owner == "shared":
-        return "rule"
+        return "shared"
     if field in ("layer_norms", "join"):
         return f"{owner}_{field}"
     return "adapted_head" if field == "head" else "adapter"
