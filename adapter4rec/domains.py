@@ -86,7 +86,7 @@ def load_image_domain(settings: ImageSettings, process: Process) -> Domain:
     if database is None or not settings.uses_content:
         return Domain(name, interactions, IdStore(interactions.n_items), interactions.identity)
     config = backbone_config(backbone_folder(settings.backbone), IMAGE_ENCODERS)
-    size = image_size(config)
+    size = image_size(config, settings.image_size)
     database.require_size(size)
     store = ImageStore(database, [table.names[row] for row in interactions.item_rows], size)
     return Domain(name, interactions, store, f"{interactions.identity} {store.identity}")

@@ -128,6 +128,11 @@ class ImageSettings(RunSettings):
         "a Hugging Face folder: a name under pretrained_models/, or a path",
     )
     layers: int | None = option(None, "keep the first so many layers of the backbone", least=1)
+    image_size: int | None = option(
+        None,
+        "height and width of the images; by default the backbone's, and only DINOv2 takes others",
+        least=1,
+    )
     release_masking: bool = option(
         False, "ViTMAE drops 75 % of the patches at random, in evaluation too, as the released code does"
     )

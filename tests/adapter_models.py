@@ -1,8 +1,11 @@
 """Small TransRec models on every kind of backbone, and batches for them."""
 
+import re
+
 import numpy as np
 import torch
 from conftest import RandomImages, interactions_of, random_sequences
+from transformers import AutoConfig
 
 from adapter4rec.data.batches import TrainingSet, with_content
 from adapter4rec.data.text import TextStore, Tokens
@@ -13,8 +16,13 @@ from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
 
 N_ITEMS, LENGTH, WIDTH, DIM = 30, 6, 32, 16
-BACKBONES = ["tiny_bert_folder", "tiny_roberta_folder", "tiny_vit_folder", "tiny_mae_folder"]
+WORDS = ["tiny_bert_folder", "tiny_roberta_folder", "tiny_xlm_roberta_folder", "tiny_modernbert_folder"]
+PATCHES = ["tiny_vit_folder", "tiny_mae_folder", "tiny_dinov2_folder", "tiny_clip_folder"]
+BACKBONES = [*WORDS, *PATCHES]
 """Fixtures that give a backbone's folder."""
+PRE_NORM = ["tiny_modernbert_folder", *PATCHES]
+WITHOUT_SUBLAYER_DROPOUT = ["tiny_modernbert_folder", "tiny_dinov2_folder", "tiny_clip_folder"]
+"""Nothing is dropped at the end of their sublayers, or whole items (DINOv2)."""
 
 
 def is_image(model):
@@ -23,12 +31,13 @@ def is_image(model):
 
 def model_on(folder):
     """A model on a backbone's folder, the same at each call."""
-    images = "vit" in folder.name or "mae" in folder.name
+    images = AutoConfig.from_pretrained(folder).model_type in ("clip", *IMAGE_ENCODERS.model_types)
     backbone = load_backbone(folder, IMAGE_ENCODERS if images else TEXT_ENCODERS)
-    if images:
+    if backbone.config.model_type == "vit_mae":
         backbone.config.mask_ratio = 0.0
-        for layer in backbone.layers:
-            layer.dropout.p = 0.1  # both sublayers share it
+    for name, module in backbone.named_modules():
+        if images and re.fullmatch(r"layers\.\d+\.dropout", name):
+            module.p = 0.1  # ViT's, which both sublayers share
     torch.manual_seed(1)
     encoder = ImageItemEncoder(backbone, DIM, 8) if images else TextItemEncoder(backbone, DIM)
     return TransRec(encoder, UserEncoder(DIM, LENGTH, 2, 2, 0.1), Objective.SASREC)

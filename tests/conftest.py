@@ -224,21 +224,34 @@ def tiny_roberta_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+_SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+_WIDE = {"intermediate_size": 64}
+_PATCHES = {"image_size": 16, "patch_size": 4}
+
+
+def _tiny_model(kind: str):
+    import transformers  # noqa: PLC0415
+
+    if kind == "clip":  # a folder with both towers, as CLIP is published
+        special = {"bos_token_id": 1, "eos_token_id": 2}
+        text = transformers.CLIPTextConfig(**_SIZES, **_WIDE, vocab_size=60, **special)
+        vision = transformers.CLIPVisionConfig(**_SIZES, **_WIDE, **_PATCHES)
+        return transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=vision))
+    if kind == "dinov2":
+        # Its scales of 1 are kept at less, so that they are seen to be applied.
+        config = transformers.Dinov2Config(**_SIZES, **_PATCHES, mlp_ratio=2, layerscale_value=0.7)
+        return transformers.Dinov2Model(config)
+    name = {"vit": "ViT", "vit_mae": "ViTMAE"}[kind]
+    config = getattr(transformers, f"{name}Config")(**_SIZES, **_WIDE, **_PATCHES)
+    return getattr(transformers, f"{name}Model")(config)
+
+
 def _tiny_image_folder(folder: Path, kind: str) -> Path:
     import torch  # noqa: PLC0415
-    from transformers import ViTConfig, ViTMAEConfig, ViTMAEModel, ViTModel  # noqa: PLC0415
 
-    sizes = {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 64,
-        "image_size": 16,
-        "patch_size": 4,
-    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = ViTModel(ViTConfig(**sizes)) if kind == "vit" else ViTMAEModel(ViTMAEConfig(**sizes))
+        model = _tiny_model(kind)
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):  # a fresh model's are zero, which would hide what they do
                 torch.nn.init.normal_(parameter, std=0.1)
@@ -256,6 +269,50 @@ def tiny_vit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_mae_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with a ViTMAE."""
     return _tiny_image_folder(tmp_path_factory.mktemp("tiny_mae"), "vit_mae")
+
+
+@pytest.fixture(scope="session")
+def tiny_dinov2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a DINOv2."""
+    return _tiny_image_folder(tmp_path_factory.mktemp("tiny_dinov2"), "dinov2")
+
+
+@pytest.fixture(scope="session")
+def tiny_clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a CLIP, both towers."""
+    return _tiny_image_folder(tmp_path_factory.mktemp("tiny_clip"), "clip")
+
+
+def _tiny_words_folder(folder: Path, kind: str) -> Path:
+    """A text encoder of another kind with BERT's tokenizer."""
+    import torch  # noqa: PLC0415
+    import transformers  # noqa: PLC0415
+
+    tokens = {"vocab_size": len(_bert_vocabulary()), "max_position_embeddings": 64, "pad_token_id": 0}
+    special = {"bos_token_id": 2, "cls_token_id": 2, "eos_token_id": 3, "sep_token_id": 3}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if kind == "modernbert":
+            config = transformers.ModernBertConfig(**_SIZES, **_WIDE, **tokens, **special, local_attention=8)
+            transformers.ModernBertModel(config).save_pretrained(folder)
+        else:
+            config = transformers.XLMRobertaConfig(**_SIZES, **_WIDE, **tokens)
+            transformers.XLMRobertaModel(config).save_pretrained(folder)
+    words = {word: number for number, word in enumerate(_bert_vocabulary())}
+    transformers.BertTokenizer(vocab=words).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_xlm_roberta_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face folder with an XLM-RoBERTa of 2 layers and width 32, random weights."""
+    return _tiny_words_folder(tmp_path_factory.mktemp("tiny_xlm_roberta"), "xlm-roberta")
+
+
+@pytest.fixture(scope="session")
+def tiny_modernbert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a ModernBERT."""
+    return _tiny_words_folder(tmp_path_factory.mktemp("tiny_modernbert"), "modernbert")
 
 
 class RandomImages:

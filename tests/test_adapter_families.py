@@ -9,6 +9,7 @@ from adapter_models import (
     DIM,
     LENGTH,
     N_ITEMS,
+    PRE_NORM,
     WIDTH,
     assert_same,
     batch_for,
@@ -47,18 +48,19 @@ SMALL = {
 EXACT_AT_THE_START = ("lora", "bitfit", "layernorm")
 NEAR_AT_THE_START = ("houlsby", "houlsby_parallel", "pfeiffer", "compacter")
 POST_NORM_ONLY = ("pfeiffer_after_layernorm",)
+WITHOUT_BIASES = ("tiny_modernbert_folder",)
 
 
 def config_of(family, **options):
     return FAMILIES[family].config(**SMALL[family] | options)
 
 
-PRE_NORM = ("tiny_vit_folder", "tiny_mae_folder")
 MATRIX = [
     (backbone, family)
     for backbone in BACKBONES
     for family in SMALL
     if not (family in POST_NORM_ONLY and backbone in PRE_NORM)
+    and not (family == "bitfit" and backbone in WITHOUT_BIASES)
 ]
 
 
@@ -386,6 +388,36 @@ def test_lora_keeps_the_pretrained_projection(tiny_vit_folder):
     expected = F.linear(x, original.weight, original.bias) + x @ factors.lora_A.T @ factors.lora_B.T * 2 / 3
     assert torch.allclose(projection.module(x), expected, atol=1e-5)
     assert projection.module.weight is original.weight
+
+
+def test_lora_where_one_layer_gives_query_key_and_value(tiny_modernbert_folder):
+    """Query and value have updates of their own, the key has none (loralib's MergedLinear)."""
+    model = model_on(tiny_modernbert_folder)
+    fused = encoder_sites(model)["item"].layers[1].query
+    original = fused.module
+    x = torch.randn(4, WIDTH)
+    for chosen in (("query", "value"), ("value",)):
+        add_adapters(model, config_of("lora", projections=chosen))
+        ((name, factors),) = model.adapters["item"].layers["1"].items()
+        assert name == "_".join(chosen)
+        nn.init.normal_(factors.lora_B)
+        updates = iter(zip(factors.lora_A.split(3), factors.lora_B.split(WIDTH), strict=True))
+        expected = torch.zeros(4, 3, WIDTH)
+        for place, kind in enumerate(("query", "key", "value")):
+            if kind in chosen:
+                down, up = next(updates)
+                expected[:, place] = x @ down.T @ up.T / 3
+        found = fused.module(x) - F.linear(x, original.weight, original.bias)
+        assert torch.allclose(found, expected.flatten(1), atol=1e-5)
+        detach_adapters(model)
+
+
+def test_an_encoder_without_biases_has_none_to_train(tiny_modernbert_folder):
+    model = model_on(tiny_modernbert_folder)
+    with pytest.raises(UserError, match="no biases to train"):
+        add_adapters(model, config_of("bitfit"))
+    assert not len(model.adapters)
+    add_adapters(model, config_of("bitfit", encoders=("user",)))
 
 
 @pytest.mark.parametrize(("name", "first"), [("tiny_bert_folder", 0), ("tiny_roberta_folder", 2)])

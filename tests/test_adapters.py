@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from adapter_models import BACKBONES, DIM, LENGTH, batch_for, model_on
+from adapter_models import BACKBONES, DIM, LENGTH, WITHOUT_SUBLAYER_DROPOUT, batch_for, model_on
 from torch import nn
 
 from adapter4rec.adapters import registry
@@ -105,9 +105,11 @@ def test_the_place_behind_the_norm_is_that_of_post_norm_encoders(model, batch):
                 seen.clear()
 
 
-def test_sublayer_sites_see_the_output_with_its_dropout_applied(model, batch):
+@pytest.mark.parametrize("name", [name for name in BACKBONES if name not in WITHOUT_SUBLAYER_DROPOUT])
+def test_sublayer_sites_see_the_output_with_its_dropout_applied(request, name):
     """In training an adapter reads the very f(x) that the residual is added to."""
-    model.train()
+    model = model_on(request.getfixturevalue(name)).train()
+    batch = batch_for(model)
     seen, _ = watch_sublayers(model)
     model(batch)
     for place, (y, _) in seen.items():

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from conftest import RandomImages
 from safetensors.torch import load_file, save_file
+from transformers import CLIPVisionModel, Dinov2Model
 
 from adapter4rec.errors import UserError
 from adapter4rec.models.backbones import IMAGE_ENCODERS, TEXT_ENCODERS, image_size, load_backbone
@@ -54,6 +55,36 @@ def test_embedding_is_the_described_function(request, name):
             assert torch.allclose(found[row], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "reference", "mean", "deviation"),
+    [
+        ("tiny_dinov2_folder", Dinov2Model, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ("tiny_clip_folder", CLIPVisionModel, [0.4815, 0.4578, 0.4082], [0.2686, 0.2613, 0.2758]),
+    ],
+)
+def test_other_kinds_scale_pixels_as_they_were_pretrained(request, name, reference, mean, deviation):
+    """Against the library's own model, whose pooled output is [CLS] behind the last layer norm."""
+    encoder = encoder_of(request.getfixturevalue(name))
+    plain = reference.from_pretrained(request.getfixturevalue(name)).eval()
+    pixels = STORE.pixels[ITEMS - 1].permute(0, 3, 1, 2) / 255
+    scaled = (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(deviation)[:, None, None]
+    with torch.no_grad():
+        states = plain(pixel_values=scaled).pooler_output
+        expected = F.gelu(F.linear(states, encoder.head.weight, encoder.head.bias))
+        assert torch.allclose(encoder(STORE.fetch(ITEMS)), expected, atol=2e-3)
+
+
+def test_dinov2_takes_images_of_other_sizes(tiny_dinov2_folder, tiny_vit_folder):
+    encoder = encoder_of(tiny_dinov2_folder, image_size=24)
+    assert image_size(encoder.backbone.config, 24) == 24
+    with torch.no_grad():
+        assert encoder(RandomImages(3, 24).fetch(np.array([1, 3]))).shape == (2, 8)
+    with pytest.raises(UserError, match="must be a multiple of 4"):
+        encoder_of(tiny_dinov2_folder, image_size=18)
+    with pytest.raises(UserError, match="takes images of 16; DINOv2 takes others"):
+        encoder_of(tiny_vit_folder, image_size=24)
+
+
 @pytest.mark.parametrize("name", FOLDERS)
 def test_images_in_parts_give_what_all_at_once_give(request, name):
     folder = request.getfixturevalue(name)
@@ -76,12 +107,13 @@ def test_mae_reads_all_patches_and_released_masking_does_not(tiny_mae_folder):
         encoder = encoder_of(tiny_mae_folder)
         assert torch.equal(encoder(content), encoder(content))
         masking = encoder_of(tiny_mae_folder, release_masking=True)
-        assert masking._last_states(content.pixels).shape[1] == 1 + 16 // 4
+        states = masking.backbone(pixel_values=masking._scaled(content.pixels)).last_hidden_state
+        assert states.shape[1] == 1 + 16 // 4
         assert not torch.equal(masking(content), masking(content))
 
 
 def test_masking_is_refused_for_a_vit(tiny_vit_folder):
-    with pytest.raises(UserError, match="only a ViTMAE"):
+    with pytest.raises(UserError, match="only a ViTMAE does"):
         encoder_of(tiny_vit_folder, release_masking=True)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from adapter_models import WORDS
 from conftest import interactions_of, random_sequences
 
 from adapter4rec.data.batches import TrainingSet, with_content
@@ -99,7 +100,7 @@ def test_losses_are_binary_cross_entropies():
     assert cpc.item() == pytest.approx(each[:, -1].sum().item(), rel=1e-6)
 
 
-@pytest.mark.parametrize("folder", ["tiny_bert_folder", "tiny_roberta_folder"])
+@pytest.mark.parametrize("folder", WORDS)
 @pytest.mark.parametrize("attributes", [1, 2])
 def test_texts_in_groups_give_what_each_text_alone_gives(request, folder, attributes):
     backbone = load_backbone(request.getfixturevalue(folder), TEXT_ENCODERS)

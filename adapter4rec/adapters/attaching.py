@@ -1,49 +1,95 @@
-"""Adding adapters to a TransRec model and taking them off again."""
+"""Adding adapters to a model and taking them off again.
+
+A model is a whole :class:`TransRec`, or a Hugging Face encoder of a kind that ``layouts.py`` knows.
+"""
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Iterator
 
-from adapter4rec.adapters.base import Adapter, AdapterConfig
+from torch import nn
+from transformers import PreTrainedModel
+
+from adapter4rec.adapters.base import Adapter, AdapterConfig, AdapterSet
+from adapter4rec.adapters.layouts import LAYOUTS, USER_ENCODER
 from adapter4rec.adapters.registry import family_of
-from adapter4rec.adapters.sites import LAYOUTS, USER_ENCODER, Sites, find_sites
+from adapter4rec.adapters.sites import Sites, Undo, find_sites
 from adapter4rec.errors import UserError
 from adapter4rec.models.transrec import TransRec
 
 
-def encoder_sites(model: TransRec) -> dict[str, Sites]:
-    """The sites of a model's encoders, by ``item`` and ``user``; the id tower has none."""
+def encoder_sites(model: TransRec | PreTrainedModel) -> dict[str, Sites]:
+    """The sites of a model's encoders, by ``item`` and ``user``.
+
+    The id tower has none. A Hugging Face encoder is an item encoder.
+
+    Raises:
+        UserError: a kind of encoder whose places are not known.
+    """
+    if not isinstance(model, TransRec):
+        return {"item": _backbone_sites(model)}
     sites = {"user": find_sites(model.user_encoder, USER_ENCODER, model.user_encoder.width, "user")}
     backbone = getattr(model.item_encoder, "backbone", None)
     if backbone is not None:
-        layout = LAYOUTS[backbone.config.model_type]
-        sites["item"] = find_sites(backbone, layout, backbone.config.hidden_size, "item")
+        sites["item"] = _backbone_sites(backbone)
     return sites
 
 
-def add_adapters(model: TransRec, config: AdapterConfig) -> None:
-    """Build the adapters that ``config`` describes and attach them; they stand in ``model.adapters``.
+def _backbone_sites(backbone: PreTrainedModel) -> Sites:
+    kind = getattr(getattr(backbone, "config", None), "model_type", type(backbone).__name__)
+    if kind not in LAYOUTS:
+        raise UserError(
+            f"a {kind!r} encoder has no known places for adapters; known are {', '.join(LAYOUTS)}"
+        )
+    return find_sites(backbone, LAYOUTS[kind], backbone.config.hidden_size, "item")
+
+
+def add_adapters(model: TransRec | PreTrainedModel, config: AdapterConfig) -> AdapterSet:
+    """Build the adapters that ``config`` describes and attach them; all other parameters are frozen.
+
+    They stand in ``model.adapters``, so that ``model.parameters()`` holds them, and are kept in the type and
+    on the device of the model. Of a Hugging Face encoder, which is no user encoder, that half of the config
+    has no meaning.
+
+    Returns:
+        ``model.adapters``.
 
     Raises:
         UserError: the model has adapters already, lacks an encoder that is to be adapted, or the config means
             nothing for it. The model is then left as it was.
     """
-    if len(model.adapters):
+    if len(getattr(model, "adapters", ())):
         raise UserError("the model has adapters already; detach them first")
     config.check()
     sites = encoder_sites(model)
-    for encoder in config.encoders:
+    chosen = config.encoders if isinstance(model, TransRec) else ("item",)
+    for encoder in chosen:
         if encoder not in sites:
             raise UserError(f"the {encoder} encoder has no backbone to adapt")
+    model.adapters = AdapterSet(config)
     try:
-        _build(model, config, {encoder: sites[encoder] for encoder in config.encoders})
+        model.adapters.attach(_freeze(model))
+        _build(model, config, {encoder: sites[encoder] for encoder in chosen})
     except BaseException:
         detach_adapters(model)
         raise
-    model.adapters.to(next(model.user_encoder.parameters()).device).train(model.training)
+    like = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
+    return model.adapters.to(device=like.device, dtype=like.dtype).train(model.training)
 
 
-def _build(model: TransRec, config: AdapterConfig, sites: dict[str, Sites]) -> None:
+def _freeze(model: nn.Module) -> Undo:
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+
+    def undo() -> None:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+    return undo
+
+
+def _build(model: TransRec | PreTrainedModel, config: AdapterConfig, sites: dict[str, Sites]) -> None:
     family = family_of(config)
     shared = () if family.shared is None else (family.shared(config),)
     for module in shared:
@@ -53,30 +99,41 @@ def _build(model: TransRec, config: AdapterConfig, sites: dict[str, Sites]) -> N
         if config.train_layer_norms:
             adapter.train_copies("layer_norms", places.encoder, config.layer_norms_of(places))
         if config.train_head and encoder == "item":
+            if not isinstance(model, TransRec):
+                raise UserError("--train_head true: an encoder alone has no item head")
             head = model.item_encoder.head
             adapter.train_copies("head", head, [name for name, _ in head.named_parameters()])
 
 
-def copied_parameters(model: TransRec) -> dict[str, str]:
+def copied_parameters(model: TransRec | PreTrainedModel) -> dict[str, str]:
     """Parameters of the model that parameters of its adapters stand in for, by name, with theirs."""
-    encoders = {"item": "item_encoder.backbone", "user": "user_encoder"}
+    names = {id(module): name for name, module in model.named_modules()}
+    sites = encoder_sites(model)
     copies = {}
-    for role, adapter in model.adapters.items():
-        for own, name in adapter.copies.items() if isinstance(adapter, Adapter) else ():
-            place = "item_encoder.head" if own.startswith("head.") else encoders[role]
-            copies[f"{place}.{name}"] = f"adapters.{role}.{own}"
+    for role, own, name in _copies(model.adapters):
+        head = own.startswith("head.")
+        place = names[id(model.item_encoder.head if head else sites[role].encoder)]
+        copies[f"{place}.{name}" if place else name] = f"adapters.{role}.{own}"
     return copies
 
 
-def detach_adapters(model: TransRec) -> nn.ModuleDict:
+def _copies(adapters: AdapterSet) -> Iterator[tuple[str, str, str]]:
+    """For each copy: the encoder's role, the copy's name in its adapter, the original's in its module."""
+    for role, adapter in adapters.items():
+        if isinstance(adapter, Adapter):
+            yield from ((role, own, name) for own, name in adapter.copies.items())
+
+
+def detach_adapters(model: TransRec | PreTrainedModel) -> AdapterSet:
     """Take the adapters off; the model is bit for bit what it was without them.
 
     Returns:
         The detached adapters.
     """
-    detached = model.adapters
-    for adapter in detached.values():
-        if isinstance(adapter, Adapter):
-            adapter.detach()
-    model.adapters = nn.ModuleDict()
+    detached = getattr(model, "adapters", AdapterSet())
+    detached.detach()
+    if isinstance(model, TransRec):
+        model.adapters = AdapterSet()
+    elif hasattr(model, "adapters"):
+        del model.adapters
     return detached

@@ -130,6 +130,31 @@ class Adapter(nn.Module):
             self.copies[f"{field}.{name}"] = name
 
 
+class AdapterSet(nn.ModuleDict):
+    """The adapters of a model: by the encoder that they change, and what these share, ``shared``.
+
+    Attributes:
+        config: that they were built by; None where there are none.
+    """
+
+    def __init__(self, config: AdapterConfig | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self._undo: list[Undo] = []
+
+    def attach(self, undo: Undo) -> None:
+        """Remember how to take back a change to the whole model."""
+        self._undo.append(undo)
+
+    def detach(self) -> None:
+        """Take back all that attaching the adapters changed, the last change first."""
+        for adapter in reversed(list(self.values())):
+            if isinstance(adapter, Adapter):
+                adapter.detach()
+        while self._undo:
+            self._undo.pop()()
+
+
 class ParameterTree(nn.Module):
     """Copies of parameters, under the same dotted names."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from adapter4rec.adapters.base import Adapter, AdapterConfig
 from adapter4rec.adapters.sites import Sites
+from adapter4rec.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -14,10 +15,16 @@ class BitFitConfig(AdapterConfig):
 
 
 class BitFit(Adapter):
-    """The encoder computes with copies of its biases: W x + b becomes W x + b', with b' = b at the start."""
+    """The encoder computes with copies of its biases: W x + b becomes W x + b', with b' = b at the start.
+
+    Raises:
+        UserError: the encoder has none, as ModernBERT.
+    """
 
     def __init__(self, config: BitFitConfig, sites: Sites) -> None:
         super().__init__()
         elsewhere = set(config.layer_norms_of(sites)) if config.train_layer_norms else set()
         names = [name for name in config.parameters_of(sites) if name.rpartition(".")[2] == "bias"]
+        if not names:
+            raise UserError(f"bitfit: the {sites.role} encoder's chosen layers have no biases to train")
         self.train_copies("biases", sites.encoder, [name for name in names if name not in elsewhere])

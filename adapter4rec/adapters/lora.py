@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from adapter4rec.adapters.base import Adapter, AdapterConfig
-from adapter4rec.adapters.sites import Projection, Sites
+from adapter4rec.adapters.sites import Layer, Projection, Sites
 from adapter4rec.settings import option
 
 PROJECTIONS = ("query", "value")
@@ -30,18 +30,28 @@ class LoraConfig(AdapterConfig):
 
 
 class Factors(nn.Module):
-    """A ``[r, in]`` and B ``[out, r]`` of one projection; A begins Kaiming-uniform (√5), B as zero."""
+    """A and B of the projections that one linear layer gives: A begins Kaiming-uniform (√5), B as zero.
 
-    def __init__(self, inputs: int, outputs: int, rank: int) -> None:
+    Args:
+        inputs: width of x.
+        outputs: width of one projection.
+        rank: r.
+        together: how many projections of the layer are adapted; A is ``[together · r, in]`` and B
+            ``[together · out, r]``, one behind the other.
+    """
+
+    def __init__(self, inputs: int, outputs: int, rank: int, together: int) -> None:
         super().__init__()
-        self.lora_A = nn.Parameter(nn.init.kaiming_uniform_(torch.empty(rank, inputs), math.sqrt(5)))
-        self.lora_B = nn.Parameter(torch.zeros(outputs, rank))
+        start = nn.init.kaiming_uniform_(torch.empty(together * rank, inputs), math.sqrt(5))
+        self.lora_A = nn.Parameter(start)
+        self.lora_B = nn.Parameter(torch.zeros(together * outputs, rank))
 
 
 class Lora(Adapter):
     """A projection W x + b becomes W x + b + (alpha / r) B A x; W and b stay the pretrained ones, frozen.
 
-    ``layers.N.query`` and ``layers.N.value`` are the factors of layer N.
+    ``layers.N.query`` and ``layers.N.value`` are the factors of layer N; ``layers.N.query_value`` where one
+    linear layer computes query, key and value.
     """
 
     def __init__(self, config: LoraConfig, sites: Sites) -> None:
@@ -49,28 +59,47 @@ class Lora(Adapter):
         rank = config.item_rank if sites.role == "item" else config.user_rank
         self.layers = nn.ModuleDict()
         for number, layer in config.layers_of(sites):
-            factors = nn.ModuleDict()
-            for kind in config.projections:
-                projection: Projection = getattr(layer, kind)
-                original = projection.module
-                factors[kind] = Factors(original.in_features, original.out_features, rank)
-                self.attach(projection.replace_by(_wrapped(original, factors[kind], rank, config)))
-            self.layers[number] = factors
+            self.layers[number] = nn.ModuleDict()
+            for name, projections in _by_linear_layer(layer, config.projections).items():
+                original = projections[0].module
+                outputs = original.out_features // projections[0].parts
+                factors = Factors(original.in_features, outputs, rank, len(projections))
+                self.layers[number][name] = factors
+                wrapped = _wrapped(projections, factors, rank, config)
+                self.attach(projections[0].replace_by(wrapped))
 
 
-def _wrapped(original: nn.Linear, factors: Factors, rank: int, config: LoraConfig) -> loralib.Linear:
+def _by_linear_layer(layer: Layer, chosen: tuple[str, ...]) -> dict[str, list[Projection]]:
+    """The chosen projections, together where the same linear layer gives them, by their joined names."""
+    together: dict[tuple[int, str], list[str]] = {}
+    for kind in sorted(chosen, key=PROJECTIONS.index):
+        projection: Projection = getattr(layer, kind)
+        together.setdefault((id(projection.owner), projection.name), []).append(kind)
+    return {"_".join(kinds): [getattr(layer, kind) for kind in kinds] for kinds in together.values()}
+
+
+def _wrapped(
+    projections: list[Projection], factors: Factors, rank: int, config: LoraConfig
+) -> loralib.Linear | loralib.MergedLinear:
     """loralib's layer around the original's own weight and bias, reading the factors where they are kept."""
-    # Merging on eval() would change what is saved, and is not undone bit for bit.
-    layer = loralib.Linear(
-        original.in_features,
-        original.out_features,
-        r=rank,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        merge_weights=False,
-        bias=original.bias is not None,
-        device=original.weight.device,
-    )
+    original: nn.Linear = projections[0].module
+    options = {
+        "r": rank,
+        "lora_alpha": config.lora_alpha,
+        "lora_dropout": config.lora_dropout,
+        # Merging on eval() would change what is saved, and is not undone bit for bit.
+        "merge_weights": False,
+        "bias": original.bias is not None,
+        "device": original.weight.device,
+    }
+    if projections[0].parts == 1:
+        layer = loralib.Linear(original.in_features, original.out_features, **options)
+    else:
+        parts = [projection.part for projection in projections]
+        adapted = [part in parts for part in range(projections[0].parts)]
+        layer = loralib.MergedLinear(
+            original.in_features, original.out_features, enable_lora=adapted, **options
+        )
     layer.weight, layer.bias = original.weight, original.bias
     for name in ("lora_A", "lora_B"):
         delattr(layer, name)  # registered in the adapter and nowhere else

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from adapter4rec.adapters.base import Adapter, AdapterConfig
-from adapter4rec.adapters.sites import Reads, Sites
+from adapter4rec.adapters.layouts import Reads
+from adapter4rec.adapters.sites import Sites
 from adapter4rec.errors import UserError
 from adapter4rec.settings import option
 

@@ -1,123 +1,26 @@
 """The places of an encoder at which adapters attach.
 
-One small table says, for each kind of encoder, under which names its places are found. Everything else
-about an encoder (widths, number of layers) is read from its modules.
-
-An adapter never replaces an encoder's own code: it changes what flows through a place by hooks, which
-:class:`Undo` removes again, so that the encoder without its adapter is the encoder that was there before.
+Where they lie in each kind of encoder is written in ``layouts.py``. An adapter never replaces an encoder's
+own code: it changes what flows through a place by hooks, which :class:`Undo` removes again, so that the
+encoder without its adapter is the encoder that was there before.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 
 import torch
 from torch import Tensor, nn
 
-
-class Reads(Enum):
-    """What an encoder reads, which decides how it is masked and where further tokens go."""
-
-    WORDS = "words"
-    PATCHES = "patches"
-    ITEMS = "items"
-
+from adapter4rec.adapters.layouts import EncoderLayout, ProjectionLayout, Reads
 
 ATTENTION, FEED_FORWARD = "attention", "feed_forward"
 SUBLAYERS = (ATTENTION, FEED_FORWARD)
 
 Undo = Callable[[], None]
 """Takes back what attaching changed."""
-
-
-@dataclass(frozen=True)
-class SublayerLayout:
-    """Where one residual sublayer lies in a layer; paths are relative to the layer.
-
-    Attributes:
-        entry: a module whose call is handed the residual stream x.
-        entry_argument: which of the call's positional arguments is x.
-        output: a module that gives y = f(x), dropout applied, residual not yet added. Both sublayers of a
-            layer may share it: the entry that was called last says whose turn it is.
-        norm: the layer norm that belongs to the sublayer: after the sum in post-norm encoders, before f
-            in pre-norm ones.
-    """
-
-    entry: str
-    entry_argument: int
-    output: str
-    norm: str
-
-
-@dataclass(frozen=True)
-class EncoderLayout:
-    """Where the places of one kind of encoder lie.
-
-    Attributes:
-        layers: path of the list of layers.
-        attention: the attention sublayer.
-        feed_forward: the feed-forward sublayer.
-        query: path of the query projection in a layer.
-        value: path of the value projection in a layer.
-        pre_norm: x + f(LN(x)) instead of LN(x + f(x)).
-        reads: words, given as ``inputs_embeds``; patches, embedded by a module ``embeddings``; or items.
-    """
-
-    layers: str
-    attention: SublayerLayout
-    feed_forward: SublayerLayout
-    query: str
-    value: str
-    pre_norm: bool
-    reads: Reads
-
-
-_BERT = EncoderLayout(
-    layers="encoder.layer",
-    attention=SublayerLayout(
-        entry="attention.output",
-        entry_argument=1,
-        output="attention.output.dropout",
-        norm="attention.output.LayerNorm",
-    ),
-    feed_forward=SublayerLayout(
-        entry="output", entry_argument=1, output="output.dropout", norm="output.LayerNorm"
-    ),
-    query="attention.self.query",
-    value="attention.self.value",
-    pre_norm=False,
-    reads=Reads.WORDS,
-)
-USER_ENCODER = EncoderLayout(
-    layers="blocks",
-    attention=SublayerLayout(
-        entry="attention", entry_argument=0, output="attention.dropout", norm="attention.layer_norm"
-    ),
-    feed_forward=SublayerLayout(
-        entry="feed_forward", entry_argument=0, output="feed_forward.dropout", norm="feed_forward.layer_norm"
-    ),
-    query="attention.query",
-    value="attention.value",
-    pre_norm=False,
-    reads=Reads.ITEMS,
-)
-_VIT = EncoderLayout(
-    layers="layers",
-    attention=SublayerLayout(
-        entry="layernorm_before", entry_argument=0, output="dropout", norm="layernorm_before"
-    ),
-    feed_forward=SublayerLayout(
-        entry="layernorm_after", entry_argument=0, output="dropout", norm="layernorm_after"
-    ),
-    query="attention.q_proj",
-    value="attention.v_proj",
-    pre_norm=True,
-    reads=Reads.PATCHES,
-)
-LAYOUTS: dict[str, EncoderLayout] = {"bert": _BERT, "roberta": _BERT, "vit": _VIT, "vit_mae": _VIT}
-"""Layouts of pretrained backbones, by the ``model_type`` of their Hugging Face configuration."""
 
 
 @dataclass(frozen=True)
@@ -161,10 +64,19 @@ class Sublayer:
 
 @dataclass(frozen=True)
 class Projection:
-    """A linear layer that an adapter may replace by one which wraps it."""
+    """A linear layer that an adapter may replace by one which wraps it.
+
+    Attributes:
+        owner: the module that holds the layer.
+        name: under which it holds it.
+        part: which of the equal parts of the layer's output the projection is, from 0.
+        parts: into how many parts its output falls: 1, or 3 where query, key and value are computed at once.
+    """
 
     owner: nn.Module
     name: str
+    part: int = 0
+    parts: int = 1
 
     @property
     def module(self) -> nn.Module:
@@ -206,6 +118,7 @@ class Sites:
         width: h of a backbone, d of the user encoder.
         role: ``item`` or ``user``.
         reads: words, patches or items.
+        tokens: gives the tokens that the first layer reads; None but where these are patches.
     """
 
     encoder: nn.Module
@@ -213,12 +126,14 @@ class Sites:
     width: int
     role: str
     reads: Reads
+    tokens: nn.Module | None
 
     def on_inputs(self, change: Callable[[dict], dict]) -> Undo:
-        """Let the encoder's keyword arguments become ``change(arguments)``."""
+        """Let the arguments of the encoder's call, by name, become ``change(arguments)``."""
+        names = list(inspect.signature(self.encoder.forward).parameters)
 
         def replace(_: nn.Module, arguments: tuple, keywords: dict) -> tuple[tuple, dict]:
-            return arguments, change(keywords)
+            return (), change(dict(zip(names, arguments, strict=False)) | keywords)
 
         return _undo(self.encoder.register_forward_pre_hook(replace, with_kwargs=True))
 
@@ -250,34 +165,40 @@ class Sites:
         """
         if self.reads is Reads.ITEMS:
             raise ValueError("the user encoder reads items, not tokens")
-        if self.reads is Reads.WORDS:
-            return self.on_inputs(lambda arguments: _with_words(arguments, further))
+        if self.tokens is None:
+            words = self.encoder.get_input_embeddings()
+            return self.on_inputs(lambda arguments: _with_words(arguments, further, words))
 
         def append(_: nn.Module, __: tuple, output: Tensor | tuple) -> Tensor | tuple:
             own, *rest = output if isinstance(output, tuple) else (output,)
             longer = torch.cat([own, further.to(own.dtype).expand(len(own), -1, -1)], dim=1)
             return (longer, *rest) if isinstance(output, tuple) else longer
 
-        return _undo(self.encoder.get_submodule("embeddings").register_forward_hook(append))
+        return _undo(self.tokens.register_forward_hook(append))
 
 
-def _with_words(arguments: dict, further: Tensor) -> dict:
-    words, mask, positions = (arguments[name] for name in ("inputs_embeds", "attention_mask", "position_ids"))
+def _with_words(arguments: dict, further: Tensor, embed: nn.Module) -> dict:
+    """Arguments of a text encoder whose call has ``further`` words behind the first."""
+    words = arguments.get("inputs_embeds")
+    if words is None:
+        words = embed(arguments["input_ids"])
     own = further.to(words.dtype).expand(len(words), -1, -1)
-    if mask is not None:
-        mask = torch.cat([mask[:, :1], mask.new_ones(own.shape[:2]), mask[:, 1:]], dim=1)
-    length = positions.shape[1] + own.shape[1]
-    return arguments | {
-        "inputs_embeds": torch.cat([words[:, :1], own, words[:, 1:]], dim=1),
-        "attention_mask": mask,
-        "position_ids": positions[:, :1] + torch.arange(length, device=positions.device),
-    }
+    longer = {"input_ids": None, "inputs_embeds": torch.cat([words[:, :1], own, words[:, 1:]], dim=1)}
+    for name, filling in (("attention_mask", 1), ("token_type_ids", 0)):
+        if (there := arguments.get(name)) is not None:
+            between = there.new_full(own.shape[:2], filling)
+            longer[name] = torch.cat([there[:, :1], between, there[:, 1:]], dim=1)
+    if (positions := arguments.get("position_ids")) is not None:
+        length = longer["inputs_embeds"].shape[1]
+        longer["position_ids"] = positions[:, :1] + torch.arange(length, device=positions.device)
+    return arguments | longer
 
 
 def find_sites(encoder: nn.Module, layout: EncoderLayout, width: int, role: str) -> Sites:
     """Look up the places of ``encoder`` by its layout."""
     layers = [_layer(module, layout) for module in encoder.get_submodule(layout.layers)]
-    return Sites(encoder, layers, width, role, layout.reads)
+    tokens = encoder.get_submodule(layout.tokens) if layout.tokens else None
+    return Sites(encoder, layers, width, role, layout.reads, tokens)
 
 
 def _layer(module: nn.Module, layout: EncoderLayout) -> Layer:
@@ -294,9 +215,11 @@ def _layer(module: nn.Module, layout: EncoderLayout) -> Layer:
     return Layer(module, sublayers, _projection(module, layout.query), _projection(module, layout.value))
 
 
-def _projection(module: nn.Module, path: str) -> Projection:
+def _projection(module: nn.Module, layout: ProjectionLayout) -> Projection:
+    names = dict(module.named_modules())
+    path = next(path for path in layout.paths if path in names)
     owner, _, name = path.rpartition(".")
-    return Projection(module.get_submodule(owner), name)
+    return Projection(names[owner], name, layout.part, layout.parts)
 
 
 def _undo(*handles) -> Undo:  # noqa: ANN002 (torch's removable handles)

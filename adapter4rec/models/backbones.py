@@ -10,7 +10,14 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    CLIPVisionModel,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -33,10 +40,15 @@ class Kinds:
     model_types: tuple[str, ...]
 
 
-TEXT_ENCODERS = Kinds("text", ("bert", "roberta"))
-IMAGE_ENCODERS = Kinds("image", ("vit", "vit_mae"))
+TEXT_ENCODERS = Kinds("text", ("bert", "roberta", "xlm-roberta", "modernbert"))
+IMAGE_ENCODERS = Kinds("image", ("vit", "vit_mae", "dinov2", "clip_vision_model"))
 
-_WITHOUT_POOLER = {kind: {"add_pooling_layer": False} for kind in ("bert", "roberta", "vit")}
+_WITHOUT_POOLER = {kind: {"add_pooling_layer": False} for kind in ("bert", "roberta", "xlm-roberta", "vit")}
+_COUNTS_FROM_PADDING = ("roberta", "xlm-roberta")
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+_PIXEL_STATISTICS = {"dinov2": _IMAGENET, "clip_vision_model": _CLIP}
+_HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _WEIGHTS = (
     "model.safetensors",
     "pytorch_model.bin",
@@ -75,6 +87,8 @@ def backbone_config(folder: Path, kinds: Kinds, layers: int | None = None) -> Pr
         config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}/config.json: {str(error).splitlines()[0]}") from None
+    if config.model_type == "clip":  # both towers in one folder; ours is the one for images
+        config = config.vision_config
     if config.model_type not in kinds.model_types:
         raise UserError(
             f"{folder}: a {config.model_type!r} model; {kinds.what} encoders are of kind "
@@ -89,21 +103,41 @@ def backbone_config(folder: Path, kinds: Kinds, layers: int | None = None) -> Pr
 
 def first_position(config: PretrainedConfig) -> int:
     """The position of a text's first token: RoBERTa counts from behind the padding token's number."""
-    return config.pad_token_id + 1 if config.model_type == "roberta" else 0
+    return config.pad_token_id + 1 if config.model_type in _COUNTS_FROM_PADDING else 0
 
 
-def image_size(config: PretrainedConfig) -> int:
-    """The height and width of the images that an image encoder takes, in pixels.
+def pixel_statistics(config: PretrainedConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel by which an image encoder's pixels (0 to 1) are scaled.
+
+    DINOv2's and CLIP's are those of their pretraining; ViT and ViTMAE have 0.5 throughout, as in the paper.
+    """
+    return _PIXEL_STATISTICS.get(config.model_type, _HALF)
+
+
+def image_size(config: PretrainedConfig, asked: int | None = None) -> int:
+    """The height and width of the images that an image encoder is given, in pixels.
+
+    Args:
+        config: of the encoder.
+        asked: another size than the configuration's; only DINOv2 interpolates its positions.
 
     Raises:
-        UserError: it takes images that are not square, or not of three channels.
+        UserError: it takes images that are not square, or not of three channels, or not of the asked size.
     """
     sizes = config.image_size if isinstance(config.image_size, list | tuple) else [config.image_size]
     if not 1 <= len(sizes) <= 2 or len(set(sizes)) > 1 or not isinstance(sizes[0], int):
         raise UserError(f"the backbone takes images of size {config.image_size}; square ones are supported")
     if config.num_channels != 3:
         raise UserError(f"the backbone takes images of {config.num_channels} channels; RGB has 3")
-    return sizes[0]
+    if asked in (None, sizes[0]):
+        return sizes[0]
+    if config.model_type != "dinov2":
+        raise UserError(
+            f"--image_size {asked}: this backbone takes images of {sizes[0]}; DINOv2 takes others"
+        )
+    if asked % config.patch_size:
+        raise UserError(f"--image_size {asked}: must be a multiple of {config.patch_size}, the patches' size")
+    return asked
 
 
 def load_backbone(folder: Path, kinds: Kinds, layers: int | None = None) -> PreTrainedModel:
@@ -122,7 +156,7 @@ def load_backbone(folder: Path, kinds: Kinds, layers: int | None = None) -> PreT
         raise UserError(f"{folder}: no weights there (model.safetensors)")
     with quiet_transformers():
         try:
-            model, report = AutoModel.from_pretrained(
+            model, report = _model_class(config).from_pretrained(
                 folder,
                 config=config,
                 **_WITHOUT_POOLER.get(config.model_type, {}),
@@ -143,6 +177,10 @@ def load_backbone(folder: Path, kinds: Kinds, layers: int | None = None) -> PreT
             f"{folder}: the weights lack or misfit {len(trouble)} entries, the first is {trouble[0]}"
         )
     return model
+
+
+def _model_class(config: PretrainedConfig) -> type:
+    return CLIPVisionModel if config.model_type == "clip_vision_model" else AutoModel
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

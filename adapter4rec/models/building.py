@@ -65,11 +65,11 @@ def build_image_encoder(settings: ImageSettings) -> ImageItemEncoder:
         UserError: the backbone is missing or broken, or masking is asked of one that never masks.
     """
     backbone = load_backbone(backbone_folder(settings.backbone), IMAGE_ENCODERS, settings.layers)
-    image_size(backbone.config)  # else it would fail at the first image
+    image_size(backbone.config, settings.image_size)  # else it would fail at the first image
     if backbone.config.model_type == "vit_mae":
         backbone.config.mask_ratio = _RELEASED_MASKING if settings.release_masking else 0.0
     elif settings.release_masking:
-        raise UserError(f"--release_masking: {settings.backbone} is a ViT; only a ViTMAE masks patches")
+        raise UserError(f"--release_masking: {settings.backbone} masks nothing; only a ViTMAE does")
     torch.manual_seed(settings.seed)
     return ImageItemEncoder(backbone, settings.embedding_dim, settings.images_at_once)
 

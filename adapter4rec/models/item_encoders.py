@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from adapter4rec.data.content import Content, ItemIds, States
 from adapter4rec.data.images.store import Pixels
 from adapter4rec.data.text import Text
-from adapter4rec.models.backbones import first_position
+from adapter4rec.models.backbones import first_position, pixel_statistics
 
 
 class ContentItemEncoder(nn.Module):
@@ -41,7 +41,7 @@ class ContentItemEncoder(nn.Module):
 
 
 class TextItemEncoder(ContentItemEncoder):
-    """BERT or RoBERTa (SPEC: the model); the head has torch's default initialisation."""
+    """BERT, RoBERTa, XLM-RoBERTa or ModernBERT; the head has torch's default initialisation."""
 
     def __init__(self, backbone: PreTrainedModel, dim: int) -> None:
         super().__init__(backbone, dim)
@@ -74,7 +74,7 @@ class TextItemEncoder(ContentItemEncoder):
 
 
 class ImageItemEncoder(ContentItemEncoder):
-    """ViT or ViTMAE (SPEC: the model); the head is Xavier-normal with zero bias.
+    """ViT, ViTMAE, DINOv2 or CLIP's vision tower; the head is Xavier-normal with zero bias.
 
     A ViTMAE reads every patch, in order. With a ``mask_ratio`` above 0 in its configuration it drops that
     share of the patches at random, in evaluation too, as the released code does.
@@ -88,7 +88,9 @@ class ImageItemEncoder(ContentItemEncoder):
     def __init__(self, backbone: PreTrainedModel, dim: int, images_at_once: int) -> None:
         super().__init__(backbone, dim)
         self.images_at_once = images_at_once
-        self._in_order = getattr(backbone.config, "mask_ratio", None) == 0
+        mean, deviation = (torch.tensor(values) for values in pixel_statistics(backbone.config))
+        self.register_buffer("_mean", mean[:, None, None], persistent=False)
+        self.register_buffer("_deviation", deviation[:, None, None], persistent=False)
         if backbone.config.model_type == "vit_mae":
             # They are fixed sines, which a backbone that was loaded from a folder has forgotten.
             backbone.embeddings.position_embeddings.requires_grad_(False)
@@ -98,17 +100,31 @@ class ImageItemEncoder(ContentItemEncoder):
     def states(self, content: Pixels) -> Tensor:
         """[CLS] states behind the last layer norm, ``[n, 1, h]``."""
         parts = content.pixels.split(self.images_at_once)
-        return torch.cat([self._last_states(part)[:, :1] for part in parts])
+        return torch.cat([self.states_of_scaled(self._scaled(part)) for part in parts])
 
-    def _last_states(self, pixels: Tensor) -> Tensor:
-        """``uint8 [n, height, width, 3]`` → ``[n, 1 + patches, h]``."""
-        scaled = (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
-        if not self._in_order:
-            return self.backbone(pixel_values=scaled).last_hidden_state
-        # ViTMAE puts patches in the order of this noise, whatever share of them it drops.
-        patches = self.backbone.embeddings.patch_embeddings.num_patches
-        noise = torch.arange(patches, device=pixels.device, dtype=torch.float32).expand(len(pixels), -1)
-        return self.backbone(pixel_values=scaled, noise=noise).last_hidden_state
+    def _scaled(self, pixels: Tensor) -> Tensor:
+        """``uint8 [n, height, width, 3]`` → ``[n, 3, height, width]``."""
+        return (pixels.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._deviation
+
+    def states_of_scaled(self, pixels: Tensor) -> Tensor:
+        """[CLS] states of images whose pixels are scaled as the backbone takes them.
+
+        Args:
+            pixels: ``[n, 3, height, width]``.
+
+        Returns:
+            ``[n, 1, h]``.
+        """
+        arguments = {"pixel_values": pixels}
+        if getattr(self.backbone.config, "mask_ratio", None) == 0:
+            # ViTMAE puts patches in the order of this noise, whatever share of them it drops.
+            patches = self.backbone.embeddings.patch_embeddings.num_patches
+            noise = torch.arange(patches, device=pixels.device, dtype=torch.float32)
+            arguments["noise"] = noise.expand(len(pixels), -1)
+        output = self.backbone(**arguments)
+        if self.backbone.config.model_type == "clip_vision_model":
+            return output.pooler_output[:, None]  # CLIP's last layer norm reads [CLS] alone
+        return output.last_hidden_state[:, :1]
 
 
 class IdItemEncoder(nn.Module):

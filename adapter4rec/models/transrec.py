@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adapter4rec.adapters.base import AdapterSet
 from adapter4rec.data.batches import Batch
 from adapter4rec.data.content import Content
 from adapter4rec.models.objectives import Objective, summed_loss
@@ -64,9 +65,8 @@ class TransRec(nn.Module):
             if not parameter.requires_grad
         )
         """Parameters that are never trained: ViTMAE's position embeddings."""
-        self.adapters = nn.ModuleDict()
-        """Adapters by the encoder that they change, ``item`` and ``user``, and what these share, ``shared``;
-        empty for a source model."""
+        self.adapters = AdapterSet()
+        """Adapters of the encoders ``item`` and ``user``; empty for a source model."""
 
     def encode_items(self, content: Content) -> Tensor:
         """Embeddings of the content's items, float32 ``[n, d]``."""
