@@ -4,8 +4,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+ADAPTERHUB := .venv-adapterhub
+EXCHANGE := cache/adapterhub
 
-.PHONY: quickstart quickstart-image test sample format clean
+.PHONY: quickstart quickstart-image test test-adapterhub sample format clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/python -m adapter4rec.quickstart
@@ -23,6 +25,12 @@ test: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
 
+# Adapters to AdapterHub's library and back. That needs an older transformers, so an environment of its own.
+test-adapterhub: $(VENV)/installed $(ADAPTERHUB)/installed
+	$(BIN)/python -m tests.adapterhub.ours export $(EXCHANGE)
+	$(ADAPTERHUB)/bin/python -m tests.adapterhub.theirs $(EXCHANGE)
+	$(BIN)/python -m tests.adapterhub.ours check $(EXCHANGE)
+
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -36,5 +44,11 @@ $(VENV)/installed: requirements.txt requirements-dev.txt
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
 	touch $@
 
+$(ADAPTERHUB)/installed: requirements-adapterhub.txt
+	$(PYTHON) -m venv $(ADAPTERHUB)
+	$(ADAPTERHUB)/bin/python -m pip install --quiet --upgrade pip
+	$(ADAPTERHUB)/bin/python -m pip install --quiet -r requirements-adapterhub.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) cache
+	rm -rf $(VENV) $(ADAPTERHUB) cache
