@@ -1,1 +1,42 @@
-"""Adapter4Rec: recommenders that learn from raw item content, and adapters that move them to a new domain."""
+"""Adapter4Rec: recommenders that learn from raw item content, and adapters that move them to a new domain.
+
+What a notebook needs is here by name: ``from adapter4rec import HoulsbyConfig, add_adapters``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "adapters.attaching": ("add_adapters", "detach_adapters"),
+    "adapters.files": ("load_adapter", "save_adapter"),
+    "adapters.merging": ("merge_adapters", "save_encoder", "unmerge_adapters"),
+    "adapters.registry": ("FAMILIES", "Family"),
+    "adapters.houlsby": ("HoulsbyConfig",),
+    "adapters.houlsby_parallel": ("HoulsbyParallelConfig",),
+    "adapters.pfeiffer": ("PfeifferConfig",),
+    "adapters.pfeiffer_after_layernorm": ("PfeifferAfterLayerNormConfig",),
+    "adapters.k_adapter": ("KAdapterConfig",),
+    "adapters.lora": ("LoraConfig",),
+    "adapters.compacter": ("CompacterConfig",),
+    "adapters.prompt": ("PromptConfig",),
+    "adapters.bitfit": ("BitFitConfig",),
+    "adapters.layernorm": ("LayerNormConfig",),
+    "loading": ("load_source",),
+    "training.parameters": ("count_parameters",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605 (the names are in the table)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: torch takes seconds, and ``--help`` needs none of it."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

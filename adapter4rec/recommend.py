@@ -1,8 +1,9 @@
 """``python -m adapter4rec.recommend RUN_FOLDER``: what a trained model recommends, and to whom.
 
-Users are named (``--users``), described by what they clicked (``--history``), or all are written to a file
-(``--csv``). Text runs show titles; image runs draw a contact sheet (``--sheet``). What a user has clicked
-among the clicks that a run keeps (the last L + 3) is not recommended again.
+Instead of a run, a source model and an adapter file can be named (``--source``, ``--adapter``). Users are
+named (``--users``), described by what they clicked (``--history``), or all are written to a file (``--csv``).
+Text runs show titles; image runs draw a contact sheet (``--sheet``). What a user has clicked among the clicks
+that a run keeps (the last L + 3) is not recommended again.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from adapter4rec.distributed import Process, joined_process
 from adapter4rec.errors import UserError, run_main
 from adapter4rec.evaluation import encode_catalogue, evaluating, next_item_scores
 from adapter4rec.files import whole_file
-from adapter4rec.trained_runs import TrainedRun, load_run
+from adapter4rec.trained_runs import TrainedRun, load_adapted, load_run
 
 _USERS_AT_ONCE = 256
 _SHOWN_USERS = 5
@@ -199,7 +200,7 @@ def main() -> None:
     if options.top_k < 1:
         raise UserError(f"--top-k {options.top_k}: must be at least 1")
     with joined_process(options.device, threads=0) as process:
-        run = load_run(options.run_folder, process)
+        run = _loaded(options, process)
         if options.sheet and not isinstance(run.domain.store, ImageStore):
             raise UserError(f"--sheet: {run.folder} is no run with images")
         recommender, names = Recommender(run, process), Names(run)
@@ -217,6 +218,22 @@ def main() -> None:
             print(f"\ncontact sheet: {options.sheet}")
 
 
+def _loaded(options: argparse.Namespace, process: Process) -> TrainedRun:
+    files = (options.source, options.adapter)
+    if options.run_folder is not None and files == (None, None):
+        return load_run(options.run_folder, process)
+    if options.run_folder is not None or None in files:
+        raise UserError("name a run folder, or --source and --adapter together")
+    moved = {
+        "users": options.users_file,
+        "items": options.items_file,
+        "images": options.images,
+        "backbone": options.backbone,
+    }
+    changed = {name: value for name, value in moved.items() if value is not None}
+    return load_adapted(options.source, options.adapter, process, changed, force=options.force)
+
+
 def _asked(options: argparse.Namespace, recommender: Recommender) -> list[tuple[str, np.ndarray]]:
     users = [(name, recommender.history_of(name)) for name in options.users or ()]
     if options.history:
@@ -232,7 +249,15 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m adapter4rec.recommend", description=__doc__.split("\n\n", 1)[1], allow_abbrev=False
     )
-    parser.add_argument("run_folder", type=Path, help="the folder of a finished run")
+    parser.add_argument("run_folder", type=Path, nargs="?", help="the folder of a finished run")
+    files = parser.add_argument_group("a source model and an adapter, instead of a run")
+    files.add_argument("--source", type=Path, metavar="FILE", help="the source model")
+    files.add_argument("--adapter", type=Path, metavar="FILE", help="the adapter file of a run")
+    files.add_argument("--force", action="store_true", help="even if it belongs to another source model")
+    for name, what in (("users_file", "users.tsv"), ("items_file", "items.tsv"), ("images", "the LMDB")):
+        flags = dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"])
+        files.add_argument(*flags, type=Path, metavar="FILE", help=f"{what}, if elsewhere than in the run")
+    files.add_argument("--backbone", metavar="NAME", help="the backbone, if elsewhere than in the run")
     parser.add_argument(
         "--users", nargs="+", metavar="USER", help=f"user names; by default the first {_SHOWN_USERS}"
     )

@@ -8,6 +8,7 @@
     log.txt            what was printed
     curves.png         loss and validation metrics over the epochs
     best.safetensors   trained weights of the epoch with the highest validation HR@10
+    adapter.safetensors  of a run with adapters: the same, for use apart from the run (adapters/files.py)
     last.safetensors   the state to go on from
 """
 
@@ -23,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from torch import nn
 
 from adapter4rec.checkpoints import (
@@ -40,6 +40,7 @@ from adapter4rec.errors import UserError
 from adapter4rec.files import REPOSITORY, read_json, whole_file, write_json
 from adapter4rec.stages import RunSettings
 from adapter4rec.training.parameters import ParameterCounts, trained_state
+from adapter4rec.versions import versions
 
 _MAX_LISTED = 5
 _BEST = "trained weights"
@@ -166,7 +167,7 @@ class Run:
                     "identity": asdict(self.identity),
                     "settings": self.settings.plain(),
                     "parameters": asdict(counts),
-                    "versions": _versions(),
+                    "versions": versions(),
                     "hardware": _hardware(self.process),
                 },
             )
@@ -208,7 +209,7 @@ class Run:
 
     def described(self, what: str, record: Record) -> Record:
         """The description that stands in a checkpoint of this run."""
-        return {"what": what, "identity": asdict(self.identity), "record": record, "versions": _versions()}
+        return {"what": what, "identity": asdict(self.identity), "record": record, "versions": versions()}
 
     def load_best(self, model: nn.Module) -> Record:
         """Put the best epoch's weights into the model; its record.
@@ -279,15 +280,6 @@ class Run:
 def _holds_files(folder: Path) -> bool:
     """Whether there is anything but what an interrupted write may have left."""
     return any(not path.name.endswith(".part") for path in folder.iterdir())
-
-
-def _versions() -> Record:
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "numpy": np.__version__,
-    }
 
 
 def _hardware(process: Process) -> Record:

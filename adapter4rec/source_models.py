@@ -26,11 +26,13 @@ class SourceModel:
         path: where they come from.
         tensors: by name.
         objective: what the model was trained for; None where the file does not say.
+        description: what else the file says of where it comes from.
     """
 
     path: Path
     tensors: dict[str, Tensor]
     objective: Objective | None
+    description: dict[str, Any]
 
 
 def require_export_path(path: Path) -> None:
@@ -60,11 +62,12 @@ def read_source_model(path: Path) -> SourceModel:
         UserError: missing, damaged, or no source model.
     """
     if path.suffix in _RELEASED_SUFFIXES:
-        return SourceModel(path, read_released(path), None)
+        return SourceModel(path, read_released(path), None, {})
     checkpoint = read_checkpoint(path)
     if checkpoint.description.get("what") != _WHAT:
         raise UserError(
             f"{path}: holds {checkpoint.description.get('what')!r}, not a {_WHAT}; "
             "name the file that source training exported (--export)"
         )
-    return SourceModel(path, checkpoint.tensors, Objective(checkpoint.description["objective"]))
+    said = checkpoint.description
+    return SourceModel(path, checkpoint.tensors, Objective(said["objective"]), said)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from adapter4rec.checkpoints import load_into
 from adapter4rec.distributed import Process, joined_process
 from adapter4rec.modalities import MODALITIES
+from adapter4rec.models.backbones import described
 from adapter4rec.models.building import build_model
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs import open_run
@@ -34,9 +35,10 @@ def run_source(settings: SourceSettings, process: Process) -> None:
         domain = with_cached_states(domain, model, settings, process)
     result = carry_out(model, domain, settings, process, run)
     if settings.export and settings.mode == "train" and process.is_first:
-        export_source_model(
-            model.state_dict(), settings.export, settings.objective, run.described("", result)
-        )
+        said = run.described("", result)
+        if settings.uses_content:
+            said["encoder"] = described(model.item_encoder.backbone.config)
+        export_source_model(model.state_dict(), settings.export, settings.objective, said)
         run.say(f"exported for target domains: {settings.export}")
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 
 from adapter4rec.adapters.attaching import add_adapters
+from adapter4rec.adapters.files import save_adapter
 from adapter4rec.checkpoints import load_into
 from adapter4rec.distributed import Process, joined_process
 from adapter4rec.errors import UserError
 from adapter4rec.modalities import MODALITIES
+from adapter4rec.models.backbones import described
 from adapter4rec.models.building import build_model
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs import open_run
@@ -20,7 +22,13 @@ from adapter4rec.training.parameters import train_only
 
 
 def carry_out_target(settings: TargetSettings) -> None:
-    """Carry out a run."""
+    """Check what would be noticed too late, and carry out a run.
+
+    Raises:
+        UserError: the method starts from a source model, and none is named or none is there.
+    """
+    if settings.needs_source:  # before the catalogue is read and tokenised
+        require_source(settings)
     with joined_process(settings.device, settings.threads) as process:
         run_target(settings, process)
 
@@ -38,7 +46,11 @@ def run_target(settings: TargetSettings, process: Process) -> None:
     model.to(process.device)
     if settings.method == "head":
         domain = with_cached_states(domain, model, settings, process)
-    carry_out(model, domain, settings, process, run)
+    result = carry_out(model, domain, settings, process, run)
+    if settings.adapter is not None and settings.mode == "train" and process.is_first:
+        path = run.folder / "adapter.safetensors"
+        save_adapter(model, path, {"stage": stage, "settings": settings.plain(), "result": result})
+        run.say(f"the adapter alone: {path}")
 
 
 def adapted_model(settings: TargetSettings, n_items: int) -> TransRec:
@@ -47,9 +59,7 @@ def adapted_model(settings: TargetSettings, n_items: int) -> TransRec:
     Raises:
         UserError: the backbone or the source model is missing, broken or does not fit.
     """
-    model = build_model(settings, MODALITIES[settings.modality].build_encoder, n_items)
-    if settings.needs_source:
-        load_source(model, settings)
+    model = model_without_adapter(settings, n_items)
     if settings.adapter is not None:
         torch.manual_seed(settings.seed)
         add_adapters(model, settings.adapter)
@@ -57,18 +67,49 @@ def adapted_model(settings: TargetSettings, n_items: int) -> TransRec:
     return model
 
 
+def model_without_adapter(settings: TargetSettings, n_items: int) -> TransRec:
+    """The source model, or a new one where the method starts from none.
+
+    Raises:
+        UserError: the backbone or the source model is missing, broken or does not fit.
+    """
+    model = build_model(settings, MODALITIES[settings.modality].build_encoder, n_items)
+    if settings.needs_source:
+        load_source(model, settings)
+    return model
+
+
 def load_source(model: TransRec, settings: TargetSettings) -> None:
     """Put the source model's weights into the target's model.
 
     Raises:
-        UserError: none is named, or it cannot be read, or does not fit, or has another objective.
+        UserError: none is named, or it cannot be read, or does not fit, or has another objective, or was
+            trained on another kind of backbone.
     """
-    if settings.source_checkpoint is None:
-        raise UserError(f"--source_checkpoint is needed: {settings.method} starts from a source model")
+    require_source(settings)
     source = read_source_model(settings.source_checkpoint)
     if source.objective not in (None, settings.objective):
         raise UserError(
             f"{source.path}: trained with the objective {source.objective.value}; a target is trained "
             f"with its source's (--objective {source.objective.value})"
         )
+    here = described(model.item_encoder.backbone.config)
+    if source.description.get("encoder") not in (None, here):
+        raise UserError(
+            f"{source.path}: trained with the backbone {source.description['encoder']}; "
+            f"--backbone {settings.backbone} is {here}"
+        )
     load_into(model, source.tensors, source.path)
+
+
+def require_source(settings: TargetSettings) -> None:
+    """Raise a UserError where no source model is named, or none is there."""
+    path = settings.source_checkpoint
+    if path is None:
+        raise UserError(f"--source_checkpoint is needed: {settings.method} starts from a source model")
+    if not path.is_file():
+        tree = "CV" if settings.modality == "image" else "Text"
+        raise UserError(
+            f"{path}: no such checkpoint; source training writes it (see Pretraining/{tree}/script), or name "
+            "another with --source_checkpoint"
+        )

@@ -1,11 +1,13 @@
-"""Finished runs, loaded again: the model with its best weights, and its domain."""
+"""What runs have left, loaded again: a finished run, or a source model with an adapter file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from adapter4rec.adapters.files import load_adapter, read_adapter
 from adapter4rec.distributed import Process
 from adapter4rec.domains import Domain
 from adapter4rec.errors import UserError
@@ -21,7 +23,7 @@ from adapter4rec.stages import (
     TextSourceSettings,
     TextTargetSettings,
 )
-from adapter4rec.target_stage import adapted_model
+from adapter4rec.target_stage import adapted_model, model_without_adapter
 from adapter4rec.training.parameters import count_parameters
 
 
@@ -44,7 +46,7 @@ class TrainedRun:
     """What a finished run left.
 
     Attributes:
-        folder: of the run.
+        folder: of the run; the file of the adapter, where a source model and an adapter are put together.
         settings: that it ran with.
         domain: its data.
         model: with the weights of its best epoch, on the process's device.
@@ -78,3 +80,30 @@ def load_run(folder: Path, process: Process) -> TrainedRun:
     if count_parameters(model).trained:
         run.load_best(model)
     return TrainedRun(folder, settings, domain, model.to(process.device))
+
+
+def load_adapted(
+    source: Path, adapter: Path, process: Process, changed: Mapping[str, Any], *, force: bool = False
+) -> TrainedRun:
+    """Put a source model and an adapter file together; the data are those that the adapter was trained on.
+
+    Args:
+        source: the source model.
+        adapter: the adapter file of a run.
+        process: where it is computed.
+        changed: settings that are others now: where the data or the backbone lie.
+        force: load the adapter although it was trained on another source model.
+
+    Raises:
+        UserError: a file is missing or broken, the adapter is none of a run, or they do not belong together.
+    """
+    said = read_adapter(adapter).description
+    name = said.get("stage")
+    if name not in _STAGES or not isinstance(said.get("settings"), dict):
+        raise UserError(f"{adapter}: does not say which data it was trained on; it is not the file of a run")
+    values = said["settings"] | {"source_checkpoint": source, "run_folder": None, "resume": False}
+    settings = _STAGES[name].settings.from_values(values | dict(changed))
+    domain = MODALITIES[settings.modality].load_domain(settings, process)
+    model = model_without_adapter(settings, domain.interactions.n_items)
+    load_adapter(model, adapter, force=force)
+    return TrainedRun(adapter, settings, domain, model.to(process.device))

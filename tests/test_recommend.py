@@ -11,12 +11,15 @@ import torch
 from conftest import write_domain
 from PIL import Image
 
-from adapter4rec import recommend
+from adapter4rec import add_adapters, load_adapter, load_source, merge, recommend, save_adapter
+from adapter4rec.adapters.lora import LoraConfig
+from adapter4rec.checkpoints import read_checkpoint, write_checkpoint
 from adapter4rec.contact_sheet import SheetRow, draw_contact_sheet
 from adapter4rec.data.images.building import ImageLmdbSettings, build
 from adapter4rec.distributed import Process
 from adapter4rec.errors import UserError
 from adapter4rec.evaluation import Split, evaluate
+from adapter4rec.interchange import __main__ as interchange
 from adapter4rec.recommend import Recommender
 from adapter4rec.source_stage import carry_out_source
 from adapter4rec.stages import (
@@ -229,3 +232,80 @@ def test_a_run_that_moved_is_still_itself(text_runs, tmp_path):
     shutil.copytree(text_runs / "houlsby", moved)
     run = load_run(moved, Process(rank=0, count=1, device=torch.device("cpu")))
     assert run.folder == moved
+
+
+def test_a_source_model_and_an_adapter_file_recommend_what_the_run_does(text_runs, monkeypatch, tmp_path):
+    source, adapter = text_runs / "source.safetensors", text_runs / "houlsby" / "adapter.safetensors"
+    command(monkeypatch, text_runs / "houlsby", "--csv", tmp_path / "run.csv")
+    moved = tmp_path / "moved.safetensors"
+    shutil.copy(adapter, moved)
+    command(monkeypatch, "--source", source, "--adapter", moved, "--csv", tmp_path / "files.csv")
+    assert (tmp_path / "files.csv").read_text() == (tmp_path / "run.csv").read_text()
+    shutil.copy(text_runs / "users.tsv", tmp_path / "users.tsv")
+    with pytest.raises(UserError, match="name a run folder, or --source and --adapter together"):
+        command(monkeypatch, "--source", source)
+    files = ("--source", source, "--adapter", moved, "--users-file", tmp_path / "users.tsv", "--users", "u3")
+    command(monkeypatch, *files)
+    with pytest.raises(UserError, match=r"nowhere\.tsv"):
+        command(monkeypatch, "--source", source, "--adapter", moved, "--users-file", tmp_path / "nowhere.tsv")
+
+
+def test_an_adapter_of_another_source_is_refused_unless_forced(text_runs, monkeypatch, tmp_path, capsys):
+    adapter = text_runs / "houlsby" / "adapter.safetensors"
+    checkpoint = read_checkpoint(text_runs / "source.safetensors")
+    other = tmp_path / "other.safetensors"
+    tensors = {name: tensor * 1.01 for name, tensor in checkpoint.tensors.items()}
+    write_checkpoint(other, tensors, checkpoint.description)
+    arguments = ("--source", other, "--adapter", adapter, "--users", "u3")
+    with pytest.raises(UserError, match="trained on another model"):
+        command(monkeypatch, *arguments)
+    command(monkeypatch, *arguments, "--force")
+    assert "u3: recommended" in capsys.readouterr().out
+
+
+def test_a_source_model_is_one_line_in_a_notebook(text_runs, one_process):
+    run = load_run(text_runs / "source", one_process)
+    model = load_source(text_runs / "source.safetensors")
+    expected = run.model.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
+    assert not model.training
+    load_adapter(model, text_runs / "houlsby" / "adapter.safetensors")
+    adapted = load_run(text_runs / "houlsby", one_process).model.state_dict()
+    assert all(torch.equal(tensor, adapted[name]) for name, tensor in model.state_dict().items())
+    with pytest.raises(UserError, match="does not fit the model"):
+        load_source(text_runs / "source.safetensors", layers=1)
+
+
+def test_a_merged_model_is_a_source_model_and_a_plain_folder(text_runs, monkeypatch, tmp_path, capsys):
+    source, adapter = text_runs / "source.safetensors", tmp_path / "lora.safetensors"
+    model = load_source(source)
+    add_adapters(model, LoraConfig())
+    torch.nn.init.normal_(model.adapters["user"].layers["0"]["query"].lora_B)
+    save_adapter(model, adapter)
+    merged = tmp_path / "merged.safetensors"
+    monkeypatch.setattr(
+        sys, "argv", ["merge", *map(str, (source, adapter, tmp_path / "plain", "--export", merged))]
+    )
+    merge.main()
+    assert "the whole model, merged" in capsys.readouterr().out
+    assert (tmp_path / "plain" / "model.safetensors").is_file()
+    again = load_source(merged)
+    places, mask = torch.randn(2, LENGTH, 8), torch.ones(2, LENGTH, dtype=torch.bool)
+    with torch.no_grad():
+        assert torch.allclose(again.encode_users(places, mask), model.encode_users(places, mask), atol=1e-5)
+
+
+def test_adapter_files_go_to_other_libraries_and_back(text_runs, monkeypatch, tmp_path, capsys):
+    def exchange(*arguments):
+        monkeypatch.setattr(sys, "argv", ["interchange", *map(str, arguments)])
+        interchange.main()
+
+    source, adapter = text_runs / "source.safetensors", text_runs / "houlsby" / "adapter.safetensors"
+    exchange("export", "adapterhub", source, adapter, tmp_path / "folder")
+    assert "not in the folder: the user encoder has adapters" in capsys.readouterr().out
+    exchange("import", "adapterhub", source, tmp_path / "folder", tmp_path / "back.safetensors")
+    there, back = read_checkpoint(adapter).tensors, read_checkpoint(tmp_path / "back.safetensors").tensors
+    assert set(back) == {name for name in there if name.startswith("adapters.item.")}
+    assert all(torch.equal(tensor, there[name]) for name, tensor in back.items())
+    with pytest.raises(UserError, match="no counterpart of houlsby"):
+        exchange("export", "peft", source, adapter, tmp_path / "peft")

@@ -419,14 +419,8 @@ def test_source_checkpoints_that_do_not_fit(common, source, tmp_path):
         r"position_embedding.weight: \[8, 16\] in the file", run_target, common, run, **options, max_seq_len=9
     )
     refused("--objective sasrec", run_target, common, run, **options, objective="cpc")
-    refused(
-        "no such checkpoint",
-        run_target,
-        common,
-        run,
-        method="frozen",
-        source_checkpoint=tmp_path / "x.safetensors",
-    )
+    missing = {"method": "frozen", "source_checkpoint": tmp_path / "x.safetensors"}
+    refused("no such checkpoint; source training writes it", run_target, common, run, **missing)
     refused("--source_checkpoint is needed", run_target, common, run, method="frozen")
     half = tmp_path / "half.safetensors"
     half.write_bytes(source.read_bytes()[:2000])
@@ -458,6 +452,21 @@ def test_images_that_do_not_do(common, tmp_path, image_domain, tiny_mae_folder):
     refused("only a ViTMAE", run_source, common, run, release_masking=True)
     mae = common | {"backbone": str(tiny_mae_folder), "release_masking": True}
     refused("cannot be kept", run_source, mae, run, method="head")
+
+
+@pytest.mark.parametrize("common", ["image"], indirect=True)
+def test_a_source_of_another_kind_of_backbone(common, source, tmp_path, tiny_mae_folder):
+    """A ViT's weights fit a ViTMAE by name and shape, and are not meant for it."""
+    options = {"method": "frozen", "source_checkpoint": source, "backbone": str(tiny_mae_folder)}
+    message = r"trained with the backbone vit, 2 layers .* is vit_mae, 2 layers"
+    refused(message, run_target, common, tmp_path / "run", **options)
+
+
+@pytest.mark.parametrize("common", ["text"], indirect=True)
+def test_a_prompt_needs_places_beside_the_title(common, source, tmp_path):
+    options = {"method": "prompt", "source_checkpoint": source, "prompt_tokens": 30, "title_tokens": 40}
+    message = "--title_tokens 40 with 30 tokens of the adapter besides: the backbone has 64 places"
+    refused(message, run_target, common, tmp_path / "run", **options)
 
 
 def damaged(lmdb, broken):

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from torch import nn
 from transformers import PreTrainedModel
 
-from adapter4rec.adapters.base import Adapter, AdapterConfig, AdapterSet
+from adapter4rec.adapters.base import RELEASE, Adapter, AdapterConfig, AdapterSet
 from adapter4rec.adapters.layouts import LAYOUTS, USER_ENCODER
 from adapter4rec.adapters.registry import family_of
+from adapter4rec.adapters.released_variants.families import released_builder
+from adapter4rec.adapters.released_variants.whole_model import change_as_released
 from adapter4rec.adapters.sites import Sites, Undo, find_sites
 from adapter4rec.errors import UserError
 from adapter4rec.models.transrec import TransRec
@@ -66,7 +68,7 @@ def add_adapters(model: TransRec | PreTrainedModel, config: AdapterConfig) -> Ad
     for encoder in chosen:
         if encoder not in sites:
             raise UserError(f"the {encoder} encoder has no backbone to adapt")
-    model.adapters = AdapterSet(config)
+    model.adapters = AdapterSet(config, dict(model.named_parameters()))
     try:
         model.adapters.attach(_freeze(model))
         _build(model, config, {encoder: sites[encoder] for encoder in chosen})
@@ -91,11 +93,15 @@ def _freeze(model: nn.Module) -> Undo:
 
 def _build(model: TransRec | PreTrainedModel, config: AdapterConfig, sites: dict[str, Sites]) -> None:
     family = family_of(config)
+    build = family.build
+    if config.semantics == RELEASE:
+        build = released_builder(build, model)
+        change_as_released(model, config)
     shared = () if family.shared is None else (family.shared(config),)
     for module in shared:
         model.adapters["shared"] = module
     for encoder, places in sites.items():
-        adapter = model.adapters[encoder] = family.build(config, places, *shared)
+        adapter = model.adapters[encoder] = build(config, places, *shared)
         if config.train_layer_norms:
             adapter.train_copies("layer_norms", places.encoder, config.layer_norms_of(places))
         if config.train_head and encoder == "item":

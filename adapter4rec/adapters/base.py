@@ -13,6 +13,7 @@ from adapter4rec.errors import UserError
 from adapter4rec.settings import Settings, option
 
 ENCODERS = ("item", "user")
+PAPER, RELEASE = "paper", "release"
 
 
 class LayerChoice(str):
@@ -58,9 +59,19 @@ class AdapterConfig(Settings):
     user_layers: LayerChoice = option(LayerChoice("all"), "blocks of the user encoder, likewise")
     train_layer_norms: bool = option(False, "train all layer norms of the adapted encoders, too")
     train_head: bool = option(False, "train the item head (the paper's DTL), too")
+    semantics: str = option(
+        PAPER,
+        "what the adapter's paper describes, or where the released code departs from it, what that does",
+        choices=(PAPER, RELEASE),
+    )
 
     def check(self) -> None:
         """Raise a UserError for a combination that means nothing."""
+
+    @property
+    def further_tokens(self) -> int:
+        """How many tokens the item encoder reads besides a text's own."""
+        return 0
 
     def learning_rates(self) -> dict[str, float]:
         """Learning rates of the parts that only this family has (see ``part_of`` in models/transrec.py)."""
@@ -100,7 +111,10 @@ class Adapter(nn.Module):
         super().__init__()
         self._undo: list[Undo] = []
         self.copies: dict[str, str] = {}
-        """Parameters of the adapter that stand in for parameters of the encoder, by name, with theirs."""
+        """Entries of the adapter that stand in for parameters of the encoder, by name, with theirs.
+
+        The encoder need not have them: a projection without bias may get one.
+        """
 
     def attach(self, undo: Undo) -> None:
         """Remember how to take back an attachment."""
@@ -135,11 +149,16 @@ class AdapterSet(nn.ModuleDict):
 
     Attributes:
         config: that they were built by; None where there are none.
+        base: the parameters of the model without them, by name, even those that an adapter has put out of
+            the way.
     """
 
-    def __init__(self, config: AdapterConfig | None = None) -> None:
+    def __init__(
+        self, config: AdapterConfig | None = None, base: Mapping[str, nn.Parameter] | None = None
+    ) -> None:
         super().__init__()
         self.config = config
+        self.base = dict(base or {})
         self._undo: list[Undo] = []
 
     def attach(self, undo: Undo) -> None:

@@ -33,6 +33,9 @@ class KAdapterConfig(AdapterConfig):
     user_inner_heads: int = option(2, "attention heads in them", least=1)
     inner_blocks: int = option(2, "transformer blocks of an adapter", least=1)
     adapter_dropout: float = option(0.1, "dropout in these blocks", least=0, most=0.99)
+    released_tokens: int = option(
+        30, "with --semantics release: tokens that every text is padded to (--title_tokens)", least=1
+    )
     lr_item_join: float = option(5e-5, "learning rate of the item encoder's joining layer", above=0, most=10)
     lr_user_join: float = option(1e-4, "learning rate of the user encoder's joining layer", above=0, most=10)
 

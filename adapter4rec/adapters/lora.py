@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import loralib
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from adapter4rec.adapters.base import Adapter, AdapterConfig
 from adapter4rec.adapters.sites import Layer, Projection, Sites
@@ -57,6 +58,7 @@ class Lora(Adapter):
     def __init__(self, config: LoraConfig, sites: Sites) -> None:
         super().__init__()
         rank = config.item_rank if sites.role == "item" else config.user_rank
+        self._wrapped: list[loralib.Linear | loralib.MergedLinear] = []
         self.layers = nn.ModuleDict()
         for number, layer in config.layers_of(sites):
             self.layers[number] = nn.ModuleDict()
@@ -66,7 +68,15 @@ class Lora(Adapter):
                 factors = Factors(original.in_features, outputs, rank, len(projections))
                 self.layers[number][name] = factors
                 wrapped = _wrapped(projections, factors, rank, config)
+                self._wrapped.append(wrapped)
                 self.attach(projections[0].replace_by(wrapped))
+
+    def merged_weights(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """Each adapted W with W + (alpha / r) B A."""
+        for layer in self._wrapped:
+            fused = isinstance(layer, loralib.MergedLinear)
+            update = layer.merge_AB() if fused else layer.lora_B @ layer.lora_A
+            yield layer.weight, layer.weight + layer.scaling * update
 
 
 def _by_linear_layer(layer: Layer, chosen: tuple[str, ...]) -> dict[str, list[Projection]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from adapter4rec.adapters.base import Adapter, AdapterConfig
+from adapter4rec.adapters.base import RELEASE, Adapter, AdapterConfig
 from adapter4rec.adapters.layouts import Reads
 from adapter4rec.adapters.sites import Sites
 from adapter4rec.errors import UserError
@@ -33,6 +33,11 @@ class PromptConfig(AdapterConfig):
             )
         if self.item_layers != "all":
             raise UserError(f"--item_layers {self.item_layers}: a prompt stands before all layers")
+
+    @property
+    def further_tokens(self) -> int:
+        """The prompt stands beside the title; the released code overwrites the title with it."""
+        return 0 if self.semantics == RELEASE else self.prompt_tokens
 
 
 class Prompt(Adapter):

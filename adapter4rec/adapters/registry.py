@@ -59,9 +59,18 @@ def family_of(config: AdapterConfig) -> Family:
     Raises:
         UserError: no registered family has this class of config.
     """
-    for family in FAMILIES.values():
+    return FAMILIES[name_of(config)]
+
+
+def name_of(config: AdapterConfig) -> str:
+    """The name of the family that a config belongs to.
+
+    Raises:
+        UserError: no registered family has this class of config.
+    """
+    for name, family in FAMILIES.items():
         if family.config is type(config):
-            return family
+            return name
     raise UserError(
         f"no adapter family has the config {type(config).__name__}; known are {', '.join(FAMILIES)}"
     )

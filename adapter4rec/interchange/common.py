@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from adapter4rec.adapters.attaching import add_adapters, detach_adapters, encoder_sites
-from adapter4rec.adapters.base import Adapter, AdapterConfig, LayerChoice
+from adapter4rec.adapters.base import PAPER, Adapter, AdapterConfig, LayerChoice
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.adapters.sites import Sites
 from adapter4rec.checkpoints import misfits
@@ -67,6 +67,8 @@ def item_half(
         why = f": {reasons[name]}" if reasons and name in reasons else ""
         held = ", ".join(families)
         raise UserError(f"{library} has no counterpart of {name} adapters{why}; it can hold {held}")
+    if config.semantics != PAPER:
+        raise UserError(f"{library} computes what the adapter's paper describes, not --semantics release")
     if config.train_layer_norms:
         raise UserError(
             f"layer norms were trained with the adapters, and the adapters of {library} hold none: "

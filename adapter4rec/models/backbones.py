@@ -101,6 +101,14 @@ def backbone_config(folder: Path, kinds: Kinds, layers: int | None = None) -> Pr
     return config
 
 
+def described(config: PretrainedConfig) -> str:
+    """What kind of encoder, of which size, in a few words."""
+    return (
+        f"{config.model_type}, {config.num_hidden_layers} layers of width {config.hidden_size}, "
+        f"{config.num_attention_heads} heads"
+    )
+
+
 def first_position(config: PretrainedConfig) -> int:
     """The position of a text's first token: RoBERTa counts from behind the padding token's number."""
     return config.pad_token_id + 1 if config.model_type in _COUNTS_FROM_PADDING else 0

@@ -49,10 +49,14 @@ def build_text_encoder(settings: TextSettings) -> TextItemEncoder:
     """
     backbone = load_backbone(backbone_folder(settings.backbone), TEXT_ENCODERS, settings.layers)
     places = backbone.config.max_position_embeddings - first_position(backbone.config)
+    adapter = getattr(settings, "adapter", None)
+    further = adapter.further_tokens if adapter else 0
     for attribute in settings.attributes:
-        if settings.most_tokens(attribute) > places:
+        if settings.most_tokens(attribute) + further > places:
+            besides = f" with {further} tokens of the adapter besides" if further else ""
             raise UserError(
-                f"--{attribute}_tokens {settings.most_tokens(attribute)}: the backbone has {places} places"
+                f"--{attribute}_tokens {settings.most_tokens(attribute)}{besides}: the backbone has "
+                f"{places} places"
             )
     torch.manual_seed(settings.seed)  # whatever loading the backbone drew
     return TextItemEncoder(backbone, settings.embedding_dim)

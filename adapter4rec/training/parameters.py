@@ -18,10 +18,13 @@ def train_only(model: TransRec, parts: Collection[str]) -> None:
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """The trained parameters by name."""
-    return {
-        name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad
-    }
+    """All that tells a trained model from the one it started from, by name.
+
+    These are the trained parameters, and what adapters drew at random and keep frozen, their buffers.
+    """
+    trained = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
+    frozen = {name: tensor for name, tensor in model.named_buffers() if name.startswith("adapters.")}
+    return {name: tensor.detach() for name, tensor in (trained | frozen).items()}
 
 
 @dataclass(frozen=True)

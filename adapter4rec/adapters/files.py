@@ -1,0 +1,166 @@
+"""Adapter files: all that was trained on a target, apart from the model that it belongs to.
+
+``NAME.safetensors`` holds the tensors and, in its header, what ``NAME.json`` beside it shows: the family, its
+config, the identity of the model it was trained on, and the versions of the libraries. One source model
+serves any number of them, one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from adapter4rec.adapters.attaching import add_adapters, detach_adapters
+from adapter4rec.adapters.base import AdapterConfig, AdapterSet
+from adapter4rec.adapters.registry import FAMILIES, name_of
+from adapter4rec.checkpoints import Checkpoint, load_into, read_checkpoint, weights_hash, write_checkpoint
+from adapter4rec.errors import UserError
+from adapter4rec.models.backbones import described
+from adapter4rec.models.transrec import TransRec, part_of
+from adapter4rec.versions import versions
+
+WHAT = "adapter"
+_PREFIX = "adapters."
+
+
+def save_adapter(
+    model: TransRec | PreTrainedModel, path: Path | str, about: Mapping[str, Any] | None = None
+) -> None:
+    """Write the model's adapters, everything else that was trained with them included.
+
+    Args:
+        model: with adapters.
+        path: a ``.safetensors`` file; a ``.json`` of the same name is put beside it.
+        about: what else its description is to say.
+
+    Raises:
+        UserError: the model has no adapters, or the file has another ending.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise UserError(f"{path}: the file of an adapter ends in .safetensors")
+    config = getattr(getattr(model, "adapters", None), "config", None)
+    if config is None:
+        raise UserError(f"{path}: the model has no adapters to save")
+    tensors = adapter_tensors(model)
+    description = {
+        "what": WHAT,
+        "family": name_of(config),
+        "config": config.plain(),
+        "parameters": sum(tensor.numel() for tensor in tensors.values()),
+        "base": base_identity(model),
+        "versions": versions(),
+    }
+    write_checkpoint(path, tensors, description | dict(about or {}))
+
+
+def load_adapter(model: TransRec | PreTrainedModel, path: Path | str, *, force: bool = False) -> AdapterSet:
+    """Put the adapters of a file on the model that they were trained on.
+
+    Adapters that the model has are taken off first. So this switches between several on one model; the
+    model's own weights are neither read again nor changed.
+
+    Args:
+        model: the one that the adapters were saved from, or one like it.
+        path: of the file.
+        force: load them although the model is another, if their shapes allow it.
+
+    Returns:
+        ``model.adapters``.
+
+    Raises:
+        UserError: no adapter file, or one of another model; it says what differs. The model keeps the
+            adapters that it has, but for a file whose tensors do not fit, after which it has none.
+    """
+    checkpoint = read_adapter(Path(path))
+    config = config_of(checkpoint)
+    trouble = _differences(checkpoint.description.get("base"), base_identity(model))
+    if trouble and not force:
+        raise UserError(
+            f"{path}: these adapters were trained on another model:\n  "
+            + "\n  ".join(trouble)
+            + "\n--force (force=True) loads them all the same"
+        )
+    detach_adapters(model)
+    adapters = add_adapters(model, config)
+    try:
+        load_into(model, checkpoint.tensors, checkpoint.path, adapter_tensors(model))
+    except UserError:
+        detach_adapters(model)
+        raise
+    return adapters
+
+
+def adapter_tensors(model: TransRec | PreTrainedModel) -> dict[str, Tensor]:
+    """All that belongs to the adapters of a model, by its names in the model."""
+    return {name: tensor for name, tensor in model.state_dict().items() if name.startswith(_PREFIX)}
+
+
+def read_adapter(path: Path) -> Checkpoint:
+    """Read an adapter file.
+
+    Raises:
+        UserError: missing, damaged, or something else.
+    """
+    checkpoint = read_checkpoint(path)
+    if checkpoint.description["what"] != WHAT:
+        raise UserError(f"{path}: holds {checkpoint.description['what']!r}, not an {WHAT}")
+    return checkpoint
+
+
+def config_of(checkpoint: Checkpoint) -> AdapterConfig:
+    """The config of an adapter file's adapters.
+
+    Raises:
+        UserError: it is of a family that is not registered here, or damaged.
+    """
+    family, values = (checkpoint.description.get(name) for name in ("family", "config"))
+    if family not in FAMILIES or not isinstance(values, dict):
+        raise UserError(
+            f"{checkpoint.path}: of the family {family!r}; known are {', '.join(FAMILIES)} "
+            "(an own family must be registered before its files are loaded)"
+        )
+    return FAMILIES[family].config.from_values(values)
+
+
+def base_identity(model: TransRec | PreTrainedModel) -> dict[str, dict[str, str]]:
+    """What a model is without its adapters: of each part what it is, and the hash of its weights."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    whole = isinstance(model, TransRec)
+    adapters = getattr(model, "adapters", AdapterSet())
+    for name, tensor in (adapters.base or dict(model.named_parameters())).items():
+        parts.setdefault(part_of(name) if whole else "encoder", {})[name] = tensor
+    kinds = _kinds(model)
+    return {
+        part: {"kind": kinds.get(part, "linear"), "weights": weights_hash(tensors)}
+        for part, tensors in parts.items()
+    }
+
+
+def _kinds(model: TransRec | PreTrainedModel) -> dict[str, str]:
+    if not isinstance(model, TransRec):
+        return {"encoder": described(model.config)}
+    user = model.user_encoder
+    blocks = f"{len(user.blocks)} blocks of width {user.width}, {user.blocks[0].attention.heads} heads"
+    kinds = {"user_encoder": f"{blocks}, {model.objective.value}"}
+    backbone = getattr(model.item_encoder, "backbone", None)
+    return kinds | ({} if backbone is None else {"backbone": described(backbone.config)})
+
+
+def _differences(there: Any, here: Mapping[str, Mapping[str, str]]) -> list[str]:
+    if not isinstance(there, dict):
+        return ["the file does not say on which"]
+    trouble = []
+    for part in dict.fromkeys([*there, *here]):
+        if part not in there or part not in here:
+            missing, having = ("file", "model") if part not in there else ("model", "file")
+            trouble.append(f"{part}: the {having} has one, the {missing} none")
+        elif there[part]["kind"] != here[part]["kind"]:
+            trouble.append(f"{part}: {there[part]['kind']} there, {here[part]['kind']} here")
+        elif there[part]["weights"] != here[part]["weights"]:
+            trouble.append(f"{part}: the same kind ({here[part]['kind']}) with other weights")
+    return trouble

@@ -1,0 +1,57 @@
+"""``python -m adapter4rec.interchange``: adapter files to the folders of other libraries, and back.
+
+``export LIBRARY SOURCE ADAPTER FOLDER`` writes the item encoder's half of an adapter file as a folder,
+``import LIBRARY SOURCE FOLDER ADAPTER`` makes an adapter file of such a folder. LIBRARY is peft or
+adapterhub, SOURCE the source model that the adapters belong to.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from adapter4rec.adapters.files import load_adapter, save_adapter
+from adapter4rec.errors import run_main
+from adapter4rec.interchange.adapterhub import export_adapterhub, import_adapterhub
+from adapter4rec.interchange.peft import export_peft, import_peft
+from adapter4rec.loading import load_source
+
+_EXPORT = {"peft": export_peft, "adapterhub": export_adapterhub}
+_IMPORT = {"peft": import_peft, "adapterhub": import_adapterhub}
+
+
+def main() -> None:
+    """Read the command line and exchange."""
+    options = _options()
+    model = load_source(options.source, **({"backbone": options.backbone} if options.backbone else {}))
+    if options.direction == "export":
+        load_adapter(model, options.adapter)
+        for sentence in _EXPORT[options.library](model, options.folder):
+            print(f"not in the folder: {sentence}")
+        print(f"{options.folder}: the item encoder's adapters, for {options.library}")
+    else:
+        _IMPORT[options.library](model, options.folder)
+        save_adapter(model, options.adapter, {"imported_from": options.library})
+        print(f"{options.adapter}: adapters of the item encoder")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m adapter4rec.interchange", description=__doc__.split("\n\n", 1)[1], allow_abbrev=False
+    )
+    directions = parser.add_subparsers(dest="direction", required=True)
+    for direction in ("export", "import"):
+        one = directions.add_parser(direction, allow_abbrev=False)
+        one.add_argument("library", choices=tuple(_EXPORT))
+        one.add_argument("source", type=Path, help="the source model")
+        files = ("adapter", "folder") if direction == "export" else ("folder", "adapter")
+        for name in files:
+            one.add_argument(name, type=Path)
+        one.add_argument(
+            "--backbone", metavar="NAME", help="the backbone, if elsewhere than in the source run"
+        )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run_main(main)

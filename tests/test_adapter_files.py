@@ -1,0 +1,279 @@
+"""Adapters apart from their model: saved, loaded, switched, refused where they do not belong, merged."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from adapter_models import BACKBONES, batch_for, model_on, snapshot, store_for
+from safetensors.torch import load_file
+from torch import nn
+from transformers import AutoModel
+
+import adapter4rec
+from adapter4rec import (
+    FAMILIES,
+    add_adapters,
+    detach_adapters,
+    load_adapter,
+    merge_adapters,
+    save_adapter,
+    save_encoder,
+    unmerge_adapters,
+)
+from adapter4rec.adapters.houlsby import HoulsbyConfig
+from adapter4rec.adapters.lora import LoraConfig
+from adapter4rec.adapters.prompt import PromptConfig
+from adapter4rec.errors import UserError
+
+LORA = LoraConfig(item_rank=3, user_rank=2, lora_alpha=2.0, train_layer_norms=True, train_head=True)
+
+
+def shaken(model, seed=0):
+    """The model with adapters whose parameters are no longer those of the start."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.adapters.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+def loss_of(model):
+    with torch.no_grad():
+        return model.eval()(batch_for(model)).item()
+
+
+@pytest.fixture
+def model(tiny_bert_folder):
+    return model_on(tiny_bert_folder).eval()
+
+
+def test_a_file_holds_what_was_trained_and_says_what_it_is(model, tmp_path):
+    path = tmp_path / "own.safetensors"
+    add_adapters(model, HoulsbyConfig(item_bottleneck=8, train_layer_norms=True, train_head=True))
+    trained = {name for name, one in model.named_parameters() if one.requires_grad}
+    save_adapter(shaken(model), path, {"domain": "Adressa"})
+    tensors = load_file(path)
+    assert set(tensors) == trained
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in tensors.items())
+    said = json.loads(path.with_suffix(".json").read_text())
+    assert (said["family"], said["config"]["item_bottleneck"], said["domain"]) == ("houlsby", 8, "Adressa")
+    assert said["parameters"] == sum(tensor.numel() for tensor in tensors.values())
+    assert {"torch", "transformers"} <= set(said["versions"])
+    assert set(said["base"]) == {"backbone", "item_head", "user_encoder"}
+
+
+def test_one_source_model_serves_several_targets_in_turn(model, tmp_path):
+    plain, weights, losses = loss_of(model), snapshot(model), {}
+    for name, config in (("a", HoulsbyConfig()), ("b", LORA), ("c", PromptConfig(prompt_tokens=3))):
+        add_adapters(model, config)
+        losses[name] = loss_of(shaken(model))
+        save_adapter(model, tmp_path / f"{name}.safetensors")
+        detach_adapters(model)
+    assert len({plain, *losses.values()}) == 4
+    for name in ("b", "a", "c", "a"):
+        load_adapter(model, tmp_path / f"{name}.safetensors")
+        assert loss_of(model) == losses[name]
+    detach_adapters(model)
+    assert loss_of(model) == plain
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
+
+
+def saved(model, path, config=None):
+    add_adapters(model, config or HoulsbyConfig(item_bottleneck=8))
+    save_adapter(shaken(model), path)
+    detach_adapters(model)
+    return path
+
+
+def test_another_model_is_refused_and_told_apart(model, tiny_bert_folder, tiny_roberta_folder, tmp_path):
+    path = saved(model, tmp_path / "a.safetensors")
+    other = model_on(tiny_bert_folder)
+    with torch.no_grad():
+        other.user_encoder.position_embedding.weight[0, 0] += 1
+    add_adapters(other, LORA)
+    with pytest.raises(
+        UserError, match=r"another model:\n  user_encoder: the same kind .* with other weights\n--force"
+    ):
+        load_adapter(other, path)
+    assert other.adapters.config is LORA  # it keeps what it has
+    load_adapter(other, path, force=True)
+    assert isinstance(other.adapters.config, HoulsbyConfig)
+    with pytest.raises(UserError, match="backbone: bert, 2 layers of width 32, 2 heads there, roberta"):
+        load_adapter(model_on(tiny_roberta_folder), path)
+
+
+def test_what_does_not_fit_is_refused_by_name_even_when_forced(model, tmp_path):
+    path = saved(model, tmp_path / "a.safetensors", HoulsbyConfig(user_layers="first:1"))
+    add_adapters(model, LORA)
+    original = load_file(path)
+    from adapter4rec.checkpoints import read_description, write_checkpoint  # noqa: PLC0415
+
+    description = read_description(path)
+    original.pop("adapters.item.layers.0.attention.up.bias")
+    write_checkpoint(path, original, description)
+    with pytest.raises(UserError, match=r"adapters\.item\.layers\.0\.attention\.up\.bias: not in the file"):
+        load_adapter(model, path, force=True)
+    assert not len(model.adapters)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "another kind", "unknown family"])
+def test_files_that_are_no_adapters(model, tmp_path, damage):
+    from adapter4rec.checkpoints import write_checkpoint  # noqa: PLC0415
+
+    path = saved(model, tmp_path / "a.safetensors")
+    if damage == "missing":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "another kind":
+        write_checkpoint(path, {}, {"what": "source model"})
+    else:
+        write_checkpoint(path, {}, {"what": "adapter", "family": "mine", "config": {}})
+    message = {
+        "missing": "no such checkpoint",
+        "cut": "not a whole safetensors file",
+        "another kind": "holds 'source model', not an adapter",
+        "unknown family": "of the family 'mine'; known are houlsby",
+    }[damage]
+    with pytest.raises(UserError, match=message):
+        load_adapter(model, path)
+
+
+def test_nothing_to_save_and_wrong_endings(model, tmp_path):
+    with pytest.raises(UserError, match="has no adapters to save"):
+        save_adapter(model, tmp_path / "a.safetensors")
+    add_adapters(model, HoulsbyConfig())
+    with pytest.raises(UserError, match=r"ends in \.safetensors"):
+        save_adapter(model, tmp_path / "a.pt")
+
+
+def test_gradients_are_asked_for_as_before_once_the_adapters_are_off(model):
+    before = {name: one.requires_grad for name, one in model.named_parameters()}
+    add_adapters(model, HoulsbyConfig())
+    assert {name for name, one in model.named_parameters() if one.requires_grad} == {
+        name for name, _ in model.named_parameters() if name.startswith("adapters.")
+    }
+    detach_adapters(model)
+    assert {name: one.requires_grad for name, one in model.named_parameters()} == before
+
+
+def inputs_for(encoder):
+    if "pixel_values" in encoder.main_input_name:
+        size = encoder.config.image_size
+        return {"pixel_values": torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))}
+    ids = torch.randint(5, 60, (3, 7), generator=torch.Generator().manual_seed(0))
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def states_of(encoder):
+    arguments = inputs_for(encoder)
+    if encoder.config.model_type == "vit_mae":
+        encoder.config.mask_ratio = 0.0
+        arguments["noise"] = torch.arange(16.0).expand(3, -1)
+    with torch.no_grad():
+        return encoder.eval()(**arguments).last_hidden_state
+
+
+PLAIN = [
+    (backbone, family)
+    for backbone in BACKBONES
+    for family in FAMILIES
+    if (family != "bitfit" or "modernbert" not in backbone)
+    and (family != "pfeiffer_after_layernorm" or ("bert" in backbone and "modern" not in backbone))
+]
+
+
+@pytest.mark.parametrize(("name", "family"), PLAIN)
+def test_a_plain_encoder_takes_adapters_and_gives_them_back(request, name, family, tmp_path):
+    """Any Hugging Face encoder of a known kind, called as its users call it."""
+    encoder = model_on(request.getfixturevalue(name)).item_encoder.backbone
+    before = states_of(encoder)
+    config = FAMILIES[family].config()
+    add_adapters(encoder, config)
+    after = states_of(shaken(encoder))
+    assert after.shape[1] - before.shape[1] == (config.prompt_tokens if family == "prompt" else 0)
+    assert not torch.allclose(after[:, :7], before[:, :7])
+    save_adapter(encoder, tmp_path / "a.safetensors")
+    detach_adapters(encoder)
+    assert torch.equal(states_of(encoder), before)
+    assert not hasattr(encoder, "adapters")
+    load_adapter(encoder, tmp_path / "a.safetensors")
+    assert torch.equal(states_of(encoder), after)
+
+
+def test_positional_arguments_reach_a_prompt_too(tiny_bert_folder):
+    encoder = model_on(tiny_bert_folder).item_encoder.backbone.eval()
+    add_adapters(encoder, PromptConfig(prompt_tokens=4))
+    ids = inputs_for(encoder)["input_ids"]
+    with torch.no_grad():
+        named = encoder(input_ids=ids, attention_mask=torch.ones_like(ids), token_type_ids=ids * 0)
+        found = encoder(ids, torch.ones_like(ids), ids * 0)
+    assert found.last_hidden_state.shape[1] == 11
+    assert torch.equal(found.last_hidden_state, named.last_hidden_state)
+
+
+def test_an_encoder_alone_has_no_head_and_other_modules_no_places(tiny_bert_folder):
+    encoder = model_on(tiny_bert_folder).item_encoder.backbone
+    with pytest.raises(UserError, match="no item head"):
+        add_adapters(encoder, HoulsbyConfig(train_head=True))
+    assert not hasattr(encoder, "adapters")
+    with pytest.raises(UserError, match="'Linear' encoder has no known places"):
+        add_adapters(nn.Linear(2, 2), HoulsbyConfig())
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_merged_model_computes_what_the_adapted_one_does(request, name):
+    """All differ by rounding alone: each score to 1e-5 of the unmerged one's."""
+    model = model_on(request.getfixturevalue(name)).eval()
+    plain, weights = loss_of(model), snapshot(model)
+    add_adapters(model, LORA)
+    adapters = snapshot(shaken(model).adapters)
+    adapted = loss_of(model)
+    merged = merge_adapters(model)
+    assert not len(model.adapters)
+    assert loss_of(model) == pytest.approx(adapted, abs=1e-5)
+    assert abs(adapted - plain) > 1e-3
+    unmerge_adapters(model, merged)
+    assert loss_of(model) == adapted
+    assert all(torch.equal(tensor, model.adapters.state_dict()[name]) for name, tensor in adapters.items())
+    detach_adapters(model)
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
+
+
+def test_only_what_weights_can_hold_is_merged(model):
+    with pytest.raises(UserError, match="no adapters to merge"):
+        merge_adapters(model)
+    add_adapters(model, HoulsbyConfig())
+    with pytest.raises(UserError, match="houlsby cannot be merged"):
+        merge_adapters(model)
+    assert isinstance(model.adapters.config, HoulsbyConfig)
+
+
+@pytest.mark.parametrize("name", ["tiny_bert_folder", "tiny_modernbert_folder", "tiny_clip_folder"])
+def test_a_merged_encoder_is_a_plain_folder(request, name, tmp_path):
+    model = model_on(request.getfixturevalue(name)).eval()
+    add_adapters(model, LORA)
+    with pytest.raises(UserError, match="merge or detach"):
+        save_encoder(model, tmp_path / "plain")
+    store = store_for(model)
+    with torch.no_grad():
+        adapted = model.encode_items(store.fetch(np.arange(1, 10))) if shaken(model) else None
+    merge_adapters(model)
+    save_encoder(model, tmp_path / "plain")
+    with pytest.raises(UserError, match="is there already"):
+        save_encoder(model, tmp_path / "plain")
+    loaded = AutoModel.from_pretrained(tmp_path / "plain")
+    assert torch.allclose(states_of(loaded), states_of(model.item_encoder.backbone), atol=1e-5)
+    model.item_encoder.backbone.load_state_dict(loaded.state_dict(), strict=False)
+    model.item_encoder.head.load_state_dict(load_file(tmp_path / "plain" / "item_head.safetensors"))
+    with torch.no_grad():
+        assert torch.allclose(model.encode_items(store.fetch(np.arange(1, 10))), adapted, atol=1e-5)
+    assert (tmp_path / "plain" / "vocab.txt").is_file() == (name == "tiny_bert_folder")
+
+
+def test_all_public_names_are_there():
+    for name in adapter4rec.__all__:
+        assert getattr(adapter4rec, name) is not None
+    with pytest.raises(AttributeError, match="nothing_such"):
+        adapter4rec.nothing_such  # noqa: B018

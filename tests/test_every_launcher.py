@@ -1,0 +1,248 @@
+"""Every launcher, started as from its own folder, runs to the end on small generated samples.
+
+Launchers and the modules that they run are carried out in this process; only the start of another process is
+replaced. What each page says of the paper is tested in test_launchers.py.
+"""
+
+import json
+import runpy
+import shlex
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import chain
+from math import isfinite
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import REPOSITORY
+from safetensors.torch import load_file
+
+from adapter4rec import launching, runs
+from adapter4rec.adapters.registry import FAMILIES
+from adapter4rec.data.images.building import ImageLmdbSettings, build
+from adapter4rec.files import read_json
+from adapter4rec.models.objectives import Objective
+from adapter4rec.sample import SampleSettings, make_image_sample, make_sample
+from adapter4rec.settings import as_argument
+from adapter4rec.source_models import read_source_model
+
+STAGES = {"Pretraining": "source", "Downstream": "target"}
+MODALITIES = {"Text": "text", "CV": "image"}
+EXPORT = "export.safetensors"
+TRAIN_NOTHING = ("frozen", "popularity")
+STAND_INS = {
+    "bert/bert_base_uncased": "tiny_bert_folder",
+    "vit-base-patch16-224": "tiny_vit_folder",
+    "vit-mae-base": "tiny_mae_folder",
+}
+"""The fixture that takes the place of each backbone."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A launcher."""
+
+    path: Path
+
+    def __str__(self):
+        return f"{self.module}.{self.path.stem}".replace(".train", "")
+
+    @property
+    def module(self):
+        return ".".join((*self.path.parts[-4:-2], "train"))
+
+    @property
+    def stage(self):
+        return STAGES[self.path.parts[-4]]
+
+    @property
+    def modality(self):
+        return MODALITIES[self.path.parts[-3]]
+
+    @cached_property
+    def says(self):
+        return runpy.run_path(str(self.path))["hyperparameters"]
+
+    @property
+    def method(self):
+        return self.says.get("method", "all")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A launcher, with an objective and, if it uses one, a backbone."""
+
+    page: Page
+    objective: str
+    backbone: str | None
+
+    def __str__(self):
+        return "-".join(filter(None, (str(self.page), self.objective, self.backbone))).replace("/", "_")
+
+
+def as_it_says(page):
+    return Case(page, page.says["objective"], page.says["backbone"])
+
+
+def source_of(case):
+    """The source launcher whose model a target launcher starts from."""
+    same = (case.page.modality, case.objective, case.backbone)
+    return next(one for one in SOURCES if (one.page.modality, one.objective, one.backbone) == same)
+
+
+def cases_of(page):
+    """A source that is exported as its page says; any other page with both objectives and all backbones."""
+    if "export" in page.says:
+        return [as_it_says(page)]
+    backbones = {case.backbone: None for case in SOURCES if case.page.modality == page.modality}
+    return [
+        Case(page, objective.value, backbone)
+        for objective in Objective
+        for backbone in (backbones if "backbone" in page.says else [None])
+    ]
+
+
+PAGES = [
+    Page(path)
+    for stage in STAGES
+    for modality in MODALITIES
+    for path in sorted((REPOSITORY / stage / modality / "script").glob("*.py"))
+]
+SOURCES = [as_it_says(page) for page in PAGES if "export" in page.says]
+CASES = [case for page in PAGES for case in cases_of(page)]
+
+
+def exit_code(folder, name, arguments, program):
+    """The exit code of a program, run with these arguments in this folder."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", [name, *arguments])
+        patch.setattr(sys, "path", list(sys.path))  # launchers add to it
+        program()
+    return ended.value.code
+
+
+@contextmanager
+def in_this_process(command, cwd):
+    """Stands in for ``subprocess.Popen``: ``python -m MODULE …`` is carried out where it is waited for."""
+    python, option, module, *arguments = command
+    assert (python, option) == (sys.executable, "-m")
+    program = partial(runpy.run_module, module, run_name="__main__")
+    yield SimpleNamespace(wait=partial(exit_code, cwd, module, arguments, program))
+
+
+def launch(page, *arguments):
+    """The exit code of ``python LAUNCHER …`` in the launcher's folder."""
+    folder, name = page.path.parent, page.path.name
+    program = partial(runpy.run_path, name, run_name="__main__")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launching, "subprocess", SimpleNamespace(Popen=in_this_process))
+        patch.setattr(runs, "draw_curves", lambda *_: None)  # would take most of the time
+        return exit_code(folder, name, ["--processes", "1", *arguments], program)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Small domains and backbones, and the runs that were carried out with them."""
+
+    folder: Path
+    backbones: dict[str, Path]
+
+    def run(self, case):
+        """The folder of a case's run, carried out if it has not been."""
+        folder = self.folder / str(case)
+        if not folder.exists():
+            pairs = ((f"--{name}", str(value)) for name, value in self.changes(case).items())
+            assert launch(case.page, *chain(*pairs)) == 0
+        return folder
+
+    def changes(self, case):
+        """What the command line says in place of the page."""
+        folder, domain = self.folder / str(case), self.folder / case.page.modality / case.page.stage
+        changes = {
+            "users": domain / "users.tsv",
+            "items": domain / "items.tsv",
+            "objective": case.objective,
+            "epochs": 1,
+            "device": "cpu",
+            "run_folder": folder,
+            "cache_folder": self.folder / "cache",
+        }
+        of_some_pages = {
+            "backbone": lambda: self.backbones[case.backbone],
+            "images": lambda: domain / "images.lmdb",
+            "export": lambda: folder / EXPORT,
+            "source_checkpoint": lambda: self.run(source_of(case)) / EXPORT,
+        }
+        return changes | {name: value() for name, value in of_some_pages.items() if name in case.page.says}
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory, request):
+    folder = tmp_path_factory.mktemp("bench")
+    make_sample(folder / "text", SampleSettings(users=40, target_users=40, items=112, clicks=8))
+    make_image_sample(folder / "image", SampleSettings(users=40, target_users=40, items=32, clicks=8))
+    for stage in STAGES.values():
+        domain = folder / "image" / stage
+        images = domain / "images"
+        build(ImageLmdbSettings(domain / "items.tsv", domain / "images.lmdb", images, size=16, processes=0))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # for such small models more would only wait for each other
+    yield Bench(folder, {name: request.getfixturevalue(fixture) for name, fixture in STAND_INS.items()})
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_launcher_runs_to_the_end(case, bench):
+    folder = bench.run(case)
+    trains = case.page.method not in TRAIN_NOTHING
+    result = read_json(folder / "result.json")
+    assert (result["trained_parameters"] > 0) == trains
+    epoch, test = map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    assert (epoch["epoch"], epoch["split"]) == (trains, "validation")
+    assert (test["epoch"], test["split"]) == (trains, "test")
+    assert not trains or isfinite(epoch["loss"])
+    for metrics in (result["validation"], result["test"]):
+        assert set(metrics) == {"HR@10", "NDCG@10"}
+        assert all(0 <= value <= 100 for value in metrics.values())
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_run_is_what_its_launcher_says(case, bench):
+    description = read_json(bench.run(case) / "settings.json")
+    assert description["identity"]["stage"] == f"{case.page.modality} {case.page.stage}"
+    for name in case.page.says.keys() - bench.changes(case).keys():
+        assert as_argument(description["settings"][name]) == as_argument(case.page.says[name]), name
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.page.method not in TRAIN_NOTHING], ids=str)
+def test_the_best_checkpoint_holds_what_was_trained(case, bench):
+    folder = bench.run(case)
+    best = load_file(folder / "best.safetensors")
+    trained = read_json(folder / "result.json")["trained_parameters"]
+    assert sum(tensor.numel() for tensor in best.values()) == trained
+    assert {name.startswith("adapters.") for name in best} == {case.page.method in FAMILIES}
+
+
+@pytest.mark.parametrize("case", SOURCES, ids=str)
+def test_a_source_launcher_exports_a_model_of_its_objective(case, bench):
+    assert read_source_model(bench.run(case) / EXPORT).objective is Objective(case.objective)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "source_checkpoint" in page.says], ids=str)
+def test_a_target_launcher_names_what_a_source_launcher_exports(page):
+    assert page.says["source_checkpoint"] == source_of(as_it_says(page)).page.says["export"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_a_dry_run_prints_the_command(page, capsys):
+    assert launch(page, "--dry-run") == 0
+    python, option, module, *arguments = shlex.split(capsys.readouterr().out)
+    assert (python, option, module) == ("python", "-m", page.module)
+    given = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    assert given.keys() == {f"--{name}" for name in page.says}
+    assert given["--users"] == str(REPOSITORY / page.says["users"])
