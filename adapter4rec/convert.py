@@ -1,30 +1,81 @@
-"""``python -m adapter4rec.convert RELEASED.pt OURS.safetensors``: a released source model becomes ours."""
+"""``python -m adapter4rec.convert RELEASED.pt OURS.safetensors``: a released model becomes ours.
+
+A source model becomes one file. Of a target model, which has adapters in it, ``--adapter FILE`` takes them
+apart; it needs ``--backbone`` and ``--method``, and takes each option of the target stage that the checkpoint
+was trained with, as ``--item_rank 12`` and ``--semantics release``::
+
+    python -m adapter4rec.convert epoch-9.pt source.safetensors --adapter lora.safetensors \\
+        --backbone bert/bert_base_uncased --method lora --semantics release
+"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from torch import Tensor
+
+from adapter4rec.adapters.attaching import add_adapters, detach_adapters
+from adapter4rec.adapters.files import save_adapter
 from adapter4rec.errors import UserError, run_main
+from adapter4rec.launching import settings_from_command_line
+from adapter4rec.modalities import MODALITIES
+from adapter4rec.models.building import build_model
 from adapter4rec.models.objectives import Objective
-from adapter4rec.released import read_released
+from adapter4rec.models.transrec import TransRec
+from adapter4rec.released import is_text, read_released
+from adapter4rec.released_targets import load_released_target
 from adapter4rec.source_models import export_source_model
+from adapter4rec.stages import ImageTargetSettings, TextTargetSettings
+
+_NOT_READ = ["--users", "not-read", "--items", "not-read"]
 
 
 def main() -> None:
     """Read the command line and convert."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("released", type=Path, help="a checkpoint of the released code (.pt)")
     parser.add_argument("ours", type=Path, help="the .safetensors file to write")
     parser.add_argument("--objective", choices=[member.value for member in Objective], default="sasrec")
-    options = parser.parse_args()
-    if options.ours.suffix != ".safetensors":
-        raise UserError(f"{options.ours}: the file to write ends in .safetensors")
+    parser.add_argument("--adapter", type=Path, help="the .safetensors file for the adapters in it")
+    options, rest = parser.parse_known_args()
+    if options.adapter is None and rest:
+        parser.error(f"{' '.join(rest)}: only with --adapter FILE")
+    for path in (options.ours, options.adapter):
+        if path is not None and path.suffix != ".safetensors":
+            raise UserError(f"{path}: the file to write ends in .safetensors")
     tensors = read_released(options.released)
     description = {"converted_from": options.released.name}
+    if options.adapter is not None:
+        model = _target_model(tensors, options.released, [*rest, "--objective", options.objective])
+        save_adapter(model, options.adapter, description)
+        total = sum(tensor.numel() for tensor in model.adapters.parameters())
+        print(f"{options.adapter}: the adapter, {total:,} parameters")
+        detach_adapters(model)
+        tensors = model.state_dict()
     export_source_model(tensors, options.ours, Objective(options.objective), description)
     total = sum(tensor.numel() for tensor in tensors.values())
     print(f"{options.ours}: {len(tensors)} entries, {total:,} parameters")
+
+
+def _target_model(tensors: dict[str, Tensor], released: Path, arguments: list[str]) -> TransRec:
+    """The model of a released target checkpoint, with its adapters.
+
+    Raises:
+        UserError: the settings are no adapter's, or the checkpoint does not fit them.
+    """
+    cls = TextTargetSettings if is_text(tensors) else ImageTargetSettings
+    settings = settings_from_command_line(cls, [*_NOT_READ, *arguments])
+    if settings.adapter is None:
+        raise UserError(
+            f"--method {settings.method}: has no adapters; name their family, as --method houlsby"
+        )
+    model = build_model(settings, MODALITIES[settings.modality].build_encoder, n_items=0)
+    add_adapters(model, settings.adapter)
+    load_released_target(model, tensors, released)
+    return model
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import (
     BertConfig,
     BertModel,
+    PretrainedConfig,
     PreTrainedModel,
     RobertaConfig,
     RobertaModel,
@@ -26,12 +27,13 @@ from transformers import (
     ViTMAEConfig,
     ViTMAEModel,
     ViTModel,
+    XLMRobertaConfig,
+    XLMRobertaModel,
 )
 
 from adapter4rec.adapters.attaching import add_adapters, copied_parameters
-from adapter4rec.adapters.base import AdapterConfig
+from adapter4rec.adapters.base import PAPER, RELEASE, AdapterConfig
 from adapter4rec.adapters.registry import FAMILIES
-from adapter4rec.checkpoints import misfits
 from adapter4rec.data.batches import IdBatch, with_content
 from adapter4rec.data.content import ContentStore
 from adapter4rec.data.images.store import Pixels
@@ -43,12 +45,14 @@ from adapter4rec.models.objectives import Objective
 from adapter4rec.models.transrec import ADAPTER_PARTS, PARTS, TransRec
 from adapter4rec.models.user_encoder import UserEncoder
 from adapter4rec.released import converted, renamed
+from adapter4rec.released_targets import load_released_target
 from adapter4rec.settings import options_of
 from adapter4rec.training.parameters import train_only
 
 _BACKBONES = {
     ("text", "bert"): (BertConfig, BertModel, {"add_pooling_layer": False}),
     ("text", "roberta"): (RobertaConfig, RobertaModel, {"add_pooling_layer": False}),
+    ("text", "xlm-roberta"): (XLMRobertaConfig, XLMRobertaModel, {"add_pooling_layer": False}),
     ("image", "vit"): (ViTConfig, ViTModel, {"add_pooling_layer": False}),
     ("image", "mae"): (ViTMAEConfig, ViTMAEModel, {}),
 }
@@ -111,6 +115,7 @@ def build(case: Case) -> TransRec:
 
     Raises:
         Unsupported: the modality, backbone, adapter or semantics is not built.
+        UserError: the adapter means nothing for the model, or the state does not fit.
     """
     sizes = case["hyperparameters"]
     objective = _objective(case)
@@ -120,12 +125,9 @@ def build(case: Case) -> TransRec:
     model = TransRec(_item_encoder(case), user_encoder, objective)
     if case["adapter"] not in (None, "none"):
         add_adapters(model, _adapter(case))
-    state = converted(reference_state(case))
-    state |= {copy: state[original] for original, copy in copied_parameters(model).items()}
-    trouble = misfits(model.state_dict(), state)
-    if trouble:
-        raise Unsupported(f"the state does not fit: {trouble[0]}")
-    model.load_state_dict(state)
+        if case["backbone"] == "mae":
+            _mask(model.item_encoder.backbone.config, sizes)  # a released variant sets its own
+    load_released_target(model, converted(reference_state(case)), Path("the state"))
     train_only(model, ADAPTER_PARTS if len(model.adapters) else PARTS)
     return model.eval()
 
@@ -145,28 +147,44 @@ def _item_encoder(case: Case) -> ContentItemEncoder:
 
 
 def _backbone(case: Case) -> PreTrainedModel:
-    kind = (case["modality"], case["backbone"])
+    kind = (case["modality"], case["backbone"].replace("_", "-"))
     if kind not in _BACKBONES:
         raise Unsupported(f"{case['modality']} backbone {case['backbone']!r}")
     config_class, model_class, options = _BACKBONES[kind]
     config = config_class(**case["backbone_config"], attn_implementation="sdpa")
     if case["backbone"] == "mae":
-        config.mask_ratio = case["hyperparameters"].get("mask_ratio") or 0.0
-        if config.mask_ratio:
-            raise Unsupported("a mask that is drawn at random has no reference numbers")
+        _mask(config, case["hyperparameters"])
     return model_class(config, **options)
 
 
+def _mask(config: ViTMAEConfig, sizes: dict[str, Any]) -> None:
+    config.mask_ratio = sizes.get("mask_ratio") or 0.0
+    if config.mask_ratio:
+        raise Unsupported("a mask that is drawn at random has no reference numbers")
+
+
 def _adapter(case: Case) -> AdapterConfig:
-    name = case["adapter"]
-    if name not in FAMILIES or case["semantics"] != "paper":
-        raise Unsupported(f"adapter {name!r} with the semantics of {case['semantics']!r}")
+    name, semantics = case["adapter"], case["semantics"]
+    if name not in FAMILIES or semantics not in (PAPER, RELEASE):
+        raise Unsupported(f"adapter {name!r} with the semantics of {semantics!r}")
     config, sizes = FAMILIES[name].config, case["hyperparameters"]
     options = {option: sizes[there] for option, there in _OPTIONS.items() if option in options_of(config)}
     if name == "k_adapter":
         options["item_layers"] = ",".join(map(str, sizes["k_adapter_layers"]))
+        options["released_tokens"] = _text_width(case)
     trained = {renamed(entry) for entry in case["outputs"]["gradients"]}
-    return config(**options, train_head=any(entry.startswith("item_encoder.head.") for entry in trained))
+    trains_head = any(entry.startswith("item_encoder.head.") for entry in trained)
+    return config(**options, semantics=semantics, train_head=trains_head)
+
+
+def _text_width(case: Case) -> int:
+    """Tokens that the case pads texts to."""
+    if case["modality"] != "text":
+        return 1
+    first = np.asarray([case["inputs"]["token_ids"][0], case["inputs"]["attention_mask"][0]])
+    if case["semantics"] == RELEASE and first.any():
+        raise Unsupported("a padding item that is more than a masked title of zeros")
+    return first.shape[1]
 
 
 class PixelsInMemory:
@@ -190,16 +208,15 @@ class PixelsInMemory:
         return np.ones(len(self.pixels), np.int64)
 
 
-def content_store(case: Case) -> ContentStore:
-    """The content of the case's items 1…n (its row 0 is the padding item)."""
+def content_store(case: Case, config: PretrainedConfig) -> ContentStore:
+    """The content of the case's items 1…n (its row 0 is the padding item), for a backbone of ``config``."""
     if case["modality"] == "image":
         pixels = np.asarray(case["inputs"]["pixels_4x4"], np.uint8)[1:]
-        return PixelsInMemory(pixels, case["backbone_config"]["image_size"])
+        return PixelsInMemory(pixels, config.image_size)
     mask = np.asarray(case["inputs"]["attention_mask"])[1:].astype(bool)
     tokens = np.asarray(case["inputs"]["token_ids"], np.int32)[1:][mask]
     offsets = np.concatenate([[0], np.cumsum(mask.sum(1))])
-    padding = case["backbone_config"].get("pad_token_id", 0)
-    return TextStore([Tokens(tokens, offsets, case["case"])], padding, group_tokens=4096)
+    return TextStore([Tokens(tokens, offsets, case["case"])], config.pad_token_id or 0, group_tokens=4096)
 
 
 def compare(case: Case) -> list[Deviation]:
@@ -207,8 +224,10 @@ def compare(case: Case) -> list[Deviation]:
 
     Raises:
         Unsupported: what it asks for is not built.
+        UserError: as in :func:`build`.
     """
-    model, store = build(case), content_store(case)
+    model = build(case)
+    store = content_store(case, model.item_encoder.backbone.config)
     outputs = case["outputs"]
     positives = np.asarray(case["inputs"]["positives"], np.int64)
     negatives = np.asarray(case["inputs"]["negatives"], np.int64)[:, :-1]
@@ -259,8 +278,10 @@ def verdict(case: Case) -> tuple[bool, str]:
     """Whether a case matches, and the line that says so."""
     try:
         worst = max(compare(case), key=lambda deviation: (np.isnan(deviation.size), deviation.size))
-    except Unsupported as why:
-        return False, f"{case['case']} unsupported {why}"
+    except (Unsupported, UserError) as why:
+        return False, f"{case['case']} unsupported {' '.join(str(why).split())}"
+    except Exception as error:  # a case that makes no sense must not hide the others
+        return False, f"{case['case']} unsupported {type(error).__name__}: {' '.join(str(error).split())}"
     if worst.size <= 1:
         return True, f"{case['case']} ok {worst.size:.3f}"
     return False, f"{case['case']} off {worst.what} {worst.size:.3g}"
@@ -283,7 +304,10 @@ def main() -> int:
 
 
 def _read(file: Path) -> Case:
-    keys = ("case", "modality", "backbone", "objective", "adapter", "state", "inputs", "outputs")
+    keys = (
+        *("case", "modality", "backbone", "objective", "adapter", "semantics"),
+        *("backbone_config", "hyperparameters", "state", "inputs", "outputs"),
+    )
     case = read_json(file, keys)
     return case | {"state": dict(case["state"])}
 

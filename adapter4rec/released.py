@@ -27,7 +27,7 @@ _RENAMED: list[tuple[re.Pattern[str], str]] = [
     for pattern, replacement in (
         (r"^model\.", ""),
         (r"^.*phm_rule$", "adapters.shared.rule"),
-        (r"^bert_encoder\.text_encoders\.\w+\.bert_model\.", "item_encoder.backbone."),
+        (r"^bert_encoder\.text_encoders\.\w+\.(bert_model\.){1,2}", "item_encoder.backbone."),
         (r"^bert_encoder\.text_encoders\.\w+\.fc\.", "item_encoder.head."),
         (r"^cv_encoder\.(image_net\.classifier|cv_proj)\.", "item_encoder.head."),
         (r"^cv_encoder\.image_net\.(vit\.)?", "item_encoder.backbone."),
@@ -41,7 +41,7 @@ _RENAMED: list[tuple[re.Pattern[str], str]] = [
         (r"^item_encoder\..*\.(word_embeddings\.learned_embedding|Prompt_Tokens)$", _PROMPT),
         (r"^(item_encoder\.backbone\.embeddings\.word_embeddings)\.wte\.", r"\1."),
         (r"^(item_encoder\.backbone\.embeddings)\.wte\.", r"\1."),
-        (r"^user_encoder\.transformer_encoder\.transformer_blocks\.", "user_encoder.blocks."),
+        (r"^user_encoder\.transformer_encoder\.(transformer_blocks\.){1,2}", "user_encoder.blocks."),
         (r"^user_encoder\.transformer_encoder\.", "user_encoder."),
         (r"^(user_encoder\.blocks\.\d+)\.transformer_block\.", r"\1."),
         (r"\.multi_head_attention\.fc\.", ".attention.output."),
@@ -103,6 +103,11 @@ def converted(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if _PROMPT in ours:
         ours[_PROMPT] = ours[_PROMPT].reshape(-1, ours[_PROMPT].shape[-1])  # with images it is [1, n, h]
     return ours
+
+
+def is_text(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a model, by the names of this project, encodes text; else it encodes images."""
+    return "item_encoder.backbone.embeddings.word_embeddings.weight" in tensors
 
 
 def read_released(path: Path) -> dict[str, Tensor]:

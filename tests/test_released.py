@@ -15,18 +15,7 @@ from adapter4rec.released import converted, read_released, renamed
 from adapter4rec.source_models import read_source_model
 
 GOLDEN = REPOSITORY.parent / "shared" / "golden"
-CASES = (
-    "text_bert_sasrec",
-    "text_bert_sasrec_sizes",
-    "text_bert_cpc",
-    "text_roberta_sasrec",
-    "text_bert_sasrec_houlsby",
-    "text_bert_cpc_houlsby",
-    "image_vit_sasrec",
-    "image_mae_sasrec",
-    "image_vit_sasrec_houlsby",
-    "image_vit_cpc_houlsby_sizes",
-)
+CASES = sorted(path.stem for path in GOLDEN.glob("*.json")) or ["text_bert_sasrec"]
 
 
 def golden(name):

@@ -1,0 +1,679 @@
+"""The released behaviour: each departure by itself, all families beside a plain second implementation."""
+
+import sys
+
+import plain_transrec as plain
+import pytest
+import torch
+import torch.nn.functional as F
+from adapter_models import (
+    BACKBONES,
+    DIM,
+    LENGTH,
+    PATCHES,
+    PRE_NORM,
+    WIDTH,
+    WORDS,
+    assert_same,
+    batch_for,
+    model_on,
+    snapshot,
+    store_for,
+)
+from safetensors.torch import load_file
+from test_adapter_families import SMALL
+from test_released import CASES, golden
+from test_runs import (  # noqa: F401 (fixtures)
+    assert_same_file,
+    both_modalities,
+    common,
+    image_domain,
+    run_target,
+    source,
+    text_domain,
+)
+from torch import nn
+from transformers import BertConfig, BertModel, ViTConfig, ViTModel
+
+from adapter4rec import convert, parity
+from adapter4rec.adapters.attaching import add_adapters, detach_adapters, encoder_sites
+from adapter4rec.adapters.files import load_adapter
+from adapter4rec.adapters.registry import FAMILIES
+from adapter4rec.checkpoints import load_into
+from adapter4rec.data.text import Text, TokenGroup
+from adapter4rec.errors import UserError
+from adapter4rec.loading import load_source
+from adapter4rec.models.item_encoders import IdItemEncoder, ImageItemEncoder, TextItemEncoder
+from adapter4rec.models.objectives import Objective
+from adapter4rec.models.transrec import ADAPTER_PARTS, TransRec
+from adapter4rec.models.user_encoder import UserEncoder
+from adapter4rec.released import converted, read_released
+from adapter4rec.released_targets import load_released_target
+from adapter4rec.training.parameters import count_parameters, train_only, trained_state
+
+MASKING = "tiny_mae_folder"
+ONE_PROJECTION = "tiny_modernbert_folder"
+MATRIX = [
+    (backbone, family)
+    for backbone in BACKBONES
+    for family in SMALL
+    if not (family == "pfeiffer_after_layernorm" and backbone in PRE_NORM)
+    and not (family in ("bitfit", "lora") and backbone == ONE_PROJECTION)
+]
+
+
+def config_of(family, semantics="release", **options):
+    tokens = {"released_tokens": 10} if family == "k_adapter" else {}
+    return FAMILIES[family].config(**SMALL[family] | tokens | {"semantics": semantics} | options)
+
+
+def shaken(model):
+    """The model with adapters that are no longer those of the start."""
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.adapters.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+def titles(*rows):
+    """Texts of the given word numbers, all equally long."""
+    return Text((TokenGroup(torch.tensor(rows), None),), torch.arange(len(rows)), len(rows))
+
+
+@pytest.fixture(params=MATRIX, ids="-".join)
+def pair(request):
+    return request.param
+
+
+@pytest.fixture
+def folder(request, pair):
+    return request.getfixturevalue(pair[0])
+
+
+@pytest.fixture
+def adapted(folder, pair):
+    model = model_on(folder).eval()
+    add_adapters(model, config_of(pair[1]))
+    train_only(model, ADAPTER_PARTS)
+    return shaken(model)
+
+
+def loss_of(model, batch):
+    torch.manual_seed(5)  # of the masks of ViTMAE
+    return model(batch)
+
+
+# Every family
+
+
+def test_detaching_gives_back_the_source_model(folder, pair):
+    model = model_on(folder).eval()
+    batch = batch_for(model)
+    config = model.item_encoder.backbone.config.to_dict()
+    with torch.no_grad():
+        before, weights, modules = model(batch), snapshot(model), dict(model.named_modules())
+        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        add_adapters(model, config_of(pair[1], train_layer_norms=True, train_head=True))
+        assert not torch.equal(shaken(model)(batch), before)
+        detach_adapters(model)
+        assert torch.equal(model(batch), before)
+    assert_same(snapshot(model), weights)
+    found = dict(model.named_modules())
+    assert all(found[name] is module for name, module in modules.items() if name != "adapters")
+    assert trained == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert config == model.item_encoder.backbone.config.to_dict()
+    for module in model.modules():
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+
+
+def test_gradients_reach_all_that_is_trained_and_nothing_else(adapted):
+    batch = batch_for(adapted)
+    adapted(batch).backward()
+    for name, parameter in adapted.named_parameters():
+        reached = parameter.grad is not None and parameter.grad.abs().sum() > 0
+        assert bool(reached) == name.startswith("adapters."), name
+
+
+def test_what_was_trained_says_it_all(folder, pair, adapted):
+    """Put on the source model anew, whatever the seed is then; evaluating twice gives the same, too."""
+    kept = trained_state(adapted)
+    batch = batch_for(adapted)
+    fresh = model_on(folder).eval()
+    torch.manual_seed(99)
+    add_adapters(fresh, config_of(pair[1]))
+    train_only(fresh, ADAPTER_PARTS)
+    load_into(fresh, kept, folder, trained_state(fresh))
+    with torch.no_grad():
+        assert torch.equal(loss_of(fresh, batch), loss_of(adapted, batch))
+        again = torch.equal(adapted(batch), adapted(batch))
+    assert again == (pair[0] != MASKING)
+
+
+@pytest.mark.parametrize("family", ["houlsby", "pfeiffer", "pfeiffer_after_layernorm", "bitfit", "layernorm"])
+def test_other_families_compute_the_same_in_both_semantics(tiny_bert_folder, family):
+    losses = []
+    for semantics in ("paper", "release"):
+        model = model_on(tiny_bert_folder).eval()
+        torch.manual_seed(0)
+        add_adapters(model, config_of(family, semantics))
+        losses.append(shaken(model)(batch_for(model)))
+    assert torch.equal(*losses)
+
+
+def test_there_are_two_semantics():
+    with pytest.raises(UserError, match="--semantics paperr: did you mean 'paper'"):
+        config_of("lora", "paperr")
+
+
+# Rows 1 and 2: LoRA
+
+
+def test_lora_loses_the_pretrained_weights_and_trains_new_biases(tiny_bert_folder):
+    model = model_on(tiny_bert_folder).eval()
+    projections = {role: sites.layers[1].value for role, sites in encoder_sites(model).items()}
+    originals = {role: projection.module for role, projection in projections.items()}
+    add_adapters(model, config_of("lora", lora_alpha=2.0))
+    train_only(model, ADAPTER_PARTS)
+    for role, rank in (("item", 3), ("user", 2)):
+        new = model.adapters[role].layers["1"]["value"]
+        assert {name for name, _ in new.named_parameters()} == {"bias", "lora_A", "lora_B"}
+        assert {name for name, _ in new.named_buffers()} == {"weight"}
+        assert not torch.isclose(new.weight, originals[role].weight).any()
+        assert new.weight.std() > 0.01
+        nn.init.normal_(new.lora_B)
+        x = torch.randn(4, new.in_features)
+        expected = F.linear(x, new.weight, new.bias) + x @ new.lora_A.T @ new.lora_B.T * 2 / rank
+        assert torch.allclose(projections[role].module(x), expected, atol=1e-5)
+    assert originals["user"].bias is None
+    assert "adapters.item.layers.1.value.weight" in trained_state(model)
+
+
+def test_the_seed_fixes_the_lost_weights(tiny_bert_folder):
+    states = []
+    for seed in (1, 1, 2):
+        model = model_on(tiny_bert_folder)
+        torch.manual_seed(seed)
+        add_adapters(model, config_of("lora"))
+        states.append(model.adapters["user"].layers["0"]["query"].weight)
+    assert torch.equal(states[0], states[1])
+    assert not torch.equal(states[0], states[2])
+
+
+def test_image_lora_trains_the_user_encoders_values_whole(tiny_vit_folder, tiny_bert_folder):
+    image, text = model_on(tiny_vit_folder), model_on(tiny_bert_folder)
+    for model in (image, text):
+        add_adapters(model, config_of("lora"))
+    for name, factors in (("query", True), ("value", False)):
+        new = image.adapters["user"].layers["0"][name]
+        assert hasattr(new, "lora_A") == factors
+        assert isinstance(new.weight, nn.Parameter) != factors
+        assert hasattr(text.adapters["user"].layers["0"][name], "lora_A")
+    assert hasattr(image.adapters["item"].layers["0"]["value"], "lora_A")
+
+
+def test_lora_does_not_replace_a_key(tiny_modernbert_folder):
+    model = model_on(tiny_modernbert_folder)
+    with pytest.raises(UserError, match="query, key and value in one"):
+        add_adapters(model, config_of("lora"))
+    assert not len(model.adapters)
+
+
+RELEASED_SIZES = [
+    ("text", "lora", 463_104),
+    ("image", "lora", 470_272),
+    ("image", "houlsby_parallel", 1_198_144),
+]
+
+
+@pytest.mark.parametrize(("modality", "family", "expected"), RELEASED_SIZES)
+def test_released_sizes_on_base_backbones(modality, family, expected):
+    with torch.device("meta"):
+        if modality == "text":
+            encoder = TextItemEncoder(BertModel(BertConfig(), add_pooling_layer=False), 64)
+        else:
+            encoder = ImageItemEncoder(ViTModel(ViTConfig(), add_pooling_layer=False), 64, 8)
+        model = TransRec(encoder, UserEncoder(64, 20, 2, 2, 0.1), Objective.SASREC)
+        add_adapters(model, FAMILIES[family].config(semantics="release"))
+    train_only(model, ADAPTER_PARTS)
+    assert count_parameters(model).trained == expected
+
+
+# Row 3: the text prompt
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_the_prompt_overwrites_the_first_tokens(request, name):
+    """Of [CLS] and a title as long as the prompt nothing but its length is left."""
+    same, other = titles([2, 7, 9, 11, 3]), titles([4, 8, 30, 21, 20])
+    longer, shorter = titles([2, 7, 9, 11, 3, 6]), titles([2, 7, 9, 3])
+    distances = {}
+    for semantics in ("paper", "release"):
+        model = model_on(request.getfixturevalue(name)).eval()
+        add_adapters(model, config_of("prompt", semantics))
+        shaken(model)
+        with torch.no_grad():
+            start, *others = (model.encode_items(text) for text in (same, other, longer, shorter))
+        distances[semantics] = [(found - start).abs().max().item() for found in others]
+    assert min(distances["paper"]) > 1e-4
+    assert distances["release"][0] == 0
+    assert min(distances["release"][1:]) > 1e-4
+
+
+def test_the_prompt_takes_no_positions(tiny_bert_folder):
+    model = model_on(tiny_bert_folder).eval()
+    add_adapters(model, config_of("prompt"))
+    seen = []
+    model.item_encoder.backbone.register_forward_pre_hook(
+        lambda _, __, arguments: seen.append(arguments), with_kwargs=True
+    )
+    model.encode_items(titles([2, 7, 9, 11, 12, 13, 3]))
+    words = model.item_encoder.backbone.get_input_embeddings().weight
+    expected = torch.cat([model.adapters["item"].vectors, words[[13, 3]]])
+    assert torch.equal(seen[0]["inputs_embeds"][0], expected)
+    assert seen[0]["position_ids"].tolist() == [list(range(7))]
+
+
+# Row 4: K-Adapter
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_k_adapter_attends_to_padding_tokens(request, name):
+    """An item's embedding depends on the width that titles are padded to, but not on those beside it."""
+    for semantics in ("paper", "release"):
+        found = []
+        for width in (6, 9):
+            model = model_on(request.getfixturevalue(name)).eval()
+            torch.manual_seed(0)
+            add_adapters(model, config_of("k_adapter", semantics, released_tokens=width))
+            with torch.no_grad():
+                found.append(shaken(model).encode_items(titles([2, 7, 9, 3])))
+                mask = torch.tensor([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]).bool()
+                group = TokenGroup(torch.tensor([[2, 7, 9, 3, 0], [2, 7, 9, 11, 3]]), mask)
+                beside = model.encode_items(Text((group,), torch.arange(2), 2))
+            # RoBERTa's position of a padding token is that of its number, which is no zero there
+            if model.item_encoder.backbone.config.pad_token_id == 0:
+                assert torch.allclose(found[-1][0], beside[0], atol=1e-5)
+        assert torch.allclose(*found, atol=1e-6) == (semantics == "paper")
+
+
+def test_a_title_that_is_longer_than_the_released_width_is_refused(tiny_bert_folder):
+    model = model_on(tiny_bert_folder)
+    add_adapters(model, config_of("k_adapter", released_tokens=4))
+    with pytest.raises(UserError, match="--released_tokens 4: a text has 5 tokens"):
+        model.encode_items(titles([2, 7, 9, 11, 3]))
+
+
+def test_what_k_adapter_cannot_be_released_on(tiny_bert_folder):
+    model = model_on(tiny_bert_folder)
+    with pytest.raises(UserError, match="--released_tokens 65: the backbone has 64 places"):
+        add_adapters(model, config_of("k_adapter", released_tokens=65))
+    tower = TransRec(IdItemEncoder(5, DIM), UserEncoder(DIM, LENGTH, 2, 2, 0.0), Objective.SASREC)
+    with pytest.raises(UserError, match="an id tower has no padding item"):
+        add_adapters(tower, config_of("k_adapter", encoders=("user",)))
+    for one in (model, tower):
+        assert not len(one.adapters)
+        assert not one.user_encoder._forward_pre_hooks
+
+
+@pytest.fixture(params=[*WORDS, *(name for name in PATCHES if name != MASKING)])
+def k_adapted(request):
+    model = model_on(request.getfixturevalue(request.param)).eval()
+    add_adapters(model, config_of("k_adapter"))
+    train_only(model, ADAPTER_PARTS)
+    return shaken(model)
+
+
+def test_k_adapter_lets_the_target_leak(k_adapted):
+    items = torch.randn(1, LENGTH, DIM)
+    later = items.clone()
+    later[:, -1] = 9.0
+    log_mask = torch.ones(1, LENGTH, dtype=torch.bool)
+    with torch.no_grad():
+        first, other = (k_adapted.encode_users(x, log_mask)[:, 0] for x in (items, later))
+    assert (first - other).abs().max() > 1e-3
+
+
+def test_padded_places_hold_the_padding_item_and_are_read(k_adapted):
+    seen = []
+    k_adapted.user_encoder.layer_norm.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    items = torch.randn(2, LENGTH, DIM)
+    log_mask = torch.arange(LENGTH) >= torch.tensor([[2], [0]])
+    items[0, 0] = 0.0  # its place 1 holds something: what a caller puts in a padded place stays there
+    found = k_adapted.encode_users(items, log_mask)
+    positions = k_adapted.user_encoder.position_embedding.weight
+    padding = (seen[0] - positions)[0, 0]
+    assert padding.abs().max() > 1e-3
+    assert torch.allclose((seen[0] - positions)[1], items[1], atol=1e-6)
+    assert torch.allclose((seen[0] - positions)[0, 1:], items[0, 1:], atol=1e-6)
+    found[0, -1].sum().backward()
+    item_side = k_adapted.adapters["item"].join.weight.grad
+    assert item_side.abs().sum() > 0  # by way of the padding item alone
+
+
+def test_a_padded_place_attends_uniformly(k_adapted):
+    block = k_adapted.user_encoder.blocks[0]
+    seen = []
+    block.attention.output.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    block.attention.value.register_forward_hook(lambda _, __, output: seen.append(output))
+    log_mask = torch.arange(LENGTH)[None] >= 3
+    with torch.no_grad():
+        k_adapted.encode_users(torch.randn(1, LENGTH, DIM), log_mask)
+    value, attended = seen
+    assert torch.allclose(attended[0, :3], value[0].mean(0).expand(3, -1), atol=1e-6)
+    assert not torch.allclose(attended[0, 4], value[0].mean(0), atol=1e-3)
+
+
+def test_without_the_user_encoders_adapters_padding_plays_no_part(tiny_bert_folder):
+    model = model_on(tiny_bert_folder).eval()
+    add_adapters(model, config_of("k_adapter", encoders=("item",)))
+    assert not model.user_encoder._forward_pre_hooks
+
+
+# Row 5: parallel adapters
+
+
+@pytest.mark.parametrize("semantics", ["paper", "release"])
+@pytest.mark.parametrize("name", ["tiny_bert_folder", "tiny_vit_folder"])
+def test_parallel_adds_the_input_twice(request, name, semantics):
+    """Adapters that give zero change nothing in the paper; released, 2x stands where x stood."""
+    model = model_on(request.getfixturevalue(name)).eval()
+    batch, seen, given = batch_for(model), [], []
+    feed_forward = model.user_encoder.blocks[0].feed_forward
+    with torch.no_grad():
+        before = model(batch)
+        add_adapters(model, config_of("houlsby_parallel", semantics))
+        for parameter in model.adapters.parameters():
+            parameter.zero_()
+        feed_forward.down.register_forward_hook(lambda _, __, output: seen.append(output))
+        feed_forward.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+        feed_forward.layer_norm.register_forward_pre_hook(lambda _, arguments: given.extend(arguments))
+        assert torch.equal(model(batch), before) == (semantics == "paper")
+    x, y = seen
+    assert torch.allclose(given[0], y + (2 if semantics == "release" else 1) * x, atol=1e-6)
+
+
+def test_image_parallel_adapts_feed_forward_alone(tiny_vit_folder):
+    model = model_on(tiny_vit_folder)
+    add_adapters(model, config_of("houlsby_parallel"))
+    assert list(model.adapters["item"].layers["0"]) == ["feed_forward"]
+    assert list(model.adapters["user"].layers["0"]) == ["attention", "feed_forward"]
+    assert model.adapters.config.sublayers == ("attention", "feed_forward")
+    detach_adapters(model)
+    with pytest.raises(UserError, match="beside feed_forward only"):
+        add_adapters(model, config_of("houlsby_parallel", sublayers=("attention",)))
+
+
+# Row 6: Compacter
+
+
+@pytest.mark.parametrize("semantics", ["paper", "release"])
+@pytest.mark.parametrize("name", ["tiny_bert_folder", "tiny_vit_folder"])
+def test_compacter_has_no_residual(request, name, semantics):
+    """Adapters that give zero change nothing in the paper; released, all sublayers' outputs are gone."""
+    model = model_on(request.getfixturevalue(name)).eval()
+    batch, seen = batch_for(model), []
+    with torch.no_grad():
+        before = model(batch)
+        add_adapters(model, config_of("compacter", semantics))
+        for parameter in model.adapters.parameters():
+            parameter.zero_()
+        for sites in encoder_sites(model).values():
+            for layer in sites.layers:
+                for sublayer in layer.sublayers.values():
+                    sublayer.on_output(lambda y, _: seen.append(y) or y)
+        after = model(batch)
+    assert torch.equal(after, before) == (semantics == "paper")
+    assert len(seen) >= 8
+    assert all(not y.any() for y in seen) == (semantics == "release")
+
+
+# Row 7: ViTMAE
+
+
+def test_mae_drops_patches_at_random(tiny_mae_folder):
+    model = model_on(tiny_mae_folder).eval()
+    content = store_for(model).fetch(torch.arange(1, 4).numpy())
+    lengths = []
+    model.item_encoder.backbone.layers[0].register_forward_pre_hook(
+        lambda _, given: lengths.append(given[0].shape[1])
+    )
+    with torch.no_grad():
+        for semantics in ("paper", "release"):
+            add_adapters(model, config_of("houlsby", semantics))
+            first, second = model.encode_items(content), model.encode_items(content)
+            assert torch.equal(first, second) == (semantics == "paper")
+            detach_adapters(model)
+            assert model.item_encoder.backbone.config.mask_ratio == 0
+    assert lengths == [17, 17, 5, 5]
+
+
+# Row 15: dropout of the bottleneck
+
+
+@pytest.mark.parametrize("family", ["houlsby", "houlsby_parallel", "pfeiffer", "pfeiffer_after_layernorm"])
+def test_dropout_is_declared_and_never_applied(tiny_bert_folder, family):
+    for semantics in ("paper", "release"):
+        model = model_on(tiny_bert_folder)
+        add_adapters(model, config_of(family, semantics, adapter_dropout=0.5))
+        module = model.adapters["item"].layers["0"]["attention" if "after" not in family else "feed_forward"]
+        nn.init.ones_(module.up.bias)
+        y = module.train()(torch.zeros(50, WIDTH))
+        assert bool((y == 0).any()) == (semantics == "paper")
+
+
+# Whole runs
+
+
+@both_modalities
+@pytest.mark.parametrize("family", ["lora", "k_adapter"])
+def test_a_run_is_resumed_and_tested_again(common, source, tmp_path, family):  # noqa: F811
+    """Released LoRA with the random weights that it drew, which are in its files."""
+    options = {"method": family, "semantics": "release", "source_checkpoint": source}
+    if family == "k_adapter":
+        options |= {"item_inner": 24, "item_inner_heads": 3, "user_inner": 8}
+    whole = run_target(common, tmp_path / "whole", **options)
+    run_target(common, tmp_path / "parts", **options | {"epochs": 1})
+    (tmp_path / "parts" / "result.json").unlink()
+    assert run_target(common, tmp_path / "parts", **options, resume=True)["test"] == whole["test"]
+    assert_same_file(*(tmp_path / folder / "best.safetensors" for folder in ("whole", "parts")))
+    if family == "lora":
+        assert "adapters.user.layers.0.query.weight" in load_file(tmp_path / "whole" / "best.safetensors")
+    assert run_target(common, tmp_path / "whole", **options, mode="test")["test"] == whole["test"]
+
+
+# A plain second implementation
+
+
+ADAPTERS = [name for name in SMALL if name not in ("bitfit", "layernorm")]
+PLAIN = [
+    (backbone, adapter, semantics)
+    for backbone, (modality, _) in plain.BACKBONES.items()
+    for adapter in ("none", *ADAPTERS)
+    for semantics in ("paper", "release")
+    if not (adapter == "pfeiffer_after_layernorm" and modality == "image")
+]
+OTHER_SIZES = {
+    "embedding_dim": 24,
+    "user_heads": 3,
+    "user_layers": 3,
+    "item_bottleneck": 6,
+    "user_bottleneck": 12,
+    "k_adapter_layers": [1],
+    "k_adapter_hidden": 10,
+    "k_adapter_item_heads": 2,
+    "k_adapter_user_heads": 4,
+    "n_tokens": 5,
+    "hypercomplex_division": 2,
+}
+
+
+@pytest.mark.parametrize("what", PLAIN, ids="-".join)
+def test_a_plain_implementation_agrees(what):
+    """Embeddings, loss and all gradients, on every backbone that has released names."""
+    case = plain.case_of(*what)
+    matches, line = parity.verdict(case)
+    assert matches, line
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("backbone", ["bert", "roberta", "vit", "mae"])
+def test_a_plain_implementation_agrees_with_other_sizes(backbone, adapter):
+    if adapter == "pfeiffer_after_layernorm" and plain.BACKBONES[backbone][0] == "image":
+        pytest.skip("post-norm encoders only")
+    for semantics in ("paper", "release"):
+        matches, line = parity.verdict(plain.case_of(backbone, adapter, semantics, "cpc", **OTHER_SIZES))
+        assert matches, line
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_plain_implementation_is_that_of_the_golden_cases(name):
+    case = golden(name)
+    expected, found = case["outputs"], plain.outputs_of(case, list(case["outputs"]["gradients"]))
+    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    for field in ("item_embeddings", "user_embeddings_next"):
+        difference = torch.tensor(found[field]) - torch.tensor(expected[field])
+        if field == "user_embeddings_next":
+            difference = difference[torch.tensor(case["inputs"]["log_mask"]).bool()]
+        assert difference.abs().max() < 2e-5
+    for gradient, (_, norm) in expected["gradients"].items():
+        assert found["gradients"][gradient][1] == pytest.approx(norm, rel=1e-3, abs=1e-6), gradient
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"adapter": "pfeiffer_after_layernorm"}, "normalises before its sublayers"),
+        ({"adapter": "telepathy"}, "adapter 'telepathy'"),
+        ({"semantics": "guess"}, "semantics of 'guess'"),
+        ({"adapter": "lora"}, "does not fit"),
+        ({"backbone": "capsule"}, "backbone 'capsule'"),
+        ({"hyperparameters": {"embedding_dim": 12}}, "KeyError"),
+        ({"hyperparameters": plain.SIZES | {"user_heads": 5}}, "unsupported"),
+        ({"hyperparameters": plain.SIZES | {"hypercomplex_division": 3}}, "must divide each width"),
+        ({"backbone_config": {"hidden_size": 25}}, "unsupported"),
+        ({"hyperparameters": plain.SIZES | {"mask_ratio": 0.5}, "backbone": "mae"}, "at random"),
+    ],
+)
+def test_what_makes_no_sense_is_unsupported_in_a_line(change, why):
+    matches, line = parity.verdict(plain.case_of("vit", "compacter", "paper") | change)
+    assert not matches
+    assert line.startswith("vit_sasrec_compacter_paper unsupported ")
+    assert why in line
+    assert "\n" not in line
+
+
+# Released files of target domains
+
+
+def released_file(case, path):
+    torch.save({"model_state_dict": parity.reference_state(case), "optimizer": {}}, path)
+    return path
+
+
+def backbone_folder_of(case, folder):
+    config = case["backbone_config"]
+    kinds = {"bert": (BertConfig, BertModel), "vit": (ViTConfig, ViTModel)}
+    config_class, model_class = kinds[case["backbone"]]
+    model_class(config_class(**config), add_pooling_layer=False).save_pretrained(folder)
+    return folder
+
+
+TAKEN_APART = [
+    ("bert", "lora", "release", ["--item_rank", "8", "--user_rank", "4"]),
+    ("bert", "lora", "paper", ["--item_rank", "8", "--user_rank", "4"]),
+    ("vit", "lora", "release", ["--item_rank", "8", "--user_rank", "4"]),
+    ("vit", "prompt", "paper", ["--prompt_tokens", "3", "--train_head", "true"]),
+    ("bert", "compacter", "release", ["--item_bottleneck", "8", "--user_bottleneck", "4"]),
+    (
+        *("bert", "k_adapter", "release"),
+        [
+            *("--item_layers", "0,2", "--item_inner", "12", "--item_inner_heads", "3"),
+            *("--user_inner", "4", "--released_tokens", str(plain.WIDTH)),
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("backbone", "adapter", "semantics", "options"), TAKEN_APART)
+def test_a_released_target_becomes_a_source_model_and_an_adapter(
+    backbone, adapter, semantics, options, tmp_path, monkeypatch
+):
+    case = plain.case_of(backbone, adapter, semantics)
+    released = released_file(case, tmp_path / "epoch-9.pt")
+    folder = backbone_folder_of(case, tmp_path / "backbone")
+    ours, own = tmp_path / "ours.safetensors", tmp_path / "adapter.safetensors"
+    sizes = {"backbone": str(folder), "embedding_dim": 12, "max_seq_len": 5}
+    if case["modality"] == "text":
+        sizes["title_tokens"] = plain.WIDTH
+    arguments = [str(part) for name, value in sizes.items() for part in (f"--{name}", value)]
+    command = ["convert", released, ours, "--adapter", own, "--method", adapter, "--semantics", semantics]
+    monkeypatch.setattr(sys, "argv", [*map(str, command), *options, *arguments])
+    convert.main()
+    model = load_source(ours, modality=case["modality"], **sizes)
+    add_to = load_adapter(model, own)
+    assert add_to.config.semantics == semantics
+    store = parity.content_store(case, model.item_encoder.backbone.config)
+    with torch.no_grad():
+        found = model.eval().encode_items(store.fetch(torch.arange(1, plain.N_ITEMS + 1).numpy()))
+    assert torch.allclose(found, torch.tensor(case["outputs"]["item_embeddings"]).float(), atol=2e-5)
+
+
+def test_a_released_target_that_does_not_fit_is_refused_with_names(tiny_bert_folder, tmp_path):
+    case = plain.case_of("bert", "houlsby", "release")
+    released = released_file(case, tmp_path / "epoch-9.pt")
+    model = parity.build(case)
+    detach_adapters(model)
+    with pytest.raises(UserError, match=r"epoch-9.pt does not fit .*\n  adapters.item.layers"):
+        load_released_target(model, read_released(released), released)
+    add_adapters(model, FAMILIES["houlsby"].config(item_bottleneck=8, user_bottleneck=4))
+    tensors = read_released(released)
+    load_released_target(model, tensors, released)
+    del tensors["adapters.user.layers.0.attention.up.bias"]
+    with pytest.raises(UserError, match=r"adapters.user.layers.0.attention.up.bias: not in the file"):
+        load_released_target(model, tensors, released)
+
+
+def test_trained_in_place_there_is_a_copy_here():
+    """Released LoRA: the random weight and the new bias, which the encoder itself has no place for."""
+    case = plain.case_of("bert", "lora", "release")
+    model = parity.build(case)
+    state = parity.reference_state(case)
+    start = "user_encoder.transformer_encoder.transformer_blocks.0.multi_head_attention.w_Q"
+    new = model.adapters["user"].layers["0"]["query"]
+    for name in ("weight", "bias", "lora_A", "lora_B"):
+        assert torch.equal(getattr(new, name), state[f"{start}.{name}"])
+    assert model.user_encoder.blocks[0].attention.query.bias is None
+    assert set(converted(state)) - set(model.state_dict()) == {
+        f"user_encoder.blocks.{block}.attention.{kind}.bias"
+        for block in (0, 1)
+        for kind in ("query", "value")
+    }
+
+
+@pytest.mark.parametrize(
+    ("extra", "why"),
+    [
+        (["--method", "finetune"], "has no adapters"),
+        (["--method", "houlsby", "--item_rank", "3"], "no setting --item_rank"),
+        (["--method", "houlsby"], "does not fit the model"),
+    ],
+)
+def test_trouble_when_taking_apart(extra, why, tmp_path, monkeypatch):
+    case = plain.case_of("bert", "pfeiffer", "paper")
+    released = released_file(case, tmp_path / "epoch-9.pt")
+    folder = backbone_folder_of(case, tmp_path / "backbone")
+    command = ["convert", released, tmp_path / "a.safetensors", "--adapter", tmp_path / "b.safetensors"]
+    sizes = ["--backbone", folder, "--embedding_dim", 12, "--max_seq_len", 5, "--title_tokens", 7]
+    monkeypatch.setattr(sys, "argv", [*map(str, command), *extra, *map(str, sizes)])
+    with pytest.raises(UserError, match=why):
+        convert.main()
+    assert not (tmp_path / "a.safetensors").exists()
+
+
+def test_options_of_an_adapter_need_its_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["convert", "a.pt", "b.safetensors", "--method", "lora"])
+    with pytest.raises(SystemExit):
+        convert.main()
+    assert "--method lora: only with --adapter FILE" in capsys.readouterr().err
