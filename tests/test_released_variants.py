@@ -365,6 +365,23 @@ def test_a_padded_place_attends_uniformly(k_adapted):
     assert not torch.allclose(attended[0, 4], value[0].mean(0), atol=1e-3)
 
 
+def test_gradients_by_way_of_the_padding_item_are_right(tiny_bert_folder):
+    """Of layer norms inside the backbone, where its tokens attend uniformly: as in float64."""
+    model = model_on(tiny_bert_folder).eval()
+    add_adapters(model, config_of("k_adapter", train_layer_norms=True))
+    train_only(model, ADAPTER_PARTS)
+    shaken(model)
+    norms, items = model.adapters["item"].layer_norms, torch.zeros(1, LENGTH, DIM)
+    gradients = []
+    for kind in (torch.float32, torch.float64):
+        model.to(kind)
+        model.encode_items = model.item_encoder.forward  # in this kind, not in float32
+        found = model.encode_users(items.to(kind), torch.arange(LENGTH)[None] > 2)
+        gradients.append(torch.autograd.grad(found[:, -1].square().sum(), list(norms.parameters())))
+    for single, double in zip(*gradients, strict=True):
+        assert torch.allclose(single.double(), double, rtol=1e-3, atol=1e-4 * double.abs().max().item())
+
+
 def test_without_the_user_encoders_adapters_padding_plays_no_part(tiny_bert_folder):
     model = model_on(tiny_bert_folder).eval()
     add_adapters(model, config_of("k_adapter", encoders=("item",)))

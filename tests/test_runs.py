@@ -389,6 +389,18 @@ def test_weights_of_another_run_or_kind_are_not_taken_up(common, tmp_path):
     refused("of another run or kind", run_source, common, folder, mode="test")
 
 
+@pytest.mark.parametrize("common", ["text"], indirect=True)
+@pytest.mark.parametrize("method", ["popularity", "frozen"])
+def test_testing_again_writes_nothing(common, source, tmp_path, capsys, method):
+    options = {"method": method, "source_checkpoint": source}
+    folder = tmp_path / "run"
+    run_target(common, folder, **options, epochs=1)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    run_target(common, folder, **options, epochs=9, mode="test")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert "test of epoch 0: HR@10" in capsys.readouterr().out
+
+
 def test_a_run_goes_on_in_its_number_format(common, tmp_path, monkeypatch):
     folder = run_source(common, tmp_path / "run", epochs=1, precision="auto")
     trained_in = json.loads((folder / "last.json").read_text())["record"]["progress"]["precision"]

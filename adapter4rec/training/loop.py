@@ -251,14 +251,20 @@ def test_again(model: TransRec, domain: Domain, process: Process, run: Run) -> R
     """
     best = run.load_best(model) if count_parameters(model).trained else {"epoch": 0}
     test = evaluate(model, domain.store, domain.interactions, Split.TEST, process)
-    process.say(
-        f"test of epoch {best['epoch']}: HR@10 {test['HR@10']:.4f} %  NDCG@10 {test['NDCG@10']:.4f} %"
-    )
+    _say_test(best["epoch"], test, process)
     return test
 
 
+def _say_test(epoch: int, test: Record, process: Process) -> None:
+    process.say(f"test of epoch {epoch}: HR@10 {test['HR@10']:.4f} %  NDCG@10 {test['NDCG@10']:.4f} %")
+
+
 def carry_out_popularity(domain: Domain, process: Process, run: Run) -> Record:
-    """Evaluate the popularity baseline and write it like the result of a run, or report it."""
+    """Evaluate the popularity baseline and write it like the result of a run; or report or test it again."""
+    if run.settings.mode == "test":
+        test = evaluate_popularity(domain.interactions, Split.TEST, process)
+        _say_test(0, test, process)
+        return test
     finished = run.finished_result()
     if finished is not None:
         run.report(finished)

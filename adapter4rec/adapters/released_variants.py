@@ -1,16 +1,24 @@
-"""Builders that stand in for the families' own."""
+"""What the code released with the paper computes where it departs from what the adapters' papers describe.
+
+Chosen by ``--semantics release``, to compare with released numbers and checkpoints; docs/differences.md has
+a list. The families know nothing of this: a variant is a builder that stands in for a family's, a kind of
+:class:`Sites` whose places behave otherwise, or a change to the whole model. Families that are not named
+here compute the same in both semantics.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import loralib
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
-from adapter4rec.adapters.base import Adapter
+from adapter4rec.adapters.base import Adapter, AdapterConfig
 from adapter4rec.adapters.bottleneck import BottleneckConfig
 from adapter4rec.adapters.compacter import Compacter
 from adapter4rec.adapters.houlsby import Houlsby
@@ -22,8 +30,11 @@ from adapter4rec.adapters.pfeiffer import Pfeiffer
 from adapter4rec.adapters.pfeiffer_after_layernorm import PfeifferAfterLayerNorm
 from adapter4rec.adapters.prompt import Prompt, PromptConfig
 from adapter4rec.adapters.sites import FEED_FORWARD, Projection, Sites, Undo
+from adapter4rec.data.content import Content, States
+from adapter4rec.data.text import Text, TokenGroup
 from adapter4rec.errors import UserError
-from adapter4rec.models.item_encoders import ImageItemEncoder
+from adapter4rec.models.backbones import first_position, image_size
+from adapter4rec.models.item_encoders import ContentItemEncoder, ImageItemEncoder, TextItemEncoder
 from adapter4rec.models.transrec import TransRec
 
 Builder = Callable[..., Adapter]
@@ -185,7 +196,7 @@ class UnmaskedSites(Sites):
 class ReleasedKAdapter(KAdapter):
     """The adapters attend to padding, in the user encoder to later places, too.
 
-    What stands in padded places then matters: see ``whole_model.py``.
+    What stands in padded places then matters: see :func:`change_as_released`.
     """
 
     def __init__(self, config: KAdapterConfig, sites: Sites) -> None:
@@ -210,3 +221,137 @@ def released_builder(build: Builder, model: TransRec | PreTrainedModel) -> Build
     """What the released code builds for a model instead of ``build``, which is a family's."""
     images = isinstance(getattr(model, "item_encoder", None), ImageItemEncoder)
     return (_RELEASED_WITH_IMAGES if images else RELEASED).get(build, build)
+
+
+MASK_RATIO = 0.75
+"""Share of the patches that ViTMAE's pretraining drops."""
+_PADDING_WORD = 0
+"""The padding item's title is this word throughout, whatever the tokenizer's padding token is."""
+
+
+def change_as_released(model: TransRec | PreTrainedModel, config: AdapterConfig) -> None:
+    """Change what the released code has otherwise outside the adapters; ``model.adapters`` undoes it.
+
+    ViTMAE drops 75 % of the patches at random, in evaluation too. With K-Adapter, texts are padded to a fixed
+    width, and a padded place of a user's sequence holds the embedding of a padding item.
+
+    Raises:
+        UserError: the texts' width is more than the backbone has places for, or items are encoded from no
+            content.
+    """
+    attach = model.adapters.attach
+    whole = isinstance(model, TransRec)
+    backbone = getattr(model.item_encoder, "backbone", None) if whole else model
+    if backbone is not None and backbone.config.model_type == "vit_mae":
+        attach(_set_mask_ratio(backbone, MASK_RATIO))
+    if whole and isinstance(config, KAdapterConfig):
+        _require_places(model.item_encoder, config.released_tokens)
+        if "item" in config.encoders and isinstance(model.item_encoder, TextItemEncoder):
+            attach(_pad_texts(model.item_encoder, config.released_tokens))
+        if "user" in config.encoders:
+            for undo in _encode_padding(model, config.released_tokens):
+                attach(undo)
+
+
+def _require_places(encoder: nn.Module, width: int) -> None:
+    if not isinstance(encoder, ContentItemEncoder):
+        raise UserError("--semantics release: an id tower has no padding item")
+    if isinstance(encoder, TextItemEncoder):
+        config = encoder.backbone.config
+        places = config.max_position_embeddings - first_position(config)
+        if width > places:
+            raise UserError(f"--released_tokens {width}: the backbone has {places} places")
+
+
+def _set_mask_ratio(backbone: PreTrainedModel, ratio: float) -> Undo:
+    before = backbone.config.mask_ratio
+    backbone.config.mask_ratio = ratio
+
+    def undo() -> None:
+        backbone.config.mask_ratio = before
+
+    return undo
+
+
+def _pad_texts(encoder: TextItemEncoder, width: int) -> Undo:
+    """Let all texts be encoded at one width."""
+
+    def encode(_: nn.Module, arguments: tuple[Content]) -> tuple[Content]:
+        (content,) = arguments
+        if not isinstance(content, Text):
+            return arguments
+        filling = encoder.backbone.config.pad_token_id or 0
+        groups = [_padded(group, width, filling) for group in content.groups]
+        states = torch.cat([_text_states(encoder.backbone, *group) for group in groups])
+        return (States(states[content.order].unflatten(0, (len(content), -1))),)
+
+    return encoder.register_forward_pre_hook(encode).remove
+
+
+def _padded(group: TokenGroup, width: int, pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """Token ids and mask of a group, ``[n, width]`` both.
+
+    Raises:
+        UserError: one of its texts is longer.
+    """
+    further = width - group.token_ids.shape[1]
+    if further < 0:
+        raise UserError(
+            f"--released_tokens {width}: a text has {group.token_ids.shape[1]} tokens; make it as large as "
+            "--title_tokens"
+        )
+    mask = group.attention_mask
+    mask = torch.ones_like(group.token_ids, dtype=torch.bool) if mask is None else mask
+    return F.pad(group.token_ids, (0, further), value=pad_token_id), F.pad(mask, (0, further))
+
+
+def _text_states(backbone: PreTrainedModel, token_ids: Tensor, mask: Tensor) -> Tensor:
+    """[CLS] states ``[n, h]``; the backbone numbers the positions itself: RoBERTa does not count padding."""
+    return backbone(input_ids=token_ids, attention_mask=mask).last_hidden_state[:, 0]
+
+
+def _encode_padding(model: TransRec, width: int) -> Iterator[Undo]:
+    """Let a padded place of the user encoder's sequences, which is zero, hold the padding item's embedding.
+
+    What such a place computes is then read, too: it attends uniformly to all places, whatever they hold. Its
+    query is zero for that and nothing is masked. A mask of -1e9 throughout would be uniform as well, but
+    fused attention recomputes the weights for the gradient and cannot tell 1 from 1 / L there.
+    """
+    padded: list[Tensor] = []
+
+    def fill(_: nn.Module, arguments: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        items, log_mask = arguments
+        padded[:] = [~log_mask[..., None]]
+        empty = padded[0] & (items == 0).all(-1, keepdim=True)
+        padding = model.encode_items(States(_padding_states(model.item_encoder, width)))
+        return torch.where(empty, padding.to(items.dtype), items), log_mask
+
+    def unmask(_: nn.Module, arguments: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        x, mask = arguments
+        return x, mask.masked_fill(padded[0][:, None], 0)
+
+    def without_query(_: nn.Module, __: tuple, query: Tensor) -> Tensor:
+        return query.masked_fill(padded[0], 0)
+
+    yield model.user_encoder.register_forward_pre_hook(fill).remove
+    for block in model.user_encoder.blocks:
+        yield block.register_forward_pre_hook(unmask).remove
+        yield block.attention.query.register_forward_hook(without_query).remove
+
+
+def _padding_states(encoder: ContentItemEncoder, width: int) -> Tensor:
+    """[CLS] states of the padding item, ``[1, 1, h]``.
+
+    As an image its pixels are zero behind scaling. As a text all its words are masked, so that they attend to
+    each other uniformly; torch's fused attention would give something else.
+    """
+    backbone = encoder.backbone
+    if isinstance(encoder, ImageItemEncoder):
+        size = image_size(backbone.config)
+        blank = torch.zeros(1, backbone.config.num_channels, size, size)
+        return encoder.states_of_scaled(blank.to(backbone.device, backbone.dtype))
+    words = torch.full((1, width), _PADDING_WORD, device=backbone.device)
+    least = torch.finfo(backbone.dtype).min
+    nothing = torch.full((1, 1, width, width), least, device=backbone.device, dtype=backbone.dtype)
+    with sdpa_kernel(SDPBackend.MATH):  # fused, the gradient would be wrong, as in _encode_padding
+        return _text_states(backbone, words, nothing)[:, None]
