@@ -11,7 +11,7 @@ from pathlib import Path
 
 from adapter4rec.adapters.files import load_adapter
 from adapter4rec.adapters.merging import merge_adapters, save_encoder
-from adapter4rec.errors import run_main
+from adapter4rec.errors import UserError, run_main
 from adapter4rec.loading import load_source
 from adapter4rec.source_models import export_source_model, read_source_model, require_export_path
 
@@ -26,11 +26,14 @@ def main() -> None:
     parser.add_argument(
         "--backbone", metavar="NAME", help="the backbone, if elsewhere than in the source run"
     )
+    parser.add_argument("--force", action="store_true", help="even if it belongs to another source model")
     options = parser.parse_args()
     if options.export:
         require_export_path(options.export)
+    if options.folder.exists():
+        raise UserError(f"{options.folder}: is there already")
     model = load_source(options.source, **({"backbone": options.backbone} if options.backbone else {}))
-    load_adapter(model, options.adapter)
+    load_adapter(model, options.adapter, force=options.force)
     merge_adapters(model)
     save_encoder(model, options.folder)
     print(f"{options.folder}: the item encoder, merged")

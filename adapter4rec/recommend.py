@@ -220,17 +220,16 @@ def main() -> None:
 
 def _loaded(options: argparse.Namespace, process: Process) -> TrainedRun:
     files = (options.source, options.adapter)
+    moved = {"users": options.users_file, "items": options.items_file, "images": options.images}
+    changed = {name: value for name, value in moved.items() if value is not None}
     if options.run_folder is not None and files == (None, None):
-        return load_run(options.run_folder, process)
+        if options.force or options.backbone:
+            raise UserError("--force and --backbone belong to --source and --adapter, not to a run folder")
+        return load_run(options.run_folder, process, changed)
     if options.run_folder is not None or None in files:
         raise UserError("name a run folder, or --source and --adapter together")
-    moved = {
-        "users": options.users_file,
-        "items": options.items_file,
-        "images": options.images,
-        "backbone": options.backbone,
-    }
-    changed = {name: value for name, value in moved.items() if value is not None}
+    if options.backbone is not None:
+        changed["backbone"] = options.backbone
     return load_adapted(options.source, options.adapter, process, changed, force=options.force)
 
 

@@ -97,6 +97,8 @@ class Option:
             return self._checked(self._one(raw))
         parts = raw.split(",") if isinstance(raw, str) else raw
         values = tuple(self._checked(self._one(part)) for part in parts)
+        if not values:
+            raise UserError(f"--{self.name}: at least one is needed: {self.help}")
         if len(set(values)) < len(values):
             raise UserError(f"--{self.name} {','.join(map(str, values))}: each may be named once")
         return values

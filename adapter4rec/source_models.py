@@ -9,9 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
-from adapter4rec.checkpoints import read_checkpoint, write_checkpoint
+from adapter4rec.checkpoints import load_into, read_checkpoint, write_checkpoint
 from adapter4rec.errors import UserError
+from adapter4rec.models.backbones import described
 from adapter4rec.models.objectives import Objective
+from adapter4rec.models.transrec import TransRec
 from adapter4rec.released import read_released
 
 _WHAT = "source model"
@@ -70,4 +72,27 @@ def read_source_model(path: Path) -> SourceModel:
             "name the file that source training exported (--export)"
         )
     said = checkpoint.description
-    return SourceModel(path, checkpoint.tensors, Objective(said["objective"]), said)
+    try:
+        objective = Objective(said.get("objective"))
+    except ValueError:
+        raise UserError(
+            f"{path}: trained with the objective {said.get('objective')!r}, unknown here"
+        ) from None
+    return SourceModel(path, checkpoint.tensors, objective, said)
+
+
+def put_into(model: TransRec, source: SourceModel) -> None:
+    """Put a source model's weights into a model.
+
+    Raises:
+        UserError: they do not fit, or the backbone is of another kind than the one they were trained with.
+    """
+    backbone = getattr(model.item_encoder, "backbone", None)
+    if backbone is not None:
+        here = described(backbone.config)
+        if source.description.get("encoder") not in (None, here):
+            raise UserError(
+                f"{source.path}: trained with the backbone {source.description['encoder']}; this one is "
+                f"{here}"
+            )
+    load_into(model, source.tensors, source.path)

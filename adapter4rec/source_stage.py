@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from adapter4rec.checkpoints import load_into
 from adapter4rec.distributed import Process, joined_process
 from adapter4rec.modalities import MODALITIES
 from adapter4rec.models.backbones import described
 from adapter4rec.models.building import build_model
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs import open_run
-from adapter4rec.source_models import export_source_model, read_source_model, require_export_path
+from adapter4rec.source_models import export_source_model, put_into, read_source_model, require_export_path
 from adapter4rec.stages import SourceSettings
 from adapter4rec.states import with_cached_states
 from adapter4rec.training.loop import carry_out
@@ -50,7 +49,6 @@ def source_model(settings: SourceSettings, n_items: int) -> TransRec:
     """
     model = build_model(settings, MODALITIES[settings.modality].build_encoder, n_items)
     if settings.start_from is not None:
-        start = read_source_model(settings.start_from)
-        load_into(model, start.tensors, start.path)
+        put_into(model, read_source_model(settings.start_from))
     train_only(model, settings.trained_parts)
     return model

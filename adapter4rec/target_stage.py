@@ -6,15 +6,13 @@ import torch
 
 from adapter4rec.adapters.attaching import add_adapters
 from adapter4rec.adapters.files import save_adapter
-from adapter4rec.checkpoints import load_into
 from adapter4rec.distributed import Process, joined_process
 from adapter4rec.errors import UserError
 from adapter4rec.modalities import MODALITIES
-from adapter4rec.models.backbones import described
 from adapter4rec.models.building import build_model
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs import open_run
-from adapter4rec.source_models import read_source_model
+from adapter4rec.source_models import put_into, read_source_model
 from adapter4rec.stages import TargetSettings
 from adapter4rec.states import with_cached_states
 from adapter4rec.training.loop import carry_out, carry_out_popularity
@@ -75,11 +73,11 @@ def model_without_adapter(settings: TargetSettings, n_items: int) -> TransRec:
     """
     model = build_model(settings, MODALITIES[settings.modality].build_encoder, n_items)
     if settings.needs_source:
-        load_source(model, settings)
+        start_from_source(model, settings)
     return model
 
 
-def load_source(model: TransRec, settings: TargetSettings) -> None:
+def start_from_source(model: TransRec, settings: TargetSettings) -> None:
     """Put the source model's weights into the target's model.
 
     Raises:
@@ -93,13 +91,7 @@ def load_source(model: TransRec, settings: TargetSettings) -> None:
             f"{source.path}: trained with the objective {source.objective.value}; a target is trained "
             f"with its source's (--objective {source.objective.value})"
         )
-    here = described(model.item_encoder.backbone.config)
-    if source.description.get("encoder") not in (None, here):
-        raise UserError(
-            f"{source.path}: trained with the backbone {source.description['encoder']}; "
-            f"--backbone {settings.backbone} is {here}"
-        )
-    load_into(model, source.tensors, source.path)
+    put_into(model, source)
 
 
 def require_source(settings: TargetSettings) -> None:

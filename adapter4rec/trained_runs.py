@@ -58,8 +58,13 @@ class TrainedRun:
     model: TransRec
 
 
-def load_run(folder: Path, process: Process) -> TrainedRun:
-    """Load a finished run; its data, backbone and source model must be where they were.
+def load_run(folder: Path, process: Process, changed: Mapping[str, Any] | None = None) -> TrainedRun:
+    """Load a finished run; its backbone and source model must be where they were.
+
+    Args:
+        folder: of the run.
+        process: where it is computed.
+        changed: paths that are others now: users, items, images.
 
     Raises:
         UserError: no run, a run without a model or without a best epoch, or files that are gone or changed.
@@ -71,7 +76,8 @@ def load_run(folder: Path, process: Process) -> TrainedRun:
     if name not in _STAGES or not isinstance(there["settings"], dict):
         raise UserError(f"{folder}/settings.json: describes no run of this project")
     stage = _STAGES[name]
-    settings = stage.settings.from_values(there["settings"] | {"run_folder": folder, "mode": "test"})
+    values = there["settings"] | {"run_folder": folder, "mode": "test"}
+    settings = stage.settings.from_values(values | dict(changed or {}))
     if settings.method == "popularity":
         raise UserError(f"{folder}: a run of the popularity baseline has no model")
     domain = MODALITIES[settings.modality].load_domain(settings, process)

@@ -1,14 +1,16 @@
 """Adapters apart from their model: saved, loaded, switched, refused where they do not belong, merged."""
 
+import copy
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
-from adapter_models import BACKBONES, batch_for, model_on, snapshot, store_for
+from adapter_models import BACKBONES, WORDS, batch_for, model_on, snapshot, store_for
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoModel
+from transformers import AutoModel, BertConfig, BertForMaskedLM, BertModel
 
 import adapter4rec
 from adapter4rec import (
@@ -21,10 +23,15 @@ from adapter4rec import (
     save_encoder,
     unmerge_adapters,
 )
+from adapter4rec.adapters.base import Adapter, AdapterConfig
 from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.adapters.lora import LoraConfig
 from adapter4rec.adapters.prompt import PromptConfig
+from adapter4rec.adapters.registry import Family
 from adapter4rec.errors import UserError
+from adapter4rec.models.backbones import TEXT_ENCODERS, load_backbone
+from adapter4rec.models.transrec import PARTS
+from adapter4rec.training.parameters import train_only
 
 LORA = LoraConfig(item_rank=3, user_rank=2, lora_alpha=2.0, train_layer_norms=True, train_head=True)
 
@@ -99,7 +106,9 @@ def test_another_model_is_refused_and_told_apart(model, tiny_bert_folder, tiny_r
     assert other.adapters.config is LORA  # it keeps what it has
     load_adapter(other, path, force=True)
     assert isinstance(other.adapters.config, HoulsbyConfig)
-    with pytest.raises(UserError, match="backbone: bert, 2 layers of width 32, 2 heads there, roberta"):
+    with pytest.raises(
+        UserError, match="backbone: bert, 2 layers of width 32, 2 heads, float32 there, roberta"
+    ):
         load_adapter(model_on(tiny_roberta_folder), path)
 
 
@@ -277,3 +286,136 @@ def test_all_public_names_are_there():
         assert getattr(adapter4rec, name) is not None
     with pytest.raises(AttributeError, match="nothing_such"):
         adapter4rec.nothing_such  # noqa: B018
+
+
+def test_a_model_with_adapters_is_not_copied_behind_their_back(model):
+    copied = copy.deepcopy(model)
+    assert loss_of(copied) == loss_of(model)
+    add_adapters(model, HoulsbyConfig())
+    with pytest.raises(UserError, match="cannot be copied or pickled"):
+        copy.deepcopy(model)
+    detach_adapters(model)
+    copy.deepcopy(model)
+
+
+def test_poolers_that_a_folder_lacks_do_not_matter(tmp_path):
+    """Many published folders have none, and AutoModel then draws one at random."""
+    folder = tmp_path / "published"
+    sizes = {"vocab_size": 60, "hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1}
+    config = BertConfig(**sizes, intermediate_size=64)
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    first, second = (AutoModel.from_pretrained(folder) for _ in range(2))
+    assert not torch.equal(first.pooler.dense.weight, second.pooler.dense.weight)
+    add_adapters(first, FAMILIES["bitfit"].config())
+    assert not any("pooler" in name for name, _ in first.adapters.named_parameters())
+    save_adapter(shaken(first), tmp_path / "a.safetensors")
+    load_adapter(second, tmp_path / "a.safetensors")
+    assert torch.equal(states_of(second), states_of(first))
+
+
+def test_another_number_format_is_named(model, tmp_path):
+    path = saved(model, tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match=r"float32 there, .*bfloat16 here"):
+        load_adapter(model.bfloat16(), path)
+
+
+def test_a_constructor_that_fails_halfway_leaves_nothing_behind(model, monkeypatch):
+    class Half(Adapter):
+        def __init__(self, config, sites):
+            super().__init__()
+            self.attach(sites.layers[0].sublayers["attention"].on_output(lambda y, x: 2 * y))
+            raise UserError("no further")
+
+    monkeypatch.setitem(FAMILIES, "half", Family(HalfConfig, Half))
+    before = loss_of(model)
+    with pytest.raises(UserError, match="no further"):
+        add_adapters(model, HalfConfig())
+    assert loss_of(model) == before
+    assert model.adapters.config is None
+
+
+@dataclass(frozen=True)
+class HalfConfig(AdapterConfig):
+    """Of an adapter that cannot be built."""
+
+
+def test_a_merge_is_taken_back_only_where_it_stands(model):
+    add_adapters(model, LORA)
+    shaken(model)
+    first = merge_adapters(model)
+    add_adapters(model, HoulsbyConfig())
+    merged = snapshot(model)
+    with pytest.raises(UserError, match="detach them before the merge is taken back"):
+        unmerge_adapters(model, first)
+    detach_adapters(model)
+    add_adapters(model, LORA)
+    shaken(model, seed=1)
+    second = merge_adapters(model)
+    with pytest.raises(UserError, match="no longer what the merge wrote"):
+        unmerge_adapters(model, first)
+    unmerge_adapters(model, second)
+    detach_adapters(model)
+    assert all(torch.equal(t, merged[name]) for name, t in model.state_dict().items())
+    unmerge_adapters(model, first)
+
+
+def test_the_head_is_trained_whichever_encoder_is_adapted(model):
+    add_adapters(model, HoulsbyConfig(encoders=("user",), train_head=True))
+    assert model.adapters["user"].head.weight.shape == model.item_encoder.head.weight.shape
+    before = loss_of(model)
+    with torch.no_grad():
+        model.adapters["user"].head.weight.mul_(2)
+    assert loss_of(model) != before
+
+
+def test_an_interrupted_call_leaves_no_trace(tiny_vit_folder):
+    """ViT's sublayers share their last module: what one has left must not reach the other."""
+    encoder = model_on(tiny_vit_folder).item_encoder.backbone.eval()
+    add_adapters(encoder, HoulsbyConfig(sublayers=("feed_forward",)))
+    expected = states_of(shaken(encoder))
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    hook = encoder.layers[0].mlp.register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        states_of(encoder)
+    hook.remove()
+    assert torch.equal(states_of(encoder), expected)
+
+
+def test_more_than_an_encoder_and_adapters_within_are_refused(model):
+    with pytest.raises(UserError, match="BertForMaskedLM is more than the encoder"):
+        add_adapters(BertForMaskedLM(model.item_encoder.backbone.config), HoulsbyConfig())
+    with pytest.raises(UserError, match="an encoder alone is an item encoder"):
+        add_adapters(model.item_encoder.backbone, HoulsbyConfig(encoders=("user",)))
+    with pytest.raises(UserError, match="--encoders: at least one is needed"):
+        HoulsbyConfig(encoders=())
+    add_adapters(model.item_encoder.backbone, HoulsbyConfig())
+    with pytest.raises(UserError, match="has adapters already"):
+        add_adapters(model, HoulsbyConfig())
+
+
+def test_a_json_of_something_else_is_not_overwritten(model, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    add_adapters(model, HoulsbyConfig())
+    with pytest.raises(UserError, match=r"config\.json beside it is something else"):
+        save_adapter(model, tmp_path / "config.safetensors")
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_a_cut_backbone_is_saved_too(request, name, tmp_path):
+    backbone = load_backbone(request.getfixturevalue(name), TEXT_ENCODERS, layers=1)
+    save_encoder(backbone, tmp_path / "plain")
+    assert torch.allclose(
+        states_of(AutoModel.from_pretrained(tmp_path / "plain")), states_of(backbone), atol=1e-5
+    )
+
+
+def test_nothing_is_trained_that_the_loss_does_not_depend_on(tiny_dinov2_folder):
+    """DINOv2's mask token: with several processes a parameter without gradient would stop the run."""
+    model = model_on(tiny_dinov2_folder)
+    train_only(model, PARTS)
+    model(batch_for(model)).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad == (parameter.grad is not None), name

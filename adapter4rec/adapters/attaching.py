@@ -42,7 +42,12 @@ def _backbone_sites(backbone: PreTrainedModel) -> Sites:
         raise UserError(
             f"a {kind!r} encoder has no known places for adapters; known are {', '.join(LAYOUTS)}"
         )
-    return find_sites(backbone, LAYOUTS[kind], backbone.config.hidden_size, "item")
+    try:
+        return find_sites(backbone, LAYOUTS[kind], backbone.config.hidden_size, "item")
+    except AttributeError:
+        raise UserError(
+            f"a {type(backbone).__name__} is more than the encoder; add adapters to its base model"
+        ) from None
 
 
 def add_adapters(model: TransRec | PreTrainedModel, config: AdapterConfig) -> AdapterSet:
@@ -59,11 +64,16 @@ def add_adapters(model: TransRec | PreTrainedModel, config: AdapterConfig) -> Ad
         UserError: the model has adapters already, lacks an encoder that is to be adapted, or the config means
             nothing for it. The model is then left as it was.
     """
-    if len(getattr(model, "adapters", ())):
+    if any(isinstance(part, AdapterSet) and part.config is not None for part in model.modules()):
         raise UserError("the model has adapters already; detach them first")
     config.check()
     sites = encoder_sites(model)
-    chosen = config.encoders if isinstance(model, TransRec) else ("item",)
+    if isinstance(model, TransRec):
+        chosen = config.encoders
+    elif "item" in config.encoders:
+        chosen = ("item",)
+    else:
+        raise UserError(f"--encoders {','.join(config.encoders)}: an encoder alone is an item encoder")
     for encoder in chosen:
         if encoder not in sites:
             raise UserError(f"the {encoder} encoder has no backbone to adapt")
@@ -103,11 +113,11 @@ def _build(model: TransRec | PreTrainedModel, config: AdapterConfig, sites: dict
         adapter = model.adapters[encoder] = build(config, places, *shared)
         if config.train_layer_norms:
             adapter.train_copies("layer_norms", places.encoder, config.layer_norms_of(places))
-        if config.train_head and encoder == "item":
-            if not isinstance(model, TransRec):
-                raise UserError("--train_head true: an encoder alone has no item head")
-            head = model.item_encoder.head
-            adapter.train_copies("head", head, [name for name, _ in head.named_parameters()])
+    if config.train_head:
+        if not isinstance(model, TransRec):
+            raise UserError("--train_head true: an encoder alone has no item head")
+        head, owner = model.item_encoder.head, model.adapters["item" if "item" in sites else "user"]
+        owner.train_copies("head", head, [name for name, _ in head.named_parameters()])
 
 
 def copied_parameters(model: TransRec | PreTrainedModel) -> dict[str, str]:

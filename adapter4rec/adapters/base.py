@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import wraps
+from typing import Any
 
 from torch import Tensor, nn
 
+from adapter4rec.adapters.layouts import UNREAD
 from adapter4rec.adapters.sites import Layer, Sites, Undo
 from adapter4rec.errors import UserError
 from adapter4rec.settings import Settings, option
@@ -91,7 +94,7 @@ class AdapterConfig(Settings):
         """Names of the parameters of the chosen layers; where all are chosen, of the whole encoder."""
         chosen = [layer.module for _, layer in self.layers_of(sites)]
         if len(chosen) == len(sites.layers):
-            return [name for name, _ in sites.encoder.named_parameters()]
+            return [name for name, _ in sites.encoder.named_parameters() if not name.startswith(UNREAD)]
         inside = {id(parameter) for module in chosen for parameter in module.parameters()}
         return [name for name, parameter in sites.encoder.named_parameters() if id(parameter) in inside]
 
@@ -115,6 +118,12 @@ class Adapter(nn.Module):
 
         The encoder need not have them: a projection without bias may get one.
         """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Let a constructor that fails take back what it has attached."""
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = _detaching_on_failure(cls.__init__)
 
     def attach(self, undo: Undo) -> None:
         """Remember how to take back an attachment."""
@@ -144,6 +153,19 @@ class Adapter(nn.Module):
             self.copies[f"{field}.{name}"] = name
 
 
+def _detaching_on_failure(construct: Callable[..., None]) -> Callable[..., None]:
+    @wraps(construct)
+    def constructed(self: Adapter, *arguments: Any, **options: Any) -> None:
+        try:
+            construct(self, *arguments, **options)
+        except BaseException:
+            if "_undo" in vars(self):
+                self.detach()
+            raise
+
+    return constructed
+
+
 class AdapterSet(nn.ModuleDict):
     """The adapters of a model: by the encoder that they change, and what these share, ``shared``.
 
@@ -160,6 +182,19 @@ class AdapterSet(nn.ModuleDict):
         self.config = config
         self.base = dict(base or {})
         self._undo: list[Undo] = []
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Copies and pickles: hooks would go on serving the original.
+
+        Raises:
+            UserError: there are adapters.
+        """
+        if self.config is not None:
+            raise UserError(
+                "a model with adapters cannot be copied or pickled: save_adapter and detach_adapters, copy, "
+                "and load_adapter on the copy"
+            )
+        return AdapterSet, ()
 
     def attach(self, undo: Undo) -> None:
         """Remember how to take back a change to the whole model."""

@@ -16,9 +16,11 @@ from transformers import PreTrainedModel
 
 from adapter4rec.adapters.attaching import add_adapters, detach_adapters
 from adapter4rec.adapters.base import AdapterConfig, AdapterSet
+from adapter4rec.adapters.layouts import UNREAD
 from adapter4rec.adapters.registry import FAMILIES, name_of
 from adapter4rec.checkpoints import Checkpoint, load_into, read_checkpoint, weights_hash, write_checkpoint
 from adapter4rec.errors import UserError
+from adapter4rec.files import read_json
 from adapter4rec.models.backbones import described
 from adapter4rec.models.transrec import TransRec, part_of
 from adapter4rec.versions import versions
@@ -46,6 +48,9 @@ def save_adapter(
     config = getattr(getattr(model, "adapters", None), "config", None)
     if config is None:
         raise UserError(f"{path}: the model has no adapters to save")
+    beside = path.with_suffix(".json")
+    if beside.is_file() and "what" not in read_json(beside):
+        raise UserError(f"{path}: {beside.name} beside it is something else and would be overwritten")
     tensors = adapter_tensors(model)
     description = {
         "what": WHAT,
@@ -74,7 +79,7 @@ def load_adapter(model: TransRec | PreTrainedModel, path: Path | str, *, force: 
 
     Raises:
         UserError: no adapter file, or one of another model; it says what differs. The model keeps the
-            adapters that it has, but for a file whose tensors do not fit, after which it has none.
+            adapters that it has, but for a file whose config or tensors do not fit, after which it has none.
     """
     checkpoint = read_adapter(Path(path))
     config = config_of(checkpoint)
@@ -119,12 +124,15 @@ def config_of(checkpoint: Checkpoint) -> AdapterConfig:
         UserError: it is of a family that is not registered here, or damaged.
     """
     family, values = (checkpoint.description.get(name) for name in ("family", "config"))
-    if family not in FAMILIES or not isinstance(values, dict):
+    if not isinstance(family, str) or family not in FAMILIES or not isinstance(values, dict):
         raise UserError(
             f"{checkpoint.path}: of the family {family!r}; known are {', '.join(FAMILIES)} "
             "(an own family must be registered before its files are loaded)"
         )
-    return FAMILIES[family].config.from_values(values)
+    try:
+        return FAMILIES[family].config.from_values(values)
+    except UserError as error:
+        raise UserError(f"{checkpoint.path}: its config means nothing here: {error}") from None
 
 
 def base_identity(model: TransRec | PreTrainedModel) -> dict[str, dict[str, str]]:
@@ -133,12 +141,17 @@ def base_identity(model: TransRec | PreTrainedModel) -> dict[str, dict[str, str]
     whole = isinstance(model, TransRec)
     adapters = getattr(model, "adapters", AdapterSet())
     for name, tensor in (adapters.base or dict(model.named_parameters())).items():
-        parts.setdefault(part_of(name) if whole else "encoder", {})[name] = tensor
+        if whole or not name.startswith(UNREAD):
+            parts.setdefault(part_of(name) if whole else "encoder", {})[name] = tensor
     kinds = _kinds(model)
     return {
-        part: {"kind": kinds.get(part, "linear"), "weights": weights_hash(tensors)}
+        part: {"kind": f"{kinds[part]}, {_types(tensors)}", "weights": weights_hash(tensors)}
         for part, tensors in parts.items()
     }
+
+
+def _types(tensors: Mapping[str, Tensor]) -> str:
+    return " and ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}))
 
 
 def _kinds(model: TransRec | PreTrainedModel) -> dict[str, str]:
@@ -146,13 +159,18 @@ def _kinds(model: TransRec | PreTrainedModel) -> dict[str, str]:
         return {"encoder": described(model.config)}
     user = model.user_encoder
     blocks = f"{len(user.blocks)} blocks of width {user.width}, {user.blocks[0].attention.heads} heads"
-    kinds = {"user_encoder": f"{blocks}, {model.objective.value}"}
+    kinds = {
+        "user_encoder": f"{blocks}, {model.objective.value}",
+        "item_head": type(model.item_encoder.head).__name__.lower(),
+    }
     backbone = getattr(model.item_encoder, "backbone", None)
     return kinds | ({} if backbone is None else {"backbone": described(backbone.config)})
 
 
 def _differences(there: Any, here: Mapping[str, Mapping[str, str]]) -> list[str]:
-    if not isinstance(there, dict):
+    if not isinstance(there, dict) or not all(
+        isinstance(part, dict) and {"kind", "weights"} <= set(part) for part in there.values()
+    ):
         return ["the file does not say on which"]
     trouble = []
     for part in dict.fromkeys([*there, *here]):

@@ -17,6 +17,11 @@ class Reads(Enum):
     ITEMS = "items"
 
 
+UNREAD = ("pooler.",)
+"""How names of parameters begin that no state depends on; many published folders lack them, and they are then
+drawn at random."""
+
+
 @dataclass(frozen=True)
 class SublayerLayout:
     """Where one residual sublayer lies in a layer; paths are relative to the layer.

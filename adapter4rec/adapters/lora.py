@@ -110,6 +110,8 @@ def _wrapped(
         layer = loralib.MergedLinear(
             original.in_features, original.out_features, enable_lora=adapted, **options
         )
+        places = vars(layer).pop("lora_ind")
+        layer.register_buffer("lora_ind", places, persistent=False)  # so that it moves with the layer
     layer.weight, layer.bias = original.weight, original.bias
     for name in ("lora_A", "lora_B"):
         delattr(layer, name)  # registered in the adapter and nowhere else

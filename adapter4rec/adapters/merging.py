@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from adapter4rec.adapters.attaching import add_adapters, copied_parameters, detach_adapters
-from adapter4rec.adapters.base import AdapterConfig, AdapterSet
+from adapter4rec.adapters.base import RELEASE, AdapterConfig, AdapterSet
 from adapter4rec.adapters.bitfit import BitFit
 from adapter4rec.adapters.files import adapter_tensors
 from adapter4rec.adapters.layernorm import LayerNorms
@@ -25,10 +25,14 @@ from adapter4rec.checkpoints import load_into
 from adapter4rec.errors import UserError
 from adapter4rec.files import whole_folder
 from adapter4rec.models.backbones import quiet_transformers
+from adapter4rec.models.item_encoders import ContentItemEncoder
 from adapter4rec.models.transrec import TransRec
 
 _MERGEABLE = (Lora, BitFit, LayerNorms)
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt")
+_READER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "preprocessor_config.json"),
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Merged:
     config: AdapterConfig
     tensors: dict[str, Tensor]
     weights: dict[str, Tensor]
+    merged: dict[str, Tensor]
 
 
 @torch.no_grad()
@@ -54,14 +59,15 @@ def merge_adapters(model: TransRec | PreTrainedModel) -> Merged:
     if adapters.config is None:
         raise UserError("the model has no adapters to merge")
     if not all(type(adapter) in _MERGEABLE for adapter in adapters.values()):
+        released = " with --semantics release" if adapters.config.semantics == RELEASE else ""
         raise UserError(
-            f"{name_of(adapters.config)} cannot be merged: it computes what no weights of the encoder do; "
-            "lora, bitfit and layernorm can"
+            f"{name_of(adapters.config)}{released} cannot be merged; lora, bitfit and layernorm can, where "
+            "they compute what weights of the encoder do"
         )
     parameters = adapters.base
     new = _new_weights(model)
     tensors = {name: tensor.clone() for name, tensor in adapter_tensors(model).items()}
-    merged = Merged(adapters.config, tensors, {name: parameters[name].clone() for name in new})
+    merged = Merged(adapters.config, tensors, {name: parameters[name].clone() for name in new}, new)
     detach_adapters(model)
     for name, value in new.items():
         parameters[name].copy_(value)
@@ -74,8 +80,20 @@ def unmerge_adapters(model: TransRec | PreTrainedModel, merged: Merged) -> Adapt
 
     Returns:
         ``model.adapters``.
+
+    Raises:
+        UserError: the model has adapters, or its merged weights have changed since. It is then left alone.
     """
     parameters = dict(model.named_parameters())
+    if getattr(model, "adapters", AdapterSet()).config is not None:
+        raise UserError("the model has adapters; detach them before the merge is taken back")
+    changed = [
+        name
+        for name, value in merged.merged.items()
+        if name not in parameters or not torch.equal(parameters[name], value.to(parameters[name].device))
+    ]
+    if changed:
+        raise UserError(f"{changed[0]} is no longer what the merge wrote, so that it cannot be taken back")
     for name, value in merged.weights.items():
         parameters[name].copy_(value)
     adapters = add_adapters(model, merged.config)
@@ -97,23 +115,26 @@ def _new_weights(model: TransRec | PreTrainedModel) -> dict[str, Tensor]:
 def save_encoder(model: TransRec | PreTrainedModel, folder: Path | str) -> None:
     """Write the item encoder as a plain Hugging Face folder, which ``AutoModel`` loads without this project.
 
-    The tokenizer's files come along where the backbone's folder has them; of a TransRec the item head goes
-    to ``item_head.safetensors`` in it (``weight [d, h]`` and ``bias [d]``: GELU(weight · [CLS] + bias)).
+    The tokenizer's or image processor's files come along where the backbone's folder has them; of a TransRec
+    the item head goes to ``item_head.safetensors`` in it: ``weight [d, h]`` and ``bias [d]`` of
+    GELU(weight · [CLS] + bias).
 
     Raises:
-        UserError: the model still has adapters, or something is in the folder.
+        UserError: the model still has adapters, or no encoder, or something is in the folder.
     """
     folder = Path(folder)
-    if len(getattr(model, "adapters", ())):
+    if getattr(model, "adapters", AdapterSet()).config is not None:
         raise UserError(f"{folder}: merge or detach the adapters first; a plain folder cannot hold them")
+    if isinstance(model, TransRec) and not isinstance(model.item_encoder, ContentItemEncoder):
+        raise UserError(f"{folder}: an id tower has no encoder to save")
     if folder.exists():
         raise UserError(f"{folder}: is there already")
     encoder = model.item_encoder.backbone if isinstance(model, TransRec) else model
-    came_from = Path(encoder.config._name_or_path)
+    came_from = Path(encoder.config._name_or_path or "nowhere")
     with whole_folder(folder) as aside, quiet_transformers():
         encoder.save_pretrained(aside)
-        for name in _TOKENIZER_FILES:
-            if (came_from / name).is_file():
+        for name in _READER_FILES:
+            if (came_from / "config.json").is_file() and (came_from / name).is_file():
                 (aside / name).write_bytes((came_from / name).read_bytes())
         if isinstance(model, TransRec):
             head: nn.Module = model.item_encoder.head

@@ -27,6 +27,7 @@ Undo = Callable[[], None]
 class Sublayer:
     """One residual sublayer f of a layer, at which an adapter may change y = f(x)."""
 
+    layer: nn.Module
     entry: nn.Module
     entry_argument: int
     output: nn.Module
@@ -37,6 +38,9 @@ class Sublayer:
         """Let y become ``change(y, x)``, both ``[batch, places, width]``; x is the residual stream."""
         seen: list[Tensor] = []
 
+        def forget(_: nn.Module, __: tuple) -> None:
+            seen.clear()  # what a call that was interrupted has left
+
         def remember(_: nn.Module, arguments: tuple) -> None:
             seen[:] = [arguments[self.entry_argument]]
 
@@ -44,7 +48,9 @@ class Sublayer:
             return change(y, seen.pop()) if seen else None  # else it is the other sublayer's output
 
         return _undo(
-            self.entry.register_forward_pre_hook(remember), self.output.register_forward_hook(replace)
+            self.layer.register_forward_pre_hook(forget),
+            self.entry.register_forward_pre_hook(remember),
+            self.output.register_forward_hook(replace),
         )
 
     def on_normed_sum(self, change: Callable[[Tensor, Tensor], Tensor]) -> Undo:
@@ -204,6 +210,7 @@ def find_sites(encoder: nn.Module, layout: EncoderLayout, width: int, role: str)
 def _layer(module: nn.Module, layout: EncoderLayout) -> Layer:
     sublayers = {
         kind: Sublayer(
+            layer=module,
             entry=module.get_submodule(paths.entry),
             entry_argument=paths.entry_argument,
             output=module.get_submodule(paths.output),

@@ -25,7 +25,7 @@ def main() -> None:
     options = _options()
     model = load_source(options.source, **({"backbone": options.backbone} if options.backbone else {}))
     if options.direction == "export":
-        load_adapter(model, options.adapter)
+        load_adapter(model, options.adapter, force=options.force)
         for sentence in _EXPORT[options.library](model, options.folder):
             print(f"not in the folder: {sentence}")
         print(f"{options.folder}: the item encoder's adapters, for {options.library}")
@@ -47,6 +47,10 @@ def _options() -> argparse.Namespace:
         files = ("adapter", "folder") if direction == "export" else ("folder", "adapter")
         for name in files:
             one.add_argument(name, type=Path)
+        if direction == "export":
+            one.add_argument(
+                "--force", action="store_true", help="even if it belongs to another source model"
+            )
         one.add_argument(
             "--backbone", metavar="NAME", help="the backbone, if elsewhere than in the source run"
         )

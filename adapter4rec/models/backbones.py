@@ -98,6 +98,8 @@ def backbone_config(folder: Path, kinds: Kinds, layers: int | None = None) -> Pr
         if not 1 <= layers <= config.num_hidden_layers:
             raise UserError(f"--layers {layers}: {folder} has {config.num_hidden_layers} layers")
         config.num_hidden_layers = layers
+        if getattr(config, "layer_types", None) is not None:  # ModernBERT's, one a layer
+            config.layer_types = config.layer_types[:layers]
     return config
 
 

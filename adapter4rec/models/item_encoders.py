@@ -94,6 +94,10 @@ class ImageItemEncoder(ContentItemEncoder):
         if backbone.config.model_type == "vit_mae":
             # They are fixed sines, which a backbone that was loaded from a folder has forgotten.
             backbone.embeddings.position_embeddings.requires_grad_(False)
+        elif getattr(getattr(backbone, "embeddings", None), "mask_token", None) is not None:
+            backbone.embeddings.mask_token.requires_grad_(
+                False
+            )  # DINOv2's pretraining reads it, nothing here
         nn.init.xavier_normal_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
