@@ -28,11 +28,12 @@ def load_source(path: Path | str, **settings: Any) -> TransRec:
     Args:
         path: what source training exported (``.safetensors``), or a released ``.pt``.
         settings: settings of the source stage that the file does not say or that are others now, as
-            ``backbone="bert/bert_base_uncased"``.
+            ``backbone="bert/bert_base_uncased"``; None for what the file says.
 
     Raises:
         UserError: missing, damaged, or not fitting the backbone.
     """
+    settings = {name: value for name, value in settings.items() if value is not None}
     source = read_source_model(Path(path))
     identity = source.description.get("identity") or {}
     kind = "text" if is_text(source.tensors) else "image"

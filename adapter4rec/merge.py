@@ -32,7 +32,7 @@ def main() -> None:
         require_export_path(options.export)
     if options.folder.exists():
         raise UserError(f"{options.folder}: is there already")
-    model = load_source(options.source, **({"backbone": options.backbone} if options.backbone else {}))
+    model = load_source(options.source, backbone=options.backbone)
     load_adapter(model, options.adapter, force=options.force)
     merge_adapters(model)
     save_encoder(model, options.folder)

@@ -2,14 +2,14 @@
 
 ::
 
-    settings.json      settings, data, versions, hardware, parameters
-    metrics.jsonl      a record each epoch, and one of the test
-    result.json        the test of the best epoch, with time, memory and trained parameters
-    log.txt            what was printed
-    curves.png         loss and validation metrics over the epochs
-    best.safetensors   trained weights of the epoch with the highest validation HR@10
-    adapter.safetensors  of a run with adapters: the same, for use apart from the run (adapters/files.py)
-    last.safetensors   the state to go on from
+    settings.json         settings, data, versions, hardware, parameters
+    metrics.jsonl         a record each epoch, and one of the test
+    result.json           the test of the best epoch, with time, memory and trained parameters
+    log.txt               what was printed
+    curves.png            loss and validation metrics over the epochs
+    best.safetensors      trained weights of the epoch with the highest validation HR@10
+    adapter.safetensors   of a run with adapters: the same, for use apart from the run (adapters/files.py)
+    last.safetensors      the state to go on from
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import torch
 from conftest import RandomImages, interactions_of, random_sequences
-from transformers import AutoConfig
+from transformers import AutoConfig, BertConfig, BertModel, ViTConfig, ViTModel
 
 from adapter4rec.data.batches import TrainingSet, with_content
 from adapter4rec.data.text import TextStore, Tokens
@@ -41,6 +41,26 @@ def model_on(folder):
     torch.manual_seed(1)
     encoder = ImageItemEncoder(backbone, DIM, 8) if images else TextItemEncoder(backbone, DIM)
     return TransRec(encoder, UserEncoder(DIM, LENGTH, 2, 2, 0.1), Objective.SASREC)
+
+
+def base_model(modality):
+    """A model on BERT-base or ViT-base, without weights: what is counted costs nothing."""
+    with torch.device("meta"):
+        if modality == "text":
+            encoder = TextItemEncoder(BertModel(BertConfig(), add_pooling_layer=False), 64)
+        else:
+            encoder = ImageItemEncoder(ViTModel(ViTConfig(), add_pooling_layer=False), 64, 8)
+        length = 20 if modality == "text" else 10
+        return TransRec(encoder, UserEncoder(64, length, 2, 2, 0.1), Objective.SASREC)
+
+
+def shaken(model, seed=0):
+    """The model with adapters whose parameters are no longer those of the start."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.adapters.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model
 
 
 def store_for(model):

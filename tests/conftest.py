@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 # The models are so small that a second thread of torch waits more than it works, on a busy machine for long.
@@ -264,30 +264,6 @@ def _tiny_image_folder(folder: Path, kind: str) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def tiny_vit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Hugging Face folder with a ViT of 2 layers and width 32 for images of 16 x 16, random weights."""
-    return _tiny_image_folder(tmp_path_factory.mktemp("tiny_vit"), "vit")
-
-
-@pytest.fixture(scope="session")
-def tiny_mae_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with a ViTMAE."""
-    return _tiny_image_folder(tmp_path_factory.mktemp("tiny_mae"), "vit_mae")
-
-
-@pytest.fixture(scope="session")
-def tiny_dinov2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with a DINOv2."""
-    return _tiny_image_folder(tmp_path_factory.mktemp("tiny_dinov2"), "dinov2")
-
-
-@pytest.fixture(scope="session")
-def tiny_clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with a CLIP, both towers."""
-    return _tiny_image_folder(tmp_path_factory.mktemp("tiny_clip"), "clip")
-
-
 def _tiny_words_folder(folder: Path, kind: str) -> Path:
     """A text encoder of another kind with BERT's tokenizer."""
     import torch  # noqa: PLC0415
@@ -308,16 +284,28 @@ def _tiny_words_folder(folder: Path, kind: str) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def tiny_xlm_roberta_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Hugging Face folder with an XLM-RoBERTa of 2 layers and width 32, random weights."""
-    return _tiny_words_folder(tmp_path_factory.mktemp("tiny_xlm_roberta"), "xlm-roberta")
+def _folder_fixture(name: str, write: Callable[[Path, str], Path], kind: str) -> Callable:
+    """A Hugging Face folder with an encoder of 2 layers and width 32 (images of 16 x 16), random weights."""
+
+    @pytest.fixture(scope="session", name=name)
+    def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+        return write(tmp_path_factory.mktemp(name.removesuffix("_folder")), kind)
+
+    return folder
 
 
-@pytest.fixture(scope="session")
-def tiny_modernbert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with a ModernBERT."""
-    return _tiny_words_folder(tmp_path_factory.mktemp("tiny_modernbert"), "modernbert")
+tiny_vit_folder = _folder_fixture("tiny_vit_folder", _tiny_image_folder, "vit")
+tiny_mae_folder = _folder_fixture("tiny_mae_folder", _tiny_image_folder, "vit_mae")
+tiny_dinov2_folder = _folder_fixture("tiny_dinov2_folder", _tiny_image_folder, "dinov2")
+tiny_clip_folder = _folder_fixture("tiny_clip_folder", _tiny_image_folder, "clip")  # both towers
+tiny_xlm_roberta_folder = _folder_fixture("tiny_xlm_roberta_folder", _tiny_words_folder, "xlm-roberta")
+tiny_modernbert_folder = _folder_fixture("tiny_modernbert_folder", _tiny_words_folder, "modernbert")
+
+
+@pytest.fixture
+def folder(request: pytest.FixtureRequest, pair: tuple[str, str]) -> Path:
+    """The backbone of a pair of backbone and adapter family."""
+    return request.getfixturevalue(pair[0])
 
 
 class RandomImages:

@@ -1,36 +1,18 @@
 """Tiny Hugging Face encoders of every kind, what they compute, and adapters that are not at their start."""
 
 import torch
-from transformers import (
-    AutoModel,
-    CLIPVisionConfig,
-    CLIPVisionModel,
-    Dinov2Config,
-    Dinov2Model,
-    ModernBertConfig,
-    ModernBertModel,
-    XLMRobertaConfig,
-    XLMRobertaModel,
-)
+from transformers import AutoModel, CLIPVisionModel
 
 from adapter4rec.adapters.attaching import add_adapters
 
 FOLDERS = ("tiny_bert_folder", "tiny_roberta_folder", "tiny_vit_folder", "tiny_mae_folder")
 """Fixtures that give an encoder's folder."""
 
-_WIDTHS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-_IMAGES = {"image_size": 16, "patch_size": 4}
 _OTHERS = {
-    "xlm-roberta": lambda: XLMRobertaModel(
-        XLMRobertaConfig(vocab_size=100, intermediate_size=64, max_position_embeddings=66, **_WIDTHS)
-    ),
-    "modernbert": lambda: ModernBertModel(
-        ModernBertConfig(vocab_size=100, intermediate_size=64, pad_token_id=0, **_WIDTHS)
-    ),
-    "dinov2": lambda: Dinov2Model(Dinov2Config(**_IMAGES, **_WIDTHS)),
-    "clip_vision_model": lambda: CLIPVisionModel(
-        CLIPVisionConfig(intermediate_size=64, **_IMAGES, **_WIDTHS)
-    ),
+    "xlm-roberta": "tiny_xlm_roberta_folder",
+    "modernbert": "tiny_modernbert_folder",
+    "dinov2": "tiny_dinov2_folder",
+    "clip_vision_model": "tiny_clip_folder",
 }
 
 
@@ -40,7 +22,7 @@ def maker_of(request, name):
     def make():
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)
-            encoder = _from_folder(request, name) if name in FOLDERS else _OTHERS[name]()
+            encoder = _from_folder(request, _OTHERS.get(name, name))
             for parameter in encoder.parameters():  # a fresh encoder's attention is all but even
                 parameter.mul_(5.0).add_(torch.randn_like(parameter) * 0.02)
         return encoder.eval()
@@ -50,7 +32,8 @@ def maker_of(request, name):
 
 def _from_folder(request, name):
     options = {"mask_ratio": 0.0} if "mae" in name else {}
-    return AutoModel.from_pretrained(request.getfixturevalue(name), **options)
+    kind = CLIPVisionModel if "clip" in name else AutoModel
+    return kind.from_pretrained(request.getfixturevalue(name), **options)
 
 
 def states(encoder):

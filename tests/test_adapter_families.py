@@ -12,13 +12,14 @@ from adapter_models import (
     PRE_NORM,
     WIDTH,
     assert_same,
+    base_model,
     batch_for,
     model_on,
+    shaken,
     snapshot,
     store_for,
 )
 from torch import nn
-from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
 from adapter4rec.adapters.attaching import add_adapters, detach_adapters, encoder_sites
 from adapter4rec.adapters.base import LayerChoice
@@ -27,10 +28,7 @@ from adapter4rec.adapters.compacter import CompacterConfig, HypercomplexLinear, 
 from adapter4rec.adapters.k_adapter import KAdapterConfig, TransformerAdapter
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.errors import UserError
-from adapter4rec.models.item_encoders import ImageItemEncoder, TextItemEncoder
-from adapter4rec.models.objectives import Objective
-from adapter4rec.models.transrec import ADAPTER_PARTS, PARTS, TransRec, part_of
-from adapter4rec.models.user_encoder import UserEncoder
+from adapter4rec.models.transrec import ADAPTER_PARTS, PARTS, part_of
 from adapter4rec.training.parameters import count_parameters, train_only, trained_state
 
 SMALL = {
@@ -70,11 +68,6 @@ def pair(request):
 
 
 @pytest.fixture
-def folder(request, pair):
-    return request.getfixturevalue(pair[0])
-
-
-@pytest.fixture
 def model(folder):
     return model_on(folder).eval()
 
@@ -93,12 +86,7 @@ def batch(model):
 def adapted(model, family):
     """A model with adapters whose parameters are no longer those of the start."""
     add_adapters(model, config_of(family, train_layer_norms=True, train_head=True))
-    torch.manual_seed(2)
-    with torch.no_grad():
-        for parameter in model.adapters.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    train_only(model, ADAPTER_PARTS)
-    return model
+    return shaken(model, seed=2)  # with another the few units of a bottleneck may all be dead
 
 
 def test_all_families_are_tried():
@@ -250,12 +238,15 @@ RELEASED_SIZES = [
     ("text", "pfeiffer", {"train_layer_norms": True}, 1_232_928),
     ("text", "k_adapter", {"item_inner": 192}, 3_573_920),
     ("text", "lora", {}, 444_416),
+    ("text", "lora", {"semantics": "release"}, 463_104),
     ("text", "compacter", {"train_layer_norms": True}, 99_968),
     ("text", "prompt", {}, 23_040),
     ("image", "houlsby", {}, 2_387_776),
     ("image", "houlsby_parallel", {}, 2_387_776),
+    ("image", "houlsby_parallel", {"semantics": "release"}, 1_198_144),
     ("image", "pfeiffer", {}, 1_193_888),
     ("image", "lora", {}, 444_416),
+    ("image", "lora", {"semantics": "release"}, 470_272),
     ("image", "k_adapter", {}, 9_479_456),
     ("image", "compacter", {}, 60_928),
     ("image", "prompt", {"prompt_tokens": 10, "train_head": True}, 56_896),
@@ -264,22 +255,14 @@ RELEASED_SIZES = [
 
 @pytest.mark.parametrize(("modality", "family", "options", "expected"), RELEASED_SIZES)
 def test_released_sizes_on_base_backbones(modality, family, options, expected):
+    base = base_model(modality)
     with torch.device("meta"):
-        if modality == "text":
-            encoder = TextItemEncoder(BertModel(BertConfig(), add_pooling_layer=False), 64)
-        else:
-            encoder = ImageItemEncoder(ViTModel(ViTConfig(), add_pooling_layer=False), 64, 8)
-        length = 20 if modality == "text" else 10
-        base = TransRec(encoder, UserEncoder(64, length, 2, 2, 0.1), Objective.SASREC)
         add_adapters(base, FAMILIES[family].config(**options))
-    train_only(base, ADAPTER_PARTS)
     assert count_parameters(base).trained == expected
 
 
 def test_size_of_bert_base_fully_fine_tuned():
-    with torch.device("meta"):
-        encoder = TextItemEncoder(BertModel(BertConfig(), add_pooling_layer=False), 64)
-        base = TransRec(encoder, UserEncoder(64, 20, 2, 2, 0.1), Objective.SASREC)
+    base = base_model("text")
     train_only(base, PARTS)
     assert count_parameters(base).trained == 109_041_728
 
@@ -410,6 +393,15 @@ def test_lora_where_one_layer_gives_query_key_and_value(tiny_modernbert_folder):
         found = fused.module(x) - F.linear(x, original.weight, original.bias)
         assert torch.allclose(found, expected.flatten(1), atol=1e-5)
         detach_adapters(model)
+
+
+def test_all_of_loralibs_fused_layer_moves_with_the_model(tiny_modernbert_folder):
+    model = model_on(tiny_modernbert_folder)
+    add_adapters(model, config_of("lora"))
+    fused = encoder_sites(model)["item"].layers[0].query.module
+    model.to("meta")
+    assert fused.lora_ind.device.type == "meta"
+    assert not any("lora_ind" in name for name in model.state_dict())
 
 
 def test_an_encoder_without_biases_has_none_to_train(tiny_modernbert_folder):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from adapter_models import BACKBONES, WORDS, batch_for, model_on, snapshot, store_for
+from adapter_models import BACKBONES, WORDS, batch_for, model_on, shaken, snapshot, store_for
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModel, BertConfig, BertForMaskedLM, BertModel
@@ -34,15 +34,6 @@ from adapter4rec.models.transrec import PARTS
 from adapter4rec.training.parameters import train_only
 
 LORA = LoraConfig(item_rank=3, user_rank=2, lora_alpha=2.0, train_layer_norms=True, train_head=True)
-
-
-def shaken(model, seed=0):
-    """The model with adapters whose parameters are no longer those of the start."""
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.adapters.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    return model
 
 
 def loss_of(model):

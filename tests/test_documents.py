@@ -5,15 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapter_models import BACKBONES, batch_for, model_on, snapshot
-from transformers import BertConfig, BertModel, ViTConfig, ViTModel
+from adapter_models import BACKBONES, base_model, batch_for, model_on, snapshot
 
 from adapter4rec import FAMILIES, add_adapters, count_parameters, detach_adapters, load_adapter, save_adapter
 from adapter4rec.adapters.registry import Family
-from adapter4rec.models.item_encoders import ImageItemEncoder, TextItemEncoder
 from adapter4rec.models.objectives import Objective
-from adapter4rec.models.transrec import TransRec
-from adapter4rec.models.user_encoder import UserEncoder
 from adapter4rec.source_models import export_source_model
 from adapter4rec.stages import TextTargetSettings
 
@@ -96,16 +92,6 @@ def test_the_ten_lines_of_the_readme_run(tiny_bert_folder, tmp_path):
     assert encoder.adapters.config.item_bottleneck == 16
     with torch.no_grad():
         assert encoder(names["ids"]).last_hidden_state.shape == (1, 4, 32)
-
-
-def base_model(modality):
-    with torch.device("meta"):
-        if modality == "text":
-            encoder = TextItemEncoder(BertModel(BertConfig(), add_pooling_layer=False), 64)
-        else:
-            encoder = ImageItemEncoder(ViTModel(ViTConfig(), add_pooling_layer=False), 64, 8)
-        length = 20 if modality == "text" else 10
-        return TransRec(encoder, UserEncoder(64, length, 2, 2, 0.1), Objective.SASREC)
 
 
 SIZES = re.findall(

@@ -311,3 +311,51 @@ def test_adapter_files_go_to_other_libraries_and_back(text_runs, monkeypatch, tm
     assert all(torch.equal(tensor, there[name]) for name, tensor in back.items())
     with pytest.raises(UserError, match="no counterpart of houlsby"):
         exchange("export", "peft", source, adapter, tmp_path / "peft")
+
+
+def test_a_released_form_tells_its_sizes_by_its_weights(text_runs, tmp_path, tiny_bert_folder):
+    """A file that does not say which run it is from, as converted ones."""
+    whole = read_checkpoint(text_runs / "source.safetensors")
+    path = tmp_path / "bare.safetensors"
+    write_checkpoint(path, whole.tensors, {"what": "source model", "objective": "sasrec"})
+    model = load_source(path, backbone=str(tiny_bert_folder))
+    assert all(torch.equal(tensor, whole.tensors[name]) for name, tensor in model.state_dict().items())
+    write_checkpoint(path, whole.tensors, {"what": "source model", "objective": "telepathy"})
+    with pytest.raises(UserError, match="objective 'telepathy', unknown here"):
+        load_source(path, backbone=str(tiny_bert_folder))
+
+
+def test_a_run_whose_data_moved(text_runs, monkeypatch, tmp_path, capsys):
+    command(monkeypatch, text_runs / "houlsby", "--users", "u3")
+    before = capsys.readouterr().out
+    for name in ("users.tsv", "items.tsv"):
+        shutil.copy(text_runs / name, tmp_path / name)
+    hidden = text_runs / "users.hidden"
+    (text_runs / "users.tsv").rename(hidden)
+    try:
+        files = ("--users_file", tmp_path / "users.tsv", "--items_file", tmp_path / "items.tsv")
+        command(monkeypatch, text_runs / "houlsby", "--users", "u3", *files)
+        assert capsys.readouterr().out == before
+    finally:
+        hidden.rename(text_runs / "users.tsv")
+    with pytest.raises(UserError, match="belong to --source and --adapter"):
+        command(monkeypatch, text_runs / "houlsby", "--force")
+
+
+def test_merging_an_adapter_of_another_source_needs_force(text_runs, monkeypatch, tmp_path):
+    source, other, adapter = (tmp_path / f"{name}.safetensors" for name in ("source", "other", "lora"))
+    checkpoint = read_checkpoint(text_runs / "source.safetensors")
+    write_checkpoint(source, checkpoint.tensors, checkpoint.description)
+    tensors = {name: tensor * 1.01 for name, tensor in checkpoint.tensors.items()}
+    write_checkpoint(other, tensors, checkpoint.description)
+    model = load_source(source)
+    add_adapters(model, LoraConfig())
+    save_adapter(model, adapter)
+    arguments = ["merge", *map(str, (other, adapter, tmp_path / "plain"))]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(UserError, match="trained on another model"):
+        merge.main()
+    monkeypatch.setattr(sys, "argv", [*arguments, "--force"])
+    merge.main()
+    with pytest.raises(UserError, match="is there already"):
+        merge.main()

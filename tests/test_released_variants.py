@@ -1,8 +1,5 @@
-"""The released behaviour: each departure by itself, all families beside a plain second implementation."""
+"""The released behaviour: each departure by itself, and what all variants promise."""
 
-import sys
-
-import plain_transrec as plain
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,12 +14,12 @@ from adapter_models import (
     assert_same,
     batch_for,
     model_on,
+    shaken,
     snapshot,
     store_for,
 )
 from safetensors.torch import load_file
 from test_adapter_families import SMALL
-from test_released import CASES, golden
 from test_runs import (  # noqa: F401 (fixtures)
     assert_same_file,
     both_modalities,
@@ -33,23 +30,17 @@ from test_runs import (  # noqa: F401 (fixtures)
     text_domain,
 )
 from torch import nn
-from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
-from adapter4rec import convert, parity
 from adapter4rec.adapters.attaching import add_adapters, detach_adapters, encoder_sites
-from adapter4rec.adapters.files import load_adapter
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.checkpoints import load_into
 from adapter4rec.data.text import Text, TokenGroup
 from adapter4rec.errors import UserError
-from adapter4rec.loading import load_source
-from adapter4rec.models.item_encoders import IdItemEncoder, ImageItemEncoder, TextItemEncoder
+from adapter4rec.models.item_encoders import IdItemEncoder
 from adapter4rec.models.objectives import Objective
 from adapter4rec.models.transrec import ADAPTER_PARTS, TransRec
 from adapter4rec.models.user_encoder import UserEncoder
-from adapter4rec.released import converted, read_released
-from adapter4rec.released_targets import load_released_target
-from adapter4rec.training.parameters import count_parameters, train_only, trained_state
+from adapter4rec.training.parameters import train_only, trained_state
 
 MASKING = "tiny_mae_folder"
 ONE_PROJECTION = "tiny_modernbert_folder"
@@ -67,15 +58,6 @@ def config_of(family, semantics="release", **options):
     return FAMILIES[family].config(**SMALL[family] | tokens | {"semantics": semantics} | options)
 
 
-def shaken(model):
-    """The model with adapters that are no longer those of the start."""
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.adapters.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    return model
-
-
 def titles(*rows):
     """Texts of the given word numbers, all equally long."""
     return Text((TokenGroup(torch.tensor(rows), None),), torch.arange(len(rows)), len(rows))
@@ -87,16 +69,11 @@ def pair(request):
 
 
 @pytest.fixture
-def folder(request, pair):
-    return request.getfixturevalue(pair[0])
-
-
-@pytest.fixture
 def adapted(folder, pair):
     model = model_on(folder).eval()
     add_adapters(model, config_of(pair[1]))
     train_only(model, ADAPTER_PARTS)
-    return shaken(model)
+    return shaken(model, seed=3)
 
 
 def loss_of(model, batch):
@@ -220,26 +197,6 @@ def test_lora_does_not_replace_a_key(tiny_modernbert_folder):
     assert not len(model.adapters)
 
 
-RELEASED_SIZES = [
-    ("text", "lora", 463_104),
-    ("image", "lora", 470_272),
-    ("image", "houlsby_parallel", 1_198_144),
-]
-
-
-@pytest.mark.parametrize(("modality", "family", "expected"), RELEASED_SIZES)
-def test_released_sizes_on_base_backbones(modality, family, expected):
-    with torch.device("meta"):
-        if modality == "text":
-            encoder = TextItemEncoder(BertModel(BertConfig(), add_pooling_layer=False), 64)
-        else:
-            encoder = ImageItemEncoder(ViTModel(ViTConfig(), add_pooling_layer=False), 64, 8)
-        model = TransRec(encoder, UserEncoder(64, 20, 2, 2, 0.1), Objective.SASREC)
-        add_adapters(model, FAMILIES[family].config(semantics="release"))
-    train_only(model, ADAPTER_PARTS)
-    assert count_parameters(model).trained == expected
-
-
 # Row 3: the text prompt
 
 
@@ -322,7 +279,7 @@ def k_adapted(request):
     model = model_on(request.getfixturevalue(request.param)).eval()
     add_adapters(model, config_of("k_adapter"))
     train_only(model, ADAPTER_PARTS)
-    return shaken(model)
+    return shaken(model, seed=3)
 
 
 def test_k_adapter_lets_the_target_leak(k_adapted):
@@ -498,199 +455,3 @@ def test_a_run_is_resumed_and_tested_again(common, source, tmp_path, family):  #
     if family == "lora":
         assert "adapters.user.layers.0.query.weight" in load_file(tmp_path / "whole" / "best.safetensors")
     assert run_target(common, tmp_path / "whole", **options, mode="test")["test"] == whole["test"]
-
-
-# A plain second implementation
-
-
-ADAPTERS = [name for name in SMALL if name not in ("bitfit", "layernorm")]
-PLAIN = [
-    (backbone, adapter, semantics)
-    for backbone, (modality, _) in plain.BACKBONES.items()
-    for adapter in ("none", *ADAPTERS)
-    for semantics in ("paper", "release")
-    if not (adapter == "pfeiffer_after_layernorm" and modality == "image")
-]
-OTHER_SIZES = {
-    "embedding_dim": 24,
-    "user_heads": 3,
-    "user_layers": 3,
-    "item_bottleneck": 6,
-    "user_bottleneck": 12,
-    "k_adapter_layers": [1],
-    "k_adapter_hidden": 10,
-    "k_adapter_item_heads": 2,
-    "k_adapter_user_heads": 4,
-    "n_tokens": 5,
-    "hypercomplex_division": 2,
-}
-
-
-@pytest.mark.parametrize("what", PLAIN, ids="-".join)
-def test_a_plain_implementation_agrees(what):
-    """Embeddings, loss and all gradients, on every backbone that has released names."""
-    case = plain.case_of(*what)
-    matches, line = parity.verdict(case)
-    assert matches, line
-
-
-@pytest.mark.parametrize("adapter", ADAPTERS)
-@pytest.mark.parametrize("backbone", ["bert", "roberta", "vit", "mae"])
-def test_a_plain_implementation_agrees_with_other_sizes(backbone, adapter):
-    if adapter == "pfeiffer_after_layernorm" and plain.BACKBONES[backbone][0] == "image":
-        pytest.skip("post-norm encoders only")
-    for semantics in ("paper", "release"):
-        matches, line = parity.verdict(plain.case_of(backbone, adapter, semantics, "cpc", **OTHER_SIZES))
-        assert matches, line
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_the_plain_implementation_is_that_of_the_golden_cases(name):
-    case = golden(name)
-    expected, found = case["outputs"], plain.outputs_of(case, list(case["outputs"]["gradients"]))
-    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
-    for field in ("item_embeddings", "user_embeddings_next"):
-        difference = torch.tensor(found[field]) - torch.tensor(expected[field])
-        if field == "user_embeddings_next":
-            difference = difference[torch.tensor(case["inputs"]["log_mask"]).bool()]
-        assert difference.abs().max() < 2e-5
-    for gradient, (_, norm) in expected["gradients"].items():
-        assert found["gradients"][gradient][1] == pytest.approx(norm, rel=1e-3, abs=1e-6), gradient
-
-
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [
-        ({"adapter": "pfeiffer_after_layernorm"}, "normalises before its sublayers"),
-        ({"adapter": "telepathy"}, "adapter 'telepathy'"),
-        ({"semantics": "guess"}, "semantics of 'guess'"),
-        ({"adapter": "lora"}, "does not fit"),
-        ({"backbone": "capsule"}, "backbone 'capsule'"),
-        ({"hyperparameters": {"embedding_dim": 12}}, "KeyError"),
-        ({"hyperparameters": plain.SIZES | {"user_heads": 5}}, "unsupported"),
-        ({"hyperparameters": plain.SIZES | {"hypercomplex_division": 3}}, "must divide each width"),
-        ({"backbone_config": {"hidden_size": 25}}, "unsupported"),
-        ({"hyperparameters": plain.SIZES | {"mask_ratio": 0.5}, "backbone": "mae"}, "at random"),
-    ],
-)
-def test_what_makes_no_sense_is_unsupported_in_a_line(change, why):
-    matches, line = parity.verdict(plain.case_of("vit", "compacter", "paper") | change)
-    assert not matches
-    assert line.startswith("vit_sasrec_compacter_paper unsupported ")
-    assert why in line
-    assert "\n" not in line
-
-
-# Released files of target domains
-
-
-def released_file(case, path):
-    torch.save({"model_state_dict": parity.reference_state(case), "optimizer": {}}, path)
-    return path
-
-
-def backbone_folder_of(case, folder):
-    config = case["backbone_config"]
-    kinds = {"bert": (BertConfig, BertModel), "vit": (ViTConfig, ViTModel)}
-    config_class, model_class = kinds[case["backbone"]]
-    model_class(config_class(**config), add_pooling_layer=False).save_pretrained(folder)
-    return folder
-
-
-TAKEN_APART = [
-    ("bert", "lora", "release", ["--item_rank", "8", "--user_rank", "4"]),
-    ("bert", "lora", "paper", ["--item_rank", "8", "--user_rank", "4"]),
-    ("vit", "lora", "release", ["--item_rank", "8", "--user_rank", "4"]),
-    ("vit", "prompt", "paper", ["--prompt_tokens", "3", "--train_head", "true"]),
-    ("bert", "compacter", "release", ["--item_bottleneck", "8", "--user_bottleneck", "4"]),
-    (
-        *("bert", "k_adapter", "release"),
-        [
-            *("--item_layers", "0,2", "--item_inner", "12", "--item_inner_heads", "3"),
-            *("--user_inner", "4", "--released_tokens", str(plain.WIDTH)),
-        ],
-    ),
-]
-
-
-@pytest.mark.parametrize(("backbone", "adapter", "semantics", "options"), TAKEN_APART)
-def test_a_released_target_becomes_a_source_model_and_an_adapter(
-    backbone, adapter, semantics, options, tmp_path, monkeypatch
-):
-    case = plain.case_of(backbone, adapter, semantics)
-    released = released_file(case, tmp_path / "epoch-9.pt")
-    folder = backbone_folder_of(case, tmp_path / "backbone")
-    ours, own = tmp_path / "ours.safetensors", tmp_path / "adapter.safetensors"
-    sizes = {"backbone": str(folder), "embedding_dim": 12, "max_seq_len": 5}
-    if case["modality"] == "text":
-        sizes["title_tokens"] = plain.WIDTH
-    arguments = [str(part) for name, value in sizes.items() for part in (f"--{name}", value)]
-    command = ["convert", released, ours, "--adapter", own, "--method", adapter, "--semantics", semantics]
-    monkeypatch.setattr(sys, "argv", [*map(str, command), *options, *arguments])
-    convert.main()
-    model = load_source(ours, modality=case["modality"], **sizes)
-    add_to = load_adapter(model, own)
-    assert add_to.config.semantics == semantics
-    store = parity.content_store(case, model.item_encoder.backbone.config)
-    with torch.no_grad():
-        found = model.eval().encode_items(store.fetch(torch.arange(1, plain.N_ITEMS + 1).numpy()))
-    assert torch.allclose(found, torch.tensor(case["outputs"]["item_embeddings"]).float(), atol=2e-5)
-
-
-def test_a_released_target_that_does_not_fit_is_refused_with_names(tiny_bert_folder, tmp_path):
-    case = plain.case_of("bert", "houlsby", "release")
-    released = released_file(case, tmp_path / "epoch-9.pt")
-    model = parity.build(case)
-    detach_adapters(model)
-    with pytest.raises(UserError, match=r"epoch-9.pt does not fit .*\n  adapters.item.layers"):
-        load_released_target(model, read_released(released), released)
-    add_adapters(model, FAMILIES["houlsby"].config(item_bottleneck=8, user_bottleneck=4))
-    tensors = read_released(released)
-    load_released_target(model, tensors, released)
-    del tensors["adapters.user.layers.0.attention.up.bias"]
-    with pytest.raises(UserError, match=r"adapters.user.layers.0.attention.up.bias: not in the file"):
-        load_released_target(model, tensors, released)
-
-
-def test_trained_in_place_there_is_a_copy_here():
-    """Released LoRA: the random weight and the new bias, which the encoder itself has no place for."""
-    case = plain.case_of("bert", "lora", "release")
-    model = parity.build(case)
-    state = parity.reference_state(case)
-    start = "user_encoder.transformer_encoder.transformer_blocks.0.multi_head_attention.w_Q"
-    new = model.adapters["user"].layers["0"]["query"]
-    for name in ("weight", "bias", "lora_A", "lora_B"):
-        assert torch.equal(getattr(new, name), state[f"{start}.{name}"])
-    assert model.user_encoder.blocks[0].attention.query.bias is None
-    assert set(converted(state)) - set(model.state_dict()) == {
-        f"user_encoder.blocks.{block}.attention.{kind}.bias"
-        for block in (0, 1)
-        for kind in ("query", "value")
-    }
-
-
-@pytest.mark.parametrize(
-    ("extra", "why"),
-    [
-        (["--method", "finetune"], "has no adapters"),
-        (["--method", "houlsby", "--item_rank", "3"], "no setting --item_rank"),
-        (["--method", "houlsby"], "does not fit the model"),
-    ],
-)
-def test_trouble_when_taking_apart(extra, why, tmp_path, monkeypatch):
-    case = plain.case_of("bert", "pfeiffer", "paper")
-    released = released_file(case, tmp_path / "epoch-9.pt")
-    folder = backbone_folder_of(case, tmp_path / "backbone")
-    command = ["convert", released, tmp_path / "a.safetensors", "--adapter", tmp_path / "b.safetensors"]
-    sizes = ["--backbone", folder, "--embedding_dim", 12, "--max_seq_len", 5, "--title_tokens", 7]
-    monkeypatch.setattr(sys, "argv", [*map(str, command), *extra, *map(str, sizes)])
-    with pytest.raises(UserError, match=why):
-        convert.main()
-    assert not (tmp_path / "a.safetensors").exists()
-
-
-def test_options_of_an_adapter_need_its_file(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["convert", "a.pt", "b.safetensors", "--method", "lora"])
-    with pytest.raises(SystemExit):
-        convert.main()
-    assert "--method lora: only with --adapter FILE" in capsys.readouterr().err

@@ -64,7 +64,7 @@ class AdapterConfig(Settings):
     train_head: bool = option(False, "train the item head (the paper's DTL), too")
     semantics: str = option(
         PAPER,
-        "what the adapter's paper describes, or where the released code departs from it, what that does",
+        "paper: what the adapter's own paper describes; release: what the released code does instead",
         choices=(PAPER, RELEASE),
     )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from adapter4rec.adapters.base import RELEASE, Adapter, AdapterConfig
+from adapter4rec.adapters.base import Adapter, AdapterConfig
 from adapter4rec.adapters.layouts import Reads
 from adapter4rec.adapters.sites import Sites
 from adapter4rec.errors import UserError
@@ -36,8 +36,8 @@ class PromptConfig(AdapterConfig):
 
     @property
     def further_tokens(self) -> int:
-        """The prompt stands beside the title; the released code overwrites the title with it."""
-        return 0 if self.semantics == RELEASE else self.prompt_tokens
+        """The prompt stands beside the title."""
+        return self.prompt_tokens
 
 
 class Prompt(Adapter):

@@ -1,9 +1,9 @@
 """What the code released with the paper computes where it departs from what the adapters' papers describe.
 
 Chosen by ``--semantics release``, to compare with released numbers and checkpoints; docs/differences.md has
-a list. The families know nothing of this: a variant is a builder that stands in for a family's, a kind of
-:class:`Sites` whose places behave otherwise, or a change to the whole model. Families that are not named
-here compute the same in both semantics.
+a list. The families know nothing of this, but that K-Adapter's config holds an option for it: a variant is a
+builder that stands in for a family's, a kind of :class:`Sites` whose places behave otherwise, or a change to
+the whole model. Families that are not named here compute the same in both semantics.
 """
 
 from __future__ import annotations
@@ -34,7 +34,12 @@ from adapter4rec.data.content import Content, States
 from adapter4rec.data.text import Text, TokenGroup
 from adapter4rec.errors import UserError
 from adapter4rec.models.backbones import first_position, image_size
-from adapter4rec.models.item_encoders import ContentItemEncoder, ImageItemEncoder, TextItemEncoder
+from adapter4rec.models.item_encoders import (
+    RELEASED_MASK_RATIO,
+    ContentItemEncoder,
+    ImageItemEncoder,
+    TextItemEncoder,
+)
 from adapter4rec.models.transrec import TransRec
 
 Builder = Callable[..., Adapter]
@@ -223,8 +228,6 @@ def released_builder(build: Builder, model: TransRec | PreTrainedModel) -> Build
     return (_RELEASED_WITH_IMAGES if images else RELEASED).get(build, build)
 
 
-MASK_RATIO = 0.75
-"""Share of the patches that ViTMAE's pretraining drops."""
 _PADDING_WORD = 0
 """The padding item's title is this word throughout, whatever the tokenizer's padding token is."""
 
@@ -243,7 +246,7 @@ def change_as_released(model: TransRec | PreTrainedModel, config: AdapterConfig)
     whole = isinstance(model, TransRec)
     backbone = getattr(model.item_encoder, "backbone", None) if whole else model
     if backbone is not None and backbone.config.model_type == "vit_mae":
-        attach(_set_mask_ratio(backbone, MASK_RATIO))
+        attach(_set_mask_ratio(backbone, RELEASED_MASK_RATIO))
     if whole and isinstance(config, KAdapterConfig):
         _require_places(model.item_encoder, config.released_tokens)
         if "item" in config.encoders and isinstance(model.item_encoder, TextItemEncoder):

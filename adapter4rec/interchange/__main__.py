@@ -23,7 +23,7 @@ _IMPORT = {"peft": import_peft, "adapterhub": import_adapterhub}
 def main() -> None:
     """Read the command line and exchange."""
     options = _options()
-    model = load_source(options.source, **({"backbone": options.backbone} if options.backbone else {}))
+    model = load_source(options.source, backbone=options.backbone)
     if options.direction == "export":
         load_adapter(model, options.adapter, force=options.force)
         for sentence in _EXPORT[options.library](model, options.folder):

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from adapter4rec.adapters.attaching import add_adapters, detach_adapters, encoder_sites
 from adapter4rec.adapters.base import PAPER, Adapter, AdapterConfig, LayerChoice
-from adapter4rec.adapters.registry import FAMILIES
+from adapter4rec.adapters.registry import name_of
 from adapter4rec.adapters.sites import Sites
 from adapter4rec.checkpoints import misfits
 from adapter4rec.errors import UserError
@@ -62,8 +62,8 @@ def item_half(
     if not adapters or "item" not in adapters:
         raise UserError("the item encoder has no adapters to export")
     config = adapters.config
-    if type(config) not in [FAMILIES[name].config for name in families]:
-        name = _family_name(config)
+    name = name_of(config)
+    if name not in families:
         why = f": {reasons[name]}" if reasons and name in reasons else ""
         held = ", ".join(families)
         raise UserError(f"{library} has no counterpart of {name} adapters{why}; it can hold {held}")
@@ -78,11 +78,6 @@ def item_half(
     if "user" in adapters:
         left_out.append("the user encoder has adapters, and is no Hugging Face encoder")
     return ItemHalf(adapters["item"], config, encoder_sites(model)["item"], left_out)
-
-
-def _family_name(config: AdapterConfig) -> str:
-    names = [name for name, family in FAMILIES.items() if family.config is type(config)]
-    return names[0] if names else type(config).__name__
 
 
 def item_sites(model: Model) -> Sites:

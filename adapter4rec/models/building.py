@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from adapter4rec.adapters.base import PAPER
 from adapter4rec.errors import UserError
 from adapter4rec.models.backbones import (
     IMAGE_ENCODERS,
@@ -16,12 +17,15 @@ from adapter4rec.models.backbones import (
     image_size,
     load_backbone,
 )
-from adapter4rec.models.item_encoders import IdItemEncoder, ImageItemEncoder, TextItemEncoder
+from adapter4rec.models.item_encoders import (
+    RELEASED_MASK_RATIO,
+    IdItemEncoder,
+    ImageItemEncoder,
+    TextItemEncoder,
+)
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
 from adapter4rec.stages import ImageSettings, RunSettings, TextSettings
-
-_RELEASED_MASKING = 0.75
 
 
 def build_model(settings: RunSettings, build_encoder: Callable[..., nn.Module], n_items: int) -> TransRec:
@@ -50,7 +54,8 @@ def build_text_encoder(settings: TextSettings) -> TextItemEncoder:
     backbone = load_backbone(backbone_folder(settings.backbone), TEXT_ENCODERS, settings.layers)
     places = backbone.config.max_position_embeddings - first_position(backbone.config)
     adapter = getattr(settings, "adapter", None)
-    further = adapter.further_tokens if adapter else 0
+    # A released prompt overwrites words instead of standing beside them.
+    further = adapter.further_tokens if adapter and adapter.semantics == PAPER else 0
     for attribute in settings.attributes:
         if settings.most_tokens(attribute) + further > places:
             besides = f" with {further} tokens of the adapter besides" if further else ""
@@ -71,7 +76,7 @@ def build_image_encoder(settings: ImageSettings) -> ImageItemEncoder:
     backbone = load_backbone(backbone_folder(settings.backbone), IMAGE_ENCODERS, settings.layers)
     image_size(backbone.config, settings.image_size)  # else it would fail at the first image
     if backbone.config.model_type == "vit_mae":
-        backbone.config.mask_ratio = _RELEASED_MASKING if settings.release_masking else 0.0
+        backbone.config.mask_ratio = RELEASED_MASK_RATIO if settings.release_masking else 0.0
     elif settings.release_masking:
         raise UserError(f"--release_masking: {settings.backbone} masks nothing; only a ViTMAE does")
     torch.manual_seed(settings.seed)

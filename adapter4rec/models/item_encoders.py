@@ -14,6 +14,9 @@ from adapter4rec.data.images.store import Pixels
 from adapter4rec.data.text import Text
 from adapter4rec.models.backbones import first_position, pixel_statistics
 
+RELEASED_MASK_RATIO = 0.75
+"""Share of the patches that the released code lets ViTMAE drop, as its pretraining does."""
+
 
 class ContentItemEncoder(nn.Module):
     """A pretrained backbone, its [CLS] state, a linear layer to d (the paper's DTL), GELU.
