@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -17,6 +18,7 @@ from torch import Tensor
 from adapter4rec.errors import UserError, file_trouble
 
 T = TypeVar("T")
+_DEALS = itertools.count()
 _TROUBLE = "adapter4rec/trouble"
 _A_MOMENT = timedelta(seconds=3)
 _PATIENCE = timedelta(hours=12)
@@ -79,6 +81,15 @@ class Process:
         self.first_decides(lambda: prepared.append(prepare()))
         return prepared[0] if prepared else prepare()
 
+    def dealt(self, count: int) -> Iterator[int]:
+        """Numbers from 0 up to ``count``, each given to the process that asks for it first.
+
+        All processes must call this equally often, in the same order.
+        """
+        if self.count == 1:
+            return iter(range(count))
+        return _dealt_by_store(f"adapter4rec/deal/{next(_DEALS)}", count)
+
     def sum_over_all(self, tensor: Tensor) -> Tensor:
         """The sum of a tensor over all processes, in place."""
         if self.count > 1:
@@ -92,6 +103,12 @@ class Process:
         arrays: list[np.ndarray | None] = [None] * self.count
         dist.all_gather_object(arrays, array)
         return np.concatenate(arrays)
+
+
+def _dealt_by_store(deal: str, count: int) -> Iterator[int]:
+    store = dist.distributed_c10d._get_default_store()
+    while (number := store.add(deal, 1) - 1) < count:
+        yield number
 
 
 @contextmanager

@@ -104,4 +104,4 @@ def _text_store(
             texts = [shortened_body(text) for text in texts]
         most = settings.most_tokens(attribute)
         tokens.append(tokenised(texts, tokenizer, most, cache_folder, process.say))
-    return TextStore(tokens, tokenizer.pad_token_id, settings.group_tokens)
+    return TextStore(tokens, settings.tokens_at_once)

@@ -1,32 +1,25 @@
-"""Leave-one-out evaluation: the whole catalogue is ranked for every user.
-
-Rank = 1 + the number of other candidates that score at least as high as the target, so ties count against
-it. A target that stands in the masked history is a miss. Embeddings and scores are float32.
-"""
+"""Leave-one-out evaluation: the whole catalogue is ranked for every user (see ``ranking.py``)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from enum import Enum
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from adapter4rec.catalogue import Embeddings, EmbeddingsInMemory, Encoding, encode_catalogue, evaluating
 from adapter4rec.data.batches import left_padded
-from adapter4rec.data.content import Content, ContentStore
+from adapter4rec.data.content import ContentStore
 from adapter4rec.data.interactions import Interactions, Ranges
 from adapter4rec.distributed import Process
-from adapter4rec.errors import UserError
+from adapter4rec.domains import Domain
 from adapter4rec.models.transrec import TransRec
+from adapter4rec.ranking import Question, rank_targets
 
-MISSED = np.iinfo(np.int32).max
-"""The rank of a target that is masked out."""
-
-_ITEMS_AT_ONCE = 512
-_SCORES_AT_ONCE = 1 << 24
+_USERS_AT_ONCE = 8192
+_USERS_ENCODED_AT_ONCE = 1024
 
 
 class Split(str, Enum):
@@ -34,23 +27,6 @@ class Split(str, Enum):
 
     VALIDATION = "validation"
     TEST = "test"
-
-
-@dataclass(frozen=True)
-class Question:
-    """For some users: what they clicked before, what is masked out, and what they clicked next.
-
-    Attributes:
-        inputs: item numbers ``[users, L]``, 0 for padding.
-        targets: item numbers ``[users]``.
-        masked_users: with ``masked_items``, the pairs (row, item) that are no candidates.
-        masked_items: see ``masked_users``.
-    """
-
-    inputs: np.ndarray
-    targets: np.ndarray
-    masked_users: np.ndarray
-    masked_items: np.ndarray
 
 
 def questions(interactions: Interactions, split: Split, users: np.ndarray) -> Question:
@@ -69,92 +45,31 @@ def questions(interactions: Interactions, split: Split, users: np.ndarray) -> Qu
     )
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients, and back to the mode that was."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        model.train(training)
-
-
-def encode_catalogue(
-    encode: Callable[[Content], Tensor], store: ContentStore, n_items: int, process: Process
-) -> Tensor:
-    """Encode all items once, in groups of similar cost that depend on the catalogue alone.
-
-    Args:
-        encode: gives ``[n, ...]`` for the content of n items.
-        store: the catalogue's content.
-        n_items: N.
-        process: the groups are dealt out to the processes; each ends with all rows.
-
-    Returns:
-        float32 ``[N + 1, ...]`` on the process's device; row 0 (padding) is zero.
-    """
-    by_cost = np.argsort(store.costs(), kind="stable") + 1
-    groups = [by_cost[start : start + _ITEMS_AT_ONCE] for start in range(0, n_items, _ITEMS_AT_ONCE)]
-    rows: Tensor | None = None
-    for number, items in enumerate(groups):
-        if number % process.count == process.rank or rows is None:
-            encoded = encode(store.fetch(items).to(process.device)).float()
-            if rows is None:
-                rows = encoded.new_zeros(n_items + 1, *encoded.shape[1:])
-            if number % process.count == process.rank:
-                rows[torch.from_numpy(items)] = encoded
-    return process.sum_over_all(rows)
-
-
-def target_ranks(scores: Tensor, question: Question) -> np.ndarray:
-    """Ranks of the targets, int64 ``[users]``; ``MISSED`` where the target itself is masked out.
-
-    Args:
-        scores: float32 ``[users, N]``, column i - 1 for item i. Overwritten.
-        question: the targets and what is masked out.
-
-    Raises:
-        UserError: a score is not finite.
-    """
-    if not torch.isfinite(scores).all():
-        raise UserError("a score is not finite: the model's weights are broken; nothing was evaluated")
-    device = scores.device
-    targets = torch.from_numpy(question.targets).to(device) - 1
-    masked = (
-        torch.from_numpy(question.masked_users).to(device),
-        torch.from_numpy(question.masked_items).to(device) - 1,
-    )
-    target_scores = scores.gather(1, targets[:, None])
-    scores[masked] = -torch.inf
-    missed = scores.gather(1, targets[:, None])[:, 0] == -torch.inf
-    # The target itself is counted too, which makes the 1 of the definition.
-    ranks = (scores >= target_scores).sum(1)
-    return torch.where(missed, MISSED, ranks).cpu().numpy()
-
-
 def rank_users(
-    score: Callable[[Question], Tensor], interactions: Interactions, split: Split, process: Process
+    vectors: Callable[[Question], Tensor],
+    catalogue: Embeddings,
+    interactions: Interactions,
+    split: Split,
+    process: Process,
 ) -> np.ndarray:
     """Rank every user's target once, whatever the number of processes.
 
     Args:
-        score: gives float32 ``[users, N]`` for a question.
+        vectors: gives the next-item vectors, float32 ``[users, d]``, for a question.
+        catalogue: embeddings of all items.
         interactions: the domain.
         split: validation or test.
-        process: chunks of users, fixed by the data alone, are dealt out to the processes.
+        process: blocks of users, fixed by the data alone, are dealt out to the processes.
 
     Returns:
         int64 ``[users]``, on every process.
     """
-    at_once = max(1, min(interactions.n_users, _SCORES_AT_ONCE // interactions.n_items))
-    chunks = range(0, interactions.n_users, at_once)
     mine = np.zeros(interactions.n_users, np.int64)
-    for first in chunks[process.rank :: process.count]:
-        users = np.arange(first, min(first + at_once, interactions.n_users))
+    for number in process.dealt(-(-interactions.n_users // _USERS_AT_ONCE)):
+        first = number * _USERS_AT_ONCE
+        users = np.arange(first, min(first + _USERS_AT_ONCE, interactions.n_users))
         question = questions(interactions, split, users)
-        mine[users] = target_ranks(score(question), question)
+        mine[users] = rank_targets(vectors(question), catalogue, question)
     return process.gathered(mine[None]).sum(0)
 
 
@@ -170,32 +85,57 @@ def metrics_of(ranks: np.ndarray, k: int = 10) -> dict[str, float]:
     return {f"HR@{k}": 100 * float(hit.mean()), f"NDCG@{k}": 100 * float(gain.mean())}
 
 
-def next_item_scores(model: TransRec, items: Tensor, inputs: np.ndarray) -> Tensor:
-    """Score every item as the next click of some users.
+def next_item_vectors(model: TransRec, catalogue: Embeddings, inputs: np.ndarray) -> Tensor:
+    """What some users' next items are scored with.
 
     Args:
         model: in eval mode.
-        items: embeddings ``[N + 1, d]``, row 0 zero (see :func:`encode_catalogue`).
+        catalogue: embeddings of all items.
         inputs: item numbers ``[users, L]``, 0 for padding.
 
     Returns:
-        float32 ``[users, N]``, column i - 1 for item i.
+        float32 ``[users, d]``.
     """
-    clicks = torch.from_numpy(inputs).to(items.device)
-    return model.encode_users(items[clicks], clicks > 0)[:, -1] @ items[1:].T
+    parts = []
+    for some in np.array_split(inputs, max(1, len(inputs) // _USERS_ENCODED_AT_ONCE)):
+        items = catalogue.of(some)
+        log_mask = torch.from_numpy(some > 0).to(items.device)
+        parts.append(model.encode_users(items, log_mask)[:, -1])
+    return torch.cat(parts)
+
+
+def embedded_catalogue(
+    model: TransRec, store: ContentStore, n_items: int, process: Process, how: Encoding
+) -> Embeddings:
+    """Embeddings of all items of a catalogue; see :func:`encode_catalogue`."""
+    shape = (n_items, model.user_encoder.width)
+    return encode_catalogue(model.item_encoder, model.encode_items, store, shape, process, how)
 
 
 def evaluate(
-    model: TransRec, store: ContentStore, interactions: Interactions, split: Split, process: Process
+    model: TransRec,
+    domain: Domain,
+    split: Split,
+    process: Process,
+    how: Encoding | None = None,
 ) -> dict[str, float]:
-    """HR@10 and NDCG@10 of a model, in per cent, in eval mode and float32."""
+    """HR@10 and NDCG@10 of a model, in per cent, in eval mode and float32.
+
+    Args:
+        model: is left in the mode in which it was.
+        domain: users and items.
+        split: validation or test.
+        process: this process, one of those that share the work.
+        how: the catalogue is encoded.
+    """
+    interactions = domain.interactions
     with evaluating(model):
-        items = encode_catalogue(model.encode_items, store, interactions.n_items, process)
+        catalogue = embedded_catalogue(model, domain.store, interactions.n_items, process, how or Encoding())
 
-        def score(question: Question) -> Tensor:
-            return next_item_scores(model, items, question.inputs)
+        def vectors(question: Question) -> Tensor:
+            return next_item_vectors(model, catalogue, question.inputs)
 
-        return metrics_of(rank_users(score, interactions, split, process))
+        return metrics_of(rank_users(vectors, catalogue, interactions, split, process))
 
 
 def popularity_scores(interactions: Interactions) -> np.ndarray:
@@ -209,7 +149,10 @@ def popularity_scores(interactions: Interactions) -> np.ndarray:
 
 def evaluate_popularity(interactions: Interactions, split: Split, process: Process) -> dict[str, float]:
     """The baseline that ranks items by their clicks, the same for every user."""
-    popularity = torch.from_numpy(popularity_scores(interactions))
-    return metrics_of(
-        rank_users(lambda question: popularity.repeat(len(question.targets), 1), interactions, split, process)
+    popularity = torch.from_numpy(np.concatenate([[0], popularity_scores(interactions)]).astype(np.float32))
+    # A score is the product of one number a user, which is 1, and one an item.
+    catalogue = EmbeddingsInMemory(popularity[:, None])
+    ranks = rank_users(
+        lambda question: torch.ones(len(question.targets), 1), catalogue, interactions, split, process
     )
+    return metrics_of(ranks)

@@ -216,7 +216,7 @@ def content_store(case: Case, config: PretrainedConfig) -> ContentStore:
     mask = np.asarray(case["inputs"]["attention_mask"])[1:].astype(bool)
     tokens = np.asarray(case["inputs"]["token_ids"], np.int32)[1:][mask]
     offsets = np.concatenate([[0], np.cumsum(mask.sum(1))])
-    return TextStore([Tokens(tokens, offsets, case["case"])], config.pad_token_id or 0, group_tokens=4096)
+    return TextStore([Tokens(tokens, offsets, case["case"])], tokens_at_once=4096)
 
 
 def compare(case: Case) -> list[Deviation]:

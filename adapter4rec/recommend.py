@@ -17,17 +17,17 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
+from adapter4rec.catalogue import Embeddings, Encoding, evaluating
 from adapter4rec.contact_sheet import SheetRow, draw_contact_sheet
 from adapter4rec.data.images.store import ImageStore
 from adapter4rec.data.interactions import read_items
 from adapter4rec.distributed import Process, joined_process
 from adapter4rec.errors import UserError, run_main
-from adapter4rec.evaluation import encode_catalogue, evaluating, next_item_scores
+from adapter4rec.evaluation import embedded_catalogue, next_item_vectors
 from adapter4rec.files import whole_file
+from adapter4rec.ranking import best_items
 from adapter4rec.trained_runs import TrainedRun, load_adapted, load_run
 
 _USERS_AT_ONCE = 256
@@ -65,12 +65,13 @@ class Recommender:
         self.interactions = run.domain.interactions
 
     @cached_property
-    def items(self) -> Tensor:
-        """Embeddings of the catalogue, ``[N + 1, d]``, row 0 zero."""
+    def items(self) -> Embeddings:
+        """Embeddings of the catalogue."""
         run = self.run
+        how = Encoding.of(run.settings, self.process)
         with evaluating(run.model):
-            return encode_catalogue(
-                run.model.encode_items, run.domain.store, self.interactions.n_items, self.process
+            return embedded_catalogue(
+                run.model, run.domain.store, self.interactions.n_items, self.process, how
             )
 
     def history_of(self, user: str) -> np.ndarray:
@@ -115,17 +116,11 @@ class Recommender:
             recent = history[-length:]
             inputs[row, length - len(recent) :] = recent
         with evaluating(self.run.model):
-            scores = next_item_scores(self.run.model, self.items, inputs)
-            if not torch.isfinite(scores).all():
-                raise UserError(f"{self.run.folder}: a score is not finite: the model's weights are broken")
-            for row, (_, history) in enumerate(users):
-                scores[row, torch.from_numpy(np.unique(history).astype(np.int64)) - 1] = -torch.inf
-            best = scores.topk(min(top_k, scores.shape[1]), dim=1)
+            vectors = next_item_vectors(self.run.model, self.items, inputs)
+            numbers, scores = best_items(vectors, self.items, [history for _, history in users], top_k)
         return [
-            Recommendation(name, history, (items + 1)[kept := np.isfinite(values)], values[kept])
-            for (name, history), items, values in zip(
-                users, best.indices.cpu().numpy(), best.values.cpu().numpy(), strict=True
-            )
+            Recommendation(name, history, items[kept := np.isfinite(values)], values[kept])
+            for (name, history), items, values in zip(users, numbers, scores, strict=True)
         ]
 
     def for_all(self, top_k: int) -> Iterator[Recommendation]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import torch
+
 from adapter4rec.adapters.base import AdapterConfig
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.data.interactions import ATTRIBUTES
@@ -73,6 +75,14 @@ class RunSettings(Settings):
     )
     cache_folder: Path = option(Path("cache"), "where token and state caches lie", runtime=True)
 
+    embedding_memory: float = option(
+        4.0, "GiB; embeddings of a catalogue that are larger are kept in a file", above=0, runtime=True
+    )
+
+    def workers_on(self, device: torch.device) -> int:
+        """How many processes prepare data."""
+        return (2 if device.type == "cuda" else 0) if self.workers is None else self.workers
+
     @property
     def uses_content(self) -> bool:
         """Whether items are encoded from their content; else they are bare ids."""
@@ -105,7 +115,7 @@ class TextSettings(RunSettings):
     abstract_tokens: int = option(50, "most tokens of an abstract", least=3, most=100_000)
     body_tokens: int = option(50, "most tokens of a body", least=3, most=100_000)
     allow_empty_titles: bool = option(False, "let items without a title through")
-    group_tokens: int = option(4096, "most tokens that the backbone reads at once", least=1, runtime=True)
+    tokens_at_once: int = option(4096, "most tokens that the backbone reads at once", least=1, runtime=True)
 
     def most_tokens(self, attribute: str) -> int:
         """Where an attribute's text is cut."""
@@ -200,6 +210,16 @@ class TargetSettings(RunSettings):
     method: str = option("finetune", "how the source model is adapted", choices=(*METHODS, *FAMILIES))
     source_checkpoint: Path | None = option(
         None, "the source model: a checkpoint that source training exported, or a released .pt", runtime=True
+    )
+    cache_frozen: bool = option(
+        False,
+        "compute what lies before the first trained layer once for the catalogue, without dropout, and train "
+        "from there",
+    )
+    cache_format: str = option(
+        "fp16",
+        "number format of the cached outputs of layers: fp16, bf16 or fp32",
+        choices=("fp16", "bf16", "fp32"),
     )
     lr_adapter: float = option(1.5e-4, "learning rate of the adapters", above=0, most=10)
     lr_item_layer_norms: float = option(

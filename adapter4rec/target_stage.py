@@ -42,7 +42,7 @@ def run_target(settings: TargetSettings, process: Process) -> None:
     model = adapted_model(settings, domain.interactions.n_items)
     run = open_run(stage, settings, domain, model, process)
     model.to(process.device)
-    if settings.method == "head":
+    if settings.method == "head" or settings.cache_frozen:
         domain = with_cached_states(domain, model, settings, process)
     result = carry_out(model, domain, settings, process, run)
     if settings.adapter is not None and settings.mode == "train" and process.is_first:

@@ -69,7 +69,7 @@ def store_for(model):
     chance = np.random.default_rng(0)
     lengths = chance.integers(3, 9, N_ITEMS)
     flat = chance.integers(5, 60, lengths.sum()).astype(np.int32)
-    return TextStore([Tokens(flat, np.concatenate([[0], lengths.cumsum()]), "test")], 0, 64)
+    return TextStore([Tokens(flat, np.concatenate([[0], lengths.cumsum()]), "test")], 64)
 
 
 def batch_for(model):

@@ -422,10 +422,16 @@ def test_prompt_takes_positions_and_the_title_shifts(request, name, first):
         lambda _, __, arguments: seen.append(arguments), with_kwargs=True
     )
     model.encode_items(store_for(model).fetch(np.arange(1, 4)))
+    prompt = model.adapters["item"].vectors
     for arguments in seen:
-        length = arguments["inputs_embeds"].shape[1]
-        assert arguments["position_ids"].tolist() == [list(range(first, first + length))]
-        assert torch.equal(arguments["inputs_embeds"][0, 1:6], model.adapters["item"].vectors)
+        packing, words = arguments["packing"], arguments["inputs_embeds"][0]
+        positions, end = arguments["position_ids"][0], 0
+        for count, length in packing.spans:
+            for start in range(end, end + count * length, length):
+                end = start + length
+                assert positions[start:end].tolist() == list(range(first, first + length))
+                assert torch.equal(words[start + 1 : start + 1 + len(prompt)], prompt)
+        assert end == len(words)
 
 
 def test_prompt_begins_as_words_or_as_zero(tiny_bert_folder, tiny_vit_folder):

@@ -147,7 +147,7 @@ def test_an_own_family_needs_a_class_and_a_registry_line(model, batch, monkeypat
         add_adapters(model, EverySiteConfig())
         assert torch.equal(model(batch), before)
         content = batch.content
-        calls = len(content.pixels.split(8)) if isinstance(content, Pixels) else len(content.groups)
+        calls = len(content.pixels.split(8)) if isinstance(content, Pixels) else len(content.packs)
         assert len(model.adapters["item"].calls) == calls
         model.adapters["item"].scale.fill_(1.0)
         assert not torch.equal(model(batch), before)

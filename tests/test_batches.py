@@ -16,12 +16,12 @@ from adapter4rec.data.batches import (
     IdBatch,
     TrainingSet,
     draw_negatives,
-    epoch_loader,
     left_padded,
     with_content,
 )
 from adapter4rec.data.content import IdStore, ItemIds
 from adapter4rec.data.interactions import Interactions, Ranges
+from adapter4rec.data.loading import loaded_ahead
 from adapter4rec.errors import UserError
 from adapter4rec.models.item_encoders import IdItemEncoder
 from adapter4rec.models.objectives import Objective
@@ -187,7 +187,7 @@ class TestEpochs:
         steps = EpochSteps(
             TrainingSet(interactions, 5, seed=3), IdStore(N_ITEMS), 1, Division(), last_place_only=False
         )
-        found = list(epoch_loader(steps, 1, workers=0, prefetch=4, pin_memory=False))
+        found = list(loaded_ahead(steps, range(1, len(steps)), workers=0, prefetch=4, pin_memory=False))
         assert len(found) == 3
         for number, (batch,) in enumerate(found, 1):
             (expected,) = steps[number]

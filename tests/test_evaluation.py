@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,29 +14,33 @@ import torch
 from conftest import interactions_of, random_sequences
 from torch import Tensor, nn
 
-from adapter4rec import evaluation
+from adapter4rec import catalogue, evaluation, ranking
+from adapter4rec.catalogue import (
+    EmbeddingsInFile,
+    EmbeddingsInMemory,
+    Encoding,
+    encode_catalogue,
+    evaluating,
+)
 from adapter4rec.data.content import IdStore, ItemIds
 from adapter4rec.data.interactions import Interactions
 from adapter4rec.distributed import Process
+from adapter4rec.domains import Domain
 from adapter4rec.errors import UserError
 from adapter4rec.evaluation import (
-    MISSED,
-    Question,
     Split,
-    encode_catalogue,
     evaluate,
     evaluate_popularity,
-    evaluating,
     metrics_of,
     popularity_scores,
     questions,
     rank_users,
-    target_ranks,
 )
 from adapter4rec.models.item_encoders import IdItemEncoder
 from adapter4rec.models.objectives import Objective
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
+from adapter4rec.ranking import MISSED, Question, best_items, rank_targets
 
 MAX_SEQ_LEN = 4
 both_splits = pytest.mark.parametrize("split", list(Split))
@@ -44,6 +50,10 @@ sizes = pytest.mark.parametrize("n_items", [3, 8, 40])
 def random_domain(n_items: int, users: int = 60) -> tuple[list[list[int]], Interactions]:
     sequences = random_sequences(np.random.default_rng(n_items), users, n_items, MAX_SEQ_LEN)
     return sequences, interactions_of(sequences, n_items, MAX_SEQ_LEN)
+
+
+def domain_of(interactions: Interactions) -> Domain:
+    return Domain("made for a test", interactions, IdStore(interactions.n_items), "")
 
 
 def history_and_target(sequence: list[int], split: Split) -> tuple[list[int], int]:
@@ -80,6 +90,9 @@ class OneOfMany(Process):
     def gathered(self, array: np.ndarray) -> np.ndarray:
         return array
 
+    def dealt(self, count: int) -> Iterator[int]:
+        return iter(range(self.rank, count, self.count))
+
 
 def processes(count: int) -> list[Process]:
     return [OneOfMany(rank, count, torch.device("cpu")) for rank in range(count)]
@@ -107,6 +120,21 @@ class TestQuestions:
         assert found.masked_items.tolist() == [1, 2, 3, 4, 5, 6]
 
 
+def ranked(scores: Tensor, question: Question) -> np.ndarray:
+    """Ranks by any table of scores ``[users, N]``: each user's vector picks a row of the table."""
+    table = torch.cat([torch.zeros(1, len(scores)), scores.T.float()])
+    return rank_targets(torch.eye(len(scores)), EmbeddingsInMemory(table), question)
+
+
+@pytest.fixture(params=[(4096, 512), (64, 32), (16, 16)], ids=str)
+def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of scores of several sizes."""
+    items_at_once, users_at_once = request.param
+    monkeypatch.setattr(ranking, "_ITEMS_AT_ONCE", items_at_once)
+    monkeypatch.setattr(ranking, "_USERS_AT_ONCE", {"cpu": users_at_once})
+
+
+@pytest.mark.usefixtures("blocks")
 class TestRanks:
     @both_splits
     @sizes
@@ -119,8 +147,27 @@ class TestRanks:
         ]
         assert MISSED in expected
         assert min(expected) < n_items
-        question = questions(interactions, split, np.arange(len(sequences)))
-        assert target_ranks(scores.float(), question).tolist() == expected
+        assert ranked(scores, questions(interactions, split, np.arange(len(sequences)))).tolist() == expected
+
+    @both_splits
+    def test_equal_embeddings_tie_wherever_they_stand(self, split: Split) -> None:
+        """Scores are real numbers here: those of equal items must come out equal in all blocks."""
+        _, interactions = random_domain(40)
+        question = questions(interactions, split, np.arange(interactions.n_users))
+        torch.manual_seed(0)
+        users, few = torch.randn(interactions.n_users, 64), torch.randn(4, 64)
+        which = torch.arange(41) % 4
+        ranks = rank_targets(users, EmbeddingsInMemory(few[which]), question)
+        scores = (users.double() @ few.double().T)[:, which]
+        for user, rank in enumerate(ranks):
+            mine = question.masked_users == user
+            masked = {0, *question.masked_items[mine].tolist()}
+            target = question.targets[user]
+            if target in masked:
+                assert rank == MISSED
+                continue
+            others = [item for item in range(1, 41) if item not in masked and item != target]
+            assert rank == 1 + sum(bool(scores[user, item] >= scores[user, target]) for item in others)
 
     def question(self, target: int, masked: list[int]) -> Question:
         return Question(
@@ -132,14 +179,14 @@ class TestRanks:
 
     def test_ties_count_against_the_target(self) -> None:
         scores = torch.tensor([[1.0, 3.0, 3.0, 3.0, 4.0]])
-        assert target_ranks(scores, self.question(3, [])).tolist() == [4]
+        assert ranked(scores, self.question(3, [])).tolist() == [4]
 
     def test_what_is_masked_is_no_candidate(self) -> None:
         scores = torch.tensor([[1.0, 3.0, 3.0, 3.0, 4.0]])
-        assert target_ranks(scores, self.question(3, [5, 2, 5])).tolist() == [2]
+        assert ranked(scores, self.question(3, [5, 2, 5])).tolist() == [2]
 
     def test_a_masked_target_is_a_miss_in_a_small_catalogue_too(self) -> None:
-        ranks = target_ranks(torch.tensor([[9.0, 1.0, 2.0]]), self.question(1, [1, 2]))
+        ranks = ranked(torch.tensor([[9.0, 1.0, 2.0]]), self.question(1, [1, 2]))
         assert ranks.tolist() == [MISSED]
         assert metrics_of(ranks) == {"HR@10": 0.0, "NDCG@10": 0.0}
 
@@ -149,7 +196,29 @@ class TestRanks:
         scores = torch.tensor([[1.0, 2.0, 3.0]])
         scores[0, item - 1] = value
         with pytest.raises(UserError, match="not finite"):
-            target_ranks(scores, self.question(2, [3]))
+            ranked(scores, self.question(2, [3]))
+
+    def test_a_score_that_overflows_stops(self) -> None:
+        table = torch.tensor([[0.0, 0.0], [3e38, 3e38], [1.0, 0.0], [0.0, 1.0]])
+        with pytest.raises(UserError, match="not finite"):
+            rank_targets(torch.ones(1, 2), EmbeddingsInMemory(table), self.question(2, []))
+        large = torch.tensor([[0.0, 0.0], [3e38, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        assert rank_targets(torch.ones(1, 2), EmbeddingsInMemory(large), self.question(2, [])).tolist() == [3]
+
+    def test_the_best_items_of_each_user(self) -> None:
+        torch.manual_seed(0)
+        scores = torch.randn(7, 20)
+        table = EmbeddingsInMemory(torch.cat([torch.zeros(1, 7), scores.T]))
+        excluded = [np.arange(1, 2 + user) for user in range(7)]
+        numbers, values = best_items(torch.eye(7), table, excluded, 5)
+        for user in range(7):
+            allowed = scores[user].clone()
+            allowed[excluded[user] - 1] = -torch.inf
+            best = allowed.topk(5)
+            assert numbers[user].tolist() == (best.indices + 1).tolist()
+            assert torch.equal(torch.from_numpy(values[user]), best.values)
+        everything, _ = best_items(torch.eye(7), table, excluded, 100)
+        assert sorted(everything[3].tolist()) == list(range(1, 21))
 
 
 class TestMetrics:
@@ -165,50 +234,53 @@ class TestMetrics:
         }
 
 
-def integer_scores(n_items: int) -> Callable[[Question], Tensor]:
-    """Scores with many ties that depend on a user's inputs alone, place by place."""
-    weights = torch.randint(
-        -1, 2, (MAX_SEQ_LEN, n_items + 1, n_items), generator=torch.Generator().manual_seed(2)
-    )
+def integer_vectors(inputs: np.ndarray) -> Tensor:
+    """Vectors of few whole numbers that depend on a user's inputs alone: their scores have many ties."""
+    weights = torch.randint(-1, 2, (MAX_SEQ_LEN, 41, 3), generator=torch.Generator().manual_seed(2))
     weights[:, 0] = 0
-
-    def score(question: Question) -> Tensor:
-        places = torch.arange(MAX_SEQ_LEN)
-        return weights[places, torch.from_numpy(question.inputs)].sum(1).float()
-
-    return score
+    return weights[torch.arange(MAX_SEQ_LEN), torch.from_numpy(inputs)].sum(1).float()
 
 
 class TestChunks:
     @both_splits
     @sizes
-    def test_neither_chunks_nor_processes_change_anything(
-        self, monkeypatch: pytest.MonkeyPatch, one_process: Process, split: Split, n_items: int
+    def test_neither_chunks_nor_processes_nor_files_change_anything(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+        one_process: Process,
+        split: Split,
+        n_items: int,
     ) -> None:
         sequences, interactions = random_domain(n_items)
-        score = integer_scores(n_items)
-        whole = rank_users(score, interactions, split, one_process)
+        table = torch.randint(-1, 2, (n_items + 1, 3), generator=torch.Generator().manual_seed(3)).float()
+        in_memory = EmbeddingsInMemory(table)
+        in_file = EmbeddingsInFile.new(n_items, 3, tmp_path, one_process.device)
+        in_file.put(np.arange(n_items + 1), table)
+        inputs = questions(interactions, split, np.arange(len(sequences))).inputs
+        scores = integer_vectors(inputs) @ table[1:].T
         expected = [
             plain_rank(row.tolist(), *history_and_target(sequence, split))
-            for row, sequence in zip(
-                score(questions(interactions, split, np.arange(len(sequences)))), sequences, strict=True
-            )
+            for row, sequence in zip(scores, sequences, strict=True)
         ]
-        assert whole.tolist() == expected
-        for scores_at_once in (1, 7 * n_items, 60 * n_items):
-            monkeypatch.setattr(evaluation, "_SCORES_AT_ONCE", scores_at_once)
+        for users_at_once in (1, 7, 60, 8192):
+            monkeypatch.setattr(evaluation, "_USERS_AT_ONCE", users_at_once)
             asked = []
 
-            def remembered(question: Question, asked: list[int] = asked) -> Tensor:
+            def vectors(question: Question, asked: list[int] = asked) -> Tensor:
                 asked.append(len(question.targets))
-                return score(question)
+                return integer_vectors(question.inputs)
 
-            assert (rank_users(remembered, interactions, split, one_process) == whole).all()
+            found = rank_users(vectors, in_memory, interactions, split, one_process)
+            assert found.tolist() == expected
             assert sum(asked) == len(sequences)
-            assert max(asked) == max(1, scores_at_once // n_items)
-            parts = np.stack([rank_users(score, interactions, split, process) for process in processes(3)])
+            assert max(asked) == min(users_at_once, len(sequences))
+            assert rank_users(vectors, in_file, interactions, split, one_process).tolist() == expected
+            parts = np.stack(
+                [rank_users(vectors, in_memory, interactions, split, process) for process in processes(3)]
+            )
             assert ((parts > 0).sum(0) == 1).all(), "each user is ranked by exactly one process"
-            assert (parts.sum(0) == whole).all()
+            assert parts.sum(0).tolist() == expected
 
 
 class CostlyStore(IdStore):
@@ -234,15 +306,20 @@ class TestCatalogue:
     def encode(self, content: ItemIds) -> Tensor:
         return self.TABLE[content.ids].double()
 
+    def encoded(
+        self, store: CostlyStore, process: Process, how: Encoding | None = None
+    ) -> EmbeddingsInMemory | EmbeddingsInFile:
+        return encode_catalogue(nn.Identity(), self.encode, store, (10, 3), process, how or Encoding())
+
     @pytest.mark.parametrize(
         ("at_once", "group_sizes"), [(3, [3, 3, 3, 1]), (5, [5, 5]), (10, [10]), (512, [10])]
     )
     def test_groups(
         self, monkeypatch: pytest.MonkeyPatch, one_process: Process, at_once: int, group_sizes: list[int]
     ) -> None:
-        monkeypatch.setattr(evaluation, "_ITEMS_AT_ONCE", at_once)
+        monkeypatch.setattr(catalogue, "_ITEMS_AT_ONCE", at_once)
         store = CostlyStore(self.COSTS)
-        rows = encode_catalogue(self.encode, store, 10, one_process)
+        rows = self.encoded(store, one_process).rows
         assert rows.dtype == torch.float32
         assert torch.equal(rows[1:], self.TABLE[1:])
         assert not rows[0].any()
@@ -254,13 +331,29 @@ class TestCatalogue:
     def test_processes_share_the_groups_of_the_catalogue(
         self, monkeypatch: pytest.MonkeyPatch, one_process: Process, count: int
     ) -> None:
-        monkeypatch.setattr(evaluation, "_ITEMS_AT_ONCE", 3)
+        monkeypatch.setattr(catalogue, "_ITEMS_AT_ONCE", 3)
         alone = CostlyStore(self.COSTS)
-        encode_catalogue(self.encode, alone, 10, one_process)
+        self.encoded(alone, one_process)
         store = CostlyStore(self.COSTS)
-        parts = [encode_catalogue(self.encode, store, 10, process) for process in processes(count)]
+        parts = [self.encoded(store, process).rows for process in processes(count)]
         assert torch.equal(sum(parts)[1:], self.TABLE[1:])
-        assert all(items in alone.fetched for items in store.fetched)
+        assert sorted(store.fetched) == sorted(alone.fetched)
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_large_ones_lie_in_a_file(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, one_process: Process, workers: int
+    ) -> None:
+        monkeypatch.setattr(catalogue, "_ITEMS_AT_ONCE", 3)
+        bytes_needed = 4 * 11 * 3
+        how = Encoding(workers=workers, most_memory=bytes_needed, folder=tmp_path)
+        assert isinstance(self.encoded(CostlyStore(self.COSTS), one_process, how), EmbeddingsInMemory)
+        how = replace(how, most_memory=bytes_needed - 1)
+        found = self.encoded(CostlyStore(self.COSTS), one_process, how)
+        assert isinstance(found, EmbeddingsInFile)
+        assert torch.equal(found.stretch(1, 11), self.TABLE[1:])
+        assert torch.equal(found.of(np.array([[0, 4], [9, 1]]))[1], self.TABLE[[9, 1]])
+        assert not found.of(np.array([0])).any()
+        assert list(tmp_path.iterdir()) == [], "the file has no name"
 
 
 class TestEvaluating:
@@ -315,17 +408,17 @@ class TestEvaluate:
                 user = model.encode_users(inputs, mask)[0, -1]
             ranks.append(plain_rank((table @ user).tolist(), history, target))
 
-        monkeypatch.setattr(evaluation, "_ITEMS_AT_ONCE", 7)
-        monkeypatch.setattr(evaluation, "_SCORES_AT_ONCE", 25 * n_items)
+        monkeypatch.setattr(catalogue, "_ITEMS_AT_ONCE", 7)
+        monkeypatch.setattr(evaluation, "_USERS_ENCODED_AT_ONCE", 9)
         model.train(training)
-        found = evaluate(model, IdStore(n_items), interactions, split, one_process)
+        found = evaluate(model, domain_of(interactions), split, one_process)
         assert found == {name: pytest.approx(value) for name, value in plain_metrics(ranks).items()}
         assert all(module.training is training for module in model.modules())
 
     def test_the_splits_differ(self, one_process: Process) -> None:
         _, interactions = random_domain(40)
         model = random_model(40)
-        validation, test = (evaluate(model, IdStore(40), interactions, split, one_process) for split in Split)
+        validation, test = (evaluate(model, domain_of(interactions), split, one_process) for split in Split)
         assert validation != test
 
     def test_broken_weights_stop_it_and_the_mode_is_put_back(self, one_process: Process) -> None:
@@ -334,7 +427,7 @@ class TestEvaluate:
         with torch.no_grad():
             model.item_encoder.head.weight[3, 0] = math.nan
         with pytest.raises(UserError, match="not finite"):
-            evaluate(model, IdStore(8), interactions, Split.TEST, one_process)
+            evaluate(model, domain_of(interactions), Split.TEST, one_process)
         assert model.training
 
 
@@ -349,10 +442,7 @@ class TestPopularity:
 
     @both_splits
     @sizes
-    def test_metrics(
-        self, monkeypatch: pytest.MonkeyPatch, one_process: Process, split: Split, n_items: int
-    ) -> None:
-        monkeypatch.setattr(evaluation, "_SCORES_AT_ONCE", 11 * n_items)
+    def test_metrics(self, one_process: Process, split: Split, n_items: int) -> None:
         sequences, interactions = random_domain(n_items)
         counts = Counter(item for sequence in sequences for item in sequence[:-2])
         scores = [counts[item] for item in range(1, n_items + 1)]

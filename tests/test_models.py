@@ -102,7 +102,7 @@ def test_losses_are_binary_cross_entropies():
 
 @pytest.mark.parametrize("folder", WORDS)
 @pytest.mark.parametrize("attributes", [1, 2])
-def test_texts_in_groups_give_what_each_text_alone_gives(request, folder, attributes):
+def test_texts_end_to_end_give_what_each_text_alone_gives(request, folder, attributes):
     backbone = load_backbone(request.getfixturevalue(folder), TEXT_ENCODERS)
     encoder = TextItemEncoder(backbone, 8).eval()
     chance = np.random.default_rng(0)
@@ -111,7 +111,7 @@ def test_texts_in_groups_give_what_each_text_alone_gives(request, folder, attrib
         lengths = chance.integers(2, 12, 9)
         flat = chance.integers(5, 60, lengths.sum()).astype(np.int32)
         tokens.append(Tokens(flat, np.concatenate([[0], lengths.cumsum()]), str(number)))
-    store = TextStore(tokens, backbone.config.pad_token_id, group_tokens=24)
+    store = TextStore(tokens, tokens_at_once=24)
     items = np.array([7, 2, 9, 4])
     with torch.no_grad():
         found = encoder(store.fetch(items))

@@ -1,5 +1,6 @@
 """The released behaviour: each departure by itself, and what all variants promise."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -34,7 +35,8 @@ from torch import nn
 from adapter4rec.adapters.attaching import add_adapters, detach_adapters, encoder_sites
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.checkpoints import load_into
-from adapter4rec.data.text import Text, TokenGroup
+from adapter4rec.data.packing import Packing
+from adapter4rec.data.text import Text, TokenPack
 from adapter4rec.errors import UserError
 from adapter4rec.models.item_encoders import IdItemEncoder
 from adapter4rec.models.objectives import Objective
@@ -59,8 +61,12 @@ def config_of(family, semantics="release", **options):
 
 
 def titles(*rows):
-    """Texts of the given word numbers, all equally long."""
-    return Text((TokenGroup(torch.tensor(rows), None),), torch.arange(len(rows)), len(rows))
+    """Texts of the given word numbers, the short ones first."""
+    pack = TokenPack(
+        torch.tensor([token for row in rows for token in row]),
+        Packing.of(np.array([len(row) for row in rows])),
+    )
+    return Text((pack,), torch.arange(len(rows)), len(rows))
 
 
 @pytest.fixture(params=MATRIX, ids="-".join)
@@ -246,9 +252,7 @@ def test_k_adapter_attends_to_padding_tokens(request, name):
             add_adapters(model, config_of("k_adapter", semantics, released_tokens=width))
             with torch.no_grad():
                 found.append(shaken(model).encode_items(titles([2, 7, 9, 3])))
-                mask = torch.tensor([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]).bool()
-                group = TokenGroup(torch.tensor([[2, 7, 9, 3, 0], [2, 7, 9, 11, 3]]), mask)
-                beside = model.encode_items(Text((group,), torch.arange(2), 2))
+                beside = model.encode_items(titles([2, 7, 9, 3], [2, 7, 9, 11, 3]))
             # RoBERTa's position of a padding token is that of its number, which is no zero there
             if model.item_encoder.backbone.config.pad_token_id == 0:
                 assert torch.allclose(found[-1][0], beside[0], atol=1e-5)

@@ -13,11 +13,12 @@ import torch
 
 from adapter4rec.data import text as text_module
 from adapter4rec.data.cache import cached_arrays
+from adapter4rec.data.packing import Packing
 from adapter4rec.data.text import (
     Text,
     TextStore,
     Tokens,
-    groups_of_similar_length,
+    packed_stretches,
     shortened_body,
     tokenised,
 )
@@ -211,32 +212,50 @@ class TestCachedArrays:
         assert list(tmp_path.iterdir()) == []
 
 
-class TestGroups:
+class TestStretches:
     @pytest.mark.parametrize("most_tokens", [1, 40, 128, 4096])
     def test_properties(self, most_tokens: int) -> None:
         chance = np.random.default_rng(most_tokens)
         for size in (1, 2, 7, 60, 300):
             lengths = np.sort(chance.integers(2, 51, size))
-            groups = groups_of_similar_length(lengths, most_tokens)
-            assert groups[0][0] == 0
-            assert groups[-1][1] == size
-            assert all(before[1] == after[0] for before, after in pairwise(groups))
-            for first, last in groups:
-                members = lengths[first:last]
-                places = len(members) * members.max()
-                assert len(members) >= 1
-                assert len(members) == 1 or places <= most_tokens
-                assert (places - members.sum()) * 8 <= places
-
-    def test_as_few_groups_as_the_rules_allow(self) -> None:
-        assert groups_of_similar_length(np.full(10, 4), 20) == [(0, 5), (5, 10)]
-        assert groups_of_similar_length(np.full(10, 4), 40) == [(0, 10)]
-        # A padding of exactly an eighth is borne; more is not.
-        assert groups_of_similar_length(np.array([6, 8]), 100) == [(0, 2)]
-        assert groups_of_similar_length(np.array([5, 8]), 100) == [(0, 1), (1, 2)]
+            stretches = packed_stretches(lengths, most_tokens)
+            assert stretches[0][0] == 0
+            assert stretches[-1][1] == size
+            assert all(before[1] == after[0] for before, after in pairwise(stretches))
+            for first, last in stretches:
+                assert last - first == 1 or lengths[first:last].sum() <= most_tokens
+                if last < size:  # as long as that allows
+                    assert lengths[first : last + 1].sum() > most_tokens
 
     def test_of_nothing(self) -> None:
-        assert groups_of_similar_length(np.array([], np.int64), 10) == []
+        assert packed_stretches(np.array([], np.int64), 10) == []
+
+
+class TestPacking:
+    LENGTHS = np.array([2, 2, 3, 5, 5, 5])
+
+    def test_where_texts_lie(self) -> None:
+        packing = Packing.of(self.LENGTHS)
+        assert packing.spans == ((2, 2), (1, 3), (3, 5))
+        assert packing.firsts.tolist() == [0, 2, 4, 7, 12, 17]
+        assert packing.places.tolist() == [place for length in self.LENGTHS for place in range(length)]
+        assert (len(packing), packing.longest) == (6, 5)
+        assert packing.real(6).sum(1).tolist() == self.LENGTHS.tolist()
+        assert not packing.real(6)[:, 5].any()
+
+    def test_further_tokens_stand_behind_each_first(self) -> None:
+        packing = Packing.of(self.LENGTHS)
+        longer, sources = packing.lengthened(2)
+        expected = Packing.of(self.LENGTHS + 2)
+        assert longer.spans == expected.spans
+        assert torch.equal(longer.places, expected.places)
+        assert torch.equal(longer.firsts, expected.firsts)
+        tokens = [f"{text}.{place}" for text, length in enumerate(self.LENGTHS) for place in range(length)]
+        rows = [
+            [f"{text}.0", "a", "b", *(f"{text}.{place}" for place in range(1, length))]
+            for text, length in enumerate(self.LENGTHS)
+        ]
+        assert [[*tokens, "a", "b"][source] for source in sources] == sum(rows, start=[])  # noqa: RUF017
 
 
 def random_tokens(chance: np.random.Generator, items: int, longest: int) -> Tokens:
@@ -246,61 +265,50 @@ def random_tokens(chance: np.random.Generator, items: int, longest: int) -> Toke
     return Tokens(tokens, np.concatenate([[0], np.cumsum(lengths)]), f"tokens {longest}")
 
 
-def unpadded(content: Text, pad_token_id: int) -> list[list[int]]:
-    """The texts that the groups hold, in the order that ``content.order`` restores."""
+def texts_of(content: Text) -> list[list[int]]:
+    """The texts that the packs hold, in the order that ``content.order`` restores."""
     rows = []
-    for group in content.groups:
-        mask = group.attention_mask
-        real = torch.ones_like(group.token_ids, dtype=torch.bool) if mask is None else mask
-        assert bool((group.token_ids[~real] == pad_token_id).all())
-        assert bool((real.int().diff(dim=1) <= 0).all()), "padding stands on the right"
-        rows += [ids[there].tolist() for ids, there in zip(group.token_ids, real, strict=True)]
+    for pack in content.packs:
+        lengths = [length for count, length in pack.packing.spans for _ in range(count)]
+        rows += [row.tolist() for row in pack.token_ids.split(lengths)]
     return [rows[row] for row in content.order.tolist()]
 
 
 class TestFetch:
-    PAD = 7
-
     @pytest.mark.parametrize("attributes", [1, 2, 3])
-    @pytest.mark.parametrize("group_tokens", [16, 300, 100_000])
-    def test_against_naive_rows(self, attributes: int, group_tokens: int) -> None:
+    @pytest.mark.parametrize("tokens_at_once", [16, 300, 100_000])
+    def test_against_naive_rows(self, attributes: int, tokens_at_once: int) -> None:
         chance = np.random.default_rng(attributes)
         tokens = [random_tokens(chance, 40, longest) for longest in (30, 50, 9)[:attributes]]
-        store = TextStore(tokens, self.PAD, group_tokens)
+        store = TextStore(tokens, tokens_at_once)
         for size in (1, 5, 40):
             items = chance.permutation(40)[:size] + 1
             content = store.fetch(items)
             expected = [rows_of(one)[item - 1] for item in items for one in tokens]
-            assert unpadded(content, self.PAD) == expected
+            assert texts_of(content) == expected
             assert len(content) == size
-            for group in content.groups:
-                rows, longest = group.token_ids.shape
-                assert rows == 1 or rows * longest <= group_tokens
-                assert group.token_ids.dtype == torch.int64
-
-    def test_no_mask_where_nothing_is_padded(self) -> None:
-        tokens = Tokens(np.arange(12, dtype=np.int32), np.array([0, 4, 8, 12]), "tokens")
-        (group,) = TextStore([tokens], self.PAD, 100).fetch(np.array([3, 1])).groups
-        assert group.attention_mask is None
-        assert group.token_ids.tolist() == [[8, 9, 10, 11], [0, 1, 2, 3]]
+            assert sum(len(pack) for pack in content.packs) == size * attributes
+            for pack in content.packs:
+                assert len(pack) == 1 or len(pack.token_ids) <= tokens_at_once
+                assert pack.token_ids.dtype == torch.int64
 
     def test_costs_and_identity(self) -> None:
         chance = np.random.default_rng(0)
         title, abstract = random_tokens(chance, 6, 9), random_tokens(chance, 6, 12)
-        store = TextStore([title, abstract], self.PAD, 100)
+        store = TextStore([title, abstract], 100)
         expected = [len(a) + len(b) for a, b in zip(rows_of(title), rows_of(abstract), strict=True)]
         assert store.costs().tolist() == expected
-        assert store.identity != TextStore([title], self.PAD, 100).identity
-        assert store.identity != TextStore([abstract, title], self.PAD, 100).identity
+        assert store.identity != TextStore([title], 100).identity
+        assert store.identity != TextStore([abstract, title], 100).identity
 
     def test_moves_as_a_whole(self) -> None:
-        content = TextStore([random_tokens(np.random.default_rng(0), 8, 9)], self.PAD, 20).fetch(
-            np.arange(1, 9)
-        )
+        content = TextStore([random_tokens(np.random.default_rng(0), 8, 9)], 20).fetch(np.arange(1, 9))
         moved = content.to(torch.device("meta"))
-        assert len(content.groups) > 1
+        assert len(content.packs) > 1
         assert moved.order.is_meta
-        assert all(group.token_ids.is_meta for group in moved.groups)
-        assert any(group.attention_mask is not None for group in content.groups)
-        assert all(group.attention_mask is None or group.attention_mask.is_meta for group in moved.groups)
+        for pack, there in zip(content.packs, moved.packs, strict=True):
+            assert there.token_ids.is_meta
+            assert there.packing.places.is_meta
+            assert there.packing.firsts.is_meta
+            assert there.packing.spans == pack.packing.spans
         assert len(moved) == len(content)

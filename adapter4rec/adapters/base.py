@@ -76,6 +76,14 @@ class AdapterConfig(Settings):
         """How many tokens the item encoder reads besides a text's own."""
         return 0
 
+    def frozen_outputs(self, count: int) -> tuple[int, ...]:
+        """Layers of an item encoder with ``count`` layers whose outputs are all that its adapter reads of it.
+
+        What computes them is neither trained nor adapted. Empty where the adapter begins in the first layer.
+        """
+        first = self.item_layers.of(count, "item_layers")[0]
+        return (first - 1,) if first else ()
+
     def learning_rates(self) -> dict[str, float]:
         """Learning rates of the parts that only this family has (see ``part_of`` in models/transrec.py)."""
         return {}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from adapter4rec.adapters.base import Adapter, AdapterConfig
 from adapter4rec.adapters.sites import SUBLAYERS, Sites
+from adapter4rec.models.dropout import Dropout
 from adapter4rec.settings import option
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -59,7 +60,7 @@ class Bottleneck(nn.Module):
         self.down = nn.Linear(width, bottleneck)
         self.up = nn.Linear(bottleneck, width)
         self.activation = ACTIVATIONS[activation]
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         if near_zero:
             for layer in (self.down, self.up):
                 nn.init.normal_(layer.weight, std=0.01)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from adapter4rec.adapters.bottleneck import ACTIVATIONS, BottleneckConfig, SublayerAdapter
 from adapter4rec.adapters.sites import Sites
 from adapter4rec.errors import UserError
+from adapter4rec.models.dropout import Dropout
 from adapter4rec.settings import option
 
 
@@ -77,7 +78,7 @@ class HypercomplexBottleneck(nn.Module):
         self.down = HypercomplexLinear(width, bottleneck, config)
         self.up = HypercomplexLinear(bottleneck, width, config)
         self.activation = ACTIVATIONS[config.adapter_activation]
-        self.dropout = nn.Dropout(config.adapter_dropout)
+        self.dropout = Dropout(config.adapter_dropout)
         self._rule = [rule]  # in a list, so that it is registered once, with the model
 
     def forward(self, y: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from adapter4rec.adapters.base import Adapter, AdapterConfig, LayerChoice
+from adapter4rec.adapters.base import RELEASE, Adapter, AdapterConfig, LayerChoice
 from adapter4rec.adapters.sites import Sites
+from adapter4rec.data.packing import Packing
 from adapter4rec.errors import UserError
 from adapter4rec.models.user_encoder import TransformerBlock
 from adapter4rec.settings import option
@@ -46,6 +47,18 @@ class KAdapterConfig(AdapterConfig):
             if inner % heads:
                 raise UserError(f"--{role}_inner_heads {heads}: must divide --{role}_inner {inner}")
 
+    def frozen_outputs(self, count: int) -> tuple[int, ...]:
+        """All that the chain and the joining layer read, unless layer norms between are trained.
+
+        Raises:
+            UserError: as released, texts are padded before they are read.
+        """
+        if self.semantics == RELEASE:
+            raise UserError("--cache_frozen true: as released, K-Adapter reads padding, which is not cached")
+        if self.train_layer_norms:
+            return super().frozen_outputs(count)
+        return tuple(sorted({*self.item_layers.of(count, "item_layers"), count - 1}))
+
     def learning_rates(self) -> dict[str, float]:
         """The joining layers have rates of their own."""
         return {"item_join": self.lr_item_join, "user_join": self.lr_user_join}
@@ -68,7 +81,7 @@ class TransformerAdapter(nn.Module):
             nn.init.normal_(layer.weight, std=2e-4)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | Packing | None) -> Tensor:
         """``[batch, places, width]`` → the same, attending as ``mask`` allows."""
         inner = self.down(x)
         for block in self.blocks:
@@ -95,14 +108,14 @@ class KAdapter(Adapter):
         chosen = config.layers_of(sites)
         self.chain = nn.ModuleList(TransformerAdapter(sites.width, inner, heads, config) for _ in chosen)
         self.join = nn.Linear(2 * sites.width, sites.width)
-        self._mask: Tensor | None = None
+        self._mask: Tensor | Packing | None = None
         self._latest: Tensor | None = None
         self.attach(sites.on_mask(self._remember))
         for module, (_, layer) in zip(self.chain, chosen, strict=True):
             self.attach(layer.on_state(self._reading(module, outputs=sites.role == "item")))
         self.attach(sites.layers[-1].on_state(self._joined))
 
-    def _remember(self, mask: Tensor | None) -> None:
+    def _remember(self, mask: Tensor | Packing | None) -> None:
         self._mask, self._latest = mask, None
 
     def _reading(self, module: TransformerAdapter, *, outputs: bool) -> Callable[[Tensor, Tensor], Tensor]:

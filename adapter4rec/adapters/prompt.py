@@ -34,6 +34,11 @@ class PromptConfig(AdapterConfig):
         if self.item_layers != "all":
             raise UserError(f"--item_layers {self.item_layers}: a prompt stands before all layers")
 
+    def frozen_outputs(self, count: int) -> tuple[int, ...]:
+        """None: the prompt changes what the first layer reads."""
+        del count
+        return ()
+
     @property
     def further_tokens(self) -> int:
         """The prompt stands beside the title."""

@@ -30,8 +30,10 @@ from adapter4rec.adapters.pfeiffer import Pfeiffer
 from adapter4rec.adapters.pfeiffer_after_layernorm import PfeifferAfterLayerNorm
 from adapter4rec.adapters.prompt import Prompt, PromptConfig
 from adapter4rec.adapters.sites import FEED_FORWARD, Projection, Sites, Undo
-from adapter4rec.data.content import Content, States
-from adapter4rec.data.text import Text, TokenGroup
+from adapter4rec.data.content import Content
+from adapter4rec.data.packing import Packing
+from adapter4rec.data.states import States
+from adapter4rec.data.text import Text, TokenPack
 from adapter4rec.errors import UserError
 from adapter4rec.models.backbones import first_position, image_size
 from adapter4rec.models.item_encoders import (
@@ -176,6 +178,10 @@ class OverwritingSites(Sites):
             words = arguments.get("inputs_embeds")
             if words is None:
                 words = embed(arguments["input_ids"])
+            if (packing := arguments.get("packing")) is not None:
+                own = F.embedding(packing.places.clamp(max=len(further) - 1), further).to(words.dtype)
+                overwritten = torch.where(packing.places[:, None] < len(further), own, words)
+                return arguments | {"inputs_embeds": overwritten}
             own = further[: words.shape[1]].to(words.dtype).expand(len(words), -1, -1)
             overwritten = torch.cat([own, words[:, own.shape[1] :]], dim=1)
             return arguments | {"input_ids": None, "inputs_embeds": overwritten}
@@ -193,7 +199,7 @@ class ReleasedPrompt(Prompt):
 class UnmaskedSites(Sites):
     """Places whose masks are not told."""
 
-    def on_mask(self, remember: Callable[[Tensor | None], None]) -> Undo:
+    def on_mask(self, remember: Callable[[Tensor | Packing | None], None]) -> Undo:
         """Tell ``remember`` at each call that there is no mask."""
         return super().on_mask(lambda mask: remember(None))
 
@@ -284,28 +290,28 @@ def _pad_texts(encoder: TextItemEncoder, width: int) -> Undo:
         if not isinstance(content, Text):
             return arguments
         filling = encoder.backbone.config.pad_token_id or 0
-        groups = [_padded(group, width, filling) for group in content.groups]
-        states = torch.cat([_text_states(encoder.backbone, *group) for group in groups])
+        rows = [_padded(pack, width, filling) for pack in content.packs]
+        states = torch.cat([_text_states(encoder.backbone, *padded) for padded in rows])
         return (States(states[content.order].unflatten(0, (len(content), -1))),)
 
     return encoder.register_forward_pre_hook(encode).remove
 
 
-def _padded(group: TokenGroup, width: int, pad_token_id: int) -> tuple[Tensor, Tensor]:
-    """Token ids and mask of a group, ``[n, width]`` both.
+def _padded(pack: TokenPack, width: int, pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """Token ids and mask of the texts of a pack, ``[n, width]`` both.
 
     Raises:
-        UserError: one of its texts is longer.
+        UserError: one of them is longer.
     """
-    further = width - group.token_ids.shape[1]
-    if further < 0:
+    if pack.packing.longest > width:
         raise UserError(
-            f"--released_tokens {width}: a text has {group.token_ids.shape[1]} tokens; make it as large as "
+            f"--released_tokens {width}: a text has {pack.packing.longest} tokens; make it as large as "
             "--title_tokens"
         )
-    mask = group.attention_mask
-    mask = torch.ones_like(group.token_ids, dtype=torch.bool) if mask is None else mask
-    return F.pad(group.token_ids, (0, further), value=pad_token_id), F.pad(mask, (0, further))
+    mask = pack.packing.real(width)
+    token_ids = pack.token_ids.new_full(mask.shape, pad_token_id)
+    token_ids[mask] = pack.token_ids
+    return token_ids, mask
 
 
 def _text_states(backbone: PreTrainedModel, token_ids: Tensor, mask: Tensor) -> Tensor:

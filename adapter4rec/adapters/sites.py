@@ -12,9 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapter4rec.adapters.layouts import EncoderLayout, ProjectionLayout, Reads
+from adapter4rec.data.packing import Packing
 
 ATTENTION, FEED_FORWARD = "attention", "feed_forward"
 SUBLAYERS = (ATTENTION, FEED_FORWARD)
@@ -143,11 +145,11 @@ class Sites:
 
         return _undo(self.encoder.register_forward_pre_hook(replace, with_kwargs=True))
 
-    def on_mask(self, remember: Callable[[Tensor | None], None]) -> Undo:
+    def on_mask(self, remember: Callable[[Tensor | Packing | None], None]) -> Undo:
         """Tell ``remember``, at each call, what the layers' attention is masked with.
 
         It is told None, or a mask that broadcasts to ``[batch, heads, places, places]``: bool, true where
-        attention may go, or additive.
+        attention may go, or additive; or where texts lie that are read end to end.
         """
         if self.reads is Reads.ITEMS:
             first = self.layers[0].module
@@ -155,7 +157,7 @@ class Sites:
 
         def look(arguments: dict) -> dict:
             mask = arguments.get("attention_mask")
-            remember(None if mask is None else mask[:, None, None].bool())
+            remember(arguments.get("packing") if mask is None else mask[:, None, None].bool())
             return arguments
 
         return self.on_inputs(look)
@@ -184,10 +186,15 @@ class Sites:
 
 
 def _with_words(arguments: dict, further: Tensor, embed: nn.Module) -> dict:
-    """Arguments of a text encoder whose call has ``further`` words behind the first."""
+    """Arguments of a text encoder whose call has ``further`` words behind the first of each text."""
     words = arguments.get("inputs_embeds")
     if words is None:
         words = embed(arguments["input_ids"])
+    if (packing := arguments.get("packing")) is not None:
+        longer, sources = packing.lengthened(len(further))
+        words = F.embedding(sources, torch.cat([words[0], further.to(words.dtype)]))[None]
+        positions = arguments["position_ids"][:, :1] + longer.places
+        return arguments | {"inputs_embeds": words, "position_ids": positions, "packing": longer}
     own = further.to(words.dtype).expand(len(words), -1, -1)
     longer = {"input_ids": None, "inputs_embeds": torch.cat([words[:, :1], own, words[:, 1:]], dim=1)}
     for name, filling in (("attention_mask", 1), ("token_type_ids", 0)):

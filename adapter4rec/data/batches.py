@@ -6,13 +6,12 @@ each process then keeps its share of the users, finds their distinct items and f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from adapter4rec.data.content import Content, ContentStore
 from adapter4rec.data.interactions import Interactions, Ranges
@@ -210,53 +209,3 @@ class EpochSteps(Dataset):
         mine = ids.share(self.division.rank, self.division.processes)
         parts = self.division.accumulation_steps
         return [with_content(mine.share(part, parts), self.store, targets) for part in range(parts)]
-
-
-class _Reporting(Dataset):
-    """Steps, or the error that preparing one met: a worker process cannot raise it whole."""
-
-    def __init__(self, steps: EpochSteps) -> None:
-        self.steps = steps
-
-    def __getitem__(self, step: int) -> list[Batch] | UserError:
-        try:
-            return self.steps[step]
-        except UserError as error:
-            return error
-
-
-def epoch_loader(
-    steps: EpochSteps, first_step: int, *, workers: int, prefetch: int, pin_memory: bool
-) -> Iterator[list[Batch]]:
-    """Steps ``first_step``… of an epoch in order.
-
-    Args:
-        steps: of the epoch.
-        first_step: where to begin, from 0.
-        workers: processes that prepare steps; with 0 they are prepared when they are asked for.
-        prefetch: steps that each worker keeps ready.
-        pin_memory: put them into page-locked memory.
-
-    Raises:
-        UserError: the content of an item cannot be fetched, or a worker was ended from outside.
-    """
-    loader = DataLoader(
-        _Reporting(steps),
-        batch_size=None,
-        sampler=range(first_step, len(steps)),
-        num_workers=workers,
-        pin_memory=pin_memory,
-        prefetch_factor=prefetch if workers else None,
-    )
-    try:
-        for found in loader:
-            if isinstance(found, UserError):
-                raise found
-            yield found
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise UserError(
-            "a process that prepares batches was ended from outside, for want of memory or of shared memory "
-            f"(/dev/shm): lower --workers {workers} or --prefetch {prefetch}, or give --workers 0"
-        ) from None

@@ -84,28 +84,3 @@ class IdStore:
     def costs(self) -> np.ndarray:
         """1 an item."""
         return np.ones(self.n_items, np.int64)
-
-
-@dataclass(frozen=True)
-class States(Content):
-    """What a frozen backbone gives for each item: float ``[n, attributes, h]``."""
-
-    states: Tensor
-
-    def __len__(self) -> int:
-        return len(self.states)
-
-
-class StateStore:
-    """States of a frozen backbone, computed once for the catalogue (float32 ``[N, attributes, h]``)."""
-
-    def __init__(self, states: np.ndarray) -> None:
-        self.states = states
-
-    def fetch(self, items: np.ndarray) -> States:
-        """Rows of the memory-mapped states."""
-        return States(torch.from_numpy(self.states[items - 1]))
-
-    def costs(self) -> np.ndarray:
-        """1 an item."""
-        return np.ones(len(self.states), np.int64)

@@ -1,4 +1,4 @@
-"""Item text: tokenised once, kept without padding, fetched in groups of similar length."""
+"""Item text: tokenised once, kept and fetched without padding."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from adapter4rec.data.cache import Arrays, cached_arrays
 from adapter4rec.data.content import Content
+from adapter4rec.data.packing import Packing
 
 _TOKENISED_AT_ONCE = 10_000
 _BODY_CHARACTERS = 2_000
@@ -23,19 +24,19 @@ _FORM = b"tokens-1"
 
 
 @dataclass(frozen=True)
-class TokenGroup(Content):
-    """Texts of similar length.
+class TokenPack(Content):
+    """Texts that the backbone reads at once.
 
     Attributes:
-        token_ids: int64 ``[n, longest]``, padded on the right.
-        attention_mask: bool ``[n, longest]``, or None where all texts of the group are equally long.
+        token_ids: int64 ``[tokens]``, one text behind the other.
+        packing: where each lies.
     """
 
     token_ids: Tensor
-    attention_mask: Tensor | None
+    packing: Packing
 
     def __len__(self) -> int:
-        return len(self.token_ids)
+        return len(self.packing)
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,13 @@ class Text(Content):
     """The texts of n items, one or several attributes each.
 
     Attributes:
-        groups: together n x attributes texts, sorted by length.
-        order: int64 ``[n * attributes]``; text ``item * attributes + attribute`` is row ``order[…]`` of the
-            groups' concatenation.
+        packs: together n x attributes texts, sorted by length.
+        order: int64 ``[n * attributes]``; text ``item * attributes + attribute`` is number ``order[…]`` of
+            the packs' texts.
         n_items: n.
     """
 
-    groups: tuple[TokenGroup, ...]
+    packs: tuple[TokenPack, ...]
     order: Tensor
     n_items: int
 
@@ -77,14 +78,12 @@ class TextStore:
 
     Args:
         attributes: tokens of each attribute (title; abstract and body where they are used).
-        pad_token_id: fills the short rows of a group.
-        group_tokens: a group of texts of similar length holds at most so many tokens, padding included.
+        tokens_at_once: a pack of texts holds at most so many tokens; a single longer text still makes one.
     """
 
-    def __init__(self, attributes: list[Tokens], pad_token_id: int, group_tokens: int) -> None:
+    def __init__(self, attributes: list[Tokens], tokens_at_once: int) -> None:
         self.attributes = attributes
-        self.pad_token_id = pad_token_id
-        self.group_tokens = group_tokens
+        self.tokens_at_once = tokens_at_once
 
     @property
     def identity(self) -> str:
@@ -96,60 +95,57 @@ class TextStore:
         return sum(np.diff(attribute.offsets) for attribute in self.attributes)
 
     def fetch(self, items: np.ndarray) -> Text:
-        """Tokens of ``items``, in groups of similar length."""
+        """Tokens of ``items``, in packs of similar length."""
+        packs, order = self.packed(items)
+        return Text(tuple(self._pack(*pack) for pack in packs), order, len(items))
+
+    def packed(self, items: np.ndarray) -> tuple[list[tuple[np.ndarray, np.ndarray, Packing]], Tensor]:
+        """How the texts of ``items`` are laid end to end.
+
+        Returns:
+            For each pack where its tokens stand in their attribute's, and which attribute that is, int64
+            ``[tokens]`` both, and its packing; and the order of :class:`Text`.
+        """
         starts = np.stack([attribute.offsets[items - 1] for attribute in self.attributes], axis=1).ravel()
         stops = np.stack([attribute.offsets[items] for attribute in self.attributes], axis=1).ravel()
         lengths = stops - starts
         by_length = np.argsort(lengths, kind="stable")
-        groups = tuple(
-            self._group(by_length[first:last], starts, lengths)
-            for first, last in groups_of_similar_length(lengths[by_length], self.group_tokens)
-        )
+        packs = []
+        for first, last in packed_stretches(lengths[by_length], self.tokens_at_once):
+            texts = by_length[first:last]  # text = item * attributes + attribute
+            packing = Packing.of(lengths[texts])
+            at = np.repeat(starts[texts], lengths[texts]) + packing.places.numpy()
+            packs.append((at, np.repeat(texts % len(self.attributes), lengths[texts]), packing))
         order = np.empty_like(by_length)
         order[by_length] = np.arange(len(by_length))
-        return Text(groups, torch.from_numpy(order), len(items))
+        return packs, torch.from_numpy(order)
 
-    def _group(self, members: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> TokenGroup:
-        """Gather the tokens of the texts ``members`` (text = item * attributes + attribute)."""
-        longest = int(lengths[members].max())
-        places = np.arange(longest)
-        real = places < lengths[members, None]
-        token_ids = np.full(real.shape, self.pad_token_id, np.int64)
+    def _pack(self, at: np.ndarray, owner: np.ndarray, packing: Packing) -> TokenPack:
+        token_ids = np.empty(len(at), np.int64)
         for number, attribute in enumerate(self.attributes):
-            mine = members % len(self.attributes) == number
-            at = starts[members[mine], None] + places
-            token_ids[mine] = attribute.tokens[np.minimum(at, len(attribute.tokens) - 1)]
-        token_ids[~real] = self.pad_token_id
-        mask = None if real.all() else torch.from_numpy(real)
-        return TokenGroup(torch.from_numpy(token_ids), mask)
+            mine = owner == number
+            token_ids[mine] = attribute.tokens[at[mine]]
+        return TokenPack(torch.from_numpy(token_ids), packing)
 
 
-def groups_of_similar_length(sorted_lengths: np.ndarray, most_tokens: int) -> list[tuple[int, int]]:
-    """Cut texts that are sorted by length into stretches of at most ``most_tokens`` places.
-
-    A stretch also ends where taking in longer texts would pad those already in it by more than an eighth
-    of its places: a group of its own costs less than that padding.
+def packed_stretches(lengths: np.ndarray, most_tokens: int) -> list[tuple[int, int]]:
+    """Cut texts into stretches of at most ``most_tokens`` tokens, as long as that allows.
 
     Args:
-        sorted_lengths: int ``[n]``, ascending.
-        most_tokens: the limit; a single longer text still makes a group.
+        lengths: int ``[n]``.
+        most_tokens: the limit; a single longer text still makes a stretch.
 
     Returns:
         ``(first, last)`` of each stretch, half-open, in order.
     """
-    lengths = sorted_lengths.tolist()
-    groups, first, real = [], 0, 0
-    for last, length in enumerate(lengths):
-        count = last - first
-        places = (count + 1) * length
-        padding = places - real - length
-        if count and (places > most_tokens or padding * 8 > places):
-            groups.append((first, last))
-            first, real = last, 0
-        real += length
-    if lengths:
-        groups.append((first, len(lengths)))
-    return groups
+    stretches, first = [], 0
+    ends = np.cumsum(lengths)
+    while first < len(lengths):
+        before = ends[first] - lengths[first]
+        last = max(first + 1, int(np.searchsorted(ends, before + most_tokens, side="right")))
+        stretches.append((first, last))
+        first = last
+    return stretches
 
 
 def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> str:

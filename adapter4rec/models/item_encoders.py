@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from adapter4rec.data.content import Content, ItemIds, States
+from adapter4rec.data.content import Content, ItemIds
 from adapter4rec.data.images.store import Pixels
+from adapter4rec.data.packing import Packing
+from adapter4rec.data.states import PatchStates, States, TextStates
 from adapter4rec.data.text import Text
 from adapter4rec.models.backbones import first_position, pixel_statistics
+from adapter4rec.models.dropout import use_fast_dropout
+from adapter4rec.models.known_layers import outputs_known, outputs_read
+from adapter4rec.models.packed_attention import first_states
 
 RELEASED_MASK_RATIO = 0.75
 """Share of the patches that the released code lets ViTMAE drop, as its pretraining does."""
@@ -31,14 +38,19 @@ class ContentItemEncoder(nn.Module):
     def __init__(self, backbone: PreTrainedModel, dim: int) -> None:
         super().__init__()
         self.backbone = backbone
+        use_fast_dropout(backbone)
         self.head = nn.Linear(backbone.config.hidden_size, dim)
 
     @abstractmethod
     def states(self, content: Content) -> Tensor:
-        """[CLS] states of the last layer, ``[n, attributes, h]``."""
+        """[CLS] states of the last layer, ``[n, attributes, h]``, from content or from layers' outputs."""
+
+    @abstractmethod
+    def layer_outputs(self, content: Content, layers: Sequence[int]) -> Tensor:
+        """Outputs of some layers, for each place that the backbone reads."""
 
     def forward(self, content: Content) -> Tensor:
-        """Embeddings ``[n, d]`` of n items, from their content or from :class:`States` computed before."""
+        """Embeddings ``[n, d]`` of n items, from their content or from states computed before."""
         states = content.states if isinstance(content, States) else self.states(content)
         return F.gelu(self.head(states)).mean(1)
 
@@ -50,30 +62,43 @@ class TextItemEncoder(ContentItemEncoder):
         super().__init__(backbone, dim)
         self._first_position = first_position(backbone.config)
 
-    def states(self, content: Text) -> Tensor:
-        """[CLS] states of the last layer, ``[n, attributes, h]``."""
-        by_length = torch.cat(
-            [
-                self.backbone(
-                    inputs_embeds=words,
-                    attention_mask=group.attention_mask,
-                    position_ids=self._first_position
-                    + torch.arange(words.shape[1], device=words.device)[None],
-                ).last_hidden_state[:, 0]
-                for words, group in zip(self._words(content), content.groups, strict=True)
+    def states(self, content: Text | TextStates) -> Tensor:
+        """[CLS] states of the last layer, ``[n, attributes, h]``, from texts or from layers' outputs."""
+        if isinstance(content, TextStates):
+            by_length = [self._going_on(pack.states, content.layers, pack.packing) for pack in content.packs]
+        else:
+            by_length = [
+                self._first_states(words, pack.packing)
+                for words, pack in zip(self._words(content), content.packs, strict=True)
             ]
-        )
-        return by_length[content.order].unflatten(0, (len(content), -1))
+        return torch.cat(by_length)[content.order].unflatten(0, (len(content), -1))
 
-    def _words(self, content: Text) -> list[Tensor]:
-        """Word embeddings of each group, ``[texts, longest, h]``.
+    def layer_outputs(self, content: Text, layers: Sequence[int]) -> Tensor:
+        """Outputs of some layers, ``[tokens, layers, h]``, in the order of the packs' tokens."""
+        parts = []
+        with outputs_read(self.backbone, layers) as found:
+            for words, pack in zip(self._words(content), content.packs, strict=True):
+                self._first_states(words, pack.packing)
+                parts.append(torch.stack([found[layer][0] for layer in layers], dim=1))
+        return torch.cat(parts)
 
-        Looked up for all groups at once: the gradient of a look-up is as large as the whole vocabulary.
+    def _first_states(self, words: Tensor, packing: Packing) -> Tensor:
+        return first_states(self.backbone, words, self._first_position + packing.places, packing)
+
+    def _going_on(self, states: Tensor, layers: tuple[int, ...], packing: Packing) -> Tensor:
+        outputs = {layer: states[None, :, number] for number, layer in enumerate(layers)}
+        unread = states.new_zeros(len(states), states.shape[-1], dtype=self.head.weight.dtype)
+        with outputs_known(self.backbone, outputs):
+            return self._first_states(unread, packing)
+
+    def _words(self, content: Text) -> tuple[Tensor, ...]:
+        """Word embeddings of each pack, ``[tokens, h]``.
+
+        Looked up for all packs at once: the gradient of a look-up is as large as the whole vocabulary.
         """
-        shapes = [group.token_ids.shape for group in content.groups]
-        flat = torch.cat([group.token_ids.flatten() for group in content.groups])
-        words = self.backbone.get_input_embeddings()(flat).split([shape.numel() for shape in shapes])
-        return [part.unflatten(0, shape) for part, shape in zip(words, shapes, strict=True)]
+        token_ids = [pack.token_ids for pack in content.packs]
+        words = self.backbone.get_input_embeddings()(torch.cat(token_ids))
+        return words.split([len(ids) for ids in token_ids])
 
 
 class ImageItemEncoder(ContentItemEncoder):
@@ -104,10 +129,29 @@ class ImageItemEncoder(ContentItemEncoder):
         nn.init.xavier_normal_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def states(self, content: Pixels) -> Tensor:
-        """[CLS] states behind the last layer norm, ``[n, 1, h]``."""
+    def states(self, content: Pixels | PatchStates) -> Tensor:
+        """[CLS] states behind the last layer norm, ``[n, 1, h]``, from pixels or from layers' outputs."""
+        if isinstance(content, PatchStates):
+            parts = content.states.split(self.images_at_once)
+            return torch.cat([self._going_on(part, content.layers) for part in parts])
         parts = content.pixels.split(self.images_at_once)
         return torch.cat([self.states_of_scaled(self._scaled(part)) for part in parts])
+
+    def layer_outputs(self, content: Pixels, layers: Sequence[int]) -> Tensor:
+        """Outputs of some layers, ``[n, patches, layers, h]``; [CLS] is the first patch."""
+        parts = []
+        with outputs_read(self.backbone, layers) as found:
+            for part in content.pixels.split(self.images_at_once):
+                self.states_of_scaled(self._scaled(part))
+                parts.append(torch.stack([found[layer] for layer in layers], dim=2))
+        return torch.cat(parts)
+
+    def _going_on(self, states: Tensor, layers: tuple[int, ...]) -> Tensor:
+        outputs = {layer: states[:, :, number] for number, layer in enumerate(layers)}
+        size = math.isqrt(states.shape[1] - 1) * self.backbone.config.patch_size
+        unread = torch.zeros(1, 3, size, size, dtype=self.head.weight.dtype, device=states.device)
+        with outputs_known(self.backbone, outputs):
+            return self.states_of_scaled(unread.expand(len(states), -1, -1, -1))
 
     def _scaled(self, pixels: Tensor) -> Tensor:
         """``uint8 [n, height, width, 3]`` → ``[n, 3, height, width]``."""

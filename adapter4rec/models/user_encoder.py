@@ -6,6 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adapter4rec.data.packing import Packing
+from adapter4rec.models.dropout import Dropout
+from adapter4rec.models.packed_attention import packed_attention
+
 _EXCLUDED = -1e9
 """Added to the score of a key that may not be attended to. Finite, so that a padded place, which may attend
 to nothing, attends uniformly instead of giving NaN."""
@@ -38,17 +42,23 @@ class SelfAttention(nn.Module):
         self.key = nn.Linear(dim, dim, bias=False)
         self.value = nn.Linear(dim, dim, bias=False)
         self.output = nn.Linear(dim, dim, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.layer_norm = nn.LayerNorm(dim, eps=1e-6)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """``x [users, L, d]``, ``mask [users, 1, L, L]`` (additive) → ``[users, L, d]``."""
+    def forward(self, x: Tensor, mask: Tensor | Packing | None) -> Tensor:
+        """``x [users, L, d]``, ``mask [users, 1, L, L]`` (additive) → ``[users, L, d]``.
+
+        Or ``x [1, tokens, d]`` where the mask says how texts lie end to end.
+        """
         query, key, value = (
             projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for projection in (self.query, self.key, self.value)
         )
         dropped = self.dropout.p if self.training else 0.0
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropped)
+        if isinstance(mask, Packing):
+            attended = packed_attention(query, key, value, mask, dropout=dropped)
+        else:
+            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropped)
         y = self.dropout(self.output(attended.transpose(1, 2).flatten(-2)))
         return self.layer_norm(x + y)
 
@@ -60,7 +70,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.up = nn.Linear(dim, 4 * dim)
         self.down = nn.Linear(4 * dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.layer_norm = nn.LayerNorm(dim, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,8 +87,8 @@ class TransformerBlock(nn.Module):
         self.attention = SelfAttention(dim, heads, dropout)
         self.feed_forward = FeedForward(dim, dropout)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """``x [users, L, d]``, ``mask [users, 1, L, L]`` → ``[users, L, d]``."""
+    def forward(self, x: Tensor, mask: Tensor | Packing | None) -> Tensor:
+        """As :class:`SelfAttention`."""
         return self.feed_forward(self.attention(x, mask))
 
 
@@ -98,7 +108,7 @@ class UserEncoder(nn.Module):
         self.width = dim
         self.position_embedding = nn.Embedding(max_seq_len, dim)
         self.layer_norm = nn.LayerNorm(dim, eps=1e-6)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(TransformerBlock(dim, heads, dropout) for _ in range(blocks))
         self.apply(_xavier_normal)
 

@@ -15,7 +15,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from adapter4rec.data.batches import Batch, Division, EpochSteps, TrainingSet, epoch_loader
+from adapter4rec.catalogue import Encoding
+from adapter4rec.data.batches import Batch, Division, EpochSteps, TrainingSet
+from adapter4rec.data.loading import loaded_ahead
 from adapter4rec.distributed import Process
 from adapter4rec.domains import Domain
 from adapter4rec.errors import UserError
@@ -99,7 +101,7 @@ def train(model: TransRec, domain: Domain, settings: RunSettings, process: Proce
             last_place_only=settings.objective.last_place_only,
         )
         trainer.train_epoch(steps, progress, run)
-        metrics = evaluate(model, domain.store, domain.interactions, Split.VALIDATION, process)
+        metrics = evaluate(model, domain, Split.VALIDATION, process, Encoding.of(run.settings, process))
         record = _record(progress, len(steps), domain.interactions.n_users) | metrics
         run.say(
             f"epoch {record['epoch']}: loss {record['loss']:.4f}  HR@10 {metrics['HR@10']:.4f} %  "
@@ -143,7 +145,7 @@ class Trainer:
         loader = self._loader(steps, progress.step)
         started = saved = time.monotonic()
         before = progress.seconds
-        with self._bar(steps, progress) as bar:
+        with self._bar(steps, progress) as bar, self.precision.frozen_weights(self.model.item_encoder):
             for parts in loader:
                 seed_step(self.settings.seed, progress.epoch, progress.step, self.process.rank)
                 loss = self.step(parts)
@@ -159,14 +161,13 @@ class Trainer:
                     saved = time.monotonic()
 
     def _loader(self, steps: EpochSteps, first_step: int) -> Iterator[list[Batch]]:
-        on_gpu = self.process.device.type == "cuda"
-        workers, pinned = self.settings.workers, self.settings.pin_memory
-        return epoch_loader(
+        device, pinned = self.process.device, self.settings.pin_memory
+        return loaded_ahead(
             steps,
-            first_step,
-            workers=(2 if on_gpu else 0) if workers is None else workers,
+            range(first_step, len(steps)),
+            workers=self.settings.workers_on(device),
             prefetch=self.settings.prefetch,
-            pin_memory=on_gpu if pinned is None else pinned,
+            pin_memory=device.type == "cuda" if pinned is None else pinned,
         )
 
     def step(self, parts: list[Batch]) -> float:
@@ -236,10 +237,10 @@ def finish(model: TransRec, domain: Domain, process: Process, run: Run) -> Recor
     if history:
         best = run.load_best(model)
     else:
-        found = evaluate(model, domain.store, domain.interactions, Split.VALIDATION, process)
+        found = evaluate(model, domain, Split.VALIDATION, process, Encoding.of(run.settings, process))
         best = {"epoch": 0, "split": Split.VALIDATION.value, **found}
         history = [best]
-    test = evaluate(model, domain.store, domain.interactions, Split.TEST, process)
+    test = evaluate(model, domain, Split.TEST, process, Encoding.of(run.settings, process))
     return run.finish(history, best, test, counts, peak_memory(process))
 
 
@@ -250,7 +251,7 @@ def test_again(model: TransRec, domain: Domain, process: Process, run: Run) -> R
         UserError: the run has no best epoch yet.
     """
     best = run.load_best(model) if count_parameters(model).trained else {"epoch": 0}
-    test = evaluate(model, domain.store, domain.interactions, Split.TEST, process)
+    test = evaluate(model, domain, Split.TEST, process, Encoding.of(run.settings, process))
     _say_test(best["epoch"], test, process)
     return test
 

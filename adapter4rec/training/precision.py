@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from adapter4rec.errors import UserError
 
@@ -24,9 +26,38 @@ class Precision:
         """Around the forward pass."""
         return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.dtype != torch.float32)
 
+    @contextmanager
+    def frozen_weights(self, model: nn.Module, *, whole: bool = False) -> Iterator[None]:
+        """Let linear layers compute with copies of their frozen weights, or of all, in this format.
+
+        Autocast would make a copy at each call, and keep them all for the backward pass. The weights
+        themselves stay where and what they are.
+        """
+        linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+        shadowed = [
+            (module, name)
+            for module in (linear if self.dtype != torch.float32 else ())
+            for name in ("weight", "bias")
+            if _may_be_copied(module, name, whole)
+        ]
+        for module, name in shadowed:
+            # An attribute of the object itself is found before torch looks among the registered parameters.
+            vars(module)[name] = getattr(module, name).detach().to(self.dtype)
+        try:
+            yield
+        finally:
+            for module, name in shadowed:
+                del vars(module)[name]
+
     def scaler(self) -> torch.amp.GradScaler:
         """Keeps small fp16 gradients from vanishing; does nothing in the other formats."""
         return torch.amp.GradScaler(self.device_type, enabled=self.dtype == torch.float16)
+
+
+def _may_be_copied(module: nn.Module, name: str, whole: bool) -> bool:
+    parameter = module._parameters.get(name)
+    frozen = parameter is not None and (whole or not parameter.requires_grad)
+    return frozen and name not in vars(module)
 
 
 def choose_precision(name: str, device: torch.device) -> Precision:

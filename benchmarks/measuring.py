@@ -1,0 +1,186 @@
+"""Timing in turns, memory in processes of their own, and tables."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adapter4rec.files import REPOSITORY, write_json
+from adapter4rec.versions import versions
+
+RESULTS = REPOSITORY / "runs" / "benchmarks"
+_MATRIX = 4096
+
+
+@dataclass
+class Row:
+    """One thing measured.
+
+    Attributes:
+        what: in a few words.
+        seconds: of the project.
+        released_seconds: of the released way.
+        goal: the ratio of the two that is asked for.
+        share: useful operations over what a large matrix product reaches in the same time; None where it has
+            no meaning.
+        memory: peak memory of a process that does this alone, in MiB.
+        released_memory: the same for the released way.
+        more: further figures.
+    """
+
+    what: str
+    seconds: float | None = None
+    released_seconds: float | None = None
+    goal: float | None = None
+    share: float | None = None
+    memory: float | None = None
+    released_memory: float | None = None
+    more: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times faster the project is."""
+        return self.released_seconds / self.seconds if self.seconds and self.released_seconds else None
+
+
+def in_turns(arms: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each arm in each round; the arms take turns, and each is run once before it counts."""
+    taken: dict[str, list[float]] = {name: [] for name in arms}
+    for number in range(rounds + 1):
+        for name, run in arms.items():
+            started = time.perf_counter()
+            run()
+            if number:
+                taken[name].append(time.perf_counter() - started)
+    return taken
+
+
+def medians(taken: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """The median of each arm."""
+    return {name: statistics.median(seconds) for name, seconds in taken.items()}
+
+
+def matrix_rate(dtype: torch.dtype, device: torch.device | str = "cpu", size: int = _MATRIX) -> float:
+    """Operations a second of a large matrix product, the best of five."""
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+
+    def product() -> None:
+        a @ b
+        if a.is_cuda:
+            torch.cuda.synchronize()
+
+    product()
+    return 2 * size**3 / min(in_turns({"product": product}, 5)["product"])
+
+
+def peak_memory() -> float:
+    """MiB that this process has held at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
+
+
+def alone(module: str, arm: str, options: Sequence[str]) -> dict[str, float]:
+    """What ``python -m MODULE --alone ARM`` says of itself: it runs in a fresh process."""
+    command = [sys.executable, "-m", module, *options, "--alone", arm]
+    done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def say_alone(**figures: float) -> None:
+    """Answer :func:`alone`."""
+    print(json.dumps({"memory": peak_memory(), **figures}))
+
+
+def machine() -> dict[str, Any]:
+    """What was measured on."""
+    features = [name for name, there in torch.cpu.get_capabilities().items() if there is True]
+    cuda = torch.cuda.is_available()
+    return {
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "features": " ".join(name for name in features if name.startswith(("avx", "amx", "sve", "bf16"))),
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "versions": versions(),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    names = [line for line in info.read_text().splitlines() if "model name" in line] if info.exists() else []
+    return names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
+
+
+def arguments(doc: str, **defaults: int) -> argparse.ArgumentParser:
+    """The options that all parts share, and whole numbers of their own."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    for name, default in {"threads": 0, **defaults}.items():
+        parser.add_argument(f"--{name}", type=int, default=default, help="(%(default)s)")
+    parser.add_argument("--alone", help=argparse.SUPPRESS)
+    return parser
+
+
+def given(options: argparse.Namespace) -> list[str]:
+    """The options as a command line has them."""
+    return [
+        part
+        for name, value in vars(options).items()
+        if name != "alone" and value is not None
+        for part in (f"--{name}", str(value))
+    ]
+
+
+def report(name: str, rows: Sequence[Row], about: Mapping[str, Any]) -> None:
+    """Print the table of a part and write ``runs/benchmarks/NAME.json``."""
+    facts = machine()
+    print(f"\n{name}: {', '.join(f'{key} {value}' for key, value in about.items())}")
+    print(
+        f"{facts['processor']}, {facts['threads']} threads, {facts['features']}, device {facts['device']}, "
+        f"torch {facts['versions']['torch']}, transformers {facts['versions']['transformers']}, "
+        f"{facts['date']}\n"
+    )
+    print(table(rows))
+    content = {"name": name, "about": about, "machine": facts, "rows": [asdict(row) for row in rows]}
+    write_json(RESULTS / f"{name}.json", content)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table."""
+    lines = [
+        "| what | released way, s | project, s | ratio | asked | share of the limit | MiB (released) |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        memory = "" if row.memory is None else f"{row.memory:,.0f}"
+        if row.released_memory is not None:
+            memory += f" ({row.released_memory:,.0f})"
+        cells = [
+            row.what,
+            _shown(row.released_seconds),
+            _shown(row.seconds),
+            _shown(row.ratio),
+            "" if row.goal is None else f"{row.goal:g}",
+            "" if row.share is None else f"{100 * row.share:.0f} %",
+            memory,
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+        lines += [f"|   {key}: {value} |  |  |  |  |  |  |" for key, value in row.more.items()]
+    return "\n".join(lines)
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}" if value < 100 else f"{value:,.0f}"

@@ -1,0 +1,95 @@
+"""Models of base size with random weights, the data that they read, and how many operations they need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import BertConfig, BertModel, PretrainedConfig, ViTConfig, ViTModel
+
+from adapter4rec.adapters.attaching import add_adapters
+from adapter4rec.adapters.base import AdapterConfig
+from adapter4rec.data.interactions import Interactions, read_interactions, read_items
+from adapter4rec.data.text import TextStore, tokenised
+from adapter4rec.files import REPOSITORY
+from adapter4rec.models.backbones import backbone_folder, load_tokenizer
+from adapter4rec.models.item_encoders import ContentItemEncoder, ImageItemEncoder, TextItemEncoder
+from adapter4rec.models.objectives import Objective
+from adapter4rec.models.transrec import TransRec
+from adapter4rec.models.user_encoder import UserEncoder
+from adapter4rec.sample import SampleSettings, make_sample
+
+DIM = 64
+TITLE_TOKENS = 30
+_REAL = REPOSITORY.parent / "shared" / "data" / "Instruments"
+_SAMPLE = REPOSITORY / "cache" / "benchmarks" / "sample"
+_TOKENIZER = "minilm/all_minilm_l6_v2"
+
+
+def domain_folder() -> Path:
+    """Instruments where it lies beside the project, else a generated domain of that size."""
+    if _REAL.is_dir():
+        return _REAL
+    make_sample(_SAMPLE, SampleSettings(users=10_000, target_users=10_000, items=20_000))
+    return _SAMPLE / "target"
+
+
+def read_domain(folder: Path, max_seq_len: int, tokens_at_once: int = 4096) -> tuple[Interactions, TextStore]:
+    """Sequences and titles of a domain, tokenised as MiniLM does."""
+    table = read_items(folder / "items.tsv", ("title",))
+    interactions = read_interactions(folder / "users.tsv", table, min_seq_len=5, max_seq_len=max_seq_len)
+    texts = [table.texts["title"][row] for row in interactions.item_rows]
+    tokenizer = load_tokenizer(backbone_folder(_TOKENIZER))
+    tokens = tokenised(texts, tokenizer, TITLE_TOKENS, REPOSITORY / "cache", lambda _: None)
+    return interactions, TextStore([tokens], tokens_at_once)
+
+
+def text_model(adapter: AdapterConfig | None, layers: int = 12, max_seq_len: int = 20) -> TransRec:
+    """BERT-base with random weights, always the same."""
+    torch.manual_seed(0)
+    config = BertConfig(num_hidden_layers=layers, attn_implementation="sdpa")
+    encoder = TextItemEncoder(BertModel(config, add_pooling_layer=False), DIM)
+    return _whole(encoder, max_seq_len, adapter)
+
+
+def image_model(adapter: AdapterConfig | None, layers: int = 12, images_at_once: int = 8) -> TransRec:
+    """ViT-base with random weights, always the same."""
+    torch.manual_seed(0)
+    config = ViTConfig(num_hidden_layers=layers, attn_implementation="sdpa")
+    encoder = ImageItemEncoder(ViTModel(config, add_pooling_layer=False), DIM, images_at_once)
+    return _whole(encoder, 10, adapter)
+
+
+def _whole(encoder: ContentItemEncoder, max_seq_len: int, adapter: AdapterConfig | None) -> TransRec:
+    model = TransRec(encoder, UserEncoder(DIM, max_seq_len, 2, 2, 0.1), Objective.SASREC)
+    if adapter is not None:
+        torch.manual_seed(0)
+        add_adapters(model, adapter)
+    return model
+
+
+def forward_operations(config: PretrainedConfig, lengths: np.ndarray) -> float:
+    """Floating-point operations of a backbone's layers for texts or images of these lengths.
+
+    A multiplication and an addition are two. Counted are the matrix products of every layer, for each token:
+    projections of attention 4h², feed-forward 2hf, scores and weighted values 2lh for a text of l tokens.
+    """
+    h, f = config.hidden_size, config.intermediate_size
+    tokens, pairs = float(lengths.sum()), float((lengths.astype(np.float64) ** 2).sum())
+    return config.num_hidden_layers * 2 * (tokens * (4 * h * h + 2 * h * f) + 2 * pairs * h)
+
+
+def houlsby_operations(config: PretrainedConfig, lengths: np.ndarray, bottleneck: int = 64) -> float:
+    """Operations of a training step with Houlsby adapters in all layers, forward and backward.
+
+    Backward, the gradient of what a layer reads is needed in all layers but the first, where it is needed
+    from the feed-forward sublayer up; the frozen weights need none. The adapters need both.
+    """
+    h, layers = config.hidden_size, config.num_hidden_layers
+    tokens, pairs = float(lengths.sum()), float((lengths.astype(np.float64) ** 2).sum())
+    attention_below = 2 * (tokens * 4 * h * h) + 2 * 2 * (2 * pairs * h)
+    attention_twice = (layers - 1) * 2 * 2 * pairs * h
+    adapters = 3 * layers * 2 * 2 * (2 * tokens * h * bottleneck)
+    forward = forward_operations(config, lengths)
+    return 2 * forward + attention_twice - (attention_below - 2 * 2 * pairs * h) + adapters
