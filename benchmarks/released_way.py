@@ -25,10 +25,9 @@ WIDTH = 30
 def plain(model: TransRec) -> TransRec:
     """The model with attention written out and torch's dropout."""
     model.item_encoder.backbone.set_attn_implementation("eager")
-    for owner in list(model.modules()):
-        for name, module in owner.named_children():
-            if isinstance(module, Dropout):
-                setattr(owner, name, nn.Dropout(module.p))
+    for module in model.modules():
+        if isinstance(module, Dropout):
+            module.__class__ = nn.Dropout  # adapters' hooks stay
     return model
 
 
@@ -78,10 +77,13 @@ def loss(model: TransRec, encode: Callable[[np.ndarray], Tensor], ids: IdBatch) 
 
 def ranks(users: Tensor, items: Tensor, targets: np.ndarray, masked: list[np.ndarray]) -> list[int]:
     """The rank of each user's target, by a loop over users and a sort of all items."""
+    places = torch.arange(1, len(items) + 1)
     found = []
-    for user, target, history in zip(users, targets, masked, strict=True):
-        scores = (items @ user).numpy()
-        scores[history] = -np.inf
-        order = np.argsort(-scores)
-        found.append(int(np.nonzero(order == target)[0][0]) + 1)
+    for user, target, history in zip(users, targets.tolist(), masked, strict=True):
+        scores = items @ user
+        scores[torch.from_numpy(history)] = -torch.inf
+        labels = torch.zeros(len(items), dtype=torch.int64)
+        labels[target] = 1
+        order = torch.argsort(scores, descending=True)
+        found.append(int((labels[order] * places).sum()))
     return found

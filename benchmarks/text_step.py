@@ -50,7 +50,7 @@ class Steps:
 
     def released(self, model: TransRec) -> Callable[[int], float]:
         """A step in the released way."""
-        optimizer = make_optimizer(parameter_groups(model, _settings(self.batch).learning_rates()))
+        optimizer = make_optimizer(parameter_groups(model, settings_of(self.batch).learning_rates()))
         order = self.examples.order(1)
 
         def step(number: int) -> float:
@@ -67,7 +67,7 @@ class Steps:
 
     def project(self, model: TransRec, precision: str) -> Callable[[int], float]:
         """A step of the project's trainer."""
-        return trainer_steps(model, self.steps, precision, _settings(self.batch))
+        return trainer_steps(model, self.steps, precision, settings_of(self.batch))
 
     def lengths(self, number: int) -> np.ndarray:
         """Tokens of each distinct title of a step."""
@@ -76,7 +76,8 @@ class Steps:
         return np.concatenate([np.full(count, length) for count, length in spans])
 
 
-def _settings(batch: int) -> TextTargetSettings:
+def settings_of(batch: int) -> TextTargetSettings:
+    """The settings of a run on a target domain."""
     return TextTargetSettings(users="-", items="-", batch_size=batch, method="finetune")
 
 

@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
+from adapter4rec.adapters.layouts import LAYOUTS
 from adapter4rec.data.packing import Packing
 from adapter4rec.models.dropout import dropped
+from adapter4rec.models.known_layers import layers_of
 
 _NAME = "adapter4rec_packed"
 
@@ -160,14 +162,29 @@ def first_states(backbone: PreTrainedModel, words: Tensor, positions: Tensor, pa
     Returns:
         ``[texts, h]``.
     """
-    packings = []
-    # An adapter may have lengthened the texts on the way in.
-    hook = backbone.register_forward_hook(
-        lambda _, __, arguments, ___: packings.append(arguments["packing"]), with_kwargs=True
-    )
+    packings: list[Packing] = []
+    hooks = [
+        # An adapter may have lengthened the texts on the way in: this hook comes behind its own.
+        backbone.register_forward_pre_hook(
+            lambda _, __, arguments: packings.append(arguments["packing"]), with_kwargs=True
+        )
+    ]
+    layout, last = LAYOUTS[backbone.config.model_type], layers_of(backbone)[-1]
+    alone = not layout.pre_norm and not last._forward_hooks
+    if alone:
+        # Nothing behind the last attention reads another token, unless something reads the whole output.
+        entry = last.get_submodule(layout.attention.entry)
+        hooks.append(
+            entry.register_forward_pre_hook(
+                lambda _, arguments: tuple(tokens[:, packings[0].firsts] for tokens in arguments),
+                prepend=True,
+            )
+        )
     with _attending_within_texts(backbone):
         try:
-            states = backbone(inputs_embeds=words[None], position_ids=positions[None], packing=packing)
+            output = backbone(inputs_embeds=words[None], position_ids=positions[None], packing=packing)
         finally:
-            hook.remove()
-    return states.last_hidden_state[0, packings[0].firsts]
+            for hook in hooks:
+                hook.remove()
+    states = output.last_hidden_state[0]
+    return states if alone else states[packings[0].firsts]

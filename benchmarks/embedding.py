@@ -1,0 +1,79 @@
+"""Embedding a catalogue of titles with BERT-base."""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import torch
+
+from adapter4rec.catalogue import Encoding, evaluating
+from adapter4rec.distributed import Process
+from adapter4rec.evaluation import embedded_catalogue
+from benchmarks import released_way
+from benchmarks.measuring import Row, arguments, in_turns, matrix_rate, medians, report
+from benchmarks.models import domain_folder, forward_operations, read_domain, text_model
+
+_RELEASED_AT_ONCE = 512
+_PROCESS = Process(0, 1, torch.device("cpu"))
+
+
+class _First:
+    """The first items of a catalogue."""
+
+    def __init__(self, store, count: int) -> None:  # noqa: ANN001
+        self.store, self.count = store, count
+        self.fetch = store.fetch
+
+    def costs(self) -> np.ndarray:
+        """Of the first items."""
+        return self.store.costs()[: self.count]
+
+
+def _options() -> argparse.Namespace:
+    return arguments(__doc__, items=1024, layers=12, rounds=3).parse_args()
+
+
+def main() -> None:
+    """Measure and report."""
+    options = _options()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    _, store = read_domain(domain_folder(), 20)
+    model, plain = text_model(None, options.layers), released_way.plain(text_model(None, options.layers))
+    items = np.arange(1, options.items + 1)
+
+    def released() -> torch.Tensor:
+        with evaluating(plain):
+            parts = np.array_split(items, -(-len(items) // _RELEASED_AT_ONCE))
+            return torch.cat([released_way.encoded_titles(plain, store, part) for part in parts])
+
+    def project(form: str) -> torch.Tensor:
+        with evaluating(model):
+            how = Encoding(precision=form)
+            return embedded_catalogue(model, _First(store, options.items), options.items, _PROCESS, how).rows
+
+    assert torch.allclose(project("fp32")[1:], released(), atol=1e-4)
+    taken = in_turns(
+        {"released": released, "fp32": lambda: project("fp32"), "bf16": lambda: project("bf16")},
+        options.rounds,
+    )
+    seconds = medians(taken)
+    config = model.item_encoder.backbone.config
+    useful = forward_operations(config, store.costs()[: options.items])
+    rates = {"fp32": matrix_rate(torch.float32), "bf16": matrix_rate(torch.bfloat16)}
+    rows = [
+        Row(
+            f"embedding titles, {form}",
+            seconds[form],
+            seconds["released"],
+            goal=goal,
+            share=useful / seconds[form] / rates[form],
+        )
+        for form, goal in (("fp32", 1.5), ("bf16", 5))
+    ]
+    report("embedding", rows, {"titles": options.items, "layers": options.layers})
+
+
+if __name__ == "__main__":
+    main()

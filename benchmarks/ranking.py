@@ -1,0 +1,116 @@
+"""Ranking users against a catalogue; ``--memory`` ranks many against a file of embeddings."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from adapter4rec.catalogue import EmbeddingsInFile, EmbeddingsInMemory
+from adapter4rec.files import REPOSITORY
+from adapter4rec.ranking import Question, rank_targets
+from benchmarks import released_way
+from benchmarks.measuring import Row, arguments, in_turns, matrix_rate, peak_memory, report
+from benchmarks.models import DIM
+
+_HISTORY = 10
+_USERS_AT_ONCE = 8192
+
+
+def _question(users: int, items: int, chance: np.random.Generator) -> Question:
+    return Question(
+        np.zeros((users, 1), np.int64),
+        chance.integers(1, items + 1, users),
+        np.repeat(np.arange(users), _HISTORY),
+        chance.integers(1, items + 1, users * _HISTORY),
+    )
+
+
+def _compared(users: int, items: int, released_users: int, rounds: int) -> Row:
+    """The project ranks all users, the released way some of them, since each costs the same."""
+    chance = np.random.default_rng(0)
+    torch.manual_seed(0)
+    vectors, table = torch.randn(users, DIM), torch.randn(items + 1, DIM)
+    question = _question(users, items, chance)
+    some = min(users, released_users)
+    masked = [question.masked_items[user * _HISTORY : (user + 1) * _HISTORY] - 1 for user in range(some)]
+
+    def project() -> np.ndarray:
+        return rank_targets(vectors, EmbeddingsInMemory(table), question)
+
+    def released() -> list[int]:
+        return released_way.ranks(vectors[:some], table[1:], question.targets[:some] - 1, masked)
+
+    found, expected = project()[:some], np.array(released())
+    kept = found < items + 1
+    # Products of other shapes differ in the last bit, so that near-ties may change places.
+    assert np.abs(found[kept] - expected[kept]).max() <= 2
+    taken = in_turns({"project": project, "released": released}, rounds)
+    seconds = {name: float(np.median(times)) for name, times in taken.items()}
+    limit = 2 * users * items * DIM / matrix_rate(torch.float32)
+    return Row(
+        f"ranking {users:,} users, {items:,} items",
+        seconds["project"],
+        seconds["released"] * users / some,
+        goal=100,
+        share=limit / seconds["project"],
+        more={"released way timed on users": some},
+    )
+
+
+def _bounded(users: int, items: int, folder: Path) -> Row:
+    """Many users against embeddings in a file: seconds, and the peak memory of the process."""
+    generator = torch.Generator().manual_seed(0)
+    path = folder / "embeddings.f32"
+    rows = np.memmap(path, np.float32, "w+", shape=(items + 1, DIM))
+    catalogue = EmbeddingsInFile(rows, torch.device("cpu"))
+    for first in range(0, items + 1, 1 << 16):
+        numbers = np.arange(first, min(first + (1 << 16), items + 1))
+        catalogue.put(numbers, torch.randn(len(numbers), DIM, generator=generator))
+    chance = np.random.default_rng(0)
+    started = time.perf_counter()
+    for first in range(0, users, _USERS_AT_ONCE):
+        count = min(_USERS_AT_ONCE, users - first)
+        question = _question(count, items, chance)
+        rank_targets(torch.randn(count, DIM, generator=generator), catalogue, question)
+        done, seconds = first + count, time.perf_counter() - started
+        print(f"{done:,} of {users:,} users, {seconds:,.0f} s, peak {peak_memory():,.0f} MiB", flush=True)
+    limit = 2 * users * items * DIM / matrix_rate(torch.float32)
+    return Row(
+        f"ranking {users:,} users, {items:,} items in a file",
+        seconds,
+        share=limit / seconds,
+        memory=peak_memory(),
+    )
+
+
+def _options() -> argparse.Namespace:
+    parser = arguments(__doc__, users=10_000, released_users=200, rounds=3)
+    parser.add_argument("--items", type=int, nargs="+", default=[20_000, 200_000], help="(%(default)s)")
+    parser.add_argument("--memory", action="store_true", help="against a file of embeddings")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure and report."""
+    options = _options()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if options.memory:
+        (REPOSITORY / "cache").mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=REPOSITORY / "cache") as folder:
+            rows = [_bounded(options.users, items, Path(folder)) for items in options.items]
+        report("ranking_in_file", rows, {"d": DIM})
+        return
+    rows = [
+        _compared(options.users, items, options.released_users, options.rounds) for items in options.items
+    ]
+    report("ranking", rows, {"d": DIM})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Reading ``users.tsv`` and ``items.tsv`` of the size of MIND: seconds and memory, in a fresh process."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from adapter4rec.data.interactions import read_interactions, read_items
+from adapter4rec.files import REPOSITORY
+from adapter4rec.sample import SampleSettings, make_sample
+from benchmarks.measuring import Row, alone, arguments, given, report, say_alone
+
+_FOLDER = REPOSITORY / "cache" / "benchmarks"
+
+
+def _files(users: int, items: int) -> Path:
+    folder = _FOLDER / f"sample_{users}_{items}"
+    make_sample(folder, SampleSettings(users=users, target_users=100, items=items))
+    return folder / "source"
+
+
+def _options() -> argparse.Namespace:
+    return arguments(__doc__, users=630_000, items=80_000).parse_args()
+
+
+def main() -> None:
+    """Measure and report."""
+    options = _options()
+    folder = _files(options.users, options.items)
+    if options.alone:
+        started = time.perf_counter()
+        table = read_items(folder / "items.tsv", ("title",))
+        found = read_interactions(folder / "users.tsv", table, min_seq_len=5, max_seq_len=20)
+        say_alone(seconds=time.perf_counter() - started, clicks=len(found.clicks))
+        return
+    said = alone("benchmarks.reading", "project", given(options))
+    more = {"clicks kept": f"{int(said['clicks']):,}", "asked": "15 s, 1,536 MiB"}
+    what = f"reading {options.users:,} users, {options.items:,} items"
+    report("reading", [Row(what, said["seconds"], memory=said["memory"], more=more)], {})
+
+
+if __name__ == "__main__":
+    main()
