@@ -20,6 +20,7 @@ from adapter4rec.data.content import Content, ContentStore
 from adapter4rec.data.loading import loaded_ahead
 from adapter4rec.distributed import Process
 from adapter4rec.files import relative_to_repository
+from adapter4rec.sharding import is_sharded
 from adapter4rec.stages import RunSettings
 from adapter4rec.training.precision import Precision, choose_precision
 
@@ -33,7 +34,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad():  # a divided model cannot train on with what inference mode has made
             yield
     finally:
         model.train(training)
@@ -158,7 +159,7 @@ class _Groups(Dataset):
         self.store = store
 
     def __getitem__(self, number: int) -> Content:
-        return self.store.fetch(self.groups[number])
+        return self.store.fetch(self.groups[number % len(self.groups)])
 
 
 def encode_catalogue(
@@ -179,32 +180,51 @@ def encode_catalogue(
         process: the groups are dealt out to the processes as they get ready; each ends with all rows.
         how: number format, memory, workers.
     """
-    n_items, width = shape
-    if 4 * (n_items + 1) * width > how.most_memory:
-        found = EmbeddingsInFile.new(n_items, width, how.folder, process.device)
-    else:
-        found = EmbeddingsInMemory(torch.zeros(n_items + 1, width, device=process.device))
+    n_items = shape[0]
+    found = _empty(shape, process, how)
     by_cost = np.argsort(store.costs(), kind="stable") + 1
     groups = [by_cost[start : start + _ITEMS_AT_ONCE] for start in range(0, n_items, _ITEMS_AT_ONCE)]
     precision: Precision = choose_precision(how.precision, process.device)
     asked: deque[int] = deque()
 
-    def dealt() -> Iterator[int]:
-        for number in process.dealt(len(groups)):
+    def shares() -> Iterator[int]:
+        for number in _shares(len(groups), process, in_step=is_sharded(encoder)):
             asked.append(number)
             yield number
 
+    loader = loaded_ahead(
+        _Groups(groups, store),
+        shares(),
+        workers=how.workers,
+        prefetch=how.prefetch,
+        pin_memory=process.device.type == "cuda",
+    )
     with precision.frozen_weights(encoder, whole=True), precision.autocast():
-        for content in loaded_ahead(
-            _Groups(groups, store),
-            dealt(),
-            workers=how.workers,
-            prefetch=how.prefetch,
-            pin_memory=process.device.type == "cuda",
-        ):
-            found.put(groups[asked.popleft()], encode(content.to(process.device)).float())
+        for content in loader:
+            rows = encode(content.to(process.device)).float()
+            if (number := asked.popleft()) < len(groups):
+                found.put(groups[number], rows)
     if process.count > 1:
         for first in range(0, n_items + 1, _ROWS_SUMMED_AT_ONCE):
             numbers = np.arange(first, min(first + _ROWS_SUMMED_AT_ONCE, n_items + 1))
             found.put(numbers, process.sum_over_all(found.of(numbers)))
     return found
+
+
+def _empty(shape: tuple[int, int], process: Process, how: Encoding) -> EmbeddingsInMemory | EmbeddingsInFile:
+    n_items, width = shape
+    if 4 * (n_items + 1) * width > how.most_memory:
+        return EmbeddingsInFile.new(n_items, width, how.folder, process.device)
+    return EmbeddingsInMemory(torch.zeros(n_items + 1, width, device=process.device))
+
+
+def _shares(count: int, process: Process, *, in_step: bool) -> Iterator[int]:
+    """Which of ``count`` groups this process encodes.
+
+    The next one when it is ready; or, as a divided model computes on all processes at once, equally many on
+    each, where numbers from ``count`` on are encoded for company alone.
+    """
+    if not in_step:
+        return process.dealt(count)
+    rounds = -(-count // process.count)
+    return iter(range(process.rank, rounds * process.count, process.count))

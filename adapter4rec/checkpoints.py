@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from adapter4rec.errors import UserError
 from adapter4rec.files import json_object, whole_file, write_json
+from adapter4rec.sharding import put_state
 
 _HEADER = "adapter4rec"
 _MAX_LISTED = 5
@@ -116,7 +117,7 @@ def load_into(
     if trouble:
         more = f"\n  … and {len(trouble) - _MAX_LISTED} more" if len(trouble) > _MAX_LISTED else ""
         raise UserError(f"{source} does not fit the model:\n  " + "\n  ".join(trouble[:_MAX_LISTED]) + more)
-    model.load_state_dict(tensors, strict=expected is None)
+    put_state(model, tensors, strict=expected is None)
 
 
 def weights_hash(tensors: Mapping[str, Tensor]) -> str:

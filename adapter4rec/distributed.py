@@ -96,6 +96,14 @@ class Process:
             dist.all_reduce(tensor)
         return tensor
 
+    def most(self, number: int) -> int:
+        """The largest of the numbers that the processes have."""
+        if self.count == 1:
+            return number
+        largest = torch.tensor(number, device=self.device)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return int(largest)
+
     def gathered(self, array: np.ndarray) -> np.ndarray:
         """Arrays of all processes, one after the other, on every process."""
         if self.count == 1:
@@ -137,7 +145,9 @@ def joined_process(device: str, threads: int = 0) -> Iterator[Process]:
             raise UserError(f"the processes could not meet: {str(error).splitlines()[0]}") from None
     try:
         with _shared_trouble() if count > 1 else nullcontext():
-            yield Process(rank, count, where)
+            process = Process(rank, count, where)
+            yield process
+            process.wait_for_all()  # one that left early would take what the others still wait for
     finally:  # also after an error: a process that ends as a member of the group is aborted
         if count > 1:
             dist.destroy_process_group()

@@ -39,7 +39,7 @@ from adapter4rec.domains import Domain
 from adapter4rec.errors import UserError
 from adapter4rec.files import REPOSITORY, read_json, whole_file, write_json
 from adapter4rec.stages import RunSettings
-from adapter4rec.training.parameters import ParameterCounts, trained_state
+from adapter4rec.training.parameters import ParameterCounts, trained_state, whole_trained_state
 from adapter4rec.versions import versions
 
 _MAX_LISTED = 5
@@ -204,8 +204,9 @@ class Run:
 
     def save_best(self, model: nn.Module, record: Record) -> None:
         """Keep the trained weights of the best epoch so far."""
+        trained = whole_trained_state(model)
         if self.process.is_first:
-            write_checkpoint(self.best_path, trained_state(model), self.described(_BEST, record))
+            write_checkpoint(self.best_path, trained, self.described(_BEST, record))
 
     def described(self, what: str, record: Record) -> Record:
         """The description that stands in a checkpoint of this run."""

@@ -6,8 +6,10 @@ from adapter4rec.distributed import Process, joined_process
 from adapter4rec.modalities import MODALITIES
 from adapter4rec.models.backbones import described
 from adapter4rec.models.building import build_model
+from adapter4rec.models.known_layers import compile_layers
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs import open_run
+from adapter4rec.sharding import place, whole_state
 from adapter4rec.source_models import export_source_model, put_into, read_source_model, require_export_path
 from adapter4rec.stages import SourceSettings
 from adapter4rec.states import with_cached_states
@@ -29,15 +31,20 @@ def run_source(settings: SourceSettings, process: Process) -> None:
     domain = modality.load_domain(settings, process)
     model = source_model(settings, domain.interactions.n_items)
     run = open_run(f"{modality.name} source", settings, domain, model, process)
-    model.to(process.device)
+    place(model, process, sharded=settings.shard)
     if settings.method == "head":
         domain = with_cached_states(domain, model, settings, process)
+    if settings.compile and settings.uses_content:
+        compile_layers(model.item_encoder.backbone)
     result = carry_out(model, domain, settings, process, run)
-    if settings.export and settings.mode == "train" and process.is_first:
+    if not settings.export or settings.mode != "train":
+        return
+    weights = whole_state(model)
+    if process.is_first:
         said = run.described("", result)
         if settings.uses_content:
             said["encoder"] = described(model.item_encoder.backbone.config)
-        export_source_model(model.state_dict(), settings.export, settings.objective, said)
+        export_source_model(weights, settings.export, settings.objective, said)
         run.say(f"exported for target domains: {settings.export}")
 
 

@@ -70,6 +70,20 @@ class RunSettings(Settings):
     pin_memory: bool | None = option(
         None, "batches lie in page-locked memory; by default with a GPU", runtime=True
     )
+    recompute: bool = option(
+        False,
+        "compute the backbone's activations again for the backward pass: a third more time, the memory of "
+        "one part of a batch",
+        runtime=True,
+    )
+    shard: bool = option(
+        False,
+        "divide the backbone's weights over the processes, where all of it is trained and no GPU holds it",
+        runtime=True,
+    )
+    compile: bool = option(
+        False, "compile the backbone's layers: minutes at the start, for long runs", runtime=True
+    )
     save_minutes: float = option(
         10.0, "the run is saved so often, and after each epoch", above=0, runtime=True
     )
@@ -146,9 +160,9 @@ class ImageSettings(RunSettings):
     release_masking: bool = option(
         False, "ViTMAE drops 75 % of the patches at random, in evaluation too, as the released code does"
     )
-    images_at_once: int = option(
-        64,
-        "most images that the backbone reads at once; training memory: --accumulation_steps",
+    images_at_once: int | None = option(
+        None,
+        "most images that the backbone reads at once; by default 8 on a CPU, 64 on a GPU",
         least=1,
         runtime=True,
     )

@@ -109,7 +109,7 @@ def records(folder):
 
 
 def without_times(record):
-    return {key: value for key, value in record.items() if "second" not in key}
+    return {key: value for key, value in record.items() if "second" not in key and key != "input_wait"}
 
 
 def assert_same_file(first, second):
@@ -297,10 +297,11 @@ def test_worker_processes_prepare_the_same_batches(common, tmp_path):
 
 def launched_on_two_processes(values):
     """Carry out a run by its launcher on two processes."""
+    values = {"export": "none"} | values
     arguments = [word for name, value in values.items() for word in (f"--{name}", str(value))]
     tree, page = ("CV", "sm_vit_sasrec.py") if "images" in values else ("Text", "sm_base_sasrec.py")
     launcher = REPOSITORY / "Pretraining" / tree / "script" / page
-    command = [sys.executable, str(launcher), *arguments, "--processes", "2", "--export", "none"]
+    command = [sys.executable, str(launcher), *arguments, "--processes", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
@@ -324,6 +325,59 @@ def test_two_processes_rank_every_user_once(common, tmp_path):
     test = records(one)[-1]
     done = launched_on_two_processes(common | options | {"run_folder": one, "mode": "test"})
     assert f"HR@10 {test['HR@10']:.4f} %  NDCG@10 {test['NDCG@10']:.4f} %" in done.stdout, done.stderr
+
+
+def without_dropout(backbone, into):
+    """A copy of a backbone's folder: which numbers dropout draws depends on how often layers are called."""
+    shutil.copytree(backbone, into)
+    config = json.loads((into / "config.json").read_text())
+    none = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), 0.0)
+    (into / "config.json").write_text(json.dumps(config | none))
+    return str(into)
+
+
+@both_modalities
+def test_divided_weights_train_like_whole_ones(common, tmp_path):
+    """The same loss, metrics and weights, with several packs a part and several parts a step, and resumed."""
+    common["backbone"] = without_dropout(Path(common["backbone"]), tmp_path / "backbone")
+    at_once = {"images_at_once": 8} if "images" in common else {"tokens_at_once": 40}
+    options = common | at_once | {"dropout": 0.0, "accumulation_steps": 2, "epochs": 2}
+    folders = {name: tmp_path / name for name in ("whole", "divided", "stopped")}
+    runs = [
+        ("whole", {}),
+        ("divided", {"shard": "true"}),
+        ("stopped", {"shard": "true", "epochs": 1}),
+        ("stopped", {"shard": "true", "resume": "true"}),
+    ]
+    for name, further in runs:
+        export = {"export": tmp_path / f"{name}.safetensors"}
+        done = launched_on_two_processes(options | {"run_folder": folders[name]} | export | further)
+        assert done.returncode == 0, done.stderr
+    whole, divided, stopped = (records(folder) for folder in folders.values())
+    assert [record["loss"] for record in divided[:2]] == pytest.approx(
+        [record["loss"] for record in whole[:2]], rel=1e-5
+    )
+    assert list(map(without_times, stopped)) == list(map(without_times, divided))
+    for name in ("best.safetensors", "last.safetensors"):
+        assert_same_file(folders["stopped"] / name, folders["divided"] / name)
+        one, other = (load_file(folders[which] / name) for which in ("whole", "divided"))
+        assert one.keys() == other.keys()
+        # Adam divides by the square root of gradients that may be as good as zero.
+        assert all(torch.allclose(one[key], other[key], atol=2e-4) for key in one)
+    one, other = (load_file(tmp_path / f"{name}.safetensors") for name in ("whole", "divided"))
+    assert one.keys() == other.keys()
+    assert {key: value.shape for key, value in one.items()} == {
+        key: value.shape for key, value in other.items()
+    }
+
+
+def test_what_cannot_be_divided(common, source, tmp_path):
+    with pytest.raises(UserError, match="there is one"):
+        run_source(common, tmp_path / "alone", shard=True)
+    command = {"method": "head", "shard": "true", "run_folder": tmp_path / "head"}
+    done = launched_on_two_processes(common | command)
+    assert done.returncode == 2
+    assert "--shard true: is for training all of a backbone" in done.stderr
 
 
 def test_what_the_first_of_two_processes_refuses_ends_both_with_one_message(common, tmp_path):
@@ -525,6 +579,7 @@ def test_trouble_of_one_process_ends_both_with_its_message(common, tmp_path):
     )
     (tmp_path / "program.py").write_text(code)
     values = common | {"run_folder": tmp_path / "run", "images": whole}
+    values = {"export": "none"} | values
     arguments = [word for name, value in values.items() for word in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}

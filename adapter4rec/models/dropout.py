@@ -25,11 +25,16 @@ def dropped(x: Tensor, probability: float) -> Tensor:
     threshold = round(probability * _LEVELS)
     if threshold == 0:
         return x
-    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(1 << 63), None)
-    levels = words.view(torch.int16)[: x.numel()].view(x.shape)
-    kept = levels >= threshold - _LEVELS // 2
+    kept = _levels(x) >= threshold - _LEVELS // 2
     scale = _LEVELS / (_LEVELS - threshold) if threshold < _LEVELS else 0.0
     return x * (kept.to(x.dtype) * scale)
+
+
+@torch.compiler.disable  # a compiler draws one number for each element
+def _levels(x: Tensor) -> Tensor:
+    """A random number from -32768 to 32767 for each element of ``x``."""
+    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(1 << 63), None)
+    return words.view(torch.int16)[: x.numel()].view(x.shape)
 
 
 class Dropout(nn.Dropout):

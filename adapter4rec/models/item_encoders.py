@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from adapter4rec.data.content import Content, ItemIds
@@ -25,6 +27,10 @@ RELEASED_MASK_RATIO = 0.75
 """Share of the patches that the released code lets ViTMAE drop, as its pretraining does."""
 
 
+_IMAGES_AT_ONCE = {"cpu": 8, "cuda": 64}
+"""What one call computes stays in a CPU's cache, and fills a GPU."""
+
+
 class ContentItemEncoder(nn.Module):
     """A pretrained backbone, its [CLS] state, a linear layer to d (the paper's DTL), GELU.
 
@@ -37,6 +43,11 @@ class ContentItemEncoder(nn.Module):
 
     def __init__(self, backbone: PreTrainedModel, dim: int) -> None:
         super().__init__()
+        self.recompute = False
+        """Whether activations of the backbone are computed again for the backward pass, part by part."""
+        self.rounds: Callable[[int], int] = lambda parts: parts
+        """How often the backbone is called for so many parts; on all processes equally often, where its
+        weights are divided over them."""
         self.backbone = backbone
         use_fast_dropout(backbone)
         self.head = nn.Linear(backbone.config.hidden_size, dim)
@@ -48,6 +59,20 @@ class ContentItemEncoder(nn.Module):
     @abstractmethod
     def layer_outputs(self, content: Content, layers: Sequence[int]) -> Tensor:
         """Outputs of some layers, for each place that the backbone reads."""
+
+    def in_parts(self, encode: Callable[..., Tensor], parts: Sequence[tuple]) -> Tensor:
+        """``encode(*part)`` of each part, one behind the other."""
+        rounds = self.rounds(len(parts))  # asked before: the processes call nothing else meanwhile
+        encoded = [self._part(encode, *part) for part in parts]
+        for _ in range(rounds - len(parts)):
+            encoded[-1] = encoded[-1] + 0 * self._part(encode, *parts[-1])  # for company alone
+        return torch.cat(encoded)
+
+    def _part(self, encode: Callable[..., Tensor], *part: Any) -> Tensor:
+        """``encode(*part)``, whose activations are not kept where they are to be computed again."""
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(encode, *part, use_reentrant=False)
+        return encode(*part)
 
     def forward(self, content: Content) -> Tensor:
         """Embeddings ``[n, d]`` of n items, from their content or from states computed before."""
@@ -65,13 +90,14 @@ class TextItemEncoder(ContentItemEncoder):
     def states(self, content: Text | TextStates) -> Tensor:
         """[CLS] states of the last layer, ``[n, attributes, h]``, from texts or from layers' outputs."""
         if isinstance(content, TextStates):
-            by_length = [self._going_on(pack.states, content.layers, pack.packing) for pack in content.packs]
+            packs = [(pack.states, content.layers, pack.packing) for pack in content.packs]
+            by_length = self.in_parts(self._going_on, packs)
         else:
-            by_length = [
-                self._first_states(words, pack.packing)
-                for words, pack in zip(self._words(content), content.packs, strict=True)
-            ]
-        return torch.cat(by_length)[content.order].unflatten(0, (len(content), -1))
+            packings = [pack.packing for pack in content.packs]
+            by_length = self.in_parts(
+                self._first_states, list(zip(self._words(content), packings, strict=True))
+            )
+        return by_length[content.order].unflatten(0, (len(content), -1))
 
     def layer_outputs(self, content: Text, layers: Sequence[int]) -> Tensor:
         """Outputs of some layers, ``[tokens, layers, h]``, in the order of the packs' tokens."""
@@ -110,10 +136,10 @@ class ImageItemEncoder(ContentItemEncoder):
     Args:
         backbone: a Hugging Face image encoder without pooler.
         dim: d, width of the embeddings.
-        images_at_once: how many images the backbone reads at once.
+        images_at_once: how many images the backbone reads at once; None for what suits the device.
     """
 
-    def __init__(self, backbone: PreTrainedModel, dim: int, images_at_once: int) -> None:
+    def __init__(self, backbone: PreTrainedModel, dim: int, images_at_once: int | None) -> None:
         super().__init__(backbone, dim)
         self.images_at_once = images_at_once
         mean, deviation = (torch.tensor(values) for values in pixel_statistics(backbone.config))
@@ -132,17 +158,22 @@ class ImageItemEncoder(ContentItemEncoder):
     def states(self, content: Pixels | PatchStates) -> Tensor:
         """[CLS] states behind the last layer norm, ``[n, 1, h]``, from pixels or from layers' outputs."""
         if isinstance(content, PatchStates):
-            parts = content.states.split(self.images_at_once)
-            return torch.cat([self._going_on(part, content.layers) for part in parts])
-        parts = content.pixels.split(self.images_at_once)
-        return torch.cat([self.states_of_scaled(self._scaled(part)) for part in parts])
+            parts = [(part, content.layers) for part in self._split(content.states)]
+            return self.in_parts(self._going_on, parts)
+        return self.in_parts(self._states_of, [(part,) for part in self._split(content.pixels)])
+
+    def _split(self, images: Tensor) -> tuple[Tensor, ...]:
+        return images.split(self.images_at_once or _IMAGES_AT_ONCE[images.device.type])
+
+    def _states_of(self, pixels: Tensor) -> Tensor:
+        return self.states_of_scaled(self._scaled(pixels))
 
     def layer_outputs(self, content: Pixels, layers: Sequence[int]) -> Tensor:
         """Outputs of some layers, ``[n, patches, layers, h]``; [CLS] is the first patch."""
         parts = []
         with outputs_read(self.backbone, layers) as found:
-            for part in content.pixels.split(self.images_at_once):
-                self.states_of_scaled(self._scaled(part))
+            for part in self._split(content.pixels):
+                self._states_of(part)
                 parts.append(torch.stack([found[layer] for layer in layers], dim=2))
         return torch.cat(parts)
 

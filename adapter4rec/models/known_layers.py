@@ -11,10 +11,28 @@ from transformers import PreTrainedModel
 
 from adapter4rec.adapters.layouts import LAYOUTS
 
+_COMPILED_FORMS = 256
+"""Layers are compiled one by one from the same lines of code, in training and in evaluation."""
+
 
 def layers_of(backbone: PreTrainedModel) -> nn.ModuleList:
     """The layers of a Hugging Face encoder, first to last."""
     return backbone.get_submodule(LAYOUTS[backbone.config.model_type].layers)
+
+
+def compile_layers(
+    backbone: PreTrainedModel, *, behind: Sequence[int] = (), backend: str | Callable = "inductor"
+) -> None:
+    """Let torch compile each layer, once for all numbers of tokens.
+
+    Args:
+        backbone: a Hugging Face encoder.
+        behind: layers whose outputs are known; none is compiled up to the last of them.
+        backend: torch's, or one for tests.
+    """
+    torch._dynamo.config.recompile_limit = _COMPILED_FORMS
+    for layer in list(layers_of(backbone))[max(behind, default=-1) + 1 :]:
+        layer.compile(dynamic=True, backend=backend)
 
 
 @contextmanager

@@ -114,6 +114,7 @@ def _near(length: int, window: int | None, device: torch.device) -> Tensor | Non
     return (places[:, None] - places).abs() < window
 
 
+@torch.compiler.disable  # the spans of each pack are others
 def _for_transformers(
     module: nn.Module,
     query: Tensor,

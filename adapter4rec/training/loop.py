@@ -24,6 +24,7 @@ from adapter4rec.errors import UserError
 from adapter4rec.evaluation import Split, evaluate, evaluate_popularity
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs import Record, Run
+from adapter4rec.sharding import average_gradients, is_sharded
 from adapter4rec.stages import RunSettings
 from adapter4rec.training.parameters import (
     ParameterCounts,
@@ -106,7 +107,7 @@ def train(model: TransRec, domain: Domain, settings: RunSettings, process: Proce
         run.say(
             f"epoch {record['epoch']}: loss {record['loss']:.4f}  HR@10 {metrics['HR@10']:.4f} %  "
             f"NDCG@10 {metrics['NDCG@10']:.4f} %  {record['seconds']:.1f} s, "
-            f"{record['sequences_per_second']:.1f} sequences/s"
+            f"{record['sequences_per_second']:.1f} sequences/s, input wait {record['input_wait']:.1f} %"
         )
         if progress.finish_epoch(record):
             run.save_best(model, record)
@@ -133,8 +134,10 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.scaler = self.precision.scaler()
+        self.model.item_encoder.recompute = self.settings.recompute
         self.parallel: nn.Module = self.model
-        if self.process.count > 1:
+        self.sharded = is_sharded(self.model)
+        if self.process.count > 1 and not self.sharded:
             self.parallel = DistributedDataParallel(
                 self.model, broadcast_buffers=False, gradient_as_bucket_view=True
             )
@@ -146,7 +149,7 @@ class Trainer:
         started = saved = time.monotonic()
         before = progress.seconds
         with self._bar(steps, progress) as bar, self.precision.frozen_weights(self.model.item_encoder):
-            for parts in loader:
+            while (parts := self._next(loader, progress)) is not None:
                 seed_step(self.settings.seed, progress.epoch, progress.step, self.process.rank)
                 loss = self.step(parts)
                 if not np.isfinite(loss):
@@ -156,9 +159,21 @@ class Trainer:
                 progress.seconds = before + time.monotonic() - started
                 bar.set_postfix(loss=f"{progress.loss_sum / progress.step:.4f}", refresh=False)
                 bar.update(min(steps.examples.batch_size, bar.total - bar.n))
-                if time.monotonic() - saved > 60 * self.settings.save_minutes and progress.step < len(steps):
+                if self._due(saved) and progress.step < len(steps):
                     save_state(run, self.model, self.optimizer, self.scaler, progress)
                     saved = time.monotonic()
+
+    def _due(self, saved: float) -> bool:
+        """Whether the run is to be saved; of a divided model all processes save at once."""
+        due = time.monotonic() - saved > 60 * self.settings.save_minutes
+        return self.process.first_decides(lambda: due) if self.sharded else due
+
+    @staticmethod
+    def _next(loader: Iterator[list[Batch]], progress: Progress) -> list[Batch] | None:
+        asked = time.monotonic()
+        parts = next(loader, None)
+        progress.waited += time.monotonic() - asked
+        return parts
 
     def _loader(self, steps: EpochSteps, first_step: int) -> Iterator[list[Batch]]:
         device, pinned = self.process.device, self.settings.pin_memory
@@ -183,6 +198,8 @@ class Trainer:
                 # Each process holds a part of the sum; DistributedDataParallel averages gradients.
                 self.scaler.scale(loss * self.process.count).backward()
             total += loss.detach()
+        if self.sharded:
+            average_gradients(self.model, self.process)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -190,7 +207,10 @@ class Trainer:
 
     def _reduced_at(self, *, last: bool) -> AbstractContextManager:
         """Gradients are exchanged with the last accumulation part only."""
-        return nullcontext() if last or self.process.count == 1 else self.parallel.no_sync()
+        if self.sharded:
+            self.model.item_encoder.set_requires_gradient_sync(last)
+        alone = self.process.count == 1 or self.sharded
+        return nullcontext() if last or alone else self.parallel.no_sync()
 
     def _bar(self, steps: EpochSteps, progress: Progress) -> tqdm:
         users = steps.examples.interactions.n_users
@@ -218,6 +238,7 @@ def _record(progress: Progress, steps: int, users: int) -> Record:
         "loss": progress.loss_sum / steps,
         "seconds": progress.seconds,
         "sequences_per_second": users / progress.seconds,
+        "input_wait": 100 * progress.waited / progress.seconds,
     }
 
 

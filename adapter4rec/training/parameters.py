@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from adapter4rec.models.transrec import ADAPTER_PARTS, PARTS, TransRec, part_of
+from adapter4rec.sharding import is_sharded, whole_state
 
 
 def train_only(model: TransRec, parts: Collection[str]) -> None:
@@ -25,6 +26,17 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
     trained = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
     frozen = {name: tensor for name, tensor in model.named_buffers() if name.startswith("adapters.")}
     return {name: tensor.detach() for name, tensor in (trained | frozen).items()}
+
+
+def whole_trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """The same with undivided tensors; of a model that is divided over processes on the first one alone.
+
+    All processes must call this.
+    """
+    trained = trained_state(model)
+    if not is_sharded(model):
+        return trained
+    return {name: tensor for name, tensor in whole_state(model).items() if name in trained}
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from adapter4rec.checkpoints import load_into, read_checkpoint, write_checkpoint
 from adapter4rec.runs import Record, Run
-from adapter4rec.training.parameters import trained_state
+from adapter4rec.sharding import put_optimizer_state, whole_optimizer_state
+from adapter4rec.training.parameters import trained_state, whole_trained_state
 
 _MODEL, _OPTIMIZER = "model/", "optimizer/"
 _LAST = "state of a run"
@@ -25,6 +25,7 @@ class Progress:
         step: the step of it to go on with, from 0.
         loss_sum: summed loss of the epoch's steps so far.
         seconds: training time of the epoch so far.
+        waited: how much of it went by without a batch to train on.
         history: a record each finished epoch.
         best: the record of the best epoch, the first where several are equal.
         precision: the number format of training, once it has begun.
@@ -34,6 +35,7 @@ class Progress:
     step: int = 0
     loss_sum: float = 0.0
     seconds: float = 0.0
+    waited: float = 0.0
     history: list[Record] = field(default_factory=list)
     best: Record | None = None
     precision: str = ""
@@ -44,7 +46,8 @@ class Progress:
         is_best = self.best is None or record["HR@10"] > self.best["HR@10"]
         if is_best:
             self.best = record
-        self.epoch, self.step, self.loss_sum, self.seconds = self.epoch + 1, 0, 0.0, 0.0
+        self.epoch, self.step = self.epoch + 1, 0
+        self.loss_sum = self.seconds = self.waited = 0.0
         return is_best
 
 
@@ -55,14 +58,15 @@ def save_state(
     scaler: torch.amp.GradScaler,
     progress: Progress,
 ) -> None:
-    """Write ``last.safetensors``, whole, then the metrics that people read; on the first process alone.
+    """Write ``last.safetensors``, whole, then the metrics that people read; the first process writes.
 
     Chance needs no saving: batches and dropout follow from (seed, epoch, step).
     """
+    trained, kept = whole_trained_state(model), whole_optimizer_state(model, optimizer)
     if not run.process.is_first:
         return
-    tensors = {_MODEL + name: tensor for name, tensor in trained_state(model).items()}
-    for name, values in _named_state(optimizer).items():
+    tensors = {_MODEL + name: tensor for name, tensor in trained.items()}
+    for name, values in kept.items():
         tensors |= {f"{_OPTIMIZER}{key}/{name}": value for key, value in values.items()}
     description = run.described(_LAST, {"progress": asdict(progress), "scaler": scaler.state_dict()})
     write_checkpoint(run.last_path, tensors, description)
@@ -83,13 +87,8 @@ def restore_state(
     last = read_checkpoint(run.last_path)
     load_into(model, _below(last.tensors, _MODEL), last.path, trained_state(model))
     kept = {key: _below(last.tensors, f"{_OPTIMIZER}{key}/") for key in ("step", "exp_avg", "exp_avg_sq")}
-    state = optimizer.state_dict()
-    state["state"] = {
-        index: {key: tensors[name] for key, tensors in kept.items()}
-        for index, name in enumerate(_names(optimizer))
-        if name in kept["step"]
-    }
-    optimizer.load_state_dict(state)
+    by_name = {name: {key: tensors[name] for key, tensors in kept.items()} for name in kept["step"]}
+    put_optimizer_state(model, optimizer, by_name)
     scaler.load_state_dict(record["scaler"])
     return Progress(**record["progress"])
 
@@ -103,16 +102,6 @@ def last_progress(run: Run) -> Progress:
         return Progress(**run.own_description(run.last_path, _LAST)["record"]["progress"])
 
     return run.process.first_decides(read)
-
-
-def _names(optimizer: torch.optim.Optimizer) -> list[str]:
-    return [name for group in optimizer.param_groups for name in group["param_names"]]
-
-
-def _named_state(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
-    """What Adam keeps of each parameter, by the parameter's name."""
-    names = _names(optimizer)
-    return {names[index]: values for index, values in optimizer.state_dict()["state"].items()}
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,0 +1,236 @@
+"""Every fast path against the plain one, in float32."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from adapter_models import (
+    BACKBONES,
+    N_ITEMS,
+    WORDS,
+    batch_for,
+    model_on,
+    shaken,
+    snapshot,
+    store_for,
+)
+from torch import nn
+
+from adapter4rec.adapters.attaching import add_adapters
+from adapter4rec.adapters.registry import FAMILIES
+from adapter4rec.data.packing import Packing
+from adapter4rec.data.text import Text
+from adapter4rec.models import packed_attention
+from adapter4rec.models.dropout import Dropout, dropped
+from adapter4rec.models.known_layers import compile_layers, layers_of
+from adapter4rec.models.objectives import Objective
+from adapter4rec.training.parameters import train_only
+from adapter4rec.training.precision import choose_precision
+
+LENGTHS = np.array([1, 2, 2, 5, 5, 9])
+SMALL = {
+    "houlsby": {"item_bottleneck": 4, "user_bottleneck": 4},
+    "lora": {"item_rank": 2, "user_rank": 2},
+    "k_adapter": {"item_inner": 8, "item_inner_heads": 2, "user_inner": 4},
+    "prompt": {"prompt_tokens": 3},
+}
+
+
+def gradients(model, batch) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss = model(batch)
+    loss.backward()
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return found | {"loss": loss.detach()}
+
+
+def assert_close(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor], atol: float = 1e-5) -> None:
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        assert torch.allclose(value, two[name], atol=atol), name
+
+
+def plain_attention(query, key, value, packing, scaling, window):
+    """One text at a time, by the definition."""
+    rows, end = [], 0
+    for count, length in packing.spans:
+        for _ in range(count):
+            q, k, v = (tensor[0, :, end : end + length] for tensor in (query, key, value))
+            scores = q @ k.transpose(1, 2) * scaling
+            places = torch.arange(length)
+            if window is not None:
+                scores = scores.masked_fill((places[:, None] - places).abs() >= window, -torch.inf)
+            rows.append(scores.softmax(-1) @ v)
+            end += length
+    return torch.cat(rows, dim=1)[None]
+
+
+class TestPackedAttention:
+    @pytest.mark.parametrize("way", ["_by_spans", "_padded"])
+    @pytest.mark.parametrize("window", [None, 1, 3, 100])
+    @pytest.mark.parametrize("scaling", [None, 0.3])
+    def test_against_each_text_alone(self, way, window, scaling):
+        packing = Packing.of(LENGTHS)
+        torch.manual_seed(0)
+        tensors = [torch.randn(1, 2, len(packing.places), 8, requires_grad=True) for _ in range(3)]
+        found = getattr(packed_attention, way)(*tensors, packing, 0.0, scaling, window)
+        expected = plain_attention(*tensors, packing, scaling or 8**-0.5, window)
+        assert torch.allclose(found, expected, atol=1e-6)
+        weights = torch.randn_like(found)
+        for one, two in zip(
+            torch.autograd.grad((found * weights).sum(), tensors),
+            torch.autograd.grad((expected * weights).sum(), tensors),
+            strict=True,
+        ):
+            assert torch.allclose(one, two, atol=1e-5)
+
+    @pytest.mark.parametrize("way", ["_by_spans", "_padded"])
+    def test_dropout_keeps_the_mean(self, way):
+        packing = Packing.of(np.full(400, 8))
+        query, key = torch.zeros(1, 2, 3200, 4), torch.zeros(1, 2, 3200, 4)
+        value = torch.ones(1, 2, 3200, 4)
+        torch.manual_seed(0)
+        found = getattr(packed_attention, way)(query, key, value, packing, 0.5, None, None)
+        assert found.mean().item() == pytest.approx(1, abs=0.02)
+        assert found.std().item() == pytest.approx(8**-0.5, rel=0.1)
+
+
+class TestDropout:
+    @pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])
+    @pytest.mark.parametrize("shape", [(1001, 99), (3, 5, 7, 900)])
+    def test_how_many_are_dropped_and_what_becomes_of_the_others(self, probability, shape):
+        torch.manual_seed(0)
+        x = torch.ones(shape, requires_grad=True)
+        found = dropped(x, probability)
+        zero = found == 0
+        assert zero.float().mean().item() == pytest.approx(probability, abs=0.01)
+        kept = found[~zero]
+        assert kept.unique().numel() == 1
+        assert kept[0].item() == pytest.approx(1 / (1 - probability), rel=1e-3)
+        found.sum().backward()
+        assert torch.equal(x.grad, found.detach())
+
+    def test_neighbours_are_dropped_independently(self):
+        torch.manual_seed(0)
+        zero = (dropped(torch.ones(1 << 18), 0.3) == 0).float()
+        for shift in (1, 2, 3, 4, 5):
+            both = (zero[shift:] * zero[:-shift]).mean().item()
+            assert both == pytest.approx(0.09, abs=0.004)
+
+    def test_its_ends(self):
+        x = torch.randn(100)
+        assert torch.equal(dropped(x, 0.0), x)
+        assert not dropped(x, 1.0).any()
+        assert torch.equal(Dropout(0.5).eval()(x), x)
+        assert not torch.equal(Dropout(0.5)(x), x)
+
+    def test_backbones_have_it_and_keep_their_modules_names(self, tiny_bert_folder):
+        backbone = model_on(tiny_bert_folder).item_encoder.backbone
+        kinds = {type(module) for module in backbone.modules() if isinstance(module, nn.Dropout)}
+        assert kinds == {Dropout}
+        assert backbone.get_submodule("encoder.layer.0.output.dropout").p == 0.1
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("family", [*SMALL, "finetune"])
+@pytest.mark.parametrize("objective", list(Objective))
+def test_recomputed_activations_give_the_same_gradients(request, name, family, objective):
+    model = model_on(request.getfixturevalue(name)).train()
+    model.objective = objective
+    if family == "finetune":
+        train_only(model, ("backbone", "item_head", "user_encoder"))
+    else:
+        add_adapters(model, FAMILIES[family].config(**SMALL[family]))
+        shaken(model)
+    batch = batch_for(model)
+    torch.manual_seed(0)
+    plain = gradients(model, batch)
+    model.item_encoder.recompute = True
+    torch.manual_seed(0)  # with dropout, which must be drawn again as it was
+    assert_close(gradients(model, batch), plain, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_packs_of_any_size_give_the_same(request, name):
+    model = model_on(request.getfixturevalue(name)).eval()
+    add_adapters(model, FAMILIES["houlsby"].config(**SMALL["houlsby"]))
+    shaken(model)
+    store = store_for(model)
+    items = np.arange(1, N_ITEMS + 1)
+    found = []
+    for tokens_at_once in (1, 30, 10_000):
+        store.tokens_at_once = tokens_at_once
+        content = store.fetch(items)
+        assert isinstance(content, Text)
+        with torch.no_grad():
+            found.append(model.encode_items(content))
+    assert torch.allclose(found[0], found[2], atol=1e-5)
+    assert torch.allclose(found[1], found[2], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["tiny_bert_folder", "tiny_vit_folder"])
+@pytest.mark.parametrize("family", ["houlsby", "finetune"])
+def test_compiled_layers_give_the_same(request, name, family):
+    model = model_on(request.getfixturevalue(name)).eval()
+    if family == "finetune":
+        train_only(model, ("backbone", "item_head", "user_encoder"))
+    else:
+        add_adapters(model, FAMILIES[family].config(**SMALL[family]))
+        shaken(model)
+    batch = batch_for(model)
+    plain = gradients(model, batch)
+    names = list(model.state_dict())
+    calls = []
+
+    def backend(graph, inputs):  # torch's own compilers take longer than the rest of the tests of this file
+        calls.append(len(inputs))
+        return graph.forward
+
+    compile_layers(model.item_encoder.backbone, behind=[0], backend=backend)
+    for layer in layers_of(model.item_encoder.backbone)[:1]:
+        assert layer._compiled_call_impl is None
+    assert_close(gradients(model, batch), plain)
+    assert calls
+    assert list(model.state_dict()) == names
+    torch._dynamo.reset()
+
+
+class TestFrozenWeights:
+    def test_in_float32_nothing_is_copied(self, tiny_bert_folder):
+        model = model_on(tiny_bert_folder)
+        train_only(model, ("user_encoder",))
+        with choose_precision("fp32", torch.device("cpu")).frozen_weights(model.item_encoder):
+            assert all("weight" not in vars(module) for module in model.modules())
+
+    @pytest.mark.parametrize("name", ["tiny_bert_folder", "tiny_vit_folder"])
+    def test_frozen_ones_alone_are_copied_and_put_back(self, request, name):
+        model = model_on(request.getfixturevalue(name)).eval()
+        add_adapters(model, FAMILIES["lora"].config(**SMALL["lora"]))
+        shaken(model)
+        batch, before = batch_for(model), snapshot(model)
+        precision = choose_precision("bf16", torch.device("cpu"))
+        with precision.autocast():
+            plain = gradients(model, batch)
+        with precision.frozen_weights(model.item_encoder):
+            copied = [module for module in model.modules() if "weight" in vars(module)]
+            linear = [m for m in model.item_encoder.modules() if isinstance(m, nn.Linear)]
+            assert {id(module) for module in copied} == {id(module) for module in linear}
+            assert all(module.weight.dtype == torch.bfloat16 for module in copied)
+            with precision.autocast():
+                found = gradients(model, batch)
+            assert all(torch.equal(found[key], plain[key]) for key in plain)
+        assert all("weight" not in vars(module) for module in model.modules())
+        after = snapshot(model)
+        assert all(torch.equal(before[key], after[key]) for key in before)
+
+    def test_of_a_model_that_is_trained_none_are_copied(self, tiny_bert_folder):
+        model = model_on(tiny_bert_folder)
+        precision = choose_precision("bf16", torch.device("cpu"))
+        with precision.frozen_weights(model.item_encoder):
+            assert all("weight" not in vars(module) for module in model.modules())
+        with precision.frozen_weights(model.item_encoder, whole=True):
+            assert "weight" in vars(model.item_encoder.head)
+            x = torch.randn(2, model.item_encoder.head.in_features).bfloat16()
+            assert F.gelu(model.item_encoder.head(x)).dtype == torch.bfloat16
