@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ADAPTERHUB := .venv-adapterhub
 EXCHANGE := cache/adapterhub
 
-.PHONY: quickstart quickstart-image test test-adapterhub sample format clean
+.PHONY: quickstart quickstart-image test test-adapterhub bench sample format clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/python -m adapter4rec.quickstart
@@ -24,6 +24,12 @@ test: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
+
+# The project beside the plain data flow of the released code: half an hour on 2 cores. BENCH="ranking pixels"
+# names some parts.
+bench: $(VENV)/installed
+	$(BIN)/python -m adapter4rec.download minilm/all_minilm_l6_v2
+	$(BIN)/python -m benchmarks $(BENCH)
 
 # Adapters to AdapterHub's library and back. That needs an older transformers, so an environment of its own.
 test-adapterhub: $(VENV)/installed $(ADAPTERHUB)/installed

@@ -84,12 +84,13 @@ def houlsby_operations(config: PretrainedConfig, lengths: np.ndarray, bottleneck
     """Operations of a training step with Houlsby adapters in all layers, forward and backward.
 
     Backward, the gradient of what a layer reads is needed in all layers but the first, where it is needed
-    from the feed-forward sublayer up; the frozen weights need none. The adapters need both.
+    from the feed-forward sublayer up; the frozen weights need none. The adapters need both, but for what the
+    first one reads.
     """
     h, layers = config.hidden_size, config.num_hidden_layers
     tokens, pairs = float(lengths.sum()), float((lengths.astype(np.float64) ** 2).sum())
     attention_below = 2 * (tokens * 4 * h * h) + 2 * 2 * (2 * pairs * h)
     attention_twice = (layers - 1) * 2 * 2 * pairs * h
-    adapters = 3 * layers * 2 * 2 * (2 * tokens * h * bottleneck)
+    adapters = (3 * layers * 2 * 2 - 1) * (2 * tokens * h * bottleneck)
     forward = forward_operations(config, lengths)
     return 2 * forward + attention_twice - (attention_below - 2 * 2 * pairs * h) + adapters

@@ -1,0 +1,306 @@
+"""On a GPU: does it compute the same, and how fast. Without one the same runs in small on the CPU.
+
+``python -m benchmarks.gpu`` checks losses, gradients, ranks and compiled layers against the CPU in float32,
+trains steps in bf16 with and without ``torch.compile``, and tells how long source training would take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from adapter4rec.adapters.attaching import add_adapters
+from adapter4rec.adapters.houlsby import HoulsbyConfig
+from adapter4rec.adapters.registry import FAMILIES
+from adapter4rec.catalogue import EmbeddingsInMemory
+from adapter4rec.data.batches import Batch, Division, EpochSteps, TrainingSet
+from adapter4rec.data.content import ContentStore
+from adapter4rec.data.images.store import Pixels
+from adapter4rec.data.interactions import Interactions
+from adapter4rec.data.loading import loaded_ahead
+from adapter4rec.distributed import Process
+from adapter4rec.models.known_layers import compile_layers
+from adapter4rec.models.objectives import Objective
+from adapter4rec.models.transrec import TransRec
+from adapter4rec.ranking import Question, rank_targets
+from adapter4rec.training.loop import Trainer
+from adapter4rec.training.parameters import make_optimizer, parameter_groups, train_only
+from adapter4rec.training.precision import choose_precision
+from benchmarks.measuring import Row, arguments, machine, matrix_rate, peak_memory, report
+from benchmarks.models import domain_folder, houlsby_operations, image_model, read_domain, text_model
+from benchmarks.text_step import settings_of
+
+USERS = {"text": 630_000, "image": 500_000}
+"""Of MIND and of H&M."""
+NAMES = {"text": "MIND", "image": "H&M"}
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is computed.
+
+    Attributes:
+        device: where.
+        layers: of the backbone.
+        batches: users a step, by modality.
+        warm_up: steps before the clock starts; compiled layers need more.
+        steps: that are timed.
+        workers: processes that prepare batches.
+    """
+
+    device: torch.device
+    layers: int
+    batches: dict[str, tuple[int, ...]]
+    warm_up: int
+    steps: int
+    workers: int
+
+
+def scale_of(options: argparse.Namespace) -> Scale:
+    """Everything on a GPU, a little of it on a CPU."""
+    if torch.cuda.is_available() and not options.small:
+        batches = {"text": (64, 128, 256, 512), "image": (64, 128, 256, 512)}
+        return Scale(torch.device("cuda", 0), options.layers, batches, 5, 20, 8)
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else _CPU
+    return Scale(device, min(2, options.layers), {"text": (4,), "image": (2,)}, 1, 2, 0)
+
+
+class RandomPixels:
+    """Images of a catalogue that are drawn when they are fetched: none is read from a disk."""
+
+    def __init__(self, n_items: int, size: int = 224) -> None:
+        self.n_items, self.size = n_items, size
+        self._pool = torch.randint(0, 256, (64, size, size, 3), dtype=torch.uint8)
+
+    def fetch(self, items: np.ndarray) -> Pixels:
+        """Pixels of ``items``."""
+        return Pixels(self._pool[torch.from_numpy(items % len(self._pool))])
+
+    def costs(self) -> np.ndarray:
+        """1 an item."""
+        return np.ones(self.n_items, np.int64)
+
+
+def _data(modality: str) -> tuple[Interactions, ContentStore]:
+    interactions, titles = read_domain(domain_folder(), 20 if modality == "text" else 10)
+    return interactions, titles if modality == "text" else RandomPixels(interactions.n_items)
+
+
+def _model(modality: str, layers: int, adapter: HoulsbyConfig | None) -> TransRec:
+    if modality == "text":
+        return text_model(adapter, layers)
+    model = image_model(adapter, layers)
+    model.item_encoder.images_at_once = None
+    return model
+
+
+def _batch(interactions: Interactions, store: ContentStore, users: int, objective: Objective) -> Batch:
+    examples = TrainingSet(interactions, users, seed=1)
+    last = objective.last_place_only
+    (part,) = EpochSteps(examples, store, 1, Division(), last_place_only=last)[0]
+    return part
+
+
+def checks(scale: Scale) -> Iterator[tuple[str, float, float]]:
+    """What is compared with the CPU in float32: its name, the largest difference, what is allowed."""
+    for modality in ("text", "image"):
+        interactions, store = _data(modality)
+        for objective in Objective:
+            batch = _batch(interactions, store, 4, objective)
+            for family in ("finetune", *FAMILIES):
+                if (modality, family) == ("image", "pfeiffer_after_layernorm"):
+                    continue
+                what = f"{modality}, {objective.value}, {family}"
+                expected = _losses_and_gradients(modality, family, objective, batch, _CPU)
+                found = _losses_and_gradients(modality, family, objective, batch, scale.device)
+                yield f"{what}: loss and gradients", _difference(found, expected), 2e-3
+    yield from _checks_of_ways(scale)
+    yield "ranks", *_ranks_differ(scale)
+
+
+def _built(modality: str, family: str, objective: Objective) -> TransRec:
+    model = _model(modality, 2, None).eval()
+    model.objective = objective
+    torch.manual_seed(0)
+    if family == "finetune":
+        train_only(model, ("backbone", "item_head", "user_encoder"))
+    else:
+        add_adapters(model, FAMILIES[family].config())
+    return model
+
+
+def _losses_and_gradients(
+    modality: str, family: str, objective: Objective, batch: Batch, device: torch.device, way: str = "fp32"
+) -> dict[str, torch.Tensor]:
+    model = _built(modality, family, objective).to(device)
+    if way == "recompute":
+        model.item_encoder.recompute = True
+    if way == "compile":
+        compile_layers(model.item_encoder.backbone)
+    precision = choose_precision(way if way in ("bf16", "fp16") else "fp32", device)
+    with precision.frozen_weights(model.item_encoder), precision.autocast():
+        loss = model(batch.to(device))
+    loss.backward()
+    grown = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    torch._dynamo.reset()
+    return {name: tensor.detach().float().cpu() for name, tensor in (grown | {"loss": loss}).items()}
+
+
+def _difference(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+    """The largest over all tensors, relative to the tensor's own largest entry."""
+    return max(
+        float((found[name] - expected[name]).abs().max() / expected[name].abs().max().clamp(min=1e-6))
+        for name in expected
+    )
+
+
+def _checks_of_ways(scale: Scale) -> Iterator[tuple[str, float, float]]:
+    for modality in ("text", "image"):
+        interactions, store = _data(modality)
+        batch = _batch(interactions, store, 4, Objective.SASREC)
+        expected = _losses_and_gradients(modality, "houlsby", Objective.SASREC, batch, _CPU)
+        half = ("bf16", "fp16") if scale.device.type == "cuda" else ("bf16",)
+        for way, allowed in (("recompute", 2e-3), ("compile", 2e-3), *((form, 0.3) for form in half)):
+            found = _losses_and_gradients(modality, "houlsby", Objective.SASREC, batch, scale.device, way)
+            yield f"{modality}, houlsby, {way}: loss and gradients", _difference(found, expected), allowed
+
+
+def _ranks_differ(scale: Scale) -> tuple[float, float]:
+    chance = np.random.default_rng(0)
+    torch.manual_seed(0)
+    users, table = torch.randn(1000, 64), torch.randn(20_001, 64)
+    rows = np.repeat(np.arange(1000), 5)
+    question = Question(
+        np.zeros((1000, 1), np.int64),
+        chance.integers(1, 20_001, 1000),
+        rows,
+        chance.integers(1, 20_001, len(rows)),
+    )
+    one = rank_targets(users, EmbeddingsInMemory(table), question)
+    two = rank_targets(users.to(scale.device), EmbeddingsInMemory(table.to(scale.device)), question)
+    return float(np.abs(one - two).max()), 2.0
+
+
+def timed_steps(scale: Scale, modality: str, batch: int, *, compiled: bool, whole: bool = False) -> Row:
+    """Training steps with Houlsby adapters, or of all weights, in bf16."""
+    interactions, store = _data(modality)
+    model = _model(modality, scale.layers, None if whole else HoulsbyConfig()).train().to(scale.device)
+    if whole:
+        train_only(model, ("backbone", "item_head", "user_encoder"))
+    if compiled:
+        compile_layers(model.item_encoder.backbone)
+    process = _joined(scale)
+    precision = choose_precision("bf16", scale.device)
+    settings = settings_of(batch)
+    optimizer = make_optimizer(parameter_groups(model, settings.learning_rates()))
+    trainer = Trainer(model, optimizer, precision, settings, process)
+    steps = EpochSteps(TrainingSet(interactions, batch, seed=1), store, 1, Division(), last_place_only=False)
+    count = min(scale.warm_up * (3 if compiled else 1) + scale.steps, len(steps))
+    loader = loaded_ahead(
+        steps,
+        range(count),
+        workers=scale.workers,
+        prefetch=2,
+        pin_memory=scale.device.type == "cuda",
+    )
+    waited, useful, started = 0.0, 0.0, 0.0
+    config = model.item_encoder.backbone.config
+    with precision.frozen_weights(model.item_encoder):
+        for number in range(count):
+            if number == count - scale.steps:
+                waited, useful, started = 0.0, 0.0, time.perf_counter()
+            asked = time.perf_counter()
+            parts = next(loader)
+            waited += time.perf_counter() - asked
+            useful += houlsby_operations(config, _lengths(parts[0]))
+            trainer.step(parts)  # ends with the loss on the CPU, so that the clock sees all of it
+    seconds = time.perf_counter() - started
+    cuda = scale.device.type == "cuda"
+    rate = matrix_rate(torch.bfloat16, scale.device, 8192 if cuda else 2048)
+    what = "all weights" if whole else "Houlsby"
+    return Row(
+        f"{modality}, {what}, {batch} users a step" + (", compiled" if compiled else ""),
+        seconds / scale.steps,
+        share=None if whole else useful / seconds / rate,
+        memory=torch.cuda.max_memory_allocated() / 2**20 if cuda else peak_memory(),
+        more={
+            "sequences a second": round(batch * scale.steps / seconds, 1),
+            "input wait, %": round(100 * waited / seconds, 1),
+        },
+    )
+
+
+def _lengths(part: Batch) -> np.ndarray:
+    if isinstance(part.content, Pixels):
+        return np.full(len(part.content), (part.content.pixels.shape[1] // 16) ** 2 + 1)
+    spans = [span for pack in part.content.packs for span in pack.packing.spans]
+    return np.concatenate([np.full(count, length) for count, length in spans])
+
+
+def _joined(scale: Scale) -> Process:
+    return Process(0, 1, scale.device)
+
+
+def extrapolated(scale: Scale, modality: str) -> Row:
+    """Hours that an epoch of source training would take on MIND or H&M."""
+    row = timed_steps(scale, modality, scale.batches[modality][0], compiled=False, whole=True)
+    rate = row.more["sequences a second"]
+    row.more[f"hours an epoch of {NAMES[modality]}'s {USERS[modality]:,} users"] = round(
+        USERS[modality] / rate / 3600, 2
+    )
+    return row
+
+
+def one_process_group(scale: Scale) -> None:
+    """Join a group of one process (NCCL on a GPU), and add up over it."""
+    backend = "nccl" if scale.device.type == "cuda" else "gloo"
+    for name, value in (("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "29617")):
+        os.environ.setdefault(name, value)
+    torch.distributed.init_process_group(backend, rank=0, world_size=1)
+    ones = torch.ones(3, device=scale.device)
+    torch.distributed.all_reduce(ones)
+    assert ones.tolist() == [1, 1, 1]
+    torch.distributed.destroy_process_group()
+    print(f"{backend} with one process: ok")
+
+
+def _options() -> argparse.Namespace:
+    parser = arguments(__doc__, layers=12)
+    parser.add_argument("--small", action="store_true", help="in small, on a GPU, too")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Check, measure and report."""
+    options = _options()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    scale = scale_of(options)
+    print(f"device: {machine()['device']}")
+    wrong = []
+    for what, difference, allowed in checks(scale):
+        print(f"{'ok   ' if difference <= allowed else 'WRONG'} {what}: {difference:.2g} of {allowed:g}")
+        if difference > allowed:
+            wrong.append(what)
+    one_process_group(scale)
+    rows = [
+        timed_steps(scale, modality, batch, compiled=compiled)
+        for modality in ("text", "image")
+        for batch in scale.batches[modality]
+        for compiled in (False, True)
+    ]
+    rows += [extrapolated(scale, modality) for modality in ("text", "image")]
+    report("gpu", rows, {"layers": scale.layers, "checks that failed": len(wrong)})
+    if wrong:
+        raise SystemExit(f"error: {len(wrong)} checks failed, the first is {wrong[0]}")
+
+
+if __name__ == "__main__":
+    main()

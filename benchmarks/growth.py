@@ -1,0 +1,159 @@
+"""How the cost grows with users, items, title length, layers and processes: curves as a picture."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import numpy as np
+import torch
+from matplotlib import pyplot
+
+from adapter4rec.adapters.houlsby import HoulsbyConfig
+from adapter4rec.catalogue import EmbeddingsInMemory
+from adapter4rec.data.batches import Division, EpochSteps, TrainingSet
+from adapter4rec.data.interactions import Interactions
+from adapter4rec.data.text import TextStore, Tokens
+from adapter4rec.files import REPOSITORY, write_json
+from adapter4rec.ranking import Question, rank_targets
+from benchmarks.measuring import RESULTS, arguments, in_turns, machine
+from benchmarks.models import DIM, domain_folder, read_domain, text_model
+from benchmarks.text_step import settings_of, trainer_steps
+
+_PICTURE = REPOSITORY / "docs" / "growth.png"
+Curve = dict[str, list[float]]
+
+
+def _median(run) -> float:  # noqa: ANN001
+    return float(np.median(in_turns({"": run}, 3)[""]))
+
+
+def _ranking(users: int, items: int) -> float:
+    chance = np.random.default_rng(0)
+    vectors, table = torch.randn(users, DIM), EmbeddingsInMemory(torch.randn(items + 1, DIM))
+    nothing = np.empty(0, np.int64)
+    question = Question(
+        np.zeros((users, 1), np.int64), chance.integers(1, items + 1, users), nothing, nothing
+    )
+    return _median(lambda: rank_targets(vectors, table, question))
+
+
+def _step(interactions: Interactions, store: TextStore, layers: int, batch: int) -> float:
+    steps = EpochSteps(TrainingSet(interactions, batch, seed=1), store, 1, Division(), last_place_only=False)
+    step = trainer_steps(text_model(HoulsbyConfig(), layers).train(), steps, "bf16", settings_of(batch))
+    return _median(lambda: step(0))
+
+
+def _of_length(store: TextStore, length: int) -> TextStore:
+    """The same number of titles, each of so many tokens."""
+    count = len(store.attributes[0].offsets) - 1
+    flat = np.random.default_rng(0).integers(1000, 20000, count * length).astype(np.int32)
+    return TextStore([Tokens(flat, np.arange(count + 1) * length, "")], store.tokens_at_once)
+
+
+def _processes(counts: list[int], options: argparse.Namespace) -> Curve:
+    """Sequences a second of several processes with one thread each."""
+    rates = []
+    for count in counts:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+        command += ["-m", "benchmarks.growth", "--alone", "step", "--layers", str(options.layers)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        done = subprocess.run(
+            command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True, check=True
+        )
+        rates.append(json.loads(done.stdout.splitlines()[-1])["rate"])
+    return {"processes of one thread": counts, "sequences a second": rates}
+
+
+def _one_of_several(layers: int) -> None:
+    """A part of a batch, on one of the processes; the first tells the rate."""
+    from adapter4rec.distributed import joined_process  # noqa: PLC0415
+    from adapter4rec.training.loop import Trainer  # noqa: PLC0415
+    from adapter4rec.training.parameters import make_optimizer, parameter_groups  # noqa: PLC0415
+    from adapter4rec.training.precision import choose_precision  # noqa: PLC0415
+
+    interactions, store = read_domain(domain_folder(), 20)
+    batch = 16
+    with joined_process("cpu", threads=1) as process:
+        model, settings = text_model(HoulsbyConfig(), layers).train(), settings_of(batch)
+        precision = choose_precision("bf16", process.device)
+        optimizer = make_optimizer(parameter_groups(model, settings.learning_rates()))
+        trainer = Trainer(model, optimizer, precision, settings, process)
+        steps = EpochSteps(
+            TrainingSet(interactions, batch, seed=1),
+            store,
+            1,
+            Division(process.rank, process.count),
+            last_place_only=False,
+        )
+        taken = []
+        with precision.frozen_weights(model.item_encoder):
+            for number in range(4):
+                started = time.perf_counter()
+                trainer.step(steps[number])
+                taken.append(time.perf_counter() - started)
+        process.say(json.dumps({"rate": 3 * batch / sum(taken[1:])}))
+
+
+def _draw(curves: dict[str, Curve], path: Path) -> None:
+    figure, axes = pyplot.subplots(1, len(curves), figsize=(3.1 * len(curves), 3.2), layout="constrained")
+    for one, (title, curve) in zip(axes, curves.items(), strict=True):
+        (across, x), (up, y) = curve.items()
+        one.plot(x, y, marker="o", color="#1f5fa8")
+        one.set(title=title, xlabel=across, ylabel=up, xlim=(0, None), ylim=(0, None))
+        one.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+
+
+def _options() -> argparse.Namespace:
+    return arguments(__doc__, layers=6, batch=8).parse_args()
+
+
+def main() -> None:
+    """Measure, draw and write ``runs/benchmarks/growth.json``."""
+    options = _options()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if options.alone:
+        _one_of_several(options.layers)
+        return
+    interactions, store = read_domain(domain_folder(), 20)
+    users, items = [5_000, 10_000, 20_000, 40_000], [25_000, 50_000, 100_000, 200_000]
+    lengths, layers, batches = [5, 10, 20, 30], [1, 3, 6, 12], [4, 8, 16, 32]
+    curves: dict[str, Curve] = {
+        "ranking 50,000 items": {"users": users, "s": [_ranking(count, 50_000) for count in users]},
+        "ranking 10,000 users": {"items": items, "s": [_ranking(10_000, count) for count in items]},
+        "step": {
+            "users a step": batches,
+            "s": [_step(interactions, store, options.layers, batch) for batch in batches],
+        },
+        "step, 8 users": {
+            "tokens a title": lengths,
+            "s": [
+                _step(interactions, _of_length(store, length), options.layers, options.batch)
+                for length in lengths
+            ],
+        },
+        "step, 8 users, all tokens": {
+            "layers": layers,
+            "s": [_step(interactions, store, count, options.batch) for count in layers],
+        },
+        "step, 16 users": _processes([1, 2], options),
+    }
+    write_json(RESULTS / "growth.json", {"machine": machine(), "layers": options.layers, "curves": curves})
+    _draw(curves, _PICTURE)
+    for title, curve in curves.items():
+        print(title, {name: [round(value, 3) for value in values] for name, values in curve.items()})
+    print(f"picture: {_PICTURE}")
+
+
+if __name__ == "__main__":
+    main()
