@@ -371,6 +371,49 @@ def test_divided_weights_train_like_whole_ones(common, tmp_path):
     }
 
 
+@both_modalities
+@pytest.mark.parametrize("method", ["k_adapter", "houlsby"])
+def test_a_run_from_cached_layers_equals_one_through_them(common, source, tmp_path, method):
+    """In float32, and where the frozen part has no dropout that it would be without."""
+    common["backbone"] = without_dropout(Path(common["backbone"]), tmp_path / "backbone")
+    small = {
+        "k_adapter": {"item_inner": 8, "item_inner_heads": 2, "user_inner": 4, "adapter_dropout": 0.0},
+        "houlsby": {"item_layers": "last:1", "item_bottleneck": 4},
+    }
+    options = common | small[method] | {"method": method, "source_checkpoint": source, "dropout": 0.0}
+    plain = run_target(options, tmp_path / "plain")
+    cached = run_target(options, tmp_path / "cached", cache_frozen=True, cache_format="fp32")
+    losses = [[one["loss"] for one in records(tmp_path / name)[:2]] for name in ("plain", "cached")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert cached["trained_parameters"] == plain["trained_parameters"]
+    one, two = (load_file(tmp_path / name / "best.safetensors") for name in ("plain", "cached"))
+    assert all(torch.allclose(one[name], two[name], atol=2e-4) for name in one)
+    with pytest.raises(UserError, match="cache_frozen"):  # another run: it computes something else
+        run_target(options, tmp_path / "plain", cache_frozen=True, resume=True)
+
+
+def test_what_cannot_be_cached(common, source, tmp_path):
+    options = common | {"source_checkpoint": source, "cache_frozen": True}
+    for method, message in (("houlsby", "from its first layer on"), ("finetune", "from its first layer on")):
+        with pytest.raises(UserError, match=message):
+            run_target(options | {"method": method}, tmp_path / method)
+    with pytest.raises(UserError, match="reads no content"):
+        run_target(common | {"method": "id", "cache_frozen": True}, tmp_path / "id")
+
+
+def test_input_wait_is_told(common, tmp_path, capsys):
+    folder = run_source(common, tmp_path / "run", epochs=1)
+    assert 0 <= records(folder)[0]["input_wait"] <= 100
+    assert "input wait" in capsys.readouterr().out
+
+
+def test_recomputing_changes_no_result(common, tmp_path):
+    plain = run_source(common, tmp_path / "plain", epochs=1)
+    again = run_source(common, tmp_path / "again", epochs=1, recompute=True)
+    losses = [records(folder)[0]["loss"] for folder in (plain, again)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
 def test_what_cannot_be_divided(common, source, tmp_path):
     with pytest.raises(UserError, match="there is one"):
         run_source(common, tmp_path / "alone", shard=True)
