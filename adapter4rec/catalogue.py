@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from adapter4rec.data.content import Content, ContentStore
 from adapter4rec.data.loading import loaded_ahead
 from adapter4rec.distributed import Process
-from adapter4rec.files import relative_to_repository
+from adapter4rec.files import relative_to_repository, reserve
 from adapter4rec.sharding import is_sharded
 from adapter4rec.stages import RunSettings
 from adapter4rec.training.precision import Precision, choose_precision
@@ -96,7 +96,8 @@ class EmbeddingsInFile:
         """Embeddings that are all zero, in a file without a name, which goes when nothing uses it."""
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
-            return cls(np.memmap(file, np.float32, "w+", shape=(n_items + 1, width)), device)
+            reserve(file, 4 * (n_items + 1) * width, f"embeddings of {n_items:,} items in {folder}")
+            return cls(np.memmap(file, np.float32, "r+", shape=(n_items + 1, width)), device)
 
     def of(self, numbers: np.ndarray) -> Tensor:
         """See :class:`Embeddings`."""
@@ -129,6 +130,7 @@ class Encoding:
     Attributes:
         workers: processes that fetch content ahead; 0 for none.
         prefetch: groups of items that each of these keeps ready.
+        pin_memory: whether content lies in page-locked memory.
         most_memory: embeddings of more bytes are kept in a file.
         folder: where that file lies.
         precision: the number format; float32 where results are reported.
@@ -136,6 +138,7 @@ class Encoding:
 
     workers: int = 0
     prefetch: int = 2
+    pin_memory: bool = False
     most_memory: int = 4 << 30
     folder: Path = Path("cache")
     precision: str = "fp32"
@@ -146,6 +149,7 @@ class Encoding:
         return cls(
             settings.workers_on(process.device),
             settings.prefetch,
+            settings.pins_memory_on(process.device),
             int(settings.embedding_memory * 2**30),
             relative_to_repository(settings.cache_folder),
         )
@@ -197,7 +201,7 @@ def encode_catalogue(
         shares(),
         workers=how.workers,
         prefetch=how.prefetch,
-        pin_memory=process.device.type == "cuda",
+        pin_memory=how.pin_memory,
     )
     with precision.frozen_weights(encoder, whole=True), precision.autocast():
         for content in loader:

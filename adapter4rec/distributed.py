@@ -138,6 +138,7 @@ def joined_process(device: str, threads: int = 0) -> Iterator[Process]:
         torch.set_num_threads(threads)
     if where.type == "cuda":
         torch.cuda.set_device(where)
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # float32 means float32, in convolutions, too
     if count > 1:
         try:
             dist.init_process_group("nccl" if where.type == "cuda" else "gloo", timeout=_PATIENCE)

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from adapter4rec.errors import UserError
 
@@ -73,6 +73,28 @@ def whole_folder(path: Path) -> Iterator[Path]:
         _flush(path.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def reserve(file: IO[bytes], size: int, what: str) -> None:
+    """Make a new, open file ``size`` bytes long, and the disk keep them for it.
+
+    Writing to a mapped file for which there is no room would end the process without a word.
+
+    Raises:
+        UserError: the disk has no room.
+    """
+    folder = Path(file.name).parent if isinstance(file.name, str) else None
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
+    except OSError:
+        free = f", and the disk has {shutil.disk_usage(folder).free / 2**30:,.1f} GiB left" if folder else ""
+        raise UserError(
+            f"{what}: {size / 2**30:,.1f} GiB are to be kept there{free}; name a folder on another disk with "
+            "--cache_folder"
+        ) from None
 
 
 def write_json(path: Path, content: Any) -> None:

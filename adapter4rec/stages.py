@@ -97,6 +97,10 @@ class RunSettings(Settings):
         """How many processes prepare data."""
         return (2 if device.type == "cuda" else 0) if self.workers is None else self.workers
 
+    def pins_memory_on(self, device: torch.device) -> bool:
+        """Whether data lies in page-locked memory."""
+        return device.type == "cuda" if self.pin_memory is None else self.pin_memory
+
     @property
     def uses_content(self) -> bool:
         """Whether items are encoded from their content; else they are bare ids."""

@@ -52,7 +52,10 @@ def with_cached_states(domain: Domain, model: TransRec, settings: RunSettings, p
         raise UserError(f"--cache_frozen true: {settings.method} reads no content that could be encoded")
     backbone = model.item_encoder.backbone
     if getattr(backbone.config, "mask_ratio", 0):
-        raise UserError("--release_masking: states of images that are masked anew each time cannot be kept")
+        raise UserError(
+            "--cache_frozen true: this ViTMAE masks images anew each time (--release_masking, or --semantics "
+            "release), so that its states cannot be kept"
+        )
     layers = layers_to_cache(settings, len(layers_of(backbone)))
     cache = _StateCache(domain, model, layers, settings, process)
     rows = process.first_then_others(cache.computed)
@@ -167,7 +170,9 @@ class _StateCache:
         states = self._states(piece.store.fetch(piece.items).to(self.process.device))
         kept = states.to(FORMATS[self.form])
         if not torch.isfinite(kept).all():
-            raise UserError(f"--cache_format {self.form}: a state is too large for it; take bf16")
+            if torch.isfinite(states).all():
+                raise UserError(f"--cache_format {self.form}: a state is too large for it; take bf16")
+            raise UserError("a state is not finite: the backbone's weights are broken")
         return as_array(kept)[piece.order()]
 
 

@@ -170,6 +170,10 @@ def _checks_of_ways(scale: Scale) -> Iterator[tuple[str, float, float]]:
         for way, allowed in (("recompute", 2e-3), ("compile", 2e-3), *((form, 0.3) for form in half)):
             found = _losses_and_gradients(modality, "houlsby", Objective.SASREC, batch, scale.device, way)
             yield f"{modality}, houlsby, {way}: loss and gradients", _difference(found, expected), allowed
+        for family in ("finetune", "prompt", "bitfit"):
+            expected = _losses_and_gradients(modality, family, Objective.SASREC, batch, _CPU)
+            found = _losses_and_gradients(modality, family, Objective.SASREC, batch, scale.device, "compile")
+            yield f"{modality}, {family}, compile: loss and gradients", _difference(found, expected), 2e-3
 
 
 def _ranks_differ(scale: Scale) -> tuple[float, float]:
@@ -202,19 +206,23 @@ def timed_steps(scale: Scale, modality: str, batch: int, *, compiled: bool, whol
     optimizer = make_optimizer(parameter_groups(model, settings.learning_rates()))
     trainer = Trainer(model, optimizer, precision, settings, process)
     steps = EpochSteps(TrainingSet(interactions, batch, seed=1), store, 1, Division(), last_place_only=False)
-    count = min(scale.warm_up * (3 if compiled else 1) + scale.steps, len(steps))
+    cuda = scale.device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    whole_batches = interactions.n_users // batch  # the last, short one is left out
+    before = scale.warm_up * (3 if compiled else 1)
     loader = loaded_ahead(
         steps,
-        range(count),
+        [number % whole_batches for number in range(before + scale.steps)],
         workers=scale.workers,
         prefetch=2,
-        pin_memory=scale.device.type == "cuda",
+        pin_memory=cuda,
     )
-    waited, useful, started = 0.0, 0.0, 0.0
+    waited, useful, started = 0.0, 0.0, time.perf_counter()
     config = model.item_encoder.backbone.config
     with precision.frozen_weights(model.item_encoder):
-        for number in range(count):
-            if number == count - scale.steps:
+        for number in range(before + scale.steps):
+            if number == before:
                 waited, useful, started = 0.0, 0.0, time.perf_counter()
             asked = time.perf_counter()
             parts = next(loader)
@@ -222,7 +230,6 @@ def timed_steps(scale: Scale, modality: str, batch: int, *, compiled: bool, whol
             useful += houlsby_operations(config, _lengths(parts[0]))
             trainer.step(parts)  # ends with the loss on the CPU, so that the clock sees all of it
     seconds = time.perf_counter() - started
-    cuda = scale.device.type == "cuda"
     rate = matrix_rate(torch.bfloat16, scale.device, 8192 if cuda else 2048)
     what = "all weights" if whole else "Houlsby"
     return Row(
@@ -283,6 +290,8 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     scale = scale_of(options)
+    if scale.device.type == "cuda":
+        torch.backends.cudnn.conv.fp32_precision = "ieee"
     print(f"device: {machine()['device']}")
     wrong = []
     for what, difference, allowed in checks(scale):

@@ -134,7 +134,7 @@ def main() -> None:
         {name: lambda name=name: ready[name](next(numbers[name])) for name in arms}, options.rounds
     )
     rates = {"fp32": matrix_rate(torch.float32), "bf16": matrix_rate(torch.bfloat16)}
-    config = ready and steps.model().item_encoder.backbone.config
+    config = steps.model().item_encoder.backbone.config
     useful = [houlsby_operations(config, steps.lengths(number)) for number in range(1, options.rounds + 1)]
     memory = {name: alone(_MODULE, name, given(options))["memory"] for name in arms}
     seconds = medians(taken)

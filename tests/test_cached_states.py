@@ -194,7 +194,7 @@ def test_which_layers_are_cached(tiny_bert_folder, tmp_path):
 def test_masked_images_are_refused(tiny_mae_folder, tmp_path, one_process):
     model = model_on(tiny_mae_folder)
     model.item_encoder.backbone.config.mask_ratio = 0.75
-    with pytest.raises(UserError, match="masked anew"):
+    with pytest.raises(UserError, match="masks images anew"):
         with_cached_states(
             domain_for(store_for(model)), model, settings_for(model, tmp_path, "k_adapter"), one_process
         )
@@ -249,7 +249,7 @@ class TestTable:
 
     def test_a_full_disk_is_told_before(self, tmp_path: Path) -> None:
         large = Table((1 << 50, 3), np.dtype(np.float32), [(0, 1 << 50)])
-        with pytest.raises(UserError, match="GiB of states are to be kept"):
+        with pytest.raises(UserError, match="GiB are to be kept there"):
             computed_table(tmp_path / "t", large, lambda _: self.ROWS)
 
 

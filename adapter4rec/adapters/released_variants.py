@@ -43,6 +43,7 @@ from adapter4rec.models.item_encoders import (
     TextItemEncoder,
 )
 from adapter4rec.models.transrec import TransRec
+from adapter4rec.training.precision import own_weights
 
 Builder = Callable[..., Adapter]
 
@@ -332,7 +333,8 @@ def _encode_padding(model: TransRec, width: int) -> Iterator[Undo]:
         items, log_mask = arguments
         padded[:] = [~log_mask[..., None]]
         empty = padded[0] & (items == 0).all(-1, keepdim=True)
-        padding = model.encode_items(States(_padding_states(model.item_encoder, width)))
+        with own_weights(model.item_encoder):  # the user encoder is computed in float32
+            padding = model.encode_items(States(_padding_states(model.item_encoder, width)))
         return torch.where(empty, padding.to(items.dtype), items), log_mask
 
     def unmask(_: nn.Module, arguments: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -55,6 +56,8 @@ def loaded_ahead(
         num_workers=workers,
         pin_memory=pin_memory,
         prefetch_factor=prefetch if workers else None,
+        # Forked ones share what is mapped from disk; others would be sent a copy.
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
     )
     try:
         for found in loader:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from adapter4rec.errors import UserError
-from adapter4rec.files import write_json
+from adapter4rec.files import reserve, whole_file, write_json
 
-_ROWS, _CHECKSUMS = "rows.bin", "blocks.json"
+try:
+    import fcntl
+except ImportError:
+    fcntl = None
+
+_ROWS, _CHECKSUMS, _LOCK = "rows.bin", "blocks.json", "lock"
 
 
 @dataclass(frozen=True)
@@ -52,39 +57,57 @@ def computed_table(
         UserError: the disk has no room for the table.
     """
     place.mkdir(parents=True, exist_ok=True)
-    path, noted = place / _ROWS, place / _CHECKSUMS
-    checksums = _noted(noted, len(table.blocks))
-    if not path.exists() or path.stat().st_size != table.size:
-        _make(path, table)
+    with _alone(place, say):
+        path, noted = place / _ROWS, place / _CHECKSUMS
+        if not path.exists() or path.stat().st_size != table.size:
+            with whole_file(path) as aside, aside.open("wb") as file:
+                reserve(file, table.size, str(path))
+        checksums = _noted(noted, len(table.blocks))
+        rows = np.memmap(path, table.dtype, "r", shape=table.shape)
+        missing = [
+            number
+            for number, (first, last) in enumerate(table.blocks)
+            if checksums[number] is None or checksums[number] != _checksum(rows[first:last])
+        ]
+        if missing:
+            _fill(path, table, missing, (checksums, compute, say))
+        return rows
+
+
+def _fill(
+    path: Path,
+    table: Table,
+    missing: list[int],
+    how: tuple[list[int | None], Callable[[int], np.ndarray], Callable[[str], None]],
+) -> None:
+    checksums, compute, say = how
+    done = len(table.blocks) - len(missing)
+    going_on = f", {100 * done // len(table.blocks)} % is there" if done else ""
+    say(f"computing {table.size / 2**20:,.1f} MiB of states in {path.parent}{going_on}")
     rows = np.memmap(path, table.dtype, "r+", shape=table.shape)
-    missing = [
-        number
-        for number, (first, last) in enumerate(table.blocks)
-        if checksums[number] is None or checksums[number] != _checksum(rows[first:last])
-    ]
-    if missing:
-        done = len(table.blocks) - len(missing)
-        going_on = f", {100 * done // len(table.blocks)} % is there" if done else ""
-        say(f"computing {table.size / 2**20:,.1f} MiB of states in {place}{going_on}")
     for number in missing:
         first, last = table.blocks[number]
         rows[first:last] = compute(number)
         rows.flush()
         checksums[number] = _checksum(rows[first:last])
-        write_json(noted, {"checksums": checksums})
-    return np.memmap(path, table.dtype, "r", shape=table.shape)
+        write_json(path.parent / _CHECKSUMS, {"checksums": checksums})
 
 
-def _make(path: Path, table: Table) -> None:
-    path.unlink(missing_ok=True)
-    free = shutil.disk_usage(path.parent).free
-    if free < table.size:
-        raise UserError(
-            f"{path}: {table.size / 2**30:,.1f} GiB of states are to be kept there, and the disk has "
-            f"{free / 2**30:,.1f} GiB left; name a folder on another with --cache_folder"
-        )
-    with path.open("wb") as file:
-        file.truncate(table.size)
+@contextmanager
+def _alone(place: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Keep other runs from the same table meanwhile, where the system knows such locks."""
+    if fcntl is None or not os.access(place, os.W_OK):  # one that may only be read is whole, or refused
+        yield
+        return
+    with (place / _LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another run that is at {place}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:
+            pass  # a file system without locks
+        yield
 
 
 def _noted(path: Path, count: int) -> list[int | None]:

@@ -31,6 +31,8 @@ def compile_layers(
         backend: torch's, or one for tests.
     """
     torch._dynamo.config.recompile_limit = _COMPILED_FORMS
+    # Layers differ in their hooks: those of adapters, and that which lets first tokens alone go on.
+    torch._dynamo.config.skip_nnmodule_hook_guards = False
     for layer in list(layers_of(backbone))[max(behind, default=-1) + 1 :]:
         layer.compile(dynamic=True, backend=backend)
 

@@ -77,6 +77,8 @@ def train(model: TransRec, domain: Domain, settings: RunSettings, process: Proce
         UserError: the loss is not a number.
     """
     precision = choose_precision(settings.precision, process.device)
+    if settings.shard and precision.name == "fp16":
+        raise UserError("--shard true: does not scale fp16 gradients; take --precision bf16 or fp32")
     groups = parameter_groups(model, settings.learning_rates())
     for group in groups:
         run.say("  " + group.describe())
@@ -176,13 +178,13 @@ class Trainer:
         return parts
 
     def _loader(self, steps: EpochSteps, first_step: int) -> Iterator[list[Batch]]:
-        device, pinned = self.process.device, self.settings.pin_memory
+        device = self.process.device
         return loaded_ahead(
             steps,
             range(first_step, len(steps)),
             workers=self.settings.workers_on(device),
             prefetch=self.settings.prefetch,
-            pin_memory=device.type == "cuda" if pinned is None else pinned,
+            pin_memory=self.settings.pins_memory_on(device),
         )
 
     def step(self, parts: list[Batch]) -> float:

@@ -54,6 +54,23 @@ class Precision:
         return torch.amp.GradScaler(self.device_type, enabled=self.dtype == torch.float16)
 
 
+@contextmanager
+def own_weights(model: nn.Module) -> Iterator[None]:
+    """Let linear layers compute with their own weights, where ``frozen_weights`` gave copies."""
+    taken = [
+        (module, name, vars(module).pop(name))
+        for module in model.modules()
+        if isinstance(module, nn.Linear)
+        for name in ("weight", "bias")
+        if name in vars(module) and vars(module)[name].dtype != module._parameters[name].dtype
+    ]
+    try:
+        yield
+    finally:
+        for module, name, copy in taken:
+            vars(module)[name] = copy
+
+
 def _may_be_copied(module: nn.Module, name: str, whole: bool) -> bool:
     parameter = module._parameters.get(name)
     frozen = parameter is not None and (whole or not parameter.requires_grad)
