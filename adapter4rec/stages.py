@@ -72,8 +72,8 @@ class RunSettings(Settings):
     )
     recompute: bool = option(
         False,
-        "compute the backbone's activations again for the backward pass: a third more time, the memory of "
-        "one part of a batch",
+        "compute the backbone's activations again for the backward pass: one more forward pass, and the "
+        "memory of one pack of texts or group of images",
         runtime=True,
     )
     shard: bool = option(

@@ -104,11 +104,11 @@ def _one_of_several(layers: int) -> None:
 
 
 def _draw(curves: dict[str, Curve], path: Path) -> None:
-    figure, axes = pyplot.subplots(1, len(curves), figsize=(3.1 * len(curves), 3.2), layout="constrained")
-    for one, (title, curve) in zip(axes, curves.items(), strict=True):
+    figure, axes = pyplot.subplots(2, 3, figsize=(10, 6), layout="constrained")
+    for one, (title, curve) in zip(axes.flat, curves.items(), strict=True):
         (across, x), (up, y) = curve.items()
         one.plot(x, y, marker="o", color="#1f5fa8")
-        one.set(title=title, xlabel=across, ylabel=up, xlim=(0, None), ylim=(0, None))
+        one.set(title=title, xlabel=across, ylabel=up, xlim=(0, 1.05 * max(x)), ylim=(0, 1.1 * max(y)))
         one.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
 
@@ -131,22 +131,22 @@ def main() -> None:
     curves: dict[str, Curve] = {
         "ranking 50,000 items": {"users": users, "s": [_ranking(count, 50_000) for count in users]},
         "ranking 10,000 users": {"items": items, "s": [_ranking(10_000, count) for count in items]},
-        "step": {
+        "step, 6 layers": {
             "users a step": batches,
             "s": [_step(interactions, store, options.layers, batch) for batch in batches],
         },
-        "step, 8 users": {
+        "step, 8 users, 6 layers": {
             "tokens a title": lengths,
             "s": [
                 _step(interactions, _of_length(store, length), options.layers, options.batch)
                 for length in lengths
             ],
         },
-        "step, 8 users, all tokens": {
+        "step, 8 users": {
             "layers": layers,
             "s": [_step(interactions, store, count, options.batch) for count in layers],
         },
-        "step, 16 users": _processes([1, 2], options),
+        "step, 16 users, 6 layers": _processes([1, 2], options),
     }
     write_json(RESULTS / "growth.json", {"machine": machine(), "layers": options.layers, "curves": curves})
     _draw(curves, _PICTURE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import resource
 import sys
 import time
@@ -36,6 +37,9 @@ from adapter4rec.training.precision import Precision, choose_precision
 from adapter4rec.training.state import Progress, last_progress, restore_state, save_state
 
 _DROPOUT = 2
+_BUFFERS_ARE_SENT = "forward_sync_buffers"
+if _BUFFERS_ARE_SENT not in inspect.signature(DistributedDataParallel).parameters:
+    _BUFFERS_ARE_SENT = "broadcast_buffers"  # its name before torch 2.14
 
 
 def carry_out(model: TransRec, domain: Domain, settings: RunSettings, process: Process, run: Run) -> Record:
@@ -141,7 +145,7 @@ class Trainer:
         self.sharded = is_sharded(self.model)
         if self.process.count > 1 and not self.sharded:
             self.parallel = DistributedDataParallel(
-                self.model, broadcast_buffers=False, gradient_as_bucket_view=True
+                self.model, **{_BUFFERS_ARE_SENT: False}, gradient_as_bucket_view=True
             )
 
     def train_epoch(self, steps: EpochSteps, progress: Progress, run: Run) -> None:
