@@ -12,7 +12,7 @@ import argparse
 import csv
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from adapter4rec.evaluation import embedded_catalogue, next_item_vectors
 from adapter4rec.files import whole_file
 from adapter4rec.ranking import best_items
 from adapter4rec.trained_runs import TrainedRun, load_adapted, load_run
+from adapter4rec.training.precision import PRECISIONS
 
 _USERS_AT_ONCE = 256
 _SHOWN_USERS = 5
@@ -57,18 +58,20 @@ class Recommender:
     Args:
         run: a finished run.
         process: where it is computed.
+        precision: the number format in which the catalogue is encoded.
     """
 
-    def __init__(self, run: TrainedRun, process: Process) -> None:
+    def __init__(self, run: TrainedRun, process: Process, precision: str = "fp32") -> None:
         self.run = run
         self.process = process
+        self.precision = precision
         self.interactions = run.domain.interactions
 
     @cached_property
     def items(self) -> Embeddings:
         """Embeddings of the catalogue."""
         run = self.run
-        how = Encoding.of(run.settings, self.process)
+        how = replace(Encoding.of(run.settings, self.process), precision=self.precision)
         with evaluating(run.model):
             return embedded_catalogue(
                 run.model, run.domain.store, self.interactions.n_items, self.process, how
@@ -198,7 +201,7 @@ def main() -> None:
         run = _loaded(options, process)
         if options.sheet and not isinstance(run.domain.store, ImageStore):
             raise UserError(f"--sheet: {run.folder} is no run with images")
-        recommender, names = Recommender(run, process), Names(run)
+        recommender, names = Recommender(run, process, options.precision), Names(run)
         asked = _asked(options, recommender)
         if options.csv:
             lines = write_csv(recommender, names, options.top_k, options.csv)
@@ -262,6 +265,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write recommendations for all users there")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="draw a contact sheet there (.png)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, or cuda:N")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="number format in which items are encoded; bf16 is faster where the device has it (%(default)s)",
+    )
     return parser.parse_args()
 
 

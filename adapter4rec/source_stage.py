@@ -6,7 +6,6 @@ from adapter4rec.distributed import Process, joined_process
 from adapter4rec.modalities import MODALITIES
 from adapter4rec.models.backbones import described
 from adapter4rec.models.building import build_model
-from adapter4rec.models.known_layers import compile_layers
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs import open_run
 from adapter4rec.sharding import place, whole_state
@@ -34,8 +33,6 @@ def run_source(settings: SourceSettings, process: Process) -> None:
     place(model, process, sharded=settings.shard)
     if settings.method == "head":
         domain = with_cached_states(domain, model, settings, process)
-    if settings.compile and settings.uses_content:
-        compile_layers(model.item_encoder.backbone)
     result = carry_out(model, domain, settings, process, run)
     if not settings.export or settings.mode != "train":
         return

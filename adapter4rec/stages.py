@@ -166,7 +166,7 @@ class ImageSettings(RunSettings):
     )
     images_at_once: int | None = option(
         None,
-        "most images that the backbone reads at once; by default 8 on a CPU, 64 on a GPU",
+        "most images that the backbone reads at once; by default 8 of 224 x 224 on a CPU, 64 on a GPU",
         least=1,
         runtime=True,
     )

@@ -10,7 +10,6 @@ from adapter4rec.distributed import Process, joined_process
 from adapter4rec.errors import UserError
 from adapter4rec.modalities import MODALITIES
 from adapter4rec.models.building import build_model
-from adapter4rec.models.known_layers import compile_layers
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs import open_run
 from adapter4rec.sharding import place
@@ -46,9 +45,6 @@ def run_target(settings: TargetSettings, process: Process) -> None:
     place(model, process, sharded=settings.shard)
     if settings.method == "head" or settings.cache_frozen:
         domain = with_cached_states(domain, model, settings, process)
-    if settings.compile and settings.uses_content:
-        behind = getattr(domain.store, "layers", ())
-        compile_layers(model.item_encoder.backbone, behind=behind)
     result = carry_out(model, domain, settings, process, run)
     if settings.adapter is not None and settings.mode == "train" and process.is_first:
         path = run.folder / "adapter.safetensors"

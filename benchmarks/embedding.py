@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
-
 import numpy as np
 import torch
 
 from adapter4rec.catalogue import Encoding, evaluating
-from adapter4rec.distributed import Process
+from adapter4rec.data.text import TextStore
+from adapter4rec.errors import run_main
 from adapter4rec.evaluation import embedded_catalogue
 from benchmarks import released_way
-from benchmarks.measuring import Row, arguments, in_turns, matrix_rate, medians, report
+from benchmarks.measuring import Row, in_turns, matrix_rate, medians, options_of, report
 from benchmarks.models import domain_folder, forward_operations, read_domain, text_model
+from benchmarks.steps import ALONE
 
 _RELEASED_AT_ONCE = 512
-_PROCESS = Process(0, 1, torch.device("cpu"))
 
 
 class _First:
     """The first items of a catalogue."""
 
-    def __init__(self, store, count: int) -> None:  # noqa: ANN001
+    def __init__(self, store: TextStore, count: int) -> None:
         self.store, self.count = store, count
         self.fetch = store.fetch
 
@@ -30,15 +29,9 @@ class _First:
         return self.store.costs()[: self.count]
 
 
-def _options() -> argparse.Namespace:
-    return arguments(__doc__, items=1024, layers=12, rounds=3).parse_args()
-
-
 def main() -> None:
     """Measure and report."""
-    options = _options()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = options_of(__doc__, items=1024, layers=12, rounds=3)
     _, store = read_domain(domain_folder(), 20)
     model, plain = text_model(None, options.layers), released_way.plain(text_model(None, options.layers))
     items = np.arange(1, options.items + 1)
@@ -51,7 +44,7 @@ def main() -> None:
     def project(form: str) -> torch.Tensor:
         with evaluating(model):
             how = Encoding(precision=form)
-            return embedded_catalogue(model, _First(store, options.items), options.items, _PROCESS, how).rows
+            return embedded_catalogue(model, _First(store, options.items), options.items, ALONE, how).rows
 
     assert torch.allclose(project("fp32")[1:], released(), atol=1e-4)
     taken = in_turns(
@@ -76,4 +69,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

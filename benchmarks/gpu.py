@@ -25,16 +25,16 @@ from adapter4rec.data.images.store import Pixels
 from adapter4rec.data.interactions import Interactions
 from adapter4rec.data.loading import loaded_ahead
 from adapter4rec.distributed import Process
+from adapter4rec.errors import run_main
 from adapter4rec.models.known_layers import compile_layers
 from adapter4rec.models.objectives import Objective
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.ranking import Question, rank_targets
-from adapter4rec.training.loop import Trainer
-from adapter4rec.training.parameters import make_optimizer, parameter_groups, train_only
+from adapter4rec.training.parameters import train_only
 from adapter4rec.training.precision import choose_precision
-from benchmarks.measuring import Row, arguments, machine, matrix_rate, peak_memory, report
+from benchmarks.measuring import Row, arguments, machine, matrix_rate, parsed, peak_memory, report
 from benchmarks.models import domain_folder, houlsby_operations, image_model, read_domain, text_model
-from benchmarks.text_step import settings_of
+from benchmarks.steps import ProjectSteps, lengths_of
 
 USERS = {"text": 630_000, "image": 500_000}
 """Of MIND and of H&M."""
@@ -205,12 +205,8 @@ def timed_steps(scale: Scale, modality: str, batch: int, *, compiled: bool, whol
         train_only(model, ("backbone", "item_head", "user_encoder"))
     if compiled:
         compile_layers(model.item_encoder.backbone)
-    process = _joined(scale)
-    precision = choose_precision("bf16", scale.device)
-    settings = settings_of(batch)
-    optimizer = make_optimizer(parameter_groups(model, settings.learning_rates()))
-    trainer = Trainer(model, optimizer, precision, settings, process)
     steps = EpochSteps(TrainingSet(interactions, batch, seed=1), store, 1, Division(), last_place_only=False)
+    taken = ProjectSteps(model, steps, "bf16", Process(0, 1, scale.device))
     cuda = scale.device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()
@@ -225,15 +221,14 @@ def timed_steps(scale: Scale, modality: str, batch: int, *, compiled: bool, whol
     )
     waited, useful, started = 0.0, 0.0, time.perf_counter()
     config = model.item_encoder.backbone.config
-    with precision.frozen_weights(model.item_encoder):
-        for number in range(before + scale.steps):
-            if number == before:
-                waited, useful, started = 0.0, 0.0, time.perf_counter()
-            asked = time.perf_counter()
-            parts = next(loader)
-            waited += time.perf_counter() - asked
-            useful += houlsby_operations(config, _lengths(parts[0]))
-            trainer.step(parts)  # ends with the loss on the CPU, so that the clock sees all of it
+    for number in range(before + scale.steps):
+        if number == before:
+            waited, useful, started = 0.0, 0.0, time.perf_counter()
+        asked = time.perf_counter()
+        parts = next(loader)
+        waited += time.perf_counter() - asked
+        useful += houlsby_operations(config, lengths_of(parts[0]))
+        taken.trainer.step(parts)  # ends with the loss on the CPU, so that the clock sees all of it
     seconds = time.perf_counter() - started
     rate = matrix_rate(torch.bfloat16, scale.device, 8192 if cuda else 2048)
     what = "all weights" if whole else "Houlsby"
@@ -247,17 +242,6 @@ def timed_steps(scale: Scale, modality: str, batch: int, *, compiled: bool, whol
             "input wait, %": round(100 * waited / seconds, 1),
         },
     )
-
-
-def _lengths(part: Batch) -> np.ndarray:
-    if isinstance(part.content, Pixels):
-        return np.full(len(part.content), (part.content.pixels.shape[1] // 16) ** 2 + 1)
-    spans = [span for pack in part.content.packs for span in pack.packing.spans]
-    return np.concatenate([np.full(count, length) for count, length in spans])
-
-
-def _joined(scale: Scale) -> Process:
-    return Process(0, 1, scale.device)
 
 
 def extrapolated(scale: Scale, modality: str) -> Row:
@@ -286,14 +270,12 @@ def one_process_group(scale: Scale) -> None:
 def _options() -> argparse.Namespace:
     parser = arguments(__doc__, layers=12)
     parser.add_argument("--small", action="store_true", help="in small, on a GPU, too")
-    return parser.parse_args()
+    return parsed(parser)
 
 
 def main() -> None:
     """Check, measure and report."""
     options = _options()
-    if options.threads:
-        torch.set_num_threads(options.threads)
     scale = scale_of(options)
     if scale.device.type == "cuda":
         torch.backends.cudnn.conv.fp32_precision = "ieee"
@@ -317,4 +299,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

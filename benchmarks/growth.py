@@ -22,11 +22,14 @@ from adapter4rec.catalogue import EmbeddingsInMemory
 from adapter4rec.data.batches import Division, EpochSteps, TrainingSet
 from adapter4rec.data.interactions import Interactions
 from adapter4rec.data.text import TextStore, Tokens
+from adapter4rec.distributed import joined_process
+from adapter4rec.errors import run_main
 from adapter4rec.files import REPOSITORY, write_json
 from adapter4rec.ranking import Question, rank_targets
-from benchmarks.measuring import RESULTS, arguments, in_turns, machine
+from benchmarks.measuring import RESULTS, in_turns, machine, options_of
 from benchmarks.models import DIM, domain_folder, read_domain, text_model
-from benchmarks.text_step import settings_of, trainer_steps
+from benchmarks.steps import ProjectSteps
+from benchmarks.text_step import text_course
 
 _PICTURE = REPOSITORY / "docs" / "growth.png"
 Curve = dict[str, list[float]]
@@ -48,7 +51,7 @@ def _ranking(users: int, items: int) -> float:
 
 def _step(interactions: Interactions, store: TextStore, layers: int, batch: int) -> float:
     steps = EpochSteps(TrainingSet(interactions, batch, seed=1), store, 1, Division(), last_place_only=False)
-    step = trainer_steps(text_model(HoulsbyConfig(), layers).train(), steps, "bf16", settings_of(batch))
+    step = ProjectSteps(text_model(HoulsbyConfig(), layers).train(), steps, "bf16")
     return _median(lambda: step(0))
 
 
@@ -75,32 +78,15 @@ def _processes(counts: list[int], options: argparse.Namespace) -> Curve:
 
 def _one_of_several(layers: int) -> None:
     """A part of a batch, on one of the processes; the first tells the rate."""
-    from adapter4rec.distributed import joined_process  # noqa: PLC0415
-    from adapter4rec.training.loop import Trainer  # noqa: PLC0415
-    from adapter4rec.training.parameters import make_optimizer, parameter_groups  # noqa: PLC0415
-    from adapter4rec.training.precision import choose_precision  # noqa: PLC0415
-
-    interactions, store = read_domain(domain_folder(), 20)
-    batch = 16
+    course = text_course(argparse.Namespace(batch=16, layers=layers), HoulsbyConfig())
     with joined_process("cpu", threads=1) as process:
-        model, settings = text_model(HoulsbyConfig(), layers).train(), settings_of(batch)
-        precision = choose_precision("bf16", process.device)
-        optimizer = make_optimizer(parameter_groups(model, settings.learning_rates()))
-        trainer = Trainer(model, optimizer, precision, settings, process)
-        steps = EpochSteps(
-            TrainingSet(interactions, batch, seed=1),
-            store,
-            1,
-            Division(process.rank, process.count),
-            last_place_only=False,
-        )
-        taken = []
-        with precision.frozen_weights(model.item_encoder):
-            for number in range(4):
-                started = time.perf_counter()
-                trainer.step(steps[number])
-                taken.append(time.perf_counter() - started)
-        process.say(json.dumps({"rate": 3 * batch / sum(taken[1:])}))
+        division = Division(process.rank, process.count)
+        step = ProjectSteps(course.model().train(), course.steps(division), "bf16", process)
+        step(0)
+        started = time.perf_counter()
+        for number in (1, 2, 3):
+            step(number)
+        process.say(json.dumps({"rate": 3 * 16 / (time.perf_counter() - started)}))
 
 
 def _draw(curves: dict[str, Curve], path: Path) -> None:
@@ -113,15 +99,9 @@ def _draw(curves: dict[str, Curve], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _options() -> argparse.Namespace:
-    return arguments(__doc__, layers=6, batch=8).parse_args()
-
-
 def main() -> None:
     """Measure, draw and write ``runs/benchmarks/growth.json``."""
-    options = _options()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = options_of(__doc__, layers=6, batch=8)
     if options.alone:
         _one_of_several(options.layers)
         return
@@ -156,4 +136,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -133,12 +133,25 @@ def _processor() -> str:
 
 
 def arguments(doc: str, **defaults: int) -> argparse.ArgumentParser:
-    """The options that all parts share, and whole numbers of their own."""
+    """A parser of the options that all parts share, and of whole numbers of their own."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     for name, default in {"threads": 0, **defaults}.items():
         parser.add_argument(f"--{name}", type=int, default=default, help="(%(default)s)")
     parser.add_argument("--alone", help=argparse.SUPPRESS)
     return parser
+
+
+def options_of(doc: str, **defaults: int) -> argparse.Namespace:
+    """The options that the command line gives."""
+    return parsed(arguments(doc, **defaults))
+
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """What the command line gives; the number of threads is set."""
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    return options
 
 
 def given(options: argparse.Namespace) -> list[str]:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
-
 import numpy as np
-import torch
 
 from adapter4rec.data.images.database import ImageDatabase
 from adapter4rec.data.images.store import ImageStore
+from adapter4rec.errors import run_main
 from benchmarks.image_step import SIZE, make_images, resized
-from benchmarks.measuring import Row, arguments, in_turns, medians, report
-
-
-def _options() -> argparse.Namespace:
-    return arguments(__doc__, images=200, rounds=5).parse_args()
+from benchmarks.measuring import Row, in_turns, medians, options_of, report
 
 
 def main() -> None:
     """Measure and report."""
-    options = _options()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = options_of(__doc__, images=200, rounds=5)
     files, lmdb = make_images()
     names = [b"%d" % number for number in range(options.images)]
     store, items = ImageStore(ImageDatabase(lmdb), names, SIZE), np.arange(1, options.images + 1)
@@ -39,4 +31,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

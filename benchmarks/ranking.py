@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from adapter4rec.catalogue import EmbeddingsInFile, EmbeddingsInMemory
+from adapter4rec.errors import run_main
 from adapter4rec.files import REPOSITORY
 from adapter4rec.ranking import Question, rank_targets
 from benchmarks import released_way
-from benchmarks.measuring import Row, arguments, in_turns, matrix_rate, peak_memory, report
+from benchmarks.measuring import Row, arguments, in_turns, matrix_rate, parsed, peak_memory, report
 from benchmarks.models import DIM
 
 _HISTORY = 10
@@ -92,14 +93,12 @@ def _options() -> argparse.Namespace:
     parser = arguments(__doc__, users=10_000, released_users=200, rounds=3)
     parser.add_argument("--items", type=int, nargs="+", default=[20_000, 200_000], help="(%(default)s)")
     parser.add_argument("--memory", action="store_true", help="against a file of embeddings")
-    return parser.parse_args()
+    return parsed(parser)
 
 
 def main() -> None:
     """Measure and report."""
     options = _options()
-    if options.threads:
-        torch.set_num_threads(options.threads)
     if options.memory:
         (REPOSITORY / "cache").mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=REPOSITORY / "cache") as folder:
@@ -113,4 +112,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

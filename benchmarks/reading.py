@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 
 from adapter4rec.data.interactions import read_interactions, read_items
+from adapter4rec.errors import run_main
 from adapter4rec.files import REPOSITORY
 from adapter4rec.sample import SampleSettings, make_sample
-from benchmarks.measuring import Row, alone, arguments, given, report, say_alone
+from benchmarks.measuring import Row, alone, given, options_of, report, say_alone
 
 _FOLDER = REPOSITORY / "cache" / "benchmarks"
 
@@ -20,13 +20,9 @@ def _files(users: int, items: int) -> Path:
     return folder / "source"
 
 
-def _options() -> argparse.Namespace:
-    return arguments(__doc__, users=630_000, items=80_000).parse_args()
-
-
 def main() -> None:
     """Measure and report."""
-    options = _options()
+    options = options_of(__doc__, users=630_000, items=80_000)
     folder = _files(options.users, options.items)
     if options.alone:
         started = time.perf_counter()
@@ -41,4 +37,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -38,6 +38,15 @@ SMALL = {
 }
 
 
+def to_be_trained(model, family) -> None:
+    """Let all of a model be trained, or adapters of a family beside it."""
+    if family == "finetune":
+        train_only(model, ("backbone", "item_head", "user_encoder"))
+        return
+    add_adapters(model, FAMILIES[family].config(**SMALL[family]))
+    shaken(model)
+
+
 def gradients(model, batch) -> dict[str, torch.Tensor]:
     model.zero_grad()
     loss = model(batch)
@@ -67,6 +76,11 @@ def plain_attention(query, key, value, packing, scaling, window):
     return torch.cat(rows, dim=1)[None]
 
 
+def attended(way, tensors, packing, dropout, scaling=None, window=None):
+    how = packed_attention._How(dropout, scaling, window)
+    return getattr(packed_attention, way)(tuple(tensors), packing, how)
+
+
 class TestPackedAttention:
     @pytest.mark.parametrize("way", ["_by_spans", "_padded"])
     @pytest.mark.parametrize("window", [None, 1, 3, 100])
@@ -75,7 +89,7 @@ class TestPackedAttention:
         packing = Packing.of(LENGTHS)
         torch.manual_seed(0)
         tensors = [torch.randn(1, 2, len(packing.places), 8, requires_grad=True) for _ in range(3)]
-        found = getattr(packed_attention, way)(*tensors, packing, 0.0, scaling, window)
+        found = attended(way, tensors, packing, 0.0, scaling, window)
         expected = plain_attention(*tensors, packing, scaling or 8**-0.5, window)
         assert torch.allclose(found, expected, atol=1e-6)
         weights = torch.randn_like(found)
@@ -92,7 +106,7 @@ class TestPackedAttention:
         query, key = torch.zeros(1, 2, 3200, 4), torch.zeros(1, 2, 3200, 4)
         value = torch.ones(1, 2, 3200, 4)
         torch.manual_seed(0)
-        found = getattr(packed_attention, way)(query, key, value, packing, 0.5, None, None)
+        found = attended(way, (query, key, value), packing, 0.5)
         assert found.mean().item() == pytest.approx(1, abs=0.02)
         assert found.std().item() == pytest.approx(8**-0.5, rel=0.1)
 
@@ -139,11 +153,7 @@ class TestDropout:
 def test_recomputed_activations_give_the_same_gradients(request, name, family, objective):
     model = model_on(request.getfixturevalue(name)).train()
     model.objective = objective
-    if family == "finetune":
-        train_only(model, ("backbone", "item_head", "user_encoder"))
-    else:
-        add_adapters(model, FAMILIES[family].config(**SMALL[family]))
-        shaken(model)
+    to_be_trained(model, family)
     batch = batch_for(model)
     torch.manual_seed(0)
     plain = gradients(model, batch)
@@ -174,11 +184,7 @@ def test_packs_of_any_size_give_the_same(request, name):
 @pytest.mark.parametrize("family", ["houlsby", "finetune", "lora", "prompt", "k_adapter"])
 def test_compiled_layers_give_the_same(request, name, family):
     model = model_on(request.getfixturevalue(name)).eval()
-    if family == "finetune":
-        train_only(model, ("backbone", "item_head", "user_encoder"))
-    else:
-        add_adapters(model, FAMILIES[family].config(**SMALL[family]))
-        shaken(model)
+    to_be_trained(model, family)
     batch = batch_for(model)
     plain = gradients(model, batch)
     names = list(model.state_dict())

@@ -132,6 +132,16 @@ def test_the_best_unseen_items_by_score(text_runs, one_process):
     assert np.allclose(found.scores, scores[np.array(unseen[:5]) - 1], atol=1e-5)
 
 
+def test_items_are_encoded_in_the_format_that_is_asked_for(text_runs, one_process, monkeypatch, capsys):
+    run = load_run(text_runs / "source", one_process)
+    numbers = np.arange(1, run.domain.interactions.n_items + 1)
+    full, half = (Recommender(run, one_process, form).items.of(numbers) for form in ("fp32", "bf16"))
+    assert torch.allclose(full, half, atol=0.05)
+    assert not torch.equal(full, half)
+    command(monkeypatch, text_runs / "source", "--users", "u3", "--precision", "bf16")
+    assert "u3: recommended" in capsys.readouterr().out
+
+
 def test_more_items_than_there_are_gives_all_unseen_ones(text_runs, one_process):
     recommender = Recommender(load_run(text_runs / "source", one_process), one_process)
     history = recommender.history_of("u0")

@@ -70,7 +70,7 @@ def computed_table(
             if checksums[number] is None or checksums[number] != _checksum(rows[first:last])
         ]
         if missing:
-            _fill(path, table, missing, (checksums, compute, say))
+            _fill(path, table, missing, checksums, compute, say)
         return rows
 
 
@@ -78,9 +78,11 @@ def _fill(
     path: Path,
     table: Table,
     missing: list[int],
-    how: tuple[list[int | None], Callable[[int], np.ndarray], Callable[[str], None]],
+    checksums: list[int | None],
+    compute: Callable[[int], np.ndarray],
+    say: Callable[[str], None],
 ) -> None:
-    checksums, compute, say = how
+    """Compute the missing blocks, and note the checksum of each when it is there."""
     done = len(table.blocks) - len(missing)
     going_on = f", {100 * done // len(table.blocks)} % is there" if done else ""
     say(f"computing {table.size / 2**20:,.1f} MiB of states in {path.parent}{going_on}")

@@ -26,9 +26,8 @@ from adapter4rec.models.packed_attention import first_states
 RELEASED_MASK_RATIO = 0.75
 """Share of the patches that the released code lets ViTMAE drop, as its pretraining does."""
 
-
-_IMAGES_AT_ONCE = {"cpu": 8, "cuda": 64}
-"""What one call computes stays in a CPU's cache, and fills a GPU."""
+_PATCHES_AT_ONCE = {"cpu": 8 * 197, "cuda": 64 * 197}
+"""What one call computes stays in a CPU's cache, and fills a GPU: 8 and 64 images of ViT-base."""
 
 
 class ContentItemEncoder(nn.Module):
@@ -158,12 +157,18 @@ class ImageItemEncoder(ContentItemEncoder):
     def states(self, content: Pixels | PatchStates) -> Tensor:
         """[CLS] states behind the last layer norm, ``[n, 1, h]``, from pixels or from layers' outputs."""
         if isinstance(content, PatchStates):
-            parts = [(part, content.layers) for part in self._split(content.states)]
+            parts = [(part, content.layers) for part in self._split(content.states, content.states.shape[1])]
             return self.in_parts(self._going_on, parts)
-        return self.in_parts(self._states_of, [(part,) for part in self._split(content.pixels)])
+        return self.in_parts(self._states_of, [(part,) for part in self._split_pixels(content.pixels)])
 
-    def _split(self, images: Tensor) -> tuple[Tensor, ...]:
-        return images.split(self.images_at_once or _IMAGES_AT_ONCE[images.device.type])
+    def _split(self, images: Tensor, patches: int) -> tuple[Tensor, ...]:
+        """Images of so many patches each, or their states, in the parts that the backbone reads at once."""
+        suits = max(1, _PATCHES_AT_ONCE[images.device.type] // patches)
+        return images.split(self.images_at_once or suits)
+
+    def _split_pixels(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        patches = pixels.shape[1] * pixels.shape[2] // self.backbone.config.patch_size**2
+        return self._split(pixels, patches + 1)
 
     def _states_of(self, pixels: Tensor) -> Tensor:
         return self.states_of_scaled(self._scaled(pixels))
@@ -172,7 +177,7 @@ class ImageItemEncoder(ContentItemEncoder):
         """Outputs of some layers, ``[n, patches, layers, h]``; [CLS] is the first patch."""
         parts = []
         with outputs_read(self.backbone, layers) as found:
-            for part in self._split(content.pixels):
+            for part in self._split_pixels(content.pixels):
                 self._states_of(part)
                 parts.append(torch.stack([found[layer] for layer in layers], dim=2))
         return torch.cat(parts)

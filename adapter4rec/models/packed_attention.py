@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -47,30 +47,49 @@ def packed_attention(
         ``[1, heads, tokens, width]``.
     """
     attend = _padded if query.is_cuda else _by_spans
-    return attend(query, key, value, packing, dropout, scaling, window)
+    return attend((query, key, value), packing, _How(dropout, scaling, window))
 
 
-def _by_spans(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    packing: Packing,
-    dropout: float,
-    scaling: float | None,
-    window: int | None,
-) -> Tensor:
+class _How(NamedTuple):
+    dropout: float
+    scaling: float | None
+    window: int | None
+
+    def near(self, length: int, device: torch.device) -> Tensor | None:
+        """Bool ``[length, length]``, true where two places are near enough; None where all are."""
+        if self.window is None or length <= self.window:
+            return None
+        places = torch.arange(length, device=device)
+        return (places[:, None] - places).abs() < self.window
+
+
+def _by_spans(tensors: tuple[Tensor, Tensor, Tensor], packing: Packing, how: _How) -> Tensor:
     tokens = [count * length for count, length in packing.spans]
-    stretches = zip(*(tensor[0].split(tokens, dim=1) for tensor in (query, key, value)), strict=True)
+    stretches = zip(*(tensor[0].split(tokens, dim=1) for tensor in tensors), strict=True)
     attended = []
     for span, stretch in zip(packing.spans, stretches, strict=True):
         rows = [part.unflatten(1, span).transpose(0, 1) for part in stretch]
-        mask = _near(span[1], window, query.device)
-        if dropout:
-            y = _attention_with_dropout(*rows, mask, dropout, scaling)
+        mask = how.near(span[1], rows[0].device)
+        if how.dropout:
+            y = _attention_with_dropout(*rows, mask, how.dropout, how.scaling)
         else:
-            y = F.scaled_dot_product_attention(*rows, attn_mask=mask, scale=scaling)
+            y = F.scaled_dot_product_attention(*rows, attn_mask=mask, scale=how.scaling)
         attended.append(y.transpose(1, 2).flatten(0, 1))
     return torch.cat(attended).transpose(0, 1)[None]
+
+
+def _padded(tensors: tuple[Tensor, Tensor, Tensor], packing: Packing, how: _How) -> Tensor:
+    longest = packing.longest
+    real = packing.real(longest)
+    places = packing.firsts[:, None] + torch.arange(longest, device=real.device)
+    places = places.clamp(max=len(packing.places) - 1)
+    rows = [tensor[0].transpose(0, 1)[places].transpose(1, 2) for tensor in tensors]
+    mask, near = real[:, None, None], how.near(longest, real.device)
+    if near is not None:
+        # A padding place sees the text's tokens, too, so that it is never without any.
+        mask = mask & (near | ~real[:, None, :, None])
+    y = F.scaled_dot_product_attention(*rows, attn_mask=mask, dropout_p=how.dropout, scale=how.scaling)
+    return y.transpose(1, 2)[real].transpose(0, 1)[None]
 
 
 def _attention_with_dropout(
@@ -82,36 +101,6 @@ def _attention_with_dropout(
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
     return dropped(scores.softmax(-1), dropout) @ value
-
-
-def _padded(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    packing: Packing,
-    dropout: float,
-    scaling: float | None,
-    window: int | None,
-) -> Tensor:
-    longest = packing.longest
-    real = packing.real(longest)
-    places = packing.firsts[:, None] + torch.arange(longest, device=real.device)
-    places = places.clamp(max=len(packing.places) - 1)
-    rows = [tensor[0].transpose(0, 1)[places].transpose(1, 2) for tensor in (query, key, value)]
-    mask = real[:, None, None]
-    near = _near(longest, window, real.device)
-    # A padding place sees the text's tokens, too, so that it is never without any.
-    mask = mask if near is None else mask & (near | ~real[:, None, :, None])
-    y = F.scaled_dot_product_attention(*rows, attn_mask=mask, dropout_p=dropout, scale=scaling)
-    return y.transpose(1, 2)[real].transpose(0, 1)[None]
-
-
-def _near(length: int, window: int | None, device: torch.device) -> Tensor | None:
-    """Bool ``[length, length]``, true where two places are near enough; None where all are."""
-    if window is None or length <= window:
-        return None
-    places = torch.arange(length, device=device)
-    return (places[:, None] - places).abs() < window
 
 
 @torch.compiler.disable  # the spans of each pack are others

@@ -23,6 +23,7 @@ from adapter4rec.distributed import Process
 from adapter4rec.domains import Domain
 from adapter4rec.errors import UserError
 from adapter4rec.evaluation import Split, evaluate, evaluate_popularity
+from adapter4rec.models.known_layers import compile_layers
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs import Record, Run
 from adapter4rec.sharding import average_gradients, is_sharded
@@ -67,6 +68,8 @@ def carry_out(model: TransRec, domain: Domain, settings: RunSettings, process: P
         return finished
     run.begin(count_parameters(model))
     run.say(f"{domain.name}: {domain.interactions.describe()}")
+    if settings.compile and settings.uses_content:
+        compile_layers(model.item_encoder.backbone, behind=getattr(domain.store, "layers", ()))
     if count_parameters(model).trained:
         train(model, domain, settings, process, run)
     return finish(model, domain, process, run)

@@ -1,0 +1,168 @@
+"""Training steps in the project's way and in the released way, and the comparison of both."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adapter4rec.data.batches import Batch, Division, EpochSteps, TrainingSet
+from adapter4rec.data.content import ContentStore
+from adapter4rec.data.images.store import Pixels
+from adapter4rec.distributed import Process
+from adapter4rec.models.transrec import TransRec
+from adapter4rec.stages import TextTargetSettings
+from adapter4rec.training.loop import Trainer
+from adapter4rec.training.parameters import make_optimizer, parameter_groups
+from adapter4rec.training.precision import choose_precision
+from benchmarks import released_way
+from benchmarks.measuring import Row, alone, given, in_turns, matrix_rate, medians, report, say_alone
+from benchmarks.models import houlsby_operations
+
+ALONE = Process(0, 1, torch.device("cpu"))
+Step = Callable[[int], float]
+"""Takes a step of the epoch by its number, and gives its loss."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """What steps are taken on.
+
+    Attributes:
+        name: of the benchmark's module.
+        examples: the users, in batches.
+        store: content of their items.
+        model: builds the model as training begins, the same each time.
+        encode: embeddings ``[n, d]`` of items in the released way.
+    """
+
+    name: str
+    examples: TrainingSet
+    store: ContentStore
+    model: Callable[[], TransRec]
+    encode: Callable[[TransRec, np.ndarray], Tensor]
+
+    def steps(self, division: Division | None = None) -> EpochSteps:
+        """Those of an epoch, as a process sees them."""
+        return EpochSteps(self.examples, self.store, 1, division or Division(), last_place_only=False)
+
+    def released_loss(self, model: TransRec, number: int) -> Tensor:
+        """The loss of a step in the released way."""
+        ids = self.examples.ids(self.examples.order(1), 1, number)
+        return released_way.loss(model, lambda items: self.encode(model, items), ids)
+
+
+def settings_of(batch: int) -> TextTargetSettings:
+    """The settings of a run on a target domain, as a trainer needs them."""
+    return TextTargetSettings(users="-", items="-", batch_size=batch, method="k_adapter")
+
+
+class ProjectSteps:
+    """Steps of the project's trainer.
+
+    Args:
+        model: is trained.
+        steps: of an epoch.
+        form: the number format.
+        process: this process.
+    """
+
+    def __init__(self, model: TransRec, steps: EpochSteps, form: str, process: Process = ALONE) -> None:
+        self.steps = steps
+        settings, precision = settings_of(steps.examples.batch_size), choose_precision(form, process.device)
+        optimizer = make_optimizer(parameter_groups(model, settings.learning_rates()))
+        self.trainer = Trainer(model, optimizer, precision, settings, process)
+        self._epoch = ExitStack()
+        self._epoch.enter_context(precision.frozen_weights(model.item_encoder))  # as in training
+
+    def __call__(self, number: int) -> float:
+        """Take a step by its number; its loss."""
+        return self.trainer.step(self.steps[number])
+
+
+def released_steps(course: Course) -> Step:
+    """Steps in the released way, in float32."""
+    model = released_way.plain(course.model().train())
+    rates = settings_of(course.examples.batch_size).learning_rates()
+    optimizer = make_optimizer(parameter_groups(model, rates))
+
+    def step(number: int) -> float:
+        loss = course.released_loss(model, number)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.item()
+
+    return step
+
+
+def taken_in_turns(arms: Mapping[str, Step], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each arm for the same steps, one after the other; the first does not count."""
+    numbers = {name: iter(range(rounds + 1)) for name in arms}
+    return in_turns({name: lambda name=name: arms[name](next(numbers[name])) for name in arms}, rounds)
+
+
+def lengths_of(part: Batch) -> np.ndarray:
+    """Tokens or patches of each distinct item of a batch."""
+    if isinstance(part.content, Pixels):
+        return np.full(len(part.content), (part.content.pixels.shape[1] // 16) ** 2 + 1)
+    spans = [span for pack in part.content.packs for span in pack.packing.spans]
+    return np.concatenate([np.full(count, length) for count, length in spans])
+
+
+def measure_steps(course: Course, options: argparse.Namespace, goals: Mapping[str, float]) -> None:
+    """Compare steps in some number formats with the released way, and report.
+
+    Args:
+        course: with Houlsby adapters in all layers.
+        options: ``batch``, ``layers``, ``rounds``, and ``alone``: the arm whose memory a process is to tell.
+        goals: the ratio that is asked for, by number format.
+    """
+    make: dict[str, Callable[[], Step]] = {"released": lambda: released_steps(course)}
+    for form in goals:
+        make[form] = lambda form=form: ProjectSteps(course.model().train(), course.steps(), form)
+    if options.alone:
+        step = make[options.alone]()
+        step(0)
+        step(1)
+        say_alone()
+        return
+    _require_equal(course)
+    taken = taken_in_turns({name: one() for name, one in make.items()}, options.rounds)
+    rates = {"fp32": matrix_rate(torch.float32), "bf16": matrix_rate(torch.bfloat16)}
+    memory = {name: alone(f"benchmarks.{course.name}", name, given(options))["memory"] for name in make}
+    config, seconds = course.model().item_encoder.backbone.config, medians(taken)
+    lengths = [lengths_of(course.steps()[number][0]) for number in range(1, options.rounds + 1)]
+    useful = sum(houlsby_operations(config, one) for one in lengths)
+    rows = [
+        Row(
+            f"{course.name}, {form}",
+            seconds[form],
+            seconds["released"],
+            goal=goal,
+            share=useful / sum(taken[form]) / rates[form],
+            memory=memory[form],
+            released_memory=memory["released"],
+        )
+        for form, goal in goals.items()
+    ]
+    about = {
+        "users": options.batch,
+        "layers": options.layers,
+        "distinct items a step": [len(one) for one in lengths],
+        "matrix product, GFLOP/s": {form: round(rate / 1e9) for form, rate in rates.items()},
+    }
+    report(course.name, rows, about)
+
+
+def _require_equal(course: Course) -> None:
+    """In float32 and without dropout both ways give the same loss."""
+    with torch.no_grad():
+        found = course.model().eval()(course.steps()[0][0]).item()
+        expected = course.released_loss(released_way.plain(course.model()).eval(), 0).item()
+    assert abs(found - expected) < 1e-3 * abs(expected), (found, expected)
