@@ -24,6 +24,7 @@ _HOMES = {
     "adapters.bitfit": ("BitFitConfig",),
     "adapters.layernorm": ("LayerNormConfig",),
     "loading": ("load_source",),
+    "recommender": ("Recommender", "load"),
     "training.parameters": ("count_parameters",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -152,6 +152,7 @@ class Encoding:
             settings.pins_memory_on(process.device),
             int(settings.embedding_memory * 2**30),
             relative_to_repository(settings.cache_folder),
+            settings.evaluation_precision,
         )
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,43 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], description: Map
         except SafetensorError as error:
             raise UserError(f"{path}: could not be written ({error})") from None
     write_json(path.with_suffix(".json"), description)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A float32 tensor of which some rows at a time are there.
+
+    Attributes:
+        shape: of the whole.
+        parts: one behind the other they are the whole.
+    """
+
+    shape: tuple[int, ...]
+    parts: Iterable[Tensor]
+
+
+def write_rows(path: Path, tensors: Mapping[str, Rows], description: Mapping[str, Any]) -> None:
+    """Write a checkpoint whose tensors need never be in memory whole; ``path`` is put in place by the caller.
+
+    Args:
+        path: is written to as the parts come.
+        tensors: by name.
+        description: what they are.
+    """
+    header: dict[str, Any] = {"__metadata__": {_HEADER: json.dumps(description)}}
+    end = 0
+    for name, rows in tensors.items():
+        start, end = end, end + 4 * math.prod(rows.shape)
+        header[name] = {"dtype": "F32", "shape": list(rows.shape), "data_offsets": [start, end]}
+    raw = json.dumps(header).encode("utf-8")
+    raw += b" " * (-len(raw) % 8)  # the tensors begin at a multiple of 8
+    with path.open("wb") as file:
+        file.write(len(raw).to_bytes(8, "little") + raw)
+        for rows in tensors.values():
+            for part in rows.parts:
+                file.write(part.detach().cpu().numpy().astype("<f4", copy=False).tobytes())
+        if file.tell() != 8 + len(raw) + end:
+            raise ValueError(f"{path}: the parts do not make up {[rows.shape for rows in tensors.values()]}")
 
 
 def read_description(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ _HISTORY = 8
 """At most so many clicks are shown, the last ones."""
 _LEAST = 3
 """Room for so many pictures on each side, or the headings would not fit."""
+_NEW = (200, 80, 0)
 _INK, _PAPER, _LINE = (30, 30, 30), (255, 255, 255), (190, 190, 190)
 
 
@@ -26,11 +27,13 @@ class SheetRow:
         user: name.
         clicked: uint8 ``[clicks, height, width, 3]``, oldest first.
         recommended: uint8 ``[k, height, width, 3]``, best first.
+        new: bool ``[k]``, which of these the model was never trained on; they are framed.
     """
 
     user: str
     clicked: np.ndarray
     recommended: np.ndarray
+    new: np.ndarray
 
 
 def draw_contact_sheet(rows: list[SheetRow], path: Path) -> None:
@@ -45,13 +48,19 @@ def draw_contact_sheet(rows: list[SheetRow], path: Path) -> None:
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(15)
     draw.text((_MARGIN, _MARGIN // 2), "clicked, latest on the right", _INK, font)
-    draw.text((middle + 2 * _GAP, _MARGIN // 2), "recommended, best on the left", _INK, font)
+    heading = "recommended, best on the left"
+    if any(row.new.any() for row in rows):
+        heading += "; framed: new items"
+    draw.text((middle + 2 * _GAP, _MARGIN // 2), heading, _INK, font)
     for number, row in enumerate(rows):
         top = _LABEL + _MARGIN + number * (step + _LABEL)
         draw.text((_MARGIN, top), row.user, _INK, font)
         clicked = row.clicked[-left:]
         _paste(sheet, clicked, _MARGIN + (left - len(clicked)) * step, top + _LABEL - 4)
         _paste(sheet, row.recommended, middle + 2 * _GAP, top + _LABEL - 4)
+        for place in np.flatnonzero(row.new).tolist():
+            x, y = middle + 2 * _GAP + place * step, top + _LABEL - 4
+            draw.rectangle([(x - 3, y - 3), (x + _TILE + 2, y + _TILE + 2)], outline=_NEW, width=3)
     draw.line([(middle, _MARGIN // 2), (middle, height - _MARGIN)], _LINE, 2)
     with whole_file(path) as aside:
         sheet.save(aside, format="PNG")

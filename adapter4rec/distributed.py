@@ -119,6 +119,18 @@ def _dealt_by_store(deal: str, count: int) -> Iterator[int]:
         yield number
 
 
+def only_process(device: str) -> Process:
+    """This process as the only one, as in a notebook: nothing is joined, and nothing has to be left.
+
+    Args:
+        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        UserError: the device is not there.
+    """
+    return Process(rank=0, count=1, device=_ready_device(device, local_rank=0))
+
+
 @contextmanager
 def joined_process(device: str, threads: int = 0) -> Iterator[Process]:
     """Join the processes that torchrun started, or be the only one; leave them in good order at the end.
@@ -131,14 +143,11 @@ def joined_process(device: str, threads: int = 0) -> Iterator[Process]:
         UserError: the device is not there, or the processes cannot meet.
     """
     rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    where = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    where = _ready_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     if count > 1 and device.startswith("cuda:"):
         raise UserError(f"--device {device}: with several processes each takes a GPU of its own; give cuda")
     if threads:
         torch.set_num_threads(threads)
-    if where.type == "cuda":
-        torch.cuda.set_device(where)
-        torch.backends.cudnn.conv.fp32_precision = "ieee"  # float32 means float32, in convolutions, too
     if count > 1:
         try:
             dist.init_process_group("nccl" if where.type == "cuda" else "gloo", timeout=_PATIENCE)
@@ -170,6 +179,14 @@ def _shared_trouble() -> Iterator[None]:
             store.wait([_TROUBLE], _A_MOMENT)
             raise UserError(store.get(_TROUBLE).decode()) from None
         raise
+
+
+def _ready_device(name: str, local_rank: int) -> torch.device:
+    device = _device(name, local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # float32 means float32, in convolutions, too
+    return device
 
 
 def _device(name: str, local_rank: int) -> torch.device:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from adapter4rec.data.content import ContentStore, IdStore
 from adapter4rec.data.images.database import ImageDatabase
 from adapter4rec.data.images.store import ImageStore
-from adapter4rec.data.interactions import Interactions, ItemTable, read_interactions, read_items
+from adapter4rec.data.interactions import Interactions, read_interactions, read_items
 from adapter4rec.data.text import TextStore, shortened_body, tokenised
 from adapter4rec.distributed import Process
 from adapter4rec.errors import UserError
@@ -55,7 +56,9 @@ def load_text_domain(settings: TextSettings, process: Process) -> Domain:
     name = users.absolute().parent.name
     if not settings.uses_content:
         return Domain(name, interactions, IdStore(interactions.n_items), interactions.identity)
-    store = process.first_then_others(lambda: _text_store(settings, table, interactions, process))
+    texts = {name: [texts[row] for row in interactions.item_rows] for name, texts in table.texts.items()}
+    cache_folder = relative_to_repository(settings.cache_folder)
+    store = process.first_then_others(lambda: text_store(settings, texts, cache_folder, process.say))
     return Domain(name, interactions, store, f"{interactions.identity} {store.identity}")
 
 
@@ -92,16 +95,28 @@ def load_image_domain(settings: ImageSettings, process: Process) -> Domain:
     return Domain(name, interactions, store, f"{interactions.identity} {store.identity}")
 
 
-def _text_store(
-    settings: TextSettings, table: ItemTable, interactions: Interactions, process: Process
+def text_store(
+    settings: TextSettings,
+    texts: Mapping[str, list[str]],
+    cache_folder: Path | None,
+    say: Callable[[str], None] = print,
 ) -> TextStore:
+    """Items' texts as the run's backbone reads them: its tokenizer, each attribute cut as the run says.
+
+    Args:
+        settings: of the run.
+        texts: for each of the run's attributes, one text an item.
+        cache_folder: where tokens are kept; None for nowhere.
+        say: is told what is done to fill the cache.
+
+    Raises:
+        UserError: the backbone's tokenizer is missing or broken.
+    """
     tokenizer = load_tokenizer(backbone_folder(settings.backbone))
-    cache_folder = relative_to_repository(settings.cache_folder)
     tokens = []
     for attribute in settings.attributes:
-        texts = [table.texts[attribute][row] for row in interactions.item_rows]
+        given = texts[attribute]
         if attribute == "body":
-            texts = [shortened_body(text) for text in texts]
-        most = settings.most_tokens(attribute)
-        tokens.append(tokenised(texts, tokenizer, most, cache_folder, process.say))
+            given = [shortened_body(text) for text in given]
+        tokens.append(tokenised(given, tokenizer, settings.most_tokens(attribute), cache_folder, say))
     return TextStore(tokens, settings.tokens_at_once)

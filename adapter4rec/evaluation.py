@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
@@ -15,11 +17,13 @@ from adapter4rec.data.content import ContentStore
 from adapter4rec.data.interactions import Interactions, Ranges
 from adapter4rec.distributed import Process
 from adapter4rec.domains import Domain
+from adapter4rec.metrics import RankedUsers, metrics_of
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.ranking import Question, rank_targets
+from adapter4rec.ranking import Question, best_items, rank_targets
 
 _USERS_AT_ONCE = 8192
 _USERS_ENCODED_AT_ONCE = 1024
+_USERS_LISTED_AT_ONCE = 1024
 
 
 class Split(str, Enum):
@@ -45,13 +49,34 @@ def questions(interactions: Interactions, split: Split, users: np.ndarray) -> Qu
     )
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """What came out of ranking the catalogue for every user.
+
+    Attributes:
+        ranks: int64 ``[users]``, of the targets.
+        shown: by k, how many items stand among the first k of at least one user; empty where not asked for.
+        n_items: N.
+    """
+
+    ranks: np.ndarray
+    shown: dict[int, int]
+    n_items: int
+
+    def metrics(self, ks: Iterable[int] = (10,)) -> dict[str, float]:
+        """HR@k, NDCG@k, MRR, and coverage@k where it was asked for, in per cent."""
+        coverage = {f"coverage@{k}": 100 * count / self.n_items for k, count in self.shown.items()}
+        return metrics_of(self.ranks, ks) | coverage
+
+
 def rank_users(
     vectors: Callable[[Question], Tensor],
     catalogue: Embeddings,
     interactions: Interactions,
     split: Split,
     process: Process,
-) -> np.ndarray:
+    shown_at: Iterable[int] = (),
+) -> Ranking:
     """Rank every user's target once, whatever the number of processes.
 
     Args:
@@ -60,29 +85,41 @@ def rank_users(
         interactions: the domain.
         split: validation or test.
         process: blocks of users, fixed by the data alone, are dealt out to the processes.
+        shown_at: lengths of lists whose items are to be counted.
 
     Returns:
-        int64 ``[users]``, on every process.
+        The same on every process.
     """
-    mine = np.zeros(interactions.n_users, np.int64)
+    ks = tuple(shown_at)
+    ranks = np.zeros(interactions.n_users, np.int64)
+    shown = np.zeros((len(ks), interactions.n_items + 1), bool)
     for number in process.dealt(-(-interactions.n_users // _USERS_AT_ONCE)):
         first = number * _USERS_AT_ONCE
         users = np.arange(first, min(first + _USERS_AT_ONCE, interactions.n_users))
         question = questions(interactions, split, users)
-        mine[users] = rank_targets(vectors(question), catalogue, question)
-    return process.gathered(mine[None]).sum(0)
+        wanted = vectors(question)
+        ranks[users] = rank_targets(wanted, catalogue, question)
+        if ks:
+            _mark_shown(shown, wanted, catalogue, question, ks)
+    counts = process.gathered(shown[None]).any(0).sum(1)
+    return Ranking(
+        process.gathered(ranks[None]).sum(0),
+        {k: int(count) for k, count in zip(ks, counts, strict=True)},
+        interactions.n_items,
+    )
 
 
-def metrics_of(ranks: np.ndarray, k: int = 10) -> dict[str, float]:
-    """HR@k and NDCG@k in per cent, means over users.
-
-    Args:
-        ranks: int ``[users]``.
-        k: length of the list.
-    """
-    hit = ranks <= k
-    gain = np.where(hit, 1 / np.log2(np.where(hit, ranks, 1) + 1.0), 0.0)
-    return {f"HR@{k}": 100 * float(hit.mean()), f"NDCG@{k}": 100 * float(gain.mean())}
+def _mark_shown(
+    shown: np.ndarray, vectors: Tensor, catalogue: Embeddings, question: Question, ks: tuple[int, ...]
+) -> None:
+    """Mark the items that stand in the users' lists, ``[lengths, items]``."""
+    for first in range(0, len(vectors), _USERS_LISTED_AT_ONCE):
+        last = min(first + _USERS_LISTED_AT_ONCE, len(vectors))
+        rows = np.searchsorted(question.masked_users, np.arange(first, last + 1))
+        masked = [question.masked_items[start:stop] for start, stop in itertools.pairwise(rows)]
+        items, scores = best_items(vectors[first:last], catalogue, masked, max(ks))
+        for row, k in enumerate(ks):
+            shown[row, items[:, :k][np.isfinite(scores[:, :k])]] = True
 
 
 def next_item_vectors(model: TransRec, catalogue: Embeddings, inputs: np.ndarray) -> Tensor:
@@ -112,14 +149,15 @@ def embedded_catalogue(
     return encode_catalogue(model.item_encoder, model.encode_items, store, shape, process, how)
 
 
-def evaluate(
+def rank(
     model: TransRec,
     domain: Domain,
     split: Split,
     process: Process,
     how: Encoding | None = None,
-) -> dict[str, float]:
-    """HR@10 and NDCG@10 of a model, in per cent, in eval mode and float32.
+    shown_at: Iterable[int] = (),
+) -> Ranking:
+    """Rank the catalogue for every user of a domain, in eval mode and float32.
 
     Args:
         model: is left in the mode in which it was.
@@ -127,6 +165,7 @@ def evaluate(
         split: validation or test.
         process: this process, one of those that share the work.
         how: the catalogue is encoded.
+        shown_at: lengths of lists whose items are to be counted (coverage).
     """
     interactions = domain.interactions
     with evaluating(model):
@@ -135,24 +174,59 @@ def evaluate(
         def vectors(question: Question) -> Tensor:
             return next_item_vectors(model, catalogue, question.inputs)
 
-        return metrics_of(rank_users(vectors, catalogue, interactions, split, process))
+        return rank_users(vectors, catalogue, interactions, split, process, shown_at)
 
 
-def popularity_scores(interactions: Interactions) -> np.ndarray:
-    """Clicks on each item in the users' training sequences, float32 ``[N]``."""
+def training_clicks(interactions: Interactions, users: np.ndarray | None = None) -> np.ndarray:
+    """Clicks on each item in training sequences, int64 ``[N]``.
+
+    Args:
+        interactions: the domain.
+        users: the users that are trained on; by default all.
+    """
     train = interactions.train
-    is_train = np.ones(len(interactions.clicks), bool)
+    counted = np.zeros(interactions.n_users, bool)
+    counted[slice(None) if users is None else users] = True
+    is_train = np.repeat(counted, np.diff(interactions.offsets))
     is_train[train.stop] = is_train[train.stop + 1] = False
-    counts = np.bincount(interactions.clicks[is_train], minlength=interactions.n_items + 1)
-    return counts[1:].astype(np.float32)
+    return np.bincount(interactions.clicks[is_train], minlength=interactions.n_items + 1)[1:]
 
 
-def evaluate_popularity(interactions: Interactions, split: Split, process: Process) -> dict[str, float]:
-    """The baseline that ranks items by their clicks, the same for every user."""
-    popularity = torch.from_numpy(np.concatenate([[0], popularity_scores(interactions)]).astype(np.float32))
+def rank_by_popularity(
+    interactions: Interactions,
+    split: Split,
+    process: Process,
+    users: np.ndarray | None = None,
+    shown_at: Iterable[int] = (),
+) -> Ranking:
+    """The baseline that ranks items by their training clicks, the same for every user."""
+    clicks = training_clicks(interactions, users)
+    popularity = torch.from_numpy(np.concatenate([[0], clicks]).astype(np.float32))
     # A score is the product of one number a user, which is 1, and one an item.
     catalogue = EmbeddingsInMemory(popularity[:, None])
-    ranks = rank_users(
-        lambda question: torch.ones(len(question.targets), 1), catalogue, interactions, split, process
+
+    def ones(question: Question) -> Tensor:
+        return torch.ones(len(question.targets), 1)
+
+    return rank_users(ones, catalogue, interactions, split, process, shown_at)
+
+
+def ranked_users(
+    interactions: Interactions, ranks: np.ndarray, trained_on: np.ndarray | None = None
+) -> RankedUsers:
+    """The users of a test with their ranks.
+
+    Args:
+        interactions: the domain.
+        ranks: of all users, from the test split.
+        trained_on: the users that were trained on; by default all.
+    """
+    test = interactions.test
+    targets = interactions.clicks[test.stop - 1]
+    return RankedUsers(
+        users=interactions.user_names,
+        history=test.stop - 1 - test.start,
+        targets=[interactions.item_names[target - 1] for target in targets],
+        target_clicks=training_clicks(interactions, trained_on)[targets - 1],
+        ranks=ranks,
     )
-    return metrics_of(ranks)

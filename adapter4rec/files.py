@@ -6,12 +6,17 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from adapter4rec.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # no such locks there: nothing keeps two processes apart
+    fcntl = None
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -73,6 +78,26 @@ def whole_folder(path: Path) -> Iterator[Path]:
         _flush(path.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def locked_file(path: Path, busy: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold a lock that ends with the process, where the system knows such locks.
+
+    Args:
+        path: of the lock; an empty file is made where there is none.
+        busy: is called if another process holds it, before it is waited for; it may raise instead.
+    """
+    with path.open("ab") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                busy()
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError:
+                pass  # a file system without locks
+        yield
 
 
 def reserve(file: IO[bytes], size: int, what: str) -> None:

@@ -59,7 +59,7 @@ def settings_from_command_line(cls: type[Settings], arguments: Sequence[str]) ->
         UserError: an unknown name, a missing or an impossible value, several values for one name.
     """
     known = _run_options(cls, arguments, {})
-    swept = _anchored(_parsed(arguments, known, cls.__doc__ or ""), known, Path.cwd())
+    swept = _anchored(parsed_command_line(arguments, known, cls.__doc__ or ""), known, Path.cwd())
     return cls.from_values({name: _single(name, swept) for name in swept})
 
 
@@ -69,7 +69,7 @@ def _launch(module: str, cls: type[Settings], inline: Mapping[str, Any], argumen
     page_options = _run_options(cls, (), inline)
     require_known(inline, page_options | launch_options)
     page = {name: value if isinstance(value, list) else [value] for name, value in inline.items()}
-    given = _parsed(arguments, run_options | launch_options, f"{module}, launched")
+    given = parsed_command_line(arguments, run_options | launch_options, f"{module}, launched")
     swept = _anchored(page, page_options, REPOSITORY) | _anchored(given, run_options, Path.cwd())
     for name, values in swept.items():
         if not values:
@@ -105,7 +105,12 @@ def _single(name: str, swept: Swept) -> Any:
     return swept[name][0]
 
 
-def _parsed(arguments: Sequence[str], known: Mapping[str, Option], description: str) -> Swept:
+def parsed_command_line(arguments: Sequence[str], known: Mapping[str, Option], description: str) -> Swept:
+    """The values of ``--name value …`` arguments, unchecked.
+
+    Raises:
+        UserError: an unknown name, a word without one, or a name without a value.
+    """
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
     for name, one in known.items():
         shown = " (required)" if one.default is MISSING else f" (default {as_argument(one.default)})"
@@ -151,7 +156,7 @@ def _runs(cls: type[Settings], swept: Swept, given: Collection[str]) -> list[Val
 
 def _carry_out(module: str, values: Values, how: LaunchSettings) -> int:
     arguments = [part for name, value in values.items() for part in (f"--{name}", as_argument(value))]
-    processes = how.processes or _gpus()
+    processes = how.processes or max(1, gpus_here())
     if processes * how.nodes == 1:
         command = [sys.executable, "-m", module, *arguments]
         print(shlex.join(["python", *command[1:]]), flush=True)
@@ -162,10 +167,11 @@ def _carry_out(module: str, values: Values, how: LaunchSettings) -> int:
     return 0 if how.dry_run else _torchrun(command, processes, how)
 
 
-def _gpus() -> int:
+def gpus_here() -> int:
+    """How many GPUs this machine has."""
     import torch  # noqa: PLC0415 (slow to import, and not needed for --help)
 
-    return max(1, torch.cuda.device_count())
+    return torch.cuda.device_count()
 
 
 def _meeting_place(how: LaunchSettings) -> list[str]:

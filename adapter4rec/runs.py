@@ -5,11 +5,15 @@
     settings.json         settings, data, versions, hardware, parameters
     metrics.jsonl         a record each epoch, and one of the test
     result.json           the test of the best epoch, with time, memory and trained parameters
+    test_ranks.csv.gz     the rank of each user's target in that test (metrics.py)
+    tensorboard/          the scalars of metrics.jsonl for TensorBoard, where it is asked for
     log.txt               what was printed
     curves.png            loss and validation metrics over the epochs
     best.safetensors      trained weights of the epoch with the highest validation HR@10
     adapter.safetensors   of a run with adapters: the same, for use apart from the run (adapters/files.py)
     last.safetensors      the state to go on from
+
+A finished run leaves a line in the ledger beside its folder (ledger.py).
 """
 
 from __future__ import annotations
@@ -18,6 +22,8 @@ import hashlib
 import json
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,14 +43,33 @@ from adapter4rec.curves import draw_curves
 from adapter4rec.distributed import Process
 from adapter4rec.domains import Domain
 from adapter4rec.errors import UserError
-from adapter4rec.files import REPOSITORY, read_json, whole_file, write_json
+from adapter4rec.files import REPOSITORY, locked_file, read_json, whole_file, write_json
+from adapter4rec.ledger import append, finished_record, read_ledger
+from adapter4rec.metrics import RANKS_FILE, RankedUsers
 from adapter4rec.stages import RunSettings
+from adapter4rec.tensorboard import require_tensorboard, write_scalars
 from adapter4rec.training.parameters import ParameterCounts, trained_state, whole_trained_state
 from adapter4rec.versions import versions
 
 _MAX_LISTED = 5
 _BEST = "trained weights"
+_LOCK = ".lock"
 Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A run's best epoch and its test.
+
+    Attributes:
+        best: the record of the epoch.
+        metrics: of the test split.
+        users: with their ranks there.
+    """
+
+    best: Record
+    metrics: dict[str, float]
+    users: RankedUsers
 
 
 @dataclass(frozen=True)
@@ -128,6 +153,8 @@ class Run:
         self.folder = Path(settings.run_folder or REPOSITORY / "runs" / f"{name}_{identity.short_hash()}")
         self.best_path = self.folder / "best.safetensors"
         self.last_path = self.folder / "last.safetensors"
+        if settings.tensorboard:
+            require_tensorboard()
         process.first_decides(self._open)
 
     def _open(self) -> None:
@@ -154,18 +181,43 @@ class Run:
                 "or remove the folder"
             )
 
-    def begin(self, counts: ParameterCounts) -> None:
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs out of the folder.
+
+        Raises:
+            UserError: one is at work there.
+        """
+        with ExitStack() as held:
+            self.process.first_decides(lambda: self._lock(held))
+            yield
+
+    def _lock(self, held: ExitStack) -> None:
+        def busy() -> None:
+            raise UserError(f"{self.folder}: another process is at work on this run; wait for it, or stop it")
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        held.enter_context(locked_file(self.folder / _LOCK, busy))
+
+    def begin(self, counts: ParameterCounts, domain: Domain) -> None:
         """Write what the run is, before it computes or says anything.
 
         The result of an earlier, shorter training goes: it would soon stand beside other weights.
         """
         if self.process.is_first:
             (self.folder / "result.json").unlink(missing_ok=True)
+            there = domain.interactions
             write_json(
                 self.folder / "settings.json",
                 {
                     "identity": asdict(self.identity),
                     "settings": self.settings.plain(),
+                    "domain": {
+                        "name": domain.name,
+                        "users": there.n_users,
+                        "items": there.n_items,
+                        "clicks": len(there.clicks),
+                    },
                     "parameters": asdict(counts),
                     "versions": versions(),
                     "hardware": _hardware(self.process),
@@ -173,6 +225,7 @@ class Run:
             )
         self.say(f"run folder: {self.folder}")
         self.say(f"{counts.trained:,} of {counts.total:,} parameters are trained ({counts.share:.2f} %)")
+        self.say(f"{domain.name}: {domain.interactions.describe()}")
 
     def say(self, text: str) -> None:
         """Print a line and keep it in the log, on the first process alone."""
@@ -183,24 +236,37 @@ class Run:
                 log.write(text + "\n")
 
     def finished_result(self) -> Record | None:
-        """The run's result, if it has finished and was asked for as many epochs as now."""
+        """The run's result, if it has finished and was asked for as many epochs as now; it is reported."""
 
         def read() -> Record | None:
             path = self.folder / "result.json"
             if not path.is_file():
                 return None
             result = read_json(path, ("asked_epochs", "epoch", "test", "peak_memory_bytes"))
-            return result if result["asked_epochs"] >= self.settings.epochs else None
+            if result["asked_epochs"] < self.settings.epochs:
+                return None
+            self._report(result)
+            self._enter_in_ledger()
+            return result
 
         return self.process.first_decides(read)
 
-    def report(self, result: Record) -> None:
+    def _report(self, result: Record) -> None:
         """Say what a finished run found."""
         test = result["test"]
         self.say(
             f"{self.folder}: test of epoch {result['epoch']}: HR@10 {test['HR@10']:.4f} %  "
             f"NDCG@10 {test['NDCG@10']:.4f} %; peak memory {result['peak_memory_bytes'] / 2**20:,.0f} MiB"
         )
+
+    def _enter_in_ledger(self) -> None:
+        """Leave a line about the finished run, unless there is one already."""
+        path = self.settings.ledger or self.folder.absolute().parent / "ledger.jsonl"
+        record = finished_record(self.folder, self.settings)
+        what = ("outcome", "key", "folder")
+        known = read_ledger(path) if path.exists() else []
+        if not any(all(there.get(name) == record[name] for name in what) for there in known):
+            append(path, record)
 
     def save_best(self, model: nn.Module, record: Record) -> None:
         """Keep the trained weights of the best epoch so far."""
@@ -244,16 +310,17 @@ class Run:
             aside.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
         if history:
             draw_curves({self.folder.name: history}, self.folder / "curves.png")
+        if self.settings.tensorboard:
+            write_scalars(records, self.folder / "tensorboard")
 
     def finish(
-        self, history: list[Record], best: Record, test: Record, counts: ParameterCounts, peak_memory: int
+        self, history: list[Record], tested: Tested, counts: ParameterCounts, peak_memory: int
     ) -> Record:
-        """Write the run's result; a run without ``result.json`` has not finished.
+        """Write the run's result and enter it in the ledger; a run without ``result.json`` has not finished.
 
         Args:
             history: a record for each epoch.
-            best: the record of the epoch that was tested.
-            test: its test metrics.
+            tested: the epoch that was tested, and how its test went.
             counts: of the model's parameters.
             peak_memory: in bytes.
 
@@ -261,26 +328,31 @@ class Run:
             The result.
         """
         times = [record["seconds"] for record in history if "seconds" in record]
+        best, test = tested.best, tested.metrics
         result = {
             "asked_epochs": self.settings.epochs,
             "epoch": best["epoch"],
-            "validation": {name: best[name] for name in test},
+            "validation": {name: best[name] for name in test if name in best},
             "test": test,
+            "groups": tested.users.groups(self.settings.ks),
             "trained_parameters": counts.trained,
             "trained_share": counts.share,
             "seconds_per_epoch": float(np.median(times)) if times else None,
+            "seconds": float(sum(times)),
             "peak_memory_bytes": peak_memory,
         }
         self.write_metrics(history, {"epoch": best["epoch"], "split": "test", **test})
         if self.process.is_first:
+            tested.users.write(self.folder / RANKS_FILE)
             write_json(self.folder / "result.json", result)
-        self.report(result)
+            self._report(result)
+            self._enter_in_ledger()
         return result
 
 
 def _holds_files(folder: Path) -> bool:
-    """Whether there is anything but what an interrupted write may have left."""
-    return any(not path.name.endswith(".part") for path in folder.iterdir())
+    """Whether there is anything but what a run may leave that was stopped before it began."""
+    return any(not path.name.endswith(".part") and path.name != _LOCK for path in folder.iterdir())
 
 
 def _hardware(process: Process) -> Record:

@@ -39,6 +39,12 @@ class RunSettings(Settings):
     min_seq_len: int = option(5, "users with fewer clicks are dropped", least=4)
     max_seq_len: int = option(20, "L, places of the user encoder", least=1)
 
+    user_share: float = option(
+        1.0,
+        "share of the users that are trained on, drawn by the seed; validation and test rank for all users",
+        above=0,
+        most=1,
+    )
     epochs: int = option(
         60, "passes over all users; may be raised when a run is resumed", least=0, runtime=True
     )
@@ -50,8 +56,18 @@ class RunSettings(Settings):
     )
     lr_user_encoder: float = option(1e-4, "learning rate of the user encoder", above=0, most=10)
     precision: str = option("auto", "number format of training", choices=PRECISIONS)
+    evaluation_precision: str = option(
+        "fp32",
+        "number format in which items are encoded for validation and test; bf16 is faster where the device "
+        "has it",
+        choices=PRECISIONS,
+    )
     seed: int = option(123456, "of initial weights, shuffles, negatives and dropout", least=0, most=2**63 - 1)
 
+    k: tuple[int, ...] = option(
+        (10,), "lengths of lists: HR@k, NDCG@k and coverage@k are told for these", least=1, runtime=True
+    )
+    tensorboard: bool = option(False, "write the scalars of metrics.jsonl for TensorBoard, too", runtime=True)
     mode: str = option(
         "train", "train, or test a finished run again", choices=("train", "test"), runtime=True
     )
@@ -60,6 +76,11 @@ class RunSettings(Settings):
     )
     run_folder: Path | None = option(
         None, "where the run lies; by default runs/ and a name that tells", runtime=True
+    )
+    ledger: Path | None = option(
+        None,
+        "where a line is left about the run; by default ledger.jsonl beside the run's folder",
+        runtime=True,
     )
     device: str = option("auto", "auto, cpu, cuda, or cuda:N", runtime=True)
     threads: int = option(0, "CPU threads of a process; 0 leaves the choice to torch", least=0, runtime=True)
@@ -100,6 +121,11 @@ class RunSettings(Settings):
     def pins_memory_on(self, device: torch.device) -> bool:
         """Whether data lies in page-locked memory."""
         return device.type == "cuda" if self.pin_memory is None else self.pin_memory
+
+    @property
+    def ks(self) -> tuple[int, ...]:
+        """Lengths of lists that metrics are computed for; with 10, by which the best epoch is chosen."""
+        return tuple(sorted({10, *self.k}))
 
     @property
     def uses_content(self) -> bool:
@@ -184,6 +210,8 @@ SOURCE_METHODS: dict[str, tuple[str, ...]] = {
 class SourceSettings(RunSettings):
     """What training on a source domain needs besides."""
 
+    stage: ClassVar[str] = "source"
+
     method: str = option(
         "all",
         "what is trained: all, the head (backbone frozen), or an id tower (items without content)",
@@ -218,12 +246,14 @@ METHODS: dict[str, tuple[str, ...]] = {
 """Which parts each way of adapting trains; adapter families train the adapter."""
 
 _WITHOUT_CONTENT = ("id", "popularity")
-_WITHOUT_SOURCE = ("scratch", *_WITHOUT_CONTENT)
+WITHOUT_SOURCE = ("scratch", *_WITHOUT_CONTENT)
 
 
 @dataclass(frozen=True)
 class TargetSettings(RunSettings):
     """What adapting to a target domain needs besides. ``adapter`` is the config of the method's family."""
+
+    stage: ClassVar[str] = "target"
 
     method: str = option("finetune", "how the source model is adapted", choices=(*METHODS, *FAMILIES))
     source_checkpoint: Path | None = option(
@@ -273,7 +303,7 @@ class TargetSettings(RunSettings):
     @property
     def needs_source(self) -> bool:
         """Whether the method starts from a source model."""
-        return self.method not in _WITHOUT_SOURCE
+        return self.method not in WITHOUT_SOURCE
 
     def plain(self, *, runtime: bool = True) -> Values:
         """As in :meth:`Settings.plain`, the adapter's options among the others."""

@@ -16,8 +16,9 @@ from adapter4rec.sharding import place
 from adapter4rec.source_models import put_into, read_source_model
 from adapter4rec.stages import TargetSettings
 from adapter4rec.states import with_cached_states
-from adapter4rec.training.loop import carry_out, carry_out_popularity
+from adapter4rec.training.loop import carry_out
 from adapter4rec.training.parameters import train_only
+from adapter4rec.training.testing import carry_out_popularity
 
 
 def carry_out_target(settings: TargetSettings) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from adapter4rec.stages import (
     ImageSourceSettings,
     ImageTargetSettings,
     RunSettings,
+    SourceSettings,
     TextSourceSettings,
     TextTargetSettings,
 )
@@ -59,12 +60,13 @@ class TrainedRun:
 
 
 def load_run(folder: Path, process: Process, changed: Mapping[str, Any] | None = None) -> TrainedRun:
-    """Load a finished run; its backbone and source model must be where they were.
+    """Load a finished run.
 
     Args:
         folder: of the run.
         process: where it is computed.
-        changed: paths that are others now: users, items, images.
+        changed: paths that are others now: users, items, images, backbone, and source_checkpoint (the model
+            that the run started from). What lies there must be what the run read: that is compared.
 
     Raises:
         UserError: no run, a run without a model or without a best epoch, or files that are gone or changed.
@@ -76,13 +78,18 @@ def load_run(folder: Path, process: Process, changed: Mapping[str, Any] | None =
     if name not in _STAGES or not isinstance(there["settings"], dict):
         raise UserError(f"{folder}/settings.json: describes no run of this project")
     stage = _STAGES[name]
+    changed = dict(changed or {})
+    if "source_checkpoint" in changed and issubclass(stage.settings, SourceSettings):
+        changed["start_from"] = changed.pop("source_checkpoint")
     values = there["settings"] | {"run_folder": folder, "mode": "test"}
-    settings = stage.settings.from_values(values | dict(changed or {}))
+    settings = stage.settings.from_values(values | changed)
     if settings.method == "popularity":
         raise UserError(f"{folder}: a run of the popularity baseline has no model")
     domain = MODALITIES[settings.modality].load_domain(settings, process)
     model = stage.build(settings, domain.interactions.n_items)
-    run = open_run(name, settings, domain, model, process)
+    # Another place of the backbone is no other run: the weights themselves are compared.
+    same = replace(settings, backbone=there["settings"].get("backbone", settings.backbone))
+    run = open_run(name, same, domain, model, process)
     if count_parameters(model).trained:
         run.load_best(model)
     return TrainedRun(folder, settings, domain, model.to(process.device))

@@ -9,8 +9,9 @@ from adapter4rec.catalogue import Encoding, evaluating
 from adapter4rec.data.text import TextStore
 from adapter4rec.errors import run_main
 from adapter4rec.evaluation import embedded_catalogue
+from adapter4rec.machine import matrix_rate
 from benchmarks import released_way
-from benchmarks.measuring import Row, in_turns, matrix_rate, medians, options_of, report
+from benchmarks.measuring import Row, in_turns, medians, options_of, report
 from benchmarks.models import domain_folder, forward_operations, read_domain, text_model
 from benchmarks.steps import ALONE
 

@@ -26,13 +26,14 @@ from adapter4rec.data.interactions import Interactions
 from adapter4rec.data.loading import loaded_ahead
 from adapter4rec.distributed import Process
 from adapter4rec.errors import run_main
+from adapter4rec.machine import matrix_rate, peak_memory
 from adapter4rec.models.known_layers import compile_layers
 from adapter4rec.models.objectives import Objective
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.ranking import Question, rank_targets
 from adapter4rec.training.parameters import train_only
 from adapter4rec.training.precision import choose_precision
-from benchmarks.measuring import Row, arguments, machine, matrix_rate, parsed, peak_memory, report
+from benchmarks.measuring import Row, arguments, machine, parsed, report
 from benchmarks.models import domain_folder, houlsby_operations, image_model, read_domain, text_model
 from benchmarks.steps import ProjectSteps, lengths_of
 
@@ -236,7 +237,7 @@ def timed_steps(scale: Scale, modality: str, batch: int, *, compiled: bool, whol
         f"{modality}, {what}, {batch} users a step" + (", compiled" if compiled else ""),
         seconds / scale.steps,
         share=None if whole else useful / seconds / rate,
-        memory=torch.cuda.max_memory_allocated() / 2**20 if cuda else peak_memory(),
+        memory=torch.cuda.max_memory_allocated() / 2**20 if cuda else peak_memory() / 2**20,
         more={
             "sequences a second": round(batch * scale.steps / seconds, 1),
             "input wait, %": round(100 * waited / seconds, 1),

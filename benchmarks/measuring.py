@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -20,10 +19,10 @@ from typing import Any
 import torch
 
 from adapter4rec.files import REPOSITORY, write_json
+from adapter4rec.machine import peak_memory
 from adapter4rec.versions import versions
 
 RESULTS = REPOSITORY / "runs" / "benchmarks"
-_MATRIX = 4096
 
 
 @dataclass
@@ -74,31 +73,6 @@ def medians(taken: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
-def matrix_rate(dtype: torch.dtype, device: torch.device | str = "cpu", size: int = _MATRIX) -> float:
-    """Operations a second of a large matrix product, the best of five."""
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-
-    def product() -> None:
-        a @ b
-        if a.is_cuda:
-            torch.cuda.synchronize()
-
-    product()
-    return 2 * size**3 / min(in_turns({"product": product}, 5)["product"])
-
-
-def peak_memory() -> float:
-    """MiB that this process has held at most.
-
-    What getrusage tells on Linux includes the process that started this one.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-        return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
-
-
 def alone(module: str, arm: str, options: Sequence[str]) -> dict[str, float]:
     """What ``python -m MODULE --alone ARM`` says of itself: it runs in a fresh process."""
     command = [sys.executable, "-m", module, *options, "--alone", arm]
@@ -108,7 +82,7 @@ def alone(module: str, arm: str, options: Sequence[str]) -> dict[str, float]:
 
 def say_alone(**figures: float) -> None:
     """Answer :func:`alone`."""
-    print(json.dumps({"memory": peak_memory(), **figures}))
+    print(json.dumps({"memory": peak_memory() / 2**20, **figures}))
 
 
 def machine() -> dict[str, Any]:

@@ -16,6 +16,7 @@ from adapter4rec.files import REPOSITORY
 from adapter4rec.models.backbones import backbone_folder, load_tokenizer
 from adapter4rec.models.item_encoders import ContentItemEncoder, ImageItemEncoder, TextItemEncoder
 from adapter4rec.models.objectives import Objective
+from adapter4rec.models.operations import forward_operations
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
 from adapter4rec.sample import SampleSettings, make_sample
@@ -67,17 +68,6 @@ def _whole(encoder: ContentItemEncoder, max_seq_len: int, adapter: AdapterConfig
         torch.manual_seed(0)
         add_adapters(model, adapter)
     return model
-
-
-def forward_operations(config: PretrainedConfig, lengths: np.ndarray) -> float:
-    """Floating-point operations of a backbone's layers for texts or images of these lengths.
-
-    A multiplication and an addition are two. Counted are the matrix products of every layer, for each token:
-    projections of attention 4h², feed-forward 2hf, scores and weighted values 2lh for a text of l tokens.
-    """
-    h, f = config.hidden_size, config.intermediate_size
-    tokens, pairs = float(lengths.sum()), float((lengths.astype(np.float64) ** 2).sum())
-    return config.num_hidden_layers * 2 * (tokens * (4 * h * h + 2 * h * f) + 2 * pairs * h)
 
 
 def houlsby_operations(config: PretrainedConfig, lengths: np.ndarray, bottleneck: int = 64) -> float:

@@ -13,9 +13,10 @@ import torch
 from adapter4rec.catalogue import EmbeddingsInFile, EmbeddingsInMemory
 from adapter4rec.errors import run_main
 from adapter4rec.files import REPOSITORY
+from adapter4rec.machine import matrix_rate, peak_memory
 from adapter4rec.ranking import Question, rank_targets
 from benchmarks import released_way
-from benchmarks.measuring import Row, arguments, in_turns, matrix_rate, parsed, peak_memory, report
+from benchmarks.measuring import Row, arguments, in_turns, parsed, report
 from benchmarks.models import DIM
 
 _HISTORY = 10
@@ -79,13 +80,14 @@ def _bounded(users: int, items: int, folder: Path) -> Row:
         question = _question(count, items, chance)
         rank_targets(torch.randn(count, DIM, generator=generator), catalogue, question)
         done, seconds = first + count, time.perf_counter() - started
-        print(f"{done:,} of {users:,} users, {seconds:,.0f} s, peak {peak_memory():,.0f} MiB", flush=True)
+        peak = peak_memory() / 2**20
+        print(f"{done:,} of {users:,} users, {seconds:,.0f} s, peak {peak:,.0f} MiB", flush=True)
     limit = 2 * users * items * DIM / matrix_rate(torch.float32)
     return Row(
         f"ranking {users:,} users, {items:,} items in a file",
         seconds,
         share=limit / seconds,
-        memory=peak_memory(),
+        memory=peak_memory() / 2**20,
     )
 
 

@@ -11,17 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adapter4rec.adapters.k_adapter import KAdapterConfig
 from adapter4rec.data.batches import Batch, Division, EpochSteps, TrainingSet
 from adapter4rec.data.content import ContentStore
 from adapter4rec.data.images.store import Pixels
 from adapter4rec.distributed import Process
+from adapter4rec.machine import matrix_rate
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.stages import TextTargetSettings
 from adapter4rec.training.loop import Trainer
 from adapter4rec.training.parameters import make_optimizer, parameter_groups
 from adapter4rec.training.precision import choose_precision
 from benchmarks import released_way
-from benchmarks.measuring import Row, alone, given, in_turns, matrix_rate, medians, report, say_alone
+from benchmarks.measuring import Row, alone, given, in_turns, medians, report, say_alone
 from benchmarks.models import houlsby_operations
 
 ALONE = Process(0, 1, torch.device("cpu"))
@@ -58,8 +60,9 @@ class Course:
 
 
 def settings_of(batch: int) -> TextTargetSettings:
-    """The settings of a run on a target domain, as a trainer needs them."""
-    return TextTargetSettings(users="-", items="-", batch_size=batch, method="k_adapter")
+    """The settings of a run on a target domain, with learning rates for the parts of every adapter."""
+    adapter = KAdapterConfig()  # whose joining layers have rates besides those that all adapters have
+    return TextTargetSettings(users="-", items="-", batch_size=batch, method="k_adapter", adapter=adapter)
 
 
 class ProjectSteps:

@@ -29,13 +29,13 @@ from adapter4rec.domains import Domain
 from adapter4rec.errors import UserError
 from adapter4rec.evaluation import (
     Split,
-    evaluate,
-    evaluate_popularity,
-    metrics_of,
-    popularity_scores,
     questions,
+    rank,
+    rank_by_popularity,
     rank_users,
+    training_clicks,
 )
+from adapter4rec.metrics import metrics_of
 from adapter4rec.models.item_encoders import IdItemEncoder
 from adapter4rec.models.objectives import Objective
 from adapter4rec.models.transrec import TransRec
@@ -78,6 +78,7 @@ def plain_metrics(ranks: list[int]) -> dict[str, float]:
     return {
         "HR@10": 100 * len(hits) / len(ranks),
         "NDCG@10": 100 * sum(1 / math.log2(rank + 1) for rank in hits) / len(ranks),
+        "MRR": 100 * sum(1 / rank for rank in ranks if rank != MISSED) / len(ranks),
     }
 
 
@@ -159,15 +160,15 @@ class TestRanks:
         which = torch.arange(41) % 4
         ranks = rank_targets(users, EmbeddingsInMemory(few[which]), question)
         scores = (users.double() @ few.double().T)[:, which]
-        for user, rank in enumerate(ranks):
+        for user, found in enumerate(ranks):
             mine = question.masked_users == user
             masked = {0, *question.masked_items[mine].tolist()}
             target = question.targets[user]
             if target in masked:
-                assert rank == MISSED
+                assert found == MISSED
                 continue
             others = [item for item in range(1, 41) if item not in masked and item != target]
-            assert rank == 1 + sum(bool(scores[user, item] >= scores[user, target]) for item in others)
+            assert found == 1 + sum(bool(scores[user, item] >= scores[user, target]) for item in others)
 
     def question(self, target: int, masked: list[int]) -> Question:
         return Question(
@@ -188,7 +189,7 @@ class TestRanks:
     def test_a_masked_target_is_a_miss_in_a_small_catalogue_too(self) -> None:
         ranks = ranked(torch.tensor([[9.0, 1.0, 2.0]]), self.question(1, [1, 2]))
         assert ranks.tolist() == [MISSED]
-        assert metrics_of(ranks) == {"HR@10": 0.0, "NDCG@10": 0.0}
+        assert metrics_of(ranks) == {"HR@10": 0.0, "NDCG@10": 0.0, "MRR": 0.0}
 
     @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
     @pytest.mark.parametrize("item", [1, 2, 3])
@@ -219,19 +220,6 @@ class TestRanks:
             assert torch.equal(torch.from_numpy(values[user]), best.values)
         everything, _ = best_items(torch.eye(7), table, excluded, 100)
         assert sorted(everything[3].tolist()) == list(range(1, 21))
-
-
-class TestMetrics:
-    def test_formula(self) -> None:
-        found = metrics_of(np.array([1, 2, 10, 11, MISSED]))
-        assert found["HR@10"] == pytest.approx(60)
-        assert found["NDCG@10"] == pytest.approx(100 * (1 + 1 / math.log2(3) + 1 / math.log2(11)) / 5)
-
-    def test_other_lengths(self) -> None:
-        assert metrics_of(np.array([1, 2, 4]), k=2) == {
-            "HR@2": pytest.approx(200 / 3),
-            "NDCG@2": pytest.approx(100 * (1 + 1 / math.log2(3)) / 3),
-        }
 
 
 def integer_vectors(inputs: np.ndarray) -> Tensor:
@@ -271,13 +259,16 @@ class TestChunks:
                 asked.append(len(question.targets))
                 return integer_vectors(question.inputs)
 
-            found = rank_users(vectors, in_memory, interactions, split, one_process)
+            found = rank_users(vectors, in_memory, interactions, split, one_process).ranks
             assert found.tolist() == expected
             assert sum(asked) == len(sequences)
             assert max(asked) == min(users_at_once, len(sequences))
-            assert rank_users(vectors, in_file, interactions, split, one_process).tolist() == expected
+            assert rank_users(vectors, in_file, interactions, split, one_process).ranks.tolist() == expected
             parts = np.stack(
-                [rank_users(vectors, in_memory, interactions, split, process) for process in processes(3)]
+                [
+                    rank_users(vectors, in_memory, interactions, split, process).ranks
+                    for process in processes(3)
+                ]
             )
             assert ((parts > 0).sum(0) == 1).all(), "each user is ranked by exactly one process"
             assert parts.sum(0).tolist() == expected
@@ -411,14 +402,15 @@ class TestEvaluate:
         monkeypatch.setattr(catalogue, "_ITEMS_AT_ONCE", 7)
         monkeypatch.setattr(evaluation, "_USERS_ENCODED_AT_ONCE", 9)
         model.train(training)
-        found = evaluate(model, domain_of(interactions), split, one_process)
+        found = rank(model, domain_of(interactions), split, one_process).metrics()
         assert found == {name: pytest.approx(value) for name, value in plain_metrics(ranks).items()}
         assert all(module.training is training for module in model.modules())
 
     def test_the_splits_differ(self, one_process: Process) -> None:
         _, interactions = random_domain(40)
         model = random_model(40)
-        validation, test = (evaluate(model, domain_of(interactions), split, one_process) for split in Split)
+        domain = domain_of(interactions)
+        validation, test = (rank(model, domain, split, one_process).metrics() for split in Split)
         assert validation != test
 
     def test_broken_weights_stop_it_and_the_mode_is_put_back(self, one_process: Process) -> None:
@@ -427,7 +419,7 @@ class TestEvaluate:
         with torch.no_grad():
             model.item_encoder.head.weight[3, 0] = math.nan
         with pytest.raises(UserError, match="not finite"):
-            evaluate(model, domain_of(interactions), Split.TEST, one_process)
+            rank(model, domain_of(interactions), Split.TEST, one_process)
         assert model.training
 
 
@@ -436,8 +428,7 @@ class TestPopularity:
     def test_scores_are_counts_of_training_clicks(self, n_items: int) -> None:
         sequences, interactions = random_domain(n_items)
         counts = Counter(item for sequence in sequences for item in sequence[:-2])
-        scores = popularity_scores(interactions)
-        assert scores.dtype == np.float32
+        scores = training_clicks(interactions)
         assert scores.tolist() == [counts[item] for item in range(1, n_items + 1)]
 
     @both_splits
@@ -447,5 +438,5 @@ class TestPopularity:
         counts = Counter(item for sequence in sequences for item in sequence[:-2])
         scores = [counts[item] for item in range(1, n_items + 1)]
         ranks = [plain_rank(scores, *history_and_target(sequence, split)) for sequence in sequences]
-        found = evaluate_popularity(interactions, split, one_process)
+        found = rank_by_popularity(interactions, split, one_process).metrics()
         assert found == {name: pytest.approx(value) for name, value in plain_metrics(ranks).items()}

@@ -10,6 +10,7 @@ from adapter4rec.models.objectives import Objective
 
 TREES = ("Pretraining/Text", "Pretraining/CV", "Downstream/Text", "Downstream/CV")
 PAGES = [path for tree in TREES for path in sorted((REPOSITORY / tree / "script").glob("*.py"))]
+PAGES = [path for path in PAGES if not path.stem.startswith("study_")]
 DATA = {
     "Pretraining/Text": ("Dataset/MIND/mind_large_users_base.tsv", "Dataset/MIND/mind_large_news_base.tsv"),
     "Downstream/Text": ("Dataset/Adressa/Adressa_users_base.tsv", "Dataset/Adressa/Adressa_news_base.tsv"),

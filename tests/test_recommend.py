@@ -18,9 +18,9 @@ from adapter4rec.contact_sheet import SheetRow, draw_contact_sheet
 from adapter4rec.data.images.building import ImageLmdbSettings, build
 from adapter4rec.distributed import Process
 from adapter4rec.errors import UserError
-from adapter4rec.evaluation import Split, evaluate
+from adapter4rec.evaluation import Split, rank
 from adapter4rec.interchange import __main__ as interchange
-from adapter4rec.recommend import Recommender
+from adapter4rec.recommender import Recommender
 from adapter4rec.source_stage import carry_out_source
 from adapter4rec.stages import (
     ImageSourceSettings,
@@ -110,7 +110,7 @@ def test_a_run_is_loaded_as_it_was(text_runs, one_process, name):
     """Its recommendations come from the best weights: they rank the test targets as the run did."""
     run = load_run(text_runs / name, one_process)
     result = json.loads((text_runs / name / "result.json").read_text())
-    again = evaluate(run.model, run.domain, Split.TEST, one_process)
+    again = rank(run.model, run.domain, Split.TEST, one_process, shown_at=(10,)).metrics()
     assert again == result["test"]
 
 
@@ -118,7 +118,7 @@ def test_the_best_unseen_items_by_score(text_runs, one_process):
     run = load_run(text_runs / "source", one_process)
     recommender = Recommender(run, one_process)
     history = recommender.history_of("u3")
-    (found,) = recommender.recommend([("u3", history)], top_k=5)
+    (found,) = recommender.best_for([("u3", history)], top_k=5)
     model, interactions = run.model.eval(), run.domain.interactions
     with torch.no_grad():
         items = model.encode_items(run.domain.store.fetch(np.arange(1, interactions.n_items + 1)))
@@ -145,7 +145,7 @@ def test_items_are_encoded_in_the_format_that_is_asked_for(text_runs, one_proces
 def test_more_items_than_there_are_gives_all_unseen_ones(text_runs, one_process):
     recommender = Recommender(load_run(text_runs / "source", one_process), one_process)
     history = recommender.history_of("u0")
-    (found,) = recommender.recommend([("u0", history)], top_k=1000)
+    (found,) = recommender.best_for([("u0", history)], top_k=1000)
     n_items = recommender.interactions.n_items
     assert sorted(found.items.tolist() + np.unique(history).tolist()) == list(range(1, n_items + 1))
 
@@ -165,7 +165,7 @@ def test_csv_for_all_users(text_runs, one_process, monkeypatch, tmp_path, clicks
     rows = list(csv.DictReader(path.open(encoding="utf-8")))
     assert [row["user"] for row in rows] == [user for user in clicks for _ in range(2)]
     recommender = Recommender(load_run(text_runs / "source", one_process), one_process)
-    (found,) = recommender.recommend([("u7", recommender.history_of("u7"))], top_k=2)
+    (found,) = recommender.best_for([("u7", recommender.history_of("u7"))], top_k=2)
     names = recommender.interactions.item_names
     mine = [row for row in rows if row["user"] == "u7"]
     assert [row["item"] for row in mine] == [names[item - 1] for item in found.items]
@@ -184,7 +184,7 @@ def test_contact_sheet_of_an_image_run(image_run, monkeypatch, tmp_path, capsys)
 
 def test_a_contact_sheet_shows_the_pictures_it_was_given(tmp_path):
     red, blue = (np.full((1, 8, 8, 3), colour, np.uint8) for colour in ((250, 0, 0), (0, 0, 250)))
-    draw_contact_sheet([SheetRow("somebody", red, blue)], tmp_path / "sheet.png")
+    draw_contact_sheet([SheetRow("somebody", red, blue, np.array([False]))], tmp_path / "sheet.png")
     pixels = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB")).reshape(-1, 3)
     middle = len(np.asarray(Image.open(tmp_path / "sheet.png"))[0]) // 2
     whole = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))

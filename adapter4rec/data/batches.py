@@ -18,6 +18,7 @@ from adapter4rec.data.interactions import Interactions, Ranges
 from adapter4rec.errors import UserError
 
 _SHUFFLE, _NEGATIVES = 0, 1
+_SHARE = 3  # 2 is dropout's (training/loop.py)
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,18 @@ def draw_negatives(positives: np.ndarray, n_items: int, generator: np.random.Gen
     return negatives
 
 
+def share_of_users(n_users: int, share: float, seed: int) -> np.ndarray:
+    """Numbers of the users that are trained on, ascending. Larger shares hold the smaller ones of a seed.
+
+    Args:
+        n_users: of the domain.
+        share: of the users, above 0; at least one is taken.
+        seed: draws them.
+    """
+    count = max(1, round(share * n_users))
+    return np.sort(np.random.default_rng([seed, _SHARE]).permutation(n_users)[:count])
+
+
 class TrainingSet:
     """The training examples of a domain: one for each user and epoch.
 
@@ -96,22 +109,26 @@ class TrainingSet:
         interactions: the domain.
         batch_size: users in a global batch.
         seed: of the shuffles and the negatives.
+        users: numbers of the users that are trained on; by default all.
 
     Raises:
         UserError: a user's training sequence covers all items, so that no negative is left.
     """
 
-    def __init__(self, interactions: Interactions, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, interactions: Interactions, batch_size: int, seed: int, users: np.ndarray | None = None
+    ) -> None:
         self.interactions = interactions
         self.batch_size = batch_size
         self.seed = seed
+        self.users = np.arange(interactions.n_users) if users is None else users
         self.width = interactions.max_seq_len + 1
         self._require_negatives()
 
     def _require_negatives(self) -> None:
         if self.interactions.n_items > self.width:
             return
-        for user in range(self.interactions.n_users):
+        for user in self.users:
             sequence = left_padded(
                 self.interactions.clicks, self.interactions.train, np.array([user]), self.width
             )
@@ -125,11 +142,11 @@ class TrainingSet:
     @property
     def steps(self) -> int:
         """Global batches in an epoch; the last may be short."""
-        return -(-self.interactions.n_users // self.batch_size)
+        return -(-len(self.users) // self.batch_size)
 
     def order(self, epoch: int) -> np.ndarray:
         """The users of an epoch, shuffled by (seed, epoch), int64 ``[users]``."""
-        return np.random.default_rng([self.seed, _SHUFFLE, epoch]).permutation(self.interactions.n_users)
+        return np.random.default_rng([self.seed, _SHUFFLE, epoch]).permutation(self.users)
 
     def ids(self, order: np.ndarray, epoch: int, step: int) -> IdBatch:
         """The global batch of a step, from (seed, epoch, step) alone; ``order`` is that of the epoch."""

@@ -12,12 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adapter4rec.files import reserve, whole_file, write_json
-
-try:
-    import fcntl
-except ImportError:
-    fcntl = None
+from adapter4rec.files import locked_file, reserve, whole_file, write_json
 
 _ROWS, _CHECKSUMS, _LOCK = "rows.bin", "blocks.json", "lock"
 
@@ -98,17 +93,10 @@ def _fill(
 @contextmanager
 def _alone(place: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Keep other runs from the same table meanwhile, where the system knows such locks."""
-    if fcntl is None or not os.access(place, os.W_OK):  # one that may only be read is whole, or refused
+    if not os.access(place, os.W_OK):  # one that may only be read is whole, or refused
         yield
         return
-    with (place / _LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"waiting for another run that is at {place}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError:
-            pass  # a file system without locks
+    with locked_file(place / _LOCK, lambda: say(f"waiting for another run that is at {place}")):
         yield
 
 

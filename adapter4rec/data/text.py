@@ -162,7 +162,7 @@ def tokenised(
     texts: list[str],
     tokenizer: PreTrainedTokenizerBase,
     most_tokens: int,
-    cache_folder: Path,
+    cache_folder: Path | None,
     say: Callable[[str], None] = print,
 ) -> Tokens:
     """Tokenise lower-cased texts, special tokens included, or take them from the cache.
@@ -171,8 +171,8 @@ def tokenised(
         texts: one for each item.
         tokenizer: a fast tokenizer.
         most_tokens: longer texts are cut, special tokens kept.
-        cache_folder: where caches lie.
-        say: is told what happens.
+        cache_folder: where caches lie; None for texts that are read only once, which are not kept.
+        say: is told what is done to fill a cache.
     """
     digest = hashlib.sha256(
         _FORM + tokenizer_identity(tokenizer).encode() + most_tokens.to_bytes(4, "little")
@@ -182,7 +182,8 @@ def tokenised(
         digest.update(len(raw).to_bytes(8, "little") + raw)
 
     def compute() -> Arrays:
-        say(f"tokenising {len(texts):,} texts")
+        if cache_folder is not None:
+            say(f"tokenising {len(texts):,} texts")
         tokens, lengths = [], []
         for start in range(0, len(texts), _TOKENISED_AT_ONCE):
             lowered = [text.lower() for text in texts[start : start + _TOKENISED_AT_ONCE]]
@@ -195,7 +196,7 @@ def tokenised(
         return {"tokens": np.concatenate(tokens), "offsets": offsets}
 
     key = digest.hexdigest()[:32]
-    arrays = cached_arrays(cache_folder / "tokens", key, compute, say)
+    arrays = cached_arrays(cache_folder / "tokens", key, compute, say) if cache_folder else compute()
     return Tokens(arrays["tokens"], np.asarray(arrays["offsets"]), key)
 
 

@@ -1,9 +1,8 @@
-"""The training loop, for one process or many, and the test that ends a run."""
+"""The training loop, for one process or many."""
 
 from __future__ import annotations
 
 import inspect
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -22,20 +21,16 @@ from adapter4rec.data.loading import loaded_ahead
 from adapter4rec.distributed import Process
 from adapter4rec.domains import Domain
 from adapter4rec.errors import UserError
-from adapter4rec.evaluation import Split, evaluate, evaluate_popularity
+from adapter4rec.evaluation import Split, rank
 from adapter4rec.models.known_layers import compile_layers
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs import Record, Run
 from adapter4rec.sharding import average_gradients, is_sharded
 from adapter4rec.stages import RunSettings
-from adapter4rec.training.parameters import (
-    ParameterCounts,
-    count_parameters,
-    make_optimizer,
-    parameter_groups,
-)
+from adapter4rec.training.parameters import count_parameters, make_optimizer, parameter_groups
 from adapter4rec.training.precision import Precision, choose_precision
 from adapter4rec.training.state import Progress, last_progress, restore_state, save_state
+from adapter4rec.training.testing import finish, test_again, trained_users
 
 _DROPOUT = 2
 _BUFFERS_ARE_SENT = "forward_sync_buffers"
@@ -60,19 +55,19 @@ def carry_out(model: TransRec, domain: Domain, settings: RunSettings, process: P
     """
     if settings.mode == "test":
         return test_again(model, domain, process, run)
-    finished = run.finished_result()
-    if finished is not None:
-        run.report(finished)
-        if finished["epoch"] > 0:  # an epoch was trained, so its weights must be there
-            run.load_best(model)
-        return finished
-    run.begin(count_parameters(model))
-    run.say(f"{domain.name}: {domain.interactions.describe()}")
-    if settings.compile and settings.uses_content:
-        compile_layers(model.item_encoder.backbone, behind=getattr(domain.store, "layers", ()))
-    if count_parameters(model).trained:
-        train(model, domain, settings, process, run)
-    return finish(model, domain, process, run)
+    with run.locked():
+        finished = run.finished_result()
+        if finished is not None:
+            if finished["epoch"] > 0:  # an epoch was trained, so its weights must be there
+                run.load_best(model)
+            return finished
+        counts = count_parameters(model)
+        run.begin(counts, domain)
+        if settings.compile and settings.uses_content:
+            compile_layers(model.item_encoder.backbone, behind=getattr(domain.store, "layers", ()))
+        if counts.trained:
+            train(model, domain, settings, process, run)
+        return finish(model, domain, process, run)
 
 
 def train(model: TransRec, domain: Domain, settings: RunSettings, process: Process, run: Run) -> None:
@@ -101,7 +96,9 @@ def train(model: TransRec, domain: Domain, settings: RunSettings, process: Proce
     progress.precision = precision.name
     if progress.history or progress.step:
         run.say(f"going on with epoch {progress.epoch}, step {progress.step}")
-    examples = TrainingSet(domain.interactions, settings.batch_size, settings.seed)
+    users = trained_users(domain, settings)
+    examples = TrainingSet(domain.interactions, settings.batch_size, settings.seed, users)
+    how = Encoding.of(settings, process)
     while progress.epoch <= settings.epochs:
         steps = EpochSteps(
             examples,
@@ -111,8 +108,10 @@ def train(model: TransRec, domain: Domain, settings: RunSettings, process: Proce
             last_place_only=settings.objective.last_place_only,
         )
         trainer.train_epoch(steps, progress, run)
-        metrics = evaluate(model, domain, Split.VALIDATION, process, Encoding.of(run.settings, process))
-        record = _record(progress, len(steps), domain.interactions.n_users) | metrics
+        started = time.monotonic()
+        metrics = rank(model, domain, Split.VALIDATION, process, how).metrics(settings.ks)
+        took = {"evaluation_seconds": time.monotonic() - started}
+        record = _record(progress, len(steps), len(examples.users)) | took | metrics
         run.say(
             f"epoch {record['epoch']}: loss {record['loss']:.4f}  HR@10 {metrics['HR@10']:.4f} %  "
             f"NDCG@10 {metrics['NDCG@10']:.4f} %  {record['seconds']:.1f} s, "
@@ -222,7 +221,7 @@ class Trainer:
         return nullcontext() if last or alone else self.parallel.no_sync()
 
     def _bar(self, steps: EpochSteps, progress: Progress) -> tqdm:
-        users = steps.examples.interactions.n_users
+        users = len(steps.examples.users)
         return tqdm(
             desc=f"epoch {progress.epoch}",
             total=users,
@@ -257,62 +256,3 @@ def _not_a_number(progress: Progress, run: Run) -> str:
         f"the loss is not a number in epoch {progress.epoch}, step {progress.step}; {kept}. "
         "Lower the learning rates, or train with --precision fp32"
     )
-
-
-def finish(model: TransRec, domain: Domain, process: Process, run: Run) -> Record:
-    """Test the best epoch (or the model as it is, where nothing is trained) and write the result."""
-    process.wait_for_all()
-    counts = count_parameters(model)
-    history = last_progress(run).history
-    if history:
-        best = run.load_best(model)
-    else:
-        found = evaluate(model, domain, Split.VALIDATION, process, Encoding.of(run.settings, process))
-        best = {"epoch": 0, "split": Split.VALIDATION.value, **found}
-        history = [best]
-    test = evaluate(model, domain, Split.TEST, process, Encoding.of(run.settings, process))
-    return run.finish(history, best, test, counts, peak_memory(process))
-
-
-def test_again(model: TransRec, domain: Domain, process: Process, run: Run) -> Record:
-    """Evaluate a finished run's best epoch on the test split once more; nothing is written.
-
-    Raises:
-        UserError: the run has no best epoch yet.
-    """
-    best = run.load_best(model) if count_parameters(model).trained else {"epoch": 0}
-    test = evaluate(model, domain, Split.TEST, process, Encoding.of(run.settings, process))
-    _say_test(best["epoch"], test, process)
-    return test
-
-
-def _say_test(epoch: int, test: Record, process: Process) -> None:
-    process.say(f"test of epoch {epoch}: HR@10 {test['HR@10']:.4f} %  NDCG@10 {test['NDCG@10']:.4f} %")
-
-
-def carry_out_popularity(domain: Domain, process: Process, run: Run) -> Record:
-    """Evaluate the popularity baseline and write it like the result of a run; or report or test it again."""
-    if run.settings.mode == "test":
-        test = evaluate_popularity(domain.interactions, Split.TEST, process)
-        _say_test(0, test, process)
-        return test
-    finished = run.finished_result()
-    if finished is not None:
-        run.report(finished)
-        return finished
-    nothing = ParameterCounts(0, 0)
-    run.begin(nothing)
-    run.say(f"{domain.name}: {domain.interactions.describe()}")
-    validation, test = (
-        evaluate_popularity(domain.interactions, split, process) for split in (Split.VALIDATION, Split.TEST)
-    )
-    record = {"epoch": 0, "split": Split.VALIDATION.value, **validation}
-    return run.finish([record], record, test, nothing, peak_memory(process))
-
-
-def peak_memory(process: Process) -> int:
-    """The most memory that this process has held, in bytes: of its GPU, or of the machine on a CPU."""
-    if process.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(process.device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

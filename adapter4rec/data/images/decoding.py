@@ -74,7 +74,7 @@ def decoded(data: bytes) -> Picture:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                return _upright(image, data)
+                return _upright(image, _bits_of_a_channel(image, data))
     except BrokenImageError:
         raise
     except UnidentifiedImageError:
@@ -108,10 +108,23 @@ def in_colour(image: Image.Image) -> Picture:
     return Picture(image.convert("RGB"), conversions)
 
 
-def _upright(image: Image.Image, data: bytes) -> Picture:
+def upright(image: Image.Image) -> Picture:
+    """An image that PIL has opened or made, as :func:`decoded` gives it from its file.
+
+    Raises:
+        BrokenImageError: cut off, damaged, or of pixels without a known range.
+    """
+    try:
+        return _upright(image, 16 if image.mode.startswith("I;16") else 8)
+    except BrokenImageError:
+        raise
+    except Exception as error:  # a file that is read only now
+        raise BrokenImageError(f"it cannot be decoded: {_line(error)}") from None
+
+
+def _upright(image: Image.Image, bits: int) -> Picture:
     # PIL turns TIFF files itself when it loads them, and forgets the orientation.
     before = _orientation(image) if image.format == "TIFF" else 1
-    bits = _bits_of_a_channel(image, data)
     image.load()
     after = _orientation(image)
     picture = in_colour(_eight_bit(image, bits))

@@ -109,15 +109,7 @@ class FolderSource:
         Raises:
             BrokenImageError: the file cannot be read, or is no image that can be used.
         """
-        path = self.folder / os.fsdecode(place)
-        try:
-            size = path.stat().st_size
-            if size > _MOST_BYTES:
-                raise BrokenImageError(f"the file has {size:,} bytes; {_MOST_BYTES:,} are the most")
-            data = path.read_bytes()
-        except OSError as error:
-            raise BrokenImageError(f"the file cannot be read: {error.strerror}") from None
-        return data, decoded(data)
+        return read_picture(self.folder / os.fsdecode(place))
 
     def looked_for(self) -> str:
         """The folder, and how files and items belong together."""
@@ -155,6 +147,22 @@ class FolderSource:
                 f"images end in {' '.join(SUFFIXES)}"
             )
         return files
+
+
+def read_picture(path: Path) -> tuple[bytes, Picture]:
+    """Bytes of an image file, and the image that it holds.
+
+    Raises:
+        BrokenImageError: the file cannot be read, or is no image that can be used.
+    """
+    try:
+        size = path.stat().st_size
+        if size > _MOST_BYTES:
+            raise BrokenImageError(f"the file has {size:,} bytes; {_MOST_BYTES:,} are the most")
+        data = path.read_bytes()
+    except OSError as error:
+        raise BrokenImageError(f"the file cannot be read: {error.strerror}") from None
+    return data, decoded(data)
 
 
 def _files_below(folder: Path) -> Iterator[Path]:

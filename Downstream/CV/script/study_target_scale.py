@@ -1,0 +1,18 @@
+"""How much target data do adapters need? Fractions of the target's users, adapters against full fine-tuning.
+
+The users that are trained on are drawn by the seed, larger shares holding the smaller ones; validation and
+test always rank for all users.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+
+from adapter4rec.studies.launching import launch_study
+from adapter4rec.studies.paper import SCALED, target_scale
+
+study = target_scale("CV", __doc__, SCALED, shares=[0.1, 0.25, 0.5, 1.0], seeds=[1, 2, 3])
+
+if __name__ == "__main__":
+    launch_study(study)

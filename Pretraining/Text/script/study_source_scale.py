@@ -1,0 +1,18 @@
+"""How much source data do adapters need? Fractions of its users, each with a source model of its own.
+
+Each source model is adapted to the whole target domain, by adapters and by full fine-tuning. The users of the
+source that are trained on are drawn by the seed of its training, larger shares holding the smaller ones.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+
+from adapter4rec.studies.launching import launch_study
+from adapter4rec.studies.paper import SCALED, source_scale
+
+study = source_scale("Text", __doc__, SCALED, shares=[0.1, 0.25, 0.5, 1.0], seeds=[1, 2, 3])
+
+if __name__ == "__main__":
+    launch_study(study)

@@ -1,0 +1,144 @@
+"""Embeddings for use elsewhere: items and users as one safetensors file, with their names beside it.
+
+::
+
+    embeddings.safetensors    items [N, d] and users [U, d], float32; items @ users.T are the scores
+    embeddings.items.tsv      name[<TAB>title] of each row of ``items``
+    embeddings.users.tsv      name of each row of ``users``
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from adapter4rec.checkpoints import Rows, write_rows
+from adapter4rec.errors import UserError
+from adapter4rec.files import whole_file
+
+if TYPE_CHECKING:
+    from adapter4rec.recommender import Recommender
+
+_NAME = "embeddings.safetensors"
+_ITEMS_AT_ONCE = 1 << 16
+_USERS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        path: the tensors ``items`` and ``users``.
+        items: names of the items, and titles where there are any.
+        users: names of the users.
+        n_items: N.
+        n_new: how many of these are not in the run's catalogue; they are the last ones.
+        n_users: U.
+        width: d.
+    """
+
+    path: Path
+    items: Path
+    users: Path
+    n_items: int
+    n_new: int
+    n_users: int
+    width: int
+
+    def describe(self) -> str:
+        """A line for the terminal."""
+        new = f", the last {self.n_new:,} of them new" if self.n_new else ""
+        items, users = f"items [{self.n_items:,}, {self.width}]", f"users [{self.n_users:,}, {self.width}]"
+        return f"{self.path}: {items}{new}, {users}; names in {self.items.name} and {self.users.name}"
+
+
+def export_embeddings(recommender: Recommender, path: Path, *, only_new: bool = False) -> Exported:
+    """Write the embeddings of all candidates, and the next-item vectors of all users, some rows at a time.
+
+    A user's vector comes from the last L clicks, so that ``items @ users.T`` are the scores that
+    recommendations are ranked by; what a user has clicked is not masked in them.
+
+    Args:
+        recommender: the model, its items and users.
+        path: a ``.safetensors`` file, or a folder for ``embeddings.safetensors``.
+        only_new: items are the new ones alone.
+
+    Raises:
+        UserError: the path is that of another file, or there are no new items.
+    """
+    recommender.require_new(only_new)
+    path = _file(path)
+    candidates, names = recommender.candidates, recommender.interactions.user_names
+    first = candidates.n_known if only_new else 0
+    width = recommender.run.model.user_encoder.width
+    exported = Exported(
+        path,
+        path.with_suffix(".items.tsv"),
+        path.with_suffix(".users.tsv"),
+        len(candidates.names) - first,
+        len(candidates.names) - candidates.n_known,
+        len(names),
+        width,
+    )
+    numbers = range(first + 1, len(candidates.names) + 1)
+    rows = {
+        "items": Rows((exported.n_items, width), _items(recommender, only_new)),
+        "users": Rows((exported.n_users, width), _users(recommender)),
+    }
+    said = {
+        "what": "embeddings of items and users",
+        "scores": "items @ users.T",
+        "run": recommender.run.folder.name,
+        "new_items": exported.n_new,
+        "precision": recommender.precision,
+    }
+    with ExitStack() as files:
+        tensors, items, users = (
+            files.enter_context(whole_file(file)) for file in (path, exported.items, exported.users)
+        )
+        write_rows(tensors, rows, said)
+        _write_lines(items, ("\t".join(map(_plain, candidates.columns(number))) for number in numbers))
+        _write_lines(users, map(_plain, names))
+    return exported
+
+
+def _file(path: Path) -> Path:
+    """The file that is meant by a path of it or of its folder."""
+    if path.suffix == ".safetensors" and not path.is_dir():
+        return path
+    if path.is_file():
+        raise UserError(f"--export {path}: another file; name one that ends in .safetensors, or a folder")
+    return path / _NAME
+
+
+def _items(recommender: Recommender, only_new: bool) -> Iterator[Tensor]:
+    embeddings = recommender.candidates.embeddings(only_new=only_new)
+    for first in range(1, embeddings.n_items + 1, _ITEMS_AT_ONCE):
+        yield embeddings.stretch(first, min(first + _ITEMS_AT_ONCE, embeddings.n_items + 1))
+
+
+def _users(recommender: Recommender) -> Iterator[Tensor]:
+    count = recommender.interactions.n_users
+    for first in range(0, count, _USERS_AT_ONCE):
+        some = range(first, min(first + _USERS_AT_ONCE, count))
+        vectors = recommender.vectors_of([recommender.history(user) for user in some])
+        if not torch.isfinite(vectors).all():
+            raise UserError("a user's vector is not finite: the model's weights are broken; nothing is kept")
+        yield vectors
+
+
+def _write_lines(path: Path, lines: Iterator[str]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
+def _plain(text: str) -> str:
+    """A text without what would end its line or column."""
+    return text if text.isprintable() else " ".join(text.split())

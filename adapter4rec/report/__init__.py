@@ -1,0 +1,1 @@
+"""Reports: tables, pictures and a page of what ledgers hold (see ``docs/report.md``)."""

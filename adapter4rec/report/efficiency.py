@@ -1,0 +1,70 @@
+"""TPME: training time, trained parameters and memory in one number.
+
+From IISAN (Fu et al., "IISAN: Efficiently Adapting Multimodal Representation for Sequential Recommendation
+with Decoupled PEFT", SIGIR 2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from adapter4rec.report.results import Row, Section
+
+TIME_WEIGHT, PARAMETER_WEIGHT, MEMORY_WEIGHT = 0.45, 0.10, 0.45
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a way of training takes.
+
+    Attributes:
+        seconds: an epoch.
+        parameters: that are trained.
+        memory: peak; the unit does not matter.
+    """
+
+    seconds: float
+    parameters: float
+    memory: float
+
+
+def tpme(costs: Sequence[Cost]) -> list[float]:
+    """TPME of each of several ways, in per cent of the worst conceivable; lower is better.
+
+    ``0.45 T + 0.10 P + 0.45 M``, where seconds, parameters and memory are each normalised over the compared
+    ways: 0 for the least, 1 for the most, and 0 where all are equal.
+    """
+    parts = zip(
+        _normalised([cost.seconds for cost in costs]),
+        _normalised([cost.parameters for cost in costs]),
+        _normalised([cost.memory for cost in costs]),
+        strict=True,
+    )
+    return [
+        100 * (TIME_WEIGHT * time + PARAMETER_WEIGHT * parameters + MEMORY_WEIGHT * memory)
+        for time, parameters, memory in parts
+    ]
+
+
+def _normalised(values: list[float]) -> list[float]:
+    least, most = min(values, default=0), max(values, default=0)
+    return [(value - least) / (most - least) if most > least else 0.0 for value in values]
+
+
+def cost_of(row: Row) -> Cost | None:
+    """What a row takes; None where nothing was trained, or nothing has finished."""
+    seconds, parameters, memory = row.seconds_per_epoch, row.trained_parameters, row.peak_memory
+    if seconds is None or parameters is None or memory is None or parameters.mean == 0:
+        return None
+    return Cost(seconds.mean, parameters.mean, memory.mean)
+
+
+def section_tpme(section: Section) -> dict[Row, float]:
+    """TPME of the rows that have one, among the rows that they are compared with."""
+    found: dict[Row, float] = {}
+    for rows in section.compared:
+        costs = {row: cost for row in rows if (cost := cost_of(row)) is not None}
+        if len(costs) > 1:
+            found |= dict(zip(costs, tpme(list(costs.values())), strict=True))
+    return found

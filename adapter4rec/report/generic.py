@@ -1,0 +1,87 @@
+"""The rows of a ledger that no study wrote: its runs, grouped by equal settings but for the seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from adapter4rec.ledger import Record, latest
+from adapter4rec.report.plan import Plan, PlannedRow, PlannedRun
+from adapter4rec.settings import as_argument, options_of
+from adapter4rec.stages import (
+    ImageSourceSettings,
+    ImageTargetSettings,
+    TextSourceSettings,
+    TextTargetSettings,
+)
+
+NAME = "ledger"
+_STAGES = (TextSourceSettings, TextTargetSettings, ImageSourceSettings, ImageTargetSettings)
+_ESSENTIAL = ("users", "items", "images", "source_checkpoint", "start_from", "epochs")
+"""A run may go on with another value of these, and yet they say what it computes."""
+
+
+def unessential_settings() -> frozenset[str]:
+    """Names of settings that runs of one row may have otherwise: the seed, and how a run is carried out."""
+    options = {name: one for stage in _STAGES for name, one in options_of(stage).items()}
+    return frozenset({"seed"} | {name for name, one in options.items() if one.runtime}) - set(_ESSENTIAL)
+
+
+def plan_of_records(records: Iterable[Record]) -> Plan:
+    """A plan whose rows are what a ledger holds, in the order of the ledger."""
+    groups: dict[tuple[str, str], list[Record]] = {}
+    ignored = unessential_settings()
+    for record in latest(records).values():
+        settings = {name: value for name, value in record["settings"].items() if name not in ignored}
+        place = (section_of(record), json.dumps(settings, sort_keys=True))
+        groups.setdefault(place, []).append(record)
+    sections = [section for section, _ in groups]
+    ordered = sorted(groups, key=lambda place: sections.index(place[0]))
+    rows: list[PlannedRow] = []
+    for section, places in groupby(ordered, key=lambda place: place[0]):
+        group = [groups[place] for place in places]
+        names = _names([json.loads(key) for found, key in ordered if found == section])
+        rows += [_row(section, name, runs) for name, runs in zip(names, group, strict=True)]
+    return Plan(NAME, "Runs of a ledger", "", "", "finetune", False, None, tuple(rows))
+
+
+def section_of(record: Mapping[str, Any]) -> str:
+    """Stage and domain of a run."""
+    domain = record.get("domain")
+    name = domain["name"] if domain else Path(record["settings"].get("users") or "").parent.name
+    return f"{record['stage']}, {name}" if name else record["stage"]
+
+
+def _names(settings: list[dict[str, Any]]) -> list[str]:
+    """For each row its method, with the settings that differ among the rows of that method."""
+    names = []
+    for one in settings:
+        method = one.get("method")
+        alike = [other for other in settings if other.get("method") == method]
+        values = {name: {as_argument(other[name]) for other in alike if name in other} for name in one}
+        differing = [name for name, found in values.items() if len(found) > 1]
+        name = ", ".join([str(method), *(f"{name} {_short(one[name])}" for name in differing)])
+        names.append(name)
+    # Rows may differ in what is not among the settings of both.
+    return [
+        name if names.count(name) == 1 else f"{name} ({names[: place + 1].count(name)})"
+        for place, name in enumerate(names)
+    ]
+
+
+def _short(value: Any) -> str:
+    text = as_argument(value)
+    return "/".join(Path(text).parts[-2:]) if "/" in text else text
+
+
+def _row(section: str, name: str, records: list[Record]) -> PlannedRow:
+    runs: dict[int, PlannedRun] = {}
+    for record in records:
+        before = runs.get(record["seed"])
+        keys = (*(before.keys if before else ()), record["key"])
+        runs[record["seed"]] = PlannedRun(record["seed"], keys, record["folder"], record["command"])
+    ordered = tuple(run for _, run in sorted(runs.items()))
+    return PlannedRow(section, name, name, None, ordered)

@@ -1,0 +1,152 @@
+"""Whether rows differ by more than the choice of users explains: a paired test, corrected for their number.
+
+A user's NDCG@k with a row, mean over the seeds that the row and the reference have in common, is paired with
+the same user's with the reference (Student's paired t-test, two-sided). The p-values of a section are
+corrected by Holm ("A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of
+Statistics 6, 1979).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from adapter4rec.metrics import RANKS_FILE
+from adapter4rec.report.results import Row, Section
+
+NAME = "paired t-test over users, two-sided, Holm-corrected"
+LEVEL = 0.05
+
+
+class NotComparableError(Exception):
+    """Why there is no test for a row, in words."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row beside its reference.
+
+    Attributes:
+        users: that are paired; 0 where there is no test.
+        seeds: that both have, and a user's value is the mean over.
+        p: of the test; None where there is none.
+        corrected: for the section's comparisons; None where there is no test.
+        trouble: why there is none; empty where there is one.
+    """
+
+    users: int = 0
+    seeds: tuple[int, ...] = ()
+    p: float | None = None
+    corrected: float | None = None
+    trouble: str = ""
+
+    @property
+    def significant(self) -> bool:
+        """Whether the corrected p-value is below 0.05."""
+        return self.corrected is not None and self.corrected < LEVEL
+
+
+@dataclass(frozen=True)
+class UserGains:
+    """NDCG@k of each user of a run.
+
+    Attributes:
+        users: names, sorted, ``[users]``.
+        gains: between 0 and 1, float64 ``[users]``.
+    """
+
+    users: np.ndarray
+    gains: np.ndarray
+
+
+def compare(section: Section, k: int) -> dict[Row, Comparison]:
+    """Compare each row that has finished with its reference; rows without a reference are left out."""
+    user_gains.cache_clear()  # a run may have been tested anew since
+    found = {}
+    for row in section.rows:
+        reference = section.reference_of(row)
+        if reference is None or not row.finished:
+            continue
+        try:
+            found[row] = _compared(row, reference, k)
+        except NotComparableError as trouble:
+            found[row] = Comparison(trouble=str(trouble))
+    return _corrected(found)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's correction of several p-values, in their order."""
+    ascending = np.argsort(p_values, kind="stable")
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for place, number in enumerate(ascending):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[number]))
+        corrected[number] = largest
+    return corrected
+
+
+def _corrected(comparisons: Mapping[Row, Comparison]) -> dict[Row, Comparison]:
+    tested = [row for row, one in comparisons.items() if one.p is not None]
+    values = holm([comparisons[row].p for row in tested])
+    corrected = dict(zip(tested, values, strict=True))
+    return {row: replace(one, corrected=corrected.get(row)) for row, one in comparisons.items()}
+
+
+def _compared(row: Row, reference: Row, k: int) -> Comparison:
+    seeds = sorted({run.planned.seed for run in row.finished} & {r.planned.seed for r in reference.finished})
+    if not seeds:
+        raise NotComparableError(f"{row.name} and {reference.name} have no finished seed in common")
+    mine, theirs = (_over_seeds(one, seeds, k) for one in (row, reference))
+    if not np.array_equal(mine.users, theirs.users):
+        raise NotComparableError(f"{row.name} and {reference.name} were tested on different users")
+    p = paired_p_value(mine.gains, theirs.gains)
+    return Comparison(len(mine.users), tuple(seeds), p)
+
+
+def paired_p_value(first: np.ndarray, second: np.ndarray) -> float:
+    """Of Student's paired t-test, two-sided; 1 where all pairs are equal.
+
+    Raises:
+        NotComparableError: there are fewer than two pairs.
+    """
+    from scipy.stats import ttest_rel  # noqa: PLC0415 (slow to import)
+
+    if len(first) < 2:
+        raise NotComparableError("there are fewer than two users")
+    if np.array_equal(first, second):
+        return 1.0
+    return float(ttest_rel(first, second).pvalue)
+
+
+def _over_seeds(row: Row, seeds: Sequence[int], k: int) -> UserGains:
+    folders = {run.planned.seed: run.folder for run in row.finished}
+    found = [user_gains(folders[seed] / RANKS_FILE, k) for seed in seeds]
+    if any(not np.array_equal(one.users, found[0].users) for one in found):
+        raise NotComparableError(f"the seeds of {row.name} were tested on different users")
+    return UserGains(found[0].users, np.mean([one.gains for one in found], axis=0))
+
+
+@lru_cache(maxsize=4)
+def user_gains(path: Path, k: int) -> UserGains:
+    """Read the ranks of a run's test.
+
+    Raises:
+        NotComparableError: they are missing or damaged.
+    """
+    import pandas as pd  # noqa: PLC0415 (slow to import)
+
+    kinds = {"user": str, "rank": np.int64}
+    try:
+        table = pd.read_csv(path, usecols=list(kinds), dtype=kinds, keep_default_na=False)
+    except FileNotFoundError:
+        raise NotComparableError(f"{path.parent.name}: its {RANKS_FILE} is not there") from None
+    except (OSError, EOFError, ValueError, zlib.error):
+        raise NotComparableError(f"{path.parent.name}: its {RANKS_FILE} is damaged") from None
+    table = table.sort_values("user", kind="stable")
+    ranks = table["rank"].to_numpy(np.float64)
+    gains = np.where(ranks <= k, 1 / np.log2(ranks + 1), 0.0)
+    return UserGains(table["user"].to_numpy(), gains)

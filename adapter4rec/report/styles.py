@@ -1,0 +1,56 @@
+"""How pictures look: colours that everybody can tell apart, on white and on dark paper, and markers, too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+INK = "#1b1f24"
+"""Colour of text and axes. In a page it becomes the colour of the page's text."""
+
+COLOURS = ("#0072b2", "#d55e00", "#009070", "#b8589b", "#9a7a00", "#7a6fd0", "#1f8fc4", "#808080")
+"""After Okabe and Ito; each has a contrast of at least 3 with white and with the page's dark background."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*", "d")
+LINES = ("-", "--", ":", "-.")
+
+
+@dataclass(frozen=True)
+class Style:
+    """Of one series, in all pictures of a study."""
+
+    colour: str
+    marker: str
+    line: str
+
+    @classmethod
+    def of(cls, number: int) -> Style:
+        """The style of the n-th series. The first 104 differ in colour or marker."""
+        line = LINES[number // len(COLOURS) % len(LINES)]
+        return cls(COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)], line)
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Draw and save pictures in this project's style, the same bytes each time."""
+    from matplotlib import rc_context  # noqa: PLC0415 (slow to import)
+
+    ink = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
+    look = dict.fromkeys(ink, INK) | {
+        "font.size": 9,
+        "axes.titlesize": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.alpha": 0.18,
+        "legend.frameon": False,
+        "legend.fontsize": 8.5,
+        "lines.markersize": 5,
+        "lines.linewidth": 1.4,
+        "text.parse_math": False,  # names are what users wrote
+        "svg.fonttype": "none",
+        "svg.hashsalt": "report",
+    }
+    with rc_context(look):
+        yield

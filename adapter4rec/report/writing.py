@@ -1,0 +1,155 @@
+"""Reports of ledgers, as files: a page, tables and pictures for each study."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from adapter4rec.files import whole_file
+from adapter4rec.ledger import Record, read_ledger
+from adapter4rec.report.comparing import Analysis, accuracy_table, comparison_table, efficiency_table
+from adapter4rec.report.figures import write_figures
+from adapter4rec.report.generic import plan_of_records
+from adapter4rec.report.groups import group_tables
+from adapter4rec.report.page import page_html
+from adapter4rec.report.paper import read_paper
+from adapter4rec.report.pictures import Picture, pictures_of
+from adapter4rec.report.plan import PLAN_FILE, Plan, merged, read_plan
+from adapter4rec.report.rendering import latex, markdown, markdown_text
+from adapter4rec.report.results import Section, Study, study_of
+from adapter4rec.report.styles import drawing
+from adapter4rec.report.svg import inline_svg
+
+FOLDER = "report"
+Drawn = dict[str, list[tuple[Path, Picture]]]
+"""By the section, its pictures and where each is written."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Ledgers that are reported together.
+
+    Attributes:
+        plan: of their study.
+        ledgers: by its path, what each holds.
+    """
+
+    plan: Plan
+    ledgers: Mapping[Path, Sequence[Record]]
+
+
+def write_report(ledgers: Sequence[Path], into: Path | None = None, paper: Path | None = None) -> list[Path]:
+    """Write the reports of some ledgers: one for each study, and one for all ledgers without a study.
+
+    Args:
+        ledgers: with the study's ``study.json`` beside each; ledgers of the same study are put together.
+        into: the folder of the report, or of a folder each if there are several; by default ``report`` beside
+            the (first) ledger.
+        paper: figures to stand beside the measured ones; by default ``Dataset/paper_results.csv``.
+
+    Returns:
+        The files written: a page, ``table.md``, ``table.csv``, ``table.tex`` and pictures, study by study.
+
+    Raises:
+        UserError: a ledger is not there, or a ``study.json`` or the file of figures is damaged.
+    """
+    sources = sources_of(ledgers)
+    analyses = []
+    for source in sources:
+        study = study_of(source.plan, source.ledgers)
+        analyses.append(Analysis.of(study, read_paper(paper, study)))
+    written = []
+    for source, analysis in zip(sources, analyses, strict=True):
+        folder = into or next(iter(source.ledgers)).parent / FOLDER
+        if into and len(sources) > 1:
+            folder = into / source.plan.study
+        written += _write(analysis, folder)
+    return written
+
+
+def sources_of(ledgers: Iterable[Path]) -> list[Source]:
+    """The studies of some ledgers, in their order."""
+    plans: dict[str, list[Plan]] = {}
+    found: dict[str, dict[Path, list[Record]]] = {}
+    for ledger in dict.fromkeys(Path(ledger).absolute() for ledger in ledgers):
+        records = read_ledger(ledger)
+        beside = ledger.parent / PLAN_FILE
+        plan = read_plan(beside) if beside.is_file() else None
+        name = plan.study if plan else ""
+        plans.setdefault(name, []).extend([plan] if plan else [])
+        found.setdefault(name, {})[ledger] = records
+    return [
+        Source(merged(plans[name]) if name else plan_of_records(chain(*held.values())), held)
+        for name, held in found.items()
+    ]
+
+
+def _write(analysis: Analysis, folder: Path) -> list[Path]:
+    for warning in analysis.paper.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    page = folder / f"{analysis.study.plan.study}.html"
+    with drawing():
+        drawn = _draw(analysis.study, folder)
+        inside = {
+            section: [(one.caption, inline_svg(one.figure, path.stem, one.caption)) for path, one in found]
+            for section, found in drawn.items()
+        }
+    texts = {
+        page: page_html(analysis, inside),
+        folder / "table.md": _markdown(analysis, drawn),
+        folder / "table.tex": _latex(analysis),
+    }
+    for path, text in texts.items():
+        with whole_file(path) as aside:
+            aside.write_text(text, encoding="utf-8")
+    write_figures(analysis, folder / "table.csv")
+    return [*texts, folder / "table.csv", *(path for found in drawn.values() for path, _ in found)]
+
+
+def _draw(study: Study, folder: Path) -> Drawn:
+    """Draw all pictures, and write them as PNG."""
+    drawn: Drawn = {}
+    for number, section in enumerate(study.sections, 1):
+        before = f"{number}-" if len(study.sections) > 1 else ""
+        pictures = pictures_of(study, section)
+        drawn[section.name] = [(folder / f"{before}{one.kind}.png", one) for one in pictures]
+        for path, picture in drawn[section.name]:
+            with whole_file(path) as aside:
+                picture.figure.savefig(aside, dpi=130, format="png", facecolor="white")
+    return drawn
+
+
+def _markdown(analysis: Analysis, drawn: Drawn) -> str:
+    plan = analysis.study.plan
+    parts = [f"# {markdown_text(plan.title)}\n"]
+    parts += [f"{markdown_text(part)}\n" for part in plan.about.split("\n\n") if part.strip()]
+    for section in analysis.study.sections:
+        if section.name:
+            parts.append(f"## {markdown_text(section.name)}\n")
+        parts.append(markdown(comparison_table(analysis, section)))
+        parts += [f"![{markdown_text(one.caption)}]({path.name})\n" for path, one in drawn[section.name]]
+        for table in group_tables(analysis, section):
+            parts.append(f"### {markdown_text(table.title)}\n\n{markdown(table)}")
+    return "\n".join(parts)
+
+
+def _latex(analysis: Analysis) -> str:
+    parts = [f"% {analysis.study.plan.study}: \\input this file into a document that loads booktabs.\n"]
+    for number, section in enumerate(analysis.study.sections, 1):
+        kinds = {
+            "accuracy": (accuracy_table(analysis, section), "Test"),
+            "efficiency": (efficiency_table(analysis, section), "What training takes"),
+        }
+        for table in group_tables(analysis, section):
+            kinds[f"group{len(kinds) - 1}"] = (table, f"Test, {table.title}")
+        for kind, (table, what) in kinds.items():
+            label = f"tab:{analysis.study.plan.study.replace('_', '-')}-{number}-{kind}"
+            parts.append(latex(table, _caption(analysis.study, section, what), label))
+    return "\n".join(parts)
+
+
+def _caption(study: Study, section: Section, what: str) -> str:
+    return ". ".join(filter(None, (study.plan.title.rstrip("."), section.name, what))) + "."

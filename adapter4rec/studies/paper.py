@@ -1,0 +1,185 @@
+"""The paper's studies, as its text and image trees share them; the scripts say what a reader changes.
+
+A study is made for a tree, ``Text`` or ``CV``: its rows are launchers of ``Downstream/TREE/script``, and its
+source models those that launchers of ``Pretraining/TREE/script`` train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from adapter4rec.studies.pages import page, rows, source
+from adapter4rec.studies.plan import Row, Study
+
+ADAPTERS = {
+    "popularity": "popularity",
+    "frozen": "frozen",
+    "head": "head",
+    "full fine-tuning": "finetune",
+    "Houlsby": "adapter_houlsby",
+    "Houlsby, parallel": "adapter_houlsby_parallel",
+    "Pfeiffer": "adapter_pfeiffer",
+    "K-Adapter": "adapter_kadapter",
+    "LoRA": "adapter_lora",
+    "Compacter": "adapter_compacter",
+    "prompt": "adapter_prompt",
+    "BitFit": "bitfit",
+    "layer norms": "layernorm",
+}
+"""Launchers by the name of the row."""
+FEW_STEPS = {
+    "K-Adapter": {"lr_adapter": 1e-4, "lr_item_join": 5e-4, "lr_user_join": 1e-3},
+    "LoRA": {"lr_adapter": 5e-3},
+    "Compacter": {"lr_adapter": 4e-3, "lr_rule": 1e-3},
+    "prompt": {"prompt_tokens": 5, "lr_adapter": 5e-3},
+    "BitFit": {"lr_adapter": 1e-3},
+}
+"""Settings of rows where there are few steps, beside those of all rows (``launching.FEW_STEPS``)."""
+ADAPTATIONS = {
+    "popularity": "popularity",
+    "frozen": "frozen",
+    "from scratch": "scratch",
+    "head": "head",
+    "Houlsby": "adapter_houlsby",
+    "full fine-tuning": "finetune",
+}
+IDS_AND_CONTENT = {
+    "popularity": "popularity",
+    "id tower": "id",
+    "head": "head",
+    "Houlsby": "adapter_houlsby",
+    "full fine-tuning": "finetune",
+}
+SCALED = {"Houlsby": "adapter_houlsby", "full fine-tuning": "finetune"}
+PLACEMENTS: dict[str, dict[str, Any]] = {
+    "both encoders, both sublayers, all layers": {},
+    "item encoder only": {"encoders": "item"},
+    "user encoder only": {"encoders": "user"},
+    "attention only": {"sublayers": "attention"},
+    "feed-forward only": {"sublayers": "feed_forward"},
+    "first layers (item encoder)": {"item_layers": "first:2"},
+    "last layers (item encoder)": {"item_layers": "last:2"},
+    "parallel": {"method": "houlsby_parallel"},
+    "bottleneck 16": {"item_bottleneck": 16},
+    "bottleneck 32": {"item_bottleneck": 32},
+    "bottleneck 128": {"item_bottleneck": 128},
+    "layer norms trained": {"train_layer_norms": True},
+}
+"""What each row changes in the Houlsby launcher."""
+
+_MODALITY = {"Text": "text", "CV": "image"}
+_WORD = {"Text": "text", "CV": "images"}
+_SOURCE = {"Text": "sm_base_sasrec", "CV": "sm_vit_sasrec"}
+_SAMPLE = {"Text": {"epochs": 2}, "CV": {"epochs": 4}}
+
+
+def _study(tree: str, name: str, title: str, about: str, table: Sequence[Row], **further: Any) -> Study:
+    sources = {"SASRec": source(f"Pretraining/{tree}/script/{_SOURCE[tree]}")}
+    return Study(
+        name=name,
+        modality=_MODALITY[tree],
+        title=f"{title}, {_WORD[tree]}",
+        about=about.strip(),
+        rows=table,
+        sample=_SAMPLE[tree],
+        **{"sources": sources, **further},
+    )
+
+
+def adapters(tree: str, about: str, scripts: Mapping[str, str], seeds: Sequence[int]) -> Study:
+    """A row for each launcher, all from one source model."""
+    table = rows(f"Downstream/{tree}/script", scripts, source="SASRec", few_steps=FEW_STEPS)
+    return _study(tree, "study_adapters", "All adapters", about, table, seeds=seeds)
+
+
+def adaptation(
+    tree: str,
+    about: str,
+    scripts: Mapping[str, str],
+    sources: Mapping[tuple[str, str], tuple[str, str]],
+    seeds: Sequence[int],
+) -> Study:
+    """The same rows for each objective and backbone.
+
+    Args:
+        tree: ``Text`` or ``CV``.
+        about: what is asked.
+        scripts: launchers by the name of the row.
+        sources: by objective and name of the backbone: the source launcher, and the backbone's folder.
+        seeds: of each row.
+    """
+    table, models = [], {}
+    for (objective, backbone), (script, folder) in sources.items():
+        section = f"{objective}, {backbone}"
+        models[section] = source(f"Pretraining/{tree}/script/{script}", backbone=folder)
+        further = {"objective": objective.lower(), "backbone": folder}
+        table += rows(f"Downstream/{tree}/script", scripts, section, section=section, **further)
+    title = "Adapters against full fine-tuning"
+    return _study(tree, "study_adaptation", title, about, table, sources=models, seeds=seeds)
+
+
+def placement(tree: str, about: str, changes: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]) -> Study:
+    """The Houlsby launcher with one thing changed in each row, and full fine-tuning."""
+    folder = f"Downstream/{tree}/script"
+    table = [
+        *(
+            Row(name, page(f"{folder}/adapter_houlsby", **change), source="SASRec")
+            for name, change in changes.items()
+        ),
+        Row("full fine-tuning", page(f"{folder}/finetune"), source="SASRec"),
+    ]
+    return _study(tree, "study_placement", "Placement of adapters", about, table, seeds=seeds)
+
+
+def ids(tree: str, about: str, scripts: Mapping[str, str], seeds: Sequence[int]) -> Study:
+    """The id tower beside models of content, with metrics of groups."""
+    table = rows(f"Downstream/{tree}/script", scripts, source="SASRec")
+    return _study(tree, "study_id", "Ids or content", about, table, seeds=seeds, groups=True)
+
+
+def target_scale(
+    tree: str, about: str, scripts: Mapping[str, str], shares: Sequence[float], seeds: Sequence[int]
+) -> Study:
+    """Each launcher with shares of the target's users."""
+    table = [
+        Row(
+            name,
+            page(f"Downstream/{tree}/script/{script}", user_share=share),
+            source="SASRec",
+            series=name,
+            scale=100 * share,
+        )
+        for share in shares
+        for name, script in scripts.items()
+    ]
+    label = "users of the target that are trained on (%)"
+    title = "Fractions of the target domain"
+    return _study(tree, "study_target_scale", title, about, table, seeds=seeds, scale_label=label)
+
+
+def source_scale(
+    tree: str, about: str, scripts: Mapping[str, str], shares: Sequence[float], seeds: Sequence[int]
+) -> Study:
+    """Each launcher on the whole target, from source models that shares of the source's users trained."""
+    names = {share: f"{100 * share:g} % of the source" for share in shares}
+    table = [
+        Row(
+            name,
+            page(f"Downstream/{tree}/script/{script}"),
+            source=names[share],
+            series=name,
+            scale=100 * share,
+        )
+        for share in shares
+        for name, script in scripts.items()
+    ]
+    models = {
+        name: source(f"Pretraining/{tree}/script/{_SOURCE[tree]}", user_share=share)
+        for share, name in names.items()
+    }
+    label = "users of the source that are trained on (%)"
+    title = "Fractions of the source domain"
+    return _study(
+        tree, "study_source_scale", title, about, table, seeds=seeds, sources=models, scale_label=label
+    )

@@ -1,0 +1,187 @@
+"""What a study asks for: rows of a table, the source models they start from, and the runs that follow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from adapter4rec.errors import UserError
+from adapter4rec.ledger import module_of, run_key, stage_of
+from adapter4rec.settings import Settings, Values, require_known
+from adapter4rec.stages import (
+    ImageSourceSettings,
+    ImageTargetSettings,
+    RunSettings,
+    TextSourceSettings,
+    TextTargetSettings,
+)
+
+SOURCE_SETTINGS: dict[str, type[RunSettings]] = {"text": TextSourceSettings, "image": ImageSourceSettings}
+TARGET_SETTINGS: dict[str, type[RunSettings]] = {"text": TextTargetSettings, "image": ImageTargetSettings}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source model and how it is trained.
+
+    Attributes:
+        stages: settings of one run after the other, each of which starts from the model of the one before.
+        checkpoint: where the model lies if it has been trained already; it is used as it is.
+    """
+
+    stages: Sequence[Mapping[str, Any]]
+    checkpoint: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a study's table.
+
+    Attributes:
+        name: in the table.
+        settings: of its runs on the target domain.
+        section: rows of one section are compared with each other.
+        source: name of the source model; None for what starts from none.
+        series: rows of one series are one line in pictures over ``scale``.
+        scale: where the row stands on the axis of such pictures.
+        few_steps: settings instead where there is little data, and so few steps (``--few_steps``).
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    section: str = ""
+    source: str | None = None
+    series: str = ""
+    scale: float | None = None
+    few_steps: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The row with its section and scale, as ``--only`` names it."""
+        scale = "" if self.scale is None else f" ({self.scale:g})"
+        return (f"{self.section}: {self.name}" if self.section else self.name) + scale
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question, and the rows that answer it.
+
+    Attributes:
+        name: of the study's script and folder.
+        modality: ``text`` or ``image``.
+        title: of the page.
+        about: what is asked, in a paragraph.
+        rows: of the table.
+        sources: by name.
+        seeds: each row is run with each.
+        reference: the row of each section with which the others are compared.
+        scale_label: what ``Row.scale`` is, where there is one.
+        groups: whether metrics of groups of users and items are shown.
+        sample: settings of all target runs on the sample, over those of the rows.
+    """
+
+    name: str
+    modality: str
+    title: str
+    about: str
+    rows: Sequence[Row]
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    seeds: Sequence[int] = (123456,)
+    reference: str = "full fine-tuning"
+    scale_label: str | None = None
+    groups: bool = False
+    sample: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run of a study.
+
+    Attributes:
+        name: for the person at the terminal.
+        settings: checked.
+        folder: where it lies; its name follows from the settings but for the epochs.
+        key: see :func:`adapter4rec.ledger.run_key`.
+    """
+
+    name: str
+    settings: RunSettings
+    folder: Path
+    key: str
+
+    @property
+    def module(self) -> str:
+        """What is run."""
+        return module_of(stage_of(self.settings))
+
+
+def planned(cls: type[RunSettings], values: Values, name: str, into: Path) -> PlannedRun:
+    """A run from its settings.
+
+    Args:
+        cls: its settings class.
+        values: all but the run folder.
+        name: of the run.
+        into: the folder of the study.
+
+    Raises:
+        UserError: a setting is impossible, or a file that is read is not there.
+    """
+    settings = cls.from_values(values)
+    key = run_key(settings)
+    longer = run_key(cls.from_values(values | {"epochs": 0}))  # a run that goes on keeps its folder
+    folder = into / f"{slug(name)}_{longer[:8]}"
+    return PlannedRun(name, cls.from_values(values | {"run_folder": folder, "resume": True}), folder, key)
+
+
+def slug(text: str) -> str:
+    """A text as part of a file's name."""
+    return re.sub(r"[^a-z0-9.]+", "_", text.lower()).strip("_")
+
+
+def known_part(cls: type[Settings], values: Mapping[str, Any], method: str | None) -> Values:
+    """Those of the settings that a method knows."""
+    known = cls.options({} if method is None else {"method": method})
+    return {name: value for name, value in values.items() if name in known}
+
+
+def require_distinct(study: Study, values_of: Mapping[str, Values]) -> None:
+    """Raise a UserError where two rows would be the same runs.
+
+    Args:
+        study: whose rows these are.
+        values_of: the settings of each row by its label.
+    """
+    seen: dict[str, str] = {}
+    for row in study.rows:
+        if row.label not in values_of:
+            continue
+        said = json.dumps([row.section, row.source, values_of[row.label]], sort_keys=True, default=str)
+        digest = hashlib.sha256(said.encode()).hexdigest()
+        if digest in seen:
+            raise UserError(
+                f"{study.name}: the rows {seen[digest]!r} and {row.label!r} would be the same runs; what "
+                "tells them apart is set for all on the command line"
+            )
+        seen[digest] = row.label
+
+
+def require_sound(study: Study) -> None:
+    """Raise a UserError for a page that makes no sense: unknown settings or sources, or rows of one name."""
+    cls, source_cls = TARGET_SETTINGS[study.modality], SOURCE_SETTINGS[study.modality]
+    labels = [row.label for row in study.rows]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UserError(f"{study.name}: two rows are called {label!r}")
+    for row in study.rows:
+        if row.source is not None:
+            require_known({row.source: None}, study.sources)
+        require_known(row.settings, cls.options(row.settings))
+    for source in study.sources.values():
+        for stage in source.stages:
+            require_known(stage, source_cls.options({}))

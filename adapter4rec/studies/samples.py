@@ -1,0 +1,44 @@
+"""Studies on the generated sample with a small model: what the quickstart prepares, in the study's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from adapter4rec.quickstart import PLANS
+from adapter4rec.stages import RunSettings
+from adapter4rec.studies.plan import TARGET_SETTINGS, Row, Source, Study, known_part
+
+_KEPT = ("objective", "user_share", "seed")
+"""What a source model's training keeps of the study's page."""
+
+
+def prepare(modality: str) -> None:
+    """Make the sample and fetch, or make, the small backbone, where they are not there yet."""
+    plan = PLANS[modality]
+    plan.prepare(plan)
+
+
+def on_sample(study: Study) -> Study:
+    """The study with the sample's data, backbone and source models."""
+    plan = PLANS[study.modality]
+    here = plan.data("target") | {"backbone": plan.backbone}
+    there = plan.data("source") | {"backbone": plan.backbone}
+    cls = TARGET_SETTINGS[study.modality]
+    return replace(
+        study,
+        title=f"{study.title}, on the generated sample",
+        rows=[replace(row, settings=_settings(cls, study, row, here)) for row in study.rows],
+        sources={name: _source(one, plan.source_stages, there) for name, one in study.sources.items()},
+    )
+
+
+def _settings(cls: type[RunSettings], study: Study, row: Row, sample: Mapping[str, Any]) -> dict[str, Any]:
+    """A row's settings with the sample's data."""
+    return {**row.settings, **known_part(cls, {**sample, **study.sample}, row.settings["method"])}
+
+
+def _source(source: Source, stages: Mapping[str, Mapping[str, Any]], sample: Mapping[str, Any]) -> Source:
+    kept = {name: value for name, value in source.stages[-1].items() if name in _KEPT}
+    return Source([{**stage, **sample, **kept} for stage in stages.values()])

@@ -1,0 +1,174 @@
+"""A trained model in a notebook: contents are encoded as the catalogue's, new items are ranked, embeddings
+are exported."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from test_recommend import TITLES, clicks, command, image_run, text_runs  # noqa: F401 (fixtures)
+
+import adapter4rec
+from adapter4rec.errors import UserError
+from adapter4rec.source_stage import carry_out_source
+from adapter4rec.stages import TextSourceSettings
+
+
+@pytest.fixture(scope="module")
+def model(text_runs):  # noqa: F811
+    return adapter4rec.load(text_runs / "houlsby", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def image_model(image_run):  # noqa: F811
+    return adapter4rec.load(image_run, device="cpu")
+
+
+def known_vectors(model, count):
+    return model.items.stretch(1, count + 1)
+
+
+class TestEncoding:
+    def test_a_title_is_encoded_as_the_item_that_has_it(self, model):
+        names = model.interactions.item_names
+        found = model.encode([TITLES[name] for name in names])
+        assert found.dtype == torch.float32
+        assert torch.allclose(found, known_vectors(model, len(names)), atol=1e-6)
+        assert not torch.allclose(found[0], found[1])
+
+    def test_an_image_is_encoded_as_the_item_that_has_it(self, image_run, image_model):  # noqa: F811
+        names = image_model.interactions.item_names
+        paths = [image_run.parent / "images" / f"{name}.png" for name in names]
+        with Image.open(paths[1]) as picture:
+            found = image_model.encode([paths[0], picture])
+        assert torch.allclose(found, known_vectors(image_model, 2), atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("contents", "message"),
+        [
+            ("one title", "give a list"),
+            ([3], "the title as a text"),
+            ([("a", "b")], "2 texts"),
+            ([""], "empty"),
+        ],
+    )
+    def test_what_is_no_content_is_told(self, model, contents, message):
+        with pytest.raises(UserError, match=message):
+            model.encode(contents)
+
+    def test_none_are_none(self, model):
+        assert model.encode([]).shape == (0, 8)
+
+
+class TestRecommending:
+    def test_names_titles_and_scores(self, model):
+        found = model.recommend(model.clicks_of("u3"), top_k=4)
+        assert len(found) == 4
+        assert all(one.title == TITLES[one.item] for one in found)
+        assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+        assert found[0].item in repr(found)
+        assert not {one.item for one in found} & set(model.clicks_of("u3"))
+
+    def test_an_unknown_item_is_told(self, model):
+        with pytest.raises(UserError, match="'i999' is not in the catalogue"):
+            model.recommend(["i1", "i999"])
+
+
+class TestNewItems:
+    def test_a_new_item_with_a_known_title_scores_like_it(self, model):
+        history = model.clicks_of("u3")
+        best = model.recommend(history, top_k=1)[0]
+        wider = model.with_items({"fresh": TITLES[best.item]})
+        first, second = wider.recommend(history, top_k=2)
+        assert {first.item, second.item} == {best.item, "fresh"}
+        assert first.score == pytest.approx(second.score, abs=1e-5)
+        assert {one.item: one.new for one in (first, second)} == {best.item: False, "fresh": True}
+
+    def test_new_ones_alone_and_in_histories(self, model):
+        wider = model.with_items({"a": "green house", "b": "old river"})
+        assert {one.item for one in wider.recommend(["i1"], only_new=True)} == {"a", "b"}
+        assert [one.item for one in wider.recommend(["a"], only_new=True)] == ["b"]
+        with pytest.raises(UserError, match="no new items"):
+            model.recommend(["i1"], only_new=True)
+
+    def test_a_known_name_must_have_its_content(self, model):
+        assert model.with_items({"i1": TITLES["i1"]}).candidates is model.candidates
+        with pytest.raises(UserError, match="already, with other content"):
+            model.with_items({"i1": "another title"})
+
+    def test_an_id_tower_cannot(self, text_runs, tmp_path):  # noqa: F811
+        values = json.loads((text_runs / "source" / "settings.json").read_text())["settings"]
+        values |= {"method": "id", "run_folder": tmp_path / "id", "export": None}
+        carry_out_source(TextSourceSettings.from_values(values))
+        tower = adapter4rec.load(tmp_path / "id", device="cpu")
+        assert len(tower.recommend(["i1"], top_k=3)) == 3
+        with pytest.raises(UserError, match="an id tower"):
+            tower.encode(["a title"])
+        with pytest.raises(UserError, match="an id tower"):
+            tower.with_items({"a": "title"})
+
+
+class TestCommandLine:
+    def new_items(self, tmp_path):
+        path = tmp_path / "new.tsv"
+        path.write_text(f"i1\t{TITLES['i1']}\nfresh\tgreen house\n", encoding="utf-8")
+        return path
+
+    def test_new_items_are_marked(self, text_runs, monkeypatch, capsys, tmp_path):  # noqa: F811
+        new = self.new_items(tmp_path)
+        command(
+            monkeypatch,
+            text_runs / "houlsby",
+            "--items",
+            new,
+            "--history",
+            "i3",
+            "fresh",
+            "--csv",
+            tmp_path / "a.csv",
+        )
+        printed = capsys.readouterr().out
+        assert f"{new}: 1 new items, 1 that the catalogue has already" in printed
+        assert "fresh  green house  (new)" in printed
+        rows = list(csv.DictReader((tmp_path / "a.csv").open(encoding="utf-8")))
+        assert {row["item"] for row in rows if row["new"] == "1"} <= {"fresh"}
+        command(monkeypatch, text_runs / "houlsby", "--items", new, "--only-new", "--csv", tmp_path / "b.csv")
+        rows = list(csv.DictReader((tmp_path / "b.csv").open(encoding="utf-8")))
+        assert len(rows) == 12
+        assert {row["item"] for row in rows} == {"fresh"}
+
+    def test_a_known_name_with_another_title_names_the_line(self, text_runs, monkeypatch, tmp_path):  # noqa: F811
+        (tmp_path / "new.tsv").write_text("fresh\tgreen house\ni1\tanother\n", encoding="utf-8")
+        with pytest.raises(UserError, match=r"new\.tsv:2: item 'i1' is in the catalogue already"):
+            command(monkeypatch, text_runs / "houlsby", "--items", tmp_path / "new.tsv")
+
+    def test_new_images_from_a_folder(self, image_run, monkeypatch, capsys, tmp_path):  # noqa: F811
+        (tmp_path / "new.tsv").write_text("fresh\n", encoding="utf-8")
+        Image.new("RGB", (30, 20), (200, 10, 90)).save(tmp_path / "fresh.png")
+        options = ["--items", tmp_path / "new.tsv", "--item-images", tmp_path, "--only-new", "--users", "u1"]
+        command(monkeypatch, image_run, *options, "--sheet", tmp_path / "sheet.png")
+        assert "fresh  (new)" in capsys.readouterr().out
+        frame = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB")).reshape(-1, 3)
+        assert (frame == (200, 80, 0)).all(1).any()
+        with pytest.raises(UserError, match="--item-images is needed"):
+            command(monkeypatch, image_run, "--items", tmp_path / "new.tsv")
+
+    def test_exported_embeddings_give_the_scores(self, text_runs, model, monkeypatch, capsys, tmp_path):  # noqa: F811
+        path = tmp_path / "all.safetensors"
+        new = self.new_items(tmp_path)
+        command(monkeypatch, text_runs / "houlsby", "--items", new, "--export", path)
+        assert "the last 1 of them new" in capsys.readouterr().out
+        tensors = load_file(path)
+        items = [line.split("\t") for line in (tmp_path / "all.items.tsv").read_text("utf-8").splitlines()]
+        users = (tmp_path / "all.users.tsv").read_text("utf-8").splitlines()
+        assert items[-1] == ["fresh", "green house"]
+        assert tensors["items"].shape == (len(items), 8)
+        assert users == model.interactions.user_names
+        wider = model.with_items({"fresh": "green house"})
+        scores = tensors["items"] @ tensors["users"][users.index("u3")]
+        row_of = {name: row for row, (name, _) in enumerate(items)}
+        for one in wider.recommend(wider.clicks_of("u3"), top_k=5):
+            assert scores[row_of[one.item]].item() == pytest.approx(one.score, abs=1e-5)

@@ -1,0 +1,752 @@
+"""Reports: figures against hand-made ones, cells without runs, escaping, and what must never be in a page."""
+
+import csv
+import gzip
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from report_study import failure, ranks_of, row, run_record, write_plan
+from scipy.stats import ttest_rel
+
+from adapter4rec.errors import UserError
+from adapter4rec.files import REPOSITORY
+from adapter4rec.report import paper as paper_module
+from adapter4rec.report.comparing import Analysis, comparison_table
+from adapter4rec.report.efficiency import Cost, section_tpme, tpme
+from adapter4rec.report.labels import spread
+from adapter4rec.report.paper import PaperFigures, read_paper
+from adapter4rec.report.rendering import latex_text, markdown_text
+from adapter4rec.report.significance import compare, holm, paired_p_value
+from adapter4rec.report.styles import COLOURS, INK, Style
+from adapter4rec.report.tables import Mark
+from adapter4rec.report.writing import sources_of, study_of, write_report
+
+REFERENCE = "full fine-tuning"
+NONE_TRAINED = {"trained": 0, "total": 9, "share": 0}
+
+
+@pytest.fixture(autouse=True)
+def _no_paper(tmp_path, monkeypatch):
+    monkeypatch.setattr(paper_module, "DEFAULT", tmp_path / "no_paper.csv")
+
+
+def study_in(*ledgers):
+    """The only study of some ledgers."""
+    (source,) = sources_of(ledgers)
+    return study_of(source.plan, source.ledgers)
+
+
+def table_of(*ledgers, paper=None):
+    """The comparison table of the first section, by row name and column name."""
+    study = study_in(*ledgers)
+    analysis = Analysis.of(study, read_paper(paper, study))
+    return comparison_table(analysis, study.sections[0])
+
+
+def cell(table, name, column):
+    (place,) = (place for place, one in enumerate(table.columns) if one.name == column)
+    (line,) = (line for line in table.lines if line.name == name)
+    return line.cells[place]
+
+
+def simple_study(folder, hits, **changes):
+    """A study with a row for each name, whose runs have so many users of four at rank 1."""
+    ledger = folder / "ledger.jsonl"
+    rows = []
+    for name, seeds in hits.items():
+        keys = [f"{name}-{seed}" for seed in range(1, len(seeds) + 1)]
+        for seed, (key, hit) in enumerate(zip(keys, seeds, strict=True), 1):
+            ranks = np.where(np.arange(4) < hit, 1, 100)
+            run_record(
+                ledger, f"run {name} {seed}".replace("/", "_"), ranks, seed, key, **changes.get(name, {})
+            )
+        rows.append(row(name, keys))
+    write_plan(folder, rows)
+    return ledger
+
+
+# Figures
+
+
+def test_means_and_sample_deviations_over_the_seeds(tmp_path):
+    table = table_of(simple_study(tmp_path, {REFERENCE: [1, 2, 4], "Houlsby": [2]}))
+    assert cell(table, REFERENCE, "HR@10 (%)").text == "58.33 ± 38.19"  # of 25, 50, 100
+    assert cell(table, "Houlsby", "HR@10 (%)").text == "50.00"
+    assert cell(table, "Houlsby", "HR@10 against full fine-tuning (%)").text == "−14.3"
+    assert cell(table, REFERENCE, "HR@10 against full fine-tuning (%)").text == "-"
+    assert cell(table, REFERENCE, "seeds").text == "3/3"
+    assert any("sample standard deviation" in note and "one finished seed" in note for note in table.notes)
+
+
+def test_a_study_of_one_seed_says_so(tmp_path):
+    table = table_of(simple_study(tmp_path, {REFERENCE: [1], "Houlsby": [2]}))
+    assert table.notes[0] == "One seed a row: no deviation can be given."
+
+
+def test_the_best_and_the_second_best_are_marked_and_ties_share_a_mark(tmp_path):
+    table = table_of(simple_study(tmp_path, {"a": [3], "b": [3], REFERENCE: [2], "c": [1]}))
+    marks = {line.name: cell(table, line.name, "HR@10 (%)").mark for line in table.lines}
+    assert marks == {"a": Mark.BEST, "b": Mark.BEST, REFERENCE: Mark.SECOND, "c": Mark.NONE}
+
+
+def test_a_single_row_is_not_marked(tmp_path):
+    table = table_of(simple_study(tmp_path, {REFERENCE: [2]}))
+    assert {one.mark for one in table.lines[0].cells} == {Mark.NONE}
+
+
+def test_tpme_by_hand():
+    costs = [Cost(100, 1000, 50), Cost(300, 3000, 150), Cost(200, 1000, 150)]
+    assert tpme(costs) == pytest.approx([0, 100, 100 * (0.45 * 0.5 + 0 + 0.45)])
+    assert tpme([Cost(1, 5, 7), Cost(1, 9, 7)]) == pytest.approx([0, 10])
+
+
+def test_rows_that_train_nothing_have_no_tpme_and_do_not_shift_the_others(tmp_path):
+    nothing = {
+        "parameters": NONE_TRAINED,
+        "seconds_per_epoch": None,
+        "best_epoch": 0,
+    }
+    costly = {"seconds_per_epoch": 80.0, "peak_memory_bytes": 3000 * 2**20}
+    ledger = simple_study(
+        tmp_path,
+        {"popularity": [1], "frozen": [1], "Houlsby": [2], REFERENCE: [3]},
+        popularity=nothing | {"peak_memory_bytes": 2**20},
+        frozen=nothing | {"seconds_per_epoch": 1.0},
+        **{REFERENCE: costly},
+    )
+    table = table_of(ledger)
+    assert [cell(table, name, "TPME (%)").text for name in ("popularity", "Houlsby", REFERENCE)] == [
+        "-",
+        "0.0",
+        "90.0",
+    ]
+    assert cell(table, "frozen", "TPME (%)").text == "-"
+    assert cell(table, "Houlsby", "TPME (%)").mark is Mark.BEST  # the least
+    assert cell(table, "popularity", "s / epoch").text == "-"
+    assert cell(table, "popularity", "best epoch").text == "-"
+    assert cell(table, REFERENCE, "peak memory (MiB)").text == "3,000"
+
+
+def test_a_row_that_trains_alone_has_no_tpme(tmp_path):
+    (section,) = study_in(simple_study(tmp_path, {REFERENCE: [2]})).sections
+    assert section_tpme(section) == {}
+
+
+# Significance
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_equal_users_give_a_p_of_one():
+    assert paired_p_value(np.ones(5), np.ones(5)) == 1.0
+
+
+def test_the_test_is_scipys_over_the_mean_of_common_seeds(tmp_path):
+    ledger = tmp_path / "ledger.jsonl"
+    ranks = {
+        (REFERENCE, 1): ranks_of(30, 1),
+        (REFERENCE, 2): ranks_of(30, 2),
+        ("Houlsby", 1): ranks_of(20, 3),
+        ("Houlsby", 2): ranks_of(20, 4),
+        ("LoRA", 2): ranks_of(28, 5),
+    }
+    for (name, seed), some in ranks.items():
+        run_record(ledger, f"{name} {seed}", some, seed, f"{name}-{seed}")
+    write_plan(tmp_path, [row(n, [f"{n}-1", f"{n}-2"]) for n in (REFERENCE, "Houlsby", "LoRA")])
+    (section,) = study_in(ledger).sections
+    found = {one.name: comparison for one, comparison in compare(section, 10).items()}
+
+    def gain(name, seed):
+        some = ranks[name, seed]
+        return np.where(some <= 10, 1 / np.log2(some + 1), 0)
+
+    houlsby = ttest_rel(
+        (gain("Houlsby", 1) + gain("Houlsby", 2)) / 2, (gain(REFERENCE, 1) + gain(REFERENCE, 2)) / 2
+    ).pvalue
+    lora = ttest_rel(gain("LoRA", 2), gain(REFERENCE, 2)).pvalue
+    assert found["Houlsby"].p == pytest.approx(houlsby)
+    assert found["LoRA"].p == pytest.approx(lora)
+    assert found["LoRA"].seeds == (2,)
+    assert found["Houlsby"].corrected == pytest.approx(2 * houlsby)
+    assert found["LoRA"].corrected == pytest.approx(lora)
+    assert set(found) == {"Houlsby", "LoRA"}
+    table = table_of(ledger)
+    assert houlsby < 0.025 < lora
+    assert cell(table, "Houlsby", "NDCG@10 (%)").aside == "*"
+    assert cell(table, "LoRA", "NDCG@10 (%)").aside == "(1 of 2)"
+    (note,) = (note for note in table.notes if note.startswith("p: "))
+    assert "paired t-test over users" in note
+    assert "Holm" in note
+    assert "n = 200 users, 2 comparisons" in note
+
+
+def test_ranks_in_another_order_are_paired_by_user(tmp_path):
+    ledger = simple_study(tmp_path, {REFERENCE: [3], "Houlsby": [3]})
+    for name in (REFERENCE, "Houlsby"):
+        path = tmp_path / f"run {name} 1" / "test_ranks.csv.gz"
+        lines = gzip.decompress(path.read_bytes()).decode().splitlines()
+        if name == "Houlsby":
+            lines[1:] = lines[:0:-1]
+        path.write_bytes(gzip.compress("\n".join([*lines, ""]).encode()))
+    assert cell(table_of(ledger), "Houlsby", "p").text == "1.000"
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda folder: (folder / "test_ranks.csv.gz").unlink(), "is not there"),
+        (lambda folder: (folder / "test_ranks.csv.gz").write_bytes(b"no gzip"), "is damaged"),
+    ],
+)
+def test_without_ranks_there_is_no_test_and_a_note_says_why(tmp_path, damage, why):
+    ledger = simple_study(tmp_path, {REFERENCE: [3], "Houlsby": [2]})
+    damage(tmp_path / "run Houlsby 1")
+    table = table_of(ledger)
+    assert cell(table, "Houlsby", "p").text == "-"
+    assert any(note.startswith("No test: run Houlsby 1") and why in note for note in table.notes)
+
+
+def test_other_users_are_not_compared(tmp_path):
+    ledger = simple_study(tmp_path, {REFERENCE: [3], "Houlsby": [2]})
+    run_record(ledger, "run Houlsby 1", np.ones(5, int), 1, "Houlsby-1")
+    assert any("tested on different users" in note for note in table_of(ledger).notes)
+
+
+# What is not there
+
+
+def test_cells_without_a_run_say_so(tmp_path):
+    ledger = simple_study(tmp_path, {REFERENCE: [3], "Houlsby": [2, 2]})
+    failure(ledger, "lora", "LoRA-1", exit_code=137)
+    failure(ledger, "again", "again-1")
+    run_record(ledger, "again", np.ones(4, int), 1, "again-1")  # at the second attempt
+    planned = [("LoRA", ["LoRA-1"]), ("prompt", [None, "never"]), ("again", ["again-1"])]
+    planned = [
+        (REFERENCE, [f"{REFERENCE}-1"]),
+        ("Houlsby", ["Houlsby-1", "Houlsby-2", "Houlsby-3"]),
+        *planned,
+    ]
+    write_plan(tmp_path, [row(*one) for one in planned])
+    table = table_of(ledger)
+    assert cell(table, "LoRA", "HR@10 (%)").text == "failed (exit code 137)"
+    assert cell(table, "LoRA", "seeds").text == "0/1"
+    figures = [one.text for one in next(line for line in table.lines if line.name == "prompt").cells]
+    assert set(figures) == {"not run", "0/2"}
+    assert cell(table, "Houlsby", "HR@10 (%)").aside == "(2 of 3)"
+    assert cell(table, "again", "HR@10 (%)").text == "100.00"
+    page = page_of(ledger)
+    assert "not run: its source model is not trained yet" in page
+    assert "python -m planned --seed 2" in page  # the command of a run that is still to come
+
+
+def test_nothing_run_at_all(tmp_path):
+    (tmp_path / "ledger.jsonl").write_text("")
+    write_plan(tmp_path, [row(REFERENCE, ["a"]), row("Houlsby", [None])])
+    page = page_of(tmp_path / "ledger.jsonl")
+    assert "0 of 2 runs finished, 2 not run" in page
+    assert "not run" in (tmp_path / "report" / "table.md").read_text()
+    assert not list((tmp_path / "report").glob("*.png"))
+
+
+def test_without_the_reference_a_note_says_so(tmp_path):
+    table = table_of(simple_study(tmp_path, {"Houlsby": [1], "LoRA": [2]}))
+    assert "No row is called full fine-tuning: nothing to compare with." in table.notes
+
+
+def test_other_lists_than_of_ten(tmp_path):
+    ledger = tmp_path / "ledger.jsonl"
+    for name in (REFERENCE, "LoRA"):
+        test = {"HR@20": 8.0, "NDCG@20": 3.0}
+        curve = [{"epoch": n, "HR@20": n, "split": "validation"} for n in (1, 2)]
+        run_record(ledger, name, np.ones(4, int), 1, name, test=test, epochs=curve)
+    write_plan(tmp_path, [row(REFERENCE, [REFERENCE]), row("LoRA", ["LoRA"])])
+    table = table_of(ledger)
+    assert cell(table, "LoRA", "NDCG@20 (%)").text == "3.00"
+    assert "MRR (%)" not in [column.name for column in table.columns]
+
+
+# Scales, groups, sections
+
+
+def scale_study(folder, scales=(1.0, 10.0, 100.0)):
+    ledger = folder / "ledger.jsonl"
+    rows = []
+    for number, name in enumerate((REFERENCE, "LoRA")):
+        for scale in scales:
+            key = f"{name}-{scale}"
+            change = {"seconds_per_epoch": scale * (1 + number)}
+            run_record(ledger, key, ranks_of(20 + scale / 5 + number, int(scale)), 1, key, **change)
+            rows.append(row(name, [key], scale=scale))
+    run_record(ledger, "popularity", ranks_of(60, 9), 1, "popularity", parameters=NONE_TRAINED)
+    rows.append(row("popularity", ["popularity"]))
+    write_plan(folder, rows, scale={"label": "users trained on (%)"})
+    return ledger
+
+
+def test_rows_are_compared_with_the_reference_of_their_scale(tmp_path):
+    ledger = scale_study(tmp_path)
+    (section,) = study_in(ledger).sections
+    names = {one.name: getattr(section.reference_of(one), "name", None) for one in section.rows}
+    assert names["LoRA (10)"] == "full fine-tuning (10)"
+    assert names["LoRA (100)"] == "full fine-tuning (100)"
+    assert names["full fine-tuning (10)"] is None
+    assert names["popularity"] is None
+    table = table_of(ledger)
+    for scale in (1, 10, 100):  # a best row each, though a row without scale is better than all
+        marks = {cell(table, f"{name} ({scale})", "HR@10 (%)").mark for name in (REFERENCE, "LoRA")}
+        assert Mark.BEST in marks
+    assert cell(table, "popularity", "HR@10 (%)").mark is Mark.NONE
+    assert [cell(table, f"LoRA ({scale})", "TPME (%)").text for scale in (1, 10, 100)] == ["45.0"] * 3
+    assert cell(table, "LoRA (10)", "users trained on (%)").value == 10
+
+
+def test_pictures_of_a_scale_study(tmp_path):
+    names = {path.name for path in write_report([scale_study(tmp_path)])}
+    assert {"scale.png", "seconds.png", "parameters.png", "memory.png", "curves.png"} <= names
+
+
+def test_group_tables_where_a_study_asks_for_them(tmp_path):
+    ledger = simple_study(tmp_path, {REFERENCE: [3, 4], "LoRA": [2]})
+    write_report([ledger])
+    assert "by target item" not in (tmp_path / "report" / "table.md").read_text()
+    plan = json.loads((tmp_path / "study.json").read_text())
+    (tmp_path / "study.json").write_text(json.dumps(plan | {"groups": True}))
+    write_report([ledger])
+    text = (tmp_path / "report" / "table.md").read_text()
+    tables = dict(re.findall(r"### (.*?)\n\n(.*?)\n\n", text + "\n\n", flags=re.DOTALL))
+    assert list(tables) == [
+        f"{metric} (%) by {kind}"
+        for kind in ("history length", "target item")
+        for metric in ("HR@10", "NDCG@10")
+    ]
+    heads = [one.strip() for one in tables["HR@10 (%) by target item"].splitlines()[0].split("|")]
+    assert heads[2:-1] == ["new (1 user)", "rare (3 users)"]
+    assert "| 83.33 ± 23.57  |" in tables["HR@10 (%) by target item"]  # 2 and 3 of the 3 rare ones
+
+
+def test_each_section_has_its_own_table_and_tests(tmp_path):
+    ledger = tmp_path / "ledger.jsonl"
+    rows = []
+    for section, users in (("SASRec", 100), ("CPC", 150)):
+        for name in (REFERENCE, "LoRA"):
+            key = f"{section} {name}"
+            run_record(ledger, key, ranks_of(30, len(key), users), 1, key)
+            rows.append(row(name, [key], section=section))
+    write_plan(tmp_path, rows)
+    files = write_report([ledger])
+    text = (tmp_path / "report" / "table.md").read_text()
+    assert re.findall(r"^## (.*)", text, re.MULTILINE) == ["SASRec", "CPC"]
+    assert "n = 100 users, 1 comparison." in text
+    assert "n = 150 users, 1 comparison." in text
+    assert {"1-curves.png", "2-curves.png"} <= {path.name for path in files}
+    assert "![Test HR@10 over trained parameters](2-parameters.png)" in text
+
+
+# Ledgers
+
+
+def test_ledgers_of_one_study_are_merged(tmp_path):
+    for number, machine in enumerate(("one", "two")):
+        ledger = tmp_path / machine / "ledger.jsonl"
+        mine, other = [REFERENCE, "LoRA"][:: 1 if number == 0 else -1]
+        run_record(ledger, "mine", np.array([1, 1, 50]), 1, f"{mine}-{machine}")
+        failure(ledger, "other", f"{other}-{machine}")
+        keys = {name: [f"{name}-{machine}"] for name in (REFERENCE, "LoRA")}
+        extra = [row("prompt", [None])] if number else []
+        write_plan(ledger.parent, [*(row(name, key) for name, key in keys.items()), *extra])
+    ledgers = [tmp_path / "one" / "ledger.jsonl", tmp_path / "two" / "ledger.jsonl"]
+    table = table_of(*ledgers)
+    assert [line.name for line in table.lines] == [REFERENCE, "LoRA", "prompt"]
+    assert [cell(table, name, "seeds").text for name in (REFERENCE, "LoRA", "prompt")] == [
+        "1/1",
+        "1/1",
+        "0/1",
+    ]
+    assert cell(table, "LoRA", "p").text == "1.000"
+    files = write_report(ledgers)
+    assert {path.parent for path in files} == {tmp_path / "one" / "report"}
+
+
+def test_several_studies_have_a_report_each(tmp_path):
+    for name in ("study_a", "study_b"):
+        simple_study(tmp_path / name, {REFERENCE: [1]})
+        plan = json.loads((tmp_path / name / "study.json").read_text())
+        (tmp_path / name / "study.json").write_text(json.dumps(plan | {"study": name}))
+    ledgers = [tmp_path / name / "ledger.jsonl" for name in ("study_a", "study_b")]
+    files = write_report(ledgers, into=tmp_path / "into")
+    assert {tmp_path / "into" / name / f"{name}.html" for name in ("study_a", "study_b")} <= set(files)
+    files = write_report(ledgers[:1], into=tmp_path / "into")
+    assert tmp_path / "into" / "study_a.html" in files
+
+
+def test_a_ledger_without_a_study(tmp_path):
+    ledger = tmp_path / "ledger.jsonl"
+    for seed in (1, 2):
+        run_record(ledger, f"h{seed}", ranks_of(20, seed), seed)
+        run_record(
+            ledger, f"w{seed}", ranks_of(20, seed), seed, settings={"lr_adapter": 0.5, "threads": seed}
+        )
+        run_record(ledger, f"f{seed}", ranks_of(20, seed), seed, settings={"method": "finetune"})
+    run_record(ledger, "s", ranks_of(20, 7), 1, settings={"method": "all"}, stage="text source")
+    failure(ledger, "failed", "never", message="boom")
+    study = study_in(ledger)
+    assert [section.name for section in study.sections] == [
+        "text target, Instruments",
+        "text source, Instruments",
+    ]
+    rows = {one.name: one for one in study.sections[0].rows}
+    assert list(rows)[:3] == ["houlsby, lr_adapter 0.001", "houlsby, lr_adapter 0.5", "finetune"]
+    assert [run.planned.seed for run in rows["houlsby, lr_adapter 0.5"].finished] == [1, 2]
+    assert len(rows) == 4
+    run_record(ledger, "longer", ranks_of(20, 3), 3, settings={"method": "finetune", "epochs": 9})
+    names = [one.name for one in study_in(ledger).sections[0].rows]
+    assert {"finetune, epochs 3", "finetune, epochs 9"} < set(names)
+    assert table_of(ledger).columns[3].name == "HR@10 against finetune (%)"
+    files = write_report([ledger])
+    assert tmp_path / "report" / "ledger.html" in files
+
+
+def test_a_study_that_was_moved_finds_its_ranks(tmp_path):
+    simple_study(tmp_path / "here", {REFERENCE: [3], "LoRA": [2]})
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    assert cell(table_of(tmp_path / "there" / "ledger.jsonl"), "LoRA", "p").value is not None
+
+
+# Figures of a paper
+
+
+HEADER = "# a comment\nstudy,section,row,metric,value,note\n"
+
+
+def paper_file(tmp_path, lines):
+    path = tmp_path / "paper.csv"
+    path.write_text(HEADER + lines)
+    return path
+
+
+def test_figures_of_a_paper_stand_beside_the_measured_ones(tmp_path):
+    ledger = simple_study(tmp_path, {REFERENCE: [2], "LoRA": [3]})
+    path = paper_file(
+        tmp_path,
+        'study_test,,LoRA,HR@10,70.5,"Table 2, Adressa"\nother_study,,unknown,HR@10,1,\n'
+        "study_test,,LoRA,trained parameters,600000,\n",
+    )
+    table = table_of(ledger, paper=path)
+    assert cell(table, "LoRA", "HR@10, paper").text == "70.50"
+    assert cell(table, REFERENCE, "HR@10, paper").text == "-"
+    assert "NDCG@10, paper" not in [column.name for column in table.columns]
+    place = [column.name for column in table.columns].index("difference")
+    assert table.lines[1].cells[place].text == "+4.50"
+    assert table.lines[0].cells[place].text == "-"
+    assert cell(table, "LoRA", "trained parameters, paper").text == "600,000"
+    write_report([ledger], paper=path)
+    (line,) = (one for one in read_csv(tmp_path) if one["row"] == "LoRA")
+    assert float(line["HR@10 paper"]) == 70.5
+
+
+def test_a_figure_of_a_row_that_the_study_lacks_is_left_out_with_a_warning(tmp_path, capsys):
+    ledger = simple_study(tmp_path, {REFERENCE: [2], "Houlsby": [3]})
+    path = paper_file(tmp_path, "study_test,,Houlsbi,HR@10,5,\nstudy_test,CPC,Houlsby,HR@10,5,\n")
+    write_report([ledger], paper=path)
+    warnings = capsys.readouterr().err
+    assert "paper.csv:3: left out: the study has no row 'Houlsbi'; did you mean 'Houlsby'?" in warnings
+    assert "paper.csv:4: left out: the study has no section 'CPC'" in warnings
+    assert "the study has no row &#x27;Houlsbi&#x27;" in (tmp_path / "report" / "study_test.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("study_test,,LoRA,HR@10,five,", r"paper.csv:3: the value 'five' is no number"),
+        ("study_test,,LoRA,HR@10,nan,", r"paper.csv:3: the value 'nan' is no number"),
+        ("\nstudy_test,,LoRA,HT@10,5,", r"paper.csv:4: there is no metric 'HT@10'; did you mean 'HR@10'\?"),
+        ("study_test,,LoRA,HR@10,5,\nstudy_test,,LoRA,HR@10,6,", r"paper.csv:4: line 3 gives this figure"),
+        ("study_test,SASRec, MiniLM,LoRA,HR@10,5,", r"paper.csv:3: 7 columns, but 6"),
+    ],
+)
+def test_lines_that_cannot_be_understood_end_the_report(tmp_path, lines, message):
+    ledger = simple_study(tmp_path, {REFERENCE: [2], "LoRA": [3]})
+    with pytest.raises(UserError, match=message):
+        write_report([ledger], paper=paper_file(tmp_path, lines))
+    assert not (tmp_path / "report").exists()
+
+
+def test_the_shipped_file_explains_its_columns_and_holds_no_figures():
+    lines = (REPOSITORY / "Dataset" / "paper_results.csv").read_text("utf-8").splitlines()
+    (header,) = (line for line in lines if not line.startswith("#"))
+    for name in header.split(","):
+        assert any(line.startswith(f"# {name} ") for line in lines)
+
+
+# Files
+
+
+def page_of(ledger):
+    page, *_ = write_report([ledger])
+    return page.read_text("utf-8")
+
+
+def read_csv(folder):
+    with (folder / "report" / "table.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+AWKWARD = "<script>alert(1)</script> & 100 % of_it | `x` $y$ #1 {z} \\a ~ ^"
+
+
+def awkward_study(folder):
+    ledger = simple_study(folder, {REFERENCE: [3], AWKWARD: [2], "_low": [1]})
+    plan = json.loads((folder / "study.json").read_text())
+    plan |= {"title": f"Title {AWKWARD}", "about": AWKWARD, "command": f"python study.py '{AWKWARD}'"}
+    (folder / "study.json").write_text(json.dumps(plan))
+    return ledger
+
+
+class Tags(HTMLParser):
+    """Collects what is open at the end, ids, and what attributes refer to."""
+
+    VOID = ("meta", "br", "path", "use", "rect")
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.ids, self.references, self.loads = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.open += [tag] if tag not in self.VOID or not self.get_starttag_text().endswith("/>") else []
+        if tag == "meta":
+            self.open.remove(tag)
+        found = dict(attrs)
+        self.ids += [found["id"]] if "id" in found else []
+        self.references += [found["href"]] if "href" in found else []
+        self.loads += [found[name] for name in ("src", "srcset", "action") if name in found]
+
+    def handle_startendtag(self, tag, attrs):
+        found = dict(attrs)
+        self.ids += [found["id"]] if "id" in found else []
+        self.references += [found["href"]] if "href" in found else []
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_names_nothing_outside_of_itself(tmp_path):
+    page = page_of(awkward_study(tmp_path))
+    tags = Tags()
+    tags.feed(page)
+    assert tags.open == []
+    assert len(set(tags.ids)) == len(tags.ids)
+    assert set(tags.references) <= {f"#{name}" for name in tags.ids}
+    assert set(re.findall(r"url\(([^)]*)\)", page)) <= {f"#{name}" for name in tags.ids}
+    assert tags.loads == []
+    assert not re.search(r"https?:|//\w|@import|<link|xmlns", page.replace("</", ""))
+    assert page.count("<svg") == len(list((tmp_path / "report").glob("*.png"))) == 4
+
+
+def test_all_that_users_wrote_is_escaped(tmp_path):
+    page = page_of(awkward_study(tmp_path))
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; 100 % of_it" in page
+    assert page.count("<script>") == 1
+    text = (tmp_path / "report" / "table.md").read_text()
+    (line,) = (one for one in text.splitlines() if one.startswith("| &lt;script"))
+    columns = len(text.splitlines()[4].split("|"))
+    assert len(re.split(r"(?<!\\)\|", line)) == columns
+
+
+def test_texts_for_latex_and_markdown():
+    assert latex_text("50 % & a_b #1 {x} <y> ± −3") == r"50 \% \& a\_b \#1 \{x\} $<$y$>$ $\pm$ $-$3"
+    assert latex_text("\\") == r"\textbackslash{}"
+    assert markdown_text("a_b *c* <d> | e\nf") == r"a\_b \*c\* &lt;d&gt; \| e f"
+
+
+def test_the_latex_tables(tmp_path):
+    write_report([awkward_study(tmp_path)])
+    text = (tmp_path / "report" / "table.tex").read_text()
+    for one in ("table", "tabular"):
+        assert text.count(rf"\begin{{{one}}}") == text.count(rf"\end{{{one}}}") == 2
+    for one in ("toprule", "midrule", "bottomrule", "caption", "label"):
+        assert text.count(rf"\{one}") == 2
+    assert r"\textbf{75.00}" in text
+    assert r"\underline{50.00}" in text
+    for table in re.findall(r"\\begin{tabular}{@{}(l r*|lr*)@{}}(.*?)\\end{tabular}", text, re.DOTALL):
+        columns = len(table[0])
+        for line in re.findall(r"^ +(.*) \\\\$", table[1], re.MULTILINE):
+            assert len(re.split(r"(?<!\\)&", line)) == columns
+    assert text.replace(r"\%", "").replace("% study_test", "").count("%") == 0
+    labels = re.findall(r"\\label{(.*?)}", text)
+    assert labels == ["tab:study-test-1-accuracy", "tab:study-test-1-efficiency"]
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_the_latex_tables_compile(tmp_path):
+    ledger = awkward_study(tmp_path)
+    plan = json.loads((tmp_path / "study.json").read_text())
+    plan["rows"].append(row("not yet", [None]))
+    (tmp_path / "study.json").write_text(json.dumps(plan))
+    write_report([ledger])
+    document = (
+        r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{report/table}\end{document}"
+    )
+    (tmp_path / "document.tex").write_text(document)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "document.tex"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    assert found.returncode == 0, found.stdout.decode(errors="replace")[-2000:]
+
+
+def test_a_row_that_is_not_run_spans_the_figures_in_latex(tmp_path):
+    ledger = simple_study(tmp_path, {REFERENCE: [3], "LoRA": [2]})
+    plan = json.loads((tmp_path / "study.json").read_text())
+    plan["rows"].append(row("prompt", [None]))
+    (tmp_path / "study.json").write_text(json.dumps(plan))
+    write_report([ledger])
+    text = (tmp_path / "report" / "table.tex").read_text()
+    assert r"prompt & \multicolumn{5}{l}{\emph{not run}} \\" in text
+    assert r"prompt & \multicolumn{6}{l}{\emph{not run}} & 0/1 \\" in text
+
+
+def test_the_markdown_table(tmp_path):
+    write_report([simple_study(tmp_path, {REFERENCE: [3], "LoRA": [2], "head": [1]})])
+    text = (tmp_path / "report" / "table.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({len(line.split("|")) for line in lines}) == 1
+    assert "**75.00**" in text
+    assert "<ins>50.00</ins>" in text
+    assert "What it shows.\n\nAnd more." in text
+
+
+def test_the_csv_has_full_precision_and_empty_cells(tmp_path):
+    ledger = simple_study(tmp_path, {REFERENCE: [1, 2, 4], "LoRA": [2]})
+    plan = json.loads((tmp_path / "study.json").read_text())
+    plan["rows"].append(row("prompt", [None]))
+    (tmp_path / "study.json").write_text(json.dumps(plan))
+    write_report([ledger])
+    reference, lora, prompt = read_csv(tmp_path)
+    assert float(reference["HR@10"]) == pytest.approx(100 * 7 / 12)
+    assert float(reference["HR@10 deviation"]) == pytest.approx(np.std([25, 50, 100], ddof=1))
+    assert lora["HR@10 deviation"] == ""
+    assert float(lora["coverage@10"]) == 12.5
+    assert (lora["reference"], lora["test_users"]) == (REFERENCE, "4")
+    assert 0 < float(lora["test_p"]) == float(lora["test_corrected"]) <= 1
+    assert (prompt["state"], prompt["HR@10"], prompt["test_p"]) == ("not run", "", "")
+
+
+def test_the_page_says_what_stands_behind_the_rows(tmp_path):
+    ledger = simple_study(
+        tmp_path,
+        {REFERENCE: [3], "LoRA": [2]},
+        LoRA={"settings": {"method": "lora", "lr_adapter": 0.25}, "command": "python -m lora & more"},
+    )
+    failure(ledger, "failed", "head-1", message="CUDA <error>\nline two", exit_code=3)
+    plan = json.loads((tmp_path / "study.json").read_text())
+    plan["rows"].append(row("head", ["head-1"]))
+    (tmp_path / "study.json").write_text(json.dumps(plan))
+    page = page_of(ledger)
+    shared = page.partition('<section id="settings">')[2].partition("</section>")[0]
+    assert "<dt>users</dt><dd>data/Instruments/users.tsv</dd>" in shared
+    assert "lr_adapter" not in shared
+    assert "seed" not in shared
+    assert "<dt>lr_adapter</dt><dd>0.25</dd>" in page
+    assert "<pre><code>python -m lora &amp; more</code></pre>" in page
+    assert "head, seed 1: exit code 3" in page
+    assert "CUDA &lt;error&gt;\nline two" in page
+    assert "0123456789ab" in page
+    assert "x86_64, linux, 1 process, 1 thread" in page
+    assert "2.14.1" in page
+    assert "2 of 3 runs finished, 1 failed" in page
+    assert 'data-value="50"' in page
+    assert "python study_test.py --sample" in page
+
+
+def test_pictures_are_the_same_each_time(tmp_path):
+    ledger = simple_study(tmp_path, {REFERENCE: [3], "LoRA": [2]})
+    first, second = (re.findall(r"<svg.*?</svg>", page_of(ledger), re.DOTALL) for _ in range(2))
+    assert first == second
+    assert all("currentColor" in one and INK not in one for one in first)
+
+
+def luminance(colour):
+    parts = np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)]) / 255
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def test_colours_can_be_seen_on_light_and_dark_paper():
+    style = (REPOSITORY / "adapter4rec" / "report" / "page.css").read_text()
+    papers = re.findall(r"--paper: (#\w{6})", style)
+    for colour in COLOURS:
+        for paper in papers[:2]:
+            light, dark = sorted((luminance(colour), luminance(paper)), reverse=True)
+            assert (light + 0.05) / (dark + 0.05) >= 3, (colour, paper)
+    looks = {(one.colour, one.marker) for one in map(Style.of, range(60))}
+    assert len(looks) == 60
+
+
+def test_names_of_levels_keep_apart():
+    assert spread([0.5, 0.51, 0.1], 0.05) == pytest.approx([0.5, 0.55, 0.1])
+
+
+# The command line
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "adapter4rec.report", *map(str, arguments)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_prints_the_table_and_the_files(tmp_path):
+    found = command(simple_study(tmp_path, {REFERENCE: [3], "LoRA": [2]}), "--into", tmp_path / "into")
+    assert found.returncode == 0, found.stderr
+    assert "**75.00**" in found.stdout
+    assert f"written: {tmp_path / 'into' / 'study_test.html'}" in found.stdout
+
+
+def test_bad_input_ends_the_command_without_a_traceback(tmp_path):
+    found = command(tmp_path / "none.jsonl")
+    assert (found.returncode, found.stderr.count("\n")) == (2, 1)
+    assert "no such ledger" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda plan: "{", "damaged"),
+        (lambda plan: plan.pop("rows") and json.dumps(plan), "rows not there"),
+        (lambda plan: json.dumps(plan | {"rows": [{"name": "a"}]}), "'runs' not there"),
+        (lambda plan: json.dumps(plan | {"rows": 3}), "damaged"),
+        (lambda plan: json.dumps(plan | {"study": "../a"}), "letters, digits"),
+        (lambda plan: json.dumps(plan | {"title": 5}), "title: a text was expected"),
+        (
+            lambda plan: json.dumps(plan | {"rows": plan["rows"] * 2}),
+            "two rows are called 'full fine-tuning'",
+        ),
+    ],
+)
+def test_a_damaged_study_is_named(tmp_path, damage, message):
+    ledger = simple_study(tmp_path, {REFERENCE: [3]})
+    path = tmp_path / "study.json"
+    path.write_text(damage(json.loads(path.read_text())))
+    with pytest.raises(UserError, match=re.escape(str(path))) as found:
+        write_report([ledger])
+    assert message in str(found.value)
+
+
+def test_no_figures_are_looked_for_where_the_file_is_not_there(tmp_path):
+    study = study_in(simple_study(tmp_path, {REFERENCE: [3]}))
+    assert read_paper(None, study) == PaperFigures({})
+    with pytest.raises(UserError, match="no such file"):
+        read_paper(tmp_path / "none.csv", study)

@@ -1,0 +1,40 @@
+"""TensorBoard shows what metrics.jsonl says."""
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from adapter4rec import tensorboard
+from adapter4rec.errors import UserError
+from adapter4rec.tensorboard import require_tensorboard, write_scalars
+
+RECORDS = [
+    {"epoch": 1, "split": "validation", "loss": 0.5, "HR@10": 3.0},
+    {"epoch": 2, "split": "validation", "loss": 0.25, "HR@10": 4.0},
+    {"epoch": 2, "split": "test", "HR@10": 3.5},
+]
+
+
+def scalars_in(folder):
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {
+        name: [(event.step, event.value) for event in events.Scalars(name)]
+        for name in events.Tags()["scalars"]
+    }
+
+
+def test_the_same_scalars_and_no_epoch_twice(tmp_path):
+    write_scalars(RECORDS[:1], tmp_path / "tensorboard")
+    write_scalars(RECORDS, tmp_path / "tensorboard")
+    assert scalars_in(tmp_path / "tensorboard") == {
+        "validation/loss": [(1, 0.5), (2, 0.25)],
+        "validation/HR@10": [(1, 3.0), (2, 4.0)],
+        "test/HR@10": [(2, 3.5)],
+    }
+    assert [path.name for path in tmp_path.iterdir()] == ["tensorboard"]
+
+
+def test_a_missing_package_is_told_before_training(monkeypatch):
+    monkeypatch.setattr(tensorboard.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install tensorboard"):
+        require_tensorboard()
