@@ -46,6 +46,7 @@ from adapter4rec.errors import UserError
 from adapter4rec.files import REPOSITORY, locked_file, read_json, whole_file, write_json
 from adapter4rec.ledger import append, finished_record, read_ledger
 from adapter4rec.metrics import RANKS_FILE, RankedUsers
+from adapter4rec.settings import plain_value
 from adapter4rec.stages import RunSettings
 from adapter4rec.tensorboard import require_tensorboard, write_scalars
 from adapter4rec.training.parameters import ParameterCounts, trained_state, whole_trained_state
@@ -168,7 +169,7 @@ class Run:
                 )
             return
         there = read_json(description, ("identity",))["identity"]
-        trouble = self.identity.differences(there)
+        trouble = self._differences(there)
         if trouble:
             raise UserError(
                 f"{self.folder}: this run folder belongs to other settings; choose another --run_folder\n  "
@@ -180,6 +181,14 @@ class Run:
                 f"{self.folder}: this run is there already; go on with --resume, test it with --mode test, "
                 "or remove the folder"
             )
+
+    def _differences(self, there: Any) -> list[str]:
+        """As :meth:`Identity.differences`; what a run of an older version does not say is at its default."""
+        if isinstance(there, dict) and isinstance(there.get("settings"), dict):
+            options = type(self.settings).options({"method": self.settings.method})
+            defaults = {name: plain_value(one.default) for name, one in options.items() if not one.runtime}
+            there = there | {"settings": defaults | there["settings"]}
+        return self.identity.differences(there)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -295,7 +304,7 @@ class Run:
             UserError: it is missing, damaged, something else, or of another run.
         """
         description = read_description(path)
-        if description["what"] != what or self.identity.differences(description.get("identity")):
+        if description["what"] != what or self._differences(description.get("identity")):
             raise UserError(
                 f"{path}: holds {description['what']!r} of another run or kind, not this run's {what}"
             )
