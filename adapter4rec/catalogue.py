@@ -200,7 +200,7 @@ def encode_catalogue(
     loader = loaded_ahead(
         _Groups(groups, store),
         shares(),
-        workers=how.workers,
+        workers=min(how.workers, max(0, len(groups) - 1)),  # a single group is waited for anyway
         prefetch=how.prefetch,
         pin_memory=how.pin_memory,
     )

@@ -62,6 +62,9 @@ class Rows:
 def write_rows(path: Path, tensors: Mapping[str, Rows], description: Mapping[str, Any]) -> None:
     """Write a checkpoint whose tensors need never be in memory whole; ``path`` is put in place by the caller.
 
+    The library writes whole tensors only. For those that are computed, or joined from several, it would need
+    a second file as large as this one.
+
     Args:
         path: is written to as the parts come.
         tensors: by name.

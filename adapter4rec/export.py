@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,6 @@ from adapter4rec.files import whole_file
 if TYPE_CHECKING:
     from adapter4rec.recommender import Recommender
 
-_NAME = "embeddings.safetensors"
 _ITEMS_AT_ONCE = 1 << 16
 _USERS_AT_ONCE = 1024
 
@@ -67,14 +66,15 @@ def export_embeddings(recommender: Recommender, path: Path, *, only_new: bool = 
 
     Args:
         recommender: the model, its items and users.
-        path: a ``.safetensors`` file, or a folder for ``embeddings.safetensors``.
+        path: a ``.safetensors`` file.
         only_new: items are the new ones alone.
 
     Raises:
-        UserError: the path is that of another file, or there are no new items.
+        UserError: the path has another ending, there are no new items, or a user's vector is not finite.
     """
-    recommender.require_new(only_new)
-    path = _file(path)
+    recommender.require(1, only_new=only_new)
+    if path.suffix != ".safetensors":
+        raise UserError(f"--export {path}: name a file that ends in .safetensors")
     candidates, names = recommender.candidates, recommender.interactions.user_names
     first = candidates.n_known if only_new else 0
     width = recommender.run.model.user_encoder.width
@@ -104,18 +104,9 @@ def export_embeddings(recommender: Recommender, path: Path, *, only_new: bool = 
             files.enter_context(whole_file(file)) for file in (path, exported.items, exported.users)
         )
         write_rows(tensors, rows, said)
-        _write_lines(items, ("\t".join(map(_plain, candidates.columns(number))) for number in numbers))
-        _write_lines(users, map(_plain, names))
+        _write_lines(items, ("\t".join(_one_line(*candidates.columns(number))) for number in numbers))
+        _write_lines(users, names)
     return exported
-
-
-def _file(path: Path) -> Path:
-    """The file that is meant by a path of it or of its folder."""
-    if path.suffix == ".safetensors" and not path.is_dir():
-        return path
-    if path.is_file():
-        raise UserError(f"--export {path}: another file; name one that ends in .safetensors, or a folder")
-    return path / _NAME
 
 
 def _items(recommender: Recommender, only_new: bool) -> Iterator[Tensor]:
@@ -134,11 +125,11 @@ def _users(recommender: Recommender) -> Iterator[Tensor]:
         yield vectors
 
 
-def _write_lines(path: Path, lines: Iterator[str]) -> None:
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(f"{line}\n" for line in lines)
 
 
-def _plain(text: str) -> str:
-    """A text without what would end its line or column."""
-    return text if text.isprintable() else " ".join(text.split())
+def _one_line(name: str, *titles: str) -> list[str]:
+    """A name as it is, and titles without tabs and line ends, which those from a notebook may have."""
+    return [name, *(" ".join(title.split()) for title in titles)]

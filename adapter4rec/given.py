@@ -124,7 +124,7 @@ def given_items(run: TrainedRun, items: Mapping[str, Any]) -> GivenItems:
         UserError: as there, and for names that no file of items could hold.
     """
     for name in items:
-        if not isinstance(name, str) or not name or any(mark in name for mark in "\t\n\0"):
+        if not isinstance(name, str) or not name or any(mark in name for mark in "\t\n\r\0"):
             raise UserError(f"item name {name!r}: expected a text without tabs and line ends")
     labels = [f"item {name!r}" for name in items]
     contents = list(items.values())
@@ -163,8 +163,8 @@ def read_given_items(
     for attribute in attributes:
         if columns < 2 + ATTRIBUTES.index(attribute):
             raise UserError(
-                f"{path}:1: there is no {attribute} ({columns} columns of name, {', '.join(ATTRIBUTES)}), "
-                f"and {run.folder} reads {', '.join(attributes)} of each item"
+                f"{path}:1: there is no {attribute}, and {run.folder} reads {', '.join(attributes)} of each "
+                f"item; columns are name, {', '.join(ATTRIBUTES)}"
             )
     with_title = ("title",) if columns > 1 else ()
     table = read_items(path, tuple(dict.fromkeys((*with_title, *attributes))), allow_empty_titles=True)
@@ -189,7 +189,8 @@ def _with_images(
 ) -> tuple[list[int], ContentStore]:
     """The rows of the items that have an image, and the store of these."""
     size = run.domain.store.size
-    if images.is_file() or (images / DATA_FILE).is_file():
+    is_database = images.is_file() or (images / DATA_FILE).is_file()
+    if is_database:
         database = ImageDatabase(images)
         database.require_size(size)
         there = database.names().intersection(table.names)
@@ -213,7 +214,7 @@ def _with_images(
         )
     rows = [row for row, name in enumerate(table.names) if name in there]
     names = [table.names[row] for row in rows]
-    if not images.is_dir() or (images / DATA_FILE).is_file():
+    if is_database:
         return rows, ImageStore(database, names, size)
     paths = [images / os.fsdecode(places[name]) for name in names]
     return rows, PictureStore(paths, [labels[row] for row in rows], size)

@@ -12,6 +12,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
@@ -123,7 +124,8 @@ def read_ledger(ledger: Path) -> list[Record]:
     if not ledger.is_file():
         raise UserError(f"{ledger}: no such ledger; runs leave one beside their folders")
     records = []
-    for number, line in enumerate(ledger.read_text("utf-8", errors="replace").splitlines(), 1):
+    # Not splitlines, which also ends lines at characters that JSON texts may hold as they are.
+    for number, line in enumerate(ledger.read_text("utf-8", errors="replace").split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -148,11 +150,15 @@ def latest(records: Iterable[Record]) -> dict[str, Record]:
 
 
 def finished_record(folder: Path, settings: RunSettings) -> Record:
-    """The record of a finished run, from the files in its folder."""
+    """The record of a finished run, from the files in its folder.
+
+    It tells of the epochs that were trained, where these were more than are asked for now.
+    """
     said = read_json(folder / "settings.json", ("identity", "settings", "parameters", "versions", "hardware"))
     result = read_json(folder / "result.json", ("epoch", "validation", "test"))
     lines = (folder / "metrics.jsonl").read_text("utf-8").splitlines()
     epochs = [record for record in map(json.loads, lines) if record["split"] == "validation"]
+    settings = replace(settings, epochs=max(settings.epochs, epochs[-1]["epoch"]))
     return {
         "outcome": FINISHED,
         **_asked(settings, folder),

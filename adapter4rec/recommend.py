@@ -1,10 +1,10 @@
 """``python -m adapter4rec.recommend RUN_FOLDER``: what a trained model recommends, and to whom.
 
-Instead of a run, a source model and an adapter file can be named (``--source``, ``--adapter``). Users are
-named (``--users``), described by what they clicked (``--history``), or all are written to a file (``--csv``).
-Text runs show titles; image runs draw a contact sheet (``--sheet``). What a user has clicked among the clicks
-that a run keeps (the last L + 3) is not recommended again. Items that the model was never trained on are
-ranked beside the catalogue (``--items``), and all embeddings are written for use elsewhere (``--export``).
+Instead of a run, a source model and an adapter file can be named (--source, --adapter). Users are named
+(--users), described by what they clicked (--history), or all are written to a file (--csv). Text runs show
+titles; image runs draw a contact sheet (--sheet). What a user has clicked among the clicks that a run keeps
+(the last L + 3) is not recommended again. Items that the model was never trained on are ranked beside the
+catalogue (--items), and all embeddings are written for use elsewhere (--export).
 """
 
 from __future__ import annotations
@@ -81,14 +81,12 @@ def draw_sheet(recommender: Recommender, recommendations: list[Recommendation], 
 def main() -> None:
     """Recommend as the command line says."""
     options = _options()
-    if options.top_k < 1:
-        raise UserError(f"--top-k {options.top_k}: must be at least 1")
     with joined_process(options.device, threads=0) as process:
         run = _loaded(options, process)
         if options.sheet and not isinstance(run.domain.store, ImageStore):
             raise UserError(f"--sheet: {run.folder} is no run with images")
         recommender = _with_new_items(Recommender(run, process, options.precision), options)
-        recommender.require_new(options.only_new)
+        recommender.require(options.top_k, only_new=options.only_new)
         asked = _asked(options, recommender)
         if options.export:
             print(recommender.export(options.export, only_new=options.only_new).describe())
@@ -116,23 +114,24 @@ def _with_new_items(recommender: Recommender, options: argparse.Namespace) -> Re
     given, listed = read_given_items(recommender.run, options.items, options.item_images, known.number_of)
     wider = recommender.with_items(given)
     new = len(wider.candidates.names) - known.n_known
-    print(f"{options.items}: {new:,} new items, {listed - new:,} that the catalogue has already")
+    print(f"{options.items}: {listed:,} items, {new:,} of them new to the catalogue")
     return wider
 
 
 def _loaded(options: argparse.Namespace, process: Process) -> TrainedRun:
-    files = (options.source, options.adapter)
-    moved = {"users": options.users_file, "items": options.items_file, "images": options.images}
-    changed = {name: value for name, value in moved.items() if value is not None}
-    if options.run_folder is not None and files == (None, None):
-        if options.force or options.backbone:
-            raise UserError("--force and --backbone belong to --source and --adapter, not to a run folder")
-        return load_run(options.run_folder, process, changed)
-    if options.run_folder is not None or None in files:
+    moved = {
+        "users": options.users_file,
+        "items": options.items_file,
+        "images": options.images,
+        "backbone": options.backbone,
+    }
+    if options.run_folder is not None and options.adapter is None:
+        if options.force:
+            raise UserError("--force belongs to --source and --adapter, not to a run folder")
+        return load_run(options.run_folder, process, moved | {"source_checkpoint": options.source})
+    if options.run_folder is not None or None in (options.source, options.adapter):
         raise UserError("name a run folder, or --source and --adapter together")
-    if options.backbone is not None:
-        changed["backbone"] = options.backbone
-    return load_adapted(options.source, options.adapter, process, changed, force=options.force)
+    return load_adapted(options.source, options.adapter, process, moved, force=options.force)
 
 
 def _asked(options: argparse.Namespace, recommender: Recommender) -> list[tuple[str, np.ndarray]]:
@@ -151,18 +150,22 @@ def _options() -> argparse.Namespace:
         prog="python -m adapter4rec.recommend", description=__doc__.split("\n\n", 1)[1], allow_abbrev=False
     )
     parser.add_argument("run_folder", type=Path, nargs="?", help="the folder of a finished run")
-    files = parser.add_argument_group("a source model and an adapter, instead of a run")
+    files = parser.add_argument_group("a source model and an adapter, instead of a run folder")
     files.add_argument("--source", type=Path, metavar="FILE", help="the source model")
     files.add_argument("--adapter", type=Path, metavar="FILE", help="the adapter file of a run")
     files.add_argument("--force", action="store_true", help="even if it belongs to another source model")
+    moved = parser.add_argument_group(
+        "what the run read, where it lies elsewhere now",
+        "With a run folder, --source is the model that the run started from.",
+    )
     for name, what in (
-        ("users_file", "the run's users.tsv"),
-        ("items_file", "the run's items.tsv"),
-        ("images", "the run's LMDB"),
+        ("users_file", "the run's own users.tsv"),
+        ("items_file", "the run's own items.tsv (for items that it did not know: --items)"),
+        ("images", "the run's own LMDB"),
     ):
         flags = dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"])
-        files.add_argument(*flags, type=Path, metavar="FILE", help=f"{what}, if elsewhere than in the run")
-    files.add_argument("--backbone", metavar="NAME", help="the backbone, if elsewhere than in the run")
+        moved.add_argument(*flags, type=Path, metavar="FILE", help=what)
+    moved.add_argument("--backbone", metavar="NAME", help="the backbone")
     parser.add_argument(
         "--users", nargs="+", metavar="USER", help=f"user names; by default the first {_SHOWN_USERS}"
     )
@@ -176,7 +179,7 @@ def _options() -> argparse.Namespace:
         "--items",
         type=Path,
         metavar="FILE",
-        help="new items, in the form of items.tsv, ranked beside the run's",
+        help="new items in the form of items.tsv (image runs: a name a line), ranked beside the catalogue",
     )
     flags = ["--item-images", "--item_images"]
     new.add_argument(*flags, type=Path, metavar="PLACE", help="their images: a folder, or an LMDB")
@@ -185,7 +188,7 @@ def _options() -> argparse.Namespace:
         "--export",
         type=Path,
         metavar="FILE",
-        help="write embeddings of all items and users there (.safetensors), names beside them",
+        help="write embeddings of all items and users there (.safetensors), and their names beside it",
     )
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="draw a contact sheet there (.png)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, or cuda:N")

@@ -35,7 +35,15 @@ USERS_AT_ONCE = 256
 
 
 def load(
-    run_folder: Path | str, *, device: str = "auto", precision: str = "fp32", **moved: Path | str | None
+    run_folder: Path | str,
+    *,
+    device: str = "auto",
+    precision: str = "fp32",
+    users: Path | str | None = None,
+    items: Path | str | None = None,
+    images: Path | str | None = None,
+    backbone: str | None = None,
+    source_checkpoint: Path | str | None = None,
 ) -> Recommender:
     """The model of a finished run, on a source or a target domain, with texts, images or bare ids.
 
@@ -43,17 +51,21 @@ def load(
         run_folder: of the run.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         precision: the number format in which items are encoded: fp32, bf16, fp16 or auto.
-        moved: where files lie that the run read elsewhere: ``users``, ``items``, ``images``, ``backbone``,
-            ``source_checkpoint`` (the model that the run started from). None for those that did not move.
+        users: where the run's ``users.tsv`` lies, if elsewhere than when it ran.
+        items: the same of its ``items.tsv``.
+        images: of its LMDB.
+        backbone: of its backbone.
+        source_checkpoint: of the model that it started from.
 
     Raises:
         UserError: no run, a run without a model, or files that are gone or are not those of the run.
     """
     if precision not in PRECISIONS:
         raise UserError(f"precision {precision!r}: {nearest(precision, list(PRECISIONS))}")
-    changed = {name: place for name, place in moved.items() if place is not None}
+    moved = {"users": users, "items": items, "images": images, "backbone": backbone}
+    moved["source_checkpoint"] = source_checkpoint
     process = only_process(device)
-    return Recommender(load_run(Path(run_folder), process, changed), process, precision)
+    return Recommender(load_run(Path(run_folder), process, moved), process, precision)
 
 
 @dataclass(frozen=True)
@@ -103,10 +115,7 @@ class Recommender:
         interactions: of the run.
 
     Args:
-        run: a finished run.
-        process: where it is computed.
-        precision: the number format in which items are encoded.
-        candidates: what is ranked; by default the run's catalogue.
+        candidates: by default the run's catalogue; the others are attributes.
     """
 
     def __init__(
@@ -255,9 +264,7 @@ class Recommender:
         Raises:
             UserError: ``top_k`` is less than 1, or there are no new items to rank alone.
         """
-        if top_k < 1:
-            raise UserError(f"--top-k {top_k}: must be at least 1")
-        self.require_new(only_new)
+        self.require(top_k, only_new=only_new)
         before = self.candidates.n_known if only_new else 0
         excluded = [history[history > before] - before for _, history in users]
         vectors = self.vectors_of([history for _, history in users])
@@ -277,10 +284,12 @@ class Recommender:
                 yield from self.best_for(users, top_k, only_new=only_new)
                 bar.update(len(some))
 
-    def require_new(self, only_new: bool) -> None:
-        """Raise a UserError where only new items are asked for, and there are none."""
+    def require(self, top_k: int, *, only_new: bool) -> None:
+        """Raise a UserError where no item is asked for, or only new ones are, and there are none."""
+        if top_k < 1:
+            raise UserError(f"top-k {top_k}: must be at least 1")
         if only_new and len(self.candidates.parts) == 1:
-            raise UserError("there are no new items, which alone are to be ranked; all are in the catalogue")
+            raise UserError("there are no new items to rank: none was given that is not in the catalogue")
 
     def _embedded(self, store: ContentStore, n_items: int) -> Embeddings:
         how = replace(Encoding.of(self.run.settings, self.process), precision=self.precision)

@@ -66,7 +66,8 @@ def load_run(folder: Path, process: Process, changed: Mapping[str, Any] | None =
         folder: of the run.
         process: where it is computed.
         changed: paths that are others now: users, items, images, backbone, and source_checkpoint (the model
-            that the run started from). What lies there must be what the run read: that is compared.
+            that the run started from); None for others. What lies there must be what the run read: that is
+            compared.
 
     Raises:
         UserError: no run, a run without a model or without a best epoch, or files that are gone or changed.
@@ -78,7 +79,7 @@ def load_run(folder: Path, process: Process, changed: Mapping[str, Any] | None =
     if name not in _STAGES or not isinstance(there["settings"], dict):
         raise UserError(f"{folder}/settings.json: describes no run of this project")
     stage = _STAGES[name]
-    changed = dict(changed or {})
+    changed = _not_none(changed or {})
     if "source_checkpoint" in changed and issubclass(stage.settings, SourceSettings):
         changed["start_from"] = changed.pop("source_checkpoint")
     values = there["settings"] | {"run_folder": folder, "mode": "test"}
@@ -104,7 +105,7 @@ def load_adapted(
         source: the source model.
         adapter: the adapter file of a run.
         process: where it is computed.
-        changed: settings that are others now: where the data or the backbone lie.
+        changed: settings that are others now: where the data or the backbone lie; None for others.
         force: load the adapter although it was trained on another source model.
 
     Raises:
@@ -115,8 +116,12 @@ def load_adapted(
     if name not in _STAGES or not isinstance(said.get("settings"), dict):
         raise UserError(f"{adapter}: does not say which data it was trained on; it is not the file of a run")
     values = said["settings"] | {"source_checkpoint": source, "run_folder": None, "resume": False}
-    settings = _STAGES[name].settings.from_values(values | dict(changed))
+    settings = _STAGES[name].settings.from_values(values | _not_none(changed))
     domain = MODALITIES[settings.modality].load_domain(settings, process)
     model = model_without_adapter(settings, domain.interactions.n_items)
     load_adapter(model, adapter, force=force)
     return TrainedRun(adapter, settings, domain, model.to(process.device))
+
+
+def _not_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

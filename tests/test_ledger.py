@@ -24,7 +24,7 @@ from adapter4rec.ledger import (
 from adapter4rec.source_stage import carry_out_source
 from adapter4rec.stages import TextSourceSettings, TextTargetSettings
 
-SEVERAL = multiprocessing.get_context("spawn")
+SEVERAL = multiprocessing.get_context("fork")  # a process that is spawned imports torch for seconds
 
 
 @pytest.fixture
@@ -61,6 +61,12 @@ class TestAppending:
         assert [record["key"] for record in read_ledger(path)] == ["a", "b"]
         assert "ledger.jsonl:2: left out, damaged" in capsys.readouterr().err
 
+    def test_a_line_may_hold_what_ends_lines_elsewhere(self, tmp_path):
+        message = "one\ntwo\r\nthree\x85four\u2028five\x0csix"
+        append(tmp_path / "ledger.jsonl", {"outcome": FAILED, "key": "a", "message": message})
+        (record,) = read_ledger(tmp_path / "ledger.jsonl")
+        assert record["message"] == message
+
     def test_a_newer_form_is_refused(self, tmp_path):
         (tmp_path / "ledger.jsonl").write_text('{"ledger": 2, "outcome": "finished", "key": "a"}\n')
         with pytest.raises(UserError, match=r"ledger\.jsonl:1: of form 2"):
@@ -95,6 +101,8 @@ class TestKeys:
         words = shlex.split(command_of(settings))
         assert words[:3] == ["python", "-m", "Downstream.Text.train"]
         assert settings_from_command_line(TextTargetSettings, words[3:]) == settings
+        assert "--item_rank" in words
+        assert "--item_rank" not in command_of(settings, without=["item_rank"])
 
 
 class TestRuns:
@@ -116,11 +124,14 @@ class TestRuns:
         assert sum(group["users"] for group in record["groups"]["target item"]) == 12
         assert len(run(resume=True)) == 1
         assert [one["settings"]["epochs"] for one in run(resume=True, epochs=2)] == [1, 2]
+        assert len(run(resume=True, epochs=1)) == 2  # there is no training of one epoch any more
         ledger.unlink()  # one that was lost comes back
         assert len(run(resume=True, epochs=2)) == 1
         elsewhere = tmp_path / "all.jsonl"
-        run(resume=True, epochs=2, ledger=elsewhere)
-        assert len(read_ledger(elsewhere)) == 1
+        run(resume=True, epochs=1, ledger=elsewhere)
+        (there,) = read_ledger(elsewhere)
+        assert (there["settings"]["epochs"], len(there["epochs"])) == (2, 2)
+        assert there["key"] == read_ledger(ledger)[0]["key"] != record["key"]
 
     def test_a_share_of_the_users_is_trained_on(self, values, tmp_path):
         carry_out_source(TextSourceSettings.from_values(values | {"user_share": 0.5}))

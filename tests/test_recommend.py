@@ -81,9 +81,10 @@ def image_run(tmp_path_factory, clicks, tiny_mae_folder):
     folder = tmp_path_factory.mktemp("image")
     users, items = write_domain(folder, clicks, {f"i{number}": () for number in range(ITEMS)})
     (folder / "images").mkdir()
+    chance = np.random.default_rng(5)
     for number in range(1, ITEMS):
-        colour = (12 * number, 255 - 12 * number, 90)
-        Image.new("RGB", (20, 20), colour).save(folder / "images" / f"i{number}.png")
+        pixels = chance.integers(0, 256, (20, 23, 3), np.uint8)  # each way of resizing gives other ones
+        Image.fromarray(pixels).save(folder / "images" / f"i{number}.png")
     lmdb = folder / "images.lmdb"
     build(
         ImageLmdbSettings(
@@ -348,7 +349,16 @@ def test_a_run_whose_data_moved(text_runs, monkeypatch, tmp_path, capsys):
         assert capsys.readouterr().out == before
     finally:
         hidden.rename(text_runs / "users.tsv")
-    with pytest.raises(UserError, match="belong to --source and --adapter"):
+    source, moved = text_runs / "source.safetensors", tmp_path / "source.safetensors"
+    source.rename(moved)
+    try:
+        command(monkeypatch, text_runs / "houlsby", "--users", "u3", "--source", moved)
+        assert capsys.readouterr().out == before
+        with pytest.raises(UserError, match=r"source\.safetensors"):
+            command(monkeypatch, text_runs / "houlsby", "--users", "u3")
+    finally:
+        moved.rename(source)
+    with pytest.raises(UserError, match="belongs to --source and --adapter"):
         command(monkeypatch, text_runs / "houlsby", "--force")
 
 

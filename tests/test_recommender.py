@@ -3,15 +3,17 @@ are exported."""
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from conftest import write_domain
 from PIL import Image
-from safetensors.torch import load_file
-from test_recommend import TITLES, clicks, command, image_run, text_runs  # noqa: F401 (fixtures)
+from test_recommend import COMMON, TITLES, clicks, command, image_run, text_runs  # noqa: F401 (fixtures)
 
 import adapter4rec
+from adapter4rec.data.images.building import ImageLmdbSettings, build
 from adapter4rec.errors import UserError
 from adapter4rec.source_stage import carry_out_source
 from adapter4rec.stages import TextSourceSettings
@@ -29,6 +31,32 @@ def image_model(image_run):  # noqa: F811
 
 def known_vectors(model, count):
     return model.items.stretch(1, count + 1)
+
+
+class TestLoading:
+    def test_files_that_moved(self, text_runs, model, tmp_path):  # noqa: F811
+        there = {}
+        for name in ("users.tsv", "items.tsv", "source.safetensors"):
+            there[name] = shutil.copy(text_runs / name, tmp_path / name)
+        moved = adapter4rec.load(
+            text_runs / "houlsby",
+            device="cpu",
+            users=there["users.tsv"],
+            items=there["items.tsv"],
+            source_checkpoint=there["source.safetensors"],
+        )
+        assert moved.run.settings.items == tmp_path / "items.tsv"
+        assert moved.run.settings.source_checkpoint == tmp_path / "source.safetensors"
+        assert moved.recommend(["i1"]) == model.recommend(["i1"])
+        (tmp_path / "items.tsv").write_text("i1\tanother\n", encoding="utf-8")
+        with pytest.raises(UserError, match=r"items\.tsv"):
+            adapter4rec.load(text_runs / "houlsby", device="cpu", items=there["items.tsv"])
+
+    def test_what_is_not_there_is_told(self, text_runs, tmp_path):  # noqa: F811
+        with pytest.raises(UserError, match="did you mean 'bf16'"):
+            adapter4rec.load(text_runs / "houlsby", precision="bf")
+        with pytest.raises(UserError, match="no run there"):
+            adapter4rec.load(tmp_path)
 
 
 class TestEncoding:
@@ -62,6 +90,24 @@ class TestEncoding:
     def test_none_are_none(self, model):
         assert model.encode([]).shape == (0, 8)
 
+    def test_several_attributes_are_tuples_or_dicts(self, clicks, tiny_bert_folder, tmp_path):  # noqa: F811
+        texts = {name: (title, f"about {name} {title} " * 9) for name, title in TITLES.items()}
+        users, items = write_domain(tmp_path, clicks, texts)
+        values = COMMON | {"users": users, "items": items, "backbone": str(tiny_bert_folder)}
+        values |= {"cache_folder": tmp_path / "cache", "run_folder": tmp_path / "run"}
+        values |= {"attributes": "title,abstract", "abstract_tokens": 12}
+        carry_out_source(TextSourceSettings.from_values(values))
+        model = adapter4rec.load(tmp_path / "run", device="cpu")
+        names = model.interactions.item_names[:5]
+        tuples = model.encode([texts[name] for name in names])
+        dicts = model.encode([{"abstract": texts[name][1], "title": texts[name][0]} for name in names])
+        assert torch.equal(tuples, dicts)
+        assert torch.allclose(tuples, known_vectors(model, 5), atol=1e-6)
+        beyond = {"title": "a", "abstract": "b", "colour": "c"}
+        for wrong in ("one text", ("title", 3), {"title": "no abstract"}, beyond):
+            with pytest.raises(UserError, match=r"content 1 of 1: .*title, abstract"):
+                model.encode([wrong])
+
 
 class TestRecommending:
     def test_names_titles_and_scores(self, model):
@@ -94,12 +140,23 @@ class TestNewItems:
         with pytest.raises(UserError, match="no new items"):
             model.recommend(["i1"], only_new=True)
 
+    def test_more_of_them_come_behind(self, model):
+        once = model.with_items({"a": TITLES["i1"], "b": TITLES["i2"], "c": TITLES["i3"], "d": TITLES["i4"]})
+        twice = model.with_items({"a": TITLES["i1"], "b": TITLES["i2"]}).with_items(
+            {"b": TITLES["i2"], "c": TITLES["i3"], "d": TITLES["i4"]}
+        )
+        assert once.candidates.names == twice.candidates.names
+        for only_new in (False, True):
+            one, other = (wide.recommend(["i5", "d"], 30, only_new=only_new) for wide in (once, twice))
+            scores = {item.item: item.score for item in other}
+            assert scores == pytest.approx({item.item: item.score for item in one}, abs=1e-5)
+
     def test_a_known_name_must_have_its_content(self, model):
         assert model.with_items({"i1": TITLES["i1"]}).candidates is model.candidates
         with pytest.raises(UserError, match="already, with other content"):
             model.with_items({"i1": "another title"})
 
-    def test_an_id_tower_cannot(self, text_runs, tmp_path):  # noqa: F811
+    def test_an_id_tower_cannot(self, text_runs, monkeypatch, tmp_path):  # noqa: F811
         values = json.loads((text_runs / "source" / "settings.json").read_text())["settings"]
         values |= {"method": "id", "run_folder": tmp_path / "id", "export": None}
         carry_out_source(TextSourceSettings.from_values(values))
@@ -109,6 +166,8 @@ class TestNewItems:
             tower.encode(["a title"])
         with pytest.raises(UserError, match="an id tower"):
             tower.with_items({"a": "title"})
+        with pytest.raises(UserError, match="an id tower"):
+            command(monkeypatch, tmp_path / "id", "--items", text_runs / "items.tsv")
 
 
 class TestCommandLine:
@@ -131,7 +190,7 @@ class TestCommandLine:
             tmp_path / "a.csv",
         )
         printed = capsys.readouterr().out
-        assert f"{new}: 1 new items, 1 that the catalogue has already" in printed
+        assert f"{new}: 2 items, 1 of them new" in printed
         assert "fresh  green house  (new)" in printed
         rows = list(csv.DictReader((tmp_path / "a.csv").open(encoding="utf-8")))
         assert {row["item"] for row in rows if row["new"] == "1"} <= {"fresh"}
@@ -156,19 +215,44 @@ class TestCommandLine:
         with pytest.raises(UserError, match="--item-images is needed"):
             command(monkeypatch, image_run, "--items", tmp_path / "new.tsv")
 
-    def test_exported_embeddings_give_the_scores(self, text_runs, model, monkeypatch, capsys, tmp_path):  # noqa: F811
-        path = tmp_path / "all.safetensors"
-        new = self.new_items(tmp_path)
-        command(monkeypatch, text_runs / "houlsby", "--items", new, "--export", path)
-        assert "the last 1 of them new" in capsys.readouterr().out
-        tensors = load_file(path)
-        items = [line.split("\t") for line in (tmp_path / "all.items.tsv").read_text("utf-8").splitlines()]
-        users = (tmp_path / "all.users.tsv").read_text("utf-8").splitlines()
-        assert items[-1] == ["fresh", "green house"]
-        assert tensors["items"].shape == (len(items), 8)
-        assert users == model.interactions.user_names
-        wider = model.with_items({"fresh": "green house"})
-        scores = tensors["items"] @ tensors["users"][users.index("u3")]
-        row_of = {name: row for row, (name, _) in enumerate(items)}
-        for one in wider.recommend(wider.clicks_of("u3"), top_k=5):
-            assert scores[row_of[one.item]].item() == pytest.approx(one.score, abs=1e-5)
+    def test_known_and_broken_images(self, image_run, monkeypatch, capsys, tmp_path):  # noqa: F811
+        new, images = tmp_path / "new.tsv", tmp_path / "images"
+        new.write_text("i3\ni4\nfresh\n", encoding="utf-8")
+        images.mkdir()
+        shutil.copy(image_run.parent / "images" / "i3.png", images)  # the same; that of i4 is not needed
+        shutil.copy(image_run.parent / "images" / "i5.png", images / "fresh.png")
+        options = ["--items", new, "--item-images", images, "--users", "u1"]
+        command(monkeypatch, image_run, *options)
+        assert f"{new}: 3 items, 1 of them new" in capsys.readouterr().out
+        (images / "fresh.png").write_bytes(b"no image")
+        with pytest.raises(UserError, match=r"new\.tsv:3: item 'fresh': the image cannot be used"):
+            command(monkeypatch, image_run, *options)
+        (images / "fresh.png").unlink()
+        with pytest.raises(UserError, match=r"no image: .*new\.tsv:3: item 'fresh'"):
+            command(monkeypatch, image_run, *options)
+        shutil.copy(image_run.parent / "images" / "i5.png", images / "i3.png")
+        new.write_text("i3\n", encoding="utf-8")
+        with pytest.raises(UserError, match=r"new\.tsv:1: item 'i3' is in the catalogue already, with other"):
+            command(monkeypatch, image_run, *options)
+
+    def test_new_images_from_an_lmdb(self, image_run, monkeypatch, capsys, tmp_path):  # noqa: F811
+        (tmp_path / "new.tsv").write_text("fresh\n", encoding="utf-8")
+        (tmp_path / "images").mkdir()
+        shutil.copy(image_run.parent / "images" / "i5.png", tmp_path / "images" / "fresh.png")
+        build(
+            ImageLmdbSettings(
+                items=tmp_path / "new.tsv",
+                images=tmp_path / "images",
+                into=tmp_path / "lmdb",
+                size=16,
+                processes=0,
+            )
+        )
+        capsys.readouterr()
+        printed = []
+        for place in ("images", "lmdb"):
+            options = ["--items", tmp_path / "new.tsv", "--item-images", tmp_path / place, "--only-new"]
+            command(monkeypatch, image_run, *options, "--users", "u1")
+            printed.append(capsys.readouterr().out)
+        assert "fresh  (new)" in printed[0]
+        assert printed[0] == printed[1]

@@ -1,24 +1,34 @@
-"""Studies: rows become runs, finished ones are not done again, failures are passed over."""
+"""Studies: rows become runs, finished ones are not done again, failures are passed over.
+
+Few runs are real, since each takes seconds to begin; others are a script that leaves a line in the
+ledger.
+"""
 
 import json
 import os
+import re
 import runpy
+import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY, write_domain
 from test_recommend import TITLES, clicks  # noqa: F401 (a fixture)
 
-from adapter4rec.errors import UserError
-from adapter4rec.ledger import FAILED, FINISHED, read_ledger
-from adapter4rec.studies import launching, samples
+from adapter4rec.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
+from adapter4rec.ledger import FAILED, FINISHED, command_of, read_ledger
+from adapter4rec.studies import estimating, launching, running, samples
 from adapter4rec.studies.launching import Campaign
-from adapter4rec.studies.plan import TARGET_SETTINGS, Row, Source, Study, require_sound
-from adapter4rec.studies.running import Runner
+from adapter4rec.studies.pages import source
+from adapter4rec.studies.plan import PlannedRun, Row, Source, Study, require_sound
+from adapter4rec.studies.running import Runner, command_of_run
 
 PAGES = sorted(REPOSITORY.glob("*/*/script/study_*.py"))
 SMALL = {
@@ -56,13 +66,89 @@ def campaign(study, tmp_path, *options):
     return Campaign.of(study, ["--into", str(tmp_path / "study"), *options])
 
 
+FAKE = """
+import json, os, sys, time
+folder, name, key, ledger, export, settings = sys.argv[1:]
+def say(what):
+    descriptor = os.open(folder + "/events", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(descriptor, f"{what}|{name}|{os.getpid()}\\n".encode())
+def begun():
+    return [line for line in open(folder + "/events") if line.startswith("begin")]
+def wait_for(what):
+    until = time.monotonic() + 60
+    while not what():
+        time.sleep(0.02)
+        if time.monotonic() > until:
+            sys.exit("nothing came")
+say("begin")
+if os.path.exists(folder + "/broken") and "broken" in name:
+    sys.exit("this row is broken")
+if "slow" in name:
+    wait_for(lambda: os.path.exists(folder + "/hurry"))
+if "together" in name:
+    wait_for(lambda: len(begun()) >= 2)
+if export:
+    os.makedirs(os.path.dirname(export), exist_ok=True)
+    open(export, "w").close()
+if "silent" not in name:
+    line = {"ledger": 1, "outcome": "finished", "key": key, "settings": json.loads(settings)}
+    line |= {"seconds": 7200.0, "epochs": []}
+    with open(ledger, "a") as file:
+        file.write(json.dumps(line) + "\\n")
+say("end")
+"""
+
+
+@dataclass
+class Fakes:
+    """What runs did that were a script instead; where ``broken`` or ``hurry`` lies, they do otherwise."""
+
+    folder: Path
+
+    def events(self):
+        """Each as what, name and process."""
+        path = self.folder / "events"
+        return [line.split("|") for line in path.read_text().splitlines()] if path.exists() else []
+
+    def names(self, what="begin"):
+        return [name for kind, name, _ in self.events() if kind == what]
+
+    def wait_for(self, name):
+        until = time.monotonic() + 60
+        while name not in self.names():
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+    def command(self, planned, processes, ledger):
+        del processes
+        settings = planned.settings
+        arguments = [planned.name, planned.key, ledger, getattr(settings, "export", None) or ""]
+        plain = json.dumps(settings.plain())
+        return [sys.executable, "-S", "-c", FAKE, *map(str, [self.folder, *arguments, plain])]
+
+
+@pytest.fixture
+def fakes(tmp_path, monkeypatch):
+    folder = tmp_path / "fakes"
+    folder.mkdir()
+    fakes = Fakes(folder)
+    monkeypatch.setattr(running, "command_of_run", fakes.command)
+    monkeypatch.setattr(Campaign, "_report", lambda *_: None)  # it would take most of the time
+    return fakes
+
+
 class TestWhole:
     def test_from_start_to_page_and_nothing_twice(self, study, tmp_path, capsys):
-        assert carried_out(study, tmp_path, "--jobs", "2") == 0
+        study = replace(study, rows=study.rows[:2])
+        assert carried_out(study, tmp_path, "--jobs", "2", "--k", "5,10") == 0
         folder = tmp_path / "study"
         records = read_ledger(folder / "ledger.jsonl")
-        assert sorted(record["stage"] for record in records) == ["text source", *["text target"] * 6]
+        assert sorted(record["stage"] for record in records) == ["text source", *["text target"] * 4]
         assert all(record["outcome"] == FINISHED for record in records)
+        assert all("HR@5" in record["test"] for record in records if record["stage"] == "text target")
+        (exported,) = (folder / "sources").glob("*.safetensors")
+        starts = {record["settings"].get("source_checkpoint") for record in records}
+        assert starts == {None, str(exported)}
         plan = json.loads((folder / "study.json").read_text())
         keys = {run["key"] for row in plan["rows"] for run in row["runs"]}
         assert keys == {record["key"] for record in records if record["stage"] == "text target"}
@@ -72,77 +158,168 @@ class TestWhole:
         capsys.readouterr()
         assert carried_out(study, tmp_path) == 0
         printed = capsys.readouterr().out
-        assert "6 of 6 runs are finished already" in printed
+        assert "4 of 4 runs are finished already" in printed
         assert "begins" not in printed
-        assert len(read_ledger(folder / "ledger.jsonl")) == 7
+        assert len(read_ledger(folder / "ledger.jsonl")) == 5
 
-    def test_a_row_that_fails_is_recorded_and_tried_again(self, study, tmp_path, capsys):
+    def test_a_row_that_fails_is_recorded_and_passed_over(self, study, tmp_path, capsys):
         few = tmp_path / "few.tsv"
         few.write_text("u1\ti1 i2 i3 i1 i2 i3\n", encoding="utf-8")
         broken = Row("broken", study.rows[2].settings | {"users": few})
         study = replace(study, rows=[broken, study.rows[0]], sources={}, seeds=[1])
-        for count in (1, 2):
-            assert carried_out(study, tmp_path) != 0
-            records = read_ledger(tmp_path / "study" / "ledger.jsonl")
-            assert [one["outcome"] for one in records].count(FAILED) == count
-            assert [one["outcome"] for one in records].count(FINISHED) == 1
+        assert carried_out(study, tmp_path) == EXIT_USER_ERROR
+        records = read_ledger(tmp_path / "study" / "ledger.jsonl")
+        assert [one["outcome"] for one in records] == [FAILED, FINISHED]
         assert "no negative can be drawn" in records[0]["message"]
         printed = capsys.readouterr().out
         assert "FAILED   broken, seed 1, exit code 2" in printed
+        assert printed.rstrip().endswith("failed: broken, seed 1")
         assert "failed (exit code 2)" in (tmp_path / "study" / "report" / "table.md").read_text()
 
-    def test_a_stopped_study_leaves_what_is_finished_and_goes_on(self, study, tmp_path):
-        """Rows of many epochs; the study gets SIGTERM in the middle of one."""
-        long = study.rows[2].settings | {"epochs": 100_000}
-        rows = [study.rows[0], Row("long", long)]
-        script = tmp_path / "stopped.py"
-        script.write_text(
-            "from pathlib import PosixPath\n"
-            "from adapter4rec.studies.launching import launch_study\n"
-            "from adapter4rec.studies.plan import Row, Study\n"
-            f"rows = {rows!r}\n"
-            "launch_study(Study('stopped', 'text', 'Stopped', 'Why?', rows, seeds=[1]))\n"
-        )
-        command = [sys.executable, str(script), "--into", str(tmp_path / "study")]
-        environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-        with subprocess.Popen(command, env=environment, cwd=REPOSITORY) as process:
-            best = "study/long_seed_1_*/best.safetensors"
-            while not list(tmp_path.glob(best)) and process.poll() is None:
-                time.sleep(0.1)
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 130
+
+class TestCarryingOut:
+    """Runs are fakes."""
+
+    def test_a_failed_run_is_tried_again_and_no_other(self, study, tmp_path, fakes):
+        rows = [replace(study.rows[2], name="broken"), study.rows[0]]
+        study = replace(study, rows=rows, sources={}, seeds=[1])
+        (fakes.folder / "broken").touch()
+        for _ in range(2):
+            assert carried_out(study, tmp_path) == EXIT_USER_ERROR
+        (fakes.folder / "broken").unlink()
+        assert carried_out(study, tmp_path) == 0
+        assert fakes.names() == ["broken, seed 1", "popularity, seed 1", *["broken, seed 1"] * 2]
+        records = read_ledger(tmp_path / "study" / "ledger.jsonl")
+        assert [one["outcome"] for one in records] == [FAILED, FINISHED, FAILED, FINISHED]
+        assert records[0]["message"] == "this row is broken"
+
+    def test_without_its_source_model_a_row_is_not_run(self, study, tmp_path, fakes, capsys):
+        sources = {"broken": study.sources["a source"]}
+        rows = [study.rows[0], replace(study.rows[1], source="broken")]
+        (fakes.folder / "broken").touch()
+        assert carried_out(replace(study, rows=rows, sources=sources), tmp_path) == EXIT_USER_ERROR
+        assert fakes.names() == ["source broken", "popularity, seed 1", "popularity, seed 2"]
+        assert "failed: frozen, seed 2 (no source model)" in capsys.readouterr().out
+
+    def test_stages_of_a_source_start_from_each_other(self, study, tmp_path, fakes):
+        (content,) = study.sources["a source"].stages
+        two = Source([content | {"method": "head"}, content])
+        study = replace(study, rows=[study.rows[1]], sources={"a source": two}, seeds=[1])
+        assert carried_out(study, tmp_path) == 0
+        assert fakes.names() == ["source a source, stage 1", "source a source, stage 2", "frozen, seed 1"]
+        first, second, row = (one["settings"] for one in read_ledger(tmp_path / "study" / "ledger.jsonl"))
+        assert (first["start_from"], second["start_from"]) == (None, first["export"])
+        assert row["source_checkpoint"] == second["export"] != first["export"]
+        Path(second["export"]).unlink()  # a source model that was lost is trained, or exported, again
+        assert carried_out(study, tmp_path) == 0
+        assert fakes.names()[3:] == ["source a source, stage 2"]
+
+    def test_a_row_and_a_seed_are_added(self, study, tmp_path, fakes, capsys):
+        assert carried_out(study, tmp_path, "--only", "popularity", "--seeds", "1") == 0
+        assert fakes.names() == ["popularity, seed 1"]  # and no source model
+        assert carried_out(study, tmp_path, "--only", "popularity", "id", "--seeds", "1", "3") == 0
+        assert fakes.names()[1:] == ["id, seed 1", "popularity, seed 3", "id, seed 3"]
+        assert "1 of 4 runs are finished already" in capsys.readouterr().out
+
+    def test_a_stopped_study_ends_its_runs_and_does_the_rest(self, study, tmp_path, fakes, monkeypatch):
+        popularity, _, tower = study.rows
+        late = Row("late", tower.settings | {"dropout": 0.5})
+        study = replace(study, rows=[popularity, replace(tower, name="slow"), late], sources={}, seeds=[1])
+        monkeypatch.setattr(sys, "argv", ["study_test.py", "--into", str(tmp_path / "study")])
+
+        def stop():
+            fakes.wait_for("slow, seed 1")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        before = signal.signal(signal.SIGTERM, lambda *_: None)  # the study has its own meanwhile
+        stopper = threading.Thread(target=stop)
+        stopper.start()
+        try:
+            with pytest.raises(SystemExit) as ended:
+                launching.launch_study(study)
+        finally:
+            stopper.join()
+            signal.signal(signal.SIGTERM, before)
+        assert ended.value.code == EXIT_INTERRUPTED
+        assert fakes.names() == ["popularity, seed 1", "slow, seed 1"]
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(fakes.events()[-1][2]), 0)
+        (record,) = read_ledger(tmp_path / "study" / "ledger.jsonl")  # what was stopped has not failed
+        assert (record["outcome"], record["settings"]["method"]) == (FINISHED, "popularity")
+        (fakes.folder / "hurry").touch()
+        assert carried_out(study, tmp_path) == 0
+        assert fakes.names()[2:] == ["slow, seed 1", "late, seed 1"]
+
+    def test_a_run_that_begins_while_the_study_is_stopped_ends_too(self, study, tmp_path, monkeypatch):
+        runner = Runner(tmp_path / "l.jsonl", tmp_path / "logs", jobs=1, processes=1, gpus=0)
+        run = campaign(study, tmp_path).target_run(study.rows[0], 1)
+        sleeps = [sys.executable, "-S", "-c", "import time; time.sleep(50)"]
+        started = time.monotonic()
+        really = subprocess.Popen
+
+        def popen(*arguments, **options):
+            child = really(*arguments, **options)
+            runner._stop()
+            return child
+
+        monkeypatch.setattr(running, "command_of_run", lambda *_: sleeps)
+        monkeypatch.setattr(running.subprocess, "Popen", popen)
+        assert not runner.run(run)
+        assert time.monotonic() - started < 40
+        assert not (tmp_path / "l.jsonl").exists()
+
+    def test_two_at_once(self, study, tmp_path, fakes):
+        rows = [replace(study.rows[0], name="together")]
+        assert carried_out(replace(study, rows=rows, seeds=[1, 2, 3, 4]), tmp_path, "--jobs", "2") == 0
+        going, most = 0, 0
+        for what, *_ in fakes.events():
+            going += 1 if what == "begin" else -1
+            most = max(most, going)
+        assert most == 2
+
+    def test_a_run_that_left_another_line_has_failed(self, study, tmp_path, fakes):
+        rows = [replace(study.rows[0], name="silent")]
+        assert carried_out(replace(study, rows=rows, seeds=[1]), tmp_path) == EXIT_USER_ERROR
         (record,) = read_ledger(tmp_path / "study" / "ledger.jsonl")
-        assert record["settings"]["method"] == "popularity"
-        shorter = replace(study, rows=[rows[0], Row("long", long | {"epochs": 1})], sources={}, seeds=[1])
-        assert carried_out(shorter, tmp_path) == 0
-        finished = read_ledger(tmp_path / "study" / "ledger.jsonl")
-        assert [one["settings"]["method"] for one in finished] == ["popularity", "id"]
+        assert (record["outcome"], record["exit_code"]) == (FAILED, 0)
+        assert "holds a training of more epochs" in record["message"]
+
+    def test_missing_data_is_noticed_before_a_source_is_trained(self, study, tmp_path, fakes):
+        rows = [replace(study.rows[1], settings=study.rows[1].settings | {"users": tmp_path / "none.tsv"})]
+        with pytest.raises(UserError, match=r"none\.tsv: No such file"):
+            carried_out(replace(study, rows=rows), tmp_path)
+        assert fakes.names() == []
 
 
 class TestCommandLine:
     def test_seeds_and_settings_for_the_rows_that_know_them(self, study, tmp_path):
-        options = [
-            "--seeds",
-            "7",
-            "8,9",
-            "--lr_item_head",
-            "0.25",
-            "--backbone",
-            "another",
-            "--source_epochs",
-            "3",
-        ]
-        mine = campaign(study, tmp_path, *options)
+        options = ["--seeds", "7", "8,9", "--lr_item_head", "0.25", "--backbone", "another"]
+        mine = campaign(study, tmp_path, *options, "--source_epochs", "3", "--k", "5,10")
         assert mine.seeds == (7, 8, 9)
         popularity, frozen, tower = map(mine.row_values, study.rows)
         assert tower["lr_item_head"] == "0.25"
         assert frozen["backbone"] == popularity["backbone"] == "another"
         assert [stage["epochs"] for stage in mine.stages("a source")] == ["3"]
+        assert mine.target_run(study.rows[2], 7).settings.k == (5, 10)
+
+    def test_an_adapters_setting_reaches_its_rows_alone(self, study, tmp_path):
+        content = study.rows[1].settings
+        rows = [Row(name, content | {"method": name}, source="a source") for name in ("lora", "head")]
+        mine = campaign(replace(study, rows=rows), tmp_path, "--item_rank", "3")
+        assert ["item_rank" in mine.row_values(row) for row in rows] == [True, False]
+
+    def test_a_row_without_a_method_is_at_its_default(self, study, tmp_path):
+        plain = {name: value for name, value in study.rows[1].settings.items() if name != "method"}
+        study = replace(study, rows=[replace(study.rows[1], settings=plain)])
+        require_sound(study)
+        assert campaign(study, tmp_path).distinct_rows()["frozen"].method == "finetune"
 
     def test_few_steps(self, study, tmp_path):
         assert campaign(study, tmp_path).row_values(study.rows[2]).get("lr_item_head") is None
         values = campaign(study, tmp_path, "--few_steps").row_values(study.rows[2])
         assert (values["lr_item_head"], values["lr_user_encoder"]) == (0.5, 1e-3)
+        values = campaign(study, tmp_path, "--few_steps", "--lr_item_head", "2").row_values(study.rows[2])
+        assert values["lr_item_head"] == "2"
 
     def test_only_some_rows(self, study, tmp_path):
         rows = [replace(row, section=section) for section in ("A, x", "B") for row in study.rows]
@@ -154,64 +331,223 @@ class TestCommandLine:
         assert only("a, x: *") == ["A, x: popularity", "A, x: frozen", "A, x: id"]
         assert only("id") == ["A, x: id", "B: id"]
         assert only("B") == ["B: popularity", "B: frozen", "B: id"]
+        assert only("id", "b: f*") == ["A, x: id", "B: frozen", "B: id"]
         with pytest.raises(UserError, match="did you mean 'B: frozen'"):
             only("B: frosen")
 
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            (["--seed", "1"], None),
+            (["--seed", "1"], "did you mean 'seeds'"),  # these are the study's to give
+            (["--ledger", "here"], "no setting --ledger"),
+            (["--source_run_folder", "here"], "no setting --source_run_folder"),
+            (["--source_export", "here"], "no setting --source_export"),
             (["--lr_item_hed", "1"], "did you mean 'lr_item_head'"),
+            (["--source_epoch", "1"], "did you mean 'source_epochs'"),
             (["--epochs", "1", "2"], "one value"),
             (["--jobs", "0"], "at least 1"),
+            (["--seeds", "1", "1"], "once"),
         ],
     )
     def test_impossible_options(self, study, tmp_path, options, message):
-        if message is None:
-            campaign(study, tmp_path, *options)  # each row's seed is the study's; this one changes nothing
-            return
         with pytest.raises(UserError, match=message):
             campaign(study, tmp_path, *options)
 
-    def test_rows_that_would_be_the_same(self, study, tmp_path):
-        rows = [replace(study.rows[2], name=name) for name in ("one", "two")]
-        with pytest.raises(UserError, match="'one' and 'two' would be the same runs"):
-            carried_out(replace(study, rows=rows), tmp_path)
+    def test_an_impossible_value_is_noticed_before_a_run(self, study, tmp_path, fakes):
+        with pytest.raises(UserError, match="--dropout 2"):
+            carried_out(study, tmp_path, "--dropout", "2")
+        assert fakes.names() == []
 
-    def test_a_dry_run_says_time_and_disk_and_runs_nothing(self, study, tmp_path, capsys):
+    @pytest.mark.parametrize("options", [[], ["--dry-run"]])
+    def test_rows_that_would_be_the_same(self, study, tmp_path, options):
+        rows = [replace(study.rows[2], name=name) for name in ("one", "two")]
+        said = rows[1].settings | {"dropout": "0.1"}  # as by default
+        for second in (rows[1], replace(rows[1], settings=said)):
+            with pytest.raises(UserError, match="'one' and 'two' would be the same runs"):
+                carried_out(replace(study, rows=[rows[0], second]), tmp_path, *options)
+
+    def test_one_source_model_for_all_makes_rows_the_same(self, study, tmp_path):
+        rows = [replace(study.rows[1], scale=number, source=f"{number}") for number in (1, 2)]
+        study = replace(study, rows=rows, sources={"1": Source([]), "2": Source([])})
+        campaign(study, tmp_path).distinct_rows()
+        mine = campaign(study, tmp_path, "--source_checkpoint", "one.safetensors")
+        assert mine.wanted_sources() == []
+        with pytest.raises(UserError, match="would be the same runs"):
+            mine.distinct_rows()
+
+    def test_a_source_model_that_is_there_is_used_unless_another_is_asked_for(self, study, tmp_path):
+        ready = tmp_path / "ready.safetensors"
+        ready.touch()
+        (content,) = study.sources["a source"].stages
+        study = replace(study, sources={"a source": Source([content], str(ready))})
+        run = campaign(study, tmp_path).target_run(study.rows[1], 1)
+        assert run.settings.source_checkpoint == ready
+        assert campaign(study, tmp_path, "--source_epochs", "3").target_run(study.rows[1], 1) is None
+
+    def test_the_plan_says_a_command_that_can_be_given_again(self, study, tmp_path, fakes):
+        options = ["--only", "id, or so", "--seeds", "1"]
+        rows = [replace(study.rows[2], name="id, or so")]
+        assert carried_out(replace(study, rows=rows), tmp_path, *options) == 0
+        plan = json.loads((tmp_path / "study" / "study.json").read_text())
+        said = ["python", "study_test.py", "--into", str(tmp_path / "study"), *options]
+        assert shlex.split(plan["command"]) == said
+
+
+class TestDryRun:
+    @pytest.fixture(autouse=True)
+    def slow_machine(self, monkeypatch):
+        monkeypatch.setattr(estimating, "matrix_rate", lambda *_: 1e5)
+
+    def test_time_and_disk_and_nothing_is_run(self, study, tmp_path, fakes, capsys):
         assert carried_out(study, tmp_path, "--dry-run") == 0
         printed = capsys.readouterr().out
-        assert "frozen: 2 seeds, 0 finished" in printed
-        assert "still to do, roughly" in printed
-        assert "GiB of disk" in printed
+        assert "source a source, stage 1; each" in printed
+        assert "frozen: 2 seeds, 0 finished; each" in printed
+        assert "(operations counted)" in printed
+        said = re.search(r"still to do, roughly: ([\d.,]+) hours, [\d.]+ GiB of disk$", printed.rstrip())
+        assert float(said[1].replace(",", "")) > 0.1
+        assert "cannot be estimated" not in printed
+        assert fakes.names() == []
         assert not (tmp_path / "study").exists()
+
+    def test_what_is_finished_is_not_to_do(self, study, tmp_path, fakes, capsys):
+        assert carried_out(study, tmp_path) == 0
+        capsys.readouterr()
+        assert carried_out(study, tmp_path, "--dry-run") == 0
+        printed = capsys.readouterr().out
+        assert "source a source, stage 1: finished" in printed
+        assert "id: 2 seeds, 2 finished; each 120.2 min" in printed
+        assert "(a finished run of the row)" in printed
+        assert "still to do, roughly: 0.0 hours, 0.00 GiB of disk\n" in printed
+        assert carried_out(study, tmp_path, "--dry-run", "--seeds", "1", "2", "3", "--jobs", "2") == 0
+        assert "roughly: 3.0 hours with 2 runs at once" in capsys.readouterr().out
+
+    def test_runs_that_do_not_say_their_time(self, study, tmp_path):
+        settings = campaign(study, tmp_path).distinct_rows()["id"]
+        record = {"outcome": FINISHED, "settings": settings.plain(), "seconds": None, "epochs": []}
+        estimate = estimating.Estimator([record]).of(replace(settings, seed=5))
+        assert estimate.how == "operations counted"
+        timed = record | {"seconds": 100.0, "epochs": [{"evaluation_seconds": 20.0}]}
+        assert estimating.Estimator([record, timed]).of(replace(settings, seed=5)).seconds == 135
 
 
 class TestRunner:
-    def test_runs_at_once_share_neither_gpus_nor_cores(self, tmp_path):
-        runner = Runner(tmp_path / "l.jsonl", tmp_path, jobs=3, processes=2, gpus=4)
-        seen = [runner._environment(place)["CUDA_VISIBLE_DEVICES"] for place in range(3)]
-        assert seen == ["0,1", "2,3", "0,1"]
-        alone = Runner(tmp_path / "l.jsonl", tmp_path, jobs=1, processes=2, gpus=4)._environment(0)
-        assert alone.get("CUDA_VISIBLE_DEVICES") == os.environ.get("CUDA_VISIBLE_DEVICES")
-        on_cpu = Runner(tmp_path / "l.jsonl", tmp_path, jobs=2, processes=1, gpus=0)._environment(0)
-        assert int(on_cpu["OMP_NUM_THREADS"]) == max(1, (os.cpu_count() or 1) // 2)
+    def environment(self, place=0, **changes):
+        values = {"jobs": 1, "processes": 1, "gpus": 0} | changes
+        return Runner(Path("l.jsonl"), Path(), **values)._environment(place)
+
+    def test_runs_at_once_share_neither_gpus_nor_cores(self, monkeypatch):
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        monkeypatch.setattr(os, "cpu_count", lambda: 8)
+
+        def gpus(jobs, processes):
+            them = [self.environment(place, jobs=jobs, processes=processes, gpus=4) for place in range(jobs)]
+            return [one["CUDA_VISIBLE_DEVICES"] for one in them]
+
+        assert gpus(3, 2) == ["0,1", "2,3", "0,1"]
+        assert gpus(2, 1) == ["0", "1"]
+        alone = self.environment(gpus=4)
+        assert {"CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"}.isdisjoint(alone)
+        assert self.environment(jobs=2, processes=2)["OMP_NUM_THREADS"] == "2"
+        assert self.environment(processes=2)["OMP_NUM_THREADS"] == "4"
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        assert self.environment(jobs=2)["OMP_NUM_THREADS"] == "1"
+
+    def test_of_the_gpus_that_the_study_itself_was_given(self, monkeypatch):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+        seen = [self.environment(place, jobs=2, gpus=2)["CUDA_VISIBLE_DEVICES"] for place in range(2)]
+        assert seen == ["3", "5"]
+
+    def test_a_places_environment_reaches_its_run(self, study, tmp_path, monkeypatch):
+        runner = Runner(tmp_path / "l.jsonl", tmp_path / "logs", jobs=2, processes=1, gpus=2)
+        run = campaign(study, tmp_path).target_run(study.rows[0], 1)
+        program = "import os; print(os.environ['CUDA_VISIBLE_DEVICES']); raise SystemExit(1)"
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        monkeypatch.setattr(running, "command_of_run", lambda *_: [sys.executable, "-S", "-c", program])
+        runs = [PlannedRun(name, run.settings, tmp_path / name, run.key) for name in ("a", "b")]
+        runner.carry_out([partial(runner.run, one) for one in runs])
+        assert {(tmp_path / "logs" / f"{name}.txt").read_text().strip() for name in "ab"} == {"0", "1"}
+
+    def test_several_processes_are_started_by_torchrun(self, study, tmp_path):
+        run = campaign(study, tmp_path).target_run(study.rows[2], 2)
+        one = command_of_run(run, 1, tmp_path / "ledger.jsonl")
+        assert one[:3] == [sys.executable, "-m", "Downstream.Text.train"]
+        given = dict(zip(one[3::2], one[4::2], strict=True))
+        assert (given["--ledger"], given["--seed"]) == (str(tmp_path / "ledger.jsonl"), "2")
+        assert (given["--resume"], given["--run_folder"]) == ("true", str(run.folder))
+        two = command_of_run(run, 2, tmp_path / "ledger.jsonl")
+        assert two[2:7] == ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", one[2]]
+
+    def test_a_longer_training_keeps_its_folder_and_nothing_else_does(self, study, tmp_path):
+        def run(row=study.rows[2], seed=1, **changes):
+            changed = replace(row, settings=row.settings | changes)
+            return campaign(study, tmp_path).target_run(changed, seed)
+
+        assert run(epochs=2).folder == run().folder
+        assert run(epochs=2).key != run().key
+        folders = [run(), run(seed=2), run(dropout=0.5), run(study.rows[0])]
+        assert len({one.folder for one in folders}) == 4
+        assert "--run_folder" in command_of(run().settings)
 
 
 class TestPages:
-    @pytest.mark.parametrize("path", PAGES, ids=lambda path: "-".join((*path.parts[-4:-2], path.stem)))
-    def test_a_page_is_sound(self, path, tmp_path):
-        study = runpy.run_path(str(path))["study"]
-        assert study.name == path.stem
-        assert study.modality == {"Text": "text", "CV": "image"}[path.parts[-3]]
+    """The repository's."""
+
+    @pytest.fixture(params=PAGES, ids=lambda path: "-".join((*path.parts[-4:-2], path.stem)))
+    def page(self, request):
+        return request.param
+
+    def test_a_page_is_sound(self, page, tmp_path):
+        study = runpy.run_path(str(page))["study"]
+        assert study.name == page.stem
+        assert study.modality == {"Text": "text", "CV": "image"}[page.parts[-3]]
         require_sound(study)
+        assert len({row.label for row in study.rows}) == len(study.rows)
         for one in (study, samples.on_sample(study)):
+            assert len(campaign(one, tmp_path, "--few_steps").distinct_rows()) == len(study.rows)
             mine = campaign(one, tmp_path)
-            for row in mine.rows:
-                TARGET_SETTINGS[one.modality].from_values(mine.row_values(row))
+            assert len(mine.distinct_rows()) == len(study.rows)
             for name in mine.wanted_sources():
                 for stage in mine.stages(name):
                     mine.source.from_values(stage)
+        assert set(study.sources) == set(campaign(study, tmp_path).wanted_sources())
+
+    @pytest.mark.parametrize("sample", [[], ["--sample"]], ids=["", "sample"])
+    def test_a_dry_run_without_the_data_says_so(self, page, sample, tmp_path, capsys):
+        study = runpy.run_path(str(page))["study"]
+        none = str(tmp_path / "none.tsv")
+        given = [f"--{stage}{name}={none}" for stage in ("", "source_") for name in ("users", "items")]
+        assert carried_out(study, tmp_path, "--dry-run", *sample, *given) == 0
+        printed = capsys.readouterr().out
+        stages = sum(printed.count(f"source {name}, stage") for name in study.sources)
+        assert stages >= len(study.sources)
+        assert printed.count("cannot be estimated: ") == stages + len(study.rows)
+        assert printed.endswith("0.0 hours, 0.00 GiB of disk, and what cannot be estimated\n")
 
     def test_there_are_all(self):
         assert len(PAGES) == 12
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"modality": "texts"}, "did you mean 'text'"),
+            ({"rows": lambda rows: [rows[0], rows[0]]}, "two rows are called 'popularity'"),
+            ({"rows": lambda rows: [replace(rows[1], source="a sourse")]}, "'frozen' .* 'a source'"),
+            ({"rows": lambda rows: [replace(rows[2], settings={"method": "id", "epoch": 1})]}, "'epochs'"),
+            ({"rows": lambda rows: [replace(rows[2], few_steps={"lr_item_hed": 1})]}, "'lr_item_head'"),
+            ({"sources": {"a source": Source([{"epoch": 1}])}}, "'epochs'"),
+        ],
+    )
+    def test_what_makes_no_sense(self, study, change, message):
+        rows = change.get("rows", lambda rows: rows)(study.rows)
+        with pytest.raises(UserError, match=message):
+            require_sound(replace(study, **change | {"rows": rows}))
+
+    def test_a_source_that_is_changed_is_not_the_one_that_a_launcher_exports(self):
+        script = "Pretraining/Text/script/sm_base_sasrec"
+        said = source(script, user_share=1.0).checkpoint
+        assert said == runpy.run_path(str(REPOSITORY / f"{script}.py"))["hyperparameters"]["export"]
+        assert source(script, user_share=0.5).checkpoint is None
+        with pytest.raises(UserError, match="sm_base_sasrec"):
+            source("Pretraining/Text/script/sm_base_sasrek")

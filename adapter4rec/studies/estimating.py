@@ -6,8 +6,8 @@ fixed time to begin. It tells minutes from days.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +31,7 @@ from adapter4rec.training.precision import choose_precision
 
 if TYPE_CHECKING:
     from adapter4rec.studies.launching import Campaign
+    from adapter4rec.studies.plan import Row
 
 _EFFICIENCY = 0.6
 _BEGINNING = 15.0
@@ -78,7 +79,8 @@ class Estimator:
         wanted = _but_for_seed(settings.plain(runtime=False)) | {"epochs": settings.epochs}
         for record in self._finished:
             there = record["settings"]
-            if all(there.get(name) == value for name, value in wanted.items()):
+            timed = record["seconds"] is not None  # runs of older versions are not
+            if timed and all(there.get(name) == value for name, value in wanted.items()):
                 rating = sum(epoch.get("evaluation_seconds", 0) for epoch in record["epochs"])
                 return Estimate(record["seconds"] + rating + _BEGINNING, kept, "a finished run of the row")
         operations, rated = self._operations(settings)
@@ -157,40 +159,60 @@ def print_plan(campaign: Campaign) -> None:
     records = read_ledger(ledger) if ledger.exists() else []
     done = {record["key"] for record in records if record["outcome"] == FINISHED}
     estimator = Estimator(records)
-    seconds, kept = 0.0, 0
+    settings_of = campaign.distinct_rows()
+    lines: list[tuple[float, int] | None] = []
     print(f"{campaign.study.title}\nfolder {campaign.into}\n")
     for name in campaign.wanted_sources():
         ready = campaign.checkpoint(name)
         if ready is not None:
             print(f"source {name}: {ready}")
             continue
+        finished = _finished_stages(campaign, name, done)
         for number, values in enumerate(campaign.stages(name), 1):
-            took, size = _line(
-                estimator, campaign.source.from_values(values), f"source {name}, stage {number}"
-            )
-            seconds, kept = seconds + took, kept + size
+            missing = number > finished
+            what = f"source {name}, stage {number}" + ("" if missing else ": finished")
+            lines.append(_line(estimator, campaign.source.from_values(values), what, int(missing)))
     for row in campaign.rows:
-        runs = [campaign.target_run(row, seed) for seed in campaign.seeds]
-        finished = sum(run is not None and run.key in done for run in runs)
-        missing = len(runs) - finished
-        settings = campaign.target.from_values(campaign.row_values(row) | {"seed": campaign.seeds[0]})
-        what = f"{row.label}: {len(runs)} seeds, {finished} finished"
-        took, size = _line(estimator, settings, what, missing)
-        seconds, kept = seconds + took, kept + size
-    hours = seconds / 3600 / campaign.how.jobs
+        finished = _finished_seeds(campaign, row, done)
+        what = f"{row.label}: {len(campaign.seeds)} seeds, {finished} finished"
+        settings = replace(settings_of[row.label], seed=campaign.seeds[0])
+        lines.append(_line(estimator, settings, what, len(campaign.seeds) - finished))
+    known = [line for line in lines if line is not None]
+    hours = sum(seconds for seconds, _ in known) / 3600 / campaign.how.jobs
+    kept = sum(size for _, size in known) / 2**30
+    others = ", and what cannot be estimated" if len(known) < len(lines) else ""
     jobs = (
         f" with {campaign.how.jobs} runs at once, each as fast as one alone" if campaign.how.jobs > 1 else ""
     )
-    print(f"\nstill to do, roughly: {hours:,.1f} hours{jobs}, {kept / 2**30:,.2f} GiB of disk")
+    print(f"\nstill to do, roughly: {hours:,.1f} hours{jobs}, {kept:,.2f} GiB of disk{others}")
 
 
-def _line(estimator: Estimator, settings: RunSettings, what: str, count: int = 1) -> tuple[float, int]:
-    """Print a line about some equal runs; their seconds and bytes together."""
+def _finished_stages(campaign: Campaign, name: str, done: Collection[str]) -> int:
+    """How many of a source model's stages need not be run; none where their data is not there."""
+    try:
+        runs, _ = campaign.source_runs(name)
+    except UserError:
+        return 0
+    ready = [run.key in done and Path(run.settings.export).is_file() for run in runs]
+    return ready.index(False) if False in ready else len(ready)
+
+
+def _finished_seeds(campaign: Campaign, row: Row, done: Collection[str]) -> int:
+    """How many of a row's runs have finished; none where their data is not there."""
+    try:
+        runs = [campaign.target_run(row, seed) for seed in campaign.seeds]
+    except UserError:
+        return 0
+    return sum(run is not None and run.key in done for run in runs)
+
+
+def _line(estimator: Estimator, settings: RunSettings, what: str, count: int) -> tuple[float, int] | None:
+    """Print a line about some equal runs; their seconds and bytes together, if they can be told."""
     try:
         estimate = estimator.of(settings)
     except UserError as error:
         print(f"{what}\n    cannot be estimated: {error}")
-        return 0.0, 0
+        return None
     minutes, size = estimate.seconds / 60, estimate.bytes / 2**20
     print(f"{what}; each {minutes:,.1f} min, {size:,.0f} MiB ({estimate.how})")
     print(f"    {command_of(settings)}")

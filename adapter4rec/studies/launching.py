@@ -8,6 +8,7 @@ the source models' training.
 from __future__ import annotations
 
 import fnmatch
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,8 +19,9 @@ from typing import Any, NoReturn
 from adapter4rec.errors import UserError, nearest, run_main
 from adapter4rec.files import REPOSITORY, write_json
 from adapter4rec.launching import gpus_here, parsed_command_line
-from adapter4rec.ledger import command_of
+from adapter4rec.ledger import command_of, run_key
 from adapter4rec.settings import Option, Settings, Values, option, options_of
+from adapter4rec.stages import RunSettings
 from adapter4rec.studies import estimating, samples
 from adapter4rec.studies.plan import (
     SOURCE_SETTINGS,
@@ -35,6 +37,8 @@ from adapter4rec.studies.plan import (
 from adapter4rec.studies.running import Runner, exit_code
 
 _SOURCE = "source_"
+_OF_THE_STUDY = ("run_folder", "ledger", "resume", "mode")
+"""Settings that a study gives its runs, and the command line does not."""
 FEW_STEPS = {
     "lr_backbone": 1e-4,
     "lr_item_head": 1e-3,
@@ -110,7 +114,7 @@ class Campaign:
         source_options = {
             _SOURCE + name: one
             for name, one in SOURCE_SETTINGS[study.modality].options({}).items()
-            if _SOURCE + name not in run_options
+            if _SOURCE + name not in run_options and name not in (*_OF_THE_STUDY, "export")
         }
         known = own | run_options | source_options
         lists = parsed_command_line(arguments, known, study.title)
@@ -136,7 +140,17 @@ class Campaign:
         if self.how.few_steps or self.how.sample:
             values |= FEW_STEPS | dict(row.few_steps)
         values |= self.given
-        return known_part(self.target, values, values["method"])
+        return known_part(self.target, values, values.get("method"))
+
+    def distinct_rows(self) -> dict[str, RunSettings]:
+        """The checked settings of each row by its label, but for seed, source and folder.
+
+        Raises:
+            UserError: one is impossible, or two rows would be the same runs.
+        """
+        settings = {row.label: self.target.from_values(self.row_values(row)) for row in self.rows}
+        require_distinct(self.study, settings)
+        return settings
 
     def stages(self, name: str) -> list[Values]:
         """The settings of a source model's runs, one after the other."""
@@ -144,8 +158,8 @@ class Campaign:
         return [_anchored(self.source, stage) | self.source_given for stage in stages]
 
     def checkpoint(self, name: str) -> Path | None:
-        """A source model that is there already."""
-        place = self.study.sources[name].checkpoint
+        """A source model that is there already, unless another is asked for."""
+        place = None if self.source_given else self.study.sources[name].checkpoint
         path = REPOSITORY / place if place else None
         return path if path is not None and path.is_file() else None
 
@@ -210,7 +224,7 @@ class Campaign:
                 "study": study.name,
                 "title": study.title,
                 "about": study.about,
-                "command": " ".join(["python", f"{study.name}.py", *sys.argv[1:]]),
+                "command": shlex.join(["python", f"{study.name}.py", *sys.argv[1:]]),
                 "reference": study.reference,
                 "groups": study.groups,
                 "scale": {"label": study.scale_label} if study.scale_label else None,
@@ -226,10 +240,8 @@ class Campaign:
         """Carry out what is not finished, and write the report; the exit code."""
         if self.how.sample:
             samples.prepare(self.study.modality)
-        values = {row.label: self.row_values(row) for row in self.rows}
-        require_distinct(self.study, values)
-        for row in self.rows:
-            self.target.from_values(values[row.label])  # hours later would be too late
+        for settings in self.distinct_rows().values():
+            run_key(settings)  # a missing file is noticed now, and not hours later
         runner = Runner(
             self.into / "ledger.jsonl",
             self.into / "logs",
@@ -297,7 +309,7 @@ def _options_of_rows(study: Study) -> dict[str, Option]:
     options: dict[str, Option] = {}
     for row in study.rows:
         options |= cls.options(row.settings)
-    return options
+    return {name: one for name, one in options.items() if name not in (*_OF_THE_STUDY, "seed")}
 
 
 def _one(name: str, values: list[Any], own: Mapping[str, Option]) -> Any:

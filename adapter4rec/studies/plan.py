@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adapter4rec.errors import UserError
+from adapter4rec.errors import UserError, nearest
 from adapter4rec.ledger import module_of, run_key, stage_of
 from adapter4rec.settings import Settings, Values, require_known
 from adapter4rec.stages import (
@@ -150,38 +149,46 @@ def known_part(cls: type[Settings], values: Mapping[str, Any], method: str | Non
     return {name: value for name, value in values.items() if name in known}
 
 
-def require_distinct(study: Study, values_of: Mapping[str, Values]) -> None:
-    """Raise a UserError where two rows would be the same runs.
+def require_distinct(study: Study, settings_of: Mapping[str, RunSettings]) -> None:
+    """Raise a UserError where two rows of a section would be the same runs.
 
     Args:
         study: whose rows these are.
-        values_of: the settings of each row by its label.
+        settings_of: the settings of each row by its label, but for the study's source models.
     """
     seen: dict[str, str] = {}
     for row in study.rows:
-        if row.label not in values_of:
+        if row.label not in settings_of:
             continue
-        said = json.dumps([row.section, row.source, values_of[row.label]], sort_keys=True, default=str)
-        digest = hashlib.sha256(said.encode()).hexdigest()
-        if digest in seen:
+        settings = settings_of[row.label].plain()
+        source = settings["source_checkpoint"] or row.source
+        said = json.dumps([row.section, source, settings], sort_keys=True)
+        if said in seen:
             raise UserError(
-                f"{study.name}: the rows {seen[digest]!r} and {row.label!r} would be the same runs; what "
+                f"{study.name}: the rows {seen[said]!r} and {row.label!r} would be the same runs; what "
                 "tells them apart is set for all on the command line"
             )
-        seen[digest] = row.label
+        seen[said] = row.label
 
 
 def require_sound(study: Study) -> None:
     """Raise a UserError for a page that makes no sense: unknown settings or sources, or rows of one name."""
+    if study.modality not in TARGET_SETTINGS:
+        raise UserError(
+            f"{study.name}: modality {study.modality!r}; {nearest(study.modality, list(TARGET_SETTINGS))}"
+        )
     cls, source_cls = TARGET_SETTINGS[study.modality], SOURCE_SETTINGS[study.modality]
     labels = [row.label for row in study.rows]
     for label in labels:
         if labels.count(label) > 1:
             raise UserError(f"{study.name}: two rows are called {label!r}")
     for row in study.rows:
-        if row.source is not None:
-            require_known({row.source: None}, study.sources)
-        require_known(row.settings, cls.options(row.settings))
+        if row.source is not None and row.source not in study.sources:
+            raise UserError(
+                f"{study.name}: the row {row.label!r} starts from a source model that is not there; "
+                f"{nearest(row.source, list(study.sources))}"
+            )
+        require_known({**row.settings, **row.few_steps}, cls.options(row.settings))
     for source in study.sources.values():
         for stage in source.stages:
             require_known(stage, source_cls.options({}))

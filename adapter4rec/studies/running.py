@@ -102,11 +102,16 @@ class Runner:
             return False
         took = f"{time.monotonic() - started:,.0f} s"
         self.done += 1
-        if code == 0:
+        message = "\n".join(log.read_text("utf-8", errors="replace").splitlines()[-_LAST_LINES:])
+        if code == 0 and planned.key in self.finished():
             self._say(f"finished {planned.name}, {took}")
             return True
+        if code == 0:
+            message = (
+                f"what it left in the ledger is not what was asked for: {planned.folder} holds a training of "
+                "more epochs, or a file that it reads was changed meanwhile; remove the folder to train anew"
+            )
         self.failed.append(planned.name)
-        message = "\n".join(log.read_text("utf-8", errors="replace").splitlines()[-_LAST_LINES:])
         append(self.ledger, failed_record(planned.folder, planned.settings, code, message))
         self._say(f"FAILED   {planned.name}, exit code {code}, {took}; its last words:\n{_indented(message)}")
         return False
@@ -123,6 +128,8 @@ class Runner:
                 stderr=subprocess.STDOUT,
             )
             self._children.add(child)
+            if self._stopping.is_set():  # since it was looked at, and before the child could be seen
+                child.terminate()
             try:
                 return child.wait()
             finally:
@@ -131,14 +138,16 @@ class Runner:
     def _environment(self, place: int) -> dict[str, str]:
         """Runs that go on at once share neither GPUs nor cores."""
         environment = dict(os.environ)
-        if self.jobs == 1:
-            return environment
-        if self.gpus:
+        if self.jobs > 1 and self.gpus:
+            visible = environment.get("CUDA_VISIBLE_DEVICES")  # the study itself may be given some of them
+            names = visible.split(",") if visible else [str(gpu) for gpu in range(self.gpus)]
             first = place * self.processes
-            mine = [str(gpu % self.gpus) for gpu in range(first, first + self.processes)]
+            mine = [names[gpu % self.gpus] for gpu in range(first, first + self.processes)]
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(dict.fromkeys(mine))
-        threads = max(1, (os.cpu_count() or 1) // (self.jobs * self.processes))
-        return environment | {"OMP_NUM_THREADS": str(threads)}
+        if self.jobs * self.processes > 1:
+            threads = max(1, (os.cpu_count() or 1) // (self.jobs * self.processes))
+            environment.setdefault("OMP_NUM_THREADS", str(threads))
+        return environment
 
     def _say(self, text: str) -> None:
         with self._speaking:
@@ -148,15 +157,11 @@ class Runner:
 def command_of_run(planned: PlannedRun, processes: int, ledger: Path) -> list[str]:
     """The command that carries out a run, whose line goes to the study's ledger."""
     values = planned.settings.plain() | {"ledger": str(ledger)}
-    arguments = [part for name, value in values.items() for part in (f"--{name}", as_argument(_list(value)))]
+    arguments = [part for name, value in values.items() for part in (f"--{name}", as_argument(value))]
     start = [sys.executable, "-m"]
     if processes > 1:
         start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
     return [*start, planned.module, *arguments]
-
-
-def _list(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def exit_code(failed: Sequence[str]) -> int:

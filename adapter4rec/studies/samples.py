@@ -36,7 +36,7 @@ def on_sample(study: Study) -> Study:
 
 def _settings(cls: type[RunSettings], study: Study, row: Row, sample: Mapping[str, Any]) -> dict[str, Any]:
     """A row's settings with the sample's data."""
-    return {**row.settings, **known_part(cls, {**sample, **study.sample}, row.settings["method"])}
+    return {**row.settings, **known_part(cls, {**sample, **study.sample}, row.settings.get("method"))}
 
 
 def _source(source: Source, stages: Mapping[str, Mapping[str, Any]], sample: Mapping[str, Any]) -> Source:

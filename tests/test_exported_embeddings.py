@@ -1,0 +1,82 @@
+"""Exported embeddings give the scores that recommendations are ranked by, and lie beside their names."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_recommend import TITLES, clicks, command, text_runs  # noqa: F401 (fixtures)
+from test_recommender import model  # noqa: F401 (a fixture)
+
+from adapter4rec import export
+from adapter4rec.catalogue import EmbeddingsInFile
+from adapter4rec.checkpoints import Rows, read_checkpoint, write_rows
+from adapter4rec.errors import UserError
+from adapter4rec.recommender import Recommender
+
+
+class TestExporting:
+    def test_exported_embeddings_give_the_scores(self, text_runs, model, monkeypatch, capsys, tmp_path):  # noqa: F811
+        path = tmp_path / "all.safetensors"
+        new = tmp_path / "new.tsv"
+        new.write_text(f"i1\t{TITLES['i1']}\nfresh\tgreen house\n", encoding="utf-8")
+        command(monkeypatch, text_runs / "houlsby", "--items", new, "--export", path)
+        assert "the last 1 of them new" in capsys.readouterr().out
+        tensors = load_file(path)
+        items = [line.split("\t") for line in (tmp_path / "all.items.tsv").read_text("utf-8").splitlines()]
+        users = (tmp_path / "all.users.tsv").read_text("utf-8").splitlines()
+        assert items[-1] == ["fresh", "green house"]
+        assert tensors["items"].shape == (len(items), 8)
+        assert users == model.interactions.user_names
+        wider = model.with_items({"fresh": "green house"})
+        scores = tensors["items"] @ tensors["users"][users.index("u3")]
+        row_of = {name: row for row, (name, _) in enumerate(items)}
+        for one in wider.recommend(wider.clicks_of("u3"), top_k=5):
+            assert scores[row_of[one.item]].item() == pytest.approx(one.score, abs=1e-5)
+
+    def test_embeddings_in_a_file_are_written_as_those_in_memory(self, model, monkeypatch, tmp_path):  # noqa: F811
+        aside = replace(model.run.settings, embedding_memory=1e-9, cache_folder=tmp_path)
+        filed = Recommender(replace(model.run, settings=aside), model.process)
+        items = {"a": "green house", "b": "two\tlines\nof title"}
+        assert isinstance(filed.candidates.embeddings().parts[0], EmbeddingsInFile)
+        one, other = tmp_path / "one.safetensors", tmp_path / "other.safetensors"
+        model.with_items(items).export(one)
+        monkeypatch.setattr(export, "_ITEMS_AT_ONCE", 7)
+        monkeypatch.setattr(export, "_USERS_AT_ONCE", 5)
+        exported = filed.with_items(items).export(other)
+        assert exported.items.read_bytes() == one.with_suffix(".items.tsv").read_bytes()
+        assert exported.items.read_text("utf-8").endswith("b\ttwo lines of title\n")
+        one, other = load_file(one), load_file(other)
+        assert torch.equal(one["items"], other["items"])
+        assert torch.allclose(one["users"], other["users"], atol=1e-6)
+
+    def test_new_items_alone(self, model, tmp_path):  # noqa: F811
+        wider = model.with_items({"a": "green house"})
+        exported = wider.export(tmp_path / "new.safetensors", only_new=True)
+        assert (exported.n_items, exported.n_new) == (1, 1)
+        assert exported.items.read_text("utf-8") == "a\tgreen house\n"
+        assert torch.allclose(load_file(exported.path)["items"], model.encode(["green house"]), atol=1e-6)
+        with pytest.raises(UserError, match="no new items"):
+            model.export(tmp_path / "none.safetensors", only_new=True)
+
+    def test_all_files_or_none(self, model, monkeypatch, tmp_path):  # noqa: F811
+        def broken(histories):
+            return torch.full((len(histories), 8), torch.nan)
+
+        monkeypatch.setattr(model, "vectors_of", broken)
+        with pytest.raises(UserError, match="not finite"):
+            model.export(tmp_path / "all.safetensors")
+        assert not list(tmp_path.iterdir())
+        with pytest.raises(UserError, match=r"ends in \.safetensors"):
+            model.export(tmp_path / "all.npz")
+
+    def test_rows_are_the_whole(self, tmp_path):
+        path, whole = tmp_path / "rows.safetensors", torch.randn(5, 3)
+        rows = {"a": Rows((5, 3), [whole[:2], whole[2:]]), "b": Rows((0, 3), [])}
+        write_rows(path, rows, {"what": "é"})
+        found = read_checkpoint(path)
+        assert torch.equal(found.tensors["a"], whole)
+        assert found.tensors["b"].shape == (0, 3)
+        assert found.description == {"what": "é"}
+        with pytest.raises(ValueError, match="do not make up"):
+            write_rows(path, {"a": Rows((5, 3), [whole[:2]])}, {"what": "too little"})
