@@ -268,14 +268,17 @@ class Run:
             f"NDCG@10 {test['NDCG@10']:.4f} %; peak memory {result['peak_memory_bytes'] / 2**20:,.0f} MiB"
         )
 
+    @property
+    def _ledger(self) -> Path:
+        return self.settings.ledger or self.folder.absolute().parent / "ledger.jsonl"
+
     def _enter_in_ledger(self) -> None:
-        """Leave a line about the finished run, unless there is one already."""
-        path = self.settings.ledger or self.folder.absolute().parent / "ledger.jsonl"
+        """Leave a line about a run that finished before, unless there is one already."""
         record = finished_record(self.folder, self.settings)
         what = ("outcome", "key", "folder")
-        known = read_ledger(path) if path.exists() else []
+        known = read_ledger(self._ledger) if self._ledger.exists() else []
         if not any(all(there.get(name) == record[name] for name in what) for there in known):
-            append(path, record)
+            append(self._ledger, record)
 
     def save_best(self, model: nn.Module, record: Record) -> None:
         """Keep the trained weights of the best epoch so far."""
@@ -355,7 +358,7 @@ class Run:
             tested.users.write(self.folder / RANKS_FILE)
             write_json(self.folder / "result.json", result)
             self._report(result)
-            self._enter_in_ledger()
+            append(self._ledger, finished_record(self.folder, self.settings))
         return result
 
 

@@ -76,8 +76,9 @@ class TestAppending:
 
     def test_a_finished_run_counts_before_a_failure(self):
         said = [("a", FAILED, 1), ("a", FINISHED, 2), ("a", FAILED, 3), ("b", FAILED, 4), ("b", FAILED, 5)]
+        said += [("c", FINISHED, 6), ("c", FINISHED, 7)]
         records = [{"key": key, "outcome": outcome, "n": n} for key, outcome, n in said]
-        assert {key: record["n"] for key, record in latest(records).items()} == {"a": 2, "b": 5}
+        assert {key: record["n"] for key, record in latest(records).items()} == {"a": 2, "b": 5, "c": 7}
 
 
 class TestKeys:

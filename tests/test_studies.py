@@ -79,6 +79,7 @@ def wait_for(what):
     while not what():
         time.sleep(0.02)
         if time.monotonic() > until:
+            say("gave up")
             sys.exit("nothing came")
 say("begin")
 if os.path.exists(folder + "/broken") and "broken" in name:
@@ -242,6 +243,7 @@ class TestCarryingOut:
             signal.signal(signal.SIGTERM, before)
         assert ended.value.code == EXIT_INTERRUPTED
         assert fakes.names() == ["popularity, seed 1", "slow, seed 1"]
+        assert fakes.names("gave up") == []  # it was ended, and did not end by itself
         with pytest.raises(ProcessLookupError):
             os.kill(int(fakes.events()[-1][2]), 0)
         (record,) = read_ledger(tmp_path / "study" / "ledger.jsonl")  # what was stopped has not failed
