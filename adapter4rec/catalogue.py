@@ -133,7 +133,7 @@ class Encoding:
         pin_memory: whether content lies in page-locked memory.
         most_memory: embeddings of more bytes are kept in a file.
         folder: where that file lies.
-        precision: the number format; float32 where results are reported.
+        precision: the number format; float32 unless a run is asked to evaluate in another.
     """
 
     workers: int = 0

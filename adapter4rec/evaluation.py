@@ -157,14 +157,14 @@ def rank(
     how: Encoding | None = None,
     shown_at: Iterable[int] = (),
 ) -> Ranking:
-    """Rank the catalogue for every user of a domain, in eval mode and float32.
+    """Rank the catalogue for every user of a domain, in eval mode; users and scores are float32.
 
     Args:
         model: is left in the mode in which it was.
         domain: users and items.
         split: validation or test.
         process: this process, one of those that share the work.
-        how: the catalogue is encoded.
+        how: the catalogue is encoded; in float32 unless it says otherwise.
         shown_at: lengths of lists whose items are to be counted (coverage).
     """
     interactions = domain.interactions

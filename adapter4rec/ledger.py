@@ -26,7 +26,8 @@ from adapter4rec.stages import RunSettings
 
 FINISHED, FAILED = "finished", "failed"
 _FORM = 1
-_INPUTS = ("users", "items", "images", "source_checkpoint", "start_from")
+_MODELS = ("source_checkpoint", "start_from")
+_INPUTS = ("users", "items", "images", *_MODELS)
 """Settings whose files decide what a run computes."""
 _TREES = {"source": "Pretraining", "target": "Downstream"}
 _FOLDERS = {"text": "Text", "image": "CV"}
@@ -56,20 +57,23 @@ def run_key(settings: RunSettings) -> str:
         "stage": stage_of(settings),
         "settings": settings.plain(runtime=False),
         "epochs": settings.epochs,
-        "files": {name: _content(Path(plain[name])) for name in _INPUTS if plain.get(name)},
+        "files": {name: _content(name, Path(plain[name])) for name in _INPUTS if plain.get(name)},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _content(path: Path) -> str:
-    """What a file or an LMDB of images holds, as a hash."""
+def _content(name: str, path: Path) -> str:
+    """What the file or the LMDB of images that a setting names holds, as a hash."""
     if path.is_dir():
         return ImageDatabase(path).description.content
     try:
         state = path.stat()
         return _hash_of(path, state.st_size, state.st_mtime_ns)
+    except FileNotFoundError:
+        hint = "" if name in _MODELS else "; Dataset/README.md tells what belongs where"
+        raise UserError(f"--{name} {path}: no such file{hint}") from None
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
+        raise UserError(f"--{name} {path}: {error.strerror}") from None
 
 
 @lru_cache

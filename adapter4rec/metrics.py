@@ -31,11 +31,15 @@ def metrics_of(ranks: np.ndarray, ks: Iterable[int] = (10,)) -> dict[str, float]
     """
     found: dict[str, float] = {}
     for k in ks:
-        hit = ranks <= k
-        gain = np.where(hit, 1 / np.log2(np.where(hit, ranks, 1) + 1.0), 0.0)
-        found |= {f"HR@{k}": 100 * float(hit.mean()), f"NDCG@{k}": 100 * float(gain.mean())}
+        hits, gains = float((ranks <= k).mean()), float(ndcg_gains(ranks, k).mean())
+        found |= {f"HR@{k}": 100 * hits, f"NDCG@{k}": 100 * gains}
     reciprocal = np.where(ranks == MISSED, 0.0, 1.0 / ranks)
     return found | {"MRR": 100 * float(reciprocal.mean())}
+
+
+def ndcg_gains(ranks: np.ndarray, k: int) -> np.ndarray:
+    """NDCG@k of each user, between 0 and 1, float64 ``[users]``, from ranks from 1."""
+    return np.where(ranks <= k, 1 / np.log2(ranks + 1.0), 0.0)
 
 
 @dataclass(frozen=True)

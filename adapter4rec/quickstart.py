@@ -23,6 +23,7 @@ from adapter4rec.download import fetch
 from adapter4rec.errors import UserError, run_main
 from adapter4rec.files import REPOSITORY, whole_file
 from adapter4rec.models.small_vit import SIZES, make_small_vit
+from adapter4rec.report.rendering import aligned
 from adapter4rec.runs import Record
 from adapter4rec.sample import Outcome, SampleSettings, make_image_sample, make_sample
 
@@ -148,10 +149,8 @@ def validation_history(folder: Path) -> list[Record]:
 
 def table_of(results: dict[str, Record]) -> str:
     """Results of runs as a Markdown table."""
-    rows = [
-        ("", "HR@10 (%)", "NDCG@10 (%)", "trained parameters", "share (%)", "s / epoch", "peak memory (MiB)"),
-        ("---", *["---:"] * 6),
-    ]
+    head = "", "HR@10 (%)", "NDCG@10 (%)", "trained parameters", "share (%)", "s / epoch", "peak memory (MiB)"
+    rows = []
     for name, result in results.items():
         seconds = result["seconds_per_epoch"]
         rows.append(
@@ -165,11 +164,7 @@ def table_of(results: dict[str, Record]) -> str:
                 f"{result['peak_memory_bytes'] / 2**20:,.0f}",
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |\n"
-        for row in rows
-    )
+    return aligned(head, rows)
 
 
 _NEW_PARTS = {"lr_item_head": 1e-3, "lr_user_encoder": 1e-3}

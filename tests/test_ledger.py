@@ -7,7 +7,9 @@ import shlex
 import pytest
 from conftest import write_domain
 from test_recommend import COMMON, TITLES, clicks  # noqa: F401 (a fixture)
+from test_tensorboard import scalars_in
 
+from adapter4rec.catalogue import Encoding
 from adapter4rec.errors import UserError
 from adapter4rec.files import locked_file
 from adapter4rec.launching import settings_from_command_line
@@ -94,7 +96,7 @@ class TestKeys:
         moved.write_bytes(values["users"].read_bytes() + b"u99\ti1 i2 i3 i4 i5\n")
         others = [key(users=moved), key(epochs=2), key(seed=2), key(user_share=0.5), key(method="head")]
         assert len({same, *others}) == 6
-        with pytest.raises(UserError, match="No such file"):
+        with pytest.raises(UserError, match=r"--users .*none\.tsv: no such file"):
             key(users=tmp_path / "none.tsv")
 
     def test_the_command_repeats_the_run(self, values):
@@ -107,6 +109,23 @@ class TestKeys:
 
 
 class TestRuns:
+    def test_tensorboard_shows_what_the_metrics_say(self, values, tmp_path):
+        carry_out_source(TextSourceSettings.from_values(values | {"tensorboard": True}))
+        folder = values["run_folder"]
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        expected = {
+            f"{record['split']}/{name}": [(record["epoch"], pytest.approx(value, rel=1e-6))]
+            for record in map(json.loads, lines)
+            for name, value in record.items()
+            if name not in ("epoch", "split")
+        }
+        assert scalars_in(folder / "tensorboard") == expected
+
+    def test_items_are_evaluated_in_the_format_that_is_asked_for(self, values, one_process):
+        settings = TextSourceSettings.from_values(values | {"evaluation_precision": "bf16"})
+        assert Encoding.of(settings, one_process).precision == "bf16"
+        assert Encoding.of(TextSourceSettings.from_values(values), one_process).precision == "fp32"
+
     def test_each_finished_training_leaves_one_line(self, values, tmp_path):
         ledger = tmp_path / "runs" / "ledger.jsonl"
 

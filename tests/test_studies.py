@@ -288,7 +288,7 @@ class TestCarryingOut:
 
     def test_missing_data_is_noticed_before_a_source_is_trained(self, study, tmp_path, fakes):
         rows = [replace(study.rows[1], settings=study.rows[1].settings | {"users": tmp_path / "none.tsv"})]
-        with pytest.raises(UserError, match=r"none\.tsv: No such file"):
+        with pytest.raises(UserError, match=r"none\.tsv: no such file"):
             carried_out(replace(study, rows=rows), tmp_path)
         assert fakes.names() == []
 
@@ -336,6 +336,19 @@ class TestCommandLine:
         assert only("id", "b: f*") == ["A, x: id", "B: frozen", "B: id"]
         with pytest.raises(UserError, match="did you mean 'B: frozen'"):
             only("B: frosen")
+
+    def test_the_plan_has_the_rows_that_are_not_run_now_too(self, study, tmp_path):
+        absent = replace(
+            study.rows[2], name="absent", settings=study.rows[2].settings | {"users": "none.tsv"}
+        )
+        mine = campaign(replace(study, rows=[*study.rows, absent]), tmp_path, "--only", "id")
+        mine.write_plan()
+        plan = json.loads((tmp_path / "study" / "study.json").read_text())
+        known = {row["name"]: [run["key"] is not None for run in row["runs"]] for row in plan["rows"]}
+        there, not_there = [True, True], [False, False]
+        assert known == {"popularity": there, "frozen": not_there, "id": there, "absent": not_there}
+        with pytest.raises(UserError, match=r"none\.tsv: no such file"):
+            campaign(replace(study, rows=[absent]), tmp_path).write_plan()
 
     @pytest.mark.parametrize(
         ("options", "message"),

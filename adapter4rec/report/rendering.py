@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Iterable, Sequence
 
 from adapter4rec.report.tables import Cell, Line, Mark, Table
 
@@ -50,16 +51,26 @@ def markdown_text(text: str) -> str:
     return " ".join("".join(_MARKDOWN.get(sign, sign) for sign in text).split())
 
 
+def aligned(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table whose columns but the first are aligned to the right, and which also reads as text.
+
+    Args:
+        head: of each column, as Markdown.
+        rows: their cells, likewise.
+    """
+    lines = [head, ("---", *["---:"] * (len(head) - 1)), *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return "".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |\n"
+        for line in lines
+    )
+
+
 def markdown(table: Table) -> str:
     """A table as Markdown, with the columns of figures aligned to the right, and its notes."""
-    rows = [(table.head, *(markdown_text(column.name) for column in table.columns))]
-    rows.append(("---", *["---:"] * len(table.columns)))
-    rows += [(markdown_text(line.name), *map(_markdown_cell, line.cells)) for line in table.lines]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    text = "".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |\n"
-        for row in rows
-    )
+    head = (table.head, *(markdown_text(column.name) for column in table.columns))
+    rows = [(markdown_text(line.name), *map(_markdown_cell, line.cells)) for line in table.lines]
+    text = aligned(head, rows)
     notes = "".join(f"{markdown_text(note)}\n\n" for note in table.notes)
     return f"{text}\n{notes}".rstrip("\n") + "\n"
 

@@ -11,12 +11,11 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from adapter4rec.metrics import RANKS_FILE
+from adapter4rec.metrics import RANKS_FILE, ndcg_gains
 from adapter4rec.report.results import Row, Section
 
 NAME = "paired t-test over users, two-sided, Holm-corrected"
@@ -66,14 +65,13 @@ class UserGains:
 
 def compare(section: Section, k: int) -> dict[Row, Comparison]:
     """Compare each row that has finished with its reference; rows without a reference are left out."""
-    user_gains.cache_clear()  # a run may have been tested anew since
-    found = {}
+    found, references = {}, {}
     for row in section.rows:
         reference = section.reference_of(row)
         if reference is None or not row.finished:
             continue
         try:
-            found[row] = _compared(row, reference, k)
+            found[row] = _compared(row, reference, k, references)
         except NotComparableError as trouble:
             found[row] = Comparison(trouble=str(trouble))
     return _corrected(found)
@@ -96,11 +94,17 @@ def _corrected(comparisons: Mapping[Row, Comparison]) -> dict[Row, Comparison]:
     return {row: replace(one, corrected=corrected.get(row)) for row, one in comparisons.items()}
 
 
-def _compared(row: Row, reference: Row, k: int) -> Comparison:
+def _compared(
+    row: Row, reference: Row, k: int, references: dict[tuple[Row, tuple[int, ...]], UserGains]
+) -> Comparison:
+    """``references`` keeps what was read of reference rows: many rows have the same."""
     seeds = sorted({run.planned.seed for run in row.finished} & {r.planned.seed for r in reference.finished})
     if not seeds:
         raise NotComparableError(f"{row.name} and {reference.name} have no finished seed in common")
-    mine, theirs = (_over_seeds(one, seeds, k) for one in (row, reference))
+    mine, place = _over_seeds(row, seeds, k), (reference, tuple(seeds))
+    if place not in references:
+        references[place] = _over_seeds(reference, seeds, k)
+    theirs = references[place]
     if not np.array_equal(mine.users, theirs.users):
         raise NotComparableError(f"{row.name} and {reference.name} were tested on different users")
     p = paired_p_value(mine.gains, theirs.gains)
@@ -130,7 +134,6 @@ def _over_seeds(row: Row, seeds: Sequence[int], k: int) -> UserGains:
     return UserGains(found[0].users, np.mean([one.gains for one in found], axis=0))
 
 
-@lru_cache(maxsize=4)
 def user_gains(path: Path, k: int) -> UserGains:
     """Read the ranks of a run's test.
 
@@ -147,6 +150,4 @@ def user_gains(path: Path, k: int) -> UserGains:
     except (OSError, EOFError, ValueError, zlib.error):
         raise NotComparableError(f"{path.parent.name}: its {RANKS_FILE} is damaged") from None
     table = table.sort_values("user", kind="stable")
-    ranks = table["rank"].to_numpy(np.float64)
-    gains = np.where(ranks <= k, 1 / np.log2(ranks + 1), 0.0)
-    return UserGains(table["user"].to_numpy(), gains)
+    return UserGains(table["user"].to_numpy(), ndcg_gains(table["rank"].to_numpy(), k))

@@ -39,7 +39,7 @@ from adapter4rec.studies.running import Runner, exit_code
 _SOURCE = "source_"
 _OF_THE_STUDY = ("run_folder", "ledger", "resume", "mode")
 """Settings that a study gives its runs, and the command line does not."""
-FEW_STEPS = {
+FEW_STEPS_RATES = {
     "lr_backbone": 1e-4,
     "lr_item_head": 1e-3,
     "lr_user_encoder": 1e-3,
@@ -138,7 +138,7 @@ class Campaign:
         """The settings of a row's runs, but for seed, source and folder."""
         values = _anchored(self.target, row.settings)
         if self.how.few_steps or self.how.sample:
-            values |= FEW_STEPS | dict(row.few_steps)
+            values |= FEW_STEPS_RATES | dict(row.few_steps)
         values |= self.given
         return known_part(self.target, values, values.get("method"))
 
@@ -194,6 +194,15 @@ class Campaign:
             values["source_checkpoint"] = path
         return planned(self.target, values, f"{row.label}, seed {seed}", self.into)
 
+    def _run_if_known(self, row: Row, seed: int) -> PlannedRun | None:
+        """As :meth:`target_run`; None, too, for a row that is not wanted and whose data is not there."""
+        try:
+            return self.target_run(row, seed)
+        except UserError:
+            if row in self.rows:
+                raise
+            return None
+
     def wanted_sources(self) -> list[str]:
         """Names of the source models that the rows start from."""
         if "source_checkpoint" in self.given:
@@ -201,13 +210,13 @@ class Campaign:
         return list(dict.fromkeys(row.source for row in self.rows if row.source is not None))
 
     def write_plan(self) -> None:
-        """Write what the report reads of the study, beside the ledger."""
+        """Write what the report reads of the study, beside the ledger: all rows, also those not run now."""
         study = self.study
         rows = []
-        for row in self.rows:
+        for row in study.rows:
             runs = []
             for seed in self.seeds:
-                run = self.target_run(row, seed)
+                run = self._run_if_known(row, seed)
                 runs.append(
                     {
                         "seed": seed,

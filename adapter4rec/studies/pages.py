@@ -8,10 +8,10 @@ from typing import Any
 
 from adapter4rec.errors import UserError, nearest
 from adapter4rec.files import REPOSITORY
-from adapter4rec.stages import WITHOUT_SOURCE
+from adapter4rec.settings import options_of
+from adapter4rec.stages import WITHOUT_SOURCE, SourceSettings
 from adapter4rec.studies.plan import Row, Source
 
-_DEFAULTS = {"user_share": 1.0}
 _WHERE = ("source_checkpoint", "export")
 
 
@@ -69,7 +69,8 @@ def source(script: str, **changes: Any) -> Source:
         UserError: there is no such launcher.
     """
     said = page(script)
-    as_it_is = all(said.get(name, _DEFAULTS.get(name)) == value for name, value in changes.items())
+    defaults = {name: one.default for name, one in options_of(SourceSettings).items()}
+    as_it_is = all(said.get(name, defaults.get(name)) == value for name, value in changes.items())
     return Source([said | changes], _said(script).get("export") if as_it_is else None)
 
 

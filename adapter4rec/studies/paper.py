@@ -28,14 +28,14 @@ ADAPTERS = {
     "layer norms": "layernorm",
 }
 """Launchers by the name of the row."""
-FEW_STEPS = {
+FEW_STEPS_BY_ROW = {
     "K-Adapter": {"lr_adapter": 1e-4, "lr_item_join": 5e-4, "lr_user_join": 1e-3},
     "LoRA": {"lr_adapter": 5e-3},
     "Compacter": {"lr_adapter": 4e-3, "lr_rule": 1e-3},
     "prompt": {"prompt_tokens": 5, "lr_adapter": 5e-3},
     "BitFit": {"lr_adapter": 1e-3},
 }
-"""Settings of rows where there are few steps, beside those of all rows (``launching.FEW_STEPS``)."""
+"""Settings of rows where there are few steps, beside those of all rows (``launching.FEW_STEPS_RATES``)."""
 ADAPTATIONS = {
     "popularity": "popularity",
     "frozen": "frozen",
@@ -89,7 +89,7 @@ def _study(tree: str, name: str, title: str, about: str, table: Sequence[Row], *
 
 def adapters(tree: str, about: str, scripts: Mapping[str, str], seeds: Sequence[int]) -> Study:
     """A row for each launcher, all from one source model."""
-    table = rows(f"Downstream/{tree}/script", scripts, source="SASRec", few_steps=FEW_STEPS)
+    table = rows(f"Downstream/{tree}/script", scripts, source="SASRec", few_steps=FEW_STEPS_BY_ROW)
     return _study(tree, "study_adapters", "All adapters", about, table, seeds=seeds)
 
 
