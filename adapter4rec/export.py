@@ -5,6 +5,8 @@
     embeddings.safetensors    items [N, d] and users [U, d], float32; items @ users.T are the scores
     embeddings.items.tsv      name[<TAB>title] of each row of ``items``
     embeddings.users.tsv      name of each row of ``users``
+
+The metadata of the safetensors file names the split: the clicks that the user vectors were computed from.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from adapter4rec.checkpoints import Rows, write_rows
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from adapter4rec.recommender import Recommender
 
 _ITEMS_AT_ONCE = 1 << 16
-_USERS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Exported:
         n_new: how many of these are not in the run's catalogue; they are the last ones.
         n_users: U.
         width: d.
+        split: whose targets the user vectors hold out.
     """
 
     path: Path
@@ -50,27 +51,33 @@ class Exported:
     n_new: int
     n_users: int
     width: int
+    split: str
 
     def describe(self) -> str:
         """A line for the terminal."""
         new = f", the last {self.n_new:,} of them new" if self.n_new else ""
-        items, users = f"items [{self.n_items:,}, {self.width}]", f"users [{self.n_users:,}, {self.width}]"
+        items = f"items [{self.n_items:,}, {self.width}]"
+        users = f"users [{self.n_users:,}, {self.width}] (split {self.split})"
         return f"{self.path}: {items}{new}, {users}; names in {self.items.name} and {self.users.name}"
 
 
-def export_embeddings(recommender: Recommender, path: Path, *, only_new: bool = False) -> Exported:
+def export_embeddings(
+    recommender: Recommender, path: Path, *, split: str = "test", only_new: bool = False
+) -> Exported:
     """Write the embeddings of all candidates, and the next-item vectors of all users, some rows at a time.
 
-    A user's vector comes from the last L clicks, so that ``items @ users.T`` are the scores that
-    recommendations are ranked by; what a user has clicked is not masked in them.
+    ``items @ users.T`` are the scores that items are ranked by; clicked items are not masked in them.
 
     Args:
         recommender: the model, its items and users.
         path: a ``.safetensors`` file.
+        split: ``test`` or ``validation`` holds that target and later clicks out of the user vectors, so that
+            they give the metrics that a run reports; ``all`` uses every kept click.
         only_new: items are the new ones alone.
 
     Raises:
-        UserError: the path has another ending, there are no new items, or a user's vector is not finite.
+        UserError: the path has another ending, the split is unknown, there are no new items, or a user vector
+            is not finite.
     """
     recommender.require(1, only_new=only_new)
     if path.suffix != ".safetensors":
@@ -86,11 +93,12 @@ def export_embeddings(recommender: Recommender, path: Path, *, only_new: bool = 
         len(candidates.names) - candidates.n_known,
         len(names),
         width,
+        split,
     )
     numbers = range(first + 1, len(candidates.names) + 1)
     rows = {
         "items": Rows((exported.n_items, width), _items(recommender, only_new)),
-        "users": Rows((exported.n_users, width), _users(recommender)),
+        "users": Rows((exported.n_users, width), recommender.blocks_of_user_vectors(split)),
     }
     said = {
         "what": "embeddings of items and users",
@@ -98,6 +106,7 @@ def export_embeddings(recommender: Recommender, path: Path, *, only_new: bool = 
         "run": recommender.run.folder.name,
         "new_items": exported.n_new,
         "precision": recommender.precision,
+        "split": split,
     }
     with ExitStack() as files:
         tensors, items, users = (
@@ -113,16 +122,6 @@ def _items(recommender: Recommender, only_new: bool) -> Iterator[Tensor]:
     embeddings = recommender.candidates.embeddings(only_new=only_new)
     for first in range(1, embeddings.n_items + 1, _ITEMS_AT_ONCE):
         yield embeddings.stretch(first, min(first + _ITEMS_AT_ONCE, embeddings.n_items + 1))
-
-
-def _users(recommender: Recommender) -> Iterator[Tensor]:
-    count = recommender.interactions.n_users
-    for first in range(0, count, _USERS_AT_ONCE):
-        some = range(first, min(first + _USERS_AT_ONCE, count))
-        vectors = recommender.vectors_of([recommender.history(user) for user in some])
-        if not torch.isfinite(vectors).all():
-            raise UserError("a user's vector is not finite: the model's weights are broken; nothing is kept")
-        yield vectors
 
 
 def _write_lines(path: Path, lines: Iterable[str]) -> None:

@@ -22,7 +22,7 @@ from adapter4rec.distributed import Process, joined_process
 from adapter4rec.errors import UserError, run_main
 from adapter4rec.files import whole_file
 from adapter4rec.given import read_given_items
-from adapter4rec.recommender import Recommendation, Recommender
+from adapter4rec.recommender import HELD_OUT, Recommendation, Recommender
 from adapter4rec.trained_runs import TrainedRun, load_adapted, load_run
 from adapter4rec.training.precision import PRECISIONS
 
@@ -89,7 +89,8 @@ def main() -> None:
         recommender.require(options.top_k, only_new=options.only_new)
         asked = _asked(options, recommender)
         if options.export:
-            print(recommender.export(options.export, only_new=options.only_new).describe())
+            exported = recommender.export(options.export, split=options.split, only_new=options.only_new)
+            print(exported.describe())
         if options.csv:
             lines = write_csv(recommender, options.top_k, options.csv, only_new=options.only_new)
             users = run.domain.interactions.n_users
@@ -189,6 +190,13 @@ def _options() -> argparse.Namespace:
         type=Path,
         metavar="FILE",
         help="write embeddings of all items and users there (.safetensors), and their names beside it",
+    )
+    parser.add_argument(
+        "--split",
+        choices=tuple(HELD_OUT),
+        default="test",
+        help="with --export: user vectors from the clicks before the test target, as in the reported test, "
+        "from those before the validation target, or from all (%(default)s)",
     )
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="draw a contact sheet there (.png)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, or cuda:N")

@@ -32,6 +32,8 @@ from adapter4rec.trained_runs import TrainedRun, load_run
 from adapter4rec.training.precision import PRECISIONS
 
 USERS_AT_ONCE = 256
+HELD_OUT = {"validation": 2, "test": 1, "all": 0}
+"""Number of last clicks that each split holds out of a user's history."""
 
 
 def load(
@@ -207,9 +209,36 @@ class Recommender:
         """
         return [self.candidates.names[item - 1] for item in self.history_of(user)]
 
-    def export(self, path: Path | str, *, only_new: bool = False) -> Exported:
-        """Write item and user embeddings with their names; see ``export.export_embeddings``."""
-        return export_embeddings(self, Path(path), only_new=only_new)
+    def export(self, path: Path | str, *, split: str = "test", only_new: bool = False) -> Exported:
+        """Write item embeddings and user vectors with their names; see ``export.export_embeddings``."""
+        return export_embeddings(self, Path(path), split=split, only_new=only_new)
+
+    def user_vectors(self, split: str = "test") -> Tensor:
+        """Next-item vectors of all users, float32 ``[U, d]``, on the CPU.
+
+        Rows are in the order of ``interactions.user_names``.
+
+        Args:
+            split: which clicks are read. ``test``: those before the test target, as in the reported test;
+                ``validation``: those before the validation target; ``all``: every kept click, to predict
+                the next one.
+
+        Raises:
+            UserError: another split, or a vector that is not finite.
+        """
+        return torch.cat([vectors.cpu() for vectors in self.blocks_of_user_vectors(split)])
+
+    def blocks_of_user_vectors(self, split: str) -> Iterator[Tensor]:
+        """As :meth:`user_vectors`, for some users at a time, on the device of the model."""
+        if split not in HELD_OUT:
+            raise UserError(f"split {split!r}: {nearest(split, list(HELD_OUT))}")
+        count, held_out = self.interactions.n_users, HELD_OUT[split]
+        for first in range(0, count, USERS_AT_ONCE):
+            histories = [self.history(user) for user in range(first, min(first + USERS_AT_ONCE, count))]
+            vectors = self.vectors_of([history[: len(history) - held_out] for history in histories])
+            if not torch.isfinite(vectors).all():
+                raise UserError("non-finite user vectors: the model contains NaN or inf")
+            yield vectors
 
     def history_of(self, user: str) -> np.ndarray:
         """The kept clicks of a user by name, item numbers.

@@ -1,14 +1,17 @@
 """Exported embeddings give the scores that recommendations are ranked by, and lie beside their names."""
 
+import json
+import re
 from dataclasses import replace
 
 import pytest
 import torch
+from conftest import REPOSITORY
 from safetensors.torch import load_file
 from test_recommend import TITLES, clicks, command, text_runs  # noqa: F401 (fixtures)
 from test_recommender import model  # noqa: F401 (a fixture)
 
-from adapter4rec import export
+from adapter4rec import export, recommender
 from adapter4rec.catalogue import EmbeddingsInFile
 from adapter4rec.checkpoints import Rows, read_checkpoint, write_rows
 from adapter4rec.errors import UserError
@@ -16,11 +19,11 @@ from adapter4rec.recommender import Recommender
 
 
 class TestExporting:
-    def test_exported_embeddings_give_the_scores(self, text_runs, model, monkeypatch, capsys, tmp_path):  # noqa: F811
+    def test_exported_embeddings_give_the_scores(self, text_runs, model, monkeypatch, capsys, tmp_path):
         path = tmp_path / "all.safetensors"
         new = tmp_path / "new.tsv"
         new.write_text(f"i1\t{TITLES['i1']}\nfresh\tgreen house\n", encoding="utf-8")
-        command(monkeypatch, text_runs / "houlsby", "--items", new, "--export", path)
+        command(monkeypatch, text_runs / "houlsby", "--items", new, "--export", path, "--split", "all")
         assert "the last 1 of them new" in capsys.readouterr().out
         tensors = load_file(path)
         items = [line.split("\t") for line in (tmp_path / "all.items.tsv").read_text("utf-8").splitlines()]
@@ -34,7 +37,7 @@ class TestExporting:
         for one in wider.recommend(wider.clicks_of("u3"), top_k=5):
             assert scores[row_of[one.item]].item() == pytest.approx(one.score, abs=1e-5)
 
-    def test_embeddings_in_a_file_are_written_as_those_in_memory(self, model, monkeypatch, tmp_path):  # noqa: F811
+    def test_embeddings_in_a_file_are_written_as_those_in_memory(self, model, monkeypatch, tmp_path):
         aside = replace(model.run.settings, embedding_memory=1e-9, cache_folder=tmp_path)
         filed = Recommender(replace(model.run, settings=aside), model.process)
         items = {"a": "green house", "b": "two\tlines\nof title"}
@@ -42,7 +45,7 @@ class TestExporting:
         one, other = tmp_path / "one.safetensors", tmp_path / "other.safetensors"
         model.with_items(items).export(one)
         monkeypatch.setattr(export, "_ITEMS_AT_ONCE", 7)
-        monkeypatch.setattr(export, "_USERS_AT_ONCE", 5)
+        monkeypatch.setattr(recommender, "USERS_AT_ONCE", 5)
         exported = filed.with_items(items).export(other)
         assert exported.items.read_bytes() == one.with_suffix(".items.tsv").read_bytes()
         assert exported.items.read_text("utf-8").endswith("b\ttwo lines of title\n")
@@ -50,7 +53,42 @@ class TestExporting:
         assert torch.equal(one["items"], other["items"])
         assert torch.allclose(one["users"], other["users"], atol=1e-6)
 
-    def test_new_items_alone(self, model, tmp_path):  # noqa: F811
+    def test_the_reported_test_follows_from_the_vectors_as_the_page_says(
+        self,
+        text_runs,
+        model,
+        monkeypatch,
+        capsys,
+        tmp_path,
+    ):
+        page = (REPOSITORY / "docs" / "notebook.md").read_text("utf-8")
+        (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+        monkeypatch.chdir(tmp_path)
+        command(monkeypatch, text_runs / "houlsby", "--export", tmp_path / "embeddings.safetensors")
+        capsys.readouterr()
+        exec(code, {"model": model})
+        reported = json.loads((text_runs / "houlsby" / "result.json").read_text())["test"]["HR@10"]
+        assert capsys.readouterr().out.strip() == f"HR@10 {reported:.2f} %"
+
+    @pytest.mark.parametrize(("split", "held_out"), [("validation", 2), ("test", 1), ("all", 0)])
+    def test_a_split_holds_its_target_and_later_clicks_out(
+        self,
+        text_runs,
+        model,
+        monkeypatch,
+        tmp_path,
+        split,
+        held_out,
+    ):
+        path = tmp_path / "vectors.safetensors"
+        command(monkeypatch, text_runs / "houlsby", "--export", path, "--split", split)
+        clicks = [model.history(user) for user in range(model.interactions.n_users)]
+        expected = model.vectors_of([one[: len(one) - held_out] for one in clicks])
+        assert torch.equal(load_file(path)["users"], expected)
+        assert torch.equal(model.user_vectors(split), expected)
+        assert read_checkpoint(path).description["split"] == split
+
+    def test_new_items_alone(self, model, tmp_path):
         wider = model.with_items({"a": "green house"})
         exported = wider.export(tmp_path / "new.safetensors", only_new=True)
         assert (exported.n_items, exported.n_new) == (1, 1)
@@ -59,12 +97,12 @@ class TestExporting:
         with pytest.raises(UserError, match="no new items"):
             model.export(tmp_path / "none.safetensors", only_new=True)
 
-    def test_all_files_or_none(self, model, monkeypatch, tmp_path):  # noqa: F811
+    def test_all_files_or_none(self, model, monkeypatch, tmp_path):
         def broken(histories):
             return torch.full((len(histories), 8), torch.nan)
 
         monkeypatch.setattr(model, "vectors_of", broken)
-        with pytest.raises(UserError, match="not finite"):
+        with pytest.raises(UserError, match="non-finite"):
             model.export(tmp_path / "all.safetensors")
         assert not list(tmp_path.iterdir())
         with pytest.raises(UserError, match=r"ends in \.safetensors"):

@@ -30,7 +30,7 @@ SEVERAL = multiprocessing.get_context("fork")  # a process that is spawned impor
 
 
 @pytest.fixture
-def values(tmp_path, clicks, tiny_bert_folder):  # noqa: F811
+def values(tmp_path, clicks, tiny_bert_folder):
     users, items = write_domain(tmp_path, clicks, TITLES)
     places = {"users": users, "items": items, "cache_folder": tmp_path / "cache"}
     return COMMON | places | {"backbone": str(tiny_bert_folder), "run_folder": tmp_path / "runs" / "one"}

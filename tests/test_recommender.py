@@ -20,12 +20,12 @@ from adapter4rec.stages import TextSourceSettings
 
 
 @pytest.fixture(scope="module")
-def model(text_runs):  # noqa: F811
+def model(text_runs):
     return adapter4rec.load(text_runs / "houlsby", device="cpu")
 
 
 @pytest.fixture(scope="module")
-def image_model(image_run):  # noqa: F811
+def image_model(image_run):
     return adapter4rec.load(image_run, device="cpu")
 
 
@@ -34,7 +34,7 @@ def known_vectors(model, count):
 
 
 class TestLoading:
-    def test_files_that_moved(self, text_runs, model, tmp_path):  # noqa: F811
+    def test_files_that_moved(self, text_runs, model, tmp_path):
         there = {}
         for name in ("users.tsv", "items.tsv", "source.safetensors"):
             there[name] = shutil.copy(text_runs / name, tmp_path / name)
@@ -52,7 +52,7 @@ class TestLoading:
         with pytest.raises(UserError, match=r"items\.tsv"):
             adapter4rec.load(text_runs / "houlsby", device="cpu", items=there["items.tsv"])
 
-    def test_what_is_not_there_is_told(self, text_runs, tmp_path):  # noqa: F811
+    def test_what_is_not_there_is_told(self, text_runs, tmp_path):
         with pytest.raises(UserError, match="did you mean 'bf16'"):
             adapter4rec.load(text_runs / "houlsby", precision="bf")
         with pytest.raises(UserError, match="no run there"):
@@ -67,7 +67,7 @@ class TestEncoding:
         assert torch.allclose(found, known_vectors(model, len(names)), atol=1e-6)
         assert not torch.allclose(found[0], found[1])
 
-    def test_an_image_is_encoded_as_the_item_that_has_it(self, image_run, image_model):  # noqa: F811
+    def test_an_image_is_encoded_as_the_item_that_has_it(self, image_run, image_model):
         names = image_model.interactions.item_names
         paths = [image_run.parent / "images" / f"{name}.png" for name in names]
         with Image.open(paths[1]) as picture:
@@ -90,7 +90,7 @@ class TestEncoding:
     def test_none_are_none(self, model):
         assert model.encode([]).shape == (0, 8)
 
-    def test_several_attributes_are_tuples_or_dicts(self, clicks, tiny_bert_folder, tmp_path):  # noqa: F811
+    def test_several_attributes_are_tuples_or_dicts(self, clicks, tiny_bert_folder, tmp_path):
         texts = {name: (title, f"about {name} {title} " * 9) for name, title in TITLES.items()}
         users, items = write_domain(tmp_path, clicks, texts)
         values = COMMON | {"users": users, "items": items, "backbone": str(tiny_bert_folder)}
@@ -156,7 +156,7 @@ class TestNewItems:
         with pytest.raises(UserError, match="already, with other content"):
             model.with_items({"i1": "another title"})
 
-    def test_an_id_tower_cannot(self, text_runs, monkeypatch, tmp_path):  # noqa: F811
+    def test_an_id_tower_cannot(self, text_runs, monkeypatch, tmp_path):
         values = json.loads((text_runs / "source" / "settings.json").read_text())["settings"]
         values |= {"method": "id", "run_folder": tmp_path / "id", "export": None}
         carry_out_source(TextSourceSettings.from_values(values))
@@ -176,7 +176,7 @@ class TestCommandLine:
         path.write_text(f"i1\t{TITLES['i1']}\nfresh\tgreen house\n", encoding="utf-8")
         return path
 
-    def test_new_items_are_marked(self, text_runs, monkeypatch, capsys, tmp_path):  # noqa: F811
+    def test_new_items_are_marked(self, text_runs, monkeypatch, capsys, tmp_path):
         new = self.new_items(tmp_path)
         command(
             monkeypatch,
@@ -199,12 +199,12 @@ class TestCommandLine:
         assert len(rows) == 12
         assert {row["item"] for row in rows} == {"fresh"}
 
-    def test_a_known_name_with_another_title_names_the_line(self, text_runs, monkeypatch, tmp_path):  # noqa: F811
+    def test_a_known_name_with_another_title_names_the_line(self, text_runs, monkeypatch, tmp_path):
         (tmp_path / "new.tsv").write_text("fresh\tgreen house\ni1\tanother\n", encoding="utf-8")
         with pytest.raises(UserError, match=r"new\.tsv:2: item 'i1' is in the catalogue already"):
             command(monkeypatch, text_runs / "houlsby", "--items", tmp_path / "new.tsv")
 
-    def test_new_images_from_a_folder(self, image_run, monkeypatch, capsys, tmp_path):  # noqa: F811
+    def test_new_images_from_a_folder(self, image_run, monkeypatch, capsys, tmp_path):
         (tmp_path / "new.tsv").write_text("fresh\n", encoding="utf-8")
         Image.new("RGB", (30, 20), (200, 10, 90)).save(tmp_path / "fresh.png")
         options = ["--items", tmp_path / "new.tsv", "--item-images", tmp_path, "--only-new", "--users", "u1"]
@@ -215,7 +215,7 @@ class TestCommandLine:
         with pytest.raises(UserError, match="--item-images is needed"):
             command(monkeypatch, image_run, "--items", tmp_path / "new.tsv")
 
-    def test_known_and_broken_images(self, image_run, monkeypatch, capsys, tmp_path):  # noqa: F811
+    def test_known_and_broken_images(self, image_run, monkeypatch, capsys, tmp_path):
         new, images = tmp_path / "new.tsv", tmp_path / "images"
         new.write_text("i3\ni4\nfresh\n", encoding="utf-8")
         images.mkdir()
@@ -235,7 +235,7 @@ class TestCommandLine:
         with pytest.raises(UserError, match=r"new\.tsv:1: item 'i3' is in the catalogue already, with other"):
             command(monkeypatch, image_run, *options)
 
-    def test_new_images_from_an_lmdb(self, image_run, monkeypatch, capsys, tmp_path):  # noqa: F811
+    def test_new_images_from_an_lmdb(self, image_run, monkeypatch, capsys, tmp_path):
         (tmp_path / "new.tsv").write_text("fresh\n", encoding="utf-8")
         (tmp_path / "images").mkdir()
         shutil.copy(image_run.parent / "images" / "i5.png", tmp_path / "images" / "fresh.png")

@@ -446,7 +446,7 @@ def test_dropout_is_declared_and_never_applied(tiny_bert_folder, family):
 
 @both_modalities
 @pytest.mark.parametrize("family", ["lora", "k_adapter"])
-def test_a_run_is_resumed_and_tested_again(common, source, tmp_path, family):  # noqa: F811
+def test_a_run_is_resumed_and_tested_again(common, source, tmp_path, family):
     """Released LoRA with the random weights that it drew, which are in its files."""
     options = {"method": family, "semantics": "release", "source_checkpoint": source}
     if family == "k_adapter":

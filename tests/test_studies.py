@@ -43,7 +43,7 @@ SMALL = {
 
 
 @pytest.fixture
-def study(tmp_path, clicks, tiny_bert_folder):  # noqa: F811
+def study(tmp_path, clicks, tiny_bert_folder):
     users, items = write_domain(tmp_path, clicks, TITLES)
     common = SMALL | {"users": users, "items": items, "cache_folder": tmp_path / "cache"}
     content = common | {"backbone": str(tiny_bert_folder)}
