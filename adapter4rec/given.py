@@ -221,7 +221,7 @@ def _with_images(
 
 
 def _text(name: bytes) -> str:
-    return name.decode("utf-8", "replace")
+    return name.decode("utf-8")
 
 
 def listed(contents: Iterable[Any], what: str) -> list[Any]:

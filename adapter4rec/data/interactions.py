@@ -18,6 +18,8 @@ ATTRIBUTES = ("title", "abstract", "body")
 
 _END_OF_USER = b"\0"
 _LEFT_OUT = -3
+_MANY = 0.2
+"""Share of users or clicks above which dropping them deserves a warning."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,11 @@ class Interactions:
         item_names: ``item_names[i - 1]`` is the name of item i.
         item_rows: int64 ``[N]``, the row of each numbered item in its :class:`ItemTable`.
         max_seq_len: L, the longest input of the user encoder.
-        dropped_users: how many had fewer than ``min_seq_len`` clicks.
-        left_out_items: how many items of the file were left out for lack of content.
-        left_out_clicks: how many clicks were on these.
+        dropped_users: number of users with fewer than ``min_seq_len`` clicks.
+        dropped_clicks: number of clicks of these users.
+        cut_clicks: number of clicks before the last ``max_seq_len + 3`` of the kept users.
+        left_out_items: number of items of the file that were left out for lack of content.
+        left_out_clicks: number of clicks on these.
         identity: SHA-256 of what is above; equal data gives equal identities whatever the files' names.
     """
 
@@ -73,6 +77,8 @@ class Interactions:
     max_seq_len: int
     dropped_users: int
     identity: str
+    dropped_clicks: int = 0
+    cut_clicks: int = 0
     left_out_items: int = 0
     left_out_clicks: int = 0
 
@@ -115,12 +121,32 @@ class Interactions:
             f"({self.dropped_users:,} users dropped{left_out}), data {self.identity[:12]}"
         )
 
+    def warning(self) -> str | None:
+        """What was dropped and by which setting, if more than a fifth of the users or clicks was."""
+        users = self.n_users + self.dropped_users
+        lost = self.dropped_clicks + self.cut_clicks + self.left_out_clicks
+        clicks = len(self.clicks) + lost
+        if self.dropped_users <= _MANY * users and lost <= _MANY * clicks:
+            return None
+        causes = [
+            f"  {self.dropped_users:,} of {users:,} users with {self.dropped_clicks:,} of {clicks:,} clicks: "
+            "fewer clicks than --min_seq_len",
+            f"  {self.cut_clicks:,} clicks: before the last --max_seq_len + 3 of their users",
+            f"  {self.left_out_clicks:,} clicks: on items without an image in --images",
+        ]
+        counts = (self.dropped_users, self.cut_clicks, self.left_out_clicks)
+        named = [cause for cause, count in zip(causes, counts, strict=True) if count]
+        return "\n".join(["warning: more than a fifth of the users or clicks was dropped:", *named])
+
 
 def _decoded(raw: bytes, path: Path, line: int) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}:{line}: not UTF-8 ({error.reason} at byte {error.start})") from None
+        raise UserError(
+            f"{path}:{line}: not UTF-8 ({error.reason} at byte {error.start} of the column); convert the "
+            "file, for instance with iconv -f latin1 -t utf-8"
+        ) from None
 
 
 def _first_repeated(names: list[bytes]) -> tuple[int, int]:
@@ -138,7 +164,7 @@ def _require_distinct(names: list[bytes], distinct: int, path: Path, what: str) 
         return
     first, second = _first_repeated(names)
     raise UserError(
-        f"{path}:{second + 1}: {what} {names[first].decode('utf-8', 'replace')!r} "
+        f"{path}:{second + 1}: {what} {names[first].decode('utf-8')!r} "
         f"stands already in line {first + 1}; each {what} may be named once"
     )
 
@@ -154,7 +180,8 @@ def read_items(
         allow_empty_titles: let items without a title through.
 
     Raises:
-        UserError: missing file, no items, uneven or missing columns, an empty title, a repeated name.
+        UserError: missing file, no items, uneven or missing columns, an empty title, a repeated name, text
+            that is not UTF-8.
     """
     names: list[bytes] = []
     texts: dict[str, list[str]] = {attribute: [] for attribute in attributes}
@@ -175,6 +202,7 @@ def read_items(
                     f"{path}:{number}: the title is empty; fill it in, or let such items through with "
                     "--allow_empty_titles"
                 )
+            _decoded(fields[0], path, number)
             names.append(fields[0])
             for attribute in attributes:
                 field = fields[1 + ATTRIBUTES.index(attribute)]
@@ -252,6 +280,7 @@ def _names_and_histories(lines: list[bytes], first_line: int, path: Path) -> tup
                 f"{path}:{number}: expected a user name, one tab, and item names separated by spaces; "
                 f"the line has {columns} columns"
             )
+        _decoded(name, path, number)
         names.append(name)
         histories.append(history)
     return names, histories
@@ -272,7 +301,8 @@ def read_interactions(
     ``without`` count for nothing, as if they had not been made.
 
     Raises:
-        UserError: missing file, bad lines, unknown or repeated names, nobody or one item left.
+        UserError: missing file, bad lines, names that are unknown, repeated or not UTF-8, fewer than one
+            user or two items left.
     """
     raw = _read_users(users_path, items, without)
     lengths = np.diff(raw.offsets)
@@ -300,11 +330,13 @@ def read_interactions(
     return Interactions(
         clicks=clicks,
         offsets=offsets,
-        user_names=[name.decode("utf-8", "replace") for name in user_names],
-        item_names=[name.decode("utf-8", "replace") for name in item_names],
+        user_names=[name.decode("utf-8") for name in user_names],
+        item_names=[name.decode("utf-8") for name in item_names],
         item_rows=item_rows,
         max_seq_len=max_seq_len,
         dropped_users=len(raw.names) - len(kept),
+        dropped_clicks=len(raw.clicks) - int(lengths[kept].sum()),
+        cut_clicks=int((lengths[kept] - kept_lengths).sum()),
         left_out_items=len(without),
         left_out_clicks=raw.dropped_clicks,
         identity=_identity(clicks, offsets, user_names, item_names),
