@@ -1,6 +1,7 @@
-"""Checkpoints: safetensors files whose header says, as JSON, what they are.
+"""Checkpoints: safetensors files whose header describes them as JSON.
 
-A file appears whole or not at all, so that weights and description never belong to different moments.
+``NAME.json`` beside ``NAME.safetensors`` repeats the description and adds the file's SHA-256, which is
+checked whenever the checkpoint is read. A file appears whole or not at all, so weights and description match.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +21,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from adapter4rec.errors import UserError
-from adapter4rec.files import json_object, whole_file, write_json
+from adapter4rec.files import file_hash, json_object, read_json, whole_file, write_json
 from adapter4rec.sharding import put_state
 
 _HEADER = "adapter4rec"
+_HASH, _HASHES_BEFORE = "sha256", "sha256_before"
 _MAX_LISTED = 5
 
 
@@ -36,14 +39,23 @@ class Checkpoint:
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
-    """Write a checkpoint, and its description once more as JSON beside it for the reader's eye."""
+    """Write a checkpoint, and beside it a JSON file with its description and SHA-256.
+
+    Until the new file has replaced the old one, the JSON file lists the hashes of both: a process killed at
+    any moment leaves a pair that can be read.
+    """
     plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    beside = path.with_suffix(".json")
+    before = _known_hashes(beside) if path.is_file() and beside.is_file() else []
     with whole_file(path) as aside:
         try:
             save_file(plain, aside, metadata={_HEADER: json.dumps(description)})
         except SafetensorError as error:
             raise UserError(f"{path}: could not be written ({error})") from None
-    write_json(path.with_suffix(".json"), description)
+        record = {**description, _HASH: file_hash(aside)}
+        write_json(beside, {**record, _HASHES_BEFORE: before} if before else record)
+    if before:
+        write_json(beside, record)
 
 
 @dataclass(frozen=True)
@@ -87,7 +99,7 @@ def write_rows(path: Path, tensors: Mapping[str, Rows], description: Mapping[str
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """What a checkpoint is, without reading its tensors.
+    """The description of a checkpoint, without its tensors.
 
     Raises:
         UserError: missing, damaged, or written by another program.
@@ -110,10 +122,32 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def _opened(path: Path):  # noqa: ANN202 (safetensors' own handle)
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
+    _verify(path)
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: not a whole safetensors file ({error})") from None
+
+
+def _verify(path: Path) -> None:
+    """Compare a checkpoint's SHA-256 with the one in the JSON file beside it.
+
+    Raises:
+        UserError: they differ, or the JSON file is damaged.
+    """
+    beside = path.with_suffix(".json")
+    if not beside.is_file():
+        print(f"warning: {path}: not verified, {beside.name} with its SHA-256 is missing", file=sys.stderr)
+    elif file_hash(path) not in _known_hashes(beside):
+        raise UserError(
+            f"{path}: damaged or replaced: its SHA-256 is not the one in {beside.name}; "
+            "restore both files from the same copy, or train again"
+        )
+
+
+def _known_hashes(beside: Path) -> list[str]:
+    found = read_json(beside, (_HASH,))
+    return [found[_HASH], *found.get(_HASHES_BEFORE, ())]
 
 
 def _described(file, path: Path) -> dict[str, Any]:  # noqa: ANN001

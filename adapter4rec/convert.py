@@ -25,7 +25,7 @@ from adapter4rec.models.objectives import Objective
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.released import is_text, read_released
 from adapter4rec.released_targets import load_released_target
-from adapter4rec.source_models import export_source_model
+from adapter4rec.source_models import export_source_model, require_new
 from adapter4rec.stages import ImageTargetSettings, TextTargetSettings
 
 _NOT_READ = ["--users", "not-read", "--items", "not-read"]
@@ -40,12 +40,16 @@ def main() -> None:
     parser.add_argument("ours", type=Path, help="the .safetensors file to write")
     parser.add_argument("--objective", choices=[member.value for member in Objective], default="sasrec")
     parser.add_argument("--adapter", type=Path, help="the .safetensors file for the adapters in it")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     options, rest = parser.parse_known_args()
     if options.adapter is None and rest:
         parser.error(f"{' '.join(rest)}: only with --adapter FILE")
     for path in (options.ours, options.adapter):
-        if path is not None and path.suffix != ".safetensors":
-            raise UserError(f"{path}: the file to write ends in .safetensors")
+        if path is None:
+            continue
+        if path.suffix != ".safetensors":
+            raise UserError(f"{path}: the file to write must end in .safetensors")
+        require_new(path, overwrite=options.overwrite)
     tensors = read_released(options.released)
     description = {"converted_from": options.released.name}
     if options.adapter is not None:

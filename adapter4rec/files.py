@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -156,7 +157,18 @@ def json_object(text: str, required: Collection[str] = ()) -> dict[str, Any]:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """SHA-256 of a file's bytes, in hexadecimal; computed once for each state of the file.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    state = path.stat()
+    return _hash_of(path.absolute(), state.st_ino, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _hash_of(path: Path, inode: int, size: int, changed: int) -> str:
+    del inode, size, changed
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -67,19 +66,12 @@ def _content(name: str, path: Path) -> str:
     if path.is_dir():
         return ImageDatabase(path).description.content
     try:
-        state = path.stat()
-        return _hash_of(path, state.st_size, state.st_mtime_ns)
+        return file_hash(path)
     except FileNotFoundError:
         hint = "" if name in _MODELS else "; Dataset/README.md tells what belongs where"
         raise UserError(f"--{name} {path}: no such file{hint}") from None
     except OSError as error:
         raise UserError(f"--{name} {path}: {error.strerror}") from None
-
-
-@lru_cache
-def _hash_of(path: Path, size: int, changed: int) -> str:
-    del size, changed
-    return file_hash(path)
 
 
 def command_of(settings: RunSettings, without: Iterable[str] = ()) -> str:

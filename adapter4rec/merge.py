@@ -13,7 +13,7 @@ from adapter4rec.adapters.files import load_adapter
 from adapter4rec.adapters.merging import merge_adapters, save_encoder
 from adapter4rec.errors import UserError, run_main
 from adapter4rec.loading import load_source
-from adapter4rec.source_models import export_source_model, read_source_model, require_export_path
+from adapter4rec.source_models import export_source_model, read_source_model, require_export_path, require_new
 
 
 def main() -> None:
@@ -27,9 +27,11 @@ def main() -> None:
         "--backbone", metavar="NAME", help="the backbone, if elsewhere than in the source run"
     )
     parser.add_argument("--force", action="store_true", help="even if it belongs to another source model")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file of --export if it exists")
     options = parser.parse_args()
     if options.export:
         require_export_path(options.export)
+        require_new(options.export, overwrite=options.overwrite)
     if options.folder.exists():
         raise UserError(f"{options.folder}: is there already")
     model = load_source(options.source, backbone=options.backbone)

@@ -130,7 +130,7 @@ def open_run(
         f"{stage.replace(' ', '_')}_{domain.name}_{settings.method}_{settings.objective.value}{encoder}"
         f"_seed{settings.seed}"
     )
-    return Run(settings, identity, name, process)
+    return Run(settings, identity, name, process, domain.interactions.warning())
 
 
 class Run:
@@ -141,14 +141,23 @@ class Run:
         identity: of the run; a folder that belongs to another is refused.
         name: what the run is; part of the default folder's name.
         process: this process.
+        warning: about the data; printed when the run begins and again with its result.
 
     Raises:
         UserError: the folder belongs to another run, or holds a run and neither resuming nor testing is
             asked for, or there is no run to test.
     """
 
-    def __init__(self, settings: RunSettings, identity: Identity, name: str, process: Process) -> None:
+    def __init__(
+        self,
+        settings: RunSettings,
+        identity: Identity,
+        name: str,
+        process: Process,
+        warning: str | None = None,
+    ) -> None:
         self.settings = settings
+        self.warning = warning
         self.identity = identity
         self.process = process
         self.folder = Path(settings.run_folder or REPOSITORY / "runs" / f"{name}_{identity.short_hash()}")
@@ -235,6 +244,8 @@ class Run:
         self.say(f"run folder: {self.folder}")
         self.say(f"{counts.trained:,} of {counts.total:,} parameters are trained ({counts.share:.2f} %)")
         self.say(f"{domain.name}: {domain.interactions.describe()}")
+        if self.warning:
+            self.say(self.warning)
 
     def say(self, text: str) -> None:
         """Print a line and keep it in the log, on the first process alone."""
@@ -267,6 +278,8 @@ class Run:
             f"{self.folder}: test of epoch {result['epoch']}: HR@10 {test['HR@10']:.4f} %  "
             f"NDCG@10 {test['NDCG@10']:.4f} %; peak memory {result['peak_memory_bytes'] / 2**20:,.0f} MiB"
         )
+        if self.warning:
+            self.say(self.warning)
 
     @property
     def _ledger(self) -> Path:
@@ -288,7 +301,13 @@ class Run:
 
     def described(self, what: str, record: Record) -> Record:
         """The description that stands in a checkpoint of this run."""
-        return {"what": what, "identity": asdict(self.identity), "record": record, "versions": versions()}
+        return {
+            "what": what,
+            "run": self.folder.name,
+            "identity": asdict(self.identity),
+            "record": record,
+            "versions": versions(),
+        }
 
     def load_best(self, model: nn.Module) -> Record:
         """Put the best epoch's weights into the model; its record.

@@ -43,6 +43,12 @@ def require_export_path(path: Path) -> None:
         raise UserError(f"--export {path}: the file must end in .safetensors")
 
 
+def require_new(path: Path, *, overwrite: bool) -> None:
+    """Raise a UserError for a file that exists, unless it may be overwritten."""
+    if path.exists() and not overwrite:
+        raise UserError(f"{path}: exists; name another file, or replace it with --overwrite")
+
+
 def export_source_model(
     tensors: Mapping[str, Tensor], path: Path, objective: Objective, description: Mapping[str, Any]
 ) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from adapter4rec.checkpoints import read_description
 from adapter4rec.distributed import Process, joined_process
+from adapter4rec.errors import UserError
 from adapter4rec.modalities import MODALITIES
 from adapter4rec.models.backbones import described
 from adapter4rec.models.building import build_model
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.runs import open_run
+from adapter4rec.runs import Run, open_run
 from adapter4rec.sharding import place, whole_state
 from adapter4rec.source_models import export_source_model, put_into, read_source_model, require_export_path
 from adapter4rec.stages import SourceSettings
@@ -30,6 +32,8 @@ def run_source(settings: SourceSettings, process: Process) -> None:
     domain = modality.load_domain(settings, process)
     model = source_model(settings, domain.interactions.n_items)
     run = open_run(f"{modality.name} source", settings, domain, model, process)
+    if settings.export and settings.mode == "train":  # now, and not after hours of training
+        process.first_decides(lambda: require_replaceable(settings, run))
     place(model, process, sharded=settings.shard)
     if settings.method == "head":
         domain = with_cached_states(domain, model, settings, process)
@@ -38,11 +42,24 @@ def run_source(settings: SourceSettings, process: Process) -> None:
         return
     weights = whole_state(model)
     if process.is_first:
+        require_replaceable(settings, run)  # another run may have exported meanwhile
         said = run.described("", result)
         if settings.uses_content:
             said["encoder"] = described(model.item_encoder.backbone.config)
         export_source_model(weights, settings.export, settings.objective, said)
         run.say(f"exported for target domains: {settings.export}")
+
+
+def require_replaceable(settings: SourceSettings, run: Run) -> None:
+    """Raise a UserError where ``--export`` names a file that another run or program has written."""
+    if settings.overwrite or not settings.export.exists():
+        return
+    description = read_description(settings.export)
+    if run.identity.differences(description.get("identity")):
+        raise UserError(
+            f"--export {settings.export}: exists, written by the run {description.get('run', 'unknown')}; "
+            "name another file, or replace it with --overwrite true"
+        )
 
 
 def source_model(settings: SourceSettings, n_items: int) -> TransRec:

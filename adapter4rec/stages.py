@@ -223,6 +223,7 @@ class SourceSettings(RunSettings):
     export: Path | None = option(
         None, "where the best model is put for target domains to start from", runtime=True
     )
+    overwrite: bool = option(False, "let --export replace the model of another run", runtime=True)
 
     @property
     def uses_content(self) -> bool:

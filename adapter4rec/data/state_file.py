@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,7 +73,7 @@ def _fill(
     path: Path,
     table: Table,
     missing: list[int],
-    checksums: list[int | None],
+    checksums: list[str | None],
     compute: Callable[[int], np.ndarray],
     say: Callable[[str], None],
 ) -> None:
@@ -100,7 +100,7 @@ def _alone(place: Path, say: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def _noted(path: Path, count: int) -> list[int | None]:
+def _noted(path: Path, count: int) -> list[str | None]:
     """The checksums of the blocks that are done; of none where the note is missing or damaged."""
     try:
         checksums = json.loads(path.read_text(encoding="utf-8"))["checksums"]
@@ -110,5 +110,5 @@ def _noted(path: Path, count: int) -> list[int | None]:
     return checksums if fits else [None] * count
 
 
-def _checksum(rows: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(rows).view(np.uint8).data)
+def _checksum(rows: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(rows).view(np.uint8).data).hexdigest()

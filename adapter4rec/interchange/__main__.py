@@ -15,6 +15,7 @@ from adapter4rec.errors import run_main
 from adapter4rec.interchange.adapterhub import export_adapterhub, import_adapterhub
 from adapter4rec.interchange.peft import export_peft, import_peft
 from adapter4rec.loading import load_source
+from adapter4rec.source_models import require_new
 
 _EXPORT = {"peft": export_peft, "adapterhub": export_adapterhub}
 _IMPORT = {"peft": import_peft, "adapterhub": import_adapterhub}
@@ -23,6 +24,8 @@ _IMPORT = {"peft": import_peft, "adapterhub": import_adapterhub}
 def main() -> None:
     """Read the command line and exchange."""
     options = _options()
+    if options.direction == "import":
+        require_new(options.adapter, overwrite=options.overwrite)
     model = load_source(options.source, backbone=options.backbone)
     if options.direction == "export":
         load_adapter(model, options.adapter, force=options.force)
@@ -51,6 +54,8 @@ def _options() -> argparse.Namespace:
             one.add_argument(
                 "--force", action="store_true", help="even if it belongs to another source model"
             )
+        else:
+            one.add_argument("--overwrite", action="store_true", help="replace the adapter file if it exists")
         one.add_argument(
             "--backbone", metavar="NAME", help="the backbone, if elsewhere than in the source run"
         )
