@@ -18,7 +18,7 @@ quickstart-image: $(VENV)/installed
 # SAMPLE="--users 630000 --items 80000 --into Dataset/sample_mind" makes one of the size of MIND, and
 # SAMPLE=--images one with pictures.
 sample: $(VENV)/installed
-	$(BIN)/python -m adapter4rec.sample $(SAMPLE)
+	$(BIN)/python -m Dataset.generate $(SAMPLE)
 
 test: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -8,7 +8,7 @@ Any other images: --items LIST --images FOLDER --into LMDB. An LMDB of the relea
 import sys
 
 from adapter4rec.data.images.building import build_from_page
-from adapter4rec.errors import run_main
+from adapter4rec.utils.errors import run_main
 
 # Chosen by --preset; every setting can be overridden on the command line: --name value.
 presets = {

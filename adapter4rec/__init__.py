@@ -11,7 +11,7 @@ from typing import Any
 _HOMES = {
     "adapters.attaching": ("add_adapters", "detach_adapters"),
     "adapters.files": ("load_adapter", "save_adapter"),
-    "adapters.merging": ("merge_adapters", "save_encoder", "unmerge_adapters"),
+    "checkpoints.merging": ("merge_adapters", "save_encoder", "unmerge_adapters"),
     "adapters.registry": ("FAMILIES", "Family"),
     "adapters.houlsby": ("HoulsbyConfig",),
     "adapters.houlsby_parallel": ("HoulsbyParallelConfig",),
@@ -23,9 +23,9 @@ _HOMES = {
     "adapters.prompt": ("PromptConfig",),
     "adapters.bitfit": ("BitFitConfig",),
     "adapters.layernorm": ("LayerNormConfig",),
-    "loading": ("load_source",),
-    "recommender": ("Recommender", "load"),
-    "training.parameters": ("count_parameters",),
+    "checkpoints.loading": ("load_source",),
+    "serving.recommender": ("Recommender", "load"),
+    "training.optimizer": ("count_parameters",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

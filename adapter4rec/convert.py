@@ -17,16 +17,16 @@ from torch import Tensor
 
 from adapter4rec.adapters.attaching import add_adapters, detach_adapters
 from adapter4rec.adapters.files import save_adapter
-from adapter4rec.errors import UserError, run_main
+from adapter4rec.checkpoints.released import is_text, read_released
+from adapter4rec.checkpoints.released_targets import load_released_target
+from adapter4rec.checkpoints.source_models import export_source_model, require_new
 from adapter4rec.launching import settings_from_command_line
 from adapter4rec.modalities import MODALITIES
 from adapter4rec.models.building import build_model
-from adapter4rec.models.objectives import Objective
+from adapter4rec.models.losses import Objective
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.released import is_text, read_released
-from adapter4rec.released_targets import load_released_target
-from adapter4rec.source_models import export_source_model, require_new
 from adapter4rec.stages import ImageTargetSettings, TextTargetSettings
+from adapter4rec.utils.errors import UserError, run_main
 
 _NOT_READ = ["--users", "not-read", "--items", "not-read"]
 

@@ -11,9 +11,6 @@ from adapter4rec.data.images.database import ImageDatabase
 from adapter4rec.data.images.store import ImageStore
 from adapter4rec.data.interactions import Interactions, read_interactions, read_items
 from adapter4rec.data.text import TextStore, shortened_body, tokenised
-from adapter4rec.distributed import Process
-from adapter4rec.errors import UserError
-from adapter4rec.files import relative_to_repository
 from adapter4rec.models.backbones import (
     IMAGE_ENCODERS,
     backbone_config,
@@ -22,6 +19,9 @@ from adapter4rec.models.backbones import (
     load_tokenizer,
 )
 from adapter4rec.stages import ImageSettings, TextSettings
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import relative_to_repository
+from adapter4rec.utils.process_group import Process
 
 
 @dataclass(frozen=True)

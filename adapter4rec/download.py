@@ -23,8 +23,8 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
 
-from adapter4rec.errors import UserError, nearest, run_main
-from adapter4rec.files import REPOSITORY, file_hash, whole_folder
+from adapter4rec.utils.errors import UserError, nearest, run_main
+from adapter4rec.utils.files import REPOSITORY, file_hash, whole_folder
 
 PRETRAINED_MODELS = REPOSITORY / "pretrained_models"
 PATIENCE = 10  # seconds to wait for an answer before the network counts as unreachable

@@ -18,9 +18,17 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NoReturn
 
-from adapter4rec.errors import UserError, run_main
-from adapter4rec.files import REPOSITORY
-from adapter4rec.settings import Option, Settings, Values, as_argument, option, options_of, require_known
+from adapter4rec.utils.errors import UserError, run_main
+from adapter4rec.utils.files import REPOSITORY
+from adapter4rec.utils.settings import (
+    Option,
+    Settings,
+    Values,
+    as_argument,
+    option,
+    options_of,
+    require_known,
+)
 
 _ONE_RUN_EACH = ("run_folder", "export")
 """Settings that name a place which a run writes to."""

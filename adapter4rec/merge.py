@@ -10,10 +10,15 @@ import argparse
 from pathlib import Path
 
 from adapter4rec.adapters.files import load_adapter
-from adapter4rec.adapters.merging import merge_adapters, save_encoder
-from adapter4rec.errors import UserError, run_main
-from adapter4rec.loading import load_source
-from adapter4rec.source_models import export_source_model, read_source_model, require_export_path, require_new
+from adapter4rec.checkpoints.loading import load_source
+from adapter4rec.checkpoints.merging import merge_adapters, save_encoder
+from adapter4rec.checkpoints.source_models import (
+    export_source_model,
+    read_source_model,
+    require_export_path,
+    require_new,
+)
+from adapter4rec.utils.errors import UserError, run_main
 
 
 def main() -> None:

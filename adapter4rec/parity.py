@@ -34,20 +34,20 @@ from transformers import (
 from adapter4rec.adapters.attaching import add_adapters, copied_parameters
 from adapter4rec.adapters.base import PAPER, RELEASE, AdapterConfig
 from adapter4rec.adapters.registry import FAMILIES
+from adapter4rec.checkpoints.released import converted, renamed
+from adapter4rec.checkpoints.released_targets import load_released_target
 from adapter4rec.data.batches import IdBatch, with_content
 from adapter4rec.data.content import ContentStore
 from adapter4rec.data.images.store import Pixels
 from adapter4rec.data.text import TextStore, Tokens
-from adapter4rec.errors import UserError, run_main
-from adapter4rec.files import read_json
 from adapter4rec.models.item_encoders import ContentItemEncoder, ImageItemEncoder, TextItemEncoder
-from adapter4rec.models.objectives import Objective
+from adapter4rec.models.losses import Objective
 from adapter4rec.models.transrec import ADAPTER_PARTS, PARTS, TransRec
 from adapter4rec.models.user_encoder import UserEncoder
-from adapter4rec.released import converted, renamed
-from adapter4rec.released_targets import load_released_target
-from adapter4rec.settings import options_of
-from adapter4rec.training.parameters import train_only
+from adapter4rec.training.optimizer import train_only
+from adapter4rec.utils.errors import UserError, run_main
+from adapter4rec.utils.files import read_json
+from adapter4rec.utils.settings import options_of
 
 _BACKBONES = {
     ("text", "bert"): (BertConfig, BertModel, {"add_pooling_layer": False}),

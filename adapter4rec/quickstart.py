@@ -17,15 +17,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapter4rec.curves import draw_curves
 from adapter4rec.data.images.building import ImageLmdbSettings, build
+from adapter4rec.datasets.sample import Outcome, SampleSettings, make_image_sample, make_sample
 from adapter4rec.download import fetch
-from adapter4rec.errors import UserError, run_main
-from adapter4rec.files import REPOSITORY, whole_file
 from adapter4rec.models.small_vit import SIZES, make_small_vit
 from adapter4rec.report.rendering import aligned
-from adapter4rec.runs import Record
-from adapter4rec.sample import Outcome, SampleSettings, make_image_sample, make_sample
+from adapter4rec.runs.curves import draw_curves
+from adapter4rec.runs.run import Record
+from adapter4rec.utils.errors import UserError, run_main
+from adapter4rec.utils.files import REPOSITORY, whole_file
 
 NAMES = {
     "popularity": "most popular items",

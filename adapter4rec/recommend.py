@@ -15,16 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
-from adapter4rec.candidates import Candidates
-from adapter4rec.contact_sheet import SheetRow, draw_contact_sheet
 from adapter4rec.data.images.store import ImageStore
-from adapter4rec.distributed import Process, joined_process
-from adapter4rec.errors import UserError, run_main
-from adapter4rec.files import whole_file
-from adapter4rec.given import read_given_items
-from adapter4rec.recommender import HELD_OUT, Recommendation, Recommender
-from adapter4rec.trained_runs import TrainedRun, load_adapted, load_run
-from adapter4rec.training.precision import PRECISIONS
+from adapter4rec.serving.candidates import Candidates
+from adapter4rec.serving.contact_sheet import SheetRow, draw_contact_sheet
+from adapter4rec.serving.given_items import read_given_items
+from adapter4rec.serving.recommender import HELD_OUT, Recommendation, Recommender
+from adapter4rec.serving.trained_runs import TrainedRun, load_adapted, load_run
+from adapter4rec.utils.errors import UserError, run_main
+from adapter4rec.utils.files import whole_file
+from adapter4rec.utils.precision import PRECISIONS
+from adapter4rec.utils.process_group import Process, joined_process
 
 _SHOWN_USERS = 5
 

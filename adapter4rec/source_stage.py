@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from adapter4rec.checkpoints import read_description
-from adapter4rec.distributed import Process, joined_process
-from adapter4rec.errors import UserError
+from adapter4rec.checkpoints.source_models import (
+    export_source_model,
+    put_into,
+    read_source_model,
+    require_export_path,
+)
 from adapter4rec.modalities import MODALITIES
 from adapter4rec.models.backbones import described
 from adapter4rec.models.building import build_model
+from adapter4rec.models.sharding import place, whole_state
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.runs import Run, open_run
-from adapter4rec.sharding import place, whole_state
-from adapter4rec.source_models import export_source_model, put_into, read_source_model, require_export_path
+from adapter4rec.runs.run import Run, open_run
 from adapter4rec.stages import SourceSettings
-from adapter4rec.states import with_cached_states
-from adapter4rec.training.loop import carry_out
-from adapter4rec.training.parameters import train_only
+from adapter4rec.training.cached_states import with_cached_states
+from adapter4rec.training.fit import carry_out
+from adapter4rec.training.optimizer import train_only
+from adapter4rec.utils.checkpoint_file import read_description
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.process_group import Process, joined_process
 
 
 def carry_out_source(settings: SourceSettings) -> None:

@@ -12,10 +12,10 @@ import torch
 from adapter4rec.adapters.base import AdapterConfig
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.data.interactions import ATTRIBUTES
-from adapter4rec.models.objectives import Objective
+from adapter4rec.models.losses import Objective
 from adapter4rec.models.transrec import ADAPTER_PARTS, PARTS
-from adapter4rec.settings import FolderName, Option, Settings, Values, option, options_of
-from adapter4rec.training.precision import PRECISIONS
+from adapter4rec.utils.precision import PRECISIONS
+from adapter4rec.utils.settings import FolderName, Option, Settings, Values, option, options_of
 
 T = TypeVar("T", bound="TargetSettings")
 

@@ -6,19 +6,19 @@ import torch
 
 from adapter4rec.adapters.attaching import add_adapters
 from adapter4rec.adapters.files import save_adapter
-from adapter4rec.distributed import Process, joined_process
-from adapter4rec.errors import UserError
+from adapter4rec.checkpoints.source_models import put_into, read_source_model
 from adapter4rec.modalities import MODALITIES
 from adapter4rec.models.building import build_model
+from adapter4rec.models.sharding import place
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.runs import open_run
-from adapter4rec.sharding import place
-from adapter4rec.source_models import put_into, read_source_model
+from adapter4rec.runs.run import open_run
 from adapter4rec.stages import TargetSettings
-from adapter4rec.states import with_cached_states
-from adapter4rec.training.loop import carry_out
-from adapter4rec.training.parameters import train_only
+from adapter4rec.training.cached_states import with_cached_states
+from adapter4rec.training.fit import carry_out
+from adapter4rec.training.optimizer import train_only
 from adapter4rec.training.testing import carry_out_popularity
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.process_group import Process, joined_process
 
 
 def carry_out_target(settings: TargetSettings) -> None:

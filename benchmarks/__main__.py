@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from adapter4rec.files import REPOSITORY
+from adapter4rec.utils.files import REPOSITORY
 
 PARTS = (
     "text_step",

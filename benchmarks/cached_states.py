@@ -9,9 +9,9 @@ from dataclasses import replace
 from adapter4rec.adapters.k_adapter import KAdapterConfig
 from adapter4rec.data.content import ContentStore
 from adapter4rec.domains import Domain
-from adapter4rec.errors import run_main
-from adapter4rec.files import REPOSITORY
-from adapter4rec.states import with_cached_states
+from adapter4rec.training.cached_states import with_cached_states
+from adapter4rec.utils.errors import run_main
+from adapter4rec.utils.files import REPOSITORY
 from benchmarks.measuring import Row, medians, options_of, report
 from benchmarks.steps import ALONE, Course, ProjectSteps, released_steps, settings_of, taken_in_turns
 from benchmarks.text_step import text_course

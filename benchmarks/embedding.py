@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from adapter4rec.catalogue import Encoding, evaluating
 from adapter4rec.data.text import TextStore
-from adapter4rec.errors import run_main
-from adapter4rec.evaluation import embedded_catalogue
-from adapter4rec.machine import matrix_rate
+from adapter4rec.evaluation.catalogue import Encoding, evaluating
+from adapter4rec.evaluation.leave_one_out import embedded_catalogue
+from adapter4rec.utils.errors import run_main
+from adapter4rec.utils.machine import matrix_rate
 from benchmarks import released_way
 from benchmarks.measuring import Row, in_turns, medians, options_of, report
 from benchmarks.models import domain_folder, forward_operations, read_domain, text_model

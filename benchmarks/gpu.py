@@ -18,21 +18,21 @@ import torch
 from adapter4rec.adapters.attaching import add_adapters
 from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.adapters.registry import FAMILIES
-from adapter4rec.catalogue import EmbeddingsInMemory
 from adapter4rec.data.batches import Batch, Division, EpochSteps, TrainingSet
 from adapter4rec.data.content import ContentStore
 from adapter4rec.data.images.store import Pixels
 from adapter4rec.data.interactions import Interactions
-from adapter4rec.data.loading import loaded_ahead
-from adapter4rec.distributed import Process
-from adapter4rec.errors import run_main
-from adapter4rec.machine import matrix_rate, peak_memory
-from adapter4rec.models.known_layers import compile_layers
-from adapter4rec.models.objectives import Objective
+from adapter4rec.data.loader import loaded_ahead
+from adapter4rec.evaluation.catalogue import EmbeddingsInMemory
+from adapter4rec.evaluation.ranking import Question, rank_targets
+from adapter4rec.models.layers import compile_layers
+from adapter4rec.models.losses import Objective
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.ranking import Question, rank_targets
-from adapter4rec.training.parameters import train_only
-from adapter4rec.training.precision import choose_precision
+from adapter4rec.training.optimizer import train_only
+from adapter4rec.utils.errors import run_main
+from adapter4rec.utils.machine import matrix_rate, peak_memory
+from adapter4rec.utils.precision import choose_precision
+from adapter4rec.utils.process_group import Process
 from benchmarks.measuring import Row, arguments, machine, parsed, report
 from benchmarks.models import domain_folder, houlsby_operations, image_model, read_domain, text_model
 from benchmarks.steps import ProjectSteps, lengths_of

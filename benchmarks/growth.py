@@ -18,14 +18,14 @@ import torch
 from matplotlib import pyplot
 
 from adapter4rec.adapters.houlsby import HoulsbyConfig
-from adapter4rec.catalogue import EmbeddingsInMemory
 from adapter4rec.data.batches import Division, EpochSteps, TrainingSet
 from adapter4rec.data.interactions import Interactions
 from adapter4rec.data.text import TextStore, Tokens
-from adapter4rec.distributed import joined_process
-from adapter4rec.errors import run_main
-from adapter4rec.files import REPOSITORY, write_json
-from adapter4rec.ranking import Question, rank_targets
+from adapter4rec.evaluation.catalogue import EmbeddingsInMemory
+from adapter4rec.evaluation.ranking import Question, rank_targets
+from adapter4rec.utils.errors import run_main
+from adapter4rec.utils.files import REPOSITORY, write_json
+from adapter4rec.utils.process_group import joined_process
 from benchmarks.measuring import RESULTS, in_turns, machine, options_of
 from benchmarks.models import DIM, domain_folder, read_domain, text_model
 from benchmarks.steps import ProjectSteps

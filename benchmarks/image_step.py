@@ -14,9 +14,9 @@ from adapter4rec.data.batches import TrainingSet
 from adapter4rec.data.images.building import ImageLmdbSettings, build
 from adapter4rec.data.images.database import ImageDatabase
 from adapter4rec.data.images.store import ImageStore
-from adapter4rec.errors import run_main
-from adapter4rec.files import REPOSITORY
 from adapter4rec.models.transrec import TransRec
+from adapter4rec.utils.errors import run_main
+from adapter4rec.utils.files import REPOSITORY
 from benchmarks import released_way
 from benchmarks.measuring import options_of
 from benchmarks.models import domain_folder, image_model, read_domain

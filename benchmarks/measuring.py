@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from adapter4rec.files import REPOSITORY, write_json
-from adapter4rec.machine import peak_memory
-from adapter4rec.versions import versions
+from adapter4rec.utils.files import REPOSITORY, write_json
+from adapter4rec.utils.machine import peak_memory
+from adapter4rec.utils.versions import versions
 
 RESULTS = REPOSITORY / "runs" / "benchmarks"
 

@@ -12,14 +12,14 @@ from adapter4rec.adapters.attaching import add_adapters
 from adapter4rec.adapters.base import AdapterConfig
 from adapter4rec.data.interactions import Interactions, read_interactions, read_items
 from adapter4rec.data.text import TextStore, tokenised
-from adapter4rec.files import REPOSITORY
+from adapter4rec.datasets.sample import SampleSettings, make_sample
 from adapter4rec.models.backbones import backbone_folder, load_tokenizer
 from adapter4rec.models.item_encoders import ContentItemEncoder, ImageItemEncoder, TextItemEncoder
-from adapter4rec.models.objectives import Objective
+from adapter4rec.models.losses import Objective
 from adapter4rec.models.operations import forward_operations
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
-from adapter4rec.sample import SampleSettings, make_sample
+from adapter4rec.utils.files import REPOSITORY
 
 DIM = 64
 TITLE_TOKENS = 30

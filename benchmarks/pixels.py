@@ -6,7 +6,7 @@ import numpy as np
 
 from adapter4rec.data.images.database import ImageDatabase
 from adapter4rec.data.images.store import ImageStore
-from adapter4rec.errors import run_main
+from adapter4rec.utils.errors import run_main
 from benchmarks.image_step import SIZE, make_images, resized
 from benchmarks.measuring import Row, in_turns, medians, options_of, report
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from adapter4rec.catalogue import EmbeddingsInFile, EmbeddingsInMemory
-from adapter4rec.errors import run_main
-from adapter4rec.files import REPOSITORY
-from adapter4rec.machine import matrix_rate, peak_memory
-from adapter4rec.ranking import Question, rank_targets
+from adapter4rec.evaluation.catalogue import EmbeddingsInFile, EmbeddingsInMemory
+from adapter4rec.evaluation.ranking import Question, rank_targets
+from adapter4rec.utils.errors import run_main
+from adapter4rec.utils.files import REPOSITORY
+from adapter4rec.utils.machine import matrix_rate, peak_memory
 from benchmarks import released_way
 from benchmarks.measuring import Row, arguments, in_turns, parsed, report
 from benchmarks.models import DIM

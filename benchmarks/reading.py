@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 from adapter4rec.data.interactions import read_interactions, read_items
-from adapter4rec.errors import run_main
-from adapter4rec.files import REPOSITORY
-from adapter4rec.sample import SampleSettings, make_sample
+from adapter4rec.datasets.sample import SampleSettings, make_sample
+from adapter4rec.utils.errors import run_main
+from adapter4rec.utils.files import REPOSITORY
 from benchmarks.measuring import Row, alone, given, options_of, report, say_alone
 
 _FOLDER = REPOSITORY / "cache" / "benchmarks"

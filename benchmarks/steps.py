@@ -15,13 +15,13 @@ from adapter4rec.adapters.k_adapter import KAdapterConfig
 from adapter4rec.data.batches import Batch, Division, EpochSteps, TrainingSet
 from adapter4rec.data.content import ContentStore
 from adapter4rec.data.images.store import Pixels
-from adapter4rec.distributed import Process
-from adapter4rec.machine import matrix_rate
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.stages import TextTargetSettings
-from adapter4rec.training.loop import Trainer
-from adapter4rec.training.parameters import make_optimizer, parameter_groups
-from adapter4rec.training.precision import choose_precision
+from adapter4rec.training.fit import Trainer
+from adapter4rec.training.optimizer import make_optimizer, parameter_groups
+from adapter4rec.utils.machine import matrix_rate
+from adapter4rec.utils.precision import choose_precision
+from adapter4rec.utils.process_group import Process
 from benchmarks import released_way
 from benchmarks.measuring import Row, alone, given, in_turns, medians, report, say_alone
 from benchmarks.models import houlsby_operations

@@ -7,7 +7,7 @@ import argparse
 from adapter4rec.adapters.base import AdapterConfig
 from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.data.batches import TrainingSet
-from adapter4rec.errors import run_main
+from adapter4rec.utils.errors import run_main
 from benchmarks import released_way
 from benchmarks.measuring import options_of
 from benchmarks.models import domain_folder, read_domain, text_model

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from adapter4rec.data.interactions import Interactions
-from adapter4rec.distributed import Process
+from adapter4rec.utils.process_group import Process
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from adapter4rec.ledger import append
-from adapter4rec.metrics import RankedUsers, metrics_of
+from adapter4rec.evaluation.metrics import RankedUsers, metrics_of
+from adapter4rec.runs.ledger import append
 
 USERS = [f"U{number}" for number in range(200)]
 VERSIONS = {"python": "3.11.7", "torch": "2.14.1", "transformers": "5.17.0", "numpy": "2.4.6"}

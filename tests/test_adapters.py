@@ -14,11 +14,11 @@ from adapter4rec.adapters.base import Adapter, AdapterConfig
 from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.adapters.sites import ATTENTION, SUBLAYERS
 from adapter4rec.data.images.store import Pixels
-from adapter4rec.errors import UserError
 from adapter4rec.models.item_encoders import IdItemEncoder
-from adapter4rec.models.objectives import Objective
+from adapter4rec.models.losses import Objective
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
+from adapter4rec.utils.errors import UserError
 
 
 @pytest.fixture(params=BACKBONES)

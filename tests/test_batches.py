@@ -21,12 +21,12 @@ from adapter4rec.data.batches import (
 )
 from adapter4rec.data.content import IdStore, ItemIds
 from adapter4rec.data.interactions import Interactions, Ranges
-from adapter4rec.data.loading import loaded_ahead
-from adapter4rec.errors import UserError
+from adapter4rec.data.loader import loaded_ahead
 from adapter4rec.models.item_encoders import IdItemEncoder
-from adapter4rec.models.objectives import Objective
+from adapter4rec.models.losses import Objective
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
+from adapter4rec.utils.errors import UserError
 
 MAX_SEQ_LEN = 5
 N_ITEMS = 30

@@ -13,11 +13,11 @@ from transformers import BertConfig, BertModel
 
 from adapter4rec.adapters.attaching import add_adapters
 from adapter4rec.adapters.houlsby import HoulsbyConfig
-from adapter4rec.catalogue import EmbeddingsInMemory
 from adapter4rec.data.batches import TrainingSet
 from adapter4rec.data.text import TextStore, Tokens
+from adapter4rec.evaluation.catalogue import EmbeddingsInMemory
+from adapter4rec.evaluation.ranking import MISSED, Question, rank_targets
 from adapter4rec.models.item_encoders import TextItemEncoder
-from adapter4rec.ranking import MISSED, Question, rank_targets
 from benchmarks import released_way
 from benchmarks.measuring import Row, in_turns, table
 from benchmarks.models import forward_operations, houlsby_operations

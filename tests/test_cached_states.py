@@ -21,17 +21,17 @@ from adapter_models import (
 )
 from conftest import interactions_of
 
-from adapter4rec import states
 from adapter4rec.adapters.attaching import add_adapters
 from adapter4rec.adapters.registry import FAMILIES
-from adapter4rec.data.state_file import Table, computed_table
+from adapter4rec.data.cached_table import Table, computed_table
 from adapter4rec.data.text import TextStore, Tokens
 from adapter4rec.domains import Domain
-from adapter4rec.errors import UserError
-from adapter4rec.models.known_layers import layers_of
+from adapter4rec.models.layers import layers_of
 from adapter4rec.stages import ImageTargetSettings, TextTargetSettings
-from adapter4rec.states import layers_to_cache, with_cached_states
-from adapter4rec.training.precision import choose_precision
+from adapter4rec.training import cached_states as states
+from adapter4rec.training.cached_states import layers_to_cache, with_cached_states
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.precision import choose_precision
 
 SMALL_CHAIN = {"item_inner": 8, "item_inner_heads": 2, "user_inner": 4}
 CASES = {

@@ -9,8 +9,8 @@ from adapter_models import BACKBONES, base_model, batch_for, model_on, snapshot
 
 from adapter4rec import FAMILIES, add_adapters, count_parameters, detach_adapters, load_adapter, save_adapter
 from adapter4rec.adapters.registry import Family
-from adapter4rec.models.objectives import Objective
-from adapter4rec.source_models import export_source_model
+from adapter4rec.checkpoints.source_models import export_source_model
+from adapter4rec.models.losses import Objective
 from adapter4rec.stages import TextTargetSettings
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -16,7 +16,7 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from adapter4rec import download
 from adapter4rec.download import BACKBONES, fetch, main
-from adapter4rec.errors import UserError
+from adapter4rec.utils.errors import UserError
 
 TINY = BACKBONES["bert/bert_tiny"]
 MINILM = "minilm/all_minilm_l6_v2"

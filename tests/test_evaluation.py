@@ -14,20 +14,19 @@ import torch
 from conftest import interactions_of, random_sequences
 from torch import Tensor, nn
 
-from adapter4rec import catalogue, evaluation, ranking
-from adapter4rec.catalogue import (
+from adapter4rec.data.content import IdStore, ItemIds
+from adapter4rec.data.interactions import Interactions
+from adapter4rec.domains import Domain
+from adapter4rec.evaluation import catalogue, ranking
+from adapter4rec.evaluation import leave_one_out as evaluation
+from adapter4rec.evaluation.catalogue import (
     EmbeddingsInFile,
     EmbeddingsInMemory,
     Encoding,
     encode_catalogue,
     evaluating,
 )
-from adapter4rec.data.content import IdStore, ItemIds
-from adapter4rec.data.interactions import Interactions
-from adapter4rec.distributed import Process
-from adapter4rec.domains import Domain
-from adapter4rec.errors import UserError
-from adapter4rec.evaluation import (
+from adapter4rec.evaluation.leave_one_out import (
     Split,
     questions,
     rank,
@@ -35,12 +34,14 @@ from adapter4rec.evaluation import (
     rank_users,
     training_clicks,
 )
-from adapter4rec.metrics import metrics_of
+from adapter4rec.evaluation.metrics import metrics_of
+from adapter4rec.evaluation.ranking import MISSED, Question, best_items, rank_targets
 from adapter4rec.models.item_encoders import IdItemEncoder
-from adapter4rec.models.objectives import Objective
+from adapter4rec.models.losses import Objective
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
-from adapter4rec.ranking import MISSED, Question, best_items, rank_targets
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.process_group import Process
 
 MAX_SEQ_LEN = 4
 both_splits = pytest.mark.parametrize("split", list(Split))

@@ -21,14 +21,15 @@ import torch
 from conftest import REPOSITORY
 from safetensors.torch import load_file
 
-from adapter4rec import launching, runs
+from adapter4rec import launching
 from adapter4rec.adapters.registry import FAMILIES
+from adapter4rec.checkpoints.source_models import read_source_model
 from adapter4rec.data.images.building import ImageLmdbSettings, build
-from adapter4rec.files import read_json
-from adapter4rec.models.objectives import Objective
-from adapter4rec.sample import SampleSettings, make_image_sample, make_sample
-from adapter4rec.settings import as_argument
-from adapter4rec.source_models import read_source_model
+from adapter4rec.datasets.sample import SampleSettings, make_image_sample, make_sample
+from adapter4rec.models.losses import Objective
+from adapter4rec.runs import run as runs
+from adapter4rec.utils.files import read_json
+from adapter4rec.utils.settings import as_argument
 
 STAGES = {"Pretraining": "source", "Downstream": "target"}
 MODALITIES = {"Text": "text", "CV": "image"}

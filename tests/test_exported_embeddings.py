@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from test_recommend import TITLES, clicks, command, text_runs  # noqa: F401 (fixtures)
 from test_recommender import model  # noqa: F401 (a fixture)
 
-from adapter4rec import export, recommender
-from adapter4rec.catalogue import EmbeddingsInFile
-from adapter4rec.checkpoints import Rows, read_checkpoint, write_rows
-from adapter4rec.errors import UserError
-from adapter4rec.recommender import Recommender
+from adapter4rec.evaluation.catalogue import EmbeddingsInFile
+from adapter4rec.serving import export, recommender
+from adapter4rec.serving.recommender import Recommender
+from adapter4rec.utils.checkpoint_file import Rows, read_checkpoint, write_rows
+from adapter4rec.utils.errors import UserError
 
 
 class TestExporting:

@@ -24,10 +24,10 @@ from adapter4rec.data.packing import Packing
 from adapter4rec.data.text import Text
 from adapter4rec.models import packed_attention
 from adapter4rec.models.dropout import Dropout, dropped
-from adapter4rec.models.known_layers import compile_layers, layers_of
-from adapter4rec.models.objectives import Objective
-from adapter4rec.training.parameters import train_only
-from adapter4rec.training.precision import choose_precision
+from adapter4rec.models.layers import compile_layers, layers_of
+from adapter4rec.models.losses import Objective
+from adapter4rec.training.optimizer import train_only
+from adapter4rec.utils.precision import choose_precision
 
 LENGTHS = np.array([1, 2, 2, 5, 5, 9])
 SMALL = {

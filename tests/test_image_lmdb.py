@@ -19,7 +19,7 @@ from adapter4rec.data.images.database import ImageDatabase
 from adapter4rec.data.images.description import DESCRIPTION_KEY, State
 from adapter4rec.data.images.records import Form, unpack
 from adapter4rec.data.images.writing import LOCK_FILE, DatabaseWriter
-from adapter4rec.errors import UserError
+from adapter4rec.utils.errors import UserError
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from adapter4rec.data.images.building import ImageLmdbSettings, build
 from adapter4rec.data.images.database import ImageDatabase
 from adapter4rec.data.images.description import DESCRIPTION_KEY, Description, State
 from adapter4rec.data.images.writing import DatabaseWriter
-from adapter4rec.errors import UserError
+from adapter4rec.utils.errors import UserError
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def run_build(settings: ImageLmdbSettings, before: str) -> subprocess.CompletedP
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from adapter4rec.data.images import preparing, writing\n"
         "from adapter4rec.data.images.building import ImageLmdbSettings, build\n"
-        "from adapter4rec.errors import run_main\n"
+        "from adapter4rec.utils.errors import run_main\n"
         "preparing._CHUNK, writing._RECORDS_A_TRANSACTION, writing._SMALLEST_MAP = 4, 8, 1 << 16\n"
         "put, number = writing.DatabaseWriter.put, 0\n"
         "def counted(self, name, value):\n"

@@ -16,7 +16,7 @@ from adapter4rec.data.images.database import ImageDatabase
 from adapter4rec.data.images.description import DESCRIPTION_KEY
 from adapter4rec.data.images.opening import opened
 from adapter4rec.data.images.writing import DatabaseWriter
-from adapter4rec.errors import UserError
+from adapter4rec.utils.errors import UserError
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from PIL import Image
 
 from adapter4rec.data.images.building import build
 from adapter4rec.data.images.database import ImageDatabase
-from adapter4rec.errors import UserError
+from adapter4rec.utils.errors import UserError
 
 
 @pytest.fixture

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adapter4rec.errors import UserError
-from adapter4rec.sample import Outcome, SampleSettings, images, make_image_sample, make_sample
-from adapter4rec.sample import folder as sample_folder
-from adapter4rec.sample.__main__ import main
-from adapter4rec.sample.drawing import draw
-from adapter4rec.sample.images import LISTS, SOURCE, TARGET, ImageDomain, fill_shelf
-from adapter4rec.sample.looks import COLOURS, GREY, TINY_SIZES, Form, Look, Pattern, draw_looks
-from adapter4rec.sample.silhouettes import ACCESSORIES, GARMENTS, Paint, Part, Silhouette
+from adapter4rec.datasets.sample import Outcome, SampleSettings, images, make_image_sample, make_sample
+from adapter4rec.datasets.sample import folder as sample_folder
+from adapter4rec.datasets.sample.command import main
+from adapter4rec.datasets.sample.drawing import draw
+from adapter4rec.datasets.sample.images import LISTS, SOURCE, TARGET, ImageDomain, fill_shelf
+from adapter4rec.datasets.sample.looks import COLOURS, GREY, TINY_SIZES, Form, Look, Pattern, draw_looks
+from adapter4rec.datasets.sample.silhouettes import ACCESSORIES, GARMENTS, Paint, Part, Silhouette
+from adapter4rec.utils.errors import UserError
 
 SMALL = SampleSettings(users=40, target_users=30, items=40, clicks=8, seed=3)
 DOMAINS = (SOURCE, TARGET)

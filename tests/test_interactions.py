@@ -11,7 +11,7 @@ from conftest import write_domain
 
 from adapter4rec.data import lines
 from adapter4rec.data.interactions import Interactions, Ranges, read_interactions, read_items
-from adapter4rec.errors import UserError
+from adapter4rec.utils.errors import UserError
 
 ITEMS = {"i1": "one", "i2": "two", "i3": "three", "i4": "four"}
 USERS = {"anna": ["i1", "i2", "i3", "i1", "i2"], "bert": ["i3", "i3", "i2", "i1", "i4", "i4"]}

@@ -13,12 +13,12 @@ from transformers import BertForMaskedLM
 from adapter4rec.adapters.attaching import add_adapters, detach_adapters, encoder_sites
 from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.adapters.lora import LoraConfig
-from adapter4rec.errors import UserError
 from adapter4rec.interchange.peft import export_peft, import_peft
 from adapter4rec.models.item_encoders import IdItemEncoder
-from adapter4rec.models.objectives import Objective
+from adapter4rec.models.losses import Objective
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
+from adapter4rec.utils.errors import UserError
 
 KINDS = [*FOLDERS, "xlm-roberta", "dinov2", "clip_vision_model"]
 VARIANTS = {

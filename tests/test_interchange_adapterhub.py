@@ -20,8 +20,8 @@ from adapter4rec.adapters.houlsby_parallel import HoulsbyParallelConfig
 from adapter4rec.adapters.lora import LoraConfig
 from adapter4rec.adapters.pfeiffer import PfeifferConfig
 from adapter4rec.adapters.pfeiffer_after_layernorm import PfeifferAfterLayerNormConfig
-from adapter4rec.errors import UserError
 from adapter4rec.interchange.adapterhub import export_adapterhub, import_adapterhub
+from adapter4rec.utils.errors import UserError
 
 KINDS = [*FOLDERS[:3], "xlm-roberta", "clip_vision_model"]
 CONFIGS = {

@@ -6,7 +6,7 @@ import pytest
 from conftest import REPOSITORY
 
 from adapter4rec import stages
-from adapter4rec.models.objectives import Objective
+from adapter4rec.models.losses import Objective
 
 TREES = ("Pretraining/Text", "Pretraining/CV", "Downstream/Text", "Downstream/CV")
 PAGES = [path for tree in TREES for path in sorted((REPOSITORY / tree / "script").glob("*.py"))]

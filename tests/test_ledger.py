@@ -9,11 +9,9 @@ from conftest import write_domain
 from test_recommend import COMMON, TITLES, clicks  # noqa: F401 (a fixture)
 from test_tensorboard import scalars_in
 
-from adapter4rec.catalogue import Encoding
-from adapter4rec.errors import UserError
-from adapter4rec.files import locked_file
+from adapter4rec.evaluation.catalogue import Encoding
 from adapter4rec.launching import settings_from_command_line
-from adapter4rec.ledger import (
+from adapter4rec.runs.ledger import (
     FAILED,
     FINISHED,
     append,
@@ -25,6 +23,8 @@ from adapter4rec.ledger import (
 )
 from adapter4rec.source_stage import carry_out_source
 from adapter4rec.stages import TextSourceSettings, TextTargetSettings
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import locked_file
 
 SEVERAL = multiprocessing.get_context("fork")  # a process that is spawned imports torch for seconds
 

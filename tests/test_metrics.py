@@ -9,11 +9,11 @@ import pytest
 import torch
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR, RetrievalNormalizedDCG
 
-from adapter4rec.catalogue import EmbeddingsInMemory
 from adapter4rec.data.batches import share_of_users
-from adapter4rec.evaluation import Split, questions, rank_users, ranked_users, training_clicks
-from adapter4rec.metrics import RankedUsers, metrics_of
-from adapter4rec.ranking import MISSED, rank_targets
+from adapter4rec.evaluation.catalogue import EmbeddingsInMemory
+from adapter4rec.evaluation.leave_one_out import Split, questions, rank_users, ranked_users, training_clicks
+from adapter4rec.evaluation.metrics import RankedUsers, metrics_of
+from adapter4rec.evaluation.ranking import MISSED, rank_targets
 from tests.test_evaluation import random_domain
 
 
@@ -65,8 +65,8 @@ class TestMetrics:
 class TestCoverage:
     @pytest.mark.parametrize("users_at_once", [7, 1024])
     def test_items_in_the_lists_of_all_users(self, monkeypatch, one_process, users_at_once: int) -> None:
-        monkeypatch.setattr("adapter4rec.evaluation._USERS_LISTED_AT_ONCE", users_at_once)
-        monkeypatch.setattr("adapter4rec.evaluation._USERS_AT_ONCE", 23)
+        monkeypatch.setattr("adapter4rec.evaluation.leave_one_out._USERS_LISTED_AT_ONCE", users_at_once)
+        monkeypatch.setattr("adapter4rec.evaluation.leave_one_out._USERS_AT_ONCE", 23)
         sequences, interactions = random_domain(40)
         torch.manual_seed(1)
         table = torch.randn(41, 3)

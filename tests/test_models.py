@@ -13,12 +13,12 @@ from conftest import interactions_of, random_sequences
 from adapter4rec.data.batches import TrainingSet, with_content
 from adapter4rec.data.content import IdStore
 from adapter4rec.data.text import TextStore, Tokens
-from adapter4rec.errors import UserError
 from adapter4rec.models.backbones import TEXT_ENCODERS, backbone_folder, load_backbone, load_tokenizer
 from adapter4rec.models.item_encoders import IdItemEncoder, TextItemEncoder
-from adapter4rec.models.objectives import Objective, summed_loss
+from adapter4rec.models.losses import Objective, summed_loss
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder, causal_padding_mask
+from adapter4rec.utils.errors import UserError
 
 
 def plain_user_encoder(encoder, items, log_mask, heads):

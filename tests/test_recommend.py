@@ -13,14 +13,12 @@ from PIL import Image
 
 from adapter4rec import add_adapters, load_adapter, load_source, merge, recommend, save_adapter
 from adapter4rec.adapters.lora import LoraConfig
-from adapter4rec.checkpoints import read_checkpoint, write_checkpoint
-from adapter4rec.contact_sheet import SheetRow, draw_contact_sheet
 from adapter4rec.data.images.building import ImageLmdbSettings, build
-from adapter4rec.distributed import Process
-from adapter4rec.errors import UserError
-from adapter4rec.evaluation import Split, rank
+from adapter4rec.evaluation.leave_one_out import Split, rank
 from adapter4rec.interchange import __main__ as interchange
-from adapter4rec.recommender import Recommender
+from adapter4rec.serving.contact_sheet import SheetRow, draw_contact_sheet
+from adapter4rec.serving.recommender import Recommender
+from adapter4rec.serving.trained_runs import load_run
 from adapter4rec.source_stage import carry_out_source
 from adapter4rec.stages import (
     ImageSourceSettings,
@@ -29,7 +27,9 @@ from adapter4rec.stages import (
     TextTargetSettings,
 )
 from adapter4rec.target_stage import carry_out_target
-from adapter4rec.trained_runs import load_run
+from adapter4rec.utils.checkpoint_file import read_checkpoint, write_checkpoint
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.process_group import Process
 
 ITEMS, LENGTH = 20, 6
 WORDS = ["red", "blue", "green", "big", "small"]

@@ -14,9 +14,9 @@ from test_recommend import COMMON, TITLES, clicks, command, image_run, text_runs
 
 import adapter4rec
 from adapter4rec.data.images.building import ImageLmdbSettings, build
-from adapter4rec.errors import UserError
 from adapter4rec.source_stage import carry_out_source
 from adapter4rec.stages import TextSourceSettings
+from adapter4rec.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")

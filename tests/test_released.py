@@ -8,11 +8,11 @@ import torch
 from conftest import REPOSITORY
 
 from adapter4rec import convert, parity
-from adapter4rec.checkpoints import load_into
-from adapter4rec.errors import UserError
-from adapter4rec.models.objectives import Objective
-from adapter4rec.released import converted, read_released, renamed
-from adapter4rec.source_models import read_source_model
+from adapter4rec.checkpoints.released import converted, read_released, renamed
+from adapter4rec.checkpoints.source_models import read_source_model
+from adapter4rec.models.losses import Objective
+from adapter4rec.utils.checkpoint_file import load_into
+from adapter4rec.utils.errors import UserError
 
 GOLDEN = REPOSITORY.parent / "shared" / "golden"
 CASES = sorted(path.stem for path in GOLDEN.glob("*.json")) or ["text_bert_sasrec"]

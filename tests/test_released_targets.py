@@ -11,10 +11,10 @@ from adapter4rec import convert, parity
 from adapter4rec.adapters.attaching import add_adapters, detach_adapters
 from adapter4rec.adapters.files import load_adapter
 from adapter4rec.adapters.registry import FAMILIES
-from adapter4rec.errors import UserError
-from adapter4rec.loading import load_source
-from adapter4rec.released import converted, read_released
-from adapter4rec.released_targets import load_released_target
+from adapter4rec.checkpoints.loading import load_source
+from adapter4rec.checkpoints.released import converted, read_released
+from adapter4rec.checkpoints.released_targets import load_released_target
+from adapter4rec.utils.errors import UserError
 
 
 def released_file(case, path):

@@ -14,8 +14,6 @@ import pytest
 from report_study import failure, ranks_of, row, run_record, write_plan
 from scipy.stats import ttest_rel
 
-from adapter4rec.errors import UserError
-from adapter4rec.files import REPOSITORY
 from adapter4rec.report import paper as paper_module
 from adapter4rec.report.comparing import Analysis, comparison_table
 from adapter4rec.report.efficiency import Cost, section_tpme, tpme
@@ -26,6 +24,8 @@ from adapter4rec.report.significance import compare, holm, paired_p_value
 from adapter4rec.report.styles import COLOURS, INK, Style
 from adapter4rec.report.tables import Mark
 from adapter4rec.report.writing import sources_of, study_of, write_report
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import REPOSITORY
 
 REFERENCE = "full fine-tuning"
 NONE_TRAINED = {"trained": 0, "total": 9, "share": 0}

@@ -15,12 +15,10 @@ from conftest import REPOSITORY, write_domain
 from PIL import Image
 from safetensors.torch import load_file
 
-from adapter4rec import checkpoints, target_stage
+from adapter4rec import target_stage
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.data.images.building import ImageLmdbSettings, build
-from adapter4rec.errors import UserError
 from adapter4rec.launching import settings_from_command_line
-from adapter4rec.settings import options_of
 from adapter4rec.source_stage import carry_out_source
 from adapter4rec.stages import (
     ImageSourceSettings,
@@ -29,7 +27,11 @@ from adapter4rec.stages import (
     TextTargetSettings,
 )
 from adapter4rec.target_stage import carry_out_target
-from adapter4rec.training import loop, precision
+from adapter4rec.training import fit as loop
+from adapter4rec.utils import checkpoint_file as checkpoints
+from adapter4rec.utils import precision
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.settings import options_of
 
 WORDS = ["red", "blue", "green", "big", "small", "house", "garden", "river", "football", "snow", "music"]
 USERS, ITEMS = 37, 25
@@ -605,7 +607,7 @@ def test_trouble_of_one_process_ends_both_with_its_message(common, tmp_path):
     code = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from adapter4rec.errors import run_main\n"
+        "from adapter4rec.utils.errors import run_main\n"
         "from adapter4rec.data.images.store import ImageStore\n"
         "from adapter4rec.data.images.database import ImageDatabase\n"
         "from adapter4rec.launching import settings_from_command_line\n"

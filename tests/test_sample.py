@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adapter4rec.errors import UserError
-from adapter4rec.files import file_hash
-from adapter4rec.sample import Outcome, SampleSettings, behaviour, make_sample, text
-from adapter4rec.sample.__main__ import main
-from adapter4rec.sample.text import DATA_FILES, SOURCE, TARGET, TextDomain
+from adapter4rec.datasets.sample import Outcome, SampleSettings, behaviour, make_sample, text
+from adapter4rec.datasets.sample.command import main
+from adapter4rec.datasets.sample.text import DATA_FILES, SOURCE, TARGET, TextDomain
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import file_hash
 
 SMALL = SampleSettings(users=60, target_users=40, items=150, clicks=8, seed=3)
 KEPT_CLICKS = 23  # max_seq_len + 3 for text

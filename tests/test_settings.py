@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 
 from adapter4rec.adapters.houlsby import HoulsbyConfig
-from adapter4rec.errors import UserError
-from adapter4rec.files import REPOSITORY
 from adapter4rec.launching import launch, settings_from_command_line
-from adapter4rec.models.objectives import Objective
+from adapter4rec.models.losses import Objective
 from adapter4rec.models.transrec import ADAPTER_PARTS
-from adapter4rec.settings import FolderName, Settings, as_argument, option, options_of
 from adapter4rec.stages import TargetSettings
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import REPOSITORY
+from adapter4rec.utils.settings import FolderName, Settings, as_argument, option, options_of
 
 
 class Colour(str, Enum):
@@ -512,7 +512,7 @@ class TestExitCodes:
         )
         (tmp_path / "launcher.py").write_text(
             "from adapter4rec.launching import launch\n"
-            "from adapter4rec.settings import Settings\n"
+            "from adapter4rec.utils.settings import Settings\n"
             "launch('tiny_run', Settings, {'processes': 2})\n",
             encoding="utf-8",
         )

@@ -9,11 +9,11 @@ from conftest import write_domain
 from test_recommend import COMMON, TITLES, clicks, text_runs  # noqa: F401 (fixtures)
 
 import adapter4rec
-from adapter4rec.checkpoints import read_checkpoint, write_checkpoint
-from adapter4rec.errors import UserError
-from adapter4rec.files import write_json
 from adapter4rec.source_stage import carry_out_source
 from adapter4rec.stages import TextSourceSettings
+from adapter4rec.utils.checkpoint_file import read_checkpoint, write_checkpoint
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import write_json
 
 
 def flip_a_byte(path, place=-5):
@@ -78,7 +78,7 @@ def test_a_write_that_is_killed_at_any_moment_leaves_a_readable_pair(tmp_path, m
         if killed_at == "tensors":
             monkeypatch.setattr("pathlib.Path.replace", _fails_for(path))
         else:
-            monkeypatch.setattr("adapter4rec.checkpoints.write_json", killed)
+            monkeypatch.setattr("adapter4rec.utils.checkpoint_file.write_json", killed)
         with pytest.raises(KeyboardInterrupt):
             write_checkpoint(path, {"a": torch.full((3,), attempt + 1.0)}, {"what": "new"})
         monkeypatch.undo()

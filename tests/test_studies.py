@@ -22,13 +22,13 @@ import pytest
 from conftest import REPOSITORY, write_domain
 from test_recommend import TITLES, clicks  # noqa: F401 (a fixture)
 
-from adapter4rec.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
-from adapter4rec.ledger import FAILED, FINISHED, command_of, read_ledger
+from adapter4rec.runs.ledger import FAILED, FINISHED, command_of, read_ledger
 from adapter4rec.studies import estimating, launching, running, samples
 from adapter4rec.studies.launching import Campaign
 from adapter4rec.studies.pages import source
 from adapter4rec.studies.plan import PlannedRun, Row, Source, Study, require_sound
 from adapter4rec.studies.running import Runner, command_of_run
+from adapter4rec.utils.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
 
 PAGES = sorted(REPOSITORY.glob("*/*/script/study_*.py"))
 SMALL = {

@@ -3,9 +3,9 @@
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from adapter4rec import tensorboard
-from adapter4rec.errors import UserError
-from adapter4rec.tensorboard import require_tensorboard, write_scalars
+from adapter4rec.runs import tensorboard
+from adapter4rec.runs.tensorboard import require_tensorboard, write_scalars
+from adapter4rec.utils.errors import UserError
 
 RECORDS = [
     {"epoch": 1, "split": "validation", "loss": 0.5, "HR@10": 3.0},

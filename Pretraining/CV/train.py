@@ -7,10 +7,10 @@ The launchers in ``script/`` hold the settings; one run by hand is
 
 import sys
 
-from adapter4rec.errors import run_main
 from adapter4rec.launching import settings_from_command_line
 from adapter4rec.source_stage import carry_out_source
 from adapter4rec.stages import ImageSourceSettings
+from adapter4rec.utils.errors import run_main
 
 if __name__ == "__main__":
     run_main(lambda: carry_out_source(settings_from_command_line(ImageSourceSettings, sys.argv[1:])))

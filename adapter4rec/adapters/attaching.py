@@ -11,12 +11,12 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from adapter4rec.adapters.base import RELEASE, Adapter, AdapterConfig, AdapterSet
-from adapter4rec.adapters.layouts import LAYOUTS, USER_ENCODER
 from adapter4rec.adapters.registry import family_of
 from adapter4rec.adapters.released_variants import change_as_released, released_builder
 from adapter4rec.adapters.sites import Sites, Undo, find_sites
-from adapter4rec.errors import UserError
+from adapter4rec.models.layouts import LAYOUTS, USER_ENCODER
 from adapter4rec.models.transrec import TransRec
+from adapter4rec.utils.errors import UserError
 
 
 def encoder_sites(model: TransRec | PreTrainedModel) -> dict[str, Sites]:

@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from adapter4rec.adapters.layouts import UNREAD
 from adapter4rec.adapters.sites import Layer, Sites, Undo
-from adapter4rec.errors import UserError
-from adapter4rec.settings import Settings, option
+from adapter4rec.models.layouts import UNREAD
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.settings import Settings, option
 
 ENCODERS = ("item", "user")
 PAPER, RELEASE = "paper", "release"

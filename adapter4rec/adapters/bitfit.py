@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from adapter4rec.adapters.base import Adapter, AdapterConfig
 from adapter4rec.adapters.sites import Sites
-from adapter4rec.errors import UserError
+from adapter4rec.utils.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from adapter4rec.adapters.bottleneck import ACTIVATIONS, BottleneckConfig, SublayerAdapter
 from adapter4rec.adapters.sites import Sites
-from adapter4rec.errors import UserError
 from adapter4rec.models.dropout import Dropout
-from adapter4rec.settings import option
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.settings import option
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,20 @@ from transformers import PreTrainedModel
 
 from adapter4rec.adapters.attaching import add_adapters, detach_adapters
 from adapter4rec.adapters.base import AdapterConfig, AdapterSet
-from adapter4rec.adapters.layouts import UNREAD
 from adapter4rec.adapters.registry import FAMILIES, name_of
-from adapter4rec.checkpoints import Checkpoint, load_into, read_checkpoint, weights_hash, write_checkpoint
-from adapter4rec.errors import UserError
-from adapter4rec.files import read_json
 from adapter4rec.models.backbones import described
+from adapter4rec.models.layouts import UNREAD
 from adapter4rec.models.transrec import TransRec, part_of
-from adapter4rec.versions import versions
+from adapter4rec.utils.checkpoint_file import (
+    Checkpoint,
+    load_into,
+    read_checkpoint,
+    weights_hash,
+    write_checkpoint,
+)
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import read_json
+from adapter4rec.utils.versions import versions
 
 WHAT = "adapter"
 _PREFIX = "adapters."

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from adapter4rec.adapters.base import RELEASE, Adapter, AdapterConfig, LayerChoice
 from adapter4rec.adapters.sites import Sites
 from adapter4rec.data.packing import Packing
-from adapter4rec.errors import UserError
 from adapter4rec.models.user_encoder import TransformerBlock
-from adapter4rec.settings import option
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.settings import option
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from adapter4rec.adapters.base import Adapter, AdapterConfig
 from adapter4rec.adapters.sites import Sites
-from adapter4rec.errors import UserError
-from adapter4rec.settings import option
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.settings import option
 
 
 @dataclass(frozen=True)

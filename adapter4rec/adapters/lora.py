@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from adapter4rec.adapters.base import Adapter, AdapterConfig
 from adapter4rec.adapters.sites import Layer, Projection, Sites
-from adapter4rec.settings import option
+from adapter4rec.utils.settings import option
 
 PROJECTIONS = ("query", "value")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from adapter4rec.adapters.bottleneck import BottleneckConfig
 from adapter4rec.adapters.houlsby import Houlsby
 from adapter4rec.adapters.sites import ATTENTION, SUBLAYERS
-from adapter4rec.settings import option
+from adapter4rec.utils.settings import option
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from adapter4rec.adapters.base import Adapter
 from adapter4rec.adapters.bottleneck import Bottleneck, BottleneckConfig
 from adapter4rec.adapters.sites import FEED_FORWARD, SUBLAYERS, Sites
-from adapter4rec.errors import UserError
-from adapter4rec.settings import option
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.settings import option
 
 
 @dataclass(frozen=True)

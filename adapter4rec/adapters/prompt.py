@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from adapter4rec.adapters.base import Adapter, AdapterConfig
-from adapter4rec.adapters.layouts import Reads
 from adapter4rec.adapters.sites import Sites
-from adapter4rec.errors import UserError
-from adapter4rec.settings import option
+from adapter4rec.models.layouts import Reads
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.settings import option
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from adapter4rec.adapters.pfeiffer_after_layernorm import (
     PfeifferAfterLayerNormConfig,
 )
 from adapter4rec.adapters.prompt import Prompt, PromptConfig
-from adapter4rec.errors import UserError
+from adapter4rec.utils.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ from adapter4rec.adapters.compacter import Compacter
 from adapter4rec.adapters.houlsby import Houlsby
 from adapter4rec.adapters.houlsby_parallel import HoulsbyParallel, HoulsbyParallelConfig
 from adapter4rec.adapters.k_adapter import KAdapter, KAdapterConfig
-from adapter4rec.adapters.layouts import Reads
 from adapter4rec.adapters.lora import Lora, LoraConfig
 from adapter4rec.adapters.pfeiffer import Pfeiffer
 from adapter4rec.adapters.pfeiffer_after_layernorm import PfeifferAfterLayerNorm
@@ -34,7 +33,6 @@ from adapter4rec.data.content import Content
 from adapter4rec.data.packing import Packing
 from adapter4rec.data.states import States
 from adapter4rec.data.text import Text, TokenPack
-from adapter4rec.errors import UserError
 from adapter4rec.models.backbones import first_position, image_size
 from adapter4rec.models.item_encoders import (
     RELEASED_MASK_RATIO,
@@ -42,8 +40,10 @@ from adapter4rec.models.item_encoders import (
     ImageItemEncoder,
     TextItemEncoder,
 )
+from adapter4rec.models.layouts import Reads
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.training.precision import own_weights
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.precision import own_weights
 
 Builder = Callable[..., Adapter]
 

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adapter4rec.adapters.layouts import EncoderLayout, ProjectionLayout, Reads
 from adapter4rec.data.packing import Packing
+from adapter4rec.models.layouts import EncoderLayout, ProjectionLayout, Reads
 
 ATTENTION, FEED_FORWARD = "attention", "feed_forward"
 SUBLAYERS = (ATTENTION, FEED_FORWARD)

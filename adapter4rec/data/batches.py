@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from adapter4rec.data.content import Content, ContentStore
 from adapter4rec.data.interactions import Interactions, Ranges
-from adapter4rec.errors import UserError
+from adapter4rec.utils.errors import UserError
 
 _SHUFFLE, _NEGATIVES = 0, 1
 _SHARE = 3  # 2 is dropout's (training/loop.py)

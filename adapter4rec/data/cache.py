@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adapter4rec.files import file_hash, whole_folder, write_json
+from adapter4rec.utils.files import file_hash, whole_folder, write_json
 
 _DESCRIPTION = "cache.json"
 

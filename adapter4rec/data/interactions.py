@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from adapter4rec.data.lines import blocks_of_lines
-from adapter4rec.errors import UserError
+from adapter4rec.utils.errors import UserError
 
 ATTRIBUTES = ("title", "abstract", "body")
 """The text columns of ``items.tsv`` behind the name, in their order."""

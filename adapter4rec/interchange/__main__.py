@@ -11,11 +11,11 @@ import argparse
 from pathlib import Path
 
 from adapter4rec.adapters.files import load_adapter, save_adapter
-from adapter4rec.errors import run_main
+from adapter4rec.checkpoints.loading import load_source
+from adapter4rec.checkpoints.source_models import require_new
 from adapter4rec.interchange.adapterhub import export_adapterhub, import_adapterhub
 from adapter4rec.interchange.peft import export_peft, import_peft
-from adapter4rec.loading import load_source
-from adapter4rec.source_models import require_new
+from adapter4rec.utils.errors import run_main
 
 _EXPORT = {"peft": export_peft, "adapterhub": export_adapterhub}
 _IMPORT = {"peft": import_peft, "adapterhub": import_adapterhub}

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from adapter4rec.adapters.bottleneck import BottleneckConfig
 from adapter4rec.adapters.sites import ATTENTION, FEED_FORWARD, Sites
-from adapter4rec.errors import UserError
 from adapter4rec.interchange.adapterhub_options import checked_options, config_of, written_options
 from adapter4rec.interchange.common import (
     OPTIONS,
@@ -34,6 +33,7 @@ from adapter4rec.interchange.common import (
     within,
     write_adapter_folder,
 )
+from adapter4rec.utils.errors import UserError
 
 WEIGHTS = "pytorch_adapter.bin"
 SAFE_WEIGHTS = "adapter.safetensors"

@@ -25,8 +25,8 @@ from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.adapters.houlsby_parallel import HoulsbyParallelConfig
 from adapter4rec.adapters.pfeiffer import PfeifferConfig
 from adapter4rec.adapters.sites import ATTENTION, FEED_FORWARD, SUBLAYERS, Sites
-from adapter4rec.errors import UserError, nearest
 from adapter4rec.interchange.common import chosen_layers, refusal
+from adapter4rec.utils.errors import UserError, nearest
 
 _SWITCHES = {ATTENTION: "mh_adapter", FEED_FORWARD: "output_adapter"}
 _ACTIVATIONS = {

@@ -19,7 +19,6 @@ from safetensors.torch import save_file
 
 from adapter4rec.adapters.lora import PROJECTIONS, LoraConfig
 from adapter4rec.adapters.sites import Projection, Sites
-from adapter4rec.errors import UserError
 from adapter4rec.interchange.common import (
     OPTIONS,
     Model,
@@ -34,6 +33,7 @@ from adapter4rec.interchange.common import (
     within,
     write_adapter_folder,
 )
+from adapter4rec.utils.errors import UserError
 
 WEIGHTS = "adapter_model.safetensors"
 

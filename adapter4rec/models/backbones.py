@@ -21,8 +21,8 @@ from transformers import (
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.utils import logging as transformers_logging
 
-from adapter4rec.errors import UserError
-from adapter4rec.files import REPOSITORY
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import REPOSITORY
 
 PRETRAINED_MODELS = REPOSITORY / "pretrained_models"
 

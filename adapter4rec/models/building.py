@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from adapter4rec.adapters.base import PAPER
-from adapter4rec.errors import UserError
 from adapter4rec.models.backbones import (
     IMAGE_ENCODERS,
     TEXT_ENCODERS,
@@ -26,6 +25,7 @@ from adapter4rec.models.item_encoders import (
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
 from adapter4rec.stages import ImageSettings, RunSettings, TextSettings
+from adapter4rec.utils.errors import UserError
 
 
 def build_model(settings: RunSettings, build_encoder: Callable[..., nn.Module], n_items: int) -> TransRec:

@@ -20,7 +20,7 @@ from adapter4rec.data.states import PatchStates, States, TextStates
 from adapter4rec.data.text import Text
 from adapter4rec.models.backbones import first_position, pixel_statistics
 from adapter4rec.models.dropout import use_fast_dropout
-from adapter4rec.models.known_layers import outputs_known, outputs_read
+from adapter4rec.models.layers import outputs_known, outputs_read
 from adapter4rec.models.packed_attention import first_states
 
 RELEASED_MASK_RATIO = 0.75

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
-from adapter4rec.adapters.layouts import LAYOUTS
 from adapter4rec.data.packing import Packing
 from adapter4rec.models.dropout import dropped
-from adapter4rec.models.known_layers import layers_of
+from adapter4rec.models.layers import layers_of
+from adapter4rec.models.layouts import LAYOUTS
 
 _NAME = "adapter4rec_packed"
 

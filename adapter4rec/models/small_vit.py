@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from transformers import ViTConfig, ViTModel
 
-from adapter4rec.errors import UserError
-from adapter4rec.files import whole_folder
 from adapter4rec.models.backbones import quiet_transformers
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import whole_folder
 
 SIZES = {
     "image_size": 64,

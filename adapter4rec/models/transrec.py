@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from adapter4rec.adapters.base import AdapterSet
 from adapter4rec.data.batches import Batch
 from adapter4rec.data.content import Content
-from adapter4rec.models.objectives import Objective, summed_loss
+from adapter4rec.models.losses import Objective, summed_loss
 from adapter4rec.models.user_encoder import UserEncoder
 
 PARTS = ("backbone", "item_head", "user_encoder")

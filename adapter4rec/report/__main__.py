@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from adapter4rec.errors import run_main
 from adapter4rec.report.writing import write_report
+from adapter4rec.utils.errors import run_main
 
 
 def main() -> None:

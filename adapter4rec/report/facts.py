@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from adapter4rec.ledger import Record
 from adapter4rec.report import wording
 from adapter4rec.report.results import Row, Study
 from adapter4rec.report.tables import NOT_THERE, NOTHING, Cell, Column, Line, Table
-from adapter4rec.settings import as_argument
+from adapter4rec.runs.ledger import Record
+from adapter4rec.utils.settings import as_argument
 
 _OF_A_RUN = ("seed", "run_folder")
 """Settings that differ from run to run, and stand in the command of each."""

@@ -6,10 +6,10 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from adapter4rec.files import whole_file
 from adapter4rec.report.comparing import Analysis
 from adapter4rec.report.paper import TRAINED
 from adapter4rec.report.results import Row, Section, Statistic
+from adapter4rec.utils.files import whole_file
 
 _QUANTITIES = ("trained_parameters", "seconds_per_epoch", "peak_memory")
 _NAMES = {"peak_memory": "peak_memory_mib"}

@@ -8,15 +8,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from adapter4rec.ledger import Record, latest
 from adapter4rec.report.plan import Plan, PlannedRow, PlannedRun
-from adapter4rec.settings import as_argument, options_of
+from adapter4rec.runs.ledger import Record, latest
 from adapter4rec.stages import (
     ImageSourceSettings,
     ImageTargetSettings,
     TextSourceSettings,
     TextTargetSettings,
 )
+from adapter4rec.utils.settings import as_argument, options_of
 
 NAME = "ledger"
 _STAGES = (TextSourceSettings, TextTargetSettings, ImageSourceSettings, ImageTargetSettings)

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapter4rec.errors import UserError, nearest
-from adapter4rec.files import REPOSITORY
 from adapter4rec.report.results import Row, Study
+from adapter4rec.utils.errors import UserError, nearest
+from adapter4rec.utils.files import REPOSITORY
 
 DEFAULT = REPOSITORY / "Dataset" / "paper_results.csv"
 TRAINED = "trained parameters"

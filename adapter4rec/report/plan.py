@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from adapter4rec.errors import UserError
-from adapter4rec.files import read_json
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import read_json
 
 PLAN_FILE = "study.json"
 

@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from adapter4rec.ledger import FAILED, FINISHED, Record, latest
 from adapter4rec.report.plan import Plan, PlannedRow, PlannedRun
+from adapter4rec.runs.ledger import FAILED, FINISHED, Record, latest
 
 _USUAL_CUTOFF = 10
 

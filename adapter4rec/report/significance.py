@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adapter4rec.metrics import RANKS_FILE, ndcg_gains
+from adapter4rec.evaluation.metrics import RANKS_FILE, ndcg_gains
 from adapter4rec.report.results import Row, Section
 
 NAME = "paired t-test over users, two-sided, Holm-corrected"

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from adapter4rec.files import whole_file
-from adapter4rec.ledger import Record, read_ledger
 from adapter4rec.report.comparing import Analysis, accuracy_table, comparison_table, efficiency_table
 from adapter4rec.report.figures import write_figures
 from adapter4rec.report.generic import plan_of_records
@@ -22,6 +20,8 @@ from adapter4rec.report.rendering import latex, markdown, markdown_text
 from adapter4rec.report.results import Section, Study, study_of
 from adapter4rec.report.styles import drawing
 from adapter4rec.report.svg import inline_svg
+from adapter4rec.runs.ledger import Record, read_ledger
+from adapter4rec.utils.files import whole_file
 
 FOLDER = "report"
 Drawn = dict[str, list[tuple[Path, Picture]]]

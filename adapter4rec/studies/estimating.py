@@ -18,16 +18,16 @@ import torch
 from adapter4rec.adapters.attaching import add_adapters
 from adapter4rec.data.batches import TrainingSet
 from adapter4rec.data.interactions import Interactions, read_interactions, read_items
-from adapter4rec.errors import UserError
-from adapter4rec.ledger import FINISHED, Record, command_of, read_ledger
-from adapter4rec.machine import matrix_rate
 from adapter4rec.modalities import MODALITIES
 from adapter4rec.models.backbones import IMAGE_ENCODERS, TEXT_ENCODERS, backbone_config, backbone_folder
 from adapter4rec.models.building import build_model
 from adapter4rec.models.operations import forward_operations
+from adapter4rec.runs.ledger import FINISHED, Record, command_of, read_ledger
 from adapter4rec.stages import RunSettings
-from adapter4rec.training.parameters import count_parameters, train_only
-from adapter4rec.training.precision import choose_precision
+from adapter4rec.training.optimizer import count_parameters, train_only
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.machine import matrix_rate
+from adapter4rec.utils.precision import choose_precision
 
 if TYPE_CHECKING:
     from adapter4rec.studies.launching import Campaign

@@ -16,11 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from adapter4rec.errors import UserError, nearest, run_main
-from adapter4rec.files import REPOSITORY, write_json
 from adapter4rec.launching import gpus_here, parsed_command_line
-from adapter4rec.ledger import command_of, run_key
-from adapter4rec.settings import Option, Settings, Values, option, options_of
+from adapter4rec.runs.ledger import command_of, run_key
 from adapter4rec.stages import RunSettings
 from adapter4rec.studies import estimating, samples
 from adapter4rec.studies.plan import (
@@ -35,6 +32,9 @@ from adapter4rec.studies.plan import (
     require_sound,
 )
 from adapter4rec.studies.running import Runner, exit_code
+from adapter4rec.utils.errors import UserError, nearest, run_main
+from adapter4rec.utils.files import REPOSITORY, write_json
+from adapter4rec.utils.settings import Option, Settings, Values, option, options_of
 
 _SOURCE = "source_"
 _OF_THE_STUDY = ("run_folder", "ledger", "resume", "mode")

@@ -6,11 +6,11 @@ import runpy
 from collections.abc import Mapping
 from typing import Any
 
-from adapter4rec.errors import UserError, nearest
-from adapter4rec.files import REPOSITORY
-from adapter4rec.settings import options_of
 from adapter4rec.stages import WITHOUT_SOURCE, SourceSettings
 from adapter4rec.studies.plan import Row, Source
+from adapter4rec.utils.errors import UserError, nearest
+from adapter4rec.utils.files import REPOSITORY
+from adapter4rec.utils.settings import options_of
 
 _WHERE = ("source_checkpoint", "export")
 

@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adapter4rec.errors import UserError, nearest
-from adapter4rec.ledger import module_of, run_key, stage_of
-from adapter4rec.settings import Settings, Values, require_known
+from adapter4rec.runs.ledger import module_of, run_key, stage_of
 from adapter4rec.stages import (
     ImageSourceSettings,
     ImageTargetSettings,
@@ -19,6 +17,8 @@ from adapter4rec.stages import (
     TextSourceSettings,
     TextTargetSettings,
 )
+from adapter4rec.utils.errors import UserError, nearest
+from adapter4rec.utils.settings import Settings, Values, require_known
 
 SOURCE_SETTINGS: dict[str, type[RunSettings]] = {"text": TextSourceSettings, "image": ImageSourceSettings}
 TARGET_SETTINGS: dict[str, type[RunSettings]] = {"text": TextTargetSettings, "image": ImageTargetSettings}
@@ -105,7 +105,7 @@ class PlannedRun:
         name: for the person at the terminal.
         settings: checked.
         folder: where it lies; its name follows from the settings but for the epochs.
-        key: see :func:`adapter4rec.ledger.run_key`.
+        key: see :func:`adapter4rec.runs.ledger.run_key`.
     """
 
     name: str

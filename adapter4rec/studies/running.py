@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
 
-from adapter4rec.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR
-from adapter4rec.files import REPOSITORY
-from adapter4rec.ledger import FINISHED, append, failed_record, latest, read_ledger
-from adapter4rec.settings import as_argument
+from adapter4rec.runs.ledger import FINISHED, append, failed_record, latest, read_ledger
 from adapter4rec.studies.plan import PlannedRun
+from adapter4rec.utils.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR
+from adapter4rec.utils.files import REPOSITORY
+from adapter4rec.utils.settings import as_argument
 
 _LAST_LINES = 12
 _STOPPED = (EXIT_INTERRUPTED, -signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGTERM)

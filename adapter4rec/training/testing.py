@@ -7,17 +7,17 @@ from functools import partial
 
 import numpy as np
 
-from adapter4rec.catalogue import Encoding
 from adapter4rec.data.batches import share_of_users
-from adapter4rec.distributed import Process
 from adapter4rec.domains import Domain
-from adapter4rec.evaluation import Ranking, Split, rank, rank_by_popularity, ranked_users
-from adapter4rec.machine import peak_memory
+from adapter4rec.evaluation.catalogue import Encoding
+from adapter4rec.evaluation.leave_one_out import Ranking, Split, rank, rank_by_popularity, ranked_users
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.runs import Record, Run, Tested
+from adapter4rec.runs.run import Record, Run, Tested
 from adapter4rec.stages import RunSettings
-from adapter4rec.training.parameters import ParameterCounts, count_parameters
+from adapter4rec.training.optimizer import ParameterCounts, count_parameters
 from adapter4rec.training.state import last_progress
+from adapter4rec.utils.machine import peak_memory
+from adapter4rec.utils.process_group import Process
 
 Ranks = Callable[..., Ranking]
 """Ranks a split: called with it, and with ``shown_at`` where coverage is asked for."""

@@ -29,8 +29,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from adapter4rec.adapters.attaching import add_adapters
 from adapter4rec.adapters.registry import FAMILIES
-from adapter4rec.errors import UserError
 from adapter4rec.interchange.adapterhub import export_adapterhub, import_adapterhub
+from adapter4rec.utils.errors import UserError
 from tests.adapterhub.cases import (
     ALL_KINDS,
     KINDS,

@@ -12,7 +12,7 @@ from adapter4rec.data.images.decoding import BrokenImageError, PixelArray, decod
 from adapter4rec.data.images.description import DESCRIPTION_KEY, Description, State
 from adapter4rec.data.images.opening import SharedEnvironment, lmdb_words, opened
 from adapter4rec.data.images.records import Buffer, DamagedRecordError, Form, shown, unpack
-from adapter4rec.errors import UserError
+from adapter4rec.utils.errors import UserError
 
 _BUILDER = "python build_lmdb_hm.py"
 _KEYS_OF_RELEASED = (b"__keys__", b"__len__")

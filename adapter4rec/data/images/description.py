@@ -13,7 +13,7 @@ from typing import Any
 
 from adapter4rec.data.images.decoding import RESIZE
 from adapter4rec.data.images.records import Form
-from adapter4rec.files import json_object
+from adapter4rec.utils.files import json_object
 
 DESCRIPTION_KEY = b"\0adapter4rec"
 """No item's name: those hold no zero byte."""

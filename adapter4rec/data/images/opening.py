@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 import lmdb
 
-from adapter4rec.errors import UserError
+from adapter4rec.utils.errors import UserError
 
 DATA_FILE = "data.mdb"
 """Name of the data in an LMDB that is a folder."""

@@ -20,7 +20,7 @@ from multiprocessing.connection import wait
 from adapter4rec.data.images.decoding import BrokenImageError, resized
 from adapter4rec.data.images.records import Form, Record, pack
 from adapter4rec.data.images.sources import ImageSource, Place
-from adapter4rec.errors import UserError
+from adapter4rec.utils.errors import UserError
 
 _CHUNK = 16
 """Images that a worker is given at once."""

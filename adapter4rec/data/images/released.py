@@ -24,7 +24,7 @@ from adapter4rec.data.images.description import DESCRIPTION_KEY, LONGEST_NAME, O
 from adapter4rec.data.images.opening import SharedEnvironment, lmdb_words, opened
 from adapter4rec.data.images.records import shown
 from adapter4rec.data.images.sources import Place
-from adapter4rec.errors import UserError
+from adapter4rec.utils.errors import UserError
 
 _RECORD = "LMDB_Image"
 _NUMPY_MODULES = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")

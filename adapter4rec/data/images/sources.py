@@ -14,7 +14,7 @@ from typing import Protocol
 from adapter4rec.data.images.decoding import BrokenImageError, Picture, decoded
 from adapter4rec.data.images.description import Origin
 from adapter4rec.data.images.records import shown
-from adapter4rec.errors import UserError
+from adapter4rec.utils.errors import UserError
 
 Place = str | bytes
 """Where a source has an image: a path, or a key."""

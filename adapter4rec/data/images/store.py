@@ -16,7 +16,7 @@ from adapter4rec.data.content import Content
 from adapter4rec.data.images.database import ImageDatabase
 from adapter4rec.data.images.decoding import BrokenImageError, resized, upright
 from adapter4rec.data.images.sources import read_picture
-from adapter4rec.errors import UserError
+from adapter4rec.utils.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ from adapter4rec.data.images.opening import (
     require_whole,
 )
 from adapter4rec.data.images.records import Conversion, DamagedRecordError, unpack_header
-from adapter4rec.errors import UserError
-from adapter4rec.files import whole_file
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import whole_file
 
 LOCK_FILE = "build.lock"
 

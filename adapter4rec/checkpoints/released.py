@@ -1,0 +1,129 @@
+"""Checkpoints of the code released with the paper: their names, and reading them without running code.
+
+A released file holds ``model_state_dict`` beside the optimizer's and the random generators' states; it is
+read with torch's ``weights_only``. ``python -m adapter4rec.convert`` makes ours of one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from torch import Tensor
+
+from adapter4rec.utils.errors import UserError
+
+_UNUSED = re.compile(r"(^|\.)(pooler\..*|position_ids|token_type_ids)$")
+"""Poolers take no part in the model; index buffers are no weights."""
+
+_LAYER = r"^item_encoder\.backbone\.encoder\.layer\.(\d+)\."
+_ITEM, _USER = r"adapters.item.layers.\1.", r"adapters.user.layers.\1."
+_PROMPT = "adapters.item.vectors"
+_RENAMED: list[tuple[re.Pattern[str], str]] = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"^model\.", ""),
+        (r"^.*phm_rule$", "adapters.shared.rule"),
+        (r"^bert_encoder\.text_encoders\.\w+\.(bert_model\.){1,2}", "item_encoder.backbone."),
+        (r"^bert_encoder\.text_encoders\.\w+\.fc\.", "item_encoder.head."),
+        (r"^cv_encoder\.(image_net\.classifier|cv_proj)\.", "item_encoder.head."),
+        (r"^cv_encoder\.image_net\.(vit\.)?", "item_encoder.backbone."),
+        (r"^user_encoder\.transformer_encoder\.transformer_blocks\.adapter_list\.", "adapters.user.chain."),
+        (r"^user_encoder\.transformer_encoder\.transformer_blocks\.com_dense2\.", "adapters.user.join."),
+        (r"^item_encoder\.backbone\.(encoder\.)?(vit_encoder|bert)_adapter_list\.", "adapters.item.chain."),
+        (r"^item_encoder\.backbone\.(encoder\.)?com_dense\.", "adapters.item.join."),
+        (r"^(item_encoder\.backbone\.encoder)\.vit_encoder\.", r"\1."),
+        (r"^(adapters\..*)\.transformer_blocks\.", r"\1.blocks."),
+        (r"^(adapters\..*)\.(down|up)_project\.", r"\1.\2."),
+        (r"^item_encoder\..*\.(word_embeddings\.learned_embedding|Prompt_Tokens)$", _PROMPT),
+        (r"^(item_encoder\.backbone\.embeddings\.word_embeddings)\.wte\.", r"\1."),
+        (r"^(item_encoder\.backbone\.embeddings)\.wte\.", r"\1."),
+        (r"^user_encoder\.transformer_encoder\.(transformer_blocks\.){1,2}", "user_encoder.blocks."),
+        (r"^user_encoder\.transformer_encoder\.", "user_encoder."),
+        (r"^(user_encoder\.blocks\.\d+)\.transformer_block\.", r"\1."),
+        (r"\.multi_head_attention\.fc\.", ".attention.output."),
+        (r"\.multi_head_attention\.", ".attention."),
+        # Adapters wrap a sublayer's output module; the wrapped module keeps its name inside.
+        (r"\.output\.self_output\.", ".output."),
+        (_LAYER + r"attention\.output\.adapter\.", _ITEM + "attention."),
+        (_LAYER + r"output\.adapter\.", _ITEM + "feed_forward."),
+        (_LAYER + r"output\.LN\.", _ITEM + "feed_forward.norm."),
+        (r"^user_encoder\.blocks\.(\d+)\.adapter1\.", _USER + "attention."),
+        (r"^user_encoder\.blocks\.(\d+)\.adapter2?\.", _USER + "feed_forward."),
+        (r"^user_encoder\.blocks\.(\d+)\.LN\.", _USER + "feed_forward.norm."),
+        (r"^(adapters\..*)\.fc_(down|up)\.", r"\1.\2."),
+        (r"^(adapters\..*)\.(down|up)_sampler\.W_", r"\1.\2."),
+        (r"^(adapters\..*)\.(down|up)_sampler\.b$", r"\1.\2.bias"),
+        # LoRA's factors stand beside the weight that they update.
+        (_LAYER + r"attention\.(?:self|attention)\.(query|value)\.lora_", _ITEM + r"\2.lora_"),
+        (r"^user_encoder\.blocks\.(\d+)\.attention\.w_Q\.lora_", _USER + "query.lora_"),
+        (r"^user_encoder\.blocks\.(\d+)\.attention\.w_V\.lora_", _USER + "value.lora_"),
+        (r"\.attention\.w_Q\.", ".attention.query."),
+        (r"\.attention\.w_K\.", ".attention.key."),
+        (r"\.attention\.w_V\.", ".attention.value."),
+        (r"\.feed_forward\.w_1\.", ".feed_forward.up."),
+        (r"\.feed_forward\.w_2\.", ".feed_forward.down."),
+    )
+]
+
+_IMAGE_ENCODER_RENAMED: list[tuple[re.Pattern[str], str]] = [
+    (re.compile(rf"^(item_encoder\.backbone\.layers\.\d+)\.{old}\."), rf"\1.{new}.")
+    for old, new in (
+        (r"attention\.attention\.query", "attention.q_proj"),
+        (r"attention\.attention\.key", "attention.k_proj"),
+        (r"attention\.attention\.value", "attention.v_proj"),
+        (r"attention\.output\.dense", "attention.o_proj"),
+        (r"intermediate\.dense", "mlp.fc1"),
+        (r"output\.dense", "mlp.fc2"),
+    )
+]
+"""Since transformers 5 the parts of ViT and ViTMAE have other names; those of BERT and RoBERTa have not."""
+
+
+def renamed(name: str) -> str | None:
+    """The name that an entry of a released state has here; None for what the model does not use."""
+    if _UNUSED.search(name):
+        return None
+    is_image = name.removeprefix("model.").startswith("cv_encoder.")
+    for pattern, replacement in _RENAMED:
+        name = pattern.sub(replacement, name)
+    if is_image:
+        name = name.replace("item_encoder.backbone.encoder.layer.", "item_encoder.backbone.layers.", 1)
+        for pattern, replacement in _IMAGE_ENCODER_RENAMED:
+            name = pattern.sub(replacement, name)
+    return name
+
+
+def converted(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A released ``model_state_dict`` by the names of this project."""
+    ours = {new: tensor for name, tensor in released.items() if (new := renamed(name)) is not None}
+    if _PROMPT in ours:
+        ours[_PROMPT] = ours[_PROMPT].reshape(-1, ours[_PROMPT].shape[-1])  # with images it is [1, n, h]
+    return ours
+
+
+def is_text(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a model, by the names of this project, encodes text; else it encodes images."""
+    return "item_encoder.backbone.embeddings.word_embeddings.weight" in tensors
+
+
+def read_released(path: Path) -> dict[str, Tensor]:
+    """Read a released checkpoint; nothing but tensors is unpickled.
+
+    Raises:
+        UserError: missing, damaged, holding more than tensors, or without a ``model_state_dict``.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path}: no checkpoint that holds tensors alone ({str(error).splitlines()[0]})"
+        ) from None
+    if not isinstance(content, dict) or "model_state_dict" not in content:
+        raise UserError(f"{path}: holds no 'model_state_dict', so it is no checkpoint of the released code")
+    return converted(content["model_state_dict"])

@@ -1,0 +1,197 @@
+"""Draws the pictures of the image sample: a product as in a shop's catalogue, before a light background."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
+
+from adapter4rec.datasets.sample.behaviour import Dice
+from adapter4rec.datasets.sample.looks import Form, Look, Pattern
+from adapter4rec.datasets.sample.silhouettes import Paint, Part, Point, Silhouette
+
+Colour = tuple[int, int, int]
+
+FINER = 2
+"""Everything is drawn this many times as large, and reduced, for smooth edges."""
+OFF_WHITE: Colour = (240, 236, 228)
+EDGE = 2.2
+"""The width of the line around each part, in hundredths of half a picture."""
+NOISE = 5
+"""The largest change of a pixel's channel by noise."""
+LIGHT = 0.16
+"""How much darker than its middle a picture is on the side away from the light."""
+
+
+def _colour(hue: int, lightness: float, saturation: float) -> Colour:
+    """RGB from degrees and per cents."""
+    channels = colorsys.hls_to_rgb(hue % 360 / 360, lightness / 100, saturation / 100)
+    return tuple(round(255 * channel) for channel in channels)
+
+
+def _darker(colour: Colour, per_cent: int) -> Colour:
+    return tuple(channel * (100 - per_cent) // 100 for channel in colour)
+
+
+def _accent(look: Look, cloth: Colour) -> Colour:
+    """The second colour of a pattern: light or dark, and far from the cloth's."""
+    bright = 0.3 * cloth[0] + 0.59 * cloth[1] + 0.11 * cloth[2] > 150
+    if bright or look.dark_accent:
+        return _colour(look.hue, 16, look.saturation * 0.6)
+    return _colour(look.hue, 93, look.saturation * 0.6)
+
+
+@dataclass(frozen=True)
+class _Placement:
+    """From a silhouette's points to places on a canvas of ``size`` pixels."""
+
+    look: Look
+    size: tuple[int, int]
+
+    @property
+    def unit(self) -> float:
+        """The pixels of a hundredth of half a picture."""
+        return min(self.size) * self.look.scale / 20_000
+
+    def __call__(self, points: tuple[Point, ...]) -> list[Point]:
+        turn = math.radians(self.look.turn)
+        cosine, sine = math.cos(turn) * self.unit, math.sin(turn) * self.unit
+        middle_x = self.size[0] * (50 + self.look.shift_x) / 100
+        middle_y = self.size[1] * (50 + self.look.shift_y) / 100
+        side = -1 if self.look.flipped else 1
+        return [
+            (middle_x + side * x * cosine - y * sine, middle_y + side * x * sine + y * cosine)
+            for x, y in points
+        ]
+
+
+def _bands(place: _Placement, slant: int, width: float) -> Image.Image:
+    """Parallel bands over the canvas, one every pitch, as a mask."""
+    look, (columns, rows) = place.look, place.size
+    mask = Image.new("L", place.size)
+    brush = ImageDraw.Draw(mask)
+    angle = math.radians(slant + look.turn)
+    along, across = (math.cos(angle), math.sin(angle)), (-math.sin(angle), math.cos(angle))
+    pitch = 2 * look.pitch * place.unit
+    reach = math.hypot(columns, rows)
+    for number in range(-math.ceil(reach / pitch), math.ceil(reach / pitch) + 1):
+        begin = (number + look.phase / 100) * pitch
+        corners = [(-reach, begin), (reach, begin), (reach, begin + width), (-reach, begin + width)]
+        brush.polygon(
+            [
+                (columns / 2 + a * along[0] + b * across[0], rows / 2 + a * along[1] + b * across[1])
+                for a, b in corners
+            ],
+            fill=255,
+        )
+    return mask
+
+
+def _dots(place: _Placement) -> Image.Image:
+    """Dots over the canvas, in rows that are set off by half a pitch, as a mask."""
+    look, (columns, rows) = place.look, place.size
+    mask = Image.new("L", place.size)
+    brush = ImageDraw.Draw(mask)
+    angle = math.radians(look.slant + look.turn)
+    pitch = 2 * look.pitch * place.unit
+    radius = 0.31 * pitch
+    reach = math.ceil(math.hypot(columns, rows) / 2 / pitch) + 1
+    for row in range(-reach, reach + 1):
+        for column in range(-reach, reach + 1):
+            a, b = (column + row % 2 / 2 + look.phase / 100) * pitch, row * 0.87 * pitch
+            x = columns / 2 + a * math.cos(angle) - b * math.sin(angle)
+            y = rows / 2 + a * math.sin(angle) + b * math.cos(angle)
+            brush.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
+    return mask
+
+
+def _pattern(place: _Placement) -> Image.Image:
+    """How much of the accent there is at each place of the cloth: a mask."""
+    look = place.look
+    pitch = 2 * look.pitch * place.unit
+    if look.pattern is Pattern.STRIPED:
+        return _bands(place, look.slant, 0.48 * pitch)
+    if look.pattern is Pattern.CHECKED:
+        both = (_bands(place, slant, 0.5 * pitch) for slant in (look.slant, look.slant + 90))
+        return ImageChops.add(*both, scale=2)
+    if look.pattern is Pattern.DOTTED:
+        return _dots(place)
+    return Image.new("L", place.size)
+
+
+def _product(silhouette: Silhouette, place: _Placement) -> tuple[Image.Image, Image.Image]:
+    """The product in colour, and the mask of where it is."""
+    look = place.look
+    cloth = _colour(look.hue, look.lightness, look.saturation)
+    fabric = Image.composite(
+        Image.new("RGB", place.size, _accent(look, cloth)),
+        Image.new("RGB", place.size, cloth),
+        _pattern(place),
+    )
+    paints = {Paint.TRIM: _darker(cloth, 25), Paint.LINING: _darker(cloth, 60), Paint.SOLE: OFF_WHITE}
+    picture, mask = Image.new("RGB", place.size, cloth), Image.new("L", place.size)
+    for part in silhouette.parts:
+        points = place(part.points)
+        stamp = Image.new("L", place.size)
+        for canvas in (stamp, mask):
+            _fill(ImageDraw.Draw(canvas), part, points, place.unit)
+        picture.paste(fabric if part.paint is Paint.CLOTH else paints[part.paint], (0, 0), stamp)
+        if not part.width:
+            edge = _darker(OFF_WHITE if part.paint is Paint.SOLE else cloth, 45)
+            width = max(1, round(EDGE * place.unit))
+            ImageDraw.Draw(picture).line([*points, points[0]], fill=edge, width=width, joint="curve")
+    return picture, mask
+
+
+def _fill(brush: ImageDraw.ImageDraw, part: Part, points: list[Point], unit: float) -> None:
+    if part.width:
+        brush.line(points, fill=255, width=max(1, round(part.width * unit)), joint="curve")
+    else:
+        brush.polygon(points, fill=255)
+
+
+def _lit(picture: Image.Image, look: Look, dice: Dice) -> Image.Image:
+    """The picture in light from one side, with a camera's noise."""
+    width, height = picture.size
+    angle = math.radians(look.light)
+    x = np.linspace(-1, 1, width, dtype=np.float32) * math.cos(angle)
+    y = np.linspace(-1, 1, height, dtype=np.float32) * math.sin(angle)
+    light = 1 + LIGHT / 2 * (x + y[:, None])
+    noise = dice.octets(width * height * 3).reshape(height, width, 3) % (2 * NOISE + 1)
+    pixels = np.asarray(picture) * light[..., None] + noise - np.float32(NOISE)
+    return Image.fromarray(_to_octets(pixels))
+
+
+def _to_octets(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return np.clip(pixels + 0.5, 0, 255).astype(np.uint8)
+
+
+def _before_background(product: Image.Image, mask: Image.Image, look: Look) -> Image.Image:
+    """The product in front of a wall of a light tint, on which its shadow falls."""
+    wall = Image.new("RGB", mask.size, _colour(look.background_hue, look.background_lightness, 30))
+    distance = max(1, round(0.02 * min(mask.size)))
+    shadow = ImageChops.offset(mask, -distance, distance).filter(ImageFilter.GaussianBlur(1.5 * distance))
+    shade = Image.new("RGB", mask.size, _darker(wall.getpixel((0, 0)), 45))
+    wall.paste(shade, (0, 0), shadow.point(lambda value: value // 2))
+    wall.paste(product, (0, 0), mask)
+    return wall
+
+
+def draw(look: Look, silhouette: Silhouette) -> Image.Image:
+    """The picture of an item, in the mode of its form: RGB, L or RGBA."""
+    size = look.size
+    product, mask = _product(silhouette, _Placement(look, (FINER * size[0], FINER * size[1])))
+    product, mask = product.reduce(FINER), mask.reduce(FINER)
+    dice = Dice(look.noise)
+    if look.form is Form.CUTOUT:
+        lit = _lit(product, look, dice)
+        white = Image.new("RGB", size, "white")  # what stands where nothing is seen
+        white.paste(lit, (0, 0), mask.point(lambda value: 255 if value else 0))
+        white.putalpha(mask)
+        return white
+    picture = _lit(_before_background(product, mask, look), look, dice)
+    return picture.convert("L") if look.form is Form.GREY else picture

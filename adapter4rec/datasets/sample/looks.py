@@ -1,0 +1,171 @@
+"""What the pictures of the image sample show: colours, patterns, and all that is random about a picture.
+
+A colour family is a topic and a pattern a mood. All else is drawn by chance: no two items look the same, and
+a model has to see what their looks have in common.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+
+import numpy as np
+
+from adapter4rec.datasets.sample.behaviour import Dice, Integers
+
+
+class Pattern(IntEnum):
+    """The pattern of the cloth, the mood of an item."""
+
+    PLAIN = 0
+    STRIPED = 1
+    CHECKED = 2
+    DOTTED = 3
+
+
+class Form(Enum):
+    """What kind of file a picture is."""
+
+    PHOTO = "a JPEG file in colour"
+    GREY = "a JPEG file with one channel, of a grey item"
+    CUTOUT = "a PNG file with a transparent background"
+    TINY = "a JPEG file of less than 50 pixels"
+
+
+@dataclass(frozen=True)
+class Colour:
+    """A colour family: from … to of hue (degrees), saturation and lightness (per cent)."""
+
+    name: str
+    hue: tuple[int, int]
+    saturation: tuple[int, int]
+    lightness: tuple[int, int]
+
+
+COLOURS = (
+    Colour("red", (352, 364), (72, 88), (40, 48)),
+    Colour("orange", (22, 31), (85, 98), (49, 55)),
+    Colour("yellow", (49, 56), (80, 96), (50, 60)),
+    Colour("green", (105, 150), (42, 65), (32, 44)),
+    Colour("blue", (203, 226), (60, 85), (40, 52)),
+    Colour("violet", (264, 282), (42, 62), (42, 54)),
+    Colour("pink", (322, 338), (65, 88), (66, 74)),
+    Colour("grey", (0, 359), (0, 4), (36, 62)),
+)
+GREY = len(COLOURS) - 1
+
+# Of a hundred items, but at least one.
+GREY_FILES = 3
+CUTOUT_FILES = 3
+TINY_FILES = 2
+
+SIZES = (
+    *[(224, 224)] * 5,
+    (240, 320),
+    (256, 256),
+    (280, 360),
+    (300, 400),
+    (320, 320),
+    (360, 300),
+    (400, 400),
+)
+TINY_SIZES = ((32, 32), (36, 48), (40, 40), (48, 48))
+
+
+@dataclass(frozen=True)
+class Look:
+    """All that a picture depends on, in whole numbers: pixels, degrees, per cent."""
+
+    colour: int
+    pattern: Pattern
+    form: Form
+    size: tuple[int, int]
+    """Width and height."""
+    kind: int
+    """Which of the domain's silhouettes."""
+    hue: int
+    saturation: int
+    lightness: int
+    dark_accent: bool
+    """Whether the pattern is darker than the cloth, not lighter."""
+    pitch: int
+    """The distance from one stripe, square or dot to the next, in hundredths of the silhouette."""
+    slant: int
+    """The direction of the pattern, in degrees."""
+    phase: int
+    """Where the pattern begins, in per cent of its pitch."""
+    scale: int
+    """The silhouette's size, in per cent of the picture."""
+    turn: int
+    """The silhouette's rotation, in degrees."""
+    shift_x: int
+    shift_y: int
+    flipped: bool
+    """Whether the silhouette is mirrored."""
+    background_hue: int
+    background_lightness: int
+    light: int
+    """The direction that the light comes from, in degrees."""
+    noise: int
+    """Seed of the picture's noise."""
+
+
+def _forms(colour: Integers, dice: Dice) -> list[Form]:
+    """The form of each item: a fixed share of each, whichever items chance picks.
+
+    Only grey items come in grey, so that no item's colour is lost.
+    """
+    count = len(colour)
+    order = dice.shuffled(count)
+    is_grey = colour[order] == GREY
+    grey, rest = order[is_grey], order[~is_grey]
+    greys, cutouts, tinies = (-(-share * count // 100) for share in (GREY_FILES, CUTOUT_FILES, TINY_FILES))
+    forms = np.full(count, Form.PHOTO, dtype=object)
+    forms[grey[:greys]] = Form.GREY
+    forms[rest[:cutouts]] = Form.CUTOUT
+    forms[rest[cutouts : cutouts + tinies]] = Form.TINY
+    return forms.tolist()
+
+
+def draw_looks(cell: Integers, kinds: int, dice: Dice) -> list[Look]:
+    """A look for each item of a domain with that many ``kinds`` of products, given its cell."""
+    count = len(cell)
+    colour, pattern = np.divmod(cell, len(Pattern))
+
+    def between(lowest: Integers | int, highest: Integers | int) -> list[int]:
+        return (lowest + dice.below(highest - lowest + 1, count)).tolist()
+
+    def of_family(channel: str) -> list[int]:
+        lowest, highest = np.array([getattr(family, channel) for family in COLOURS])[colour].T
+        return between(lowest, highest)
+
+    forms = _forms(colour, dice)
+    sizes = [SIZES[number] for number in between(0, len(SIZES) - 1)]
+    tiny = [TINY_SIZES[number] for number in between(0, len(TINY_SIZES) - 1)]
+    columns = {
+        "colour": colour.tolist(),
+        "pattern": [Pattern(number) for number in pattern],
+        "form": forms,
+        "size": [t if form is Form.TINY else s for form, s, t in zip(forms, sizes, tiny, strict=True)],
+        "kind": between(0, kinds - 1),
+        "hue": of_family("hue"),
+        "saturation": of_family("saturation"),
+        "lightness": of_family("lightness"),
+        "dark_accent": dice.happens(35, count).tolist(),
+        # Stripes of some three pixels when the picture is reduced to 64: seen within a single patch of eight.
+        "pitch": between(10, 14),
+        # Stripes run across only: to learn them in every direction, a small model needs thousands of
+        # pictures, not hundreds.
+        "slant": between(-6, 6),
+        "phase": between(0, 99),
+        "scale": between(86, 98),
+        "turn": between(-9, 9),
+        "shift_x": between(-4, 4),
+        "shift_y": between(-4, 4),
+        "flipped": dice.happens(50, count).tolist(),
+        "background_hue": between(0, 359),
+        "background_lightness": between(89, 97),
+        "light": between(0, 359),
+        "noise": between(0, 2**31 - 2),
+    }
+    return [Look(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]

@@ -1,0 +1,1 @@
+"""Leave-one-out evaluation: the encoded catalogue, ranks of the targets, metrics."""

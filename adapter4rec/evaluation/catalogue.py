@@ -1,0 +1,235 @@
+"""Embeddings of a whole catalogue: encoded once, kept in memory, or in a file where they are many."""
+
+from __future__ import annotations
+
+import mmap
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from adapter4rec.data.content import Content, ContentStore
+from adapter4rec.data.loader import loaded_ahead
+from adapter4rec.models.sharding import is_sharded
+from adapter4rec.stages import RunSettings
+from adapter4rec.utils.files import relative_to_repository, reserve
+from adapter4rec.utils.precision import Precision, choose_precision
+from adapter4rec.utils.process_group import Process
+
+_ITEMS_AT_ONCE = 512
+_ROWS_SUMMED_AT_ONCE = 1 << 20
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients, and back to the mode that was."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():  # a divided model cannot train on with what inference mode has made
+            yield
+    finally:
+        model.train(training)
+
+
+class Embeddings(Protocol):
+    """Embeddings of the items 1…N, float32; 0, the number of padding, has a zero one."""
+
+    n_items: int
+
+    def of(self, numbers: np.ndarray) -> Tensor:
+        """Those of some items, int ``[...]`` → ``[..., d]``, on the device where they are computed with."""
+        ...
+
+    def stretch(self, first: int, last: int) -> Tensor:
+        """Those of the items ``first``…``last - 1``, ``[last - first, d]``, on the same device."""
+        ...
+
+
+class EmbeddingsInMemory:
+    """Embeddings as one tensor.
+
+    Args:
+        rows: ``[N + 1, d]``; row 0 is zero.
+    """
+
+    def __init__(self, rows: Tensor) -> None:
+        self.rows = rows
+        self.n_items = len(rows) - 1
+
+    def of(self, numbers: np.ndarray) -> Tensor:
+        """See :class:`Embeddings`."""
+        return self.rows[torch.from_numpy(numbers).to(self.rows.device)]
+
+    def stretch(self, first: int, last: int) -> Tensor:
+        """See :class:`Embeddings`."""
+        return self.rows[first:last]
+
+    def put(self, items: np.ndarray, rows: Tensor) -> None:
+        """Set the embeddings of some items."""
+        self.rows[torch.from_numpy(items)] = rows
+
+
+class EmbeddingsInFile:
+    """Embeddings in a file that is mapped; what has been read or written does not stay in memory.
+
+    Args:
+        rows: ``[N + 1, d]``, float32, mapped; row 0 is zero.
+        device: where the embeddings are computed with.
+    """
+
+    def __init__(self, rows: np.memmap, device: torch.device) -> None:
+        self.rows = rows
+        self.device = device
+        self.n_items = len(rows) - 1
+
+    @classmethod
+    def new(cls, n_items: int, width: int, folder: Path, device: torch.device) -> EmbeddingsInFile:
+        """Embeddings that are all zero, in a file without a name, which goes when nothing uses it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            reserve(file, 4 * (n_items + 1) * width, f"embeddings of {n_items:,} items in {folder}")
+            return cls(np.memmap(file, np.float32, "r+", shape=(n_items + 1, width)), device)
+
+    def of(self, numbers: np.ndarray) -> Tensor:
+        """See :class:`Embeddings`."""
+        found = torch.from_numpy(self.rows[numbers]).to(self.device)
+        self._let_go()
+        return found
+
+    def stretch(self, first: int, last: int) -> Tensor:
+        """See :class:`Embeddings`."""
+        found = torch.from_numpy(np.array(self.rows[first:last])).to(self.device)
+        self._let_go()
+        return found
+
+    def put(self, items: np.ndarray, rows: Tensor) -> None:
+        """Set the embeddings of some items."""
+        self.rows[items] = rows.cpu().numpy()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Take the file's pages out of this process; they stay in the file, and in the system's cache."""
+        mapping = self.rows._mmap
+        if hasattr(mmap, "MADV_DONTNEED"):
+            mapping.madvise(mmap.MADV_DONTNEED)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a catalogue is encoded.
+
+    Attributes:
+        workers: processes that fetch content ahead; 0 for none.
+        prefetch: groups of items that each of these keeps ready.
+        pin_memory: whether content lies in page-locked memory.
+        most_memory: embeddings of more bytes are kept in a file.
+        folder: where that file lies.
+        precision: the number format; float32 unless a run is asked to evaluate in another.
+    """
+
+    workers: int = 0
+    prefetch: int = 2
+    pin_memory: bool = False
+    most_memory: int = 4 << 30
+    folder: Path = Path("cache")
+    precision: str = "fp32"
+
+    @classmethod
+    def of(cls, settings: RunSettings, process: Process) -> Encoding:
+        """What a run's settings say of it."""
+        return cls(
+            settings.workers_on(process.device),
+            settings.prefetch,
+            settings.pins_memory_on(process.device),
+            int(settings.embedding_memory * 2**30),
+            relative_to_repository(settings.cache_folder),
+            settings.evaluation_precision,
+        )
+
+
+class _Groups(Dataset):
+    """The content of groups of items."""
+
+    def __init__(self, groups: list[np.ndarray], store: ContentStore) -> None:
+        self.groups = groups
+        self.store = store
+
+    def __getitem__(self, number: int) -> Content:
+        return self.store.fetch(self.groups[number % len(self.groups)])
+
+
+def encode_catalogue(
+    encoder: nn.Module,
+    encode: Callable[[Content], Tensor],
+    store: ContentStore,
+    shape: tuple[int, int],
+    process: Process,
+    how: Encoding,
+) -> EmbeddingsInMemory | EmbeddingsInFile:
+    """Encode all items once, in groups of similar cost that depend on the catalogue alone.
+
+    Args:
+        encoder: what ``encode`` computes with; its weights may be read in another format meanwhile.
+        encode: gives ``[n, d]`` for the content of n items.
+        store: the catalogue's content.
+        shape: N and d.
+        process: the groups are dealt out to the processes as they get ready; each ends with all rows.
+        how: number format, memory, workers.
+    """
+    n_items = shape[0]
+    found = _empty(shape, process, how)
+    by_cost = np.argsort(store.costs(), kind="stable") + 1
+    groups = [by_cost[start : start + _ITEMS_AT_ONCE] for start in range(0, n_items, _ITEMS_AT_ONCE)]
+    precision: Precision = choose_precision(how.precision, process.device)
+    asked: deque[int] = deque()
+
+    def shares() -> Iterator[int]:
+        for number in _shares(len(groups), process, in_step=is_sharded(encoder)):
+            asked.append(number)
+            yield number
+
+    loader = loaded_ahead(
+        _Groups(groups, store),
+        shares(),
+        workers=min(how.workers, max(0, len(groups) - 1)),  # a single group is waited for anyway
+        prefetch=how.prefetch,
+        pin_memory=how.pin_memory,
+    )
+    with precision.frozen_weights(encoder, whole=True), precision.autocast():
+        for content in loader:
+            rows = encode(content.to(process.device)).float()
+            if (number := asked.popleft()) < len(groups):
+                found.put(groups[number], rows)
+    if process.count > 1:
+        for first in range(0, n_items + 1, _ROWS_SUMMED_AT_ONCE):
+            numbers = np.arange(first, min(first + _ROWS_SUMMED_AT_ONCE, n_items + 1))
+            found.put(numbers, process.sum_over_all(found.of(numbers)))
+    return found
+
+
+def _empty(shape: tuple[int, int], process: Process, how: Encoding) -> EmbeddingsInMemory | EmbeddingsInFile:
+    n_items, width = shape
+    if 4 * (n_items + 1) * width > how.most_memory:
+        return EmbeddingsInFile.new(n_items, width, how.folder, process.device)
+    return EmbeddingsInMemory(torch.zeros(n_items + 1, width, device=process.device))
+
+
+def _shares(count: int, process: Process, *, in_step: bool) -> Iterator[int]:
+    """Which of ``count`` groups this process encodes.
+
+    The next one when it is ready; or, as a divided model computes on all processes at once, equally many on
+    each, where numbers from ``count`` on are encoded for company alone.
+    """
+    if not in_step:
+        return process.dealt(count)
+    rounds = -(-count // process.count)
+    return iter(range(process.rank, rounds * process.count, process.count))

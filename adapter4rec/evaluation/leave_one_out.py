@@ -1,0 +1,238 @@
+"""Leave-one-out evaluation: the whole catalogue is ranked for every user (see ``ranking.py``)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adapter4rec.data.batches import left_padded
+from adapter4rec.data.content import ContentStore
+from adapter4rec.data.interactions import Interactions, Ranges
+from adapter4rec.domains import Domain
+from adapter4rec.evaluation.catalogue import (
+    Embeddings,
+    EmbeddingsInMemory,
+    Encoding,
+    encode_catalogue,
+    evaluating,
+)
+from adapter4rec.evaluation.metrics import RankedUsers, metrics_of
+from adapter4rec.evaluation.ranking import Question, best_items, rank_targets
+from adapter4rec.models.transrec import TransRec
+from adapter4rec.utils.process_group import Process
+
+_USERS_AT_ONCE = 8192
+_USERS_ENCODED_AT_ONCE = 1024
+_USERS_LISTED_AT_ONCE = 1024
+
+
+class Split(str, Enum):
+    """Which target is ranked: the last but one click, or the last."""
+
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+def questions(interactions: Interactions, split: Split, users: np.ndarray) -> Question:
+    """The evaluation inputs of ``users`` (SPEC: data)."""
+    ranges = interactions.validation if split is Split.VALIDATION else interactions.test
+    starts, stops = interactions.offsets[users], ranges.stop[users] - 1
+    lengths = stops - starts
+    rows = np.repeat(np.arange(len(users)), lengths)
+    at = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths - starts, lengths)
+    before = Ranges(ranges.start, ranges.stop - 1)
+    return Question(
+        inputs=left_padded(interactions.clicks, before, users, interactions.max_seq_len),
+        targets=interactions.clicks[stops].astype(np.int64),
+        masked_users=rows,
+        masked_items=interactions.clicks[at].astype(np.int64),
+    )
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What came out of ranking the catalogue for every user.
+
+    Attributes:
+        ranks: int64 ``[users]``, of the targets.
+        shown: by k, how many items stand among the first k of at least one user; empty where not asked for.
+        n_items: N.
+    """
+
+    ranks: np.ndarray
+    shown: dict[int, int]
+    n_items: int
+
+    def metrics(self, ks: Iterable[int] = (10,)) -> dict[str, float]:
+        """HR@k, NDCG@k, MRR, and coverage@k where it was asked for, in per cent."""
+        coverage = {f"coverage@{k}": 100 * count / self.n_items for k, count in self.shown.items()}
+        return metrics_of(self.ranks, ks) | coverage
+
+
+def rank_users(
+    vectors: Callable[[Question], Tensor],
+    catalogue: Embeddings,
+    interactions: Interactions,
+    split: Split,
+    process: Process,
+    shown_at: Iterable[int] = (),
+) -> Ranking:
+    """Rank every user's target once, whatever the number of processes.
+
+    Args:
+        vectors: gives the next-item vectors, float32 ``[users, d]``, for a question.
+        catalogue: embeddings of all items.
+        interactions: the domain.
+        split: validation or test.
+        process: blocks of users, fixed by the data alone, are dealt out to the processes.
+        shown_at: lengths of lists whose items are to be counted.
+
+    Returns:
+        The same on every process.
+    """
+    ks = tuple(shown_at)
+    ranks = np.zeros(interactions.n_users, np.int64)
+    shown = np.zeros((len(ks), interactions.n_items + 1), bool)
+    for number in process.dealt(-(-interactions.n_users // _USERS_AT_ONCE)):
+        first = number * _USERS_AT_ONCE
+        users = np.arange(first, min(first + _USERS_AT_ONCE, interactions.n_users))
+        question = questions(interactions, split, users)
+        wanted = vectors(question)
+        ranks[users] = rank_targets(wanted, catalogue, question)
+        if ks:
+            _mark_shown(shown, wanted, catalogue, question, ks)
+    counts = process.gathered(shown[None]).any(0).sum(1)
+    return Ranking(
+        process.gathered(ranks[None]).sum(0),
+        {k: int(count) for k, count in zip(ks, counts, strict=True)},
+        interactions.n_items,
+    )
+
+
+def _mark_shown(
+    shown: np.ndarray, vectors: Tensor, catalogue: Embeddings, question: Question, ks: tuple[int, ...]
+) -> None:
+    """Mark the items that stand in the users' lists, ``[lengths, items]``."""
+    for first in range(0, len(vectors), _USERS_LISTED_AT_ONCE):
+        last = min(first + _USERS_LISTED_AT_ONCE, len(vectors))
+        rows = np.searchsorted(question.masked_users, np.arange(first, last + 1))
+        masked = [question.masked_items[start:stop] for start, stop in itertools.pairwise(rows)]
+        items, scores = best_items(vectors[first:last], catalogue, masked, max(ks))
+        for row, k in enumerate(ks):
+            shown[row, items[:, :k][np.isfinite(scores[:, :k])]] = True
+
+
+def next_item_vectors(model: TransRec, catalogue: Embeddings, inputs: np.ndarray) -> Tensor:
+    """What some users' next items are scored with.
+
+    Args:
+        model: in eval mode.
+        catalogue: embeddings of all items.
+        inputs: item numbers ``[users, L]``, 0 for padding.
+
+    Returns:
+        float32 ``[users, d]``.
+    """
+    parts = []
+    for some in np.array_split(inputs, max(1, len(inputs) // _USERS_ENCODED_AT_ONCE)):
+        items = catalogue.of(some)
+        log_mask = torch.from_numpy(some > 0).to(items.device)
+        parts.append(model.encode_users(items, log_mask)[:, -1])
+    return torch.cat(parts)
+
+
+def embedded_catalogue(
+    model: TransRec, store: ContentStore, n_items: int, process: Process, how: Encoding
+) -> Embeddings:
+    """Embeddings of all items of a catalogue; see :func:`encode_catalogue`."""
+    shape = (n_items, model.user_encoder.width)
+    return encode_catalogue(model.item_encoder, model.encode_items, store, shape, process, how)
+
+
+def rank(
+    model: TransRec,
+    domain: Domain,
+    split: Split,
+    process: Process,
+    how: Encoding | None = None,
+    shown_at: Iterable[int] = (),
+) -> Ranking:
+    """Rank the catalogue for every user of a domain, in eval mode; users and scores are float32.
+
+    Args:
+        model: is left in the mode in which it was.
+        domain: users and items.
+        split: validation or test.
+        process: this process, one of those that share the work.
+        how: the catalogue is encoded; in float32 unless it says otherwise.
+        shown_at: lengths of lists whose items are to be counted (coverage).
+    """
+    interactions = domain.interactions
+    with evaluating(model):
+        catalogue = embedded_catalogue(model, domain.store, interactions.n_items, process, how or Encoding())
+
+        def vectors(question: Question) -> Tensor:
+            return next_item_vectors(model, catalogue, question.inputs)
+
+        return rank_users(vectors, catalogue, interactions, split, process, shown_at)
+
+
+def training_clicks(interactions: Interactions, users: np.ndarray | None = None) -> np.ndarray:
+    """Clicks on each item in training sequences, int64 ``[N]``.
+
+    Args:
+        interactions: the domain.
+        users: the users that are trained on; by default all.
+    """
+    train = interactions.train
+    counted = np.zeros(interactions.n_users, bool)
+    counted[slice(None) if users is None else users] = True
+    is_train = np.repeat(counted, np.diff(interactions.offsets))
+    is_train[train.stop] = is_train[train.stop + 1] = False
+    return np.bincount(interactions.clicks[is_train], minlength=interactions.n_items + 1)[1:]
+
+
+def rank_by_popularity(
+    interactions: Interactions,
+    split: Split,
+    process: Process,
+    users: np.ndarray | None = None,
+    shown_at: Iterable[int] = (),
+) -> Ranking:
+    """The baseline that ranks items by their training clicks, the same for every user."""
+    clicks = training_clicks(interactions, users)
+    popularity = torch.from_numpy(np.concatenate([[0], clicks]).astype(np.float32))
+    # A score is the product of one number a user, which is 1, and one an item.
+    catalogue = EmbeddingsInMemory(popularity[:, None])
+
+    def ones(question: Question) -> Tensor:
+        return torch.ones(len(question.targets), 1)
+
+    return rank_users(ones, catalogue, interactions, split, process, shown_at)
+
+
+def ranked_users(
+    interactions: Interactions, ranks: np.ndarray, trained_on: np.ndarray | None = None
+) -> RankedUsers:
+    """The users of a test with their ranks.
+
+    Args:
+        interactions: the domain.
+        ranks: of all users, from the test split.
+        trained_on: the users that were trained on; by default all.
+    """
+    test = interactions.test
+    targets = interactions.clicks[test.stop - 1]
+    return RankedUsers(
+        users=interactions.user_names,
+        history=test.stop - 1 - test.start,
+        targets=[interactions.item_names[target - 1] for target in targets],
+        target_clicks=training_clicks(interactions, trained_on)[targets - 1],
+        ranks=ranks,
+    )

@@ -1,0 +1,72 @@
+"""A contact sheet: what users clicked beside what is recommended to them, as a picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from adapter4rec.utils.files import whole_file
+
+_TILE, _GAP, _MARGIN, _LABEL = 96, 6, 16, 26
+_HISTORY = 8
+"""At most so many clicks are shown, the last ones."""
+_LEAST = 3
+"""Room for so many pictures on each side, or the headings would not fit."""
+_NEW = (200, 80, 0)
+_INK, _PAPER, _LINE = (30, 30, 30), (255, 255, 255), (190, 190, 190)
+
+
+@dataclass(frozen=True)
+class SheetRow:
+    """One user of a contact sheet.
+
+    Attributes:
+        user: name.
+        clicked: uint8 ``[clicks, height, width, 3]``, oldest first.
+        recommended: uint8 ``[k, height, width, 3]``, best first.
+        new: bool ``[k]``, which of these the model was never trained on; they are framed.
+    """
+
+    user: str
+    clicked: np.ndarray
+    recommended: np.ndarray
+    new: np.ndarray
+
+
+def draw_contact_sheet(rows: list[SheetRow], path: Path) -> None:
+    """Draw one row a user: the last clicks on the left, recommendations on the right."""
+    left = max(_LEAST, min(_HISTORY, max(len(row.clicked) for row in rows)))
+    right = max(_LEAST, *(len(row.recommended) for row in rows))
+    step = _TILE + _GAP
+    middle = _MARGIN + left * step + 2 * _GAP
+    width = middle + 2 * _GAP + right * step + _MARGIN
+    height = _LABEL + _MARGIN + len(rows) * (step + _LABEL) + _MARGIN
+    sheet = Image.new("RGB", (width, height), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(15)
+    draw.text((_MARGIN, _MARGIN // 2), "clicked, latest on the right", _INK, font)
+    heading = "recommended, best on the left"
+    if any(row.new.any() for row in rows):
+        heading += "; framed: new items"
+    draw.text((middle + 2 * _GAP, _MARGIN // 2), heading, _INK, font)
+    for number, row in enumerate(rows):
+        top = _LABEL + _MARGIN + number * (step + _LABEL)
+        draw.text((_MARGIN, top), row.user, _INK, font)
+        clicked = row.clicked[-left:]
+        _paste(sheet, clicked, _MARGIN + (left - len(clicked)) * step, top + _LABEL - 4)
+        _paste(sheet, row.recommended, middle + 2 * _GAP, top + _LABEL - 4)
+        for place in np.flatnonzero(row.new).tolist():
+            x, y = middle + 2 * _GAP + place * step, top + _LABEL - 4
+            draw.rectangle([(x - 3, y - 3), (x + _TILE + 2, y + _TILE + 2)], outline=_NEW, width=3)
+    draw.line([(middle, _MARGIN // 2), (middle, height - _MARGIN)], _LINE, 2)
+    with whole_file(path) as aside:
+        sheet.save(aside, format="PNG")
+
+
+def _paste(sheet: Image.Image, pictures: np.ndarray, x: int, y: int) -> None:
+    for number, pixels in enumerate(pictures):
+        tile = Image.fromarray(pixels).resize((_TILE, _TILE), Image.Resampling.BICUBIC)
+        sheet.paste(tile, (x + number * (_TILE + _GAP), y))

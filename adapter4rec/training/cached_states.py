@@ -1,0 +1,206 @@
+"""Caching what a frozen backbone computes, so that training and ranking start behind it.
+
+Where nothing in the backbone is trained or adapted, that is the [CLS] state of each text or image. Where
+adapters begin in a later layer, or stand beside the backbone, it is the outputs of the layers that they read,
+for every token or patch. Either is computed in eval mode: the frozen part then runs without dropout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig
+
+from adapter4rec.data.cached_table import Table, computed_table
+from adapter4rec.data.content import Content, ContentStore
+from adapter4rec.data.states import FORMATS, PatchStateStore, StateStore, TextStateStore, array_type, as_array
+from adapter4rec.data.text import TextStore
+from adapter4rec.domains import Domain
+from adapter4rec.evaluation.catalogue import evaluating
+from adapter4rec.models.layers import layers_of
+from adapter4rec.models.transrec import TransRec
+from adapter4rec.stages import RunSettings, TargetSettings
+from adapter4rec.utils.checkpoint_file import weights_hash
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import relative_to_repository
+from adapter4rec.utils.precision import choose_precision
+from adapter4rec.utils.process_group import Process
+
+_FORM = "states-3"
+_NAMES_AND_VERSIONS = ("_name_or_path", "transformers_version", "architectures", "dtype")
+_ITEMS_AT_ONCE = 512
+_MOST_BLOCKS = 1000
+
+
+def with_cached_states(domain: Domain, model: TransRec, settings: RunSettings, process: Process) -> Domain:
+    """The domain with what the frozen part of the backbone gives in place of its items' content.
+
+    It is computed only where no cache has it: that is found by the hash of the backbone's weights and
+    configuration and of the catalogue's content, so that all runs that share these use it. The first process
+    computes it.
+
+    Raises:
+        UserError: nothing of the backbone is frozen, or it masks patches at random, so that its states differ
+            from call to call.
+    """
+    if not settings.uses_content:
+        raise UserError(f"--cache_frozen true: {settings.method} reads no content that could be encoded")
+    backbone = model.item_encoder.backbone
+    if getattr(backbone.config, "mask_ratio", 0):
+        raise UserError(
+            "--cache_frozen true: this ViTMAE masks images anew each time (--release_masking, or --semantics "
+            "release), so that its states cannot be kept"
+        )
+    layers = layers_to_cache(settings, len(layers_of(backbone)))
+    cache = _StateCache(domain, model, layers, settings, process)
+    rows = process.first_then_others(cache.computed)
+    if not layers:
+        return replace(domain, store=StateStore(rows))
+    if isinstance(domain.store, TextStore):
+        return replace(domain, store=TextStateStore(domain.store, rows, layers, cache.form))
+    return replace(domain, store=PatchStateStore(rows, layers, cache.form))
+
+
+def layers_to_cache(settings: RunSettings, count: int) -> tuple[int, ...]:
+    """The layers of a backbone with ``count`` layers whose outputs a run can start from.
+
+    None where the [CLS] state of the last one is all that it needs.
+
+    Raises:
+        UserError: it trains the backbone from its first layer on.
+    """
+    if isinstance(settings, TargetSettings) and settings.adapter is not None:
+        if "item" not in settings.adapter.encoders:
+            return ()
+        if layers := settings.adapter.frozen_outputs(count):
+            return layers
+    elif "backbone" not in settings.trained_parts:
+        return ()
+    raise UserError(
+        f"--cache_frozen true: {settings.method} changes the item encoder from its first layer on; there is "
+        "nothing before that to be cached (adapters in the last layers: --item_layers last:2)"
+    )
+
+
+class _StateCache:
+    """The table of a catalogue's states.
+
+    Args:
+        domain: the catalogue.
+        model: whose backbone computes them.
+        layers: whose outputs are kept; none for the [CLS] states of the last one, in float32.
+        settings: of the run.
+        process: where they are computed.
+    """
+
+    def __init__(
+        self,
+        domain: Domain,
+        model: TransRec,
+        layers: tuple[int, ...],
+        settings: RunSettings,
+        process: Process,
+    ) -> None:
+        self.encoder = model.item_encoder
+        self.layers = layers
+        self.process = process
+        self.store = domain.store
+        self.n_items = domain.interactions.n_items
+        self.form = settings.cache_format if layers else "fp32"
+        self.precision = choose_precision(settings.precision if layers else "fp32", process.device)
+        self.folder = relative_to_repository(settings.cache_folder) / "states"
+        self.pieces = self._pieces()
+
+    def computed(self) -> np.memmap:
+        """The table, memory-mapped."""
+        blocks, end = [], 0
+        for piece in self.pieces:
+            blocks.append((end, end + piece.rows))
+            end += piece.rows
+        table = Table((end, *self._row_shape()), array_type(self.form), blocks)
+        with evaluating(self.encoder), self.precision.frozen_weights(self.encoder, whole=True):
+            return computed_table(self.folder / self._key(), table, self._compute, self.process.say)
+
+    def _key(self) -> str:
+        backbone = self.encoder.backbone
+        parts = (
+            _FORM,
+            weights_hash(backbone.state_dict()),
+            _computation(backbone.config),
+            self.store.identity,
+            f"{self.layers} {self.form} {self.precision.name}",
+        )
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]
+
+    def _pieces(self) -> list[_Piece]:
+        """What is computed at once: the items of a stretch, of one attribute where texts are read."""
+        at_once = max(_ITEMS_AT_ONCE, -(-self.n_items // _MOST_BLOCKS))
+        stretches = [
+            np.arange(first, min(first + at_once, self.n_items + 1))
+            for first in range(1, self.n_items + 1, at_once)
+        ]
+        if not self.layers or not isinstance(self.store, TextStore):
+            return [_Piece(items, self.store, len(items), by_token=False) for items in stretches]
+        pieces = []
+        for attribute in self.store.attributes:
+            alone = TextStore([attribute], self.store.tokens_at_once)
+            for items in stretches:
+                rows = int(attribute.offsets[items[-1]] - attribute.offsets[items[0] - 1])
+                pieces.append(_Piece(items, alone, rows, by_token=True))
+        return pieces
+
+    def _row_shape(self) -> tuple[int, ...]:
+        with torch.inference_mode():
+            content = self.pieces[0].store.fetch(np.array([1])).to(self.process.device)
+            return tuple(self._states(content).shape[1:])
+
+    def _states(self, content: Content) -> Tensor:
+        with self.precision.autocast():
+            if self.layers:
+                return self.encoder.layer_outputs(content, self.layers)
+            return self.encoder.states(content)
+
+    def _compute(self, number: int) -> np.ndarray:
+        piece = self.pieces[number]
+        states = self._states(piece.store.fetch(piece.items).to(self.process.device))
+        kept = states.to(FORMATS[self.form])
+        if not torch.isfinite(kept).all():
+            if torch.isfinite(states).all():
+                raise UserError(f"--cache_format {self.form}: a state is too large for it; take bf16")
+            raise UserError("a state is not finite: the backbone's weights are broken")
+        return as_array(kept)[piece.order()]
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """What is computed at once.
+
+    Attributes:
+        items: numbers of neighbouring items.
+        store: gives their content.
+        rows: how many rows of the table they fill.
+        by_token: whether these are tokens, which come in the order of the packs.
+    """
+
+    items: np.ndarray
+    store: ContentStore
+    rows: int
+    by_token: bool
+
+    def order(self) -> np.ndarray | slice:
+        """For each row of the table, which of the computed ones it is."""
+        if not self.by_token:
+            return slice(None)
+        packs, _ = self.store.packed(self.items)
+        return np.argsort(np.concatenate([at for at, _, _ in packs]))
+
+
+def _computation(config: PretrainedConfig) -> str:
+    """What a configuration says of how states are computed (heads, activation, eps, …)."""
+    said = {name: value for name, value in config.to_dict().items() if name not in _NAMES_AND_VERSIONS}
+    return json.dumps(said, sort_keys=True, default=str)

@@ -1,0 +1,205 @@
+"""Checkpoints: safetensors files whose header describes them as JSON.
+
+``NAME.json`` beside ``NAME.safetensors`` repeats the description and adds the file's SHA-256, which is
+checked whenever the checkpoint is read. A file appears whole or not at all, so weights and description match.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from adapter4rec.models.sharding import put_state
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import file_hash, json_object, read_json, whole_file, write_json
+
+_HEADER = "adapter4rec"
+_HASH, _HASHES_BEFORE = "sha256", "sha256_before"
+_MAX_LISTED = 5
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Tensors by name, and what they are."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    description: dict[str, Any]
+
+
+def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
+    """Write a checkpoint, and beside it a JSON file with its description and SHA-256.
+
+    Until the new file has replaced the old one, the JSON file lists the hashes of both: a process killed at
+    any moment leaves a pair that can be read.
+    """
+    plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    beside = path.with_suffix(".json")
+    before = _known_hashes(beside) if path.is_file() and beside.is_file() else []
+    with whole_file(path) as aside:
+        try:
+            save_file(plain, aside, metadata={_HEADER: json.dumps(description)})
+        except SafetensorError as error:
+            raise UserError(f"{path}: could not be written ({error})") from None
+        record = {**description, _HASH: file_hash(aside)}
+        write_json(beside, {**record, _HASHES_BEFORE: before} if before else record)
+    if before:
+        write_json(beside, record)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A float32 tensor of which some rows at a time are there.
+
+    Attributes:
+        shape: of the whole.
+        parts: one behind the other they are the whole.
+    """
+
+    shape: tuple[int, ...]
+    parts: Iterable[Tensor]
+
+
+def write_rows(path: Path, tensors: Mapping[str, Rows], description: Mapping[str, Any]) -> None:
+    """Write a checkpoint whose tensors need never be in memory whole; ``path`` is put in place by the caller.
+
+    The library writes whole tensors only. For those that are computed, or joined from several, it would need
+    a second file as large as this one.
+
+    Args:
+        path: is written to as the parts come.
+        tensors: by name.
+        description: what they are.
+    """
+    header: dict[str, Any] = {"__metadata__": {_HEADER: json.dumps(description)}}
+    end = 0
+    for name, rows in tensors.items():
+        start, end = end, end + 4 * math.prod(rows.shape)
+        header[name] = {"dtype": "F32", "shape": list(rows.shape), "data_offsets": [start, end]}
+    raw = json.dumps(header).encode("utf-8")
+    raw += b" " * (-len(raw) % 8)  # the tensors begin at a multiple of 8
+    with path.open("wb") as file:
+        file.write(len(raw).to_bytes(8, "little") + raw)
+        for rows in tensors.values():
+            for part in rows.parts:
+                file.write(part.detach().cpu().numpy().astype("<f4", copy=False).tobytes())
+        if file.tell() != 8 + len(raw) + end:
+            raise ValueError(f"{path}: the parts do not make up {[rows.shape for rows in tensors.values()]}")
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """The description of a checkpoint, without its tensors.
+
+    Raises:
+        UserError: missing, damaged, or written by another program.
+    """
+    with _opened(path) as file:
+        return _described(file, path)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """A checkpoint with its tensors, on the CPU.
+
+    Raises:
+        UserError: missing, damaged, or written by another program.
+    """
+    with _opened(path) as file:
+        description = _described(file, path)
+        return Checkpoint(path, {name: file.get_tensor(name) for name in file.keys()}, description)  # noqa: SIM118
+
+
+def _opened(path: Path):  # noqa: ANN202 (safetensors' own handle)
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint")
+    _verify(path)
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a whole safetensors file ({error})") from None
+
+
+def _verify(path: Path) -> None:
+    """Compare a checkpoint's SHA-256 with the one in the JSON file beside it.
+
+    Raises:
+        UserError: they differ, or the JSON file is damaged.
+    """
+    beside = path.with_suffix(".json")
+    if not beside.is_file():
+        print(f"warning: {path}: not verified, {beside.name} with its SHA-256 is missing", file=sys.stderr)
+    elif file_hash(path) not in _known_hashes(beside):
+        raise UserError(
+            f"{path}: damaged or replaced: its SHA-256 is not the one in {beside.name}; "
+            "restore both files from the same copy, or train again"
+        )
+
+
+def _known_hashes(beside: Path) -> list[str]:
+    found = read_json(beside, (_HASH,))
+    return [found[_HASH], *found.get(_HASHES_BEFORE, ())]
+
+
+def _described(file, path: Path) -> dict[str, Any]:  # noqa: ANN001
+    metadata = file.metadata() or {}
+    if _HEADER not in metadata:
+        raise UserError(f"{path}: a safetensors file, but not a checkpoint of this project")
+    try:
+        return json_object(metadata[_HEADER], ("what",))
+    except ValueError as error:
+        raise UserError(f"{path}: its description is damaged ({error})") from None
+
+
+def misfits(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
+    """Why ``tensors`` are not what is expected: names that lack or are too many, and other shapes."""
+    trouble = [f"{name}: not in the model" for name in tensors if name not in expected]
+    trouble += [f"{name}: not in the file" for name in expected if name not in tensors]
+    return trouble + [
+        f"{name}: {list(tensors[name].shape)} in the file, {list(tensor.shape)} in the model"
+        for name, tensor in expected.items()
+        if name in tensors and tensors[name].shape != tensor.shape
+    ]
+
+
+def load_into(
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    source: Path,
+    expected: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Load tensors into a model.
+
+    Args:
+        model: the model.
+        tensors: by name.
+        source: the file that they come from, for the message.
+        expected: the entries of the model that ``tensors`` must be, no less and no more; by default all.
+
+    Raises:
+        UserError: they do not fit; it names the entries.
+    """
+    trouble = misfits(model.state_dict() if expected is None else expected, tensors)
+    if trouble:
+        more = f"\n  … and {len(trouble) - _MAX_LISTED} more" if len(trouble) > _MAX_LISTED else ""
+        raise UserError(f"{source} does not fit the model:\n  " + "\n  ".join(trouble[:_MAX_LISTED]) + more)
+    put_state(model, tensors, strict=expected is None)
+
+
+def weights_hash(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes, types and values; equal weights give equal hashes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().to("cpu").contiguous()
+        digest.update(f"{name}{list(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

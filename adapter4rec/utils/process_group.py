@@ -1,0 +1,206 @@
+"""One process or many: what a process is, and the few things that processes say to each other."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from adapter4rec.utils.errors import UserError, file_trouble
+
+T = TypeVar("T")
+_DEALS = itertools.count()
+_TROUBLE = "adapter4rec/trouble"
+_A_MOMENT = timedelta(seconds=3)
+_PATIENCE = timedelta(hours=12)
+"""A process that ends takes the others with it, so waiting long is safe; preparing data may take long."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process among those of a run.
+
+    Attributes:
+        rank: 0 for the first, which writes files and speaks.
+        count: number of processes.
+        device: where this process computes.
+    """
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process speaks and writes for all."""
+        return self.rank == 0
+
+    def say(self, text: str) -> None:
+        """Print, on the first process alone."""
+        if self.is_first:
+            print(text, flush=True)
+
+    def wait_for_all(self) -> None:
+        """Go on when all processes have come here: what the first one wrote is there."""
+        if self.count > 1:
+            dist.barrier()
+
+    def first_decides(self, decide: Callable[[], T]) -> T:
+        """What ``decide`` gives on the first process, on all of them; what it raises, all raise.
+
+        Raises:
+            UserError: ``decide`` did, or met trouble with a file.
+        """
+        if self.count == 1:
+            return decide()
+        outcome: list[Any] = [None, None]
+        if self.is_first:
+            try:
+                outcome[0] = decide()
+            except UserError as error:
+                outcome[1] = str(error)
+            except OSError as error:
+                outcome[1] = file_trouble(error)
+        dist.broadcast_object_list(outcome, src=0)
+        if outcome[1] is not None:
+            raise UserError(outcome[1])
+        return outcome[0]
+
+    def first_then_others(self, prepare: Callable[[], T]) -> T:
+        """Run ``prepare`` on the first process, then on the others, which find what it left."""
+        prepared: list[T] = []
+        self.first_decides(lambda: prepared.append(prepare()))
+        return prepared[0] if prepared else prepare()
+
+    def dealt(self, count: int) -> Iterator[int]:
+        """Numbers from 0 up to ``count``, each given to the process that asks for it first.
+
+        All processes must call this equally often, in the same order.
+        """
+        if self.count == 1:
+            return iter(range(count))
+        return _dealt_by_store(f"adapter4rec/deal/{next(_DEALS)}", count)
+
+    def sum_over_all(self, tensor: Tensor) -> Tensor:
+        """The sum of a tensor over all processes, in place."""
+        if self.count > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def most(self, number: int) -> int:
+        """The largest of the numbers that the processes have."""
+        if self.count == 1:
+            return number
+        largest = torch.tensor(number, device=self.device)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return int(largest)
+
+    def gathered(self, array: np.ndarray) -> np.ndarray:
+        """Arrays of all processes, one after the other, on every process."""
+        if self.count == 1:
+            return array
+        arrays: list[np.ndarray | None] = [None] * self.count
+        dist.all_gather_object(arrays, array)
+        return np.concatenate(arrays)
+
+
+def _dealt_by_store(deal: str, count: int) -> Iterator[int]:
+    store = dist.distributed_c10d._get_default_store()
+    while (number := store.add(deal, 1) - 1) < count:
+        yield number
+
+
+def only_process(device: str) -> Process:
+    """This process as the only one, as in a notebook: nothing is joined, and nothing has to be left.
+
+    Args:
+        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        UserError: the device is not there.
+    """
+    return Process(rank=0, count=1, device=_ready_device(device, local_rank=0))
+
+
+@contextmanager
+def joined_process(device: str, threads: int = 0) -> Iterator[Process]:
+    """Join the processes that torchrun started, or be the only one; leave them in good order at the end.
+
+    Args:
+        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: CPU threads of this process; 0 leaves torch's choice.
+
+    Raises:
+        UserError: the device is not there, or the processes cannot meet.
+    """
+    rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    where = _ready_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    if count > 1 and device.startswith("cuda:"):
+        raise UserError(f"--device {device}: with several processes each takes a GPU of its own; give cuda")
+    if threads:
+        torch.set_num_threads(threads)
+    if count > 1:
+        try:
+            dist.init_process_group("nccl" if where.type == "cuda" else "gloo", timeout=_PATIENCE)
+        except (RuntimeError, dist.DistError) as error:
+            raise UserError(f"the processes could not meet: {str(error).splitlines()[0]}") from None
+    try:
+        with _shared_trouble() if count > 1 else nullcontext():
+            process = Process(rank, count, where)
+            yield process
+            process.wait_for_all()  # one that left early would take what the others still wait for
+    finally:  # also after an error: a process that ends as a member of the group is aborted
+        if count > 1:
+            dist.destroy_process_group()
+
+
+@contextmanager
+def _shared_trouble() -> Iterator[None]:
+    """Let all processes raise what one of them met alone; they would only see that it is gone."""
+    store = dist.distributed_c10d._get_default_store()
+    try:
+        yield
+    except (UserError, OSError) as error:
+        message = file_trouble(error) if isinstance(error, OSError) else str(error)
+        with suppress(RuntimeError):
+            store.set(_TROUBLE, message)
+        raise
+    except RuntimeError:  # a lost connection, or trouble of this process's own
+        with suppress(RuntimeError):
+            store.wait([_TROUBLE], _A_MOMENT)
+            raise UserError(store.get(_TROUBLE).decode()) from None
+        raise
+
+
+def _ready_device(name: str, local_rank: int) -> torch.device:
+    device = _device(name, local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # float32 means float32, in convolutions, too
+    return device
+
+
+def _device(name: str, local_rank: int) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device {name}: expected auto, cpu, cuda, or cuda:N")
+    if device.type == "cuda":
+        index = local_rank if device.index is None else device.index
+        if index >= torch.cuda.device_count():
+            raise UserError(f"--device {name}: this machine has {torch.cuda.device_count()} GPUs")
+        return torch.device("cuda", index)
+    return device

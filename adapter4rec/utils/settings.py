@@ -1,0 +1,237 @@
+"""Settings as typed, checked dataclasses, filled by launchers and overridden on the command line.
+
+An option is declared once, as a field with a type, a default and a line of help. Command lines, checks, run
+folders and checkpoints all follow from the fields.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from adapter4rec.utils.errors import UserError, nearest
+
+S = TypeVar("S", bound="Settings")
+Values = dict[str, Any]
+
+
+class FolderName(str):
+    """A name that is looked up in a known place, or the path of a folder."""
+
+
+_EXPECTED = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a word",
+    Path: "a path",
+    FolderName: "a name",
+}
+_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def option(
+    default: Any = MISSING,
+    help: str = "",  # noqa: A002
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    choices: Sequence[str] | None = None,
+    runtime: bool = False,
+) -> Any:
+    """A settings field.
+
+    Args:
+        default: its value where none is given; without one the option is required.
+        help: one line for ``--help``.
+        least: smallest allowed value.
+        most: largest allowed value.
+        above: the value must be greater.
+        choices: the allowed words.
+        runtime: a run may go on with another value: the option changes how it is carried out and not what
+            it computes, or it is a path whose content is compared instead.
+    """
+    limits = {"least": least, "most": most, "above": above, "choices": choices}
+    return field(default=default, metadata={"help": help, "limits": limits, "runtime": runtime})
+
+
+@dataclass(frozen=True)
+class Option:
+    """A settings field as the command line sees it.
+
+    Attributes:
+        name: of the field and, behind two dashes, of the option.
+        kind: the type of the value; of each value where ``several``.
+        optional: whether ``none`` is a value.
+        several: whether the value is a tuple (``title,abstract``).
+        default: the value where none is given, or ``MISSING``.
+        help: one line.
+        limits: ``least``, ``most``, ``above``, ``choices``.
+        runtime: whether a run may go on with another value.
+    """
+
+    name: str
+    kind: type
+    optional: bool
+    several: bool
+    default: Any
+    help: str
+    limits: Mapping[str, Any]
+    runtime: bool
+
+    def value_of(self, raw: Any) -> Any:
+        """Turn a text, or a value from a launcher, into a checked value of the option's type.
+
+        Raises:
+            UserError: it is none.
+        """
+        if self.optional and (raw is None or (isinstance(raw, str) and raw.lower() in ("none", ""))):
+            return None
+        if not self.several:
+            return self._checked(self._one(raw))
+        parts = raw.split(",") if isinstance(raw, str) else raw
+        values = tuple(self._checked(self._one(part)) for part in parts)
+        if not values:
+            raise UserError(f"--{self.name}: at least one is needed: {self.help}")
+        if len(set(values)) < len(values):
+            raise UserError(f"--{self.name} {','.join(map(str, values))}: each may be named once")
+        return values
+
+    def anchored(self, raw: Any, base: Path) -> Any:
+        """``raw`` with a relative path made absolute, from ``base``; other values as they are."""
+        if raw is None or (isinstance(raw, str) and raw.lower() in ("none", "")):
+            return raw
+        if self.kind is Path or (self.kind is FolderName and (base / str(raw)).is_dir()):
+            return str((base / str(raw)).absolute())
+        return raw
+
+    def _one(self, raw: Any) -> Any:
+        try:
+            if self.kind is bool:
+                return raw if isinstance(raw, bool) else _TRUTH[str(raw).lower()]
+            if self.kind is int and isinstance(raw, float) and not raw.is_integer():
+                raise ValueError
+            return self.kind(raw)
+        except (ValueError, TypeError, KeyError):
+            raise UserError(f"--{self.name} {raw}: expected {self._expected()}") from None
+
+    def _expected(self) -> str:
+        if issubclass(self.kind, Enum):
+            return "one of " + ", ".join(member.value for member in self.kind)
+        return _EXPECTED[self.kind]
+
+    def _checked(self, value: Any) -> Any:
+        least, most, above, choices = (self.limits.get(key) for key in ("least", "most", "above", "choices"))
+        if least is not None and not value >= least:
+            raise UserError(f"--{self.name} {value}: must be at least {least}")
+        if most is not None and not value <= most:
+            raise UserError(f"--{self.name} {value}: must be at most {most}")
+        if above is not None and not value > above:
+            raise UserError(f"--{self.name} {value}: must be greater than {above}")
+        if choices is not None and value not in choices:
+            raise UserError(f"--{self.name} {value}: {nearest(str(value), list(choices))}")
+        return value
+
+
+def options_of(cls: type) -> dict[str, Option]:
+    """The options that a settings class declares by :func:`option`, by name, in order."""
+    hints = typing.get_type_hints(cls)
+    options = {}
+    for one in fields(cls):
+        if "help" not in one.metadata:
+            continue
+        kind, optional, several = _kind(hints[one.name])
+        options[one.name] = Option(
+            name=one.name,
+            kind=kind,
+            optional=optional,
+            several=several,
+            default=one.default,
+            help=one.metadata["help"],
+            limits=one.metadata["limits"],
+            runtime=one.metadata["runtime"],
+        )
+    return options
+
+
+def _kind(hint: Any) -> tuple[type, bool, bool]:
+    arguments = typing.get_args(hint)
+    if isinstance(hint, types.UnionType):
+        (kind,) = (part for part in arguments if part is not type(None))
+        return kind, True, False
+    if typing.get_origin(hint) is tuple:
+        return arguments[0], False, True
+    return hint, False, False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Base of settings dataclasses."""
+
+    def __post_init__(self) -> None:
+        for name, one in options_of(type(self)).items():
+            object.__setattr__(self, name, one.value_of(getattr(self, name)))
+
+    def plain(self, *, runtime: bool = True) -> Values:
+        """JSON-ready values by name; without the runtime options if asked."""
+        return {
+            name: plain_value(getattr(self, name))
+            for name, one in options_of(type(self)).items()
+            if runtime or not one.runtime
+        }
+
+    @classmethod
+    def options(cls, values: Mapping[str, Any]) -> dict[str, Option]:
+        """All options that a command line may name, given the values known so far."""
+        del values
+        return options_of(cls)
+
+    @classmethod
+    def from_values(cls: type[S], values: Mapping[str, Any]) -> S:
+        """Settings from values by name (texts from a command line, or values of the right type).
+
+        Raises:
+            UserError: an unknown name, a missing or an impossible value.
+        """
+        known = cls.options(values)
+        require_known(values, known)
+        for name, one in known.items():
+            if one.default is MISSING and name not in values:
+                raise UserError(f"--{name} is needed: {one.help}")
+        return cls._build({name: known[name].value_of(value) for name, value in values.items()})
+
+    @classmethod
+    def _build(cls: type[S], values: Values) -> S:
+        return cls(**values)
+
+
+def require_known(names: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Raise a UserError that names the nearest known setting for the first unknown one."""
+    for name in names:
+        if name not in known:
+            raise UserError(f"there is no setting --{name}; {nearest(name, list(known))}")
+
+
+def plain_value(value: Any) -> Any:
+    """A JSON-ready form of a setting's value, which ``value_of`` takes back."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Path):
+        return str(value)
+    return [plain_value(part) for part in value] if isinstance(value, tuple) else value
+
+
+def as_argument(value: Any) -> str:
+    """A setting's value as a command line writes it."""
+    value = plain_value(value)
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(str(part) for part in value) if isinstance(value, list) else str(value)
