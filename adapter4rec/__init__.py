@@ -25,7 +25,7 @@ _HOMES = {
     "adapters.layernorm": ("LayerNormConfig",),
     "checkpoints.loading": ("load_source",),
     "serving.recommender": ("Recommender", "load"),
-    "training.optimizer": ("count_parameters",),
+    "models.parameters": ("count_parameters",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -17,15 +17,13 @@ from torch import Tensor
 
 from adapter4rec.adapters.attaching import add_adapters, detach_adapters
 from adapter4rec.adapters.files import save_adapter
+from adapter4rec.checkpoints.rebuilding import rebuilt_settings_class
 from adapter4rec.checkpoints.released import is_text, read_released
 from adapter4rec.checkpoints.released_targets import load_released_target
 from adapter4rec.checkpoints.source_models import export_source_model, require_new
-from adapter4rec.launching import settings_from_command_line
-from adapter4rec.modalities import MODALITIES
-from adapter4rec.models.building import build_model
-from adapter4rec.models.losses import Objective
-from adapter4rec.models.transrec import TransRec
-from adapter4rec.stages import ImageTargetSettings, TextTargetSettings
+from adapter4rec.models.registry import LOSSES
+from adapter4rec.models.transrec import TransRec, new_transrec
+from adapter4rec.utils.command_line import settings_from_command_line
 from adapter4rec.utils.errors import UserError, run_main
 
 _NOT_READ = ["--users", "not-read", "--items", "not-read"]
@@ -38,7 +36,7 @@ def main() -> None:
     )
     parser.add_argument("released", type=Path, help="a checkpoint of the released code (.pt)")
     parser.add_argument("ours", type=Path, help="the .safetensors file to write")
-    parser.add_argument("--objective", choices=[member.value for member in Objective], default="sasrec")
+    parser.add_argument("--objective", choices=tuple(LOSSES), default="sasrec")
     parser.add_argument("--adapter", type=Path, help="the .safetensors file for the adapters in it")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     options, rest = parser.parse_known_args()
@@ -59,7 +57,7 @@ def main() -> None:
         print(f"{options.adapter}: the adapter, {total:,} parameters")
         detach_adapters(model)
         tensors = model.state_dict()
-    export_source_model(tensors, options.ours, Objective(options.objective), description)
+    export_source_model(tensors, options.ours, options.objective, description)
     total = sum(tensor.numel() for tensor in tensors.values())
     print(f"{options.ours}: {len(tensors)} entries, {total:,} parameters")
 
@@ -70,13 +68,13 @@ def _target_model(tensors: dict[str, Tensor], released: Path, arguments: list[st
     Raises:
         UserError: the settings are no adapter's, or the checkpoint does not fit them.
     """
-    cls = TextTargetSettings if is_text(tensors) else ImageTargetSettings
+    cls = rebuilt_settings_class("text target" if is_text(tensors) else "image target")
     settings = settings_from_command_line(cls, [*_NOT_READ, *arguments])
     if settings.adapter is None:
         raise UserError(
             f"--method {settings.method}: has no adapters; name their family, as --method houlsby"
         )
-    model = build_model(settings, MODALITIES[settings.modality].build_encoder, n_items=0)
+    model = new_transrec(settings, cls.build_encoder if settings.uses_content else None, n_items=0)
     add_adapters(model, settings.adapter)
     load_released_target(model, tensors, released)
     return model

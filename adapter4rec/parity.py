@@ -40,11 +40,13 @@ from adapter4rec.data.batches import IdBatch, with_content
 from adapter4rec.data.content import ContentStore
 from adapter4rec.data.images.store import Pixels
 from adapter4rec.data.text import TextStore, Tokens
-from adapter4rec.models.item_encoders import ContentItemEncoder, ImageItemEncoder, TextItemEncoder
-from adapter4rec.models.losses import Objective
+from adapter4rec.models.image_encoder import ImageItemEncoder
+from adapter4rec.models.item_encoder import ContentItemEncoder
+from adapter4rec.models.parameters import train_only
+from adapter4rec.models.registry import LOSSES
+from adapter4rec.models.text_encoder import TextItemEncoder
 from adapter4rec.models.transrec import ADAPTER_PARTS, PARTS, TransRec
 from adapter4rec.models.user_encoder import UserEncoder
-from adapter4rec.training.optimizer import train_only
 from adapter4rec.utils.errors import UserError, run_main
 from adapter4rec.utils.files import read_json
 from adapter4rec.utils.settings import options_of
@@ -132,11 +134,10 @@ def build(case: Case) -> TransRec:
     return model.eval()
 
 
-def _objective(case: Case) -> Objective:
-    try:
-        return Objective(case["objective"])
-    except ValueError:
-        raise Unsupported(f"objective {case['objective']!r}") from None
+def _objective(case: Case) -> str:
+    if case["objective"] not in LOSSES:
+        raise Unsupported(f"objective {case['objective']!r}")
+    return case["objective"]
 
 
 def _item_encoder(case: Case) -> ContentItemEncoder:
@@ -236,7 +237,7 @@ def compare(case: Case) -> list[Deviation]:
         items = model.encode_items(store.fetch(np.arange(1, len(outputs["item_embeddings"]) + 1)))
         rows = torch.cat([items.new_zeros(1, items.shape[1]), items])
         users = model.encode_users(rows[torch.from_numpy(positives[:, 1:])], log_mask)
-    targets = len(positives) if model.objective.last_place_only else int(log_mask.sum())
+    targets = int(model.loss.predicted(log_mask.numpy()).sum())
     loss = model(with_content(IdBatch(positives, negatives), store, targets))
     loss.backward()
     user_difference = (users - torch.tensor(outputs["user_embeddings_next"]))[log_mask]

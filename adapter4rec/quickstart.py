@@ -10,20 +10,14 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from adapter4rec.data.images.building import ImageLmdbSettings, build
-from adapter4rec.datasets.sample import Outcome, SampleSettings, make_image_sample, make_sample
-from adapter4rec.download import fetch
-from adapter4rec.models.small_vit import SIZES, make_small_vit
 from adapter4rec.report.rendering import aligned
 from adapter4rec.runs.curves import draw_curves
 from adapter4rec.runs.run import Record
+from adapter4rec.studies.quickstarts import QUICKSTARTS, Quickstart
 from adapter4rec.utils.errors import UserError, run_main
 from adapter4rec.utils.files import REPOSITORY, whole_file
 
@@ -36,55 +30,13 @@ NAMES = {
 }
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a quickstart runs.
-
-    Attributes:
-        tree: ``Text`` or ``CV``.
-        sample: the folder of the generated sample.
-        runs: the folder of its runs.
-        backbone: under ``pretrained_models/``.
-        prepare: makes the sample and the backbone.
-        source_stages: runs on the source domain; each starts from the one before.
-        target_methods: ways to adapt the last of these.
-        files: what a domain consists of: the file of each setting that names one.
-        after: what follows the table.
-        try_next: options of the launcher that is suggested at the end.
-    """
-
-    tree: str
-    sample: Path
-    runs: Path
-    backbone: str
-    prepare: Callable[[Plan], None]
-    source_stages: dict[str, Record]
-    target_methods: dict[str, Record]
-    files: dict[str, str]
-    after: Callable[[Plan], None] = lambda plan: None
-    try_next: str = ""
-
-    def data(self, domain: str) -> dict[str, Path]:
-        """The files of ``source`` or ``target``."""
-        return {name: self.sample / domain / file for name, file in self.files.items()}
-
-    def exported(self, stage: str) -> Path:
-        """Where a source stage's model is put."""
-        return self.runs / f"{stage}.safetensors"
-
-    @property
-    def source(self) -> Path:
-        """The source model that is adapted."""
-        return self.exported(list(self.source_stages)[-1])
-
-
 def main() -> None:
     """Run a quickstart."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument(
-        "items", nargs="?", choices=tuple(PLANS), default="text", help="what items are made of"
+        "items", nargs="?", choices=tuple(QUICKSTARTS), default="text", help="what items are made of"
     )
-    plan = PLANS[parser.parse_args().items]
+    plan = QUICKSTARTS[parser.parse_args().items]
     plan.prepare(plan)
     start: Record = {}
     for name, options in plan.source_stages.items():
@@ -93,11 +45,12 @@ def main() -> None:
     for name, options in plan.target_methods.items():
         _train(plan, name, "target", options | {"method": name, "source_checkpoint": plan.source})
     _report(plan)
-    plan.after(plan)
+    if plan.draws_contact_sheet:
+        _draw_contact_sheet(plan)
     _say_what_next(plan)
 
 
-def _train(plan: Plan, name: str, domain: str, options: Record) -> None:
+def _train(plan: Quickstart, name: str, domain: str, options: Record) -> None:
     stage = {"source": "Pretraining", "target": "Downstream"}[domain]
     settings = plan.data(domain) | {"backbone": plan.backbone, "run_folder": plan.runs / name}
     settings |= options
@@ -113,7 +66,7 @@ def _run(command: list[str], what: str) -> None:
         raise UserError(f"{what} ended with {code}; what it said stands above")
 
 
-def _report(plan: Plan) -> None:
+def _report(plan: Quickstart) -> None:
     results = {
         name: json.loads((plan.runs / name / "result.json").read_text("utf-8"))
         for name in plan.target_methods
@@ -126,7 +79,7 @@ def _report(plan: Plan) -> None:
     print(f"\nTarget domain of the sample (generated, not real), test split:\n\n{table}", flush=True)
 
 
-def _say_what_next(plan: Plan) -> None:
+def _say_what_next(plan: Quickstart) -> None:
     print(f"table    {plan.runs / 'table.md'}\ncurves   {plan.runs / 'curves.png'}")
     print(f"runs     {plan.runs}, a folder each\nsample   {plan.sample}")
     print(f"backbone {REPOSITORY / 'pretrained_models' / plan.backbone}\n")
@@ -167,89 +120,13 @@ def table_of(results: dict[str, Record]) -> str:
     return aligned(head, rows)
 
 
-_NEW_PARTS = {"lr_item_head": 1e-3, "lr_user_encoder": 1e-3}
-
-
-def _prepare_text(plan: Plan) -> None:
-    fetch(plan.backbone)
-    make_sample(plan.sample, SampleSettings(users=3000, target_users=1000, items=400))
-    print(f"sample (generated, not real): {plan.sample}")
-
-
-TEXT = Plan(
-    tree="Text",
-    sample=REPOSITORY / "Dataset" / "quickstart",
-    runs=REPOSITORY / "runs" / "quickstart",
-    backbone="minilm/all_minilm_l6_v2",
-    prepare=_prepare_text,
-    # The head is trained first, on states of the frozen backbone that are computed once; then everything.
-    source_stages={
-        "source_head": {"method": "head", "epochs": 15, **_NEW_PARTS},
-        "source": {"method": "all", "epochs": 1, "lr_backbone": 1e-4, **_NEW_PARTS},
-    },
-    target_methods={
-        "popularity": {},
-        "frozen": {},
-        "scratch": {"epochs": 3, "lr_backbone": 1e-4, **_NEW_PARTS},
-        "houlsby": {"epochs": 3, "lr_adapter": 2e-3},
-        "finetune": {"epochs": 3, "lr_backbone": 1e-4, **_NEW_PARTS},
-    },
-    files={"users": "users.tsv", "items": "items.tsv"},
-    try_next="--batch_size 64 --lr_adapter 2e-3 --epochs 3",
-)
-
-
-def _prepare_images(plan: Plan) -> None:
-    outcome = make_image_sample(plan.sample, SampleSettings(users=3000, target_users=1000, items=400))
-    print(f"sample (generated, not real): {plan.sample}")
-    for folder in (plan.sample / "source", plan.sample / "target"):
-        lmdb = folder / "images.lmdb"
-        if outcome is not Outcome.KEPT:
-            shutil.rmtree(lmdb, ignore_errors=True)  # of other pictures, under the same names
-        build(
-            ImageLmdbSettings(
-                items=folder / "items.tsv",
-                images=folder / "images",
-                into=lmdb,
-                size=SIZES["image_size"],
-                processes=0,
-            )
-        )
-    make_small_vit(REPOSITORY / "pretrained_models" / plan.backbone)
-    print(f"backbone (small and untrained, the source model trains it): {plan.backbone}")
-
-
-def _draw_contact_sheet(plan: Plan) -> None:
+def _draw_contact_sheet(plan: Quickstart) -> None:
     sheet = plan.runs / "contact_sheet.png"
     _run(
         ["adapter4rec.recommend", str(plan.runs / "houlsby"), "--sheet", str(sheet), "--top-k", "8"],
         "drawing the contact sheet",
     )
 
-
-IMAGE = Plan(
-    tree="CV",
-    sample=REPOSITORY / "Dataset" / "quickstart_image",
-    runs=REPOSITORY / "runs" / "quickstart_image",
-    backbone="small_vit_untrained",
-    prepare=_prepare_images,
-    source_stages={
-        "source_head": {"method": "head", "epochs": 6, **_NEW_PARTS},
-        "source": {"method": "all", "epochs": 16, "lr_backbone": 5e-4, **_NEW_PARTS},
-    },
-    target_methods={
-        "popularity": {},
-        "frozen": {},
-        "scratch": {"epochs": 10, "lr_backbone": 5e-4, **_NEW_PARTS},
-        "houlsby": {"epochs": 10, "lr_adapter": 2e-3},
-        "finetune": {"epochs": 10, "lr_backbone": 5e-4, **_NEW_PARTS},
-    },
-    files={"users": "users.tsv", "items": "items.tsv", "images": "images.lmdb"},
-    after=_draw_contact_sheet,
-    try_next="--batch_size 64 --lr_adapter 2e-3 --epochs 10",
-)
-
-PLANS = {"text": TEXT, "image": IMAGE}
 
 if __name__ == "__main__":
     run_main(main)

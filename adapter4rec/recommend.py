@@ -23,8 +23,8 @@ from adapter4rec.serving.recommender import HELD_OUT, Recommendation, Recommende
 from adapter4rec.serving.trained_runs import TrainedRun, load_adapted, load_run
 from adapter4rec.utils.errors import UserError, run_main
 from adapter4rec.utils.files import whole_file
-from adapter4rec.utils.precision import PRECISIONS
 from adapter4rec.utils.process_group import Process, joined_process
+from adapter4rec.utils.settings import PRECISIONS
 
 _SHOWN_USERS = 5
 

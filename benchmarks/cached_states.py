@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from adapter4rec.adapters.k_adapter import KAdapterConfig
 from adapter4rec.data.content import ContentStore
-from adapter4rec.domains import Domain
+from adapter4rec.data.domain import Domain
 from adapter4rec.training.cached_states import with_cached_states
 from adapter4rec.utils.errors import run_main
 from adapter4rec.utils.files import REPOSITORY

@@ -27,8 +27,8 @@ from adapter4rec.evaluation.catalogue import EmbeddingsInMemory
 from adapter4rec.evaluation.ranking import Question, rank_targets
 from adapter4rec.models.layers import compile_layers
 from adapter4rec.models.losses import Objective
+from adapter4rec.models.parameters import train_only
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.training.optimizer import train_only
 from adapter4rec.utils.errors import run_main
 from adapter4rec.utils.machine import matrix_rate, peak_memory
 from adapter4rec.utils.precision import choose_precision

@@ -14,9 +14,11 @@ from adapter4rec.data.interactions import Interactions, read_interactions, read_
 from adapter4rec.data.text import TextStore, tokenised
 from adapter4rec.datasets.sample import SampleSettings, make_sample
 from adapter4rec.models.backbones import backbone_folder, load_tokenizer
-from adapter4rec.models.item_encoders import ContentItemEncoder, ImageItemEncoder, TextItemEncoder
+from adapter4rec.models.image_encoder import ImageItemEncoder
+from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.losses import Objective
 from adapter4rec.models.operations import forward_operations
+from adapter4rec.models.text_encoder import TextItemEncoder
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
 from adapter4rec.utils.files import REPOSITORY

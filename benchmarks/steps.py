@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from adapter4rec.stages import TextTargetSettings
 from torch import Tensor
 
 from adapter4rec.adapters.k_adapter import KAdapterConfig
@@ -16,7 +17,6 @@ from adapter4rec.data.batches import Batch, Division, EpochSteps, TrainingSet
 from adapter4rec.data.content import ContentStore
 from adapter4rec.data.images.store import Pixels
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.stages import TextTargetSettings
 from adapter4rec.training.fit import Trainer
 from adapter4rec.training.optimizer import make_optimizer, parameter_groups
 from adapter4rec.utils.machine import matrix_rate

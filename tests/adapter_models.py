@@ -4,13 +4,13 @@ import re
 
 import numpy as np
 import torch
+from adapter4rec.models.item_encoders import ImageItemEncoder, TextItemEncoder
 from conftest import RandomImages, interactions_of, random_sequences
 from transformers import AutoConfig, BertConfig, BertModel, ViTConfig, ViTModel
 
 from adapter4rec.data.batches import TrainingSet, with_content
 from adapter4rec.data.text import TextStore, Tokens
 from adapter4rec.models.backbones import IMAGE_ENCODERS, TEXT_ENCODERS, load_backbone
-from adapter4rec.models.item_encoders import ImageItemEncoder, TextItemEncoder
 from adapter4rec.models.losses import Objective
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder

@@ -27,8 +27,8 @@ from adapter4rec.adapters.bottleneck import Bottleneck
 from adapter4rec.adapters.compacter import CompacterConfig, HypercomplexLinear, Rule
 from adapter4rec.adapters.k_adapter import KAdapterConfig, TransformerAdapter
 from adapter4rec.adapters.registry import FAMILIES
+from adapter4rec.models.parameters import count_parameters, train_only, trained_state
 from adapter4rec.models.transrec import ADAPTER_PARTS, PARTS, part_of
-from adapter4rec.training.optimizer import count_parameters, train_only, trained_state
 from adapter4rec.utils.errors import UserError
 
 SMALL = {

@@ -29,8 +29,8 @@ from adapter4rec.adapters.lora import LoraConfig
 from adapter4rec.adapters.prompt import PromptConfig
 from adapter4rec.adapters.registry import Family
 from adapter4rec.models.backbones import TEXT_ENCODERS, load_backbone
+from adapter4rec.models.parameters import train_only
 from adapter4rec.models.transrec import PARTS
-from adapter4rec.training.optimizer import train_only
 from adapter4rec.utils.errors import UserError
 
 LORA = LoraConfig(item_rank=3, user_rank=2, lora_alpha=2.0, train_layer_norms=True, train_head=True)
@@ -107,7 +107,7 @@ def test_what_does_not_fit_is_refused_by_name_even_when_forced(model, tmp_path):
     path = saved(model, tmp_path / "a.safetensors", HoulsbyConfig(user_layers="first:1"))
     add_adapters(model, LORA)
     original = load_file(path)
-    from adapter4rec.utils.checkpoint_file import read_description, write_checkpoint  # noqa: PLC0415
+    from adapter4rec.utils.checkpoint_file import read_description, write_checkpoint
 
     description = read_description(path)
     original.pop("adapters.item.layers.0.attention.up.bias")
@@ -119,7 +119,7 @@ def test_what_does_not_fit_is_refused_by_name_even_when_forced(model, tmp_path):
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "another kind", "unknown family"])
 def test_files_that_are_no_adapters(model, tmp_path, damage):
-    from adapter4rec.utils.checkpoint_file import write_checkpoint  # noqa: PLC0415
+    from adapter4rec.utils.checkpoint_file import write_checkpoint
 
     path = saved(model, tmp_path / "a.safetensors")
     if damage == "missing":

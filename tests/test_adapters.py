@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from adapter4rec.models.item_encoders import IdItemEncoder
 from adapter_models import BACKBONES, DIM, LENGTH, WITHOUT_SUBLAYER_DROPOUT, batch_for, model_on
 from torch import nn
 
@@ -14,7 +15,6 @@ from adapter4rec.adapters.base import Adapter, AdapterConfig
 from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.adapters.sites import ATTENTION, SUBLAYERS
 from adapter4rec.data.images.store import Pixels
-from adapter4rec.models.item_encoders import IdItemEncoder
 from adapter4rec.models.losses import Objective
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder

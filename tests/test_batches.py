@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from adapter4rec.models.item_encoders import IdItemEncoder
 from conftest import interactions_of, random_sequences
 
 from adapter4rec.data.batches import (
@@ -22,7 +23,6 @@ from adapter4rec.data.batches import (
 from adapter4rec.data.content import IdStore, ItemIds
 from adapter4rec.data.interactions import Interactions, Ranges
 from adapter4rec.data.loader import loaded_ahead
-from adapter4rec.models.item_encoders import IdItemEncoder
 from adapter4rec.models.losses import Objective
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder

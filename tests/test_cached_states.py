@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from adapter4rec.stages import ImageTargetSettings, TextTargetSettings
 from adapter_models import (
     BACKBONES,
     N_ITEMS,
@@ -24,10 +25,9 @@ from conftest import interactions_of
 from adapter4rec.adapters.attaching import add_adapters
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.data.cached_table import Table, computed_table
+from adapter4rec.data.domain import Domain
 from adapter4rec.data.text import TextStore, Tokens
-from adapter4rec.domains import Domain
 from adapter4rec.models.layers import layers_of
-from adapter4rec.stages import ImageTargetSettings, TextTargetSettings
 from adapter4rec.training import cached_states as states
 from adapter4rec.training.cached_states import layers_to_cache, with_cached_states
 from adapter4rec.utils.errors import UserError

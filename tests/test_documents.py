@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from adapter4rec.stages import TextTargetSettings
 from adapter_models import BACKBONES, base_model, batch_for, model_on, snapshot
 
 from adapter4rec import FAMILIES, add_adapters, count_parameters, detach_adapters, load_adapter, save_adapter
 from adapter4rec.adapters.registry import Family
 from adapter4rec.checkpoints.source_models import export_source_model
 from adapter4rec.models.losses import Objective
-from adapter4rec.stages import TextTargetSettings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ADAPTERS = (REPOSITORY / "docs" / "adapters.md").read_text(encoding="utf-8")

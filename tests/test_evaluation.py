@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from adapter4rec.models.item_encoders import IdItemEncoder
 from conftest import interactions_of, random_sequences
 from torch import Tensor, nn
 
 from adapter4rec.data.content import IdStore, ItemIds
+from adapter4rec.data.domain import Domain
 from adapter4rec.data.interactions import Interactions
-from adapter4rec.domains import Domain
 from adapter4rec.evaluation import catalogue, ranking
 from adapter4rec.evaluation import leave_one_out as evaluation
 from adapter4rec.evaluation.catalogue import (
@@ -36,7 +37,6 @@ from adapter4rec.evaluation.leave_one_out import (
 )
 from adapter4rec.evaluation.metrics import metrics_of
 from adapter4rec.evaluation.ranking import MISSED, Question, best_items, rank_targets
-from adapter4rec.models.item_encoders import IdItemEncoder
 from adapter4rec.models.losses import Objective
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder

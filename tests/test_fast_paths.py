@@ -26,7 +26,7 @@ from adapter4rec.models import packed_attention
 from adapter4rec.models.dropout import Dropout, dropped
 from adapter4rec.models.layers import compile_layers, layers_of
 from adapter4rec.models.losses import Objective
-from adapter4rec.training.optimizer import train_only
+from adapter4rec.models.parameters import train_only
 from adapter4rec.utils.precision import choose_precision
 
 LENGTHS = np.array([1, 2, 2, 5, 5, 9])

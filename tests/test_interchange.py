@@ -5,6 +5,7 @@ import json
 import peft
 import pytest
 import torch
+from adapter4rec.models.item_encoders import IdItemEncoder
 from adapter_models import batch_for, model_on
 from interchange_models import FOLDERS, adapted, assert_equal_states, maker_of, states
 from safetensors.torch import load_file, save_file
@@ -14,7 +15,6 @@ from adapter4rec.adapters.attaching import add_adapters, detach_adapters, encode
 from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.adapters.lora import LoraConfig
 from adapter4rec.interchange.peft import export_peft, import_peft
-from adapter4rec.models.item_encoders import IdItemEncoder
 from adapter4rec.models.losses import Objective
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder

@@ -5,12 +5,13 @@ import multiprocessing
 import shlex
 
 import pytest
+from adapter4rec.source_stage import carry_out_source
+from adapter4rec.stages import TextSourceSettings, TextTargetSettings
 from conftest import write_domain
 from test_recommend import COMMON, TITLES, clicks  # noqa: F401 (a fixture)
 from test_tensorboard import scalars_in
 
 from adapter4rec.evaluation.catalogue import Encoding
-from adapter4rec.launching import settings_from_command_line
 from adapter4rec.runs.ledger import (
     FAILED,
     FINISHED,
@@ -21,8 +22,7 @@ from adapter4rec.runs.ledger import (
     read_ledger,
     run_key,
 )
-from adapter4rec.source_stage import carry_out_source
-from adapter4rec.stages import TextSourceSettings, TextTargetSettings
+from adapter4rec.utils.command_line import settings_from_command_line
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import locked_file
 

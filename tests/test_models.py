@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from adapter4rec.models.item_encoders import IdItemEncoder, TextItemEncoder
 from adapter_models import WORDS
 from conftest import interactions_of, random_sequences
 
@@ -14,7 +15,6 @@ from adapter4rec.data.batches import TrainingSet, with_content
 from adapter4rec.data.content import IdStore
 from adapter4rec.data.text import TextStore, Tokens
 from adapter4rec.models.backbones import TEXT_ENCODERS, backbone_folder, load_backbone, load_tokenizer
-from adapter4rec.models.item_encoders import IdItemEncoder, TextItemEncoder
 from adapter4rec.models.losses import Objective, summed_loss
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder, causal_padding_mask

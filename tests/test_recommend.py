@@ -8,6 +8,14 @@ import sys
 import numpy as np
 import pytest
 import torch
+from adapter4rec.source_stage import carry_out_source
+from adapter4rec.stages import (
+    ImageSourceSettings,
+    ImageTargetSettings,
+    TextSourceSettings,
+    TextTargetSettings,
+)
+from adapter4rec.target_stage import carry_out_target
 from conftest import write_domain
 from PIL import Image
 
@@ -19,14 +27,6 @@ from adapter4rec.interchange import __main__ as interchange
 from adapter4rec.serving.contact_sheet import SheetRow, draw_contact_sheet
 from adapter4rec.serving.recommender import Recommender
 from adapter4rec.serving.trained_runs import load_run
-from adapter4rec.source_stage import carry_out_source
-from adapter4rec.stages import (
-    ImageSourceSettings,
-    ImageTargetSettings,
-    TextSourceSettings,
-    TextTargetSettings,
-)
-from adapter4rec.target_stage import carry_out_target
 from adapter4rec.utils.checkpoint_file import read_checkpoint, write_checkpoint
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.process_group import Process

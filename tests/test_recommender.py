@@ -8,14 +8,14 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from adapter4rec.source_stage import carry_out_source
+from adapter4rec.stages import TextSourceSettings
 from conftest import write_domain
 from PIL import Image
 from test_recommend import COMMON, TITLES, clicks, command, image_run, text_runs  # noqa: F401 (fixtures)
 
 import adapter4rec
 from adapter4rec.data.images.building import ImageLmdbSettings, build
-from adapter4rec.source_stage import carry_out_source
-from adapter4rec.stages import TextSourceSettings
 from adapter4rec.utils.errors import UserError
 
 

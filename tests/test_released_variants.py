@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from adapter4rec.models.item_encoders import IdItemEncoder
 from adapter_models import (
     BACKBONES,
     DIM,
@@ -36,12 +37,11 @@ from adapter4rec.adapters.attaching import add_adapters, detach_adapters, encode
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.data.packing import Packing
 from adapter4rec.data.text import Text, TokenPack
-from adapter4rec.models.item_encoders import IdItemEncoder
 from adapter4rec.models.losses import Objective
+from adapter4rec.models.parameters import train_only, trained_state
 from adapter4rec.models.transrec import ADAPTER_PARTS, TransRec
 from adapter4rec.models.user_encoder import UserEncoder
-from adapter4rec.training.optimizer import train_only, trained_state
-from adapter4rec.utils.checkpoint_file import load_into
+from adapter4rec.models.weights import load_into
 from adapter4rec.utils.errors import UserError
 
 MASKING = "tiny_mae_folder"

@@ -11,14 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, write_domain
-from PIL import Image
-from safetensors.torch import load_file
-
-from adapter4rec import target_stage
-from adapter4rec.adapters.registry import FAMILIES
-from adapter4rec.data.images.building import ImageLmdbSettings, build
-from adapter4rec.launching import settings_from_command_line
 from adapter4rec.source_stage import carry_out_source
 from adapter4rec.stages import (
     ImageSourceSettings,
@@ -27,9 +19,17 @@ from adapter4rec.stages import (
     TextTargetSettings,
 )
 from adapter4rec.target_stage import carry_out_target
+from conftest import REPOSITORY, write_domain
+from PIL import Image
+from safetensors.torch import load_file
+
+from adapter4rec import target_stage
+from adapter4rec.adapters.registry import FAMILIES
+from adapter4rec.data.images.building import ImageLmdbSettings, build
 from adapter4rec.training import fit as loop
 from adapter4rec.utils import checkpoint_file as checkpoints
 from adapter4rec.utils import precision
+from adapter4rec.utils.command_line import settings_from_command_line
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.settings import options_of
 

@@ -5,12 +5,12 @@ import shutil
 
 import pytest
 import torch
+from adapter4rec.source_stage import carry_out_source
+from adapter4rec.stages import TextSourceSettings
 from conftest import write_domain
 from test_recommend import COMMON, TITLES, clicks, text_runs  # noqa: F401 (fixtures)
 
 import adapter4rec
-from adapter4rec.source_stage import carry_out_source
-from adapter4rec.stages import TextSourceSettings
 from adapter4rec.utils.checkpoint_file import read_checkpoint, write_checkpoint
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import write_json
@@ -87,7 +87,7 @@ def test_a_write_that_is_killed_at_any_moment_leaves_a_readable_pair(tmp_path, m
 
 
 def _fails_for(path):
-    from pathlib import Path  # noqa: PLC0415
+    from pathlib import Path
 
     replace = Path.replace
 
@@ -168,7 +168,7 @@ class TestDroppedUsers:
 class TestNamesThatAreNotUtf8:
     @pytest.mark.parametrize("file", ["users.tsv", "items.tsv"])
     def test_are_refused_with_file_and_line(self, tmp_path, file):
-        from adapter4rec.data.interactions import read_interactions, read_items  # noqa: PLC0415
+        from adapter4rec.data.interactions import read_interactions, read_items
 
         both = {"caf\u00e9": ["a", "b", "c", "d", "e"], "caf\u00e8": ["a", "b", "c", "d", "e"]}
         items = dict.fromkeys(["a", "b", "c", "d", "e", "\u00e9", "\u00e8"], "title")

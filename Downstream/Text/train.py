@@ -1,16 +1,71 @@
-"""Adapt a source model to a target domain with text.
+"""Adapt a source model to a target domain with text: one run, read from top to bottom.
 
-The launchers in ``script/`` hold the settings; one run by hand is
-``python -m Downstream.Text.train --method houlsby --users … --items … --source_checkpoint …``.
-``adapter4rec/target_stage.py`` is the whole run on a page.
+The launchers in ``script/`` hold the hyperparameters. By hand: ``python -m Downstream.Text.train --method
+houlsby --users … --items … --source_checkpoint …``; in a notebook: ``run(method="houlsby", users=…, …)``.
 """
 
-import sys
+from __future__ import annotations
 
-from adapter4rec.launching import settings_from_command_line
-from adapter4rec.stages import TextTargetSettings
-from adapter4rec.target_stage import carry_out_target
+import sys
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from adapter4rec.training.settings import TargetTraining
+from adapter4rec.utils.command_line import settings_from_command_line
 from adapter4rec.utils.errors import run_main
+from Downstream.Text.data import DataSettings, read_domain
+from Downstream.Text.model import TargetModelSettings, build_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(DataSettings, TargetModelSettings, TargetTraining):
+    """Adapt a source model to a target domain with text."""
+
+    modality: ClassVar[str] = "text"
+    module: ClassVar[str] = "Downstream.Text.train"
+
+
+def run(**settings: Any) -> dict[str, Any]:
+    """Carry out one run; its settings are the options that ``--help`` lists. Returns the result."""
+    return train(Settings.from_values(settings))
+
+
+def train(settings: Settings) -> dict[str, Any]:
+    """Read the domain, build the model, train it, test its best epoch, save the adapter."""
+    from adapter4rec.adapters.files import save_adapter
+    from adapter4rec.checkpoints.source_models import require_source
+    from adapter4rec.models.sharding import place
+    from adapter4rec.runs.run import open_run
+    from adapter4rec.training.cached_states import with_cached_states
+    from adapter4rec.training.fit import fit
+    from adapter4rec.training.testing import evaluate, evaluate_again, evaluate_popularity
+    from adapter4rec.utils.process_group import joined_process
+
+    if settings.needs_source:  # before the items are read and tokenised
+        require_source(settings.source_checkpoint, settings.method)
+    with joined_process(settings.device, settings.threads) as process:
+        domain = read_domain(settings, process)
+        if settings.method == "popularity":
+            return evaluate_popularity(domain, settings, process, open_run(settings, domain, None, process))
+        model = build_model(settings, domain.interactions.n_items)
+        run = open_run(settings, domain, model, process)
+        place(model, process, sharded=settings.shard)
+        if settings.caches_states:
+            domain = with_cached_states(domain, model, settings, process)
+        if settings.mode == "test":
+            return evaluate_again(model, domain, settings, process, run)
+        with run.locked():
+            result = run.finished_result(model)
+            if result is None:
+                run.begin(model, domain)
+                fit(model, domain, settings, process, run)
+                result = evaluate(model, domain, settings, process, run)
+        if settings.adapter is not None and process.is_first:
+            path = run.folder / "adapter.safetensors"
+            save_adapter(model, path, run.describe_adapter(result))
+            run.say(f"adapter: {path}")
+    return result
+
 
 if __name__ == "__main__":
-    run_main(lambda: carry_out_target(settings_from_command_line(TextTargetSettings, sys.argv[1:])))
+    run_main(lambda: train(settings_from_command_line(Settings, sys.argv[1:])))

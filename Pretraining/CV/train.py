@@ -1,16 +1,64 @@
-"""Train a TransRec model on a source domain with images.
+"""Train a source model with images: one run, read from top to bottom.
 
-The launchers in ``script/`` hold the settings; one run by hand is
-``python -m Pretraining.CV.train --users … --items … --images …``.
-``adapter4rec/source_stage.py`` is the whole run on a page.
+The launchers in ``script/`` hold the hyperparameters. By hand: ``python -m Pretraining.CV.train --users …
+--items … --export source.safetensors``; in a notebook: ``run(users=…, items=…, export=…)``.
 """
 
-import sys
+from __future__ import annotations
 
-from adapter4rec.launching import settings_from_command_line
-from adapter4rec.source_stage import carry_out_source
-from adapter4rec.stages import ImageSourceSettings
+import sys
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from adapter4rec.training.settings import SourceTraining
+from adapter4rec.utils.command_line import settings_from_command_line
 from adapter4rec.utils.errors import run_main
+from Pretraining.CV.data import DataSettings, read_domain
+from Pretraining.CV.model import SourceModelSettings, build_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(DataSettings, SourceModelSettings, SourceTraining):
+    """Train a TransRec model on a source domain with images."""
+
+    modality: ClassVar[str] = "image"
+    module: ClassVar[str] = "Pretraining.CV.train"
+
+
+def run(**settings: Any) -> dict[str, Any]:
+    """Carry out one run; its settings are the options that ``--help`` lists. Returns the result."""
+    return train(Settings.from_values(settings))
+
+
+def train(settings: Settings) -> dict[str, Any]:
+    """Read the domain, build the model, train it, test its best epoch, export it for target domains."""
+    from adapter4rec.models.sharding import place
+    from adapter4rec.runs.exporting import export_for_targets, require_export
+    from adapter4rec.runs.run import open_run
+    from adapter4rec.training.cached_states import with_cached_states
+    from adapter4rec.training.fit import fit
+    from adapter4rec.training.testing import evaluate, evaluate_again
+    from adapter4rec.utils.process_group import joined_process
+
+    with joined_process(settings.device, settings.threads) as process:
+        domain = read_domain(settings, process)
+        model = build_model(settings, domain.interactions.n_items)
+        run = open_run(settings, domain, model, process)
+        require_export(settings, run)  # now, and not after hours of training
+        place(model, process, sharded=settings.shard)
+        if settings.caches_states:
+            domain = with_cached_states(domain, model, settings, process)
+        if settings.mode == "test":
+            return evaluate_again(model, domain, settings, process, run)
+        with run.locked():
+            result = run.finished_result(model)
+            if result is None:
+                run.begin(model, domain)
+                fit(model, domain, settings, process, run)
+                result = evaluate(model, domain, settings, process, run)
+        export_for_targets(model, settings, run, result)
+    return result
+
 
 if __name__ == "__main__":
-    run_main(lambda: carry_out_source(settings_from_command_line(ImageSourceSettings, sys.argv[1:])))
+    run_main(lambda: train(settings_from_command_line(Settings, sys.argv[1:])))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -14,7 +15,7 @@ from adapter4rec.adapters.base import RELEASE, Adapter, AdapterConfig, AdapterSe
 from adapter4rec.adapters.registry import family_of
 from adapter4rec.adapters.released_variants import change_as_released, released_builder
 from adapter4rec.adapters.sites import Sites, Undo, find_sites
-from adapter4rec.models.layouts import LAYOUTS, USER_ENCODER
+from adapter4rec.models.layouts import LAYOUTS
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.utils.errors import UserError
 
@@ -29,7 +30,9 @@ def encoder_sites(model: TransRec | PreTrainedModel) -> dict[str, Sites]:
     """
     if not isinstance(model, TransRec):
         return {"item": _backbone_sites(model)}
-    sites = {"user": find_sites(model.user_encoder, USER_ENCODER, model.user_encoder.width, "user")}
+    sites = {
+        "user": find_sites(model.user_encoder, model.user_encoder.layout, model.user_encoder.width, "user")
+    }
     backbone = getattr(model.item_encoder, "backbone", None)
     if backbone is not None:
         sites["item"] = _backbone_sites(backbone)
@@ -50,12 +53,19 @@ def _backbone_sites(backbone: PreTrainedModel) -> Sites:
         ) from None
 
 
-def add_adapters(model: TransRec | PreTrainedModel, config: AdapterConfig) -> AdapterSet:
+def add_adapters(
+    model: TransRec | PreTrainedModel, config: AdapterConfig, *, seed: int | None = None
+) -> AdapterSet:
     """Build the adapters that ``config`` describes and attach them; all other parameters are frozen.
 
     They stand in ``model.adapters``, so that ``model.parameters()`` holds them, and are kept in the type and
     on the device of the model. Of a Hugging Face encoder, which is no user encoder, that half of the config
     has no meaning.
+
+    Args:
+        model: without adapters.
+        config: of the adapters.
+        seed: fixes their initial weights; default: torch's current random state.
 
     Returns:
         ``model.adapters``.
@@ -67,6 +77,8 @@ def add_adapters(model: TransRec | PreTrainedModel, config: AdapterConfig) -> Ad
     if any(isinstance(part, AdapterSet) and part.config is not None for part in model.modules()):
         raise UserError("the model has adapters already; detach them first")
     config.check()
+    if seed is not None:
+        torch.manual_seed(seed)
     sites = encoder_sites(model)
     if isinstance(model, TransRec):
         chosen = config.encoders

@@ -20,13 +20,8 @@ from adapter4rec.adapters.registry import FAMILIES, name_of
 from adapter4rec.models.backbones import described
 from adapter4rec.models.layouts import UNREAD
 from adapter4rec.models.transrec import TransRec, part_of
-from adapter4rec.utils.checkpoint_file import (
-    Checkpoint,
-    load_into,
-    read_checkpoint,
-    weights_hash,
-    write_checkpoint,
-)
+from adapter4rec.models.weights import load_into
+from adapter4rec.utils.checkpoint_file import Checkpoint, read_checkpoint, weights_hash, write_checkpoint
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import read_json
 from adapter4rec.utils.versions import versions
@@ -163,10 +158,8 @@ def _types(tensors: Mapping[str, Tensor]) -> str:
 def _kinds(model: TransRec | PreTrainedModel) -> dict[str, str]:
     if not isinstance(model, TransRec):
         return {"encoder": described(model.config)}
-    user = model.user_encoder
-    blocks = f"{len(user.blocks)} blocks of width {user.width}, {user.blocks[0].attention.heads} heads"
     kinds = {
-        "user_encoder": f"{blocks}, {model.objective.value}",
+        "user_encoder": f"{model.user_encoder.describe()}, {model.objective}",
         "item_head": type(model.item_encoder.head).__name__.lower(),
     }
     backbone = getattr(model.item_encoder, "backbone", None)

@@ -34,13 +34,10 @@ from adapter4rec.data.packing import Packing
 from adapter4rec.data.states import States
 from adapter4rec.data.text import Text, TokenPack
 from adapter4rec.models.backbones import first_position, image_size
-from adapter4rec.models.item_encoders import (
-    RELEASED_MASK_RATIO,
-    ContentItemEncoder,
-    ImageItemEncoder,
-    TextItemEncoder,
-)
+from adapter4rec.models.image_encoder import RELEASED_MASK_RATIO, ImageItemEncoder
+from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.layouts import Reads
+from adapter4rec.models.text_encoder import TextItemEncoder
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.precision import own_weights

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from adapter4rec.checkpoints.released import read_released
 from adapter4rec.models.backbones import described
-from adapter4rec.models.losses import Objective
+from adapter4rec.models.registry import LOSSES
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.utils.checkpoint_file import load_into, read_checkpoint, write_checkpoint
+from adapter4rec.models.weights import load_into
+from adapter4rec.utils.checkpoint_file import read_checkpoint, write_checkpoint
 from adapter4rec.utils.errors import UserError
 
 _WHAT = "source model"
@@ -33,7 +34,7 @@ class SourceModel:
 
     path: Path
     tensors: dict[str, Tensor]
-    objective: Objective | None
+    objective: str | None
     description: dict[str, Any]
 
 
@@ -50,7 +51,7 @@ def require_new(path: Path, *, overwrite: bool) -> None:
 
 
 def export_source_model(
-    tensors: Mapping[str, Tensor], path: Path, objective: Objective, description: Mapping[str, Any]
+    tensors: Mapping[str, Tensor], path: Path, objective: str, description: Mapping[str, Any]
 ) -> None:
     """Write the weights of a source model for target domains to start from.
 
@@ -60,7 +61,7 @@ def export_source_model(
         objective: what the model was trained for.
         description: where it comes from.
     """
-    write_checkpoint(path, tensors, {**description, "what": _WHAT, "objective": objective.value})
+    write_checkpoint(path, tensors, {**description, "what": _WHAT, "objective": objective})
 
 
 def read_source_model(path: Path) -> SourceModel:
@@ -77,14 +78,41 @@ def read_source_model(path: Path) -> SourceModel:
             f"{path}: holds {checkpoint.description.get('what')!r}, not a {_WHAT}; "
             "name the file that source training exported (--export)"
         )
-    said = checkpoint.description
-    try:
-        objective = Objective(said.get("objective"))
-    except ValueError:
+    objective = checkpoint.description.get("objective")
+    if objective not in LOSSES:
+        raise UserError(f"{path}: trained with the objective {objective!r}, which is not known here")
+    return SourceModel(path, checkpoint.tensors, objective, checkpoint.description)
+
+
+def require_source(path: Path | None, method: str) -> None:
+    """Raise a UserError where no source model is named, or the file does not exist."""
+    if path is None:
+        raise UserError(f"--source_checkpoint is required: {method} starts from a source model")
+    if not path.is_file():
         raise UserError(
-            f"{path}: trained with the objective {said.get('objective')!r}, unknown here"
-        ) from None
-    return SourceModel(path, checkpoint.tensors, objective, said)
+            f"{path}: no such checkpoint; a launcher in Pretraining/*/script trains and exports one, or name "
+            "another with --source_checkpoint"
+        )
+
+
+def load_source_weights(model: TransRec, path: Path, objective: str) -> None:
+    """Load the weights of a source model into a target's model.
+
+    Args:
+        model: of the same kind and size, without adapters.
+        path: of the source model.
+        objective: of the target's training.
+
+    Raises:
+        UserError: the source cannot be read or does not fit, or has another objective or kind of backbone.
+    """
+    source = read_source_model(path)
+    if source.objective not in (None, objective):
+        raise UserError(
+            f"{path}: trained with the objective {source.objective}; a target is trained with its source's "
+            f"(--objective {source.objective})"
+        )
+    put_into(model, source)
 
 
 def put_into(model: TransRec, source: SourceModel) -> None:

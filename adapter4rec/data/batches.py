@@ -6,6 +6,7 @@ each process then keeps its share of the users, finds their distinct items and f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +17,10 @@ from torch.utils.data import Dataset
 from adapter4rec.data.content import Content, ContentStore
 from adapter4rec.data.interactions import Interactions, Ranges
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.process_group import Process
 
 _SHUFFLE, _NEGATIVES = 0, 1
-_SHARE = 3  # 2 is dropout's (training/loop.py)
+_SHARE = 3  # 2 is dropout's (training/fit.py)
 
 
 @dataclass(frozen=True)
@@ -102,27 +104,48 @@ def share_of_users(n_users: int, share: float, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng([seed, _SHARE]).permutation(n_users)[:count])
 
 
-class TrainingSet:
-    """The training examples of a domain: one for each user and epoch.
+class TrainingSet(Dataset):
+    """The training examples of a domain, one for each user and epoch, as one process sees them.
+
+    ``examples[epoch, step]`` is this process's share of a global batch: a list of accumulation parts.
 
     Args:
         interactions: the domain.
+        store: content of its items.
         batch_size: users in a global batch.
         seed: of the shuffles and the negatives.
-        users: numbers of the users that are trained on; by default all.
+        predicted: which places the training objective predicts (see ``Loss.predicted``); the negatives of the
+            other places are not even encoded.
+        users: numbers of the users that are trained on; default: all.
+        process: this process; default: the only one.
+        accumulation_steps: parts in which a process computes its share.
 
     Raises:
-        UserError: a user's training sequence covers all items, so that no negative is left.
+        UserError: a user's training sequence covers all items, so that no negative can be drawn.
     """
 
     def __init__(
-        self, interactions: Interactions, batch_size: int, seed: int, users: np.ndarray | None = None
+        self,
+        interactions: Interactions,
+        store: ContentStore,
+        *,
+        batch_size: int,
+        seed: int,
+        predicted: Callable[[np.ndarray], np.ndarray],
+        users: np.ndarray | None = None,
+        process: Process | None = None,
+        accumulation_steps: int = 1,
     ) -> None:
         self.interactions = interactions
+        self.store = store
         self.batch_size = batch_size
         self.seed = seed
+        self.predicted = predicted
         self.users = np.arange(interactions.n_users) if users is None else users
+        self.rank, self.world_size = (process.rank, process.count) if process else (0, 1)
+        self.accumulation_steps = accumulation_steps
         self.width = interactions.max_seq_len + 1
+        self._order: tuple[int, np.ndarray] = (0, self.users)
         self._require_negatives()
 
     def _require_negatives(self) -> None:
@@ -135,8 +158,8 @@ class TrainingSet:
             if len(np.unique(sequence[sequence > 0])) == self.interactions.n_items:
                 name = self.interactions.user_names[user]
                 raise UserError(
-                    f"user {name!r} clicked on all {self.interactions.n_items} items: "
-                    "no negative can be drawn; training needs more items"
+                    f"user {name!r} clicked on all {self.interactions.n_items} items, so no negative can be "
+                    "drawn; training needs more items"
                 )
 
     @property
@@ -146,14 +169,25 @@ class TrainingSet:
 
     def order(self, epoch: int) -> np.ndarray:
         """The users of an epoch, shuffled by (seed, epoch), int64 ``[users]``."""
-        return np.random.default_rng([self.seed, _SHUFFLE, epoch]).permutation(self.users)
+        if self._order[0] != epoch:
+            shuffled = np.random.default_rng([self.seed, _SHUFFLE, epoch]).permutation(self.users)
+            self._order = (epoch, shuffled)
+        return self._order[1]
 
-    def ids(self, order: np.ndarray, epoch: int, step: int) -> IdBatch:
-        """The global batch of a step, from (seed, epoch, step) alone; ``order`` is that of the epoch."""
-        users = order[step * self.batch_size : (step + 1) * self.batch_size]
+    def ids(self, epoch: int, step: int) -> IdBatch:
+        """The ids of a global batch, from (seed, epoch, step) alone."""
+        users = self.order(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
         positives = left_padded(self.interactions.clicks, self.interactions.train, users, self.width)
-        chance = np.random.default_rng([self.seed, _NEGATIVES, epoch, step])
-        return IdBatch(positives, draw_negatives(positives, self.interactions.n_items, chance))
+        generator = np.random.default_rng([self.seed, _NEGATIVES, epoch, step])
+        return IdBatch(positives, draw_negatives(positives, self.interactions.n_items, generator))
+
+    def __getitem__(self, at: tuple[int, int]) -> list[Batch]:
+        ids = self.ids(*at)
+        predicted = self.predicted(ids.log_mask)
+        ids.negatives[~predicted] = 0
+        mine = ids.share(self.rank, self.world_size)
+        parts = (mine.share(part, self.accumulation_steps) for part in range(self.accumulation_steps))
+        return [with_content(part, self.store, int(predicted.sum())) for part in parts]
 
 
 def with_content(ids: IdBatch, store: ContentStore, targets_in_step: int) -> Batch:
@@ -175,54 +209,3 @@ def with_content(ids: IdBatch, store: ContentStore, targets_in_step: int) -> Bat
         log_mask=torch.from_numpy(ids.log_mask),
         targets_in_step=targets_in_step,
     )
-
-
-@dataclass(frozen=True)
-class Division:
-    """How the users of a global batch are divided: over processes, then over accumulation parts."""
-
-    rank: int = 0
-    processes: int = 1
-    accumulation_steps: int = 1
-
-
-class EpochSteps(Dataset):
-    """The steps of one epoch, as one process sees them: each a list of accumulation parts.
-
-    Args:
-        examples: the training examples.
-        store: content of their items.
-        epoch: counted from 1.
-        division: which share is this process's.
-        last_place_only: the objective reads the last target alone (CPC), so the other negatives are
-            not even encoded.
-    """
-
-    def __init__(
-        self,
-        examples: TrainingSet,
-        store: ContentStore,
-        epoch: int,
-        division: Division,
-        *,
-        last_place_only: bool,
-    ) -> None:
-        self.examples = examples
-        self.store = store
-        self.epoch = epoch
-        self.division = division
-        self.last_place_only = last_place_only
-        self._order = examples.order(epoch)
-
-    def __len__(self) -> int:
-        return self.examples.steps
-
-    def __getitem__(self, step: int) -> list[Batch]:
-        ids = self.examples.ids(self._order, self.epoch, step)
-        targets = int(ids.log_mask.sum())
-        if self.last_place_only:
-            ids.negatives[:, :-1] = 0
-            targets = len(ids.positives)
-        mine = ids.share(self.division.rank, self.division.processes)
-        parts = self.division.accumulation_steps
-        return [with_content(mine.share(part, parts), self.store, targets) for part in range(parts)]

@@ -18,8 +18,8 @@ from torch.utils.data import Dataset
 
 from adapter4rec.data.content import Content, ContentStore
 from adapter4rec.data.loader import loaded_ahead
+from adapter4rec.evaluation.settings import EvaluationSettings
 from adapter4rec.models.sharding import is_sharded
-from adapter4rec.stages import RunSettings
 from adapter4rec.utils.files import relative_to_repository, reserve
 from adapter4rec.utils.precision import Precision, choose_precision
 from adapter4rec.utils.process_group import Process
@@ -144,7 +144,7 @@ class Encoding:
     precision: str = "fp32"
 
     @classmethod
-    def of(cls, settings: RunSettings, process: Process) -> Encoding:
+    def of(cls, settings: EvaluationSettings, process: Process) -> Encoding:
         """What a run's settings say of it."""
         return cls(
             settings.workers_on(process.device),

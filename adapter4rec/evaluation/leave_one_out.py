@@ -13,8 +13,8 @@ from torch import Tensor
 
 from adapter4rec.data.batches import left_padded
 from adapter4rec.data.content import ContentStore
+from adapter4rec.data.domain import Domain
 from adapter4rec.data.interactions import Interactions, Ranges
-from adapter4rec.domains import Domain
 from adapter4rec.evaluation.catalogue import (
     Embeddings,
     EmbeddingsInMemory,

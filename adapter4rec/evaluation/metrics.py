@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from adapter4rec.evaluation.ranking import MISSED
 from adapter4rec.utils.files import whole_file
+
+MISSED = np.iinfo(np.int32).max
+"""The rank of a target that is masked out."""
 
 RANKS_FILE = "test_ranks.csv.gz"
 
@@ -83,7 +85,7 @@ class RankedUsers:
 
     def write(self, path: Path) -> None:
         """Write a compressed CSV with a line a user, which ``pandas.read_csv`` reads as it is."""
-        import pandas as pd  # noqa: PLC0415 (slow to import)
+        import pandas as pd
 
         table = pd.DataFrame(
             {

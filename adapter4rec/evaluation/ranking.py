@@ -14,10 +14,8 @@ import torch
 from torch import Tensor
 
 from adapter4rec.evaluation.catalogue import Embeddings
+from adapter4rec.evaluation.metrics import MISSED
 from adapter4rec.utils.errors import UserError
-
-MISSED = np.iinfo(np.int32).max
-"""The rank of a target that is masked out."""
 
 _ITEMS_AT_ONCE = 4096
 _USERS_AT_ONCE = {"cpu": 512, "cuda": 16384}

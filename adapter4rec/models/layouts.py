@@ -142,19 +142,6 @@ _CLIP_VISION = EncoderLayout(
     reads=Reads.PATCHES,
     tokens="pre_layrnorm",
 )
-USER_ENCODER = EncoderLayout(
-    layers="blocks",
-    attention=SublayerLayout(
-        entry="attention", entry_argument=0, output="attention.dropout", norm="attention.layer_norm"
-    ),
-    feed_forward=SublayerLayout(
-        entry="feed_forward", entry_argument=0, output="feed_forward.dropout", norm="feed_forward.layer_norm"
-    ),
-    query=ProjectionLayout(("attention.query",)),
-    value=ProjectionLayout(("attention.value",)),
-    pre_norm=False,
-    reads=Reads.ITEMS,
-)
 LAYOUTS: dict[str, EncoderLayout] = {
     "bert": _BERT,
     "roberta": _BERT,

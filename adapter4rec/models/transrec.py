@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,7 +12,10 @@ from torch import Tensor, nn
 from adapter4rec.adapters.base import AdapterSet
 from adapter4rec.data.batches import Batch
 from adapter4rec.data.content import Content
-from adapter4rec.models.losses import Objective, summed_loss
+from adapter4rec.models.item_encoder import IdItemEncoder
+from adapter4rec.models.losses import Loss
+from adapter4rec.models.registry import LOSSES, USER_ENCODERS, registered
+from adapter4rec.models.settings import ModelSettings
 from adapter4rec.models.user_encoder import UserEncoder
 
 PARTS = ("backbone", "item_head", "user_encoder")
@@ -51,14 +57,15 @@ class TransRec(nn.Module):
     Args:
         item_encoder: maps :class:`~adapter4rec.data.content.Content` of n items to ``[n, d]``.
         user_encoder: maps embeddings of sequences to next-item vectors.
-        objective: which places are trained to predict.
+        objective: name of the training objective, in ``LOSSES``.
     """
 
-    def __init__(self, item_encoder: nn.Module, user_encoder: UserEncoder, objective: Objective) -> None:
+    def __init__(self, item_encoder: nn.Module, user_encoder: UserEncoder, objective: str) -> None:
         super().__init__()
         self.item_encoder = item_encoder
         self.user_encoder = user_encoder
         self.objective = objective
+        self.loss: Loss = registered(LOSSES, objective)()
         self.fixed = frozenset(
             f"item_encoder.{name}"
             for name, parameter in item_encoder.named_parameters()
@@ -84,8 +91,26 @@ class TransRec(nn.Module):
             padding = embeddings.new_zeros(1, embeddings.shape[1])
             embeddings = torch.cat([padding, embeddings])
             # A look-up, not indexing: on a CPU the gradient of indexing is summed in an order that changes.
-            positives = F.embedding(batch.positives, embeddings)
-            negatives = F.embedding(batch.negatives, embeddings)
-            users = self.encode_users(positives[:, :-1], batch.log_mask)
-            total = summed_loss(self.objective, users, positives[:, 1:], negatives, batch.log_mask)
+            sequences = F.embedding(batch.positives, embeddings)
+            users = self.encode_users(sequences[:, :-1], batch.log_mask)
+            total = self.loss(users, sequences[:, 1:], embeddings, batch)
         return total / batch.targets_in_step
+
+
+def new_transrec(
+    settings: ModelSettings, build_encoder: Callable[[Any], nn.Module] | None, n_items: int
+) -> TransRec:
+    """A model with a pretrained backbone (or the id tower) and new weights elsewhere, fixed by the seed.
+
+    Args:
+        settings: of the model.
+        build_encoder: builds the item encoder from the settings; None for the id tower.
+        n_items: N, for the id tower.
+
+    Raises:
+        UserError: the backbone is missing or broken, or sizes do not fit.
+    """
+    torch.manual_seed(settings.seed)
+    encoder = build_encoder(settings) if build_encoder else IdItemEncoder(n_items, settings.embedding_dim)
+    user_encoder = registered(USER_ENCODERS, settings.user_encoder).from_settings(settings)
+    return TransRec(encoder, user_encoder, settings.objective)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapter4rec.data.packing import Packing
 from adapter4rec.models.dropout import Dropout
+from adapter4rec.models.layouts import EncoderLayout, ProjectionLayout, Reads, SublayerLayout
 from adapter4rec.models.packed_attention import packed_attention
+from adapter4rec.models.settings import ModelSettings
+from adapter4rec.utils.errors import UserError
 
 _EXCLUDED = -1e9
 """Added to the score of a key that may not be attended to. Finite, so that a padded place, which may attend
@@ -103,6 +109,24 @@ class UserEncoder(nn.Module):
         dropout: after the input norm, on attention probabilities, and on each sublayer's output.
     """
 
+    layout: ClassVar[EncoderLayout] = EncoderLayout(
+        layers="blocks",
+        attention=SublayerLayout(
+            entry="attention", entry_argument=0, output="attention.dropout", norm="attention.layer_norm"
+        ),
+        feed_forward=SublayerLayout(
+            entry="feed_forward",
+            entry_argument=0,
+            output="feed_forward.dropout",
+            norm="feed_forward.layer_norm",
+        ),
+        query=ProjectionLayout(("attention.query",)),
+        value=ProjectionLayout(("attention.value",)),
+        pre_norm=False,
+        reads=Reads.ITEMS,
+    )
+    """Where adapters attach."""
+
     def __init__(self, dim: int, max_seq_len: int, heads: int, blocks: int, dropout: float) -> None:
         super().__init__()
         self.width = dim
@@ -111,6 +135,34 @@ class UserEncoder(nn.Module):
         self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(TransformerBlock(dim, heads, dropout) for _ in range(blocks))
         self.apply(_xavier_normal)
+
+    @classmethod
+    def from_settings(cls, settings: ModelSettings) -> UserEncoder:
+        """A new user encoder.
+
+        Raises:
+            UserError: the heads do not divide the width.
+        """
+        if settings.embedding_dim % settings.user_heads:
+            raise UserError(
+                f"--user_heads {settings.user_heads}: must divide --embedding_dim {settings.embedding_dim}"
+            )
+        sizes = (settings.max_seq_len, settings.user_heads, settings.user_blocks)
+        return cls(settings.embedding_dim, *sizes, settings.dropout)
+
+    @staticmethod
+    def sizes_of(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+        """Settings that the weights of a user encoder show by their shapes; not the number of heads."""
+        positions = tensors.get("position_embedding.weight")
+        if positions is None:
+            return {}
+        blocks = {name.split(".")[1] for name in tensors if name.startswith("blocks.")}
+        max_seq_len, width = positions.shape
+        return {"max_seq_len": max_seq_len, "embedding_dim": width, "user_blocks": len(blocks)}
+
+    def describe(self) -> str:
+        """Kind and size, in a few words."""
+        return f"{len(self.blocks)} blocks of width {self.width}, {self.blocks[0].attention.heads} heads"
 
     def forward(self, items: Tensor, log_mask: Tensor) -> Tensor:
         """Next-item vectors at each place.

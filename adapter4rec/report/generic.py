@@ -10,33 +10,25 @@ from typing import Any
 
 from adapter4rec.report.plan import Plan, PlannedRow, PlannedRun
 from adapter4rec.runs.ledger import Record, latest
-from adapter4rec.stages import (
-    ImageSourceSettings,
-    ImageTargetSettings,
-    TextSourceSettings,
-    TextTargetSettings,
-)
-from adapter4rec.utils.settings import as_argument, options_of
+from adapter4rec.utils.settings import as_argument
 
 NAME = "ledger"
-_STAGES = (TextSourceSettings, TextTargetSettings, ImageSourceSettings, ImageTargetSettings)
 _ESSENTIAL = ("users", "items", "images", "source_checkpoint", "start_from", "epochs")
-"""A run may go on with another value of these, and yet they say what it computes."""
+"""Settings with which a run may be resumed otherwise, although they decide what it computes."""
 
 
-def unessential_settings() -> frozenset[str]:
-    """Names of settings that runs of one row may have otherwise: the seed, and how a run is carried out."""
-    options = {name: one for stage in _STAGES for name, one in options_of(stage).items()}
-    return frozenset({"seed"} | {name for name, one in options.items() if one.runtime}) - set(_ESSENTIAL)
+def essential_settings(record: Record) -> dict[str, Any]:
+    """The settings by which runs are grouped into rows: all that decide the result, but for the seed."""
+    settings = record["settings"]
+    chosen = {**record["identity"], **{name: settings[name] for name in _ESSENTIAL if name in settings}}
+    return {name: value for name, value in chosen.items() if name != "seed"}
 
 
 def plan_of_records(records: Iterable[Record]) -> Plan:
     """A plan whose rows are what a ledger holds, in the order of the ledger."""
     groups: dict[tuple[str, str], list[Record]] = {}
-    ignored = unessential_settings()
     for record in latest(records).values():
-        settings = {name: value for name, value in record["settings"].items() if name not in ignored}
-        place = (section_of(record), json.dumps(settings, sort_keys=True))
+        place = (section_of(record), json.dumps(essential_settings(record), sort_keys=True))
         groups.setdefault(place, []).append(record)
     sections = [section for section, _ in groups]
     ordered = sorted(groups, key=lambda place: sections.index(place[0]))

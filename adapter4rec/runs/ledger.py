@@ -18,31 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from adapter4rec.data.images.database import ImageDatabase
+from adapter4rec.runs.settings import RunSettings
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import file_hash, json_object, locked_file, read_json
 from adapter4rec.utils.settings import as_argument, options_of
-from adapter4rec.stages import RunSettings
 
 FINISHED, FAILED = "finished", "failed"
 _FORM = 1
 _MODELS = ("source_checkpoint", "start_from")
 _INPUTS = ("users", "items", "images", *_MODELS)
 """Settings whose files decide what a run computes."""
-_TREES = {"source": "Pretraining", "target": "Downstream"}
-_FOLDERS = {"text": "Text", "image": "CV"}
-
 Record = dict[str, Any]
-
-
-def stage_of(settings: RunSettings) -> str:
-    """Modality and stage of a run, as ``text source``."""
-    return f"{settings.modality} {settings.stage}"
-
-
-def module_of(stage: str) -> str:
-    """The training module of a stage, as ``Downstream.Text.train``."""
-    modality, tree = stage.split()
-    return f"{_TREES[tree]}.{_FOLDERS[modality]}.train"
 
 
 def run_key(settings: RunSettings) -> str:
@@ -53,7 +39,7 @@ def run_key(settings: RunSettings) -> str:
     """
     plain = settings.plain()
     parts = {
-        "stage": stage_of(settings),
+        "stage": settings.kind,
         "settings": settings.plain(runtime=False),
         "epochs": settings.epochs,
         "files": {name: _content(name, Path(plain[name])) for name in _INPUTS if plain.get(name)},
@@ -89,7 +75,7 @@ def command_of(settings: RunSettings, without: Iterable[str] = ()) -> str:
     for name, default in defaults.items():
         if name not in without and as_argument(plain[name]) != as_argument(default):
             words += [f"--{name}", as_argument(plain[name])]
-    return shlex.join(["python", "-m", module_of(stage_of(settings)), *words])
+    return shlex.join(["python", "-m", settings.module, *words])
 
 
 def append(ledger: Path, record: Mapping[str, Any]) -> None:
@@ -188,9 +174,10 @@ def failed_record(folder: Path, settings: RunSettings, exit_code: int, message: 
 def _asked(settings: RunSettings, folder: Path) -> Record:
     return {
         "key": run_key(settings),
-        "stage": stage_of(settings),
+        "stage": settings.kind,
         "name": folder.name,
         "settings": settings.plain(),
+        "identity": settings.plain(runtime=False),
         "seed": settings.seed,
         "folder": str(folder.absolute()),
         "command": command_of(settings),

@@ -18,13 +18,13 @@ A finished run leaves a line in the ledger beside its folder (ledger.py).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,28 +32,28 @@ import numpy as np
 import torch
 from torch import nn
 
-from adapter4rec.utils.checkpoint_file import (
-    load_into,
-    read_checkpoint,
-    read_description,
-    weights_hash,
-    write_checkpoint,
+from adapter4rec.data.domain import Domain
+from adapter4rec.evaluation.metrics import RANKS_FILE, RankedUsers
+from adapter4rec.models.parameters import (
+    ParameterCounts,
+    count_parameters,
+    whole_trained_state,
 )
 from adapter4rec.runs.curves import draw_curves
-from adapter4rec.utils.process_group import Process
-from adapter4rec.domains import Domain
+from adapter4rec.runs.identity import BEST, Identity, load_best
+from adapter4rec.runs.ledger import append, finished_record, read_ledger
+from adapter4rec.runs.report_lines import result_line
+from adapter4rec.runs.settings import RunSettings
+from adapter4rec.runs.tensorboard import require_tensorboard, write_scalars
+from adapter4rec.utils.checkpoint_file import (
+    write_checkpoint,
+)
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import REPOSITORY, locked_file, read_json, whole_file, write_json
-from adapter4rec.runs.ledger import append, finished_record, read_ledger
-from adapter4rec.evaluation.metrics import RANKS_FILE, RankedUsers
-from adapter4rec.utils.settings import plain_value
-from adapter4rec.stages import RunSettings
-from adapter4rec.runs.tensorboard import require_tensorboard, write_scalars
-from adapter4rec.training.optimizer import ParameterCounts, trained_state, whole_trained_state
+from adapter4rec.utils.process_group import Process
 from adapter4rec.utils.versions import versions
 
 _MAX_LISTED = 5
-_BEST = "trained weights"
 _LOCK = ".lock"
 Record = dict[str, Any]
 
@@ -73,61 +73,19 @@ class Tested:
     users: RankedUsers
 
 
-@dataclass(frozen=True)
-class Identity:
-    """What a run computes. Runs with equal identities give equal results on equal devices and processes.
-
-    Attributes:
-        stage: ``source`` or ``target``, and the modality.
-        settings: all but the runtime options.
-        data: hash of what is read of the domain.
-        start: hash of the weights that the run starts from; None where there is no model.
-    """
-
-    stage: str
-    settings: Record
-    data: str
-    start: str | None
-
-    def short_hash(self) -> str:
-        """Eight characters that differ for other identities."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
-
-    def differences(self, other: Any) -> list[str]:
-        """Which parts another identity (as JSON) has otherwise."""
-        if not isinstance(other, dict) or not isinstance(other.get("settings"), dict):
-            return ["it does not say which"]
-        mine = asdict(self)
-        trouble = [
-            f"{name}: {other.get(name)} there, {mine[name]} now"
-            for name in ("stage", "data", "start")
-            if mine[name] != other.get(name)
-        ]
-        there = other["settings"]
-        return trouble + [
-            f"--{name}: {there.get(name)} there, {self.settings.get(name)} now"
-            for name in dict.fromkeys([*there, *self.settings])
-            if there.get(name) != self.settings.get(name)
-        ]
-
-
-def open_run(
-    stage: str, settings: RunSettings, domain: Domain, model: nn.Module | None, process: Process
-) -> Run:
+def open_run(settings: RunSettings, domain: Domain, model: nn.Module | None, process: Process) -> Run:
     """The run that these settings describe, its folder checked (see :class:`Run`).
 
     Args:
-        stage: modality and stage, as ``text source``.
         settings: of the run.
         domain: its data.
         model: as the run begins; None where there is no model.
         process: this process.
     """
-    weights = None if model is None else weights_hash(model.state_dict())
-    identity = Identity(stage, settings.plain(runtime=False), domain.identity, weights)
+    identity = Identity.of(settings, domain, model)
     encoder = f"_{settings.backbone.rpartition('/')[2]}" if settings.uses_content else ""
     name = (
-        f"{stage.replace(' ', '_')}_{domain.name}_{settings.method}_{settings.objective.value}{encoder}"
+        f"{settings.kind.replace(' ', '_')}_{domain.name}_{settings.method}_{settings.objective}{encoder}"
         f"_seed{settings.seed}"
     )
     return Run(settings, identity, name, process, domain.interactions.warning())
@@ -178,7 +136,7 @@ class Run:
                 )
             return
         there = read_json(description, ("identity",))["identity"]
-        trouble = self._differences(there)
+        trouble = self.identity.differences(there)
         if trouble:
             raise UserError(
                 f"{self.folder}: this run folder belongs to other settings; choose another --run_folder\n  "
@@ -190,14 +148,6 @@ class Run:
                 f"{self.folder}: this run is there already; go on with --resume, test it with --mode test, "
                 "or remove the folder"
             )
-
-    def _differences(self, there: Any) -> list[str]:
-        """As :meth:`Identity.differences`; what a run of an older version does not say is at its default."""
-        if isinstance(there, dict) and isinstance(there.get("settings"), dict):
-            options = type(self.settings).options({"method": self.settings.method})
-            defaults = {name: plain_value(one.default) for name, one in options.items() if not one.runtime}
-            there = there | {"settings": defaults | there["settings"]}
-        return self.identity.differences(there)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -217,11 +167,12 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         held.enter_context(locked_file(self.folder / _LOCK, busy))
 
-    def begin(self, counts: ParameterCounts, domain: Domain) -> None:
-        """Write what the run is, before it computes or says anything.
+    def begin(self, model: nn.Module | None, domain: Domain) -> None:
+        """Write ``settings.json`` before anything is computed.
 
-        The result of an earlier, shorter training goes: it would soon stand beside other weights.
+        The result of an earlier, shorter training is removed: it would soon be beside other weights.
         """
+        counts = count_parameters(model) if model is not None else ParameterCounts(0, 0)
         if self.process.is_first:
             (self.folder / "result.json").unlink(missing_ok=True)
             there = domain.interactions
@@ -252,11 +203,16 @@ class Run:
         if self.process.is_first:
             print(text, flush=True)
             self.folder.mkdir(parents=True, exist_ok=True)
+            now = datetime.now().astimezone().isoformat(timespec="seconds")
             with (self.folder / "log.txt").open("a", encoding="utf-8") as log:
-                log.write(text + "\n")
+                log.writelines(f"{now} {line}\n" for line in text.splitlines())
 
-    def finished_result(self) -> Record | None:
-        """The run's result, if it has finished and was asked for as many epochs as now; it is reported."""
+    def finished_result(self, model: nn.Module | None = None) -> Record | None:
+        """The result of a run that has finished with as many epochs as are asked for now; it is reported.
+
+        Args:
+            model: gets the weights of the best epoch.
+        """
 
         def read() -> Record | None:
             path = self.folder / "result.json"
@@ -269,15 +225,16 @@ class Run:
             self._enter_in_ledger()
             return result
 
-        return self.process.first_decides(read)
+        result = self.process.first_decides(read)
+        if result is not None and model is not None and result["epoch"] > 0:
+            self.load_best(model)
+        return result
 
     def _report(self, result: Record) -> None:
-        """Say what a finished run found."""
-        test = result["test"]
-        self.say(
-            f"{self.folder}: test of epoch {result['epoch']}: HR@10 {test['HR@10']:.4f} %  "
-            f"NDCG@10 {test['NDCG@10']:.4f} %; peak memory {result['peak_memory_bytes'] / 2**20:,.0f} MiB"
-        )
+        memory = f"peak memory {result['peak_memory_bytes'] / 2**20:,.0f} MiB"
+        ks = [k for k in self.settings.ks if f"HR@{k}" in result["test"]]
+        self.say(result_line(result["epoch"], result["test"], ks, memory))
+        self.say(f"result: {self.folder / 'result.json'}")
         if self.warning:
             self.say(self.warning)
 
@@ -297,7 +254,11 @@ class Run:
         """Keep the trained weights of the best epoch so far."""
         trained = whole_trained_state(model)
         if self.process.is_first:
-            write_checkpoint(self.best_path, trained, self.described(_BEST, record))
+            write_checkpoint(self.best_path, trained, self.described(BEST, record))
+
+    def describe_adapter(self, result: Record) -> Record:
+        """What an adapter file says of the run that trained it."""
+        return {"stage": self.settings.kind, "settings": self.settings.plain(), "result": result}
 
     def described(self, what: str, record: Record) -> Record:
         """The description that stands in a checkpoint of this run."""
@@ -310,27 +271,15 @@ class Run:
         }
 
     def load_best(self, model: nn.Module) -> Record:
-        """Put the best epoch's weights into the model; its record.
+        """Load the weights of the best epoch into the model.
+
+        Returns:
+            The epoch's record.
 
         Raises:
             UserError: they are missing or do not fit.
         """
-        description = self.own_description(self.best_path, _BEST)
-        load_into(model, read_checkpoint(self.best_path).tensors, self.best_path, trained_state(model))
-        return description["record"]
-
-    def own_description(self, path: Path, what: str) -> Record:
-        """The description of a checkpoint, after making sure that this run wrote it as ``what``.
-
-        Raises:
-            UserError: it is missing, damaged, something else, or of another run.
-        """
-        description = read_description(path)
-        if description["what"] != what or self._differences(description.get("identity")):
-            raise UserError(
-                f"{path}: holds {description['what']!r} of another run or kind, not this run's {what}"
-            )
-        return description
+        return load_best(self.best_path, self.identity, model)
 
     def write_metrics(self, history: list[Record], test: Record | None = None) -> None:
         """Write ``metrics.jsonl`` anew, whole, and the picture of it; on the first process alone."""

@@ -27,7 +27,7 @@ def write_scalars(records: Iterable[Mapping[str, Any]], folder: Path) -> None:
         records: those of ``metrics.jsonl``.
         folder: for ``tensorboard --logdir``.
     """
-    from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 (slow to import)
+    from torch.utils.tensorboard import SummaryWriter
 
     with whole_folder(folder.with_name(f"{folder.name}.new")) as aside:
         with SummaryWriter(str(aside)) as writer:

@@ -15,13 +15,13 @@ from typing import Any
 from PIL import Image
 
 from adapter4rec.data.content import ContentStore
+from adapter4rec.data.domain import text_store
 from adapter4rec.data.images.database import ImageDatabase
 from adapter4rec.data.images.opening import DATA_FILE
 from adapter4rec.data.images.sources import FolderSource
 from adapter4rec.data.images.store import ImageStore, PictureStore
 from adapter4rec.data.interactions import ATTRIBUTES, ItemTable, read_items
 from adapter4rec.data.lines import blocks_of_lines
-from adapter4rec.domains import text_store
 from adapter4rec.serving.trained_runs import TrainedRun
 from adapter4rec.utils.errors import UserError
 

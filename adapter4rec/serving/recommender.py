@@ -28,8 +28,8 @@ from adapter4rec.serving.export import Exported, export_embeddings
 from adapter4rec.serving.given_items import GivenItems, content_store, given_items, listed, require_content
 from adapter4rec.serving.trained_runs import TrainedRun, load_run
 from adapter4rec.utils.errors import UserError, nearest
-from adapter4rec.utils.precision import PRECISIONS
 from adapter4rec.utils.process_group import Process, only_process
+from adapter4rec.utils.settings import PRECISIONS
 
 USERS_AT_ONCE = 256
 HELD_OUT = {"validation": 2, "test": 1, "all": 0}

@@ -16,15 +16,23 @@ import numpy as np
 import torch
 
 from adapter4rec.adapters.attaching import add_adapters
+from adapter4rec.checkpoints.rebuilding import rebuilt_settings
 from adapter4rec.data.batches import TrainingSet
+from adapter4rec.data.content import IdStore
 from adapter4rec.data.interactions import Interactions, read_interactions, read_items
-from adapter4rec.modalities import MODALITIES
-from adapter4rec.models.backbones import IMAGE_ENCODERS, TEXT_ENCODERS, backbone_config, backbone_folder
-from adapter4rec.models.building import build_model
+from adapter4rec.data.settings import ImageSettings
+from adapter4rec.models.backbones import (
+    IMAGE_ENCODERS,
+    TEXT_ENCODERS,
+    Kinds,
+    backbone_config,
+    backbone_folder,
+)
 from adapter4rec.models.operations import forward_operations
+from adapter4rec.models.parameters import count_parameters, train_only
+from adapter4rec.models.transrec import new_transrec
 from adapter4rec.runs.ledger import FINISHED, Record, command_of, read_ledger
-from adapter4rec.stages import RunSettings
-from adapter4rec.training.optimizer import count_parameters, train_only
+from adapter4rec.runs.settings import RunSettings
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.machine import matrix_rate
 from adapter4rec.utils.precision import choose_precision
@@ -33,6 +41,7 @@ if TYPE_CHECKING:
     from adapter4rec.studies.launching import Campaign
     from adapter4rec.studies.plan import Row
 
+_ANY_ENCODER = Kinds("item", TEXT_ENCODERS.model_types + IMAGE_ENCODERS.model_types)
 _EFFICIENCY = 0.6
 _BEGINNING = 15.0
 """Seconds to import, read and write, in each run."""
@@ -106,14 +115,19 @@ class Estimator:
         ranking = 6.0 * users.n_users * users.n_items * settings.embedding_dim
         if not settings.uses_content:
             return 0.0, ranking * (settings.epochs + 1)
-        kinds = TEXT_ENCODERS if settings.modality == "text" else IMAGE_ENCODERS
-        config = backbone_config(backbone_folder(settings.backbone), kinds, settings.layers)
+        config = backbone_config(backbone_folder(settings.backbone), _ANY_ENCODER, settings.layers)
         an_item = forward_operations(config, np.array([_length(settings, config)]))
         catalogue = an_item * users.n_items
         if settings.method in _STATES_CACHED:
             return 0.0, catalogue + ranking * (settings.epochs + 1)
-        examples = TrainingSet(users, settings.batch_size, settings.seed)
-        ids = examples.ids(examples.order(1), 1, 0)
+        examples = TrainingSet(
+            users,
+            IdStore(users.n_items),
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            predicted=lambda log_mask: log_mask,
+        )
+        ids = examples.ids(1, 0)
         distinct = len(np.unique(np.concatenate([ids.positives, ids.negatives], axis=1))) - 1
         steps = settings.epochs * examples.steps * settings.user_share
         passes = 3 if settings.method in _WEIGHTS_TOO else 2
@@ -131,10 +145,10 @@ def _interactions(users: Path, items: Path, least: int, longest: int) -> Interac
 
 def _length(settings: RunSettings, config: object) -> float:
     """Tokens of an item, or patches of an image, in the mean."""
-    if settings.modality == "image":
+    if isinstance(settings, ImageSettings):
         side = (settings.image_size or config.image_size) // config.patch_size
         return side * side + 1
-    return sum(_tokens(settings.items, name, settings.most_tokens(name)) for name in settings.attributes)
+    return sum(_tokens(settings.items, name, settings.max_tokens(name)) for name in settings.attributes)
 
 
 @lru_cache
@@ -146,10 +160,12 @@ def _tokens(items: Path, attribute: str, most: int) -> float:
 def _trained(settings: RunSettings) -> int:
     """Parameters that a run trains."""
     users = _interactions(settings.users, settings.items, settings.min_seq_len, settings.max_seq_len)
-    model = build_model(settings, MODALITIES[settings.modality].build_encoder, users.n_items)
-    if getattr(settings, "adapter", None) is not None:
-        add_adapters(model, settings.adapter)
-    train_only(model, settings.trained_parts)
+    rebuilt = rebuilt_settings(settings.kind, settings.plain(), {})
+    build_encoder = type(rebuilt).build_encoder if rebuilt.uses_content else None
+    model = new_transrec(rebuilt, build_encoder, users.n_items)
+    if getattr(rebuilt, "adapter", None) is not None:
+        add_adapters(model, rebuilt.adapter)
+    train_only(model, rebuilt.trained_parts)
     return count_parameters(model).trained
 
 

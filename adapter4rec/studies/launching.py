@@ -16,13 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from adapter4rec.launching import gpus_here, parsed_command_line
 from adapter4rec.runs.ledger import command_of, run_key
-from adapter4rec.stages import RunSettings
+from adapter4rec.runs.settings import RunSettings
 from adapter4rec.studies import estimating, samples
 from adapter4rec.studies.plan import (
-    SOURCE_SETTINGS,
-    TARGET_SETTINGS,
     PlannedRun,
     Row,
     Study,
@@ -30,10 +27,14 @@ from adapter4rec.studies.plan import (
     planned,
     require_distinct,
     require_sound,
+    source_settings,
+    target_settings,
 )
 from adapter4rec.studies.running import Runner, exit_code
+from adapter4rec.utils.command_line import parse_command_line
 from adapter4rec.utils.errors import UserError, nearest, run_main
 from adapter4rec.utils.files import REPOSITORY, write_json
+from adapter4rec.utils.machine import gpu_count
 from adapter4rec.utils.settings import Option, Settings, Values, option, options_of
 
 _SOURCE = "source_"
@@ -99,8 +100,8 @@ class Campaign:
         self.into = (how.into or REPOSITORY / "runs" / name).absolute()
         self.rows = _wanted(study.rows, how.only)
         self.seeds = how.seeds
-        self.target = TARGET_SETTINGS[study.modality]
-        self.source = SOURCE_SETTINGS[study.modality]
+        self.target = target_settings(study.modality)
+        self.source = source_settings(study.modality)
 
     @classmethod
     def of(cls, study: Study, arguments: list[str]) -> Campaign:
@@ -113,11 +114,11 @@ class Campaign:
         run_options = _options_of_rows(study)
         source_options = {
             _SOURCE + name: one
-            for name, one in SOURCE_SETTINGS[study.modality].options({}).items()
+            for name, one in source_settings(study.modality).options({}).items()
             if _SOURCE + name not in run_options and name not in (*_OF_THE_STUDY, "export")
         }
         known = own | run_options | source_options
-        lists = parsed_command_line(arguments, known, study.title)
+        lists = parse_command_line(arguments, known, study.title)
         single = {name: _one(name, values, own) for name, values in lists.items()}
         asked = {name: value for name, value in single.items() if name in own}
         how = StudyOptions.from_values({"seeds": tuple(study.seeds)} | asked)
@@ -256,7 +257,7 @@ class Campaign:
             self.into / "logs",
             self.how.jobs,
             self.how.processes,
-            gpus_here(),
+            gpu_count(),
         )
         self.write_plan()
         try:
@@ -304,7 +305,7 @@ class Campaign:
         runner.carry_out([partial(runner.run, run) for run in runs])
 
     def _report(self, runner: Runner) -> None:
-        from adapter4rec.report.writing import write_report  # noqa: PLC0415 (slow to import)
+        from adapter4rec.report.writing import write_report
 
         if not runner.ledger.exists():
             return
@@ -314,7 +315,7 @@ class Campaign:
 
 
 def _options_of_rows(study: Study) -> dict[str, Option]:
-    cls = TARGET_SETTINGS[study.modality]
+    cls = target_settings(study.modality)
     options: dict[str, Option] = {}
     for row in study.rows:
         options |= cls.options(row.settings)

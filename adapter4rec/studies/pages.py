@@ -6,7 +6,7 @@ import runpy
 from collections.abc import Mapping
 from typing import Any
 
-from adapter4rec.stages import WITHOUT_SOURCE, SourceSettings
+from adapter4rec.checkpoints.settings import WITHOUT_SOURCE, SourceSettings
 from adapter4rec.studies.plan import Row, Source
 from adapter4rec.utils.errors import UserError, nearest
 from adapter4rec.utils.files import REPOSITORY

@@ -6,22 +6,27 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from adapter4rec.runs.ledger import module_of, run_key, stage_of
-from adapter4rec.stages import (
-    ImageSourceSettings,
-    ImageTargetSettings,
-    RunSettings,
-    TextSourceSettings,
-    TextTargetSettings,
-)
+from adapter4rec.runs.ledger import run_key
+from adapter4rec.runs.settings import RunSettings
 from adapter4rec.utils.errors import UserError, nearest
 from adapter4rec.utils.settings import Settings, Values, require_known
 
-SOURCE_SETTINGS: dict[str, type[RunSettings]] = {"text": TextSourceSettings, "image": ImageSourceSettings}
-TARGET_SETTINGS: dict[str, type[RunSettings]] = {"text": TextTargetSettings, "image": ImageTargetSettings}
+TREES = {"text": "Text", "image": "CV"}
+"""Folder of a modality in ``Pretraining/`` and ``Downstream/``."""
+
+
+def source_settings(modality: str) -> type[RunSettings]:
+    """The settings of training a source model; they belong to its tree, so a checkout is needed."""
+    return import_module(f"Pretraining.{TREES[modality]}.train").Settings
+
+
+def target_settings(modality: str) -> type[RunSettings]:
+    """The settings of adapting to a target domain."""
+    return import_module(f"Downstream.{TREES[modality]}.train").Settings
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ class PlannedRun:
     @property
     def module(self) -> str:
         """What is run."""
-        return module_of(stage_of(self.settings))
+        return self.settings.module
 
 
 def planned(cls: type[RunSettings], values: Values, name: str, into: Path) -> PlannedRun:
@@ -173,11 +178,9 @@ def require_distinct(study: Study, settings_of: Mapping[str, RunSettings]) -> No
 
 def require_sound(study: Study) -> None:
     """Raise a UserError for a page that makes no sense: unknown settings or sources, or rows of one name."""
-    if study.modality not in TARGET_SETTINGS:
-        raise UserError(
-            f"{study.name}: modality {study.modality!r}; {nearest(study.modality, list(TARGET_SETTINGS))}"
-        )
-    cls, source_cls = TARGET_SETTINGS[study.modality], SOURCE_SETTINGS[study.modality]
+    if study.modality not in TREES:
+        raise UserError(f"{study.name}: modality {study.modality!r}; {nearest(study.modality, list(TREES))}")
+    cls, source_cls = target_settings(study.modality), source_settings(study.modality)
     labels = [row.label for row in study.rows]
     for label in labels:
         if labels.count(label) > 1:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from adapter4rec.quickstart import PLANS
-from adapter4rec.stages import RunSettings
-from adapter4rec.studies.plan import TARGET_SETTINGS, Row, Source, Study, known_part
+from adapter4rec.runs.settings import RunSettings
+from adapter4rec.studies.plan import Row, Source, Study, known_part, target_settings
+from adapter4rec.studies.quickstarts import QUICKSTARTS
 
 _KEPT = ("objective", "user_share", "seed")
 """What a source model's training keeps of the study's page."""
@@ -16,16 +16,16 @@ _KEPT = ("objective", "user_share", "seed")
 
 def prepare(modality: str) -> None:
     """Make the sample and fetch, or make, the small backbone, where they are not there yet."""
-    plan = PLANS[modality]
+    plan = QUICKSTARTS[modality]
     plan.prepare(plan)
 
 
 def on_sample(study: Study) -> Study:
     """The study with the sample's data, backbone and source models."""
-    plan = PLANS[study.modality]
+    plan = QUICKSTARTS[study.modality]
     here = plan.data("target") | {"backbone": plan.backbone}
     there = plan.data("source") | {"backbone": plan.backbone}
-    cls = TARGET_SETTINGS[study.modality]
+    cls = target_settings(study.modality)
     return replace(
         study,
         title=f"{study.title}, on the generated sample",

@@ -18,13 +18,13 @@ from transformers import PretrainedConfig
 
 from adapter4rec.data.cached_table import Table, computed_table
 from adapter4rec.data.content import Content, ContentStore
+from adapter4rec.data.domain import Domain
 from adapter4rec.data.states import FORMATS, PatchStateStore, StateStore, TextStateStore, array_type, as_array
 from adapter4rec.data.text import TextStore
-from adapter4rec.domains import Domain
 from adapter4rec.evaluation.catalogue import evaluating
 from adapter4rec.models.layers import layers_of
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.stages import RunSettings, TargetSettings
+from adapter4rec.training.settings import TrainingSettings
 from adapter4rec.utils.checkpoint_file import weights_hash
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import relative_to_repository
@@ -37,7 +37,9 @@ _ITEMS_AT_ONCE = 512
 _MOST_BLOCKS = 1000
 
 
-def with_cached_states(domain: Domain, model: TransRec, settings: RunSettings, process: Process) -> Domain:
+def with_cached_states(
+    domain: Domain, model: TransRec, settings: TrainingSettings, process: Process
+) -> Domain:
     """The domain with what the frozen part of the backbone gives in place of its items' content.
 
     It is computed only where no cache has it: that is found by the hash of the backbone's weights and
@@ -66,7 +68,7 @@ def with_cached_states(domain: Domain, model: TransRec, settings: RunSettings, p
     return replace(domain, store=PatchStateStore(rows, layers, cache.form))
 
 
-def layers_to_cache(settings: RunSettings, count: int) -> tuple[int, ...]:
+def layers_to_cache(settings: TrainingSettings, count: int) -> tuple[int, ...]:
     """The layers of a backbone with ``count`` layers whose outputs a run can start from.
 
     None where the [CLS] state of the last one is all that it needs.
@@ -74,10 +76,11 @@ def layers_to_cache(settings: RunSettings, count: int) -> tuple[int, ...]:
     Raises:
         UserError: it trains the backbone from its first layer on.
     """
-    if isinstance(settings, TargetSettings) and settings.adapter is not None:
-        if "item" not in settings.adapter.encoders:
+    adapter = getattr(settings, "adapter", None)
+    if adapter is not None:
+        if "item" not in adapter.encoders:
             return ()
-        if layers := settings.adapter.frozen_outputs(count):
+        if layers := adapter.frozen_outputs(count):
             return layers
     elif "backbone" not in settings.trained_parts:
         return ()
@@ -103,7 +106,7 @@ class _StateCache:
         domain: Domain,
         model: TransRec,
         layers: tuple[int, ...],
-        settings: RunSettings,
+        settings: TrainingSettings,
         process: Process,
     ) -> None:
         self.encoder = model.item_encoder

@@ -1,16 +1,21 @@
-"""The state of training: how far it has come, and all that is needed to go on as if never stopped."""
+"""The state of training, saved so that a resumed run equals an uninterrupted one bit for bit."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from adapter4rec.data.batches import TrainingSet
+from adapter4rec.evaluation.leave_one_out import Split
+from adapter4rec.models.parameters import trained_state, whole_trained_state
 from adapter4rec.models.sharding import put_optimizer_state, whole_optimizer_state
+from adapter4rec.models.weights import load_into
+from adapter4rec.runs.identity import checked_description
 from adapter4rec.runs.run import Record, Run
-from adapter4rec.training.optimizer import trained_state, whole_trained_state
-from adapter4rec.utils.checkpoint_file import load_into, read_checkpoint, write_checkpoint
+from adapter4rec.training.setup import TrainingSetup
+from adapter4rec.utils.checkpoint_file import read_checkpoint, write_checkpoint
+from adapter4rec.utils.errors import UserError
 
 _MODEL, _OPTIMIZER = "model/", "optimizer/"
 _LAST = "state of a run"
@@ -21,14 +26,14 @@ class Progress:
     """How far a run has come.
 
     Attributes:
-        epoch: the epoch to go on in, from 1.
-        step: the step of it to go on with, from 0.
-        loss_sum: summed loss of the epoch's steps so far.
+        epoch: the current epoch, from 1.
+        step: its next step, from 0.
+        loss_sum: sum of the losses of the epoch's steps so far.
         seconds: training time of the epoch so far.
-        waited: how much of it went by without a batch to train on.
-        history: a record each finished epoch.
-        best: the record of the best epoch, the first where several are equal.
-        precision: the number format of training, once it has begun.
+        waited: seconds of it spent waiting for batches.
+        history: a record for each finished epoch.
+        best: the record of the best epoch; the first of equal ones.
+        precision: the number format of training.
     """
 
     epoch: int = 1
@@ -40,8 +45,21 @@ class Progress:
     best: Record | None = None
     precision: str = ""
 
+    def record(self, examples: TrainingSet, metrics: Record, evaluation_seconds: float) -> Record:
+        """The record of the epoch, once its steps are done and it has been validated."""
+        return {
+            "epoch": self.epoch,
+            "split": Split.VALIDATION.value,
+            "loss": self.loss_sum / examples.steps,
+            "seconds": self.seconds,
+            "sequences_per_second": len(examples.users) / self.seconds,
+            "input_wait": 100 * self.waited / self.seconds,
+            "evaluation_seconds": evaluation_seconds,
+            **metrics,
+        }
+
     def finish_epoch(self, record: Record) -> bool:
-        """Take in an epoch's record and move on; whether it is the best so far."""
+        """Add an epoch's record and move to the next epoch; whether it is the best so far."""
         self.history.append(record)
         is_best = self.best is None or record["HR@10"] > self.best["HR@10"]
         if is_best:
@@ -51,46 +69,46 @@ class Progress:
         return is_best
 
 
-def save_state(
-    run: Run,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    progress: Progress,
-) -> None:
+def save_state(run: Run, setup: TrainingSetup, progress: Progress) -> None:
     """Write ``last.safetensors``, whole, then the metrics that people read; the first process writes.
 
-    Chance needs no saving: batches and dropout follow from (seed, epoch, step).
+    No random state is saved: batches and dropout follow from (seed, epoch, step).
     """
-    trained, kept = whole_trained_state(model), whole_optimizer_state(model, optimizer)
+    trained = whole_trained_state(setup.model)
+    optimizer = whole_optimizer_state(setup.model, setup.optimizer)
     if not run.process.is_first:
         return
     tensors = {_MODEL + name: tensor for name, tensor in trained.items()}
-    for name, values in kept.items():
+    for name, values in optimizer.items():
         tensors |= {f"{_OPTIMIZER}{key}/{name}": value for key, value in values.items()}
-    description = run.described(_LAST, {"progress": asdict(progress), "scaler": scaler.state_dict()})
-    write_checkpoint(run.last_path, tensors, description)
+    record = {"progress": asdict(progress), "scaler": setup.scaler.state_dict()}
+    write_checkpoint(run.last_path, tensors, run.described(_LAST, record))
     run.write_metrics(progress.history)
 
 
-def restore_state(
-    run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
-) -> Progress:
-    """Take up the saved state where there is one, else begin anew.
+def restore_state(run: Run, setup: TrainingSetup) -> Progress:
+    """Load the last checkpoint where there is one; otherwise training starts from the beginning.
 
     Raises:
-        UserError: the file is damaged or does not fit.
+        UserError: the file is damaged, does not fit, or was trained in another number format.
     """
     if not run.last_path.exists():
-        return Progress()
-    record = run.own_description(run.last_path, _LAST)["record"]
+        return Progress(precision=setup.precision.name)
+    record = checked_description(run.last_path, _LAST, run.identity)["record"]
+    progress = Progress(**record["progress"])
+    if progress.precision != setup.precision.name:
+        raise UserError(
+            f"{run.folder}: trained in {progress.precision}, and --precision {run.settings.precision} is "
+            f"{setup.precision.name} on this device; resume with --precision {progress.precision}"
+        )
     last = read_checkpoint(run.last_path)
-    load_into(model, _below(last.tensors, _MODEL), last.path, trained_state(model))
+    load_into(setup.model, _below(last.tensors, _MODEL), last.path, trained_state(setup.model))
     kept = {key: _below(last.tensors, f"{_OPTIMIZER}{key}/") for key in ("step", "exp_avg", "exp_avg_sq")}
     by_name = {name: {key: tensors[name] for key, tensors in kept.items()} for name in kept["step"]}
-    put_optimizer_state(model, optimizer, by_name)
-    scaler.load_state_dict(record["scaler"])
-    return Progress(**record["progress"])
+    put_optimizer_state(setup.model, setup.optimizer, by_name)
+    setup.scaler.load_state_dict(record["scaler"])
+    run.say(f"resuming at epoch {progress.epoch}, step {progress.step}")
+    return progress
 
 
 def last_progress(run: Run) -> Progress:
@@ -99,7 +117,7 @@ def last_progress(run: Run) -> Progress:
     def read() -> Progress:
         if not run.last_path.exists():
             return Progress()
-        return Progress(**run.own_description(run.last_path, _LAST)["record"]["progress"])
+        return Progress(**checked_description(run.last_path, _LAST, run.identity)["record"]["progress"])
 
     return run.process.first_decides(read)
 

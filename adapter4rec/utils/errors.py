@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from difflib import get_close_matches
-from typing import NoReturn
+from typing import Any, NoReturn
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -23,14 +23,17 @@ def nearest(name: str, known: list[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(sorted(known))}"
 
 
-def run_main(main: Callable[[], int | None]) -> NoReturn:
+def run_main(main: Callable[[], Any]) -> NoReturn:
     """Run a program and end the process with its exit code; bad input ends it without a traceback.
+
+    The exit code is what ``main`` returns, if that is a whole number, else 0.
 
     Under ``torchrun`` each process meets the same bad input. The first one speaks; the others wait
     long enough to be ended with it, and speak only if the trouble is theirs alone.
     """
     try:
-        sys.exit(main() or 0)
+        code = main()
+        sys.exit(code if isinstance(code, int) else 0)
     except UserError as error:
         _end_with(str(error))
     except OSError as error:  # a full disk, a folder that may not be written to

@@ -1,4 +1,4 @@
-"""What a process has held, and what the machine can do."""
+"""What this machine has and can do, and the memory of a process. PyTorch is imported where it is needed."""
 
 from __future__ import annotations
 
@@ -6,12 +6,24 @@ import resource
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 _STATUS = Path("/proc/self/status")
+_GPU_DRIVERS = (Path("/proc/driver/nvidia"), Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
 _MATRIX = 4096
 _TRIES = 5
+
+
+def gpu_count() -> int:
+    """Number of CUDA GPUs; where Linux shows no driver, without the seconds that importing PyTorch takes."""
+    if sys.platform == "linux" and not any(path.exists() for path in _GPU_DRIVERS):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def peak_memory(device: torch.device | None = None) -> int:
@@ -21,6 +33,8 @@ def peak_memory(device: torch.device | None = None) -> int:
     larger.
     """
     if device is not None and device.type == "cuda":
+        import torch
+
         return torch.cuda.max_memory_allocated(device)
     if _STATUS.is_file():
         lines = _STATUS.read_text("utf-8").splitlines()
@@ -30,6 +44,8 @@ def peak_memory(device: torch.device | None = None) -> int:
 
 def matrix_rate(dtype: torch.dtype, device: torch.device | str = "cpu", size: int = _MATRIX) -> float:
     """Operations a second of a large matrix product, the best of five after one that does not count."""
+    import torch
+
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     seconds = []
     for _ in range(_TRIES + 1):

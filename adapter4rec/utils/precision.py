@@ -11,8 +11,6 @@ from torch import nn
 
 from adapter4rec.utils.errors import UserError
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-
 
 @dataclass(frozen=True)
 class Precision:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from enum import Enum
 from pathlib import Path
@@ -18,6 +18,9 @@ from adapter4rec.utils.errors import UserError, nearest
 
 S = TypeVar("S", bound="Settings")
 Values = dict[str, Any]
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+"""Number formats of training and evaluation (see precision.py)."""
 
 
 class FolderName(str):
@@ -42,7 +45,7 @@ def option(
     least: float | None = None,
     most: float | None = None,
     above: float | None = None,
-    choices: Sequence[str] | None = None,
+    choices: Collection[str] | None = None,
     runtime: bool = False,
 ) -> Any:
     """A settings field.
@@ -53,7 +56,7 @@ def option(
         least: smallest allowed value.
         most: largest allowed value.
         above: the value must be greater.
-        choices: the allowed words.
+        choices: the allowed words; of a registry its names, those registered later included.
         runtime: a run may go on with another value: the option changes how it is carried out and not what
             it computes, or it is a path whose content is compared instead.
     """
@@ -73,7 +76,8 @@ class Option:
         default: the value where none is given, or ``MISSING``.
         help: one line.
         limits: ``least``, ``most``, ``above``, ``choices``.
-        runtime: whether a run may go on with another value.
+        runtime: whether a run may be resumed with another value.
+        group: heading of ``--help`` under which the option is listed.
     """
 
     name: str
@@ -84,6 +88,7 @@ class Option:
     help: str
     limits: Mapping[str, Any]
     runtime: bool
+    group: str
 
     def value_of(self, raw: Any) -> Any:
         """Turn a text, or a value from a launcher, into a checked value of the option's type.
@@ -156,8 +161,15 @@ def options_of(cls: type) -> dict[str, Option]:
             help=one.metadata["help"],
             limits=one.metadata["limits"],
             runtime=one.metadata["runtime"],
+            group=_group(cls, one.name),
         )
     return options
+
+
+def _group(cls: type, name: str) -> str:
+    """First line of the docstring of the class that first declares a field."""
+    owner = next(base for base in reversed(cls.__mro__) if name in vars(base).get("__annotations__", ()))
+    return (owner.__doc__ or "").strip().splitlines()[0].rstrip(".")
 
 
 def _kind(hint: Any) -> tuple[type, bool, bool]:

@@ -9,7 +9,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
 
 from adapter4rec.launching import launch
-from adapter4rec.stages import TextTargetSettings
 
 # A list is swept; every setting can be overridden on the command line: --name value.
 hyperparameters = dict(
@@ -29,4 +28,4 @@ hyperparameters = dict(
 )
 
 if __name__ == "__main__":
-    launch("Downstream.Text.train", TextTargetSettings, hyperparameters)
+    launch("Downstream.Text.train", hyperparameters)

@@ -22,7 +22,7 @@ from adapter4rec.data.images.released import ReleasedSource
 from adapter4rec.data.images.sources import FolderSource, ImageSource
 from adapter4rec.data.images.writing import DatabaseWriter, left_out_file, write_left_out
 from adapter4rec.data.interactions import read_items
-from adapter4rec.launching import settings_from_command_line
+from adapter4rec.utils.command_line import settings_from_command_line
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import relative_to_repository
 from adapter4rec.utils.settings import Settings, option

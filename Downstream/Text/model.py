@@ -1,0 +1,39 @@
+"""What this tree trains: the source model with adapters, or another way of adapting it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from adapter4rec.checkpoints.settings import TargetSettings
+from adapter4rec.models.settings import BackboneSettings, ModelSettings
+
+if TYPE_CHECKING:
+    from adapter4rec.models.transrec import TransRec
+    from Downstream.Text.train import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetModelSettings(BackboneSettings, TargetSettings, ModelSettings):
+    """The model, and how it is adapted."""
+
+
+def build_model(settings: Settings, n_items: int) -> TransRec:
+    """The model that training starts from; what is trained requires gradients.
+
+    Raises:
+        UserError: the backbone or the source model is missing, broken or does not fit.
+    """
+    from adapter4rec.adapters.attaching import add_adapters
+    from adapter4rec.checkpoints.source_models import load_source_weights
+    from adapter4rec.models.parameters import train_only
+    from adapter4rec.models.text_encoder import build_text_encoder
+    from adapter4rec.models.transrec import new_transrec
+
+    model = new_transrec(settings, build_text_encoder if settings.uses_content else None, n_items)
+    if settings.needs_source:
+        load_source_weights(model, settings.source_checkpoint, settings.objective)
+    if settings.adapter is not None:
+        add_adapters(model, settings.adapter, seed=settings.seed)
+    train_only(model, settings.trained_parts)
+    return model

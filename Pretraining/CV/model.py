@@ -1,0 +1,36 @@
+"""What this tree trains: a TransRec model with a pretrained image encoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from adapter4rec.checkpoints.settings import SourceSettings
+from adapter4rec.models.settings import ImageBackboneSettings, ModelSettings
+
+if TYPE_CHECKING:
+    from adapter4rec.models.transrec import TransRec
+    from Pretraining.CV.train import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceModelSettings(ImageBackboneSettings, SourceSettings, ModelSettings):
+    """The model, and what of it is trained."""
+
+
+def build_model(settings: Settings, n_items: int) -> TransRec:
+    """The model that training starts from; what is trained requires gradients.
+
+    Raises:
+        UserError: the backbone, or the checkpoint to start from, is missing, broken or does not fit.
+    """
+    from adapter4rec.checkpoints.source_models import put_into, read_source_model
+    from adapter4rec.models.image_encoder import build_image_encoder
+    from adapter4rec.models.parameters import train_only
+    from adapter4rec.models.transrec import new_transrec
+
+    model = new_transrec(settings, build_image_encoder if settings.uses_content else None, n_items)
+    if settings.start_from is not None:
+        put_into(model, read_source_model(settings.start_from))
+    train_only(model, settings.trained_parts)
+    return model

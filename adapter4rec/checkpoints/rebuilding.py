@@ -1,0 +1,140 @@
+"""Rebuilding a model, and the domain it was trained on, from the settings that a file records.
+
+A run folder and a checkpoint describe their model completely, so that nothing of the trees is needed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from adapter4rec.adapters.attaching import add_adapters
+from adapter4rec.checkpoints.settings import SourceSettings, StageSettings, TargetSettings
+from adapter4rec.checkpoints.source_models import (
+    load_source_weights,
+    put_into,
+    read_source_model,
+    require_source,
+)
+from adapter4rec.data.domain import Domain, read_image_domain, read_text_domain
+from adapter4rec.data.settings import DomainSettings, ImageSettings, TextSettings
+from adapter4rec.models.backbones import backbone_folder, load_tokenizer
+from adapter4rec.models.image_encoder import build_image_encoder, expected_image_size
+from adapter4rec.models.parameters import train_only
+from adapter4rec.models.settings import BackboneSettings, ImageBackboneSettings, ModelSettings
+from adapter4rec.models.text_encoder import build_text_encoder
+from adapter4rec.models.transrec import TransRec, new_transrec
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.process_group import Process
+from adapter4rec.utils.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class RebuiltSettings(DomainSettings, BackboneSettings, StageSettings, ModelSettings):
+    """The settings that a model and its domain follow from."""
+
+    def read_domain(self, process: Process) -> Domain:
+        """The domain, as its modality is read."""
+        raise NotImplementedError
+
+    def build_encoder(self) -> Any:
+        """The item encoder of the modality."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Text(TextSettings, DomainSettings, BackboneSettings):
+    modality = "text"
+
+    def read_domain(self, process: Process) -> Domain:
+        tokenizer = load_tokenizer(backbone_folder(self.backbone)) if self.uses_content else None
+        return read_text_domain(self, tokenizer, process)
+
+    def build_encoder(self) -> Any:
+        return build_text_encoder(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Images(ImageSettings, DomainSettings, ImageBackboneSettings):
+    modality = "image"
+
+    def read_domain(self, process: Process) -> Domain:
+        del process
+        return read_image_domain(self, expected_image_size(self) if self.uses_content else None)
+
+    def build_encoder(self) -> Any:
+        return build_image_encoder(self)
+
+
+_MODALITIES: dict[str, type] = {"text": _Text, "image": _Images}
+_STAGES: dict[str, type[StageSettings]] = {"source": SourceSettings, "target": TargetSettings}
+KINDS = tuple(f"{modality} {stage}" for modality in _MODALITIES for stage in _STAGES)
+"""Modality and stage of a run, as ``text source``."""
+
+
+@cache
+def rebuilt_settings_class(kind: str, further: tuple[type[Settings], ...] = ()) -> type[RebuiltSettings]:
+    """The settings class of a kind of run.
+
+    Args:
+        kind: one of ``KINDS``.
+        further: groups of settings that are read, too.
+
+    Raises:
+        UserError: there is no such kind.
+    """
+    if kind not in KINDS:
+        raise UserError(f"unknown kind of model {kind!r}; known are {', '.join(KINDS)}")
+    modality, stage = kind.split()
+    bases = (_MODALITIES[modality], _STAGES[stage], *further, RebuiltSettings)
+    return dataclass(frozen=True, kw_only=True)(type("RecordedSettings", bases, {}))
+
+
+def rebuilt_settings(
+    kind: str,
+    recorded: Mapping[str, Any],
+    changed: Mapping[str, Any],
+    further: tuple[type[Settings], ...] = (),
+) -> RebuiltSettings:
+    """Settings from those that a file records; recorded ones that play no part in the model are left out.
+
+    Args:
+        kind: one of ``KINDS``.
+        recorded: values by name.
+        changed: values instead of the recorded ones; unknown names are an error.
+        further: see :func:`rebuilt_settings_class`.
+
+    Raises:
+        UserError: an unknown kind, an unknown changed setting, or an invalid value.
+    """
+    cls = rebuilt_settings_class(kind, further)
+    values = {**recorded, **changed}
+    known = cls.options({"method": values["method"]} if "method" in values else {})
+    return cls.from_values(
+        {name: value for name, value in values.items() if name in known or name in changed}
+    )
+
+
+def rebuilt_model(settings: RebuiltSettings, n_items: int, *, adapters: bool = True) -> TransRec:
+    """The model that a run with these settings starts from.
+
+    Args:
+        settings: of the run.
+        n_items: N, for the id tower.
+        adapters: whether a target's model gets its adapters.
+
+    Raises:
+        UserError: the backbone or the source model is missing, broken or does not fit.
+    """
+    model = new_transrec(settings, type(settings).build_encoder if settings.uses_content else None, n_items)
+    if isinstance(settings, SourceSettings) and settings.start_from is not None:
+        put_into(model, read_source_model(settings.start_from))
+    if isinstance(settings, TargetSettings) and settings.needs_source:
+        require_source(settings.source_checkpoint, settings.method)
+        load_source_weights(model, settings.source_checkpoint, settings.objective)
+    if isinstance(settings, TargetSettings) and settings.adapter is not None and adapters:
+        add_adapters(model, settings.adapter, seed=settings.seed)
+    train_only(model, settings.trained_parts)
+    return model

@@ -1,0 +1,132 @@
+"""Settings of the stages: how a source model is trained, and how it is adapted to a target domain."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from adapter4rec.adapters.base import AdapterConfig
+from adapter4rec.adapters.registry import FAMILIES
+from adapter4rec.models.transrec import ADAPTER_PARTS, PARTS
+from adapter4rec.utils.settings import Option, Settings, Values, option, options_of
+
+T = TypeVar("T", bound="TargetSettings")
+
+SOURCE_METHODS: dict[str, tuple[str, ...]] = {
+    "all": PARTS,
+    "head": ("item_head", "user_encoder"),
+    "id": ("item_head", "user_encoder"),
+}
+"""Parameter groups that each way of training a source model trains."""
+
+TARGET_METHODS: dict[str, tuple[str, ...]] = {
+    "finetune": PARTS,
+    "head": ("item_head", "user_encoder"),
+    "frozen": (),
+    "scratch": PARTS,
+    "id": ("item_head", "user_encoder"),
+    "popularity": (),
+}
+"""Parameter groups that each way of adapting trains; an adapter family trains the adapter's own groups."""
+
+_WITHOUT_CONTENT = ("id", "popularity")
+WITHOUT_SOURCE = ("scratch", *_WITHOUT_CONTENT)
+"""Ways of training on a target domain that start from no source model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSettings(Settings):
+    """Method."""
+
+    stage: ClassVar[str]
+    method: str
+
+    @property
+    def uses_content(self) -> bool:
+        """Whether items are encoded from their content; otherwise they are bare ids."""
+        return self.method not in _WITHOUT_CONTENT
+
+    @property
+    def trained_parts(self) -> tuple[str, ...]:
+        """Names of the parameter groups that are trained."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceSettings(StageSettings):
+    """Source model."""
+
+    stage: ClassVar[str] = "source"
+
+    method: str = option(
+        "all",
+        "what is trained: all weights, the head (frozen backbone), or an id tower (items without content)",
+        choices=SOURCE_METHODS,
+    )
+    start_from: Path | None = option(
+        None, "source checkpoint to start from; default: new weights", runtime=True
+    )
+    export: Path | None = option(
+        None, "file for the best model, from which target domains start (.safetensors)", runtime=True
+    )
+    overwrite: bool = option(False, "let --export replace the model of another run", runtime=True)
+
+    @property
+    def trained_parts(self) -> tuple[str, ...]:
+        """Names of the parameter groups that are trained."""
+        return SOURCE_METHODS[self.method]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetSettings(StageSettings):
+    """Adaptation.
+
+    Attributes:
+        adapter: config of the method's adapter family; None where the method is none.
+    """
+
+    stage: ClassVar[str] = "target"
+
+    method: str = option(
+        "finetune", "how the source model is adapted", choices=ChainMap(FAMILIES, TARGET_METHODS)
+    )
+    source_checkpoint: Path | None = option(
+        None, "source model: an exported .safetensors file, or a released .pt file", runtime=True
+    )
+    adapter: AdapterConfig | None = None
+
+    @property
+    def trained_parts(self) -> tuple[str, ...]:
+        """Names of the parameter groups that are trained."""
+        return TARGET_METHODS.get(self.method, ADAPTER_PARTS)
+
+    @property
+    def needs_source(self) -> bool:
+        """Whether the method starts from a source model."""
+        return self.method not in WITHOUT_SOURCE
+
+    def plain(self, *, runtime: bool = True) -> Values:
+        """As :meth:`Settings.plain`, with the adapter's options among the others."""
+        return super().plain(runtime=runtime) | (self.adapter.plain() if self.adapter else {})
+
+    @classmethod
+    def options(cls, values: Mapping[str, Any]) -> dict[str, Option]:
+        """The options of the stage and of the method's adapter family."""
+        own = super().options(values)
+        if "method" not in values:
+            return own
+        family = FAMILIES.get(own["method"].value_of(values["method"]))
+        return own | (options_of(family.config) if family else {})
+
+    @classmethod
+    def _build(cls: type[T], values: Values) -> T:
+        family = FAMILIES.get(values.get("method", ""))
+        if family is None:
+            return cls(**values)
+        names = options_of(family.config)
+        own = {name: value for name, value in values.items() if name in names}
+        rest = {name: value for name, value in values.items() if name not in names}
+        return cls(**rest, adapter=family.config(**own))

@@ -1,0 +1,145 @@
+"""A domain: who clicked what, and the content of the items."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapter4rec.data.content import ContentStore, IdStore
+from adapter4rec.data.images.database import ImageDatabase
+from adapter4rec.data.images.store import ImageStore
+from adapter4rec.data.interactions import Interactions, ItemTable, read_interactions, read_items
+from adapter4rec.data.settings import DomainSettings, ImageSettings, TextSettings
+from adapter4rec.data.text import TextStore, shortened_body, tokenised
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import relative_to_repository
+from adapter4rec.utils.process_group import Process
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class TextDomainSettings(TextSettings, DomainSettings):
+    """What is read of a domain with text items."""
+
+
+class ImageDomainSettings(ImageSettings, DomainSettings):
+    """What is read of a domain with image items."""
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Interactions of a domain, and the content of its items.
+
+    Attributes:
+        name: the folder of its files.
+        interactions: who clicked what.
+        store: content of the items 1…N.
+        identity: hash of everything that a run reads of the domain.
+    """
+
+    name: str
+    interactions: Interactions
+    store: ContentStore
+    identity: str
+
+
+def read_text_domain(
+    settings: TextDomainSettings, tokenizer: PreTrainedTokenizerBase | None, process: Process
+) -> Domain:
+    """Read a domain with text items.
+
+    Args:
+        settings: files and texts.
+        tokenizer: of the backbone; None for bare items (id tower, popularity).
+        process: this process; the first one fills the token cache.
+
+    Raises:
+        UserError: the files are missing or broken.
+    """
+    attributes = settings.attributes if tokenizer is not None else ()
+    table = read_items(settings.items, attributes, allow_empty_titles=settings.allow_empty_titles)
+    interactions = _interactions(settings, table)
+    if tokenizer is None:
+        return _bare(settings, interactions)
+    texts = {name: [texts[row] for row in interactions.item_rows] for name, texts in table.texts.items()}
+    cache_folder = relative_to_repository(settings.cache_folder)
+    store = process.first_then_others(
+        lambda: text_store(settings, texts, tokenizer, cache_folder, process.say)
+    )
+    return _domain(settings, interactions, store)
+
+
+def read_image_domain(settings: ImageDomainSettings, size: int | None) -> Domain:
+    """Read a domain with image items. Items without an image in the LMDB are left out of everything.
+
+    Args:
+        settings: files and images.
+        size: height and width that the backbone takes; None for bare items (id tower, popularity).
+
+    Raises:
+        UserError: the files or the LMDB are missing, broken, or of another size.
+    """
+    table = read_items(settings.items, allow_empty_titles=True)
+    if settings.images is None and size is not None:
+        raise UserError("--images is required: the LMDB of the item images (build_lmdb_hm.py writes it)")
+    database = None if settings.images is None else ImageDatabase(settings.images)
+    without = database.without_image(table.names, settings.items) if database else ()
+    interactions = _interactions(settings, table, without)
+    if database is None or size is None:
+        return _bare(settings, interactions)
+    database.require_size(size)
+    store = ImageStore(database, [table.names[row] for row in interactions.item_rows], size)
+    return _domain(settings, interactions, store)
+
+
+def text_store(
+    settings: TextSettings,
+    texts: Mapping[str, list[str]],
+    tokenizer: PreTrainedTokenizerBase,
+    cache_folder: Path | None,
+    say: Callable[[str], None] = print,
+) -> TextStore:
+    """Items' texts as the backbone reads them: tokenised, each attribute cut to its maximum.
+
+    Args:
+        settings: attributes and their maximum tokens.
+        texts: for each attribute, one text an item.
+        tokenizer: of the backbone.
+        cache_folder: folder of the token cache; None for no cache.
+        say: prints progress.
+    """
+    tokens = []
+    for attribute in settings.attributes:
+        given = texts[attribute]
+        if attribute == "body":
+            given = [shortened_body(text) for text in given]
+        tokens.append(tokenised(given, tokenizer, settings.max_tokens(attribute), cache_folder, say))
+    return TextStore(tokens, settings.tokens_at_once)
+
+
+def _interactions(
+    settings: DomainSettings, table: ItemTable, without: set[bytes] | tuple[()] = ()
+) -> Interactions:
+    return read_interactions(
+        settings.users,
+        table,
+        min_seq_len=settings.min_seq_len,
+        max_seq_len=settings.max_seq_len,
+        without=without,
+    )
+
+
+def _bare(settings: DomainSettings, interactions: Interactions) -> Domain:
+    store = IdStore(interactions.n_items)
+    return Domain(_name(settings), interactions, store, interactions.identity)
+
+
+def _domain(settings: DomainSettings, interactions: Interactions, store: TextStore | ImageStore) -> Domain:
+    return Domain(_name(settings), interactions, store, f"{interactions.identity} {store.identity}")
+
+
+def _name(settings: DomainSettings) -> str:
+    return settings.users.absolute().parent.name

@@ -1,0 +1,90 @@
+"""Settings of the data: the files of a domain, texts, images, batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapter4rec.utils.settings import Settings, option
+
+if TYPE_CHECKING:
+    import torch
+
+ATTRIBUTES = ("title", "abstract", "body")
+"""Text columns of ``items.tsv`` after the name, in order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DomainSettings(Settings):
+    """Data."""
+
+    users: Path = option(
+        help="users.tsv: user name, tab, names of the clicked items separated by spaces, oldest first",
+        runtime=True,
+    )
+    items: Path = option(help="items.tsv: item name and, for text items, tab-separated texts", runtime=True)
+    min_seq_len: int = option(5, "minimum clicks of a user; users with fewer are dropped", least=4)
+    max_seq_len: int = option(20, "L, maximum length of a user's input sequence", least=1)
+    cache_folder: Path = option(Path("cache"), "folder of cached tokens and hidden states", runtime=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSettings(Settings):
+    """Text items."""
+
+    attributes: tuple[str, ...] = option(
+        ("title",), "texts that are encoded: title,abstract,body", choices=ATTRIBUTES
+    )
+    title_tokens: int = option(
+        30, "maximum tokens of a title, special tokens included", least=3, most=100_000
+    )
+    abstract_tokens: int = option(50, "maximum tokens of an abstract", least=3, most=100_000)
+    body_tokens: int = option(50, "maximum tokens of a body", least=3, most=100_000)
+    allow_empty_titles: bool = option(False, "accept items without a title")
+    tokens_at_once: int = option(4096, "maximum tokens in one call of the backbone", least=1, runtime=True)
+
+    def max_tokens(self, attribute: str) -> int:
+        """Number of tokens to which an attribute's text is cut."""
+        return getattr(self, f"{attribute}_tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSettings(Settings):
+    """Image items."""
+
+    # Histories are half as long as with text, as in the paper.
+    max_seq_len: int = option(10, "L, maximum length of a user's input sequence", least=1)
+    images: Path | None = option(
+        None, "LMDB of the item images, written by build_lmdb_hm.py; the id tower needs none", runtime=True
+    )
+    image_size: int | None = option(
+        None, "height and width of the images; default: the backbone's (only DINOv2 accepts others)", least=1
+    )
+    images_at_once: int | None = option(
+        None,
+        "maximum images in one call of the backbone; default: 8 of 224 x 224 on a CPU, 64 on a GPU",
+        least=1,
+        runtime=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderSettings(Settings):
+    """Data loading."""
+
+    workers: int | None = option(
+        None, "data loader processes; default: 2 with a GPU, else 0", least=0, runtime=True
+    )
+    prefetch: int = option(4, "batches that each data loader process keeps ready", least=1, runtime=True)
+    pin_memory: bool | None = option(
+        None, "load batches into page-locked memory; default: with a GPU", runtime=True
+    )
+
+    def workers_on(self, device: torch.device) -> int:
+        """Number of data loader processes on a device."""
+        return (2 if device.type == "cuda" else 0) if self.workers is None else self.workers
+
+    def pins_memory_on(self, device: torch.device) -> bool:
+        """Whether batches are loaded into page-locked memory."""
+        return device.type == "cuda" if self.pin_memory is None else self.pin_memory

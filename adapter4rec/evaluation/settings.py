@@ -1,0 +1,33 @@
+"""Settings of evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adapter4rec.data.settings import DomainSettings, LoaderSettings
+from adapter4rec.utils.settings import PRECISIONS, Settings, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricSettings(Settings):
+    """Evaluation."""
+
+    k: tuple[int, ...] = option(
+        (10,), "cutoffs k at which HR, NDCG and coverage are reported", least=1, runtime=True
+    )
+    evaluation_precision: str = option(
+        "fp32", "number format in which items are encoded for validation and test", choices=PRECISIONS
+    )
+    embedding_memory: float = option(
+        4.0, "GiB of item embeddings above which they are kept in a file", above=0, runtime=True
+    )
+
+    @property
+    def ks(self) -> tuple[int, ...]:
+        """Cutoffs of the metrics; always with 10, by which the best epoch is chosen."""
+        return tuple(sorted({10, *self.k}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings(MetricSettings, LoaderSettings, DomainSettings):
+    """Everything that evaluation reads."""

@@ -1,0 +1,79 @@
+"""Item encoders: from an item's content to its embedding."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from adapter4rec.data.content import Content, ItemIds
+from adapter4rec.data.states import States
+from adapter4rec.models.dropout import use_fast_dropout
+
+
+class ContentItemEncoder(nn.Module):
+    """A pretrained backbone, its [CLS] state, a linear layer to d (the paper's DTL), GELU.
+
+    With several attributes, one backbone and one linear layer encode each, and the vectors are averaged.
+
+    Args:
+        backbone: a Hugging Face encoder without pooler.
+        dim: d, width of the embeddings.
+    """
+
+    def __init__(self, backbone: PreTrainedModel, dim: int) -> None:
+        super().__init__()
+        self.recompute = False
+        """Whether activations of the backbone are computed again for the backward pass, part by part."""
+        self.rounds: Callable[[int], int] = lambda parts: parts
+        """How often the backbone is called for so many parts; on all processes equally often, where its
+        weights are divided over them."""
+        self.backbone = backbone
+        use_fast_dropout(backbone)
+        self.head = nn.Linear(backbone.config.hidden_size, dim)
+
+    @abstractmethod
+    def states(self, content: Content) -> Tensor:
+        """[CLS] states of the last layer, ``[n, attributes, h]``, from content or from layers' outputs."""
+
+    @abstractmethod
+    def layer_outputs(self, content: Content, layers: Sequence[int]) -> Tensor:
+        """Outputs of some layers, for each place that the backbone reads."""
+
+    def in_parts(self, encode: Callable[..., Tensor], parts: Sequence[tuple]) -> Tensor:
+        """``encode(*part)`` of each part, one behind the other."""
+        rounds = self.rounds(len(parts))  # asked before: the processes call nothing else meanwhile
+        encoded = [self._part(encode, *part) for part in parts]
+        for _ in range(rounds - len(parts)):
+            encoded[-1] = encoded[-1] + 0 * self._part(encode, *parts[-1])  # for company alone
+        return torch.cat(encoded)
+
+    def _part(self, encode: Callable[..., Tensor], *part: Any) -> Tensor:
+        """``encode(*part)``, whose activations are not kept where they are to be computed again."""
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(encode, *part, use_reentrant=False)
+        return encode(*part)
+
+    def forward(self, content: Content) -> Tensor:
+        """Embeddings ``[n, d]`` of n items, from their content or from states computed before."""
+        states = content.states if isinstance(content, States) else self.states(content)
+        return F.gelu(self.head(states)).mean(1)
+
+
+class IdItemEncoder(nn.Module):
+    """The baseline without content: an embedding for each item of one domain (Xavier-normal)."""
+
+    def __init__(self, n_items: int, dim: int) -> None:
+        super().__init__()
+        self.head = nn.Embedding(n_items, dim)
+        nn.init.xavier_normal_(self.head.weight)
+
+    def forward(self, content: ItemIds) -> Tensor:
+        """Embeddings ``[n, d]``."""
+        return self.head(content.ids - 1)

@@ -1,0 +1,55 @@
+"""Settings of the model: its backbone, its user encoder and its training objective."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adapter4rec.models.registry import LOSSES, USER_ENCODERS
+from adapter4rec.utils.settings import FolderName, Settings, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings(Settings):
+    """Model."""
+
+    objective: str = option("sasrec", "training objective", choices=LOSSES)
+    user_encoder: str = option("transformer", "user encoder", choices=USER_ENCODERS)
+    embedding_dim: int = option(64, "d, width of the item embeddings and the user encoder", least=1)
+    user_heads: int = option(2, "attention heads of the user encoder", least=1)
+    user_blocks: int = option(2, "transformer blocks of the user encoder", least=1)
+    dropout: float = option(0.1, "dropout of the user encoder", least=0, most=0.99)
+    seed: int = option(
+        123456, "random seed of initial weights, shuffling, negatives and dropout", least=0, most=2**63 - 1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneSettings(Settings):
+    """Backbone."""
+
+    backbone: FolderName = option(
+        FolderName("bert/bert_base_uncased"),
+        "Hugging Face folder: a name in pretrained_models/, or a path",
+    )
+    layers: int | None = option(None, "number of layers to keep, from the first; default: all", least=1)
+    recompute: bool = option(
+        False,
+        "recompute the backbone's activations in the backward pass: less memory, one more forward pass",
+        runtime=True,
+    )
+    shard: bool = option(
+        False, "shard the backbone's weights over the processes (FSDP2), for full fine-tuning", runtime=True
+    )
+    compile: bool = option(False, "compile the backbone's layers; takes minutes at the start", runtime=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageBackboneSettings(BackboneSettings):
+    """Image backbone."""
+
+    backbone: FolderName = option(
+        FolderName("vit-base-patch16-224"), "Hugging Face folder: a name in pretrained_models/, or a path"
+    )
+    release_masking: bool = option(
+        False, "let ViTMAE drop 75 % of the patches at random, in evaluation too, as the released code does"
+    )

@@ -1,0 +1,1 @@
+"""What a run leaves: its folder, a line in the ledger, curves, TensorBoard scalars."""

@@ -1,0 +1,35 @@
+"""Lines about a run for the terminal and the log, at most 80 columns wide."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_WIDTH = 80
+_HARD_SPACE = "\N{NO-BREAK SPACE}"
+
+
+def epoch_line(record: Mapping[str, Any], ks: Iterable[int]) -> str:
+    """An epoch: loss, validation metrics in per cent, seconds, speed, share of the time spent on input."""
+    return _wrapped(
+        f"epoch {record['epoch']}: loss {record['loss']:.4f}",
+        *_metrics(record, ks),
+        f"{record['seconds']:.1f} s",
+        f"{record['sequences_per_second']:.1f} seq/s",
+        f"input wait {record['input_wait']:.1f} %",
+    )
+
+
+def result_line(epoch: int, metrics: Mapping[str, float], ks: Iterable[int], *more: str) -> str:
+    """A test: the epoch that was tested, its metrics in per cent, and what else there is to say."""
+    return _wrapped(f"test of epoch {epoch}:", *_metrics(metrics, ks), *more)
+
+
+def _metrics(values: Mapping[str, Any], ks: Iterable[int]) -> list[str]:
+    return [f"{name}@{k} {values[f'{name}@{k}']:.4f} %" for k in ks for name in ("HR", "NDCG")]
+
+
+def _wrapped(*parts: str) -> str:
+    line = "  ".join(part.replace(" ", _HARD_SPACE) for part in parts)
+    return textwrap.fill(line, _WIDTH, subsequent_indent="  ").replace(_HARD_SPACE, " ")

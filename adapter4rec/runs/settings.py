@@ -1,0 +1,54 @@
+"""Settings of a run: its folder, what is done with it, and on which device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from adapter4rec.checkpoints.settings import StageSettings
+from adapter4rec.evaluation.settings import EvaluationSettings
+from adapter4rec.models.settings import BackboneSettings, ModelSettings
+from adapter4rec.utils.settings import Settings, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderSettings(Settings):
+    """Run."""
+
+    epochs: int = option(
+        60, "passes over all users; may be raised when a run is resumed", least=0, runtime=True
+    )
+    mode: str = option(
+        "train", "train, or test a finished run again", choices=("train", "test"), runtime=True
+    )
+    resume: bool = option(False, "resume an interrupted run; report a finished one", runtime=True)
+    run_folder: Path | None = option(
+        None, "folder of the run; default: a name made from the settings, under runs/", runtime=True
+    )
+    ledger: Path | None = option(
+        None,
+        "ledger to append one line to; default: ledger.jsonl beside the run folder",
+        runtime=True,
+    )
+    tensorboard: bool = option(False, "also write the metrics for TensorBoard", runtime=True)
+    device: str = option("auto", "auto, cpu, cuda, or cuda:N", runtime=True)
+    threads: int = option(0, "CPU threads of a process; 0: PyTorch's default", least=0, runtime=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(FolderSettings, EvaluationSettings, BackboneSettings, StageSettings, ModelSettings):
+    """Everything that a run's folder and its line in the ledger are made from.
+
+    Attributes:
+        modality: ``text`` or ``image``.
+        module: the training module, as ``Downstream.Text.train``.
+    """
+
+    modality: ClassVar[str]
+    module: ClassVar[str]
+
+    @property
+    def kind(self) -> str:
+        """Modality and stage, as ``text source``."""
+        return f"{self.modality} {self.stage}"

@@ -1,0 +1,134 @@
+"""The quickstarts: sample, small backbone, and the runs that they consist of."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapter4rec.data.images.building import ImageLmdbSettings, build
+from adapter4rec.datasets.sample import Outcome, SampleSettings, make_image_sample, make_sample
+from adapter4rec.models.pretrained import fetch
+from adapter4rec.models.small_vit import SIZES, make_small_vit
+from adapter4rec.runs.run import Record
+from adapter4rec.utils.files import REPOSITORY
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    """What a quickstart runs.
+
+    Attributes:
+        tree: ``Text`` or ``CV``.
+        sample: the folder of the generated sample.
+        runs: the folder of its runs.
+        backbone: under ``pretrained_models/``.
+        prepare: makes the sample and the backbone.
+        source_stages: runs on the source domain; each starts from the one before.
+        target_methods: ways to adapt the last of these.
+        files: what a domain consists of: the file of each setting that names one.
+        try_next: options of the launcher that is suggested at the end.
+        draws_contact_sheet: whether a picture of recommendations follows the table.
+    """
+
+    tree: str
+    sample: Path
+    runs: Path
+    backbone: str
+    prepare: Callable[[Quickstart], None]
+    source_stages: dict[str, Record]
+    target_methods: dict[str, Record]
+    files: dict[str, str]
+    try_next: str = ""
+    draws_contact_sheet: bool = False
+
+    def data(self, domain: str) -> dict[str, Path]:
+        """The files of ``source`` or ``target``."""
+        return {name: self.sample / domain / file for name, file in self.files.items()}
+
+    def exported(self, stage: str) -> Path:
+        """Where a source stage's model is put."""
+        return self.runs / f"{stage}.safetensors"
+
+    @property
+    def source(self) -> Path:
+        """The source model that is adapted."""
+        return self.exported(list(self.source_stages)[-1])
+
+
+_NEW_PARTS = {"lr_item_head": 1e-3, "lr_user_encoder": 1e-3}
+
+
+def _prepare_text(plan: Quickstart) -> None:
+    fetch(plan.backbone)
+    make_sample(plan.sample, SampleSettings(users=3000, target_users=1000, items=400))
+    print(f"sample (generated, not real): {plan.sample}")
+
+
+TEXT = Quickstart(
+    tree="Text",
+    sample=REPOSITORY / "Dataset" / "quickstart",
+    runs=REPOSITORY / "runs" / "quickstart",
+    backbone="minilm/all_minilm_l6_v2",
+    prepare=_prepare_text,
+    # The head is trained first, on states of the frozen backbone that are computed once; then everything.
+    source_stages={
+        "source_head": {"method": "head", "epochs": 15, **_NEW_PARTS},
+        "source": {"method": "all", "epochs": 1, "lr_backbone": 1e-4, **_NEW_PARTS},
+    },
+    target_methods={
+        "popularity": {},
+        "frozen": {},
+        "scratch": {"epochs": 3, "lr_backbone": 1e-4, **_NEW_PARTS},
+        "houlsby": {"epochs": 3, "lr_adapter": 2e-3},
+        "finetune": {"epochs": 3, "lr_backbone": 1e-4, **_NEW_PARTS},
+    },
+    files={"users": "users.tsv", "items": "items.tsv"},
+    try_next="--batch_size 64 --lr_adapter 2e-3 --epochs 3",
+)
+
+
+def _prepare_images(plan: Quickstart) -> None:
+    outcome = make_image_sample(plan.sample, SampleSettings(users=3000, target_users=1000, items=400))
+    print(f"sample (generated, not real): {plan.sample}")
+    for folder in (plan.sample / "source", plan.sample / "target"):
+        lmdb = folder / "images.lmdb"
+        if outcome is not Outcome.KEPT:
+            shutil.rmtree(lmdb, ignore_errors=True)  # of other pictures, under the same names
+        build(
+            ImageLmdbSettings(
+                items=folder / "items.tsv",
+                images=folder / "images",
+                into=lmdb,
+                size=SIZES["image_size"],
+                workers=1,
+            )
+        )
+    make_small_vit(REPOSITORY / "pretrained_models" / plan.backbone)
+    print(f"backbone (small and untrained, the source model trains it): {plan.backbone}")
+
+
+IMAGE = Quickstart(
+    tree="CV",
+    sample=REPOSITORY / "Dataset" / "quickstart_image",
+    runs=REPOSITORY / "runs" / "quickstart_image",
+    backbone="small_vit_untrained",
+    prepare=_prepare_images,
+    source_stages={
+        "source_head": {"method": "head", "epochs": 6, **_NEW_PARTS},
+        "source": {"method": "all", "epochs": 16, "lr_backbone": 5e-4, **_NEW_PARTS},
+    },
+    target_methods={
+        "popularity": {},
+        "frozen": {},
+        "scratch": {"epochs": 10, "lr_backbone": 5e-4, **_NEW_PARTS},
+        "houlsby": {"epochs": 10, "lr_adapter": 2e-3},
+        "finetune": {"epochs": 10, "lr_backbone": 5e-4, **_NEW_PARTS},
+    },
+    files={"users": "users.tsv", "items": "items.tsv", "images": "images.lmdb"},
+    try_next="--batch_size 64 --lr_adapter 2e-3 --epochs 10",
+    draws_contact_sheet=True,
+)
+
+QUICKSTARTS = {"text": TEXT, "image": IMAGE}

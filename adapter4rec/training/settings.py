@@ -1,0 +1,100 @@
+"""Settings of training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adapter4rec.checkpoints.settings import SourceSettings, TargetSettings
+from adapter4rec.runs.settings import RunSettings
+from adapter4rec.utils.settings import PRECISIONS, Settings, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings(Settings):
+    """Training."""
+
+    user_share: float = option(
+        1.0,
+        "fraction of the users that is trained on, drawn by the seed; validation and test rank for all users",
+        above=0,
+        most=1,
+    )
+    batch_size: int = option(64, "users in a step, summed over all processes", least=1)
+    accumulation_steps: int = option(1, "gradient accumulation steps", least=1)
+    lr_backbone: float = option(5e-5, "learning rate of the backbone", above=0, most=10)
+    lr_item_head: float = option(
+        1e-4, "learning rate of the item head (DTL), or of the id tower's embeddings", above=0, most=10
+    )
+    lr_user_encoder: float = option(1e-4, "learning rate of the user encoder", above=0, most=10)
+    precision: str = option("auto", "number format of training", choices=PRECISIONS)
+    save_minutes: float = option(
+        10.0, "minutes between checkpoints (one is always written after an epoch)", above=0, runtime=True
+    )
+
+    def learning_rates(self) -> dict[str, float]:
+        """Learning rates by parameter group."""
+        return {
+            "backbone": self.lr_backbone,
+            "item_head": self.lr_item_head,
+            "user_encoder": self.lr_user_encoder,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterTrainingSettings(OptimizerSettings):
+    """Training of adapters."""
+
+    cache_frozen: bool = option(
+        False,
+        "cache the hidden states before the first trained layer, computed once without dropout, and train "
+        "from them",
+    )
+    cache_format: str = option(
+        "fp16", "number format of the cached hidden states", choices=("fp16", "bf16", "fp32")
+    )
+    lr_adapter: float = option(1.5e-4, "learning rate of the adapters", above=0, most=10)
+    lr_item_layer_norms: float = option(
+        5e-5, "learning rate of the item encoder's layer norms, where adapters train them", above=0, most=10
+    )
+    lr_user_layer_norms: float = option(
+        1e-4, "learning rate of the user encoder's layer norms, where adapters train them", above=0, most=10
+    )
+
+    def learning_rates(self) -> dict[str, float]:
+        """Learning rates by parameter group."""
+        return super().learning_rates() | {
+            "adapter": self.lr_adapter,
+            "shared": self.lr_adapter,
+            "adapted_head": self.lr_item_head,
+            "item_layer_norms": self.lr_item_layer_norms,
+            "user_layer_norms": self.lr_user_layer_norms,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings(OptimizerSettings, RunSettings):
+    """Everything that training reads, whatever its stage and modality."""
+
+    @property
+    def caches_states(self) -> bool:
+        """Whether training starts from cached hidden states of the frozen backbone."""
+        return self.method == "head"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceTraining(TrainingSettings, SourceSettings):
+    """Train a source model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetTraining(AdapterTrainingSettings, TrainingSettings, TargetSettings):
+    """Adapt a source model to a target domain."""
+
+    def learning_rates(self) -> dict[str, float]:
+        """Learning rates by parameter group."""
+        return super().learning_rates() | (self.adapter.learning_rates() if self.adapter else {})
+
+    @property
+    def caches_states(self) -> bool:
+        """Whether training starts from cached hidden states of the frozen backbone."""
+        return self.method == "head" or self.cache_frozen

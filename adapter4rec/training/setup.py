@@ -1,0 +1,125 @@
+"""What training needs besides data: the model on its device, its optimizer, the number format."""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from adapter4rec.data.batches import TrainingSet, share_of_users
+from adapter4rec.data.domain import Domain
+from adapter4rec.models.layers import compile_layers
+from adapter4rec.models.sharding import is_sharded
+from adapter4rec.models.transrec import TransRec
+from adapter4rec.training.optimizer import ParameterGroup, make_optimizer, parameter_groups
+from adapter4rec.training.settings import TrainingSettings
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.precision import Precision, choose_precision
+from adapter4rec.utils.process_group import Process
+
+_DROPOUT = 2  # beside the random streams of data/batches.py
+_BUFFERS_ARE_SENT = "forward_sync_buffers"
+if _BUFFERS_ARE_SENT not in inspect.signature(DistributedDataParallel).parameters:
+    _BUFFERS_ARE_SENT = "broadcast_buffers"  # its name before torch 2.14
+
+
+@dataclass(frozen=True)
+class TrainingSetup:
+    """A model on its device with everything that updates it.
+
+    Attributes:
+        model: its trained parameters are updated in place.
+        parallel: the module that a step calls: the model, or DistributedDataParallel around it.
+        groups: the trained parameters with their learning rates.
+        optimizer: over these groups.
+        scaler: of fp16 gradients; does nothing in the other formats.
+        precision: the number format.
+        process: this process.
+    """
+
+    model: TransRec
+    parallel: nn.Module
+    groups: list[ParameterGroup]
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    precision: Precision
+    process: Process
+
+    def describe(self) -> list[str]:
+        """Lines for the log: parameter groups, number format, processes."""
+        processes = f"{self.process.count} process{'es' * (self.process.count > 1)}"
+        groups = [f"  {group.describe()}" for group in self.groups]
+        return [*groups, f"precision {self.precision.name}, {processes} on {self.process.device}"]
+
+    def gradient_sync(self, *, last: bool) -> AbstractContextManager[None]:
+        """Around a gradient accumulation part: processes exchange gradients with the last part alone."""
+        if is_sharded(self.model):
+            self.model.item_encoder.set_requires_gradient_sync(last)
+            return nullcontext()
+        if last or self.process.count == 1:
+            return nullcontext()
+        return self.parallel.no_sync()
+
+
+def prepare(model: TransRec, domain: Domain, settings: TrainingSettings, process: Process) -> TrainingSetup:
+    """Set up the training of a model that is on its device.
+
+    Args:
+        model: what requires gradients is trained.
+        domain: its store shows how many layers are cached, which are not compiled.
+        settings: learning rates, number format, recomputation, compilation.
+        process: this process.
+
+    Raises:
+        UserError: the number format is not available.
+    """
+    precision = choose_precision(settings.precision, process.device)
+    if settings.shard and precision.name == "fp16":
+        raise UserError("--shard true: fp16 gradients are not scaled; use --precision bf16 or fp32")
+    if settings.compile and settings.uses_content:
+        compile_layers(model.item_encoder.backbone, after=getattr(domain.store, "layers", ()))
+    model.item_encoder.recompute = settings.recompute
+    parallel: nn.Module = model
+    if process.count > 1 and not is_sharded(model):
+        parallel = DistributedDataParallel(model, **{_BUFFERS_ARE_SENT: False}, gradient_as_bucket_view=True)
+    groups = parameter_groups(model, settings.learning_rates())
+    optimizer = make_optimizer(groups)
+    return TrainingSetup(model, parallel, groups, optimizer, precision.scaler(), precision, process)
+
+
+def training_set(
+    model: TransRec, domain: Domain, settings: TrainingSettings, process: Process
+) -> TrainingSet:
+    """The training examples of a domain, divided as the settings say.
+
+    Raises:
+        UserError: no negative can be drawn for a user.
+    """
+    return TrainingSet(
+        domain.interactions,
+        domain.store,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        predicted=model.loss.predicted,
+        users=trained_users(domain, settings),
+        process=process,
+        accumulation_steps=settings.accumulation_steps,
+    )
+
+
+def trained_users(domain: Domain, settings: TrainingSettings) -> np.ndarray | None:
+    """Numbers of the users that a run trains on; None for all of them."""
+    if settings.user_share == 1:
+        return None
+    return share_of_users(domain.interactions.n_users, settings.user_share, settings.seed)
+
+
+def seed_step(seed: int, epoch: int, step: int, rank: int) -> None:
+    """Fix the dropout of a step by (seed, epoch, step, rank), so that a resumed run draws the same."""
+    words = np.random.SeedSequence([seed, _DROPOUT, epoch, step, rank]).generate_state(1, np.uint64)
+    torch.manual_seed(int(words[0]) & (2**63 - 1))

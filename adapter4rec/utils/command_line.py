@@ -1,0 +1,129 @@
+"""Command lines of ``--name value`` options, as settings declare them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.settings import FolderName, Option, Settings, as_argument, require_known
+
+S = TypeVar("S", bound=Settings)
+
+Swept = dict[str, list[Any]]
+"""The values of each option in a sweep; a list of one value where the option is not swept."""
+
+_METAVARS = {int: "N", float: "X", bool: "true|false", Path: "PATH", FolderName: "NAME|PATH"}
+
+
+def settings_from_command_line(cls: type[S], arguments: Sequence[str]) -> S:
+    """The settings of one run; relative paths start at the current folder.
+
+    Args:
+        cls: the settings class.
+        arguments: ``--name value`` words.
+
+    Raises:
+        UserError: an unknown name, a missing or an invalid value, several values for one name.
+    """
+    known = options_for(cls, arguments, {})
+    given = parse_command_line(arguments, known, cls.__doc__ or "")
+    return cls.from_values({name: single(name, values) for name, values in anchored(given, known).items()})
+
+
+def options_for(
+    cls: type[Settings], arguments: Sequence[str], inline: Mapping[str, Any]
+) -> dict[str, Option]:
+    """The options of a settings class for the methods that a command line, or else a page, names."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--method", nargs="*")
+    methods = parser.parse_known_args(arguments)[0].method or inline.get("method")
+    options: dict[str, Option] = {}
+    for method in methods if isinstance(methods, list) else [methods]:
+        options |= cls.options({} if method is None else {"method": method})
+    return options
+
+
+def parse_command_line(
+    arguments: Sequence[str],
+    known: Mapping[str, Option],
+    description: str,
+    defaults: Mapping[str, Any] | None = None,
+) -> Swept:
+    """The values of ``--name value …`` words, unchecked.
+
+    Args:
+        arguments: the words.
+        known: options by name.
+        description: first paragraph of ``--help``.
+        defaults: values that ``--help`` shows as defaults instead of the options' own.
+
+    Raises:
+        UserError: an unknown name, a word without a name, or a name without a value.
+    """
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    groups: dict[str, Any] = {}
+    for name, option in known.items():
+        if option.group not in groups:
+            groups[option.group] = parser.add_argument_group(option.group)
+        flags = dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"])
+        shown = (defaults or {}).get(name, option.default)
+        groups[option.group].add_argument(
+            *flags, nargs="*", dest=name, metavar=_metavar(option), help=_help(option, shown)
+        )
+    found, rest = parser.parse_known_args(arguments)
+    for word in rest:
+        if word.startswith("--"):
+            require_known({word[2:].split("=")[0].replace("-", "_"): None}, known)
+        raise UserError(f"unexpected argument {word!r}; options are given as --name value")
+    given = {name: values for name, values in vars(found).items() if values is not None}
+    for name, values in given.items():
+        if not values and known[name].kind is not bool:
+            raise UserError(f"--{name}: expected a value: {known[name].help}")
+    return {name: values or [True] for name, values in given.items()}
+
+
+def anchored(swept: Swept, options: Mapping[str, Option], base: Path | None = None) -> Swept:
+    """The same values with relative paths made absolute, from ``base`` or the current folder."""
+    here = base or Path.cwd()
+    return {
+        name: [options[name].anchored(value, here) if name in options else value for value in values]
+        for name, values in swept.items()
+    }
+
+
+def single(name: str, values: Sequence[Any]) -> Any:
+    """The one value of an option that cannot be swept."""
+    if len(values) > 1:
+        raise UserError(f"--{name} {' '.join(map(str, values))}: expected one value; it cannot be swept")
+    return values[0]
+
+
+def _metavar(option: Option) -> str:
+    choices = _choices(option)
+    if choices:
+        shown = "|".join(choices)
+        return shown if len(shown) <= 30 else option.name.upper()
+    return _METAVARS.get(option.kind, "TEXT")
+
+
+def _choices(option: Option) -> list[str]:
+    if issubclass(option.kind, Enum):
+        return [str(member.value) for member in option.kind]
+    return [str(choice) for choice in option.limits.get("choices") or ()]
+
+
+def _help(option: Option, default: Any) -> str:
+    choices = _choices(option)
+    listed = f"; one of {', '.join(choices)}" if choices and len("|".join(choices)) > 30 else ""
+    if default is MISSING:
+        shown = "required"
+    elif isinstance(default, list):
+        shown = "default " + " ".join(map(as_argument, default))
+    else:
+        shown = f"default {as_argument(default)}"
+    return f"{option.help}{listed} ({shown})".replace("%", "%%")
