@@ -26,7 +26,6 @@ from adapter4rec.data.loader import loaded_ahead
 from adapter4rec.evaluation.catalogue import EmbeddingsInMemory
 from adapter4rec.evaluation.ranking import Question, rank_targets
 from adapter4rec.models.layers import compile_layers
-from adapter4rec.models.losses import Objective
 from adapter4rec.models.parameters import train_only
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.utils.errors import run_main
@@ -102,7 +101,7 @@ def _model(modality: str, layers: int, adapter: HoulsbyConfig | None) -> TransRe
     return model
 
 
-def _batch(interactions: Interactions, store: ContentStore, users: int, objective: Objective) -> Batch:
+def _batch(interactions: Interactions, store: ContentStore, users: int, objective: str) -> Batch:
     examples = TrainingSet(interactions, users, seed=1)
     last = objective.last_place_only
     (part,) = EpochSteps(examples, store, 1, Division(), last_place_only=last)[0]
@@ -113,12 +112,12 @@ def checks(scale: Scale) -> Iterator[tuple[str, float, float]]:
     """What is compared with the CPU in float32: its name, the largest difference, what is allowed."""
     for modality in ("text", "image"):
         interactions, store = _data(modality)
-        for objective in Objective:
+        for objective in ("sasrec", "cpc"):
             batch = _batch(interactions, store, 4, objective)
             for family in ("finetune", *FAMILIES):
                 if (modality, family) == ("image", "pfeiffer_after_layernorm"):
                     continue
-                what = f"{modality}, {objective.value}, {family}"
+                what = f"{modality}, {objective}, {family}"
                 expected = _losses_and_gradients(modality, family, objective, batch, _CPU)
                 found = _losses_and_gradients(modality, family, objective, batch, scale.device)
                 yield f"{what}: loss and gradients", _difference(found, expected), 2e-3
@@ -126,7 +125,7 @@ def checks(scale: Scale) -> Iterator[tuple[str, float, float]]:
     yield "ranks", *_ranks_differ(scale)
 
 
-def _built(modality: str, family: str, objective: Objective) -> TransRec:
+def _built(modality: str, family: str, objective: str) -> TransRec:
     model = _model(modality, 2, None).eval()
     model.objective = objective
     torch.manual_seed(0)
@@ -138,7 +137,7 @@ def _built(modality: str, family: str, objective: Objective) -> TransRec:
 
 
 def _losses_and_gradients(
-    modality: str, family: str, objective: Objective, batch: Batch, device: torch.device, way: str = "fp32"
+    modality: str, family: str, objective: str, batch: Batch, device: torch.device, way: str = "fp32"
 ) -> dict[str, torch.Tensor]:
     model = _built(modality, family, objective).to(device)
     if way == "recompute":
@@ -170,15 +169,15 @@ def _difference(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
 def _checks_of_ways(scale: Scale) -> Iterator[tuple[str, float, float]]:
     for modality in ("text", "image"):
         interactions, store = _data(modality)
-        batch = _batch(interactions, store, 4, Objective.SASREC)
-        expected = _losses_and_gradients(modality, "houlsby", Objective.SASREC, batch, _CPU)
+        batch = _batch(interactions, store, 4, "sasrec")
+        expected = _losses_and_gradients(modality, "houlsby", "sasrec", batch, _CPU)
         half = ("bf16", "fp16") if scale.device.type == "cuda" else ("bf16",)
         for way, allowed in (("recompute", 2e-3), ("compile", 2e-3), *((form, 0.3) for form in half)):
-            found = _losses_and_gradients(modality, "houlsby", Objective.SASREC, batch, scale.device, way)
+            found = _losses_and_gradients(modality, "houlsby", "sasrec", batch, scale.device, way)
             yield f"{modality}, houlsby, {way}: loss and gradients", _difference(found, expected), allowed
         for family in ("finetune", "prompt", "bitfit"):
-            expected = _losses_and_gradients(modality, family, Objective.SASREC, batch, _CPU)
-            found = _losses_and_gradients(modality, family, Objective.SASREC, batch, scale.device, "compile")
+            expected = _losses_and_gradients(modality, family, "sasrec", batch, _CPU)
+            found = _losses_and_gradients(modality, family, "sasrec", batch, scale.device, "compile")
             yield f"{modality}, {family}, compile: loss and gradients", _difference(found, expected), 2e-3
 
 

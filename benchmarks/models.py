@@ -16,7 +16,6 @@ from adapter4rec.datasets.sample import SampleSettings, make_sample
 from adapter4rec.models.backbones import backbone_folder, load_tokenizer
 from adapter4rec.models.image_encoder import ImageItemEncoder
 from adapter4rec.models.item_encoder import ContentItemEncoder
-from adapter4rec.models.losses import Objective
 from adapter4rec.models.operations import forward_operations
 from adapter4rec.models.text_encoder import TextItemEncoder
 from adapter4rec.models.transrec import TransRec
@@ -65,7 +64,7 @@ def image_model(adapter: AdapterConfig | None, layers: int = 12, images_at_once:
 
 
 def _whole(encoder: ContentItemEncoder, max_seq_len: int, adapter: AdapterConfig | None) -> TransRec:
-    model = TransRec(encoder, UserEncoder(DIM, max_seq_len, 2, 2, 0.1), Objective.SASREC)
+    model = TransRec(encoder, UserEncoder(DIM, max_seq_len, 2, 2, 0.1), "sasrec")
     if adapter is not None:
         torch.manual_seed(0)
         add_adapters(model, adapter)

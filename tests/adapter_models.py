@@ -4,14 +4,14 @@ import re
 
 import numpy as np
 import torch
-from adapter4rec.models.item_encoders import ImageItemEncoder, TextItemEncoder
 from conftest import RandomImages, interactions_of, random_sequences
 from transformers import AutoConfig, BertConfig, BertModel, ViTConfig, ViTModel
 
 from adapter4rec.data.batches import TrainingSet, with_content
 from adapter4rec.data.text import TextStore, Tokens
 from adapter4rec.models.backbones import IMAGE_ENCODERS, TEXT_ENCODERS, load_backbone
-from adapter4rec.models.losses import Objective
+from adapter4rec.models.image_encoder import ImageItemEncoder
+from adapter4rec.models.text_encoder import TextItemEncoder
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
 
@@ -40,7 +40,7 @@ def model_on(folder):
             module.p = 0.1  # ViT's, which both sublayers share
     torch.manual_seed(1)
     encoder = ImageItemEncoder(backbone, DIM, 8) if images else TextItemEncoder(backbone, DIM)
-    return TransRec(encoder, UserEncoder(DIM, LENGTH, 2, 2, 0.1), Objective.SASREC)
+    return TransRec(encoder, UserEncoder(DIM, LENGTH, 2, 2, 0.1), "sasrec")
 
 
 def base_model(modality):
@@ -51,7 +51,7 @@ def base_model(modality):
         else:
             encoder = ImageItemEncoder(ViTModel(ViTConfig(), add_pooling_layer=False), 64, 8)
         length = 20 if modality == "text" else 10
-        return TransRec(encoder, UserEncoder(64, length, 2, 2, 0.1), Objective.SASREC)
+        return TransRec(encoder, UserEncoder(64, length, 2, 2, 0.1), "sasrec")
 
 
 def shaken(model, seed=0):

@@ -5,7 +5,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from adapter4rec.models.item_encoders import IdItemEncoder
 from adapter_models import BACKBONES, DIM, LENGTH, WITHOUT_SUBLAYER_DROPOUT, batch_for, model_on
 from torch import nn
 
@@ -15,7 +14,7 @@ from adapter4rec.adapters.base import Adapter, AdapterConfig
 from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.adapters.sites import ATTENTION, SUBLAYERS
 from adapter4rec.data.images.store import Pixels
-from adapter4rec.models.losses import Objective
+from adapter4rec.models.item_encoder import IdItemEncoder
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
 from adapter4rec.utils.errors import UserError
@@ -39,7 +38,7 @@ def test_one_encoder_alone(model, batch):
 
 
 def test_id_tower_has_no_backbone_to_adapt():
-    tower = TransRec(IdItemEncoder(5, DIM), UserEncoder(DIM, LENGTH, 2, 2, 0.0), Objective.SASREC)
+    tower = TransRec(IdItemEncoder(5, DIM), UserEncoder(DIM, LENGTH, 2, 2, 0.0), "sasrec")
     with pytest.raises(UserError, match="no backbone"):
         add_adapters(tower, HoulsbyConfig())
 

@@ -7,7 +7,6 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from adapter4rec.models.item_encoders import IdItemEncoder
 from conftest import interactions_of, random_sequences
 
 from adapter4rec.data.batches import (
@@ -23,7 +22,7 @@ from adapter4rec.data.batches import (
 from adapter4rec.data.content import IdStore, ItemIds
 from adapter4rec.data.interactions import Interactions, Ranges
 from adapter4rec.data.loader import loaded_ahead
-from adapter4rec.models.losses import Objective
+from adapter4rec.models.item_encoder import IdItemEncoder
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
 from adapter4rec.utils.errors import UserError
@@ -267,9 +266,9 @@ class TestDivision:
         sizes = [len(steps_of(examples, Division(rank, 4))[0][0].positives) for rank in range(4)]
         assert sizes == [5, 4, 4, 4]
 
-    @pytest.mark.parametrize("objective", list(Objective))
+    @pytest.mark.parametrize("objective", ["sasrec", "cpc"])
     def test_the_loss_and_its_gradient_do_not_depend_on_the_division(
-        self, interactions: Interactions, objective: Objective
+        self, interactions: Interactions, objective: str
     ) -> None:
         torch.manual_seed(0)
         model = TransRec(IdItemEncoder(N_ITEMS, 8), UserEncoder(8, MAX_SEQ_LEN, 2, 1, 0.0), objective)

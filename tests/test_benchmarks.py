@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from adapter4rec.models.item_encoders import TextItemEncoder
 from adapter_models import N_ITEMS, batch_for, is_image, model_on, shaken, store_for
 from conftest import interactions_of, random_sequences
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -18,6 +17,7 @@ from adapter4rec.data.batches import TrainingSet
 from adapter4rec.data.text import TextStore, Tokens
 from adapter4rec.evaluation.catalogue import EmbeddingsInMemory
 from adapter4rec.evaluation.ranking import MISSED, Question, rank_targets
+from adapter4rec.models.text_encoder import TextItemEncoder
 from benchmarks import released_way
 from benchmarks.measuring import Row, in_turns, table
 from benchmarks.models import forward_operations, houlsby_operations

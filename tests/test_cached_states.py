@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from adapter4rec.stages import ImageTargetSettings, TextTargetSettings
 from adapter_models import (
     BACKBONES,
     N_ITEMS,
@@ -21,6 +20,7 @@ from adapter_models import (
     store_for,
 )
 from conftest import interactions_of
+from trees import ImageTargetSettings, TextTargetSettings
 
 from adapter4rec.adapters.attaching import add_adapters
 from adapter4rec.adapters.registry import FAMILIES

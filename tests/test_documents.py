@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapter4rec.stages import TextTargetSettings
 from adapter_models import BACKBONES, base_model, batch_for, model_on, snapshot
+from trees import TextTargetSettings
 
 from adapter4rec import FAMILIES, add_adapters, count_parameters, detach_adapters, load_adapter, save_adapter
 from adapter4rec.adapters.registry import Family
 from adapter4rec.checkpoints.source_models import export_source_model
-from adapter4rec.models.losses import Objective
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ADAPTERS = (REPOSITORY / "docs" / "adapters.md").read_text(encoding="utf-8")
@@ -69,7 +68,7 @@ def test_the_notebook_of_the_adapters_page_runs(tiny_bert_folder, tmp_path):
     source = tmp_path / "source.safetensors"
     settings = {"backbone": str(tiny_bert_folder), "embedding_dim": 16, "max_seq_len": 6}
     identity = {"stage": "text source", "settings": settings}
-    export_source_model(model.state_dict(), source, Objective.SASREC, {"identity": identity})
+    export_source_model(model.state_dict(), source, "sasrec", {"identity": identity})
     code = block_with(ADAPTERS, "LoraConfig(").replace("runs/quickstart/source.safetensors", str(source))
     names = {}
     exec(code.replace("my_lora.safetensors", str(tmp_path / "my_lora.safetensors")), names)

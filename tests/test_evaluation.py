@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from adapter4rec.models.item_encoders import IdItemEncoder
 from conftest import interactions_of, random_sequences
 from torch import Tensor, nn
 
@@ -37,7 +36,7 @@ from adapter4rec.evaluation.leave_one_out import (
 )
 from adapter4rec.evaluation.metrics import metrics_of
 from adapter4rec.evaluation.ranking import MISSED, Question, best_items, rank_targets
-from adapter4rec.models.losses import Objective
+from adapter4rec.models.item_encoder import IdItemEncoder
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
 from adapter4rec.utils.errors import UserError
@@ -369,7 +368,7 @@ class TestEvaluating:
 def random_model(n_items: int) -> TransRec:
     torch.manual_seed(4)
     user_encoder = UserEncoder(8, MAX_SEQ_LEN, heads=2, blocks=2, dropout=0.5)
-    return TransRec(IdItemEncoder(n_items, 8), user_encoder, Objective.SASREC)
+    return TransRec(IdItemEncoder(n_items, 8), user_encoder, "sasrec")
 
 
 class TestEvaluate:

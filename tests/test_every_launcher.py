@@ -26,7 +26,6 @@ from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.checkpoints.source_models import read_source_model
 from adapter4rec.data.images.building import ImageLmdbSettings, build
 from adapter4rec.datasets.sample import SampleSettings, make_image_sample, make_sample
-from adapter4rec.models.losses import Objective
 from adapter4rec.runs import run as runs
 from adapter4rec.utils.files import read_json
 from adapter4rec.utils.settings import as_argument
@@ -101,8 +100,8 @@ def cases_of(page):
         return [as_it_says(page)]
     backbones = {case.backbone: None for case in SOURCES if case.page.modality == page.modality}
     return [
-        Case(page, objective.value, backbone)
-        for objective in Objective
+        Case(page, objective, backbone)
+        for objective in ("sasrec", "cpc")
         for backbone in (backbones if "backbone" in page.says else [None])
     ]
 
@@ -191,7 +190,7 @@ def bench(tmp_path_factory, request):
     for stage in STAGES.values():
         domain = folder / "image" / stage
         images = domain / "images"
-        build(ImageLmdbSettings(domain / "items.tsv", domain / "images.lmdb", images, size=16, processes=0))
+        build(ImageLmdbSettings(domain / "items.tsv", domain / "images.lmdb", images, size=16, workers=1))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # for such small models more would only wait for each other
     yield Bench(folder, {name: request.getfixturevalue(fixture) for name, fixture in STAND_INS.items()})
@@ -233,7 +232,7 @@ def test_the_best_checkpoint_holds_what_was_trained(case, bench):
 
 @pytest.mark.parametrize("case", SOURCES, ids=str)
 def test_a_source_launcher_exports_a_model_of_its_objective(case, bench):
-    assert read_source_model(bench.run(case) / EXPORT).objective is Objective(case.objective)
+    assert read_source_model(bench.run(case) / EXPORT).objective == case.objective
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "source_checkpoint" in page.says], ids=str)

@@ -25,7 +25,6 @@ from adapter4rec.data.text import Text
 from adapter4rec.models import packed_attention
 from adapter4rec.models.dropout import Dropout, dropped
 from adapter4rec.models.layers import compile_layers, layers_of
-from adapter4rec.models.losses import Objective
 from adapter4rec.models.parameters import train_only
 from adapter4rec.utils.precision import choose_precision
 
@@ -149,7 +148,7 @@ class TestDropout:
 
 @pytest.mark.parametrize("name", BACKBONES)
 @pytest.mark.parametrize("family", [*SMALL, "finetune"])
-@pytest.mark.parametrize("objective", list(Objective))
+@pytest.mark.parametrize("objective", ["sasrec", "cpc"])
 def test_recomputed_activations_give_the_same_gradients(request, name, family, objective):
     model = model_on(request.getfixturevalue(name)).train()
     model.objective = objective

@@ -7,20 +7,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from adapter4rec.models.item_encoders import ImageItemEncoder
-from adapter4rec.stages import ImageSourceSettings
 from conftest import RandomImages
 from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionModel, Dinov2Model
+from trees import ImageSourceSettings
 
 from adapter4rec.models.backbones import IMAGE_ENCODERS, TEXT_ENCODERS, image_size, load_backbone
-from adapter4rec.models.image_encoder import build_image_encoder
-from adapter4rec.models.losses import Objective
+from adapter4rec.models.image_encoder import ImageItemEncoder, build_image_encoder
 from adapter4rec.models.parameters import train_only
 from adapter4rec.models.small_vit import make_small_vit
-from adapter4rec.models.transrec import TransRec
+from adapter4rec.models.transrec import PARTS, TransRec
 from adapter4rec.models.user_encoder import UserEncoder
-from adapter4rec.training.optimizer import PARTS
 from adapter4rec.utils.errors import UserError
 
 FOLDERS = ["tiny_vit_folder", "tiny_mae_folder"]
@@ -120,7 +117,7 @@ def test_masking_is_refused_for_a_vit(tiny_vit_folder):
 
 def test_position_embeddings_of_mae_stay_fixed(tiny_mae_folder, tiny_vit_folder):
     for folder, fixed in ((tiny_mae_folder, True), (tiny_vit_folder, False)):
-        model = TransRec(encoder_of(folder), UserEncoder(8, 4, 2, 1, 0.0), Objective.SASREC)
+        model = TransRec(encoder_of(folder), UserEncoder(8, 4, 2, 1, 0.0), "sasrec")
         train_only(model, PARTS)
         frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
         expected = {"item_encoder.backbone.embeddings.position_embeddings"} if fixed else set()

@@ -5,7 +5,6 @@ import json
 import peft
 import pytest
 import torch
-from adapter4rec.models.item_encoders import IdItemEncoder
 from adapter_models import batch_for, model_on
 from interchange_models import FOLDERS, adapted, assert_equal_states, maker_of, states
 from safetensors.torch import load_file, save_file
@@ -15,7 +14,7 @@ from adapter4rec.adapters.attaching import add_adapters, detach_adapters, encode
 from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.adapters.lora import LoraConfig
 from adapter4rec.interchange.peft import export_peft, import_peft
-from adapter4rec.models.losses import Objective
+from adapter4rec.models.item_encoder import IdItemEncoder
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
 from adapter4rec.utils.errors import UserError
@@ -278,6 +277,6 @@ def test_models_that_cannot_take_adapters(bert, tmp_path):
     add_adapters(taken, LoraConfig())
     with pytest.raises(UserError, match="adapters already"):
         import_peft(taken, tmp_path / "lora")
-    tower = TransRec(IdItemEncoder(5, 16), UserEncoder(16, 6, 2, 2, 0.0), Objective.SASREC)
+    tower = TransRec(IdItemEncoder(5, 16), UserEncoder(16, 6, 2, 2, 0.0), "sasrec")
     with pytest.raises(UserError, match="no backbone"):
         import_peft(tower, tmp_path / "lora")

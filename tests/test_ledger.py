@@ -5,11 +5,10 @@ import multiprocessing
 import shlex
 
 import pytest
-from adapter4rec.source_stage import carry_out_source
-from adapter4rec.stages import TextSourceSettings, TextTargetSettings
 from conftest import write_domain
 from test_recommend import COMMON, TITLES, clicks  # noqa: F401 (a fixture)
 from test_tensorboard import scalars_in
+from trees import TextSourceSettings, TextTargetSettings, carry_out
 
 from adapter4rec.evaluation.catalogue import Encoding
 from adapter4rec.runs.ledger import (
@@ -110,7 +109,7 @@ class TestKeys:
 
 class TestRuns:
     def test_tensorboard_shows_what_the_metrics_say(self, values, tmp_path):
-        carry_out_source(TextSourceSettings.from_values(values | {"tensorboard": True}))
+        carry_out(TextSourceSettings.from_values(values | {"tensorboard": True}))
         folder = values["run_folder"]
         lines = (folder / "metrics.jsonl").read_text().splitlines()
         expected = {
@@ -130,7 +129,7 @@ class TestRuns:
         ledger = tmp_path / "runs" / "ledger.jsonl"
 
         def run(**changes):
-            carry_out_source(TextSourceSettings.from_values(values | changes))
+            carry_out(TextSourceSettings.from_values(values | changes))
             return read_ledger(ledger)
 
         (record,) = run(k="5,10")
@@ -154,7 +153,7 @@ class TestRuns:
         assert there["key"] == read_ledger(ledger)[0]["key"] != record["key"]
 
     def test_a_share_of_the_users_is_trained_on(self, values, tmp_path):
-        carry_out_source(TextSourceSettings.from_values(values | {"user_share": 0.5}))
+        carry_out(TextSourceSettings.from_values(values | {"user_share": 0.5}))
         (record,) = read_ledger(tmp_path / "runs" / "ledger.jsonl")
         (epoch,) = record["epochs"]
         assert epoch["sequences_per_second"] * epoch["seconds"] == pytest.approx(6)
@@ -164,18 +163,18 @@ class TestRuns:
         folder = values["run_folder"]
         folder.mkdir(parents=True)
         with locked_file(folder / ".lock"), pytest.raises(UserError, match="another process is at work"):
-            carry_out_source(TextSourceSettings.from_values(values))
-        carry_out_source(TextSourceSettings.from_values(values))
+            carry_out(TextSourceSettings.from_values(values))
+        carry_out(TextSourceSettings.from_values(values))
 
     def test_a_run_of_a_version_without_a_setting_is_the_same_run(self, values):
-        carry_out_source(TextSourceSettings.from_values(values))
+        carry_out(TextSourceSettings.from_values(values))
         path = values["run_folder"] / "settings.json"
         said = json.loads(path.read_text())
         del said["identity"]["settings"]["evaluation_precision"]
         path.write_text(json.dumps(said))
-        carry_out_source(TextSourceSettings.from_values(values | {"mode": "test"}))
+        carry_out(TextSourceSettings.from_values(values | {"mode": "test"}))
         with pytest.raises(UserError, match="--evaluation_precision"):
-            carry_out_source(
+            carry_out(
                 TextSourceSettings.from_values(values | {"mode": "test", "evaluation_precision": "bf16"})
             )
 

@@ -8,16 +8,15 @@ import sys
 import numpy as np
 import pytest
 import torch
-from adapter4rec.source_stage import carry_out_source
-from adapter4rec.stages import (
+from conftest import write_domain
+from PIL import Image
+from trees import (
     ImageSourceSettings,
     ImageTargetSettings,
     TextSourceSettings,
     TextTargetSettings,
+    carry_out,
 )
-from adapter4rec.target_stage import carry_out_target
-from conftest import write_domain
-from PIL import Image
 
 from adapter4rec import add_adapters, load_adapter, load_source, merge, recommend, save_adapter
 from adapter4rec.adapters.lora import LoraConfig
@@ -66,10 +65,10 @@ def text_runs(tmp_path_factory, clicks, tiny_bert_folder):
     common |= {"cache_folder": folder / "cache"}
     source, exported = folder / "source", folder / "source.safetensors"
     values = common | {"run_folder": source, "export": exported}
-    carry_out_source(TextSourceSettings.from_values(values))
+    carry_out(TextSourceSettings.from_values(values))
     values = common | {"run_folder": folder / "houlsby", "source_checkpoint": exported, "method": "houlsby"}
-    carry_out_target(TextTargetSettings.from_values(values | {"lr_adapter": 1e-2}))
-    carry_out_target(
+    carry_out(TextTargetSettings.from_values(values | {"lr_adapter": 1e-2}))
+    carry_out(
         TextTargetSettings.from_values(common | {"run_folder": folder / "popular", "method": "popularity"})
     )
     return folder
@@ -88,16 +87,16 @@ def image_run(tmp_path_factory, clicks, tiny_mae_folder):
     lmdb = folder / "images.lmdb"
     build(
         ImageLmdbSettings(
-            items=items, images=folder / "images", into=lmdb, size=16, processes=0, missing="skip"
+            items=items, images=folder / "images", into=lmdb, size=16, workers=1, missing="skip"
         )
     )
     common = COMMON | {"users": users, "items": items, "images": lmdb, "backbone": str(tiny_mae_folder)}
     common |= {"cache_folder": folder / "cache", "min_seq_len": 4}
     exported = folder / "source.safetensors"
     values = common | {"run_folder": folder / "source", "export": exported}
-    carry_out_source(ImageSourceSettings.from_values(values))
+    carry_out(ImageSourceSettings.from_values(values))
     values = common | {"run_folder": folder / "head", "source_checkpoint": exported, "method": "head"}
-    carry_out_target(ImageTargetSettings.from_values(values))
+    carry_out(ImageTargetSettings.from_values(values))
     return folder / "head"
 
 
@@ -233,7 +232,7 @@ def test_folders_that_do_not_do(text_runs, tmp_path, one_process):
 def test_bare_names_have_no_titles(tmp_path, clicks, monkeypatch, capsys):
     users, items = write_domain(tmp_path, clicks, dict.fromkeys(TITLES, ()))
     values = COMMON | {"users": users, "items": items, "method": "id", "run_folder": tmp_path / "run"}
-    carry_out_target(TextTargetSettings.from_values(values))
+    carry_out(TextTargetSettings.from_values(values))
     command(monkeypatch, tmp_path / "run", "--users", "u1", "--top-k", 2)
     assert "u1: recommended" in capsys.readouterr().out
 

@@ -8,11 +8,10 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from adapter4rec.source_stage import carry_out_source
-from adapter4rec.stages import TextSourceSettings
 from conftest import write_domain
 from PIL import Image
 from test_recommend import COMMON, TITLES, clicks, command, image_run, text_runs  # noqa: F401 (fixtures)
+from trees import TextSourceSettings, carry_out
 
 import adapter4rec
 from adapter4rec.data.images.building import ImageLmdbSettings, build
@@ -96,7 +95,7 @@ class TestEncoding:
         values = COMMON | {"users": users, "items": items, "backbone": str(tiny_bert_folder)}
         values |= {"cache_folder": tmp_path / "cache", "run_folder": tmp_path / "run"}
         values |= {"attributes": "title,abstract", "abstract_tokens": 12}
-        carry_out_source(TextSourceSettings.from_values(values))
+        carry_out(TextSourceSettings.from_values(values))
         model = adapter4rec.load(tmp_path / "run", device="cpu")
         names = model.interactions.item_names[:5]
         tuples = model.encode([texts[name] for name in names])
@@ -159,7 +158,7 @@ class TestNewItems:
     def test_an_id_tower_cannot(self, text_runs, monkeypatch, tmp_path):
         values = json.loads((text_runs / "source" / "settings.json").read_text())["settings"]
         values |= {"method": "id", "run_folder": tmp_path / "id", "export": None}
-        carry_out_source(TextSourceSettings.from_values(values))
+        carry_out(TextSourceSettings.from_values(values))
         tower = adapter4rec.load(tmp_path / "id", device="cpu")
         assert len(tower.recommend(["i1"], top_k=3)) == 3
         with pytest.raises(UserError, match="an id tower"):
@@ -245,7 +244,7 @@ class TestCommandLine:
                 images=tmp_path / "images",
                 into=tmp_path / "lmdb",
                 size=16,
-                processes=0,
+                workers=1,
             )
         )
         capsys.readouterr()

@@ -10,7 +10,6 @@ from conftest import REPOSITORY
 from adapter4rec import convert, parity
 from adapter4rec.checkpoints.released import converted, read_released, renamed
 from adapter4rec.checkpoints.source_models import read_source_model
-from adapter4rec.models.losses import Objective
 from adapter4rec.models.weights import load_into
 from adapter4rec.utils.errors import UserError
 
@@ -119,7 +118,7 @@ def test_the_converter_writes_a_source_model(released_file, tmp_path, monkeypatc
     monkeypatch.setattr(sys, "argv", ["convert", str(path), str(ours), "--objective", "cpc"])
     convert.main()
     source, direct = read_source_model(ours), read_source_model(path)
-    assert source.objective is Objective.CPC
+    assert source.objective == "cpc"
     assert direct.objective is None
     assert source.tensors.keys() == direct.tensors.keys()
     assert all(torch.equal(source.tensors[name], direct.tensors[name]) for name in source.tensors)

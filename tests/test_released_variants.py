@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from adapter4rec.models.item_encoders import IdItemEncoder
 from adapter_models import (
     BACKBONES,
     DIM,
@@ -37,7 +36,7 @@ from adapter4rec.adapters.attaching import add_adapters, detach_adapters, encode
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.data.packing import Packing
 from adapter4rec.data.text import Text, TokenPack
-from adapter4rec.models.losses import Objective
+from adapter4rec.models.item_encoder import IdItemEncoder
 from adapter4rec.models.parameters import train_only, trained_state
 from adapter4rec.models.transrec import ADAPTER_PARTS, TransRec
 from adapter4rec.models.user_encoder import UserEncoder
@@ -270,7 +269,7 @@ def test_what_k_adapter_cannot_be_released_on(tiny_bert_folder):
     model = model_on(tiny_bert_folder)
     with pytest.raises(UserError, match="--released_tokens 65: the backbone has 64 places"):
         add_adapters(model, config_of("k_adapter", released_tokens=65))
-    tower = TransRec(IdItemEncoder(5, DIM), UserEncoder(DIM, LENGTH, 2, 2, 0.0), Objective.SASREC)
+    tower = TransRec(IdItemEncoder(5, DIM), UserEncoder(DIM, LENGTH, 2, 2, 0.0), "sasrec")
     with pytest.raises(UserError, match="an id tower has no padding item"):
         add_adapters(tower, config_of("k_adapter", encoders=("user",)))
     for one in (model, tower):

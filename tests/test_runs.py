@@ -11,17 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from adapter4rec.source_stage import carry_out_source
-from adapter4rec.stages import (
+from conftest import REPOSITORY, write_domain
+from PIL import Image
+from safetensors.torch import load_file
+from trees import (
     ImageSourceSettings,
     ImageTargetSettings,
     TextSourceSettings,
     TextTargetSettings,
+    carry_out,
 )
-from adapter4rec.target_stage import carry_out_target
-from conftest import REPOSITORY, write_domain
-from PIL import Image
-from safetensors.torch import load_file
 
 from adapter4rec import target_stage
 from adapter4rec.adapters.registry import FAMILIES
@@ -66,7 +65,7 @@ def image_domain(tmp_path_factory):
         pixels = np.full((20, 20, 3), chance.integers(0, 256, 3), np.uint8)
         Image.fromarray(pixels).save(folder / "images" / f"i{number}.png")
     lmdb = folder / "images.lmdb"
-    build(ImageLmdbSettings(items=items, images=folder / "images", into=lmdb, size=16, processes=0))
+    build(ImageLmdbSettings(items=items, images=folder / "images", into=lmdb, size=16, workers=1))
     return {"users": users, "items": items, "images": lmdb}
 
 
@@ -95,14 +94,14 @@ def common(request, tmp_path):
 def run_source(common, folder, **options):
     kind = ImageSourceSettings if "images" in common else TextSourceSettings
     settings = kind.from_values(common | {"run_folder": folder} | options)
-    carry_out_source(settings)
+    carry_out(settings)
     return folder
 
 
 def run_target(common, folder, **options):
     kind = ImageTargetSettings if "images" in common else TextTargetSettings
     settings = kind.from_values(common | {"run_folder": folder} | options)
-    carry_out_target(settings)
+    carry_out(settings)
     return json.loads((folder / "result.json").read_text())
 
 
@@ -555,7 +554,7 @@ def test_images_that_do_not_do(common, tmp_path, image_domain, tiny_mae_folder):
     refused("there is no image database", run_source, common, run, images=tmp_path / "no.lmdb")
     larger = tmp_path / "larger.lmdb"
     folder = Path(image_domain["images"]).parent / "images"
-    build(ImageLmdbSettings(items=image_domain["items"], images=folder, into=larger, size=24, processes=0))
+    build(ImageLmdbSettings(items=image_domain["items"], images=folder, into=larger, size=24, workers=1))
     refused("images of 24 x 24, and 16 x 16 are needed", run_source, common, run, images=larger)
     other = tmp_path / "items.tsv"
     other.write_text(Path(common["items"]).read_text() + "elsewhere\n")
@@ -612,7 +611,7 @@ def test_trouble_of_one_process_ends_both_with_its_message(common, tmp_path):
         "from adapter4rec.data.images.database import ImageDatabase\n"
         "from adapter4rec.launching import settings_from_command_line\n"
         "from adapter4rec.source_stage import carry_out_source\n"
-        "from adapter4rec.stages import ImageSourceSettings\n"
+        "from trees import ImageSourceSettings\n"
         "fetch = ImageStore.fetch\n"
         "def elsewhere(self, items):\n"
         "    if os.environ['RANK'] == '1':\n"
@@ -620,7 +619,7 @@ def test_trouble_of_one_process_ends_both_with_its_message(common, tmp_path):
         "    return fetch(self, items)\n"
         "ImageStore.fetch = elsewhere\n"
         "settings = settings_from_command_line(ImageSourceSettings, sys.argv[1:])\n"
-        "run_main(lambda: carry_out_source(settings))\n"
+        "run_main(lambda: carry_out(settings))\n"
     )
     (tmp_path / "program.py").write_text(code)
     values = common | {"run_folder": tmp_path / "run", "images": whole}

@@ -5,10 +5,9 @@ import shutil
 
 import pytest
 import torch
-from adapter4rec.source_stage import carry_out_source
-from adapter4rec.stages import TextSourceSettings
 from conftest import write_domain
 from test_recommend import COMMON, TITLES, clicks, text_runs  # noqa: F401 (fixtures)
+from trees import TextSourceSettings, carry_out
 
 import adapter4rec
 from adapter4rec.utils.checkpoint_file import read_checkpoint, write_checkpoint
@@ -52,7 +51,7 @@ def test_the_state_of_a_run_is_verified_before_it_is_resumed(text_runs, tmp_path
     values |= {"run_folder": folder / "source", "export": None, "resume": True, "epochs": 2}
     flip_a_byte(folder / "source" / "last.safetensors")
     with pytest.raises(UserError, match="SHA-256"):
-        carry_out_source(TextSourceSettings.from_values(values))
+        carry_out(TextSourceSettings.from_values(values))
 
 
 def test_a_checkpoint_without_its_json_is_read_with_a_warning(tmp_path, capsys):
@@ -116,25 +115,25 @@ class TestExports:
         )
 
     def test_the_export_of_another_run_is_kept(self, values, tmp_path):
-        carry_out_source(TextSourceSettings.from_values(values))
+        carry_out(TextSourceSettings.from_values(values))
         before = values["export"].read_bytes()
         other = values | {"seed": 2, "run_folder": tmp_path / "second"}
         with pytest.raises(UserError, match="the run first"):
-            carry_out_source(TextSourceSettings.from_values(other))
+            carry_out(TextSourceSettings.from_values(other))
         assert not (tmp_path / "second" / "last.safetensors").exists()  # refused before it trained
         assert values["export"].read_bytes() == before
-        carry_out_source(TextSourceSettings.from_values(other | {"overwrite": True}))
+        carry_out(TextSourceSettings.from_values(other | {"overwrite": True}))
         assert read_checkpoint(values["export"]).description["run"] == "second"
 
     def test_the_same_run_replaces_its_own(self, values):
-        carry_out_source(TextSourceSettings.from_values(values))
-        carry_out_source(TextSourceSettings.from_values(values | {"epochs": 2, "resume": True}))
+        carry_out(TextSourceSettings.from_values(values))
+        carry_out(TextSourceSettings.from_values(values | {"epochs": 2, "resume": True}))
         assert read_checkpoint(values["export"]).description["record"]["asked_epochs"] == 2
 
     def test_foreign_files_are_kept(self, values):
         values["export"].write_bytes(b"something else")
         with pytest.raises(UserError, match=r"source\.safetensors"):
-            carry_out_source(TextSourceSettings.from_values(values))
+            carry_out(TextSourceSettings.from_values(values))
         assert values["export"].read_bytes() == b"something else"
 
 
@@ -143,7 +142,7 @@ class TestDroppedUsers:
         users, items = write_domain(folder, clicks, TITLES)
         values = COMMON | {"users": users, "items": items, "backbone": str(backbone), "method": "head"}
         values |= {"cache_folder": folder / "cache", "run_folder": folder / "run"} | options
-        carry_out_source(TextSourceSettings.from_values(values))
+        carry_out(TextSourceSettings.from_values(values))
         return capsys.readouterr().out
 
     def test_many_dropped_users_are_named_at_the_end(self, tmp_path, clicks, capsys, tiny_bert_folder):
