@@ -477,12 +477,15 @@ def test_run_folders_of_others_are_refused(common, tmp_path):
 def test_weights_of_another_run_or_kind_are_not_taken_up(common, tmp_path):
     folder = run_source(common, tmp_path / "run", epochs=1)
     other = run_source(common, tmp_path / "other", epochs=1, lr_backbone=2e-3)
-    last = (folder / "last.safetensors").read_bytes()
-    for file in (other / "last.safetensors", folder / "best.safetensors"):
-        (folder / "last.safetensors").write_bytes(file.read_bytes())
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(folder / f"last{suffix}", tmp_path / f"last{suffix}")
+    for file in (other / "last", folder / "best"):
+        for suffix in (".safetensors", ".json"):
+            shutil.copy(file.with_suffix(suffix), folder / f"last{suffix}")
         refused("of another run or kind", run_source, common, folder, epochs=2, resume=True)
-    (folder / "last.safetensors").write_bytes(last)
-    (folder / "best.safetensors").write_bytes((other / "best.safetensors").read_bytes())
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(tmp_path / f"last{suffix}", folder / f"last{suffix}")
+        shutil.copy(other / f"best{suffix}", folder / f"best{suffix}")
     refused("of another run or kind", run_source, common, folder, mode="test")
 
 
