@@ -212,7 +212,6 @@ def _prepare_images(plan: Plan) -> None:
                 images=folder / "images",
                 into=lmdb,
                 size=SIZES["image_size"],
-                processes=0,
             )
         )
     make_small_vit(REPOSITORY / "pretrained_models" / plan.backbone)

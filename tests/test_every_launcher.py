@@ -190,7 +190,7 @@ def bench(tmp_path_factory, request):
     for stage in STAGES.values():
         domain = folder / "image" / stage
         images = domain / "images"
-        build(ImageLmdbSettings(domain / "items.tsv", domain / "images.lmdb", images, size=16, processes=0))
+        build(ImageLmdbSettings(domain / "items.tsv", domain / "images.lmdb", images, size=16, workers=1))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # for such small models more would only wait for each other
     yield Bench(folder, {name: request.getfixturevalue(fixture) for name, fixture in STAND_INS.items()})

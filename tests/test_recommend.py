@@ -88,7 +88,7 @@ def image_run(tmp_path_factory, clicks, tiny_mae_folder):
     lmdb = folder / "images.lmdb"
     build(
         ImageLmdbSettings(
-            items=items, images=folder / "images", into=lmdb, size=16, processes=0, missing="skip"
+            items=items, images=folder / "images", into=lmdb, size=16, workers=1, missing="skip"
         )
     )
     common = COMMON | {"users": users, "items": items, "images": lmdb, "backbone": str(tiny_mae_folder)}

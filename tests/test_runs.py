@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 from adapter4rec import checkpoints, target_stage
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.data.images.building import ImageLmdbSettings, build
+from adapter4rec.data.images.description import DESCRIPTION_KEY
 from adapter4rec.errors import UserError
 from adapter4rec.launching import settings_from_command_line
 from adapter4rec.settings import options_of
@@ -63,9 +65,9 @@ def image_domain(tmp_path_factory):
     for number in range(ITEMS):
         pixels = np.full((20, 20, 3), chance.integers(0, 256, 3), np.uint8)
         Image.fromarray(pixels).save(folder / "images" / f"i{number}.png")
-    lmdb = folder / "images.lmdb"
-    build(ImageLmdbSettings(items=items, images=folder / "images", into=lmdb, size=16, processes=0))
-    return {"users": users, "items": items, "images": lmdb}
+    database = folder / "images.lmdb"
+    build(ImageLmdbSettings(items=items, images=folder / "images", into=database, size=16, workers=1))
+    return {"users": users, "items": items, "images": database}
 
 
 @pytest.fixture
@@ -556,7 +558,7 @@ def test_images_that_do_not_do(common, tmp_path, image_domain, tiny_mae_folder):
     refused("there is no image database", run_source, common, run, images=tmp_path / "no.lmdb")
     larger = tmp_path / "larger.lmdb"
     folder = Path(image_domain["images"]).parent / "images"
-    build(ImageLmdbSettings(items=image_domain["items"], images=folder, into=larger, size=24, processes=0))
+    build(ImageLmdbSettings(items=image_domain["items"], images=folder, into=larger, size=24, workers=1))
     refused("images of 24 x 24, and 16 x 16 are needed", run_source, common, run, images=larger)
     other = tmp_path / "items.tsv"
     other.write_text(Path(common["items"]).read_text() + "elsewhere\n")
@@ -581,13 +583,13 @@ def test_a_prompt_needs_places_beside_the_title(common, source, tmp_path):
     refused(message, run_target, common, tmp_path / "run", **options)
 
 
-def damaged(lmdb, broken):
+def damaged(whole, broken):
     """A copy of an image database with a flipped bit in each image."""
-    shutil.copytree(lmdb, broken)
-    data = bytearray((broken / "data.mdb").read_bytes())
-    for found in re.finditer(b"A4RI", data):
-        data[found.start() + 300] ^= 1  # in the pixels of an item
-    (broken / "data.mdb").write_bytes(data)
+    shutil.copytree(whole, broken)
+    with lmdb.open(str(broken)) as env, env.begin(write=True) as transaction:
+        for name, value in list(transaction.cursor()):
+            if name != DESCRIPTION_KEY:
+                transaction.put(name, value[:300] + bytes([value[300] ^ 1]) + value[301:])
     return broken
 
 
