@@ -127,6 +127,6 @@ def read_released(path: Path) -> dict[str, Tensor]:
     state = content.get("model_state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise UserError(
-            f"{path}: holds no tensors by name as 'model_state_dict', so it is no checkpoint of the released code"
+            f"{path}: no checkpoint of the released code: holds no named tensors as 'model_state_dict'"
         )
     return converted(state)
