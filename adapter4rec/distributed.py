@@ -187,7 +187,8 @@ def _join(backend: str, rank: int, count: int) -> None:
     if not host:
         raise UserError(f"environment variable MASTER_ADDR is not set; {_ADVICE}")
     port = _variable("MASTER_PORT", least=1)
-    others = f"the other {count - 1} processes of this run (RANK={rank}, WORLD_SIZE={count}) at {host}:{port}"
+    whom = "1 other process" if count == 2 else f"{count - 1} other processes"
+    others = f"{whom} of this run (RANK={rank}, WORLD_SIZE={count}) at {host}:{port}"
     meeting = _Meeting(others)
     hosts_store = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     try:
@@ -211,7 +212,7 @@ class _Meeting:
         self._announced = False
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        limit = f"{_MEETING.total_seconds() / 60:g} minutes"
+        limit = f"{_MEETING // timedelta(minutes=1)} minutes"
         while not condition():
             waited = timedelta(seconds=time.monotonic() - self._began)
             if waited > _MEETING:

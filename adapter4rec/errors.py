@@ -47,10 +47,10 @@ def run_main(main: Callable[[], int | None], *, one_of_several: bool = False) ->
     except OSError as error:  # a full disk, a folder that may not be written to
         _end_with(file_trouble(error), first)
     except KeyboardInterrupt as error:
-        by = getattr(error, "signal", signal.SIGINT)
+        number = getattr(error, "signal", signal.SIGINT)
         if first:
-            print(f"interrupted by {by.name}", file=sys.stderr, flush=True)
-        sys.exit(128 + by)
+            print(f"interrupted by {number.name}", file=sys.stderr, flush=True)
+        sys.exit(128 + number)
 
 
 def file_trouble(error: OSError) -> str:

@@ -30,15 +30,15 @@ _TORCHRUN_PREFIXES = ("TORCHELASTIC_", "PET_")
 _STARTER = "ADAPTER4REC_STARTER"
 _REPEATED = 1.0
 """Seconds in which a second signal counts as the first: a job scheduler signals parent and child."""
-_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-INTERRUPTED_CODES = [128 + number for number in (signal.SIGINT, *_SIGNALS)]
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+INTERRUPTED_CODES = [128 + number for number in _SIGNALS]
 """Exit codes of programs that a signal asked to end."""
 
 Handler = Callable[[int, FrameType | None], None]
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGTERM or SIGHUP asked this process to end.
+    """SIGINT, SIGTERM or SIGHUP asked this process to end.
 
     Attributes:
         signal: its number.
@@ -51,24 +51,35 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the block as Ctrl-C does, by raising :class:`Interrupted`."""
+    """Let SIGTERM and SIGHUP end the block as Ctrl-C does.
+
+    Raises:
+        Interrupted: one of these signals came.
+    """
+    received: list[int] = []
     last = float("-inf")
 
     def interrupt(number: int, _: FrameType | None) -> None:
         nonlocal last
+        received.append(number)
         now = time.monotonic()
         if now - last > _REPEATED:
             last = now
             raise Interrupted(number)
 
-    with _handled(_SIGNALS, interrupt):
-        yield
+    with _handled(interrupt):
+        try:
+            yield
+        except Exception:  # as an ImportError where the signal came while an extension module was loaded
+            if received:
+                raise Interrupted(received[0]) from None
+            raise
 
 
 @contextmanager
-def _handled(numbers: Sequence[int], handler: Handler) -> Iterator[None]:
+def _handled(handler: Handler) -> Iterator[None]:
     """Handle signals, except those that the process was told to ignore, as by nohup."""
-    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
     before = {number: there for number, there in before.items() if there != signal.SIG_IGN}
     try:
         for number in before:
@@ -120,7 +131,7 @@ def run(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess:
         for child in children:
             child.send_signal(number)
 
-    with _handled([signal.SIGINT, *_SIGNALS], forward):
+    with _handled(forward):
         child = start(command, **options)
         children.append(child)
         if received:  # before there was a child to forward it to

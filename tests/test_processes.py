@@ -13,7 +13,7 @@ import pytest
 from conftest import REPOSITORY, write_domain
 
 from adapter4rec.distributed import joined_process
-from adapter4rec.errors import UserError
+from adapter4rec.errors import UserError, run_main
 from adapter4rec.launching import launch
 from adapter4rec.source_stage import carry_out_source
 from adapter4rec.stages import TextSourceSettings
@@ -60,17 +60,26 @@ def words_of(values):
     return [word for name, value in values.items() for word in (f"--{name}", str(value))]
 
 
-def started(*command, **environment):
-    """A Python program that runs beside the test, in a process group of its own, as under a shell."""
-    return subprocess.Popen(
-        [sys.executable, *map(str, command)],
-        cwd=REPOSITORY,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+@pytest.fixture
+def started():
+    """Starts a Python program beside the test, as a shell does; what still runs at the end is killed."""
+    programs = []
+
+    def start(*command, **environment):
+        program = subprocess.Popen(
+            [sys.executable, *map(str, command)],
+            cwd=REPOSITORY,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        programs.append(program)
+        return program
+
+    yield start
+    for program in programs:
+        program.kill()
 
 
 def processes_with(word):
@@ -98,10 +107,7 @@ def ended_by(program, number, folder):
     metrics = folder / "metrics.jsonl"
     wait_until(lambda: metrics.exists() or program.poll() is not None, "no epoch was trained")
     program.send_signal(number)
-    try:
-        printed, _ = program.communicate(timeout=60)
-    finally:
-        program.kill()
+    printed, _ = program.communicate(timeout=60)
     return printed, program.returncode
 
 
@@ -113,7 +119,7 @@ def resumed(values):
     assert json.loads((values["run_folder"] / "result.json").read_text())["asked_epochs"] == epochs
 
 
-def test_a_launcher_trains_under_the_variables_of_another_job(values):
+def test_a_launcher_trains_under_the_variables_of_another_job(values, started):
     words = words_of(values | {"epochs": 1, "export": "none", "processes": 1})
     printed, _ = (program := started(LAUNCHER, *words, **ANOTHER_JOB)).communicate(timeout=120)
     assert program.returncode == 0, printed
@@ -121,7 +127,7 @@ def test_a_launcher_trains_under_the_variables_of_another_job(values):
 
 
 @pytest.mark.parametrize(("processes", "number"), [(1, signal.SIGTERM), (2, signal.SIGHUP)])
-def test_a_signal_to_a_launcher_ends_its_training(values, processes, number):
+def test_a_signal_to_a_launcher_ends_its_training(values, processes, number, started):
     words = words_of(values | {"export": "none", "workers": 2, "processes": processes})
     printed, code = ended_by(started(LAUNCHER, *words), number, values["run_folder"])
     assert code == 128 + number, printed
@@ -132,7 +138,7 @@ def test_a_signal_to_a_launcher_ends_its_training(values, processes, number):
         resumed(values)
 
 
-def test_a_signal_ends_a_whole_sweep(values):
+def test_a_signal_ends_a_whole_sweep(values, started):
     del values["run_folder"]
     words = words_of(values | {"export": "none", "ledger": values["cache_folder"] / "ledger.jsonl"})
     program = started(LAUNCHER, *words, "--processes", "1", "--seed", "1", "2")
@@ -144,14 +150,14 @@ def test_a_signal_ends_a_whole_sweep(values):
     assert "run 2 of 2" not in printed
 
 
-def test_a_killed_launcher_leaves_no_training_running(values):
+def test_a_killed_launcher_leaves_no_training_running(values, started):
     words = words_of(values | {"export": "none", "workers": 2, "processes": 1})
     _, code = ended_by(started(LAUNCHER, *words), signal.SIGKILL, values["run_folder"])
     assert code == -signal.SIGKILL
     wait_until(lambda: processes_with(values["run_folder"]) == [], "the training goes on")
 
 
-def test_a_killed_training_leaves_neither_lock_nor_workers(values):
+def test_a_killed_training_leaves_neither_lock_nor_workers(values, started):
     words = words_of(values | {"workers": 2})
     program = started("-m", "Pretraining.Text.train", *words)
     wait_until(lambda: len(processes_with(values["run_folder"])) == 3, "no worker processes")
@@ -184,7 +190,7 @@ run_main(quickstart.main)
 """
 
 
-def test_a_signal_to_a_study_ends_its_runs(values, tmp_path):
+def test_a_signal_to_a_study_ends_its_runs(values, tmp_path, started):
     del values["backbone"], values["run_folder"]
     program = tmp_path / "study_test.py"
     plain = {name: value if isinstance(value, int) else str(value) for name, value in values.items()}
@@ -198,7 +204,7 @@ def test_a_signal_to_a_study_ends_its_runs(values, tmp_path):
     assert processes_with(tmp_path) == []
 
 
-def test_a_signal_to_the_quickstart_ends_its_run(values, tmp_path):
+def test_a_signal_to_the_quickstart_ends_its_run(values, tmp_path, started):
     program = tmp_path / "program.py"
     parts = {"folder": str(tmp_path), "backbone": str(values["backbone"]), "epochs": EPOCHS}
     program.write_text(QUICKSTART.format(**parts), encoding="utf-8")
@@ -210,7 +216,7 @@ def test_a_signal_to_the_quickstart_ends_its_run(values, tmp_path):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_one_of_several_processes_says_whom_it_waits_for_and_can_be_stopped(values, rank, free_port):
+def test_one_of_several_processes_says_whom_it_waits_for_and_can_be_stopped(values, rank, free_port, started):
     variables = {"WORLD_SIZE": "4", "RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port}
     program = started("-m", "Pretraining.Text.train", *words_of(values), **variables)
     line = program.stdout.readline()
@@ -262,3 +268,17 @@ def test_a_launcher_reports_its_error_at_once_under_the_variables_of_another_job
         launch("Pretraining.Text.train", TextSourceSettings, {})
     assert ended.value.code == 2
     assert "--epoch" in capsys.readouterr().err
+
+
+def test_an_error_that_a_signal_causes_is_an_interruption(capsys):
+    def main():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            raise ImportError("as of an extension module that was being loaded") from None
+
+    with pytest.raises(SystemExit) as ended:
+        run_main(main)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert "SIGTERM" in capsys.readouterr().err

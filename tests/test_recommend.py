@@ -109,7 +109,7 @@ def command(monkeypatch, *arguments):
 def test_the_command_waits_for_no_other_process(text_runs, monkeypatch, capsys):
     for name, value in {"WORLD_SIZE": "4", "RANK": "1"}.items():  # of another job, in the same shell
         monkeypatch.setenv(name, value)
-    command(monkeypatch, text_runs / "source", "--user", "u3")
+    command(monkeypatch, text_runs / "source", "--users", "u3")
     assert "u3" in capsys.readouterr().out
 
 
