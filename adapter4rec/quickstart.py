@@ -11,7 +11,6 @@ import argparse
 import json
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from adapter4rec.download import fetch
 from adapter4rec.errors import UserError, run_main
 from adapter4rec.files import REPOSITORY, whole_file
 from adapter4rec.models.small_vit import SIZES, make_small_vit
+from adapter4rec.processes import run
 from adapter4rec.report.rendering import aligned
 from adapter4rec.runs import Record
 from adapter4rec.sample import Outcome, SampleSettings, make_image_sample, make_sample
@@ -108,9 +108,9 @@ def _train(plan: Plan, name: str, domain: str, options: Record) -> None:
 
 def _run(command: list[str], what: str) -> None:
     print(shlex.join(["python", "-m", *command]), flush=True)
-    code = subprocess.run([sys.executable, "-m", *command], cwd=REPOSITORY, check=False).returncode
+    code = run([sys.executable, "-m", *command], cwd=REPOSITORY).returncode
     if code:
-        raise UserError(f"{what} ended with {code}; what it said stands above")
+        raise UserError(f"{what} failed with exit code {code}; see its output above")
 
 
 def _report(plan: Plan) -> None:

@@ -13,4 +13,7 @@ from adapter4rec.stages import TextTargetSettings
 from adapter4rec.target_stage import carry_out_target
 
 if __name__ == "__main__":
-    run_main(lambda: carry_out_target(settings_from_command_line(TextTargetSettings, sys.argv[1:])))
+    run_main(
+        lambda: carry_out_target(settings_from_command_line(TextTargetSettings, sys.argv[1:])),
+        one_of_several=True,
+    )

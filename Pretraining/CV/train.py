@@ -13,4 +13,7 @@ from adapter4rec.source_stage import carry_out_source
 from adapter4rec.stages import ImageSourceSettings
 
 if __name__ == "__main__":
-    run_main(lambda: carry_out_source(settings_from_command_line(ImageSourceSettings, sys.argv[1:])))
+    run_main(
+        lambda: carry_out_source(settings_from_command_line(ImageSourceSettings, sys.argv[1:])),
+        one_of_several=True,
+    )
