@@ -1,8 +1,10 @@
 """The images of H&M, or of Amazon, as an LMDB: what image runs read.
 
     python build_lmdb_hm.py [--preset hm|amazon] [--name value ...]
+    python build_lmdb_hm.py --items LIST --images FOLDER --into LMDB [--name value ...]
 
-Any other images: --items LIST --images FOLDER --into LMDB. An LMDB of the released scripts: --convert LMDB.
+The second form is for images of your own. To convert an LMDB of the released
+scripts, replace --images FOLDER by --convert LMDB.
 """
 
 import sys
@@ -10,7 +12,8 @@ import sys
 from adapter4rec.data.images.building import build_from_page
 from adapter4rec.utils.errors import run_main
 
-# Chosen by --preset; every setting can be overridden on the command line: --name value.
+# Chosen by --preset; every setting can be overridden on the command line: --name value. H&M is the default
+# unless --items, --images or --convert names other data.
 presets = {
     "hm": {
         "items": "Dataset/HM/hm_50w_items.tsv",

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from importlib import import_module
 from itertools import product
 from typing import Any, NoReturn
 
+from adapter4rec.utils import processes
 from adapter4rec.utils.command_line import Swept, anchored, options_for, parse_command_line, single
 from adapter4rec.utils.errors import UserError, run_main
 from adapter4rec.utils.files import REPOSITORY
@@ -94,15 +95,15 @@ def _runs(cls: type[Settings], swept: Swept, given: Collection[str]) -> list[Val
 
 def _carry_out(module: str, values: Values, how: LaunchSettings) -> int:
     arguments = [part for name, value in values.items() for part in (f"--{name}", as_argument(value))]
-    processes = how.processes or max(1, gpu_count())
-    if processes * how.nodes == 1:
+    count = how.processes or max(1, gpu_count())
+    if count * how.nodes == 1:
         command = [sys.executable, "-m", module, *arguments]
         print(shlex.join(["python", *command[1:]]), flush=True)
-        return 0 if how.dry_run else _exit_code(_waited_for(command))
-    options = [f"--nnodes={how.nodes}", f"--nproc-per-node={processes}", *_meeting_place(how)]
+        return 0 if how.dry_run else processes.run(command, cwd=REPOSITORY).returncode
+    options = [f"--nnodes={how.nodes}", f"--nproc-per-node={count}", *_meeting_place(how)]
     command = [*options, "-m", module, *arguments]
     print(shlex.join(["torchrun", *command]), flush=True)
-    return 0 if how.dry_run else _torchrun(command, processes, how)
+    return 0 if how.dry_run else _torchrun(command, count, how)
 
 
 def _meeting_place(how: LaunchSettings) -> list[str]:
@@ -119,17 +120,12 @@ def _meeting_place(how: LaunchSettings) -> list[str]:
     return [f"--node-rank={how.node_rank}", f"--master-addr={how.master_address}", f"--master-port={port}"]
 
 
-def _waited_for(command: list[str]) -> int:
-    """Run a command to its own end: an interrupted one may be writing a file."""
-    with subprocess.Popen(command, cwd=REPOSITORY) as process:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            return process.wait()
+def _torchrun(command: list[str], count: int, how: LaunchSettings) -> int:
+    """What the ``torchrun`` program does, but with the exit code of the process that failed.
 
-
-def _torchrun(command: list[str], processes: int, how: LaunchSettings) -> int:
-    """What the ``torchrun`` program does, but ending with the exit code of the process that failed."""
+    Raises:
+        SystemExit: a signal ended the processes, and ends this program, too.
+    """
     from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -137,20 +133,26 @@ def _torchrun(command: list[str], processes: int, how: LaunchSettings) -> int:
     from torch.distributed.run import parse_args, run
 
     os.chdir(REPOSITORY)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    environment = processes.child_environment()
+    os.environ.clear()
+    os.environ.update(environment)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     try:
-        run(parse_args(command))
+        with processes.interruptible():  # torchrun replaces the signal handlers and leaves its own
+            run(parse_args([f"--signals-to-handle={_handled_signals()}", *command]))
     except ChildFailedError as error:
-        return _exit_code(error.get_first_failure()[1].exitcode)
+        return processes.exit_code(error.get_first_failure()[1].exitcode)
     except SignalException as error:
-        print("interrupted", file=sys.stderr, flush=True)
-        return 128 + int(error.sigval)
+        print(f"interrupted by {error.sigval.name}", file=sys.stderr, flush=True)
+        raise SystemExit(128 + error.sigval) from None
     except (DistError, RendezvousError) as error:
         place = f"--master_address {how.master_address} --port {how.port or 'none'}"
         raise UserError(f"the processes could not meet at {place}: {str(error).splitlines()[0]}") from None
     return 0
 
 
-def _exit_code(returned: int) -> int:
-    """The shell's exit code of a process; one that a signal ended gives 128 + its number."""
-    return 128 - returned if returned < 0 else returned
+def _handled_signals() -> str:
+    """The signals that torchrun forwards: those that this process does not ignore, as under nohup."""
+    names = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
+    known = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    return ",".join(one.name for one in known if signal.getsignal(one) != signal.SIG_IGN)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from adapter4rec.runs.run import Record
 from adapter4rec.studies.quickstarts import QUICKSTARTS, Quickstart
 from adapter4rec.utils.errors import UserError, run_main
 from adapter4rec.utils.files import REPOSITORY, whole_file
+from adapter4rec.utils.processes import run
 
 NAMES = {
     "popularity": "most popular items",
@@ -61,9 +61,9 @@ def _train(plan: Quickstart, name: str, domain: str, options: Record) -> None:
 
 def _run(command: list[str], what: str) -> None:
     print(shlex.join(["python", "-m", *command]), flush=True)
-    code = subprocess.run([sys.executable, "-m", *command], cwd=REPOSITORY, check=False).returncode
+    code = run([sys.executable, "-m", *command], cwd=REPOSITORY).returncode
     if code:
-        raise UserError(f"{what} ended with {code}; what it said stands above")
+        raise UserError(f"{what} failed with exit code {code}; see its output above")
 
 
 def _report(plan: Quickstart) -> None:

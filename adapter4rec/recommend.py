@@ -23,7 +23,7 @@ from adapter4rec.serving.recommender import HELD_OUT, Recommendation, Recommende
 from adapter4rec.serving.trained_runs import TrainedRun, load_adapted, load_run
 from adapter4rec.utils.errors import UserError, run_main
 from adapter4rec.utils.files import whole_file
-from adapter4rec.utils.process_group import Process, joined_process
+from adapter4rec.utils.process_group import Process, only_process
 from adapter4rec.utils.settings import PRECISIONS
 
 _SHOWN_USERS = 5
@@ -81,28 +81,28 @@ def draw_sheet(recommender: Recommender, recommendations: list[Recommendation], 
 def main() -> None:
     """Recommend as the command line says."""
     options = _options()
-    with joined_process(options.device, threads=0) as process:
-        run = _loaded(options, process)
-        if options.sheet and not isinstance(run.domain.store, ImageStore):
-            raise UserError(f"--sheet: {run.folder} is no run with images")
-        recommender = _with_new_items(Recommender(run, process, options.precision), options)
-        recommender.require(options.top_k, only_new=options.only_new)
-        asked = _asked(options, recommender)
-        if options.export:
-            exported = recommender.export(options.export, split=options.split, only_new=options.only_new)
-            print(exported.describe())
-        if options.csv:
-            lines = write_csv(recommender, options.top_k, options.csv, only_new=options.only_new)
-            users = run.domain.interactions.n_users
-            print(f"{options.csv}: {lines:,} recommendations for {users:,} users")
-        written = options.csv or options.export
-        if written and not (options.users or options.history or options.sheet):
-            return
-        found = recommender.best_for(asked, options.top_k, only_new=options.only_new)
-        print("\n\n".join(describe(one, recommender.candidates) for one in found))
-        if options.sheet:
-            draw_sheet(recommender, found, options.sheet)
-            print(f"\ncontact sheet: {options.sheet}")
+    process = only_process(options.device)
+    run = _loaded(options, process)
+    if options.sheet and not isinstance(run.domain.store, ImageStore):
+        raise UserError(f"--sheet: {run.folder} is no run with images")
+    recommender = _with_new_items(Recommender(run, process, options.precision), options)
+    recommender.require(options.top_k, only_new=options.only_new)
+    asked = _asked(options, recommender)
+    if options.export:
+        exported = recommender.export(options.export, split=options.split, only_new=options.only_new)
+        print(exported.describe())
+    if options.csv:
+        lines = write_csv(recommender, options.top_k, options.csv, only_new=options.only_new)
+        users = run.domain.interactions.n_users
+        print(f"{options.csv}: {lines:,} recommendations for {users:,} users")
+    written = options.csv or options.export
+    if written and not (options.users or options.history or options.sheet):
+        return
+    found = recommender.best_for(asked, options.top_k, only_new=options.only_new)
+    print("\n\n".join(describe(one, recommender.candidates) for one in found))
+    if options.sheet:
+        draw_sheet(recommender, found, options.sheet)
+        print(f"\ncontact sheet: {options.sheet}")
 
 
 def _with_new_items(recommender: Recommender, options: argparse.Namespace) -> Recommender:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
+from adapter4rec.utils.errors import UserError, run_main
 from adapter4rec.utils.files import REPOSITORY
+from adapter4rec.utils.processes import run
 
 PARTS = (
     "text_step",
@@ -23,12 +24,11 @@ def main() -> None:
     """Run the parts that the command line names, or all."""
     failed = []
     for part in sys.argv[1:] or PARTS:
-        done = subprocess.run([sys.executable, "-m", f"benchmarks.{part}"], cwd=REPOSITORY, check=False)
-        if done.returncode:
+        if run([sys.executable, "-m", f"benchmarks.{part}"], cwd=REPOSITORY).returncode:
             failed.append(part)
     if failed:
-        sys.exit(f"error: these did not end well: {', '.join(failed)}")
+        raise UserError(f"these benchmarks failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

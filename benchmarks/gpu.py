@@ -7,7 +7,6 @@ trains steps in bf16 with and without ``torch.compile``, and tells how long sour
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -257,9 +256,8 @@ def extrapolated(scale: Scale, modality: str) -> Row:
 def one_process_group(scale: Scale) -> None:
     """Join a group of one process (NCCL on a GPU), and add up over it."""
     backend = "nccl" if scale.device.type == "cuda" else "gloo"
-    for name, value in (("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "29617")):
-        os.environ.setdefault(name, value)
-    torch.distributed.init_process_group(backend, rank=0, world_size=1)
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
     ones = torch.ones(3, device=scale.device)
     torch.distributed.all_reduce(ones)
     assert ones.tolist() == [1, 1, 1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from adapter4rec.evaluation.ranking import Question, rank_targets
 from adapter4rec.utils.errors import run_main
 from adapter4rec.utils.files import REPOSITORY, write_json
 from adapter4rec.utils.process_group import joined_process
+from adapter4rec.utils.processes import child_environment, run
 from benchmarks.measuring import RESULTS, in_turns, machine, options_of
 from benchmarks.models import DIM, domain_folder, read_domain, text_model
 from benchmarks.steps import ProjectSteps
@@ -35,8 +35,8 @@ _PICTURE = REPOSITORY / "docs" / "growth.png"
 Curve = dict[str, list[float]]
 
 
-def _median(run) -> float:  # noqa: ANN001
-    return float(np.median(in_turns({"": run}, 3)[""]))
+def _median(step) -> float:  # noqa: ANN001
+    return float(np.median(in_turns({"": step}, 3)[""]))
 
 
 def _ranking(users: int, items: int) -> float:
@@ -68,10 +68,9 @@ def _processes(counts: list[int], options: argparse.Namespace) -> Curve:
     for count in counts:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
         command += ["-m", "benchmarks.growth", "--alone", "step", "--layers", str(options.layers)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        done = subprocess.run(
-            command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True, check=True
-        )
+        environment = child_environment() | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        done = run(command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True)
+        done.check_returncode()
         rates.append(json.loads(done.stdout.splitlines()[-1])["rate"])
     return {"processes of one thread": counts, "sequences a second": rates}
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from adapter4rec.utils import processes
 from adapter4rec.utils.files import REPOSITORY, write_json
 from adapter4rec.utils.machine import peak_memory
 from adapter4rec.utils.versions import versions
@@ -76,7 +77,8 @@ def medians(taken: Mapping[str, Sequence[float]]) -> dict[str, float]:
 def alone(module: str, arm: str, options: Sequence[str]) -> dict[str, float]:
     """What ``python -m MODULE --alone ARM`` says of itself: it runs in a fresh process."""
     command = [sys.executable, "-m", module, *options, "--alone", arm]
-    done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
+    done = processes.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    done.check_returncode()
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from adapter4rec.data.images import preparing, writing
+from adapter4rec.data.images import writing
 from adapter4rec.data.images.building import ImageLmdbSettings
 
 SIZE = 16
@@ -95,7 +95,7 @@ class Shop:
         items = self.folder / "items.tsv"
         items.write_text("".join(f"{name}\n" for name in self.names), encoding="utf-8")
         values = {"items": items, "images": self.images, "into": self.folder / "shop.lmdb", "size": SIZE}
-        return ImageLmdbSettings(**(values | {"processes": 0} | changes))
+        return ImageLmdbSettings(**(values | {"workers": 1} | changes))
 
     def left_out(self) -> dict[str, str]:
         text = (self.folder / "shop.left_out.tsv").read_text(encoding="utf-8")
@@ -103,7 +103,6 @@ class Shop:
 
 
 def small_portions(patch: pytest.MonkeyPatch) -> None:
-    """Several chunks, transactions and map sizes within a test."""
-    patch.setattr(preparing, "_CHUNK", 4)
+    """Several transactions and map sizes within a test."""
     patch.setattr(writing, "_RECORDS_A_TRANSACTION", 8)
     patch.setattr(writing, "_SMALLEST_MAP", 1 << 16)

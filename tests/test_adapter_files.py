@@ -132,7 +132,7 @@ def test_files_that_are_no_adapters(model, tmp_path, damage):
         write_checkpoint(path, {}, {"what": "adapter", "family": "mine", "config": {}})
     message = {
         "missing": "no such checkpoint",
-        "cut": "not a whole safetensors file",
+        "cut": "damaged or replaced",
         "another kind": "holds 'source model', not an adapter",
         "unknown family": "of the family 'mine'; known are houlsby",
     }[damage]

@@ -276,6 +276,12 @@ def test_unknown_name_names_the_nearest(tmp_path):
             ),
             "12 layers of width 768, not 2 of width 128",
         ),
+        (
+            lambda folder: (folder / "config.json").write_text(
+                '{"model_type": "roberta", "num_hidden_layers": 2, "hidden_size": 128}'
+            ),
+            "'roberta'",
+        ),
     ],
 )
 def test_a_folder_of_the_user_is_left_alone(serve, source, tmp_path, spoil, fault):

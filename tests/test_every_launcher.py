@@ -7,8 +7,8 @@ replaced. What each page says of the paper is tested in test_launchers.py.
 import json
 import runpy
 import shlex
+import subprocess
 import sys
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
@@ -21,7 +21,7 @@ import torch
 from conftest import REPOSITORY
 from safetensors.torch import load_file
 
-from adapter4rec import launching
+from adapter4rec import runs
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.checkpoints.source_models import read_source_model
 from adapter4rec.data.images.building import ImageLmdbSettings, build
@@ -127,13 +127,13 @@ def exit_code(folder, name, arguments, program):
     return ended.value.code
 
 
-@contextmanager
-def in_this_process(command, cwd):
-    """Stands in for ``subprocess.Popen``: ``python -m MODULE …`` is carried out where it is waited for."""
+def in_this_process(command, cwd, **_):
+    """Stands in for ``subprocess.Popen``: ``python -m MODULE …`` is carried out at once."""
     python, option, module, *arguments = command
     assert (python, option) == (sys.executable, "-m")
     program = partial(runpy.run_module, module, run_name="__main__")
-    yield SimpleNamespace(wait=partial(exit_code, cwd, module, arguments, program))
+    code = exit_code(cwd, module, arguments, program)
+    return SimpleNamespace(returncode=code, communicate=lambda: (None, None))
 
 
 def launch(page, *arguments):
@@ -141,7 +141,7 @@ def launch(page, *arguments):
     folder, name = page.path.parent, page.path.name
     program = partial(runpy.run_path, name, run_name="__main__")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launching, "subprocess", SimpleNamespace(Popen=in_this_process))
+        patch.setattr(subprocess, "Popen", in_this_process)
         patch.setattr(runs, "draw_curves", lambda *_: None)  # would take most of the time
         return exit_code(folder, name, ["--processes", "1", *arguments], program)
 

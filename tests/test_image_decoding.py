@@ -62,6 +62,7 @@ G, P, C, A, S, E = (
 SIXTEEN = np.random.default_rng(5).integers(0, 65536, (6, 7, 3)).astype(np.uint16)
 
 
+@pytest.mark.filterwarnings("ignore")  # Pillow's, about damaged images
 class TestDecoding:
     @pytest.mark.parametrize(
         ("data", "conversions"),

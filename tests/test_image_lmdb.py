@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -80,12 +82,12 @@ class TestBuilding:
         assert database.pixels(b"B001", 40).shape == (40, 40, 3)
 
     @pytest.mark.parametrize("store", Form)
-    def test_the_number_of_processes_changes_nothing(self, shop: Shop, store: Form) -> None:
+    def test_the_number_of_workers_changes_nothing(self, shop: Shop, store: Form) -> None:
         shop.add("broken", b"no image", "broken.jpg")
         found = []
-        for processes in (1, 2):
-            into = shop.folder / f"{processes}.lmdb"
-            build(shop.settings(store=store, into=into, processes=processes, missing="skip"))
+        for workers in (1, 8):
+            into = shop.folder / f"{workers}.lmdb"
+            build(shop.settings(store=store, into=into, workers=workers, missing="skip"))
             found.append(contents(into))
         assert found[0] == found[1]
         assert len(found[0]) == 61
@@ -97,8 +99,8 @@ class TestBuilding:
         (shop.images / "B007.jpg").write_bytes(encoded(picture(99), "JPEG"))
         assert build(shop.settings(into=shop.folder / "other.lmdb")).content != first.content
 
-    def test_workers_import_no_torch(self) -> None:
-        code = "import sys, adapter4rec.data.images.preparing, build_lmdb_hm; print('torch' in sys.modules)"
+    def test_a_build_imports_no_torch(self) -> None:
+        code = "import sys, adapter4rec.data.images.building, build_lmdb_hm; print('torch' in sys.modules)"
         ran = subprocess.run(
             [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
         )
@@ -255,7 +257,8 @@ class TestAlreadyThere:
         first = build(shop.settings())
         before = (shop.folder / "shop.lmdb" / "data.mdb").stat()
         capsys.readouterr()
-        assert build(shop.settings(images=shop.folder / "gone")) == first
+        shop.images.rename(shop.folder / "gone")
+        assert build(shop.settings()) == first
         assert "nothing is done" in capsys.readouterr().out
         after = (shop.folder / "shop.lmdb" / "data.mdb").stat()
         assert (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
@@ -269,13 +272,45 @@ class TestAlreadyThere:
         else:
             build(shop.settings())
         before = contents(shop.folder / "shop.lmdb")
-        for changes in ({"size": 20}, {"store": "file"}):
-            with pytest.raises(UserError, match="another database lies there, of pixels of 16 x 16"):
-                build(shop.settings(**changes))
+        elsewhere = shop.folder / "elsewhere"
+        shutil.copytree(shop.images, elsewhere)
+        for option, value in {
+            "size": 20,
+            "store": "file",
+            "numbered_files": True,
+            "images": elsewhere,
+        }.items():
+            with pytest.raises(UserError, match=f"other options: .*--{option}") as caught:
+                build(shop.settings(**{option: value}))
+            assert str(value).lower() in str(caught.value).lower()
         shop.names[0], shop.names[1] = shop.names[1], shop.names[0]
-        with pytest.raises(UserError, match="the lists differ"):
+        with pytest.raises(UserError, match="other options: --items"):
             build(shop.settings())
         assert contents(shop.folder / "shop.lmdb") == before
+
+    def test_numbering_counts_as_another_build(self, empty_shop: Shop) -> None:
+        empty_shop.add("v12", encoded(picture(1), "JPEG"), "0012.jpg")
+        empty_shop.add("a", encoded(picture(2), "JPEG"))
+        assert build(empty_shop.settings(numbered_files=True)).images == 2
+        with pytest.raises(UserError, match=r"--numbered_files true \(now false\)"):
+            build(empty_shop.settings(missing="skip"))
+
+    def test_a_data_set_may_be_moved(self, shop: Shop) -> None:
+        first = build(shop.settings())
+        moved = shop.folder.with_name("moved")
+        shop.folder.rename(moved)
+        shop.folder, shop.images = moved, moved / "images"
+        assert build(shop.settings()) == first
+
+    def test_a_database_of_another_format_version(self, shop: Shop) -> None:
+        build(shop.settings())
+        with lmdb.open(str(shop.folder / "shop.lmdb")) as env, env.begin(write=True) as transaction:
+            values = json.loads(transaction.get(DESCRIPTION_KEY))
+            transaction.put(DESCRIPTION_KEY, json.dumps(values | {"format": 1}).encode())
+        with pytest.raises(UserError, match="format version 1"):
+            build(shop.settings())
+        with pytest.raises(UserError, match="format version 1"):
+            ImageDatabase(shop.folder / "shop.lmdb").names()
 
     def test_other_things_there_are_not_touched(self, shop: Shop) -> None:
         with pytest.raises(UserError, match="other things lie there"):
@@ -325,7 +360,7 @@ class TestAlreadyThere:
 
 class TestPage:
     PRESETS = {  # noqa: RUF012
-        "hm": {"items": "a.tsv", "images": "images", "into": "a.lmdb"},
+        "hm": {"items": "a.tsv", "images": "images", "into": "a.lmdb", "numbered_files": True},
         "amazon": {"items": "b.tsv", "images": "images", "into": "b.lmdb", "size": 7},
     }
 
@@ -339,13 +374,30 @@ class TestPage:
         self, built: list[ImageLmdbSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        build_from_page(self.PRESETS, [])
+        build_from_page(self.PRESETS, ["--missing", "skip"])
         build_from_page(self.PRESETS, ["--preset", "amazon", "--items", "mine.tsv", "--store", "file"])
-        hm, amazon = built
+        build_from_page(self.PRESETS, ["--preset", "hm", "--images=mine"])
+        hm, amazon, hm_elsewhere = built
         assert (hm.preset, hm.items, hm.size) == ("hm", REPOSITORY / "a.tsv", 224)
+        assert (hm.numbered_files, hm_elsewhere.numbered_files, amazon.numbered_files) == (True, True, False)
+        assert (hm_elsewhere.items, hm_elsewhere.images) == (hm.items, tmp_path / "mine")
         assert (amazon.preset, amazon.into, amazon.size) == ("amazon", REPOSITORY / "b.lmdb", 7)
         assert (amazon.items, amazon.store) == (tmp_path / "mine.tsv", Form.FILE)
         assert hm.workers >= 1
+
+    @pytest.mark.parametrize("place", ["images", "convert"])
+    def test_other_data_has_no_preset(
+        self,
+        built: list[ImageLmdbSettings],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        place: str,
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        build_from_page(self.PRESETS, ["--items", "mine.tsv", f"--{place}", "mine", "--into", "mine.lmdb"])
+        (settings,) = built
+        assert not settings.numbered_files
+        assert (settings.items, getattr(settings, place)) == (tmp_path / "mine.tsv", tmp_path / "mine")
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -354,6 +406,11 @@ class TestPage:
             (["--size", "0"], "at least 1"),
             (["--stor", "file"], "did you mean 'store'"),
             (["--missing", "ignore"], "one of error, skip"),
+            (["--workers", "0"], "at least 1"),
+            (["--items", "mine.tsv"], "--images, --into: needed"),
+            (["--images", "mine"], "--items, --into: needed"),
+            (["--convert", "old.lmdb"], "--items, --into: needed"),
+            (["--convert", "old.lmdb", "--items", "mine.tsv"], "--into: needed"),
         ],
     )
     def test_bad_options(self, built: list[ImageLmdbSettings], arguments: list[str], message: str) -> None:
@@ -361,10 +418,23 @@ class TestPage:
             build_from_page(self.PRESETS, arguments)
         assert not built
 
+    def test_the_script_takes_no_numbered_file_for_an_item_of_other_data(self, empty_shop: Shop) -> None:
+        empty_shop.add("v12", encoded(picture(1), "PNG"), "0012.png")
+        empty_shop.add("a", encoded(picture(2), "PNG"), "a.png")
+        empty_shop.settings()  # writes the list
+        command = [sys.executable, str(REPOSITORY / "build_lmdb_hm.py"), "--size", "16"]
+        places = ["--items", "items.tsv", "--images", "images", "--into", "shop.lmdb"]
+        ran = subprocess.run(
+            [*command, *places], cwd=empty_shop.folder, capture_output=True, text=True, check=False
+        )
+        assert ran.returncode == 2
+        assert "'v12'" in ran.stderr
+        assert not (empty_shop.folder / "shop.lmdb").exists()
+
     def test_the_script(self, shop: Shop) -> None:
         settings = shop.settings()
         command = [sys.executable, str(REPOSITORY / "build_lmdb_hm.py"), "--preset", "amazon", "--size", "16"]
-        places = ["--items", "items.tsv", "--images", "images", "--into", "shop.lmdb", "--processes", "2"]
+        places = ["--items", "items.tsv", "--images", "images", "--into", "shop.lmdb", "--workers", "2"]
         ran = subprocess.run(
             [*command, *places], cwd=shop.folder, capture_output=True, text=True, check=False
         )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import lmdb
@@ -42,10 +45,12 @@ def run_build(settings: ImageLmdbSettings, before: str) -> subprocess.CompletedP
         "import os, signal, resource\n"
         # A shell starts what runs in its background with Ctrl-C ignored, and that would be inherited.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from adapter4rec.data.images import preparing, writing\n"
+        "from adapter4rec.data.images import writing\n"
         "from adapter4rec.data.images.building import ImageLmdbSettings, build\n"
         "from adapter4rec.utils.errors import run_main\n"
         "preparing._CHUNK, writing._RECORDS_A_TRANSACTION, writing._SMALLEST_MAP = 4, 8, 1 << 16\n"
+        "from adapter4rec.utils.errors import run_main\n"
+        "writing._RECORDS_A_TRANSACTION, writing._SMALLEST_MAP = 8, 1 << 16\n"
         "put, number = writing.DatabaseWriter.put, 0\n"
         "def counted(self, name, value):\n"
         "    global number\n"
@@ -56,7 +61,6 @@ def run_build(settings: ImageLmdbSettings, before: str) -> subprocess.CompletedP
         f"{before}\n"
         f"run_main(lambda: build(ImageLmdbSettings(**{values!r})) and 0)\n"
     )
-    # Ends only when all workers have closed the pipes, too.
     return subprocess.run(
         [sys.executable, "-c", code],
         cwd=REPOSITORY,
@@ -76,11 +80,11 @@ class TestInterrupted:
         build(shop.settings(into=into, missing="skip"))
         return contents(into)
 
-    @pytest.mark.parametrize("processes", [1, 2])
-    def test_killed(self, shop: Shop, whole: dict[bytes, bytes], processes: int) -> None:
-        settings = shop.settings(missing="skip", processes=processes)
-        ran = run_build(settings, "at = lambda n: n == 30 and os.kill(os.getpid(), signal.SIGKILL)")
-        assert ran.returncode == -signal.SIGKILL
+    @pytest.mark.parametrize("end", ["SIGKILL", "SIGTERM"])
+    def test_killed(self, shop: Shop, whole: dict[bytes, bytes], end: str) -> None:
+        settings = shop.settings(missing="skip", workers=4)
+        ran = run_build(settings, f"at = lambda n: n == 30 and os.kill(os.getpid(), signal.{end})")
+        assert ran.returncode == -signal.Signals[end]
         found = contents(settings.into)
         assert len(found) == 1 + 24
         assert Description.from_bytes(found[DESCRIPTION_KEY]).state is State.BUILDING
@@ -106,7 +110,7 @@ class TestInterrupted:
             patch.setattr(DatabaseWriter, "put", failing)
             with pytest.raises(KeyboardInterrupt):
                 build(settings)
-            assert "give the same command again" in capsys.readouterr().err
+            assert "run the same command again" in capsys.readouterr().err
             assert len(contents(settings.into)) == 31  # what waited is written
             build(settings)
         assert len(seen) == len(set(seen)) == 60
@@ -120,21 +124,39 @@ class TestInterrupted:
         assert set(shop.left_out()) == {"broken"}
         assert contents(settings.into) == whole
 
-    def test_ctrl_c_reaches_workers_too_and_only_the_parent_speaks(self, shop: Shop) -> None:
-        settings = shop.settings(processes=2)
+    @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+    def test_a_killed_build_leaves_no_process(self, shop: Shop, whole: dict[bytes, bytes]) -> None:
+        items, into = shop.settings().items, shop.folder / "shop.lmdb"
+        held_up = shop.images / f"{shop.names[-2]}.jpg"
+        data = held_up.read_bytes()
+        held_up.unlink()
+        os.mkfifo(held_up)  # the build waits here for bytes until it is killed
+        command = [sys.executable, str(REPOSITORY / "build_lmdb_hm.py"), "--items", str(items)]
+        options = ["--images", str(shop.images), "--into", str(into), "--missing", "skip"]
+        process = subprocess.Popen(
+            [*command, *options, "--size", str(SIZE), "--workers", "4"],
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+        )
+        writer = opened_when_read(held_up, process)
+        running = processes_of_session(process.pid)
+        process.kill()
+        process.wait()
+        os.close(writer)
+        assert running == {process.pid}  # another process could outlive the build
+        assert not processes_of_session(process.pid)
+        held_up.unlink()
+        held_up.write_bytes(data)
+        build(shop.settings(missing="skip"))
+        assert contents(into) == whole
+
+    def test_ctrl_c(self, shop: Shop) -> None:
+        settings = shop.settings(workers=4)
         ran = run_build(settings, "at = lambda n: n == 30 and os.killpg(0, signal.SIGINT)")
         assert ran.returncode == 130
-        assert "give the same command again" in ran.stderr
+        assert "run the same command again" in ran.stderr
         assert "Traceback" not in ran.stderr
-        assert build(shop.settings()).images == 60
-
-    def test_a_killed_worker(self, shop: Shop) -> None:
-        settings = shop.settings(processes=2)
-        kill = "os.kill(next(iter(multiprocessing.active_children())).pid, signal.SIGKILL)"
-        ran = run_build(settings, f"import multiprocessing\nat = lambda n: n == 9 and {kill}")
-        assert ran.returncode == 2
-        assert "a worker process was ended from outside" in ran.stderr
-        assert "Traceback" not in ran.stderr
+        assert len(contents(settings.into)) == 1 + 30
         assert build(shop.settings()).images == 60
 
     def test_a_disk_that_takes_no_more(self, shop: Shop, whole: dict[bytes, bytes]) -> None:
@@ -160,6 +182,26 @@ class TestInterrupted:
         assert len(contents(settings.into)) == 17
         build(settings)
         assert contents(settings.into) == whole
+
+
+def opened_when_read(fifo: Path, reader: subprocess.Popen) -> int:
+    """Descriptor to write to a FIFO, as soon as a process reads it."""
+    while reader.poll() is None:
+        with suppress(OSError):  # nobody reads it yet
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        time.sleep(0.01)
+    raise AssertionError(f"the process ended with {reader.returncode}")
+
+
+def processes_of_session(session: int) -> set[int]:
+    """Ids of the processes of a session that have not ended."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it ended meanwhile
+            state, _, _, of_session, *_ = stat.read_text().rpartition(")")[2].split()
+            if int(of_session) == session and state != "Z":
+                found.add(int(stat.parent.name))
+    return found
 
 
 def full_after(writes: int) -> Callable[..., None]:

@@ -92,7 +92,7 @@ class TestReading:
     def test_a_damaged_description(self, path: Path, raw: bytes) -> None:
         with lmdb.open(str(path)) as env, env.begin(write=True) as transaction:
             transaction.put(DESCRIPTION_KEY, raw)
-        with pytest.raises(UserError, match="description is damaged"):
+        with pytest.raises(UserError, match="description cannot be read"):
             ImageDatabase(path).names()
 
     def test_another_lmdb(self, tmp_path: Path) -> None:

@@ -90,11 +90,11 @@ class TestReleased:
             expected = Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
             np.testing.assert_array_equal(database.pixels(name.encode(), SIZE), np.asarray(expected))
 
-    def test_amazon_without_lists_in_workers(self, empty_shop: Shop) -> None:
+    def test_amazon_without_lists_in_several_threads(self, empty_shop: Shop) -> None:
         records = {b"B%d" % number: record_of(self.IMAGES[0], number) for number in range(20)}
         path = released_lmdb(empty_shop.folder / "old", records, folder=True, lists=False)
         empty_shop.names = [key.decode() for key in records]
-        settings = empty_shop.settings(convert=path, images=None, processes=2)
+        settings = empty_shop.settings(convert=path, images=None, workers=4)
         assert build(settings).images == 20
 
     def test_grey_and_alpha(self, empty_shop: Shop) -> None:

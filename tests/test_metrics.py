@@ -11,7 +11,13 @@ from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR, RetrievalNorm
 
 from adapter4rec.data.batches import share_of_users
 from adapter4rec.evaluation.catalogue import EmbeddingsInMemory
-from adapter4rec.evaluation.leave_one_out import Split, questions, rank_users, ranked_users, training_clicks
+from adapter4rec.evaluation.leave_one_out import (
+    Split,
+    questions,
+    rank_users,
+    ranked_users,
+    training_clicks,
+)
 from adapter4rec.evaluation.metrics import RankedUsers, metrics_of
 from adapter4rec.evaluation.ranking import MISSED, rank_targets
 from tests.test_evaluation import random_domain

@@ -105,6 +105,13 @@ def command(monkeypatch, *arguments):
     recommend.main()
 
 
+def test_the_command_waits_for_no_other_process(text_runs, monkeypatch, capsys):
+    for name, value in {"WORLD_SIZE": "4", "RANK": "1"}.items():  # of another job, in the same shell
+        monkeypatch.setenv(name, value)
+    command(monkeypatch, text_runs / "source", "--users", "u3")
+    assert "u3" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["source", "houlsby"])
 def test_a_run_is_loaded_as_it_was(text_runs, one_process, name):
     """Its recommendations come from the best weights: they rank the test targets as the run did."""

@@ -234,6 +234,15 @@ class TestCommandLine:
         with pytest.raises(UserError, match=r"new\.tsv:1: item 'i3' is in the catalogue already, with other"):
             command(monkeypatch, image_run, *options)
 
+    def test_a_numbered_file_is_no_image_of_a_new_item(self, image_run, monkeypatch, tmp_path):
+        (tmp_path / "new.tsv").write_text("fresh\nv12\n", encoding="utf-8")
+        (tmp_path / "images").mkdir()
+        for name in ("fresh", "0012"):
+            shutil.copy(image_run.parent / "images" / "i5.png", tmp_path / "images" / f"{name}.png")
+        options = ["--items", tmp_path / "new.tsv", "--item-images", tmp_path / "images", "--users", "u1"]
+        with pytest.raises(UserError, match=r"1 new items have no image: .*'v12'"):
+            command(monkeypatch, image_run, *options)
+
     def test_new_images_from_an_lmdb(self, image_run, monkeypatch, capsys, tmp_path):
         (tmp_path / "new.tsv").write_text("fresh\n", encoding="utf-8")
         (tmp_path / "images").mkdir()

@@ -142,7 +142,11 @@ def test_files_that_are_no_released_checkpoint(tmp_path):
     torch.save({"weights": {}}, tmp_path / "other.pt")
     with pytest.raises(UserError, match="tensors alone"):
         read_released(tmp_path / "text.pt")
-    with pytest.raises(UserError, match="no 'model_state_dict'"):
+    for state in ([1, 2], {"epoch": 3}):
+        torch.save({"model_state_dict": state}, tmp_path / "no_tensors.pt")
+        with pytest.raises(UserError, match="model_state_dict"):
+            read_released(tmp_path / "no_tensors.pt")
+    with pytest.raises(UserError, match="model_state_dict"):
         read_released(tmp_path / "other.pt")
     with pytest.raises(UserError, match="no such checkpoint"):
         read_released(tmp_path / "nothing.pt")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import pytest
 import torch
@@ -22,9 +23,9 @@ from trees import (
     carry_out,
 )
 
-from adapter4rec import target_stage
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.data.images.building import ImageLmdbSettings, build
+from adapter4rec.data.images.description import DESCRIPTION_KEY
 from adapter4rec.training import fit as loop
 from adapter4rec.utils import checkpoint_file as checkpoints
 from adapter4rec.utils import precision
@@ -67,6 +68,9 @@ def image_domain(tmp_path_factory):
     lmdb = folder / "images.lmdb"
     build(ImageLmdbSettings(items=items, images=folder / "images", into=lmdb, size=16, workers=1))
     return {"users": users, "items": items, "images": lmdb}
+    database = folder / "images.lmdb"
+    build(ImageLmdbSettings(items=items, images=folder / "images", into=database, size=16, workers=1))
+    return {"users": users, "items": items, "images": database}
 
 
 @pytest.fixture
@@ -478,12 +482,15 @@ def test_run_folders_of_others_are_refused(common, tmp_path):
 def test_weights_of_another_run_or_kind_are_not_taken_up(common, tmp_path):
     folder = run_source(common, tmp_path / "run", epochs=1)
     other = run_source(common, tmp_path / "other", epochs=1, lr_backbone=2e-3)
-    last = (folder / "last.safetensors").read_bytes()
-    for file in (other / "last.safetensors", folder / "best.safetensors"):
-        (folder / "last.safetensors").write_bytes(file.read_bytes())
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(folder / f"last{suffix}", tmp_path / f"last{suffix}")
+    for file in (other / "last", folder / "best"):
+        for suffix in (".safetensors", ".json"):
+            shutil.copy(file.with_suffix(suffix), folder / f"last{suffix}")
         refused("of another run or kind", run_source, common, folder, epochs=2, resume=True)
-    (folder / "last.safetensors").write_bytes(last)
-    (folder / "best.safetensors").write_bytes((other / "best.safetensors").read_bytes())
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(tmp_path / f"last{suffix}", folder / f"last{suffix}")
+        shutil.copy(other / f"best{suffix}", folder / f"best{suffix}")
     refused("of another run or kind", run_source, common, folder, mode="test")
 
 
@@ -579,13 +586,13 @@ def test_a_prompt_needs_places_beside_the_title(common, source, tmp_path):
     refused(message, run_target, common, tmp_path / "run", **options)
 
 
-def damaged(lmdb, broken):
+def damaged(whole, broken):
     """A copy of an image database with a flipped bit in each image."""
-    shutil.copytree(lmdb, broken)
-    data = bytearray((broken / "data.mdb").read_bytes())
-    for found in re.finditer(b"A4RI", data):
-        data[found.start() + 300] ^= 1  # in the pixels of an item
-    (broken / "data.mdb").write_bytes(data)
+    shutil.copytree(whole, broken)
+    with lmdb.open(str(broken)) as env, env.begin(write=True) as transaction:
+        for name, value in list(transaction.cursor()):
+            if name != DESCRIPTION_KEY:
+                transaction.put(name, value[:300] + bytes([value[300] ^ 1]) + value[301:])
     return broken
 
 

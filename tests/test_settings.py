@@ -306,19 +306,14 @@ class Commands(list):
         self.codes = list(codes)
         self.folders: list[Path] = []
 
-    def __call__(self, command: list[str], cwd: Path) -> Commands:
+    def __call__(self, command: list[str], cwd: Path, **_: object) -> Commands:
         self.append(command)
         self.folders.append(cwd)
         return self
 
-    def __enter__(self) -> Commands:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def wait(self) -> int:
-        return self.codes.pop(0) if self.codes else 0
+    def communicate(self) -> tuple[None, None]:
+        self.returncode = self.codes.pop(0) if self.codes else 0
+        return None, None
 
     @property
     def settings(self) -> list[dict[str, str]]:

@@ -28,7 +28,7 @@ from adapter4rec.studies.launching import Campaign
 from adapter4rec.studies.pages import source
 from adapter4rec.studies.plan import PlannedRun, Row, Source, Study, require_sound
 from adapter4rec.studies.running import Runner, command_of_run
-from adapter4rec.utils.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
+from adapter4rec.utils.errors import EXIT_USER_ERROR, UserError
 
 PAGES = sorted(REPOSITORY.glob("*/*/script/study_*.py"))
 SMALL = {
@@ -241,7 +241,7 @@ class TestCarryingOut:
         finally:
             stopper.join()
             signal.signal(signal.SIGTERM, before)
-        assert ended.value.code == EXIT_INTERRUPTED
+        assert ended.value.code == 128 + signal.SIGTERM
         assert fakes.names() == ["popularity, seed 1", "slow, seed 1"]
         assert fakes.names("gave up") == []  # it was ended, and did not end by itself
         with pytest.raises(ProcessLookupError):
@@ -265,7 +265,7 @@ class TestCarryingOut:
             return child
 
         monkeypatch.setattr(running, "command_of_run", lambda *_: sleeps)
-        monkeypatch.setattr(running.subprocess, "Popen", popen)
+        monkeypatch.setattr(subprocess, "Popen", popen)
         assert not runner.run(run)
         assert time.monotonic() - started < 40
         assert not (tmp_path / "l.jsonl").exists()

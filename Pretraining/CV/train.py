@@ -61,4 +61,4 @@ def train(settings: Settings) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_main(lambda: train(settings_from_command_line(Settings, sys.argv[1:])))
+    run_main(lambda: train(settings_from_command_line(Settings, sys.argv[1:])), one_of_several=True)

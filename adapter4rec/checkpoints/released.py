@@ -124,6 +124,9 @@ def read_released(path: Path) -> dict[str, Tensor]:
         raise UserError(
             f"{path}: no checkpoint that holds tensors alone ({str(error).splitlines()[0]})"
         ) from None
-    if not isinstance(content, dict) or "model_state_dict" not in content:
-        raise UserError(f"{path}: holds no 'model_state_dict', so it is no checkpoint of the released code")
-    return converted(content["model_state_dict"])
+    state = content.get("model_state_dict") if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise UserError(
+            f"{path}: no checkpoint of the released code: holds no named tensors as 'model_state_dict'"
+        )
+    return converted(state)

@@ -7,15 +7,18 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+import transformers
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from adapter4rec.data.cache import Arrays, cached_arrays
 from adapter4rec.data.content import Content
 from adapter4rec.data.packing import Packing
+from adapter4rec.utils.files import file_hash
 
 _TOKENISED_AT_ONCE = 10_000
 _BODY_CHARACTERS = 2_000
@@ -149,13 +152,28 @@ def packed_stretches(lengths: np.ndarray, most_tokens: int) -> list[tuple[int, i
 
 
 def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 of everything that decides what the fast tokenizer gives for a text.
+    """SHA-256 of everything that decides what the tokenizer gives for a text.
 
-    How far texts are cut and padded is left out: each call says it, and the tokenizer remembers the last.
+    How far texts are cut and padded is left out: each call says it, and a fast tokenizer remembers the last.
     """
-    settings = json.loads(tokenizer.backend_tokenizer.to_str())
-    settings.update(truncation=tokenizer.truncation_side, padding=None)
+    if tokenizer.is_fast:
+        settings = json.loads(tokenizer.backend_tokenizer.to_str())
+        settings.update(truncation=tokenizer.truncation_side, padding=None)
+    else:  # written in Python: its class in this version of the library, and the files that make it up
+        settings = {
+            "class": type(tokenizer).__name__,
+            "transformers": transformers.__version__,
+            "truncation": tokenizer.truncation_side,
+            "files": _saved_files(tokenizer),
+        }
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode("utf-8")).hexdigest()
+
+
+def _saved_files(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """SHA-256 of each file that the tokenizer is saved as, by name."""
+    with TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        return {path.name: file_hash(path) for path in Path(folder).iterdir()}
 
 
 def tokenised(
@@ -169,7 +187,7 @@ def tokenised(
 
     Args:
         texts: one for each item.
-        tokenizer: a fast tokenizer.
+        tokenizer: fast or slow.
         most_tokens: longer texts are cut, special tokens kept.
         cache_folder: where caches lie; None for texts that are read only once, which are not kept.
         say: is told what is done to fill a cache.

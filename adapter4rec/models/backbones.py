@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -21,6 +21,7 @@ from transformers import (
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.utils import logging as transformers_logging
 
+from adapter4rec.models.loading_report import require_same_weights
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import REPOSITORY
 
@@ -55,6 +56,22 @@ _WEIGHTS = (
     "model.safetensors.index.json",
     "pytorch_model.bin.index.json",
 )
+_LOCAL = {"trust_remote_code": False, "local_files_only": True}
+"""How every folder is read: without running its Python code, or asking to, and without a download."""
+
+_SUPPORTED_SETTINGS: dict[str, tuple[Any, ...]] = {
+    "pruned_heads": (None, {}),  # transformers 5 ignores it
+    "quantization_config": (None,),
+    "return_dict": (None, True),
+}
+"""Settings of config.json that would change what is computed, and the values that do not."""
+_SUPPORTED_BERT_SETTINGS: dict[str, tuple[Any, ...]] = {
+    "position_embedding_type": (None, "absolute"),  # transformers 5 ignores it
+    "is_decoder": (None, False),
+    "add_cross_attention": (None, False),
+    "chunk_size_feed_forward": (None, 0),
+}
+"""Further ones of BERT, RoBERTa and XLM-RoBERTa, which alone read them."""
 
 
 def backbone_folder(name: str) -> Path:
@@ -81,14 +98,15 @@ def backbone_config(folder: Path, kinds: Kinds, layers: int | None = None) -> Pr
         layers: how many layers are kept; None for all.
 
     Raises:
-        UserError: unreadable, of another kind, or with fewer layers.
+        UserError: unreadable, of another kind, with fewer layers, with a setting that is not supported, or
+            of a kind that only Python code in the folder defines.
     """
-    try:
-        config = AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}/config.json: {str(error).splitlines()[0]}") from None
+    with _reading(folder, "config.json"):
+        config = AutoConfig.from_pretrained(folder, **_LOCAL)
+    _require_supported(folder, config)
     if config.model_type == "clip":  # both towers in one folder; ours is the one for images
         config = config.vision_config
+        _require_supported(folder, config)
     if config.model_type not in kinds.model_types:
         raise UserError(
             f"{folder}: a {config.model_type!r} model; {kinds.what} encoders are of kind "
@@ -101,6 +119,15 @@ def backbone_config(folder: Path, kinds: Kinds, layers: int | None = None) -> Pr
         if getattr(config, "layer_types", None) is not None:  # ModernBERT's, one a layer
             config.layer_types = config.layer_types[:layers]
     return config
+
+
+def _require_supported(folder: Path, config: PretrainedConfig) -> None:
+    """Raise a UserError for a setting with which the encoder would not compute what it was trained to."""
+    bert = _SUPPORTED_BERT_SETTINGS if config.model_type in ("bert", *_COUNTS_FROM_PADDING) else {}
+    for name, supported in (_SUPPORTED_SETTINGS | bert).items():
+        value = getattr(config, name, None)
+        if value not in supported:
+            raise UserError(f"{folder}/config.json: {name} is {value!r}; only {supported[-1]!r} is supported")
 
 
 def described(config: PretrainedConfig) -> str:
@@ -159,33 +186,29 @@ def load_backbone(folder: Path, kinds: Kinds, layers: int | None = None) -> PreT
         layers: how many layers are kept; None for all.
 
     Raises:
-        UserError: no weights, weights that lack some of the model's, or another kind of model.
+        UserError: no weights; weights that are missing, unexpected or of another shape; an adapter beside
+            them; or another kind of model.
     """
     config = backbone_config(folder, kinds, layers)
     if not any((folder / name).is_file() for name in _WEIGHTS):
         raise UserError(f"{folder}: no weights there (model.safetensors)")
-    with quiet_transformers():
-        try:
-            model, report = _model_class(config).from_pretrained(
-                folder,
-                config=config,
-                **_WITHOUT_POOLER.get(config.model_type, {}),
-                dtype=torch.float32,
-                attn_implementation="sdpa",
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are refused below, with names
-            )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise UserError(f"{folder}: the weights cannot be read: {str(error).splitlines()[0]}") from None
-    trouble = [f"{name}: not in the file" for name in sorted(report["missing_keys"])]
-    trouble += [
-        f"{name}: {list(there)} in the file, {list(wanted)} by config.json"
-        for name, there, wanted in sorted(report["mismatched_keys"])
-    ]
-    if trouble:
+    if (folder / "adapter_config.json").is_file():  # the library would attach the adapter, or ignore it
         raise UserError(
-            f"{folder}: the weights lack or misfit {len(trouble)} entries, the first is {trouble[0]}"
+            f"{folder}: contains an adapter beside the backbone (adapter_config.json); merge it into the "
+            "weights, or move it to a folder of its own"
         )
+    with _reading(folder, "the weights"):
+        model, report = _model_class(config).from_pretrained(
+            folder,
+            config=config,
+            **_WITHOUT_POOLER.get(config.model_type, {}),
+            **_LOCAL,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, with names
+        )
+    require_same_weights(folder, model, report, layers)
     return model
 
 
@@ -194,21 +217,48 @@ def _model_class(config: PretrainedConfig) -> type:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The folder's fast tokenizer.
+    """The folder's tokenizer, written in Rust or in Python, checked against the folder's config.json.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, it has ids beyond the embedding table, or its texts do not all begin with
+            the class token, whose state is the text's.
     """
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json")):
+    config = backbone_config(folder, TEXT_ENCODERS)
+    with _reading(folder, "the tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=config, **_LOCAL)
+    names = tokenizer.vocab_files_names
+    vocabulary = [name for key, name in names.items() if key != "tokenizer_file"]
+    choices = [vocabulary, [names["tokenizer_file"]]] if "tokenizer_file" in names else [vocabulary]
+    # Without its files, a tokenizer of the library loads all the same and knows its special tokens alone.
+    if not any(choice and all((folder / name).is_file() for name in choice) for choice in choices):
+        needed = ", or ".join(" and ".join(choice) for choice in choices if choice)
+        raise UserError(f"{folder}: no tokenizer there; {type(tokenizer).__name__} needs {needed}")
+    token, largest = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1], default=("", -1))
+    if largest >= config.vocab_size:
         raise UserError(
-            f"{folder}: no tokenizer there (tokenizer.json, or vocab.txt, or vocab.json and merges.txt)"
+            f"{folder}: the tokenizer does not fit the weights: token {token!r} has id {largest}, and "
+            f"vocab_size in config.json is {config.vocab_size}"
         )
+    empty, short = (tokenizer(text)["input_ids"][:1] for text in ("", "a"))
+    if not empty or empty != short or tokenizer.cls_token_id not in (None, *empty):
+        raise UserError(
+            f"{folder}: the tokenizer does not put a class token before each text (cls_token is "
+            f"{tokenizer.cls_token!r}); its state is what represents the text"
+        )
+    return tokenizer
+
+
+@contextmanager
+def _reading(folder: Path, what: str) -> Iterator[None]:
+    """Silence the library, and turn whatever it raises into a UserError."""
     with quiet_transformers():
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{folder}: the tokenizer cannot be read: {str(error).splitlines()[0]}") from None
-    return tokenizer
+            yield
+        except Exception as error:  # damaged folders raise anything
+            reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+            if "trust_remote_code" in str(error):
+                reason = "it needs Python code of its own (auto_map); code from model folders is not run"
+            raise UserError(f"{folder}: {what} cannot be read: {reason}") from None
 
 
 @contextmanager

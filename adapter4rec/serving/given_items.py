@@ -144,8 +144,8 @@ def read_given_items(
     Args:
         run: a finished run.
         path: the file.
-        images: of image runs: the folder of the items' image files (``v123`` may have 123.jpg, as H&M's do),
-            or an LMDB that ``build_lmdb_hm.py`` made.
+        images: of image runs: the folder of the items' image files, each with its item's name as stem, or an
+            LMDB that ``build_lmdb_hm.py`` made.
         known: names of items that need no image here; without one they are left out.
 
     Raises:
@@ -196,7 +196,7 @@ def _with_images(
         there = database.names().intersection(table.names)
         looked_for = f"in {images}; build_lmdb_hm.py makes an LMDB of all of them"
     elif images.is_dir():
-        source = FolderSource(images, numbered=True)
+        source = FolderSource(images)
         places = there = source.find(table.names)
         looked_for = source.looked_for()
     else:

@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from adapter4rec.adapters.files import load_adapter, read_adapter
-from adapter4rec.checkpoints.rebuilding import KINDS, RebuiltSettings, rebuilt_model, rebuilt_settings
+from adapter4rec.checkpoints.rebuilding import (
+    KINDS,
+    RebuiltSettings,
+    rebuilt_model,
+    rebuilt_settings,
+)
 from adapter4rec.checkpoints.settings import SourceSettings
 from adapter4rec.data.domain import Domain
 from adapter4rec.evaluation.settings import EvaluationSettings

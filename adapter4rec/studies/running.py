@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -16,12 +15,12 @@ from queue import Queue
 
 from adapter4rec.runs.ledger import FINISHED, append, failed_record, latest, read_ledger
 from adapter4rec.studies.plan import PlannedRun
-from adapter4rec.utils.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR
+from adapter4rec.utils import processes
+from adapter4rec.utils.errors import EXIT_USER_ERROR
 from adapter4rec.utils.files import REPOSITORY
 from adapter4rec.utils.settings import as_argument
 
 _LAST_LINES = 12
-_STOPPED = (EXIT_INTERRUPTED, -signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGTERM)
 
 
 @dataclass
@@ -62,20 +61,17 @@ class Runner:
         """Carry out tasks that call :meth:`run`, ``jobs`` at once.
 
         Raises:
-            KeyboardInterrupt: somebody stopped the study; the runs have ended in good order.
+            KeyboardInterrupt: the study or one of its runs was interrupted; all runs have ended.
         """
-        before = signal.signal(signal.SIGTERM, lambda *_: self._stop())
         pool = ThreadPoolExecutor(self.jobs)
-        futures = [pool.submit(task) for task in tasks]
         try:
-            for future in futures:
+            for future in [pool.submit(task) for task in tasks]:
                 future.result()
         except BaseException:
             self._stop()
             raise
         finally:
             pool.shutdown(cancel_futures=True)
-            signal.signal(signal.SIGTERM, before)
         if self._stopping.is_set():
             raise KeyboardInterrupt
 
@@ -96,7 +92,7 @@ class Runner:
             code = self._code_of(planned, place, log)
         finally:
             self._places.put(place)
-        if self._stopping.is_set() or code in _STOPPED:
+        if self._stopping.is_set() or code in processes.INTERRUPTED_CODES:
             self._stopping.set()
             self._say(f"stopped  {planned.name}")
             return False
@@ -119,7 +115,7 @@ class Runner:
     def _code_of(self, planned: PlannedRun, place: int, log: Path) -> int:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file:
-            child = subprocess.Popen(
+            child = processes.start(
                 command_of_run(planned, self.processes, self.ledger),
                 cwd=REPOSITORY,
                 env=self._environment(place),
@@ -131,13 +127,13 @@ class Runner:
             if self._stopping.is_set():  # since it was looked at, and before the child could be seen
                 child.terminate()
             try:
-                return child.wait()
+                return processes.exit_code(child.wait())
             finally:
                 self._children.discard(child)
 
     def _environment(self, place: int) -> dict[str, str]:
         """Runs that go on at once share neither GPUs nor cores."""
-        environment = dict(os.environ)
+        environment = processes.child_environment()
         if self.jobs > 1 and self.gpus:
             visible = environment.get("CUDA_VISIBLE_DEVICES")  # the study itself may be given some of them
             names = visible.split(",") if visible else [str(gpu) for gpu in range(self.gpus)]

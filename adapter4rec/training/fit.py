@@ -134,8 +134,8 @@ def _is_due(setup: TrainingSetup, saved: float, settings: TrainingSettings) -> b
 
 
 def _not_finite(progress: Progress, run: Run) -> str:
-    saved = f"last checkpoint: {run.last_path}" if run.last_path.exists() else "no checkpoint was written"
+    saved = run.last_path if run.last_path.exists() else "none"
     return (
-        f"non-finite loss in epoch {progress.epoch}, step {progress.step} ({saved}); lower the learning rates, "
-        "or train with --precision fp32"
+        f"non-finite loss in epoch {progress.epoch}, step {progress.step} (last checkpoint: {saved}). Lower "
+        "the learning rates, or train with --precision fp32"
     )

@@ -7,7 +7,13 @@ from functools import partial
 
 from adapter4rec.data.domain import Domain
 from adapter4rec.evaluation.catalogue import Encoding
-from adapter4rec.evaluation.leave_one_out import Ranking, Split, rank, rank_by_popularity, ranked_users
+from adapter4rec.evaluation.leave_one_out import (
+    Ranking,
+    Split,
+    rank,
+    rank_by_popularity,
+    ranked_users,
+)
 from adapter4rec.models.parameters import ParameterCounts, count_parameters
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs.report_lines import result_line

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
+from adapter4rec.utils.processes import end_with_starter, interruptible
+
 EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130
 
 
 class UserError(Exception):
@@ -23,24 +25,34 @@ def nearest(name: str, known: list[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(sorted(known))}"
 
 
-def run_main(main: Callable[[], Any]) -> NoReturn:
+def run_main(main: Callable[[], Any], *, one_of_several: bool = False) -> NoReturn:
     """Run a program and end the process with its exit code; bad input ends it without a traceback.
 
-    The exit code is what ``main`` returns, if that is a whole number, else 0.
+    SIGTERM and SIGHUP end it as Ctrl-C does, with exit code 128 + the signal's number.
 
-    Under ``torchrun`` each process meets the same bad input. The first one speaks; the others wait
-    long enough to be ended with it, and speak only if the trouble is theirs alone.
+    Args:
+        main: the program; the exit code is what it returns, if that is a whole number, else 0.
+        one_of_several: torchrun may have started this process beside others, which meet the same bad input.
+            The first one reports it. The others wait long enough to be ended with it, and report only what
+            they alone have met.
     """
+    first = not one_of_several or os.environ.get("RANK", "0") == "0"
     try:
         code = main()
         sys.exit(code if isinstance(code, int) else 0)
+        with interruptible():
+            end_with_starter()
+            code = main()
+        sys.exit(code or 0)
     except UserError as error:
-        _end_with(str(error))
+        _end_with(str(error), first)
     except OSError as error:  # a full disk, a folder that may not be written to
-        _end_with(file_trouble(error))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr, flush=True)
-        sys.exit(EXIT_INTERRUPTED)
+        _end_with(file_trouble(error), first)
+    except KeyboardInterrupt as error:
+        number = getattr(error, "signal", signal.SIGINT)
+        if first:
+            print(f"interrupted by {number.name}", file=sys.stderr, flush=True)
+        sys.exit(128 + number)
 
 
 def file_trouble(error: OSError) -> str:
@@ -50,8 +62,8 @@ def file_trouble(error: OSError) -> str:
     return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
 
 
-def _end_with(message: str) -> NoReturn:
-    if int(os.environ.get("RANK", "0")) > 0:
+def _end_with(message: str, first: bool) -> NoReturn:
+    if not first:
         time.sleep(5)
     print(f"error: {message}", file=sys.stderr, flush=True)
     sys.exit(EXIT_USER_ERROR)

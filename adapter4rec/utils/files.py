@@ -98,7 +98,24 @@ def locked_file(path: Path, busy: Callable[[], None] = lambda: None) -> Iterator
                 fcntl.flock(file, fcntl.LOCK_EX)
             except OSError:
                 pass  # a file system without locks
-        yield
+        _LOCKED.add(file)
+        try:
+            yield
+        finally:
+            _LOCKED.remove(file)
+
+
+_LOCKED: set[IO[bytes]] = set()
+
+
+def _close_inherited_locks() -> None:
+    """Close a forked child's copies, which would keep the locks when the parent is killed."""
+    for file in _LOCKED:
+        file.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_inherited_locks)
 
 
 def reserve(file: IO[bytes], size: int, what: str) -> None:

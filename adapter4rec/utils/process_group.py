@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -20,7 +23,11 @@ from adapter4rec.utils.errors import UserError, file_trouble
 T = TypeVar("T")
 _DEALS = itertools.count()
 _TROUBLE = "adapter4rec/trouble"
+_MET = "adapter4rec/met"
+_ADVICE = "start several processes with torchrun or a launcher, or unset RANK and WORLD_SIZE to run one"
 _A_MOMENT = timedelta(seconds=3)
+_MEETING = timedelta(minutes=5)
+"""How long the processes wait for each other at the start."""
 _PATIENCE = timedelta(hours=12)
 """A process that ends takes the others with it, so waiting long is safe; preparing data may take long."""
 
@@ -140,19 +147,18 @@ def joined_process(device: str, threads: int = 0) -> Iterator[Process]:
         threads: CPU threads of this process; 0 leaves torch's choice.
 
     Raises:
-        UserError: the device is not there, or the processes cannot meet.
+        UserError: the device is not there, the processes do not meet within 5 minutes, or one of torchrun's
+            environment variables is impossible.
     """
-    rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    where = _ready_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    count = _variable("WORLD_SIZE", "1", least=1)
+    rank = _variable("RANK", "0", most=count - 1)
+    where = _ready_device(device, _variable("LOCAL_RANK", "0"))
     if count > 1 and device.startswith("cuda:"):
         raise UserError(f"--device {device}: with several processes each takes a GPU of its own; give cuda")
     if threads:
         torch.set_num_threads(threads)
     if count > 1:
-        try:
-            dist.init_process_group("nccl" if where.type == "cuda" else "gloo", timeout=_PATIENCE)
-        except (RuntimeError, dist.DistError) as error:
-            raise UserError(f"the processes could not meet: {str(error).splitlines()[0]}") from None
+        _join("nccl" if where.type == "cuda" else "gloo", rank, count)
     try:
         with _shared_trouble() if count > 1 else nullcontext():
             process = Process(rank, count, where)
@@ -161,6 +167,66 @@ def joined_process(device: str, threads: int = 0) -> Iterator[Process]:
     finally:  # also after an error: a process that ends as a member of the group is aborted
         if count > 1:
             dist.destroy_process_group()
+
+
+def _variable(name: str, default: str = "", *, least: int = 0, most: int = 65535) -> int:
+    value = os.environ.get(name, default)
+    if not value.isdecimal() or not least <= int(value) <= most:
+        there = f"{name}={value}" if value else f"{name} is not set"
+        raise UserError(f"environment variable {there}: expected a number from {least} to {most}; {_ADVICE}")
+    return int(value)
+
+
+def _join(backend: str, rank: int, count: int) -> None:
+    """Join the process group once all of its processes are there.
+
+    Raises:
+        UserError: they are not there within ``_MEETING``.
+    """
+    host = os.environ.get("MASTER_ADDR")
+    if not host:
+        raise UserError(f"environment variable MASTER_ADDR is not set; {_ADVICE}")
+    port = _variable("MASTER_PORT", least=1)
+    whom = "1 other process" if count == 2 else f"{count - 1} other processes"
+    others = f"{whom} of this run (RANK={rank}, WORLD_SIZE={count}) at {host}:{port}"
+    meeting = _Meeting(others)
+    hosts_store = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    try:
+        if not hosts_store:
+            meeting.wait_until(lambda: _accepts_connections(host, port))
+        store = dist.TCPStore(host, port, count, hosts_store, _MEETING, wait_for_workers=False)
+        store.set(f"{_MET}/{rank}", "")
+        meeting.wait_until(lambda: store.check([f"{_MET}/{other}" for other in range(count)]))
+        store.set_timeout(_PATIENCE)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_PATIENCE)
+    except (RuntimeError, dist.DistError) as error:
+        raise UserError(f"could not join {others}: {str(error).splitlines()[0]}") from None
+
+
+class _Meeting:
+    """The wait for other processes, in short steps: a signal has no effect inside a long call of torch."""
+
+    def __init__(self, others: str) -> None:
+        self._others = others
+        self._began = time.monotonic()
+        self._announced = False
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        limit = f"{_MEETING // timedelta(minutes=1)} minutes"
+        while not condition():
+            waited = timedelta(seconds=time.monotonic() - self._began)
+            if waited > _MEETING:
+                raise UserError(f"waited {limit} for {self._others}; {_ADVICE}")
+            if waited > _A_MOMENT and not self._announced:
+                print(f"waiting for {self._others}, at most {limit}", file=sys.stderr, flush=True)
+                self._announced = True
+            time.sleep(0.1)
+
+
+def _accepts_connections(host: str, port: int) -> bool:
+    with suppress(OSError), socket.create_connection((host, port), timeout=1):
+        return True
+    return False
 
 
 @contextmanager

@@ -6,9 +6,10 @@ import argparse
 import os
 import sys
 import typing
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,17 @@ from adapter4rec.data.images.sources import FolderSource, ImageSource
 from adapter4rec.data.images.writing import DatabaseWriter, left_out_file, write_left_out
 from adapter4rec.data.interactions import read_items
 from adapter4rec.utils.command_line import settings_from_command_line
-from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.errors import UserError, nearest
 from adapter4rec.utils.files import relative_to_repository
 from adapter4rec.utils.settings import Settings, option
 
 _EXAMPLES = 5
 _NO_IMAGE = "there is no image"
+_DEFAULT_PRESET = "hm"
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Missing(Enum):
@@ -40,27 +46,58 @@ class Missing(Enum):
 
 @dataclass(frozen=True)
 class ImageLmdbSettings(Settings):
-    """Build an LMDB of item images. A build that was interrupted goes on where it stopped."""
+    """Build an LMDB of item images. The same command resumes an interrupted build."""
 
     items: Path = option(help="item list: one item a line, its name in the first column")
     into: Path = option(help="folder to make for the LMDB")
     images: Path | None = option(None, "folder of image files; folders in it are searched too")
-    preset: str = option("hm", "hm or amazon: other defaults", choices=("hm", "amazon"))
-    numbered_files: bool = option(False, "the image of an item v123 is 123.jpg or v123.jpg, as H&M's are")
+    preset: str | None = option(
+        None,
+        "hm or amazon: defaults for the paper's data; hm if none of --items, --images, --convert is given",
+    )
+    numbered_files: bool = option(
+        False, "the image of an item v123 is 123.jpg or v123.jpg, leading zeros ignored, as H&M names them"
+    )
     store: Form = option(
         Form.PIXELS, "pixels: ready to be read; file: the files' bytes, some 10 times smaller"
     )
     size: int = option(224, "height and width of the pixels; an encoder takes one size", least=1, most=4096)
     missing: Missing = option(Missing.ERROR, "items without a usable image: error, or skip to leave them out")
-    processes: int | None = option(None, "decode in so many processes; by default one a CPU core", least=0)
+    workers: int = option(_usable_cores(), "threads that decode images; by default one a CPU core", least=1)
     convert: Path | None = option(None, "LMDB of the released scripts to convert, in place of --images")
 
-    @property
-    def workers(self) -> int:
-        """Number of decoding processes."""
-        if self.processes is not None:
-            return self.processes
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> ImageLmdbSettings:
+        """As :meth:`Settings.from_values`; names all of the missing paths at once.
+
+        Raises:
+            UserError: an unknown name, a missing or an impossible value.
+        """
+        known = cls.options(values)
+        needed = ["items", "into"] if "convert" in values else ["items", "images", "into"]
+        missing = [
+            f"--{name}" for name in needed if name not in values and known[name].default in (MISSING, None)
+        ]
+        if missing:
+            raise UserError(
+                f"{', '.join(missing)}: needed without --preset; only --preset hm and --preset amazon "
+                "have paths of their own"
+            )
+        return super().from_values(values)
+
+    def plan(self, names: Sequence[bytes], source: ImageSource) -> Description:
+        """What is to be built of the items ``names``."""
+        place = self.images if self.convert is None else self.convert
+        assert place is not None
+        return Description(
+            form=self.store,
+            size=self.size if self.store is Form.PIXELS else None,
+            origin=source.origin,
+            place=os.path.relpath(place.resolve(), self.into.resolve().parent),
+            numbered_files=self.numbered_files and self.convert is None,
+            listed_items=len(names),
+            list_hash=hash_of_list(names),
+        )
 
     def source(self) -> ImageSource:
         """Where the images come from.
@@ -84,17 +121,23 @@ def build_from_page(presets: Mapping[str, Mapping[str, Any]], arguments: Sequenc
     """Build what a page of presets and a command line describe.
 
     Args:
-        presets: values by the name that ``--preset`` chooses; relative paths start at the repository.
+        presets: values by the name that ``--preset`` chooses; relative paths start at the repository. Without
+            ``--preset`` those of H&M count, unless the arguments name other data.
         arguments: ``--name value`` over the preset's values; relative paths start at the current folder.
 
     Raises:
         UserError: as :func:`build`, and for unknown names and impossible values.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--preset", nargs="*", default=())
-    asked = parser.parse_known_args(arguments)[0].preset
-    name = asked[-1] if asked and asked[-1] in presets else next(iter(presets))
-    cls = _with_defaults(ImageLmdbSettings, {"preset": name, **presets[name]})
+    for name in ("--preset", "--items", "--images", "--convert"):
+        parser.add_argument(name, nargs="*")
+    given = {name: values for name, values in vars(parser.parse_known_args(arguments)[0]).items() if values}
+    cls = ImageLmdbSettings
+    if "preset" in given or not given:
+        name = given.get("preset", [_DEFAULT_PRESET])[-1]
+        if name not in presets:
+            raise UserError(f"--preset {name}: {nearest(name, list(presets))}")
+        cls = _with_defaults(cls, {"preset": name, **presets[name]})
     build(settings_from_command_line(cls, arguments))
 
 
@@ -114,7 +157,7 @@ def _with_defaults(cls: type[ImageLmdbSettings], values: Mapping[str, Any]) -> t
 
 
 def build(settings: ImageLmdbSettings) -> Description:
-    """Build the database, or go on building it; where it is complete, say so and do nothing.
+    """Build the database, or resume its build; if it is complete, report that and do nothing.
 
     Raises:
         UserError: bad input, missing or broken images where these are an error, another database or another
@@ -122,19 +165,13 @@ def build(settings: ImageLmdbSettings) -> Description:
     """
     source = settings.source()
     names = _item_names(settings.items)
-    plan = Description(
-        form=settings.store,
-        size=settings.size if settings.store is Form.PIXELS else None,
-        origin=source.origin,
-        listed_items=len(names),
-        list_hash=hash_of_list(names),
-    )
     if settings.convert is not None and settings.convert.absolute() == settings.into.absolute():
         raise UserError(f"{settings.into}: --convert and --into name one place; give --into another")
+    plan = settings.plan(names, source)
     with DatabaseWriter(settings.into, plan) as writer:
         if writer.finished is not None:
             _require_none_left_out(writer.finished, settings)
-            print(f"{settings.into} is there already and complete: {plan.what()}; nothing is done")
+            print(f"{settings.into} is already complete: {plan.what()}; nothing is done")
             print(_summary(writer.finished, writer.size_on_disk, settings.into))
             return writer.finished
         return _build(settings, source, names, writer)
@@ -156,10 +193,10 @@ def _build(
     there = writer.begin()
     jobs = [Job(name, places[name]) for name in names if name in places and name not in there]
     if there:
-        print(f"{settings.into}: going on after {len(there):,} images", flush=True)
+        print(f"{settings.into}: resuming after {len(there):,} images", flush=True)
     preparer = Preparer(source, settings.store, settings.size)
     broken = _write_images(preparer, jobs, settings.workers, writer)
-    # An image that an earlier go stored stays, though its file may be gone by now.
+    # An image that an interrupted build stored stays, even if its file is gone by now.
     why = dict.fromkeys(set(missing) - there, _NO_IMAGE) | broken
     reasons = {name: why[name] for name in names if name in why}
     write_left_out(beside, reasons)
@@ -178,25 +215,26 @@ def _build(
 
 
 def _write_images(
-    preparer: Preparer, jobs: list[Job], processes: int, writer: DatabaseWriter
+    preparer: Preparer, jobs: list[Job], workers: int, writer: DatabaseWriter
 ) -> dict[bytes, str]:
     """Fill the database; the reasons why some images could not be used, by item."""
     broken: dict[bytes, str] = {}
     bar = tqdm(desc="images", total=len(jobs), unit="image", disable=None, leave=False)
-    with bar, closing(prepared(preparer, jobs, processes)) as chunks:
+    with warnings.catch_warnings(), bar, closing(prepared(preparer, jobs, workers)) as values:
+        # Warning filters belong to the process, so they change here and not in the threads.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         try:
-            for chunk in chunks:
-                for one in chunk:
-                    if one.value is None:
-                        broken[one.name] = one.reason
-                    else:
-                        writer.put(one.name, one.value)
-                bar.update(len(chunk))
+            for one in values:
+                if one.value is None:
+                    broken[one.name] = one.reason
+                else:
+                    writer.put(one.name, one.value)
+                bar.update()
             writer.flush()
         except KeyboardInterrupt:
             writer.flush()
             print(
-                f"\n{writer.folder} is not complete: give the same command again, and it goes on from there",
+                f"\n{writer.folder} is not complete; run the same command again to resume",
                 file=sys.stderr,
             )
             raise
@@ -219,8 +257,8 @@ def _require_none_left_out(found: Description, settings: ImageLmdbSettings) -> N
     if found.left_out and settings.missing is Missing.ERROR:
         raise UserError(
             f"{settings.into}: complete, but built with --missing skip: {len(found.left_out):,} items are "
-            f"left out, as {_examples(found.left_out)}. Give --missing skip to use it so, or remove it and "
-            "build it anew to try those again"
+            f"left out, such as {_examples(found.left_out)}. Use --missing skip to accept that, or remove it "
+            "and build it again"
         )
 
 

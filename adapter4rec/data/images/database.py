@@ -175,11 +175,13 @@ class ImageDatabase:
         try:
             description = Description.from_bytes(raw)
         except ValueError as error:
-            raise UserError(f"{self.path}: its description is damaged ({error}); {self._anew()}") from None
+            raise UserError(
+                f"{self.path}: its description cannot be read ({error}); {self._anew()}"
+            ) from None
         if description.state is not State.COMPLETE:
             raise UserError(
-                f"{self.path}: the database is only half built; give the {_BUILDER} command that began it "
-                "once more, it goes on where it stopped"
+                f"{self.path}: the database is only half built; run the {_BUILDER} command that started it "
+                "again to resume"
             )
         return description
 
@@ -187,4 +189,4 @@ class ImageDatabase:
         return UserError(f"{self.path}: the database is damaged ({lmdb_words(error)}); {self._anew()}")
 
     def _anew(self) -> str:
-        return f"copy it again, or remove it and build it anew with {_BUILDER}"
+        return f"copy it again, or remove it and build it again with {_BUILDER}"

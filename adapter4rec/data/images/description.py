@@ -1,4 +1,4 @@
-"""What an image database says of itself: JSON under a key that no item can have."""
+"""The description of an image database: JSON under a key that no item can have."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from adapter4rec.data.images.decoding import RESIZE
@@ -21,7 +22,7 @@ DESCRIPTION_KEY = b"\0adapter4rec"
 LONGEST_NAME = 511
 """Bytes that an LMDB key can have."""
 
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 
 
 class State(Enum):
@@ -46,6 +47,8 @@ class Description:
         form: what is kept of each image.
         size: height and width of the pixels, or None in ``Form.FILE``.
         origin: where the images were taken from.
+        place: path of the image folder, or of the released LMDB, relative to the database's parent folder.
+        numbered_files: whether an item ``v123`` took the file ``123.jpg``.
         listed_items: how many items the list names.
         list_hash: SHA-256 of their names, in order.
         resize: how pixels were resized.
@@ -59,6 +62,8 @@ class Description:
     form: Form
     size: int | None
     origin: Origin
+    place: str
+    numbered_files: bool
     listed_items: int
     list_hash: str
     resize: str = RESIZE
@@ -73,12 +78,25 @@ class Description:
         kept = "image files" if self.size is None else f"pixels of {self.size} x {self.size}"
         return f"{kept} ({self.resize}) from {self.origin.value} for {self.listed_items:,} items"
 
-    def same_plan(self, other: Description) -> bool:
-        """Whether both describe the same contents, finished or not."""
-        return self._plan() == other._plan()
+    def differing_options(self, other: Description, parent: Path) -> list[str]:
+        """Options by which the planned contents of two databases in ``parent`` differ, with both values."""
+        mine, others = self._options(parent), other._options(parent)
+        return [
+            f"{name} {mine.get(name, 'none')} (now {others.get(name, 'none')})"
+            for name in mine | others
+            if mine.get(name) != others.get(name)
+        ]
 
-    def _plan(self) -> tuple[Any, ...]:
-        return (self.form, self.size, self.origin, self.listed_items, self.list_hash, self.resize)
+    def _options(self, parent: Path) -> dict[str, str]:
+        """What determines the contents, by the option of ``build_lmdb_hm.py`` that sets it."""
+        options = {
+            "--items": f"with {self.listed_items:,} names of SHA-256 {self.list_hash[:12]}",
+            "--images" if self.origin is Origin.FILES else "--convert": os.path.normpath(parent / self.place),
+            "--numbered_files": str(self.numbered_files).lower(),
+            "--store": self.form.value,
+            "resizing": self.resize,
+        }
+        return options if self.size is None else options | {"--size": str(self.size)}
 
     def to_bytes(self) -> bytes:
         """JSON, without anything that differs between two builds of the same contents."""
@@ -87,6 +105,8 @@ class Description:
             "form": self.form.value,
             "size": self.size,
             "origin": self.origin.value,
+            "place": self.place,
+            "numbered_files": self.numbered_files,
             "listed_items": self.listed_items,
             "list_hash": self.list_hash,
             "resize": self.resize,
@@ -106,10 +126,13 @@ class Description:
             ValueError: damaged, or of another version.
         """
         values = json_object(raw.decode("ascii"), ("format", "form", "size", "state", "checksum"))
+        if values["format"] != _FORMAT_VERSION:
+            raise ValueError(
+                f"format version {values['format']}; this program reads version {_FORMAT_VERSION}"
+            )
         if values.pop("checksum") != _checksum(values):
-            raise ValueError("it has other bytes than were written")
-        if values.pop("format") != _FORMAT_VERSION:
-            raise ValueError(f"it has not the form of version {_FORMAT_VERSION}, the one that is known")
+            raise ValueError("damaged: the checksum does not match")
+        del values["format"]
         try:
             values["form"] = Form(values["form"])
             values["origin"] = Origin(values["origin"])

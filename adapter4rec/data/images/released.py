@@ -82,7 +82,7 @@ class _RecordUnpickler(pickle.Unpickler):
 
 
 class ReleasedSource:
-    """An LMDB of the released scripts, opened at first use, in each process that it is sent to.
+    """An LMDB of the released scripts, opened at first use. Threads may read from it at once.
 
     Args:
         path: a file or a folder.
@@ -91,9 +91,6 @@ class ReleasedSource:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._shared: SharedEnvironment | None = None
-
-    def __reduce__(self) -> tuple[type[ReleasedSource], tuple[Path]]:
-        return ReleasedSource, (self.path,)
 
     @property
     def origin(self) -> Origin:
@@ -143,7 +140,7 @@ class ReleasedSource:
         return f"in {self.path}. Its keys are item names or, for an item v123, the number."
 
     def _environment(self) -> lmdb.Environment:
-        if self._shared is None or self._shared.closed:
+        if self._shared is None:
             self._shared = opened(self.path)
         return self._shared.env
 

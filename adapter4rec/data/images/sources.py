@@ -32,7 +32,7 @@ _Key = tuple[str, bytes]
 
 
 class ImageSource(Protocol):
-    """Images by item name. Instances go to worker processes."""
+    """Images by item name. ``load`` is called from several threads."""
 
     @property
     def origin(self) -> Origin:
@@ -71,7 +71,7 @@ class FolderSource:
     """
 
     folder: Path
-    numbered: bool
+    numbered: bool = False
 
     @property
     def origin(self) -> Origin:

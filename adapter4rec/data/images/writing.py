@@ -166,14 +166,13 @@ class DatabaseWriter:
             found = Description.from_bytes(raw)
         except ValueError as error:
             raise UserError(
-                f"{self.folder}: the database there is damaged ({error}); remove it, or name another folder "
-                "with --into"
+                f"{self.folder}: the description of the database cannot be read ({error}); remove the "
+                "database, or choose another folder with --into"
             ) from None
-        if not found.same_plan(self.plan):
-            same_list = found.list_hash == self.plan.list_hash
+        differing = found.differing_options(self.plan, self.folder.resolve().parent)
+        if differing:
             raise UserError(
-                f"{self.folder}: another database lies there, of {found.what()}. Asked for were "
-                f"{self.plan.what()}{'' if same_list else ', and the lists differ'}. Remove it, or name "
+                f"{self.folder}: built with other options: {', '.join(differing)}. Remove it, or choose "
                 "another folder with --into"
             )
         if found.state is State.COMPLETE:
@@ -210,13 +209,13 @@ class DatabaseWriter:
     @contextmanager
     def _explained(self) -> Iterator[None]:
         """Turn what goes wrong with the database into words."""
-        go_on = "what was written before is kept: give the same command again, and it goes on from there"
+        go_on = "what was written before is kept; run the same command again to resume"
         try:
             yield
         except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.VersionMismatchError):
             raise UserError(f"{self.folder}: the database there is damaged; remove it") from None
         except DamagedRecordError as error:
-            raise UserError(f"{self.folder}: {error}; remove the database and build it anew") from None
+            raise UserError(f"{self.folder}: {error}; remove the database and build it again") from None
         except (lmdb.Error, OSError) as error:
             if _is_full_disk(error, self.folder):
                 raise UserError(f"{self.folder}: the disk is full. Make room; {go_on}") from None
