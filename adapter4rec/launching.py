@@ -177,7 +177,7 @@ def _carry_out(module: str, values: Values, how: LaunchSettings) -> int:
 
 def gpus_here() -> int:
     """How many GPUs this machine has."""
-    import torch  # noqa: PLC0415 (slow to import, and not needed for --help)
+    import torch
 
     return torch.cuda.device_count()
 
@@ -207,11 +207,11 @@ def _waited_for(command: list[str]) -> int:
 
 def _torchrun(command: list[str], processes: int, how: LaunchSettings) -> int:
     """What the ``torchrun`` program does, but ending with the exit code of the process that failed."""
-    from torch.distributed import DistError  # noqa: PLC0415 (slow to import)
-    from torch.distributed.elastic.multiprocessing.api import SignalException  # noqa: PLC0415
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: PLC0415
-    from torch.distributed.elastic.rendezvous import RendezvousError  # noqa: PLC0415
-    from torch.distributed.run import parse_args, run  # noqa: PLC0415
+    from torch.distributed import DistError
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
+    from torch.distributed.run import parse_args, run
 
     os.chdir(REPOSITORY)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 
-from adapter4rec.adapters.base import AdapterConfig
+from adapter4rec.adapters.config import AdapterConfig
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.data.interactions import ATTRIBUTES
 from adapter4rec.models.losses import Objective
@@ -317,17 +317,17 @@ class TargetSettings(RunSettings):
         if "method" not in values:
             return own
         family = FAMILIES.get(own["method"].value_of(values["method"]))
-        return own | (options_of(family.config) if family else {})
+        return own | (options_of(family) if family else {})
 
     @classmethod
     def _build(cls: type[T], values: Values) -> T:
         family = FAMILIES.get(values.get("method", ""))
         if family is None:
             return cls(**values)
-        names = options_of(family.config)
+        names = options_of(family)
         own = {name: value for name, value in values.items() if name in names}
         rest = {name: value for name, value in values.items() if name not in names}
-        return cls(**rest, adapter=family.config(**own))
+        return cls(**rest, adapter=family(**own))
 
 
 @dataclass(frozen=True)

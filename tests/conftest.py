@@ -138,7 +138,7 @@ def random_sequences(
 @pytest.fixture
 def one_process() -> Process:
     """The only process of a run, on the CPU."""
-    import torch  # noqa: PLC0415 (slow; many tests need none of it)
+    import torch
 
     return Process(rank=0, count=1, device=torch.device("cpu"))
 
@@ -153,7 +153,7 @@ def shared_data() -> Path:
 
 
 def _bert_config():
-    from transformers import BertConfig  # noqa: PLC0415
+    from transformers import BertConfig
 
     return BertConfig(
         vocab_size=len(_bert_vocabulary()),
@@ -182,8 +182,8 @@ def tiny_tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Hugging Face folder with a BERT of 2 layers and width 32, random weights, and its tokenizer."""
-    import torch  # noqa: PLC0415
-    from transformers import BertModel  # noqa: PLC0415
+    import torch
+    from transformers import BertModel
 
     folder = tmp_path_factory.mktemp("tiny_bert")
     with torch.random.fork_rng(devices=[]):
@@ -196,12 +196,12 @@ def tiny_bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_roberta_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Hugging Face folder with a RoBERTa of 2 layers and width 32, random weights, byte-level BPE."""
-    import torch  # noqa: PLC0415
-    from tokenizers import Tokenizer  # noqa: PLC0415
-    from tokenizers.models import BPE  # noqa: PLC0415
-    from tokenizers.pre_tokenizers import ByteLevel  # noqa: PLC0415
-    from tokenizers.trainers import BpeTrainer  # noqa: PLC0415
-    from transformers import RobertaConfig, RobertaModel  # noqa: PLC0415
+    import torch
+    from tokenizers import Tokenizer
+    from tokenizers.models import BPE
+    from tokenizers.pre_tokenizers import ByteLevel
+    from tokenizers.trainers import BpeTrainer
+    from transformers import RobertaConfig, RobertaModel
 
     folder = tmp_path_factory.mktemp("tiny_roberta")
     tokenizer = Tokenizer(BPE())
@@ -235,7 +235,7 @@ _PATCHES = {"image_size": 16, "patch_size": 4}
 
 
 def _tiny_model(kind: str):
-    import transformers  # noqa: PLC0415
+    import transformers
 
     if kind == "clip":  # a folder with both towers, as CLIP is published
         special = {"bos_token_id": 1, "eos_token_id": 2}
@@ -252,7 +252,7 @@ def _tiny_model(kind: str):
 
 
 def _tiny_image_folder(folder: Path, kind: str) -> Path:
-    import torch  # noqa: PLC0415
+    import torch
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -266,8 +266,8 @@ def _tiny_image_folder(folder: Path, kind: str) -> Path:
 
 def _tiny_words_folder(folder: Path, kind: str) -> Path:
     """A text encoder of another kind with BERT's tokenizer."""
-    import torch  # noqa: PLC0415
-    import transformers  # noqa: PLC0415
+    import torch
+    import transformers
 
     tokens = {"vocab_size": len(_bert_vocabulary()), "max_position_embeddings": 64, "pad_token_id": 0}
     special = {"bos_token_id": 2, "cls_token_id": 2, "eos_token_id": 3, "sep_token_id": 3}
@@ -312,7 +312,7 @@ class RandomImages:
     """A content store of random pixels."""
 
     def __init__(self, n_items: int, size: int) -> None:
-        import torch  # noqa: PLC0415
+        import torch
 
         generator = torch.Generator().manual_seed(0)
         shape = (n_items, size, size, 3)
@@ -320,7 +320,7 @@ class RandomImages:
 
     def fetch(self, items: np.ndarray):
         """Pixels of ``items``."""
-        from adapter4rec.data.images.store import Pixels  # noqa: PLC0415
+        from adapter4rec.data.images.store import Pixels
 
         return Pixels(self.pixels[items - 1])
 

@@ -10,9 +10,9 @@ from torch import nn
 
 from adapter4rec.adapters import registry
 from adapter4rec.adapters.attaching import add_adapters, detach_adapters, encoder_sites
-from adapter4rec.adapters.base import Adapter, AdapterConfig
+from adapter4rec.adapters.base import Adapter
+from adapter4rec.adapters.config import ATTENTION, SUBLAYERS, AdapterConfig
 from adapter4rec.adapters.houlsby import HoulsbyConfig
-from adapter4rec.adapters.sites import ATTENTION, SUBLAYERS
 from adapter4rec.data.images.store import Pixels
 from adapter4rec.models.item_encoders import IdItemEncoder
 from adapter4rec.models.losses import Objective
@@ -121,11 +121,14 @@ def test_sublayer_sites_see_the_output_with_its_dropout_applied(request, name):
 
 @dataclass(frozen=True)
 class EverySiteConfig(AdapterConfig):
-    """An adapter of someone's own, which uses the sites that Houlsby does not."""
+    """An own adapter, which uses the sites that Houlsby does not."""
+
+    def build(self, sites, shared=None):
+        return EverySite(sites)
 
 
 class EverySite(Adapter):
-    def __init__(self, config, sites):
+    def __init__(self, sites):
         super().__init__()
         self.scale = nn.Parameter(torch.zeros(sites.width))
         self.calls = []
@@ -142,7 +145,7 @@ class EverySite(Adapter):
 
 
 def test_an_own_family_needs_a_class_and_a_registry_line(model, batch, monkeypatch):
-    monkeypatch.setitem(registry.FAMILIES, "every_site", registry.Family(EverySiteConfig, EverySite))
+    monkeypatch.setitem(registry.FAMILIES, "every_site", EverySiteConfig)
     model.eval()
     names = list(model.state_dict())
     with torch.no_grad():

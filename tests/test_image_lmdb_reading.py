@@ -130,7 +130,7 @@ class TestReading:
         np.testing.assert_array_equal(database.pixels(b"B001", SIZE), expected)
 
     def test_forked_workers_of_a_loader(self, path: Path) -> None:
-        from torch.utils.data import DataLoader  # noqa: PLC0415
+        from torch.utils.data import DataLoader
 
         database = ImageDatabase(path)
         names = sorted(database.names())  # opened here, before the fork

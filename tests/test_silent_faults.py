@@ -87,7 +87,7 @@ def test_a_write_that_is_killed_at_any_moment_leaves_a_readable_pair(tmp_path, m
 
 
 def _fails_for(path):
-    from pathlib import Path  # noqa: PLC0415
+    from pathlib import Path
 
     replace = Path.replace
 
@@ -168,7 +168,7 @@ class TestDroppedUsers:
 class TestNamesThatAreNotUtf8:
     @pytest.mark.parametrize("file", ["users.tsv", "items.tsv"])
     def test_are_refused_with_file_and_line(self, tmp_path, file):
-        from adapter4rec.data.interactions import read_interactions, read_items  # noqa: PLC0415
+        from adapter4rec.data.interactions import read_interactions, read_items
 
         both = {"caf\u00e9": ["a", "b", "c", "d", "e"], "caf\u00e8": ["a", "b", "c", "d", "e"]}
         items = dict.fromkeys(["a", "b", "c", "d", "e", "\u00e9", "\u00e8"], "title")

@@ -6,14 +6,18 @@ A model is a whole :class:`TransRec`, or a Hugging Face encoder of a kind that `
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from torch import nn
 from transformers import PreTrainedModel
 
-from adapter4rec.adapters.base import RELEASE, Adapter, AdapterConfig, AdapterSet
-from adapter4rec.adapters.registry import family_of
-from adapter4rec.adapters.released_variants import change_as_released, released_builder
+from adapter4rec.adapters.base import Adapter, AdapterSet
+from adapter4rec.adapters.config import RELEASE, AdapterConfig
+from adapter4rec.adapters.registry import name_of
+from adapter4rec.adapters.released_model import change_as_released
+from adapter4rec.adapters.released_variants import build_released
 from adapter4rec.adapters.sites import Sites, Undo, find_sites
+from adapter4rec.models.item_encoders import ImageItemEncoder
 from adapter4rec.models.layouts import LAYOUTS, USER_ENCODER
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.utils.errors import UserError
@@ -66,6 +70,7 @@ def add_adapters(model: TransRec | PreTrainedModel, config: AdapterConfig) -> Ad
     """
     if any(isinstance(part, AdapterSet) and part.config is not None for part in model.modules()):
         raise UserError("the model has adapters already; detach them first")
+    name_of(config)  # raises for a family that is not registered, whose adapters could not be saved
     config.check()
     sites = encoder_sites(model)
     if isinstance(model, TransRec):
@@ -101,18 +106,19 @@ def _freeze(model: nn.Module) -> Undo:
 
 
 def _build(model: TransRec | PreTrainedModel, config: AdapterConfig, sites: dict[str, Sites]) -> None:
-    family = family_of(config)
-    build = family.build
+    build = config.build
     if config.semantics == RELEASE:
-        build = released_builder(build, model)
+        images = isinstance(getattr(model, "item_encoder", None), ImageItemEncoder)
+        build = partial(build_released, config, images=images)
         change_as_released(model, config)
-    shared = () if family.shared is None else (family.shared(config),)
-    for module in shared:
-        model.adapters["shared"] = module
+    shared = config.build_shared()
+    if shared is not None:
+        model.adapters["shared"] = shared
     for encoder, places in sites.items():
-        adapter = model.adapters[encoder] = build(config, places, *shared)
+        adapter = model.adapters[encoder] = build(places, shared)
         if config.train_layer_norms:
-            adapter.train_copies("layer_norms", places.encoder, config.layer_norms_of(places))
+            norms = places.layer_norms_of(list(config.layers_of(places).values()))
+            adapter.train_copies("layer_norms", places.encoder, norms)
     if config.train_head:
         if not isinstance(model, TransRec):
             raise UserError("--train_head true: an encoder alone has no item head")

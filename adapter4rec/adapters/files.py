@@ -15,7 +15,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from adapter4rec.adapters.attaching import add_adapters, detach_adapters
-from adapter4rec.adapters.base import AdapterConfig, AdapterSet
+from adapter4rec.adapters.base import AdapterSet
+from adapter4rec.adapters.config import AdapterConfig
 from adapter4rec.adapters.registry import FAMILIES, name_of
 from adapter4rec.models.backbones import described
 from adapter4rec.models.layouts import UNREAD
@@ -136,7 +137,7 @@ def config_of(checkpoint: Checkpoint) -> AdapterConfig:
             "(an own family must be registered before its files are loaded)"
         )
     try:
-        return FAMILIES[family].config.from_values(values)
+        return FAMILIES[family].from_values(values)
     except UserError as error:
         raise UserError(f"{checkpoint.path}: its config means nothing here: {error}") from None
 

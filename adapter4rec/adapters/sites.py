@@ -8,18 +8,16 @@ encoder without its adapter is the encoder that was there before.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adapter4rec.adapters.config import ATTENTION, FEED_FORWARD
 from adapter4rec.data.packing import Packing
-from adapter4rec.models.layouts import EncoderLayout, ProjectionLayout, Reads
-
-ATTENTION, FEED_FORWARD = "attention", "feed_forward"
-SUBLAYERS = (ATTENTION, FEED_FORWARD)
+from adapter4rec.models.layouts import UNREAD, EncoderLayout, ProjectionLayout, Reads
 
 Undo = Callable[[], None]
 """Takes back what attaching changed."""
@@ -135,6 +133,18 @@ class Sites:
     role: str
     reads: Reads
     tokens: nn.Module | None
+
+    def parameters_of(self, layers: Sequence[Layer]) -> list[str]:
+        """Names of the parameters of some layers; of all layers, those of the whole encoder."""
+        if len(layers) == len(self.layers):
+            return [name for name, _ in self.encoder.named_parameters() if not name.startswith(UNREAD)]
+        inside = {id(parameter) for layer in layers for parameter in layer.module.parameters()}
+        return [name for name, parameter in self.encoder.named_parameters() if id(parameter) in inside]
+
+    def layer_norms_of(self, layers: Sequence[Layer]) -> list[str]:
+        """Names of the parameters of the layer norms among :meth:`parameters_of`."""
+        norms = {name for name, module in self.encoder.named_modules() if isinstance(module, nn.LayerNorm)}
+        return [name for name in self.parameters_of(layers) if name.rpartition(".")[0] in norms]
 
     def on_inputs(self, change: Callable[[dict], dict]) -> Undo:
         """Let the arguments of the encoder's call, by name, become ``change(arguments)``."""

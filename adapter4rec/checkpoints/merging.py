@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from adapter4rec.adapters.attaching import add_adapters, copied_parameters, detach_adapters
-from adapter4rec.adapters.base import RELEASE, AdapterConfig, AdapterSet
-from adapter4rec.adapters.bitfit import BitFit
+from adapter4rec.adapters.base import Adapter, AdapterSet
+from adapter4rec.adapters.config import RELEASE, AdapterConfig
 from adapter4rec.adapters.files import adapter_tensors
-from adapter4rec.adapters.layernorm import LayerNorms
-from adapter4rec.adapters.lora import Lora
+from adapter4rec.adapters.lora_layers import Lora
 from adapter4rec.adapters.registry import name_of
 from adapter4rec.models.backbones import quiet_transformers
 from adapter4rec.models.item_encoders import ContentItemEncoder
@@ -28,7 +27,8 @@ from adapter4rec.utils.checkpoint_file import load_into
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import whole_folder
 
-_MERGEABLE = (Lora, BitFit, LayerNorms)
+_MERGEABLE = (Lora, Adapter)
+"""A plain :class:`Adapter`, that of bitfit and layernorm, has only copies of parameters."""
 _READER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "preprocessor_config.json"),

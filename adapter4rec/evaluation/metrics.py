@@ -83,7 +83,7 @@ class RankedUsers:
 
     def write(self, path: Path) -> None:
         """Write a compressed CSV with a line a user, which ``pandas.read_csv`` reads as it is."""
-        import pandas as pd  # noqa: PLC0415 (slow to import)
+        import pandas as pd
 
         table = pd.DataFrame(
             {

@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from adapter4rec.adapters.attaching import add_adapters, detach_adapters, encoder_sites
-from adapter4rec.adapters.base import PAPER, Adapter, AdapterConfig, LayerChoice
+from adapter4rec.adapters.base import Adapter
+from adapter4rec.adapters.config import PAPER, AdapterConfig, LayerChoice
 from adapter4rec.adapters.registry import name_of
 from adapter4rec.adapters.sites import Sites
 from adapter4rec.models.transrec import TransRec

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from adapter4rec.adapters.base import PAPER
+from adapter4rec.adapters.config import PAPER
 from adapter4rec.models.backbones import (
     IMAGE_ENCODERS,
     TEXT_ENCODERS,

@@ -150,7 +150,7 @@ def _extent(axes: Axes, name: str) -> tuple[float, float]:
 
 
 def _box(left: float, low: float, width: float, height: float) -> Bbox:
-    from matplotlib.transforms import Bbox  # noqa: PLC0415 (slow to import)
+    from matplotlib.transforms import Bbox
 
     return Bbox.from_bounds(left, low, width, height)
 

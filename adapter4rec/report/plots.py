@@ -21,8 +21,8 @@ _WIDE = 10
 
 def new_figure(panels: int = 1) -> tuple[Figure, list[Axes]]:
     """A figure with some panels, which share the vertical axis."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 (slow to import)
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
     rows = -(-panels // _PANELS_A_ROW)
     figure = Figure(figsize=(_WIDTH, _HEIGHT if panels == 1 else 0.8 + 2.3 * rows), layout="constrained")
@@ -63,7 +63,7 @@ def draw_level(axes: Axes, name: str, level: float, style: Style) -> None:
 
 def name_axes(axes: Axes, horizontal: str, vertical: str, values: Iterable[float] = ()) -> None:
     """Label the axes; ``values`` are those on the horizontal one, which is logarithmic if they need it."""
-    from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter  # noqa: PLC0415 (slow to import)
+    from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xlabel(horizontal)
     if axes.get_subplotspec().is_first_col():

@@ -117,7 +117,7 @@ def paired_p_value(first: np.ndarray, second: np.ndarray) -> float:
     Raises:
         NotComparableError: there are fewer than two pairs.
     """
-    from scipy.stats import ttest_rel  # noqa: PLC0415 (slow to import)
+    from scipy.stats import ttest_rel
 
     if len(first) < 2:
         raise NotComparableError("there are fewer than two users")
@@ -140,7 +140,7 @@ def user_gains(path: Path, k: int) -> UserGains:
     Raises:
         NotComparableError: they are missing or damaged.
     """
-    import pandas as pd  # noqa: PLC0415 (slow to import)
+    import pandas as pd
 
     kinds = {"user": str, "rank": np.int64}
     try:

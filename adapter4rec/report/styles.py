@@ -34,7 +34,7 @@ class Style:
 @contextmanager
 def drawing() -> Iterator[None]:
     """Draw and save pictures in this project's style, the same bytes each time."""
-    from matplotlib import rc_context  # noqa: PLC0415 (slow to import)
+    from matplotlib import rc_context
 
     ink = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
     look = dict.fromkeys(ink, INK) | {

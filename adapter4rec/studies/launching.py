@@ -304,7 +304,7 @@ class Campaign:
         runner.carry_out([partial(runner.run, run) for run in runs])
 
     def _report(self, runner: Runner) -> None:
-        from adapter4rec.report.writing import write_report  # noqa: PLC0415 (slow to import)
+        from adapter4rec.report.writing import write_report
 
         if not runner.ledger.exists():
             return
