@@ -42,7 +42,8 @@ from adapter4rec.data.images.store import Pixels
 from adapter4rec.data.text import TextStore, Tokens
 from adapter4rec.models.item_encoders import ContentItemEncoder, ImageItemEncoder, TextItemEncoder
 from adapter4rec.models.losses import Objective
-from adapter4rec.models.transrec import ADAPTER_PARTS, PARTS, TransRec
+from adapter4rec.models.parts import ADAPTER_PARTS, PARTS
+from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
 from adapter4rec.training.optimizer import train_only
 from adapter4rec.utils.errors import UserError, run_main

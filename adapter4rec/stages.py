@@ -13,7 +13,7 @@ from adapter4rec.adapters.config import AdapterConfig
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.data.interactions import ATTRIBUTES
 from adapter4rec.models.losses import Objective
-from adapter4rec.models.transrec import ADAPTER_PARTS, PARTS
+from adapter4rec.models.parts import ADAPTER_PARTS, PARTS
 from adapter4rec.utils.precision import PRECISIONS
 from adapter4rec.utils.settings import FolderName, Option, Settings, Values, option, options_of
 
@@ -299,7 +299,9 @@ class TargetSettings(RunSettings):
     @property
     def trained_parts(self) -> tuple[str, ...]:
         """The parts of the model that the method trains."""
-        return METHODS.get(self.method, ADAPTER_PARTS)
+        if self.adapter is None:
+            return METHODS[self.method]
+        return tuple(dict.fromkeys((*ADAPTER_PARTS, *self.adapter.learning_rates())))
 
     @property
     def needs_source(self) -> bool:

@@ -33,7 +33,7 @@ from adapter4rec.adapters.config import LayerChoice
 from adapter4rec.adapters.k_adapter import KAdapterConfig
 from adapter4rec.adapters.k_adapter_layers import TransformerAdapter
 from adapter4rec.adapters.registry import FAMILIES
-from adapter4rec.models.transrec import ADAPTER_PARTS, PARTS, part_of
+from adapter4rec.models.parts import ADAPTER_PARTS, PARTS
 from adapter4rec.training.optimizer import count_parameters, train_only, trained_state
 from adapter4rec.utils.errors import UserError
 
@@ -331,7 +331,7 @@ def test_compacter_shares_one_rule(tiny_bert_folder):
     add_adapters(model, config_of("compacter"))
     rules = [name for name, _ in model.named_parameters() if "rule" in name]
     assert rules == ["adapters.shared.rule"]
-    assert part_of(rules[0]) == "shared"
+    assert list(model.parameter_groups()["shared"]) == rules
     used = {id(m._rule[0]) for m in model.modules() if hasattr(m, "_rule")}
     assert used == {id(model.adapters["shared"])}
 

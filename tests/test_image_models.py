@@ -15,11 +15,12 @@ from adapter4rec.models.backbones import IMAGE_ENCODERS, TEXT_ENCODERS, image_si
 from adapter4rec.models.building import build_image_encoder
 from adapter4rec.models.item_encoders import ImageItemEncoder
 from adapter4rec.models.losses import Objective
+from adapter4rec.models.parts import PARTS
 from adapter4rec.models.small_vit import make_small_vit
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
 from adapter4rec.stages import ImageSourceSettings
-from adapter4rec.training.optimizer import PARTS, train_only
+from adapter4rec.training.optimizer import train_only
 from adapter4rec.utils.errors import UserError
 
 FOLDERS = ["tiny_vit_folder", "tiny_mae_folder"]

@@ -38,7 +38,8 @@ from adapter4rec.data.packing import Packing
 from adapter4rec.data.text import Text, TokenPack
 from adapter4rec.models.item_encoders import IdItemEncoder
 from adapter4rec.models.losses import Objective
-from adapter4rec.models.transrec import ADAPTER_PARTS, TransRec
+from adapter4rec.models.parts import ADAPTER_PARTS
+from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
 from adapter4rec.training.optimizer import train_only, trained_state
 from adapter4rec.utils.checkpoint_file import load_into

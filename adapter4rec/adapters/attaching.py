@@ -5,20 +5,20 @@ A model is a whole :class:`TransRec`, or a Hugging Face encoder of a kind that `
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 
 from torch import nn
 from transformers import PreTrainedModel
 
-from adapter4rec.adapters.base import Adapter, AdapterSet
+from adapter4rec.adapters.base import Adapter, AdapterSet, adapters_of
 from adapter4rec.adapters.config import RELEASE, AdapterConfig
 from adapter4rec.adapters.registry import name_of
 from adapter4rec.adapters.released_model import change_as_released
 from adapter4rec.adapters.released_variants import build_released
 from adapter4rec.adapters.sites import Sites, Undo, find_sites
 from adapter4rec.models.item_encoders import ImageItemEncoder
-from adapter4rec.models.layouts import LAYOUTS, USER_ENCODER
+from adapter4rec.models.layouts import LAYOUTS, UNREAD, USER_ENCODER
+from adapter4rec.models.parts import ADAPTED_HEAD, ParameterGroups
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.utils.errors import UserError
 
@@ -68,7 +68,7 @@ def add_adapters(model: TransRec | PreTrainedModel, config: AdapterConfig) -> Ad
         UserError: the model has adapters already, lacks an encoder that is to be adapted, or the config means
             nothing for it. The model is then left as it was.
     """
-    if any(isinstance(part, AdapterSet) and part.config is not None for part in model.modules()):
+    if any(isinstance(part, AdapterSet) for part in model.modules()):
         raise UserError("the model has adapters already; detach them first")
     name_of(config)  # raises for a family that is not registered, whose adapters could not be saved
     config.check()
@@ -82,7 +82,7 @@ def add_adapters(model: TransRec | PreTrainedModel, config: AdapterConfig) -> Ad
     for encoder in chosen:
         if encoder not in sites:
             raise UserError(f"the {encoder} encoder has no backbone to adapt")
-    model.adapters = AdapterSet(config, dict(model.named_parameters()))
+    model.adapters = AdapterSet(config, base_groups_of(model))
     try:
         model.adapters.attach(_freeze(model))
         _build(model, config, {encoder: sites[encoder] for encoder in chosen})
@@ -91,6 +91,16 @@ def add_adapters(model: TransRec | PreTrainedModel, config: AdapterConfig) -> Ad
         raise
     like = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
     return model.adapters.to(device=like.device, dtype=like.dtype).train(model.training)
+
+
+def base_groups_of(model: TransRec | PreTrainedModel) -> ParameterGroups:
+    """The parameter groups of a model without its adapters; of an encoder alone, one group ``encoder``."""
+    adapters = adapters_of(model)
+    if adapters is not None:
+        return adapters.base_groups
+    if isinstance(model, TransRec):
+        return model.parameter_groups()
+    return {"encoder": {name: one for name, one in model.named_parameters() if not name.startswith(UNREAD)}}
 
 
 def _freeze(model: nn.Module) -> Undo:
@@ -118,43 +128,38 @@ def _build(model: TransRec | PreTrainedModel, config: AdapterConfig, sites: dict
         adapter = model.adapters[encoder] = build(places, shared)
         if config.train_layer_norms:
             norms = places.layer_norms_of(list(config.layers_of(places).values()))
-            adapter.train_copies("layer_norms", places.encoder, norms)
+            adapter.train_copies("layer_norms", places.encoder, norms, f"{encoder}_layer_norms")
     if config.train_head:
         if not isinstance(model, TransRec):
             raise UserError("--train_head true: an encoder alone has no item head")
         head, owner = model.item_encoder.head, model.adapters["item" if "item" in sites else "user"]
-        owner.train_copies("head", head, [name for name, _ in head.named_parameters()])
+        owner.train_copies("head", head, [name for name, _ in head.named_parameters()], ADAPTED_HEAD)
 
 
 def copied_parameters(model: TransRec | PreTrainedModel) -> dict[str, str]:
-    """Parameters of the model that parameters of its adapters stand in for, by name, with theirs."""
-    names = {id(module): name for name, module in model.named_modules()}
-    sites = encoder_sites(model)
+    """Names of parameters of the model that copies in its adapters replace, with the names of the copies."""
+    paths = {id(module): name for name, module in model.named_modules()}
     copies = {}
-    for role, own, name in _copies(model.adapters):
-        head = own.startswith("head.")
-        place = names[id(model.item_encoder.head if head else sites[role].encoder)]
-        copies[f"{place}.{name}" if place else name] = f"adapters.{role}.{own}"
+    for role, adapter in model.adapters.items():
+        if isinstance(adapter, Adapter):
+            for copy, (module, name) in adapter.copies.items():
+                path = paths[id(module)]
+                copies[f"{path}.{name}" if path else name] = f"adapters.{role}.{copy}"
     return copies
 
 
-def _copies(adapters: AdapterSet) -> Iterator[tuple[str, str, str]]:
-    """For each copy: the encoder's role, the copy's name in its adapter, the original's in its module."""
-    for role, adapter in adapters.items():
-        if isinstance(adapter, Adapter):
-            yield from ((role, own, name) for own, name in adapter.copies.items())
-
-
-def detach_adapters(model: TransRec | PreTrainedModel) -> AdapterSet:
-    """Take the adapters off; the model is bit for bit what it was without them.
+def detach_adapters(model: TransRec | PreTrainedModel) -> nn.ModuleDict:
+    """Detach the adapters. The model is then bit for bit what it was without them.
 
     Returns:
-        The detached adapters.
+        The detached adapters; empty if there were none.
     """
-    detached = getattr(model, "adapters", AdapterSet())
+    detached = adapters_of(model)
+    if detached is None:
+        return nn.ModuleDict()
     detached.detach()
     if isinstance(model, TransRec):
-        model.adapters = AdapterSet()
-    elif hasattr(model, "adapters"):
+        model.adapters = nn.ModuleDict()
+    else:
         del model.adapters
     return detached

@@ -10,56 +10,71 @@ from torch import Tensor, nn
 
 from adapter4rec.adapters.config import AdapterConfig
 from adapter4rec.adapters.sites import Undo
+from adapter4rec.models.parts import ADAPTER, SHARED, ParameterGroups, combined
 from adapter4rec.utils.errors import UserError
 
 
 class Adapter(nn.Module):
-    """The adapter of one encoder: modules of its own, and what it attached to the encoder's sites.
+    """The adapter of one encoder: its own modules, and what it attached to the encoder's sites.
 
-    A family's class is called as ``cls(config, sites)``; it builds its modules and attaches them.
+    The constructor of a family's subclass builds the modules and attaches them.
+
+    Attributes:
+        groups: parameter group of each child module whose parameters are not in the group ``adapter``, by
+            the child's name.
+        copies: parameters that the encoder computes with instead of its own: the module that has the
+            original, and the original's name in it, by the copy's name in the adapter. The module need not
+            have the original: a projection without bias may get one.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._undo: list[Undo] = []
-        self.copies: dict[str, str] = {}
-        """Entries of the adapter that stand in for parameters of the encoder, by name, with theirs.
-
-        The encoder need not have them: a projection without bias may get one.
-        """
+        self.groups: dict[str, str] = {}
+        self.copies: dict[str, tuple[nn.Module, str]] = {}
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Let a constructor that fails take back what it has attached."""
+        """Make a constructor that fails take back what it has attached."""
         super().__init_subclass__(**options)
         if "__init__" in vars(cls):
             cls.__init__ = _detaching_on_failure(cls.__init__)
 
     def attach(self, undo: Undo) -> None:
-        """Remember how to take back an attachment."""
+        """Register what takes back an attachment."""
         self._undo.append(undo)
 
     def detach(self) -> None:
-        """Take back all attachments, the last one first: the encoder is what it was before."""
+        """Take back all attachments, last one first. The encoder is then as it was before."""
         while self._undo:
             self._undo.pop()()
 
-    def train_copies(self, field: str, module: nn.Module, names: Iterable[str]) -> None:
-        """Let ``module`` compute with copies of some of its parameters, which are the adapter's to train.
+    def parameter_groups(self) -> ParameterGroups:
+        """All parameters by name, in the groups that ``groups`` says."""
+        groups: ParameterGroups = {ADAPTER: dict(self.named_parameters(recurse=False))}
+        for name, child in self.named_children():
+            group = groups.setdefault(self.groups.get(name, ADAPTER), {})
+            group.update(child.named_parameters(prefix=name))
+        return groups
 
-        The parameters themselves stay where and what they are, and are used again after detaching.
+    def train_copies(self, field: str, module: nn.Module, names: Iterable[str], group: str = ADAPTER) -> None:
+        """Make ``module`` compute with copies of some of its parameters, which the adapter trains.
+
+        The parameters themselves do not change, and are used again after detaching.
 
         Args:
-            field: where the adapter keeps the copies.
+            field: name of the child module of the adapter that holds the copies.
             module: a whole encoder, or a part of one.
-            names: of its parameters.
+            names: names of its parameters.
+            group: parameter group of the copies.
         """
+        self.groups[field] = group
         originals = {name: module.get_parameter(name) for name in names}
         copies = ParameterTree(originals)
         self.add_module(field, copies)
         for name in originals:
             owner, _, last = name.rpartition(".")
             self.attach(_shadow(module.get_submodule(owner), last, copies.get_parameter(name)))
-            self.copies[f"{field}.{name}"] = name
+            self.copies[f"{field}.{name}"] = (module, name)
 
 
 def _detaching_on_failure(construct: Callable[..., None]) -> Callable[..., None]:
@@ -76,46 +91,64 @@ def _detaching_on_failure(construct: Callable[..., None]) -> Callable[..., None]
 
 
 class AdapterSet(nn.ModuleDict):
-    """The adapters of a model: by the encoder that they change, and what these share, ``shared``.
+    """The adapters of a model, by the encoder that they adapt, and what these share, ``shared``.
 
     Attributes:
-        config: that they were built by; None where there are none.
-        base: the parameters of the model without them, by name, even those that an adapter has put out of
-            the way.
+        config: the config they were built from.
+        base_groups: the parameter groups of the model without them, even of parameters that an adapter has
+            replaced.
     """
 
-    def __init__(
-        self, config: AdapterConfig | None = None, base: Mapping[str, nn.Parameter] | None = None
-    ) -> None:
+    def __init__(self, config: AdapterConfig, base_groups: ParameterGroups) -> None:
         super().__init__()
         self.config = config
-        self.base = dict(base or {})
+        self.base_groups = base_groups
         self._undo: list[Undo] = []
 
+    @property
+    def base(self) -> dict[str, nn.Parameter]:
+        """The parameters of the model without the adapters, by name."""
+        return {name: one for parameters in self.base_groups.values() for name, one in parameters.items()}
+
+    def parameter_groups(self) -> ParameterGroups:
+        """All parameters by name, in the groups that the adapters declare."""
+        return combined(
+            {
+                name: module.parameter_groups()
+                if isinstance(module, Adapter)
+                else {SHARED: dict(module.named_parameters())}
+                for name, module in self.items()
+            }
+        )
+
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Copies and pickles: hooks would go on serving the original.
+        """Refuse to be copied or pickled: hooks would refer to the original.
 
         Raises:
-            UserError: there are adapters.
+            UserError: always.
         """
-        if self.config is not None:
-            raise UserError(
-                "a model with adapters cannot be copied or pickled: save_adapter and detach_adapters, copy, "
-                "and load_adapter on the copy"
-            )
-        return AdapterSet, ()
+        raise UserError(
+            "a model with adapters cannot be copied or pickled: save_adapter and detach_adapters, copy, "
+            "and load_adapter on the copy"
+        )
 
     def attach(self, undo: Undo) -> None:
-        """Remember how to take back a change to the whole model."""
+        """Register what takes back a change to the whole model."""
         self._undo.append(undo)
 
     def detach(self) -> None:
-        """Take back all that attaching the adapters changed, the last change first."""
+        """Take back everything that attaching the adapters changed, last change first."""
         for adapter in reversed(list(self.values())):
             if isinstance(adapter, Adapter):
                 adapter.detach()
         while self._undo:
             self._undo.pop()()
+
+
+def adapters_of(model: nn.Module) -> AdapterSet | None:
+    """The adapters of a TransRec or a Hugging Face encoder; None if it has none."""
+    adapters = getattr(model, "adapters", None)
+    return adapters if isinstance(adapters, AdapterSet) else None
 
 
 class ParameterTree(nn.Module):
@@ -134,11 +167,11 @@ class ParameterTree(nn.Module):
 
 
 def _shadow(owner: nn.Module, field: str, parameter: nn.Parameter) -> Undo:
-    """Let ``owner.field`` give ``parameter`` without registering it there.
+    """Make ``owner.field`` return ``parameter`` without registering it there.
 
-    An attribute of the object itself is found before torch looks among the registered parameters.
+    Python finds an attribute of the object itself before torch looks up registered parameters.
     """
     if field in vars(owner):
-        raise ValueError(f"{field} has been replaced before")
+        raise ValueError(f"{field} is replaced already")
     vars(owner)[field] = parameter
     return lambda: vars(owner).pop(field)

@@ -14,13 +14,13 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from adapter4rec.adapters.attaching import add_adapters, detach_adapters
-from adapter4rec.adapters.base import AdapterSet
+from adapter4rec.adapters.attaching import add_adapters, base_groups_of, detach_adapters
+from adapter4rec.adapters.base import AdapterSet, adapters_of
 from adapter4rec.adapters.config import AdapterConfig
 from adapter4rec.adapters.registry import FAMILIES, name_of
 from adapter4rec.models.backbones import described
-from adapter4rec.models.layouts import UNREAD
-from adapter4rec.models.transrec import TransRec, part_of
+from adapter4rec.models.parts import BACKBONE, FIXED
+from adapter4rec.models.transrec import TransRec
 from adapter4rec.utils.checkpoint_file import (
     Checkpoint,
     load_into,
@@ -33,7 +33,6 @@ from adapter4rec.utils.files import read_json
 from adapter4rec.utils.versions import versions
 
 WHAT = "adapter"
-_PREFIX = "adapters."
 
 
 def save_adapter(
@@ -52,8 +51,8 @@ def save_adapter(
     path = Path(path)
     if path.suffix != ".safetensors":
         raise UserError(f"{path}: the file of an adapter ends in .safetensors")
-    config = getattr(getattr(model, "adapters", None), "config", None)
-    if config is None:
+    adapters = adapters_of(model)
+    if adapters is None:
         raise UserError(f"{path}: the model has no adapters to save")
     beside = path.with_suffix(".json")
     if beside.is_file() and "what" not in read_json(beside):
@@ -61,8 +60,8 @@ def save_adapter(
     tensors = adapter_tensors(model)
     description = {
         "what": WHAT,
-        "family": name_of(config),
-        "config": config.plain(),
+        "family": name_of(adapters.config),
+        "config": adapters.config.plain(),
         "parameters": sum(tensor.numel() for tensor in tensors.values()),
         "base": base_identity(model),
         "versions": versions(),
@@ -109,7 +108,7 @@ def load_adapter(model: TransRec | PreTrainedModel, path: Path | str, *, force: 
 
 def adapter_tensors(model: TransRec | PreTrainedModel) -> dict[str, Tensor]:
     """All that belongs to the adapters of a model, by its names in the model."""
-    return {name: tensor for name, tensor in model.state_dict().items() if name.startswith(_PREFIX)}
+    return model.adapters.state_dict(prefix="adapters.")
 
 
 def read_adapter(path: Path) -> Checkpoint:
@@ -144,12 +143,8 @@ def config_of(checkpoint: Checkpoint) -> AdapterConfig:
 
 def base_identity(model: TransRec | PreTrainedModel) -> dict[str, dict[str, str]]:
     """What a model is without its adapters: of each part what it is, and the hash of its weights."""
-    parts: dict[str, dict[str, Tensor]] = {}
-    whole = isinstance(model, TransRec)
-    adapters = getattr(model, "adapters", AdapterSet())
-    for name, tensor in (adapters.base or dict(model.named_parameters())).items():
-        if whole or not name.startswith(UNREAD):
-            parts.setdefault(part_of(name) if whole else "encoder", {})[name] = tensor
+    parts = {group: dict(parameters) for group, parameters in base_groups_of(model).items()}
+    parts.get(BACKBONE, {}).update(parts.pop(FIXED, {}))
     kinds = _kinds(model)
     return {
         part: {"kind": f"{kinds[part]}, {_types(tensors)}", "weights": weights_hash(tensors)}

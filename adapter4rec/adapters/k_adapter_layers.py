@@ -58,6 +58,7 @@ class KAdapter(Adapter):
         chosen = list(config.layers_of(sites).values())
         self.chain = nn.ModuleList(TransformerAdapter(sites.width, inner, heads, config) for _ in chosen)
         self.join = nn.Linear(2 * sites.width, sites.width)
+        self.groups["join"] = f"{sites.role}_join"
         self._mask: Tensor | Packing | None = None
         self._latest: Tensor | None = None
         self.attach(sites.on_mask(self._remember))

@@ -94,8 +94,9 @@ class ReleasedLora(Adapter):
                     )
                 rank = self.rank_of(kind, config, sites)
                 own = self.layers[number][kind] = _new_projection(projection.module, rank, config)
+                path = paths[id(projection.module)]
                 for name in ("weight", "bias"):
-                    self.copies[f"layers.{number}.{kind}.{name}"] = f"{paths[id(projection.module)]}.{name}"
+                    self.copies[f"layers.{number}.{kind}.{name}"] = (sites.encoder, f"{path}.{name}")
                 self.attach(projection.replace_by(_StandIn(projection.module, own)))
 
     def rank_of(self, kind: str, config: LoraConfig, sites: Sites) -> int:

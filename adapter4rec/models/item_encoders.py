@@ -22,6 +22,7 @@ from adapter4rec.models.backbones import first_position, pixel_statistics
 from adapter4rec.models.dropout import use_fast_dropout
 from adapter4rec.models.layers import outputs_known, outputs_read
 from adapter4rec.models.packed_attention import first_states
+from adapter4rec.models.parts import BACKBONE, FIXED, ITEM_HEAD, ParameterGroups
 
 RELEASED_MASK_RATIO = 0.75
 """Share of the patches that the released code lets ViTMAE drop, as its pretraining does."""
@@ -72,6 +73,18 @@ class ContentItemEncoder(nn.Module):
         if self.recompute and torch.is_grad_enabled():
             return checkpoint(encode, *part, use_reentrant=False)
         return encode(*part)
+
+    def parameter_groups(self) -> ParameterGroups:
+        """Parameters by name, in the groups ``backbone``, ``fixed`` and ``item_head``."""
+        fixed = {id(parameter) for parameter in self.fixed_parameters()}
+        groups: ParameterGroups = {BACKBONE: {}, FIXED: {}}
+        for name, parameter in self.backbone.named_parameters(prefix="backbone"):
+            groups[FIXED if id(parameter) in fixed else BACKBONE][name] = parameter
+        return groups | {ITEM_HEAD: dict(self.head.named_parameters(prefix="head"))}
+
+    def fixed_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the backbone that are never trained."""
+        return []
 
     def forward(self, content: Content) -> Tensor:
         """Embeddings ``[n, d]`` of n items, from their content or from states computed before."""
@@ -144,15 +157,18 @@ class ImageItemEncoder(ContentItemEncoder):
         mean, deviation = (torch.tensor(values) for values in pixel_statistics(backbone.config))
         self.register_buffer("_mean", mean[:, None, None], persistent=False)
         self.register_buffer("_deviation", deviation[:, None, None], persistent=False)
-        if backbone.config.model_type == "vit_mae":
-            # They are fixed sines, which a backbone that was loaded from a folder has forgotten.
-            backbone.embeddings.position_embeddings.requires_grad_(False)
-        elif getattr(getattr(backbone, "embeddings", None), "mask_token", None) is not None:
-            backbone.embeddings.mask_token.requires_grad_(
-                False
-            )  # DINOv2's pretraining reads it, nothing here
+        for parameter in self.fixed_parameters():
+            parameter.requires_grad_(False)  # loading a backbone from a folder resets this
         nn.init.xavier_normal_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+
+    def fixed_parameters(self) -> list[nn.Parameter]:
+        """ViTMAE's position embeddings, which are sines, and DINOv2's mask token, for pretraining only."""
+        embeddings = getattr(self.backbone, "embeddings", None)
+        if self.backbone.config.model_type == "vit_mae":
+            return [embeddings.position_embeddings]
+        mask_token = getattr(embeddings, "mask_token", None)
+        return [] if mask_token is None else [mask_token]
 
     def states(self, content: Pixels | PatchStates) -> Tensor:
         """[CLS] states behind the last layer norm, ``[n, 1, h]``, from pixels or from layers' outputs."""
@@ -221,6 +237,10 @@ class IdItemEncoder(nn.Module):
         super().__init__()
         self.head = nn.Embedding(n_items, dim)
         nn.init.xavier_normal_(self.head.weight)
+
+    def parameter_groups(self) -> ParameterGroups:
+        """Parameters by name, in the group ``item_head``."""
+        return {ITEM_HEAD: dict(self.named_parameters())}
 
     def forward(self, content: ItemIds) -> Tensor:
         """Embeddings ``[n, d]``."""

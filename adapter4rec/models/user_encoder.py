@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from adapter4rec.data.packing import Packing
 from adapter4rec.models.dropout import Dropout
 from adapter4rec.models.packed_attention import packed_attention
+from adapter4rec.models.parts import USER_ENCODER, ParameterGroups
 
 _EXCLUDED = -1e9
 """Added to the score of a key that may not be attended to. Finite, so that a padded place, which may attend
@@ -111,6 +112,10 @@ class UserEncoder(nn.Module):
         self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(TransformerBlock(dim, heads, dropout) for _ in range(blocks))
         self.apply(_xavier_normal)
+
+    def parameter_groups(self) -> ParameterGroups:
+        """Parameters by name, in the group ``user_encoder``."""
+        return {USER_ENCODER: dict(self.named_parameters())}
 
     def forward(self, items: Tensor, log_mask: Tensor) -> Tensor:
         """Next-item vectors at each place.
