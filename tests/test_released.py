@@ -11,7 +11,7 @@ from adapter4rec import convert, parity
 from adapter4rec.checkpoints.released import converted, read_released, renamed
 from adapter4rec.checkpoints.source_models import read_source_model
 from adapter4rec.models.losses import Objective
-from adapter4rec.utils.checkpoint_file import load_into
+from adapter4rec.models.weights import load_into
 from adapter4rec.utils.errors import UserError
 
 GOLDEN = REPOSITORY.parent / "shared" / "golden"

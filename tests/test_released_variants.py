@@ -41,8 +41,8 @@ from adapter4rec.models.losses import Objective
 from adapter4rec.models.parts import ADAPTER_PARTS
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
+from adapter4rec.models.weights import load_into
 from adapter4rec.training.optimizer import train_only, trained_state
-from adapter4rec.utils.checkpoint_file import load_into
 from adapter4rec.utils.errors import UserError
 
 MASKING = "tiny_mae_folder"

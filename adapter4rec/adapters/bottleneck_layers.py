@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapter4rec.adapters.base import Adapter
-from adapter4rec.adapters.bottleneck import SublayerConfig
 from adapter4rec.adapters.sites import Sites
 from adapter4rec.models.dropout import Dropout
+
+if TYPE_CHECKING:
+    from adapter4rec.adapters.bottleneck import SublayerConfig
 
 ACTIVATION_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from adapter4rec.adapters.bottleneck_layers import ACTIVATION_FUNCTIONS
-from adapter4rec.adapters.compacter import CompacterConfig
 from adapter4rec.models.dropout import Dropout
 from adapter4rec.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from adapter4rec.adapters.compacter import CompacterConfig
 
 
 class Rule(nn.Module):

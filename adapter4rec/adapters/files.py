@@ -21,9 +21,9 @@ from adapter4rec.adapters.registry import FAMILIES, name_of
 from adapter4rec.models.backbones import described
 from adapter4rec.models.parts import BACKBONE, FIXED
 from adapter4rec.models.transrec import TransRec
+from adapter4rec.models.weights import load_into
 from adapter4rec.utils.checkpoint_file import (
     Checkpoint,
-    load_into,
     read_checkpoint,
     weights_hash,
     write_checkpoint,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from adapter4rec.adapters.base import Adapter
-from adapter4rec.adapters.k_adapter import KAdapterConfig
 from adapter4rec.adapters.sites import Sites
 from adapter4rec.data.packing import Packing
 from adapter4rec.models.user_encoder import TransformerBlock
+
+if TYPE_CHECKING:
+    from adapter4rec.adapters.k_adapter import KAdapterConfig
 
 
 class TransformerAdapter(nn.Module):

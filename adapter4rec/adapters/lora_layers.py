@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import loralib
 import torch
@@ -11,8 +12,10 @@ from torch import Tensor, nn
 
 from adapter4rec.adapters.base import Adapter
 from adapter4rec.adapters.config import PROJECTIONS
-from adapter4rec.adapters.lora import LoraConfig
 from adapter4rec.adapters.sites import Layer, Projection, Sites
+
+if TYPE_CHECKING:
+    from adapter4rec.adapters.lora import LoraConfig
 
 
 class Factors(nn.Module):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 
 from adapter4rec.adapters.base import Adapter
 from adapter4rec.adapters.bottleneck_layers import Bottleneck
 from adapter4rec.adapters.config import FEED_FORWARD
-from adapter4rec.adapters.pfeiffer_after_layernorm import PfeifferAfterLayerNormConfig
 from adapter4rec.adapters.sites import Sites
 from adapter4rec.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from adapter4rec.adapters.pfeiffer_after_layernorm import PfeifferAfterLayerNormConfig
 
 
 class AfterNorm(Bottleneck):

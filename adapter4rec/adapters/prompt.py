@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from adapter4rec.adapters.config import AdapterConfig
+from adapter4rec.adapters.config import PAPER, AdapterConfig
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.settings import option
 
@@ -43,8 +43,8 @@ class PromptConfig(AdapterConfig):
 
     @property
     def further_tokens(self) -> int:
-        """The prompt is read together with the title."""
-        return self.prompt_tokens
+        """The prompt is read together with the title; in the released code it overwrites words of it."""
+        return self.prompt_tokens if self.semantics == PAPER else 0
 
     def build(self, sites: Sites, shared: nn.Module | None = None) -> Adapter:
         """See :class:`Prompt`."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
 from adapter4rec.adapters.base import Adapter
-from adapter4rec.adapters.prompt import PromptConfig
 from adapter4rec.adapters.sites import Sites
 from adapter4rec.models.layouts import Reads
 from adapter4rec.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from adapter4rec.adapters.prompt import PromptConfig
 
 
 class Prompt(Adapter):

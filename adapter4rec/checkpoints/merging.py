@@ -23,7 +23,7 @@ from adapter4rec.adapters.registry import name_of
 from adapter4rec.models.backbones import quiet_transformers
 from adapter4rec.models.item_encoders import ContentItemEncoder
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.utils.checkpoint_file import load_into
+from adapter4rec.models.weights import load_into
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import whole_folder
 

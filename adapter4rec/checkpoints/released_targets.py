@@ -9,7 +9,7 @@ from torch import Tensor
 
 from adapter4rec.adapters.attaching import copied_parameters
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.utils.checkpoint_file import load_into
+from adapter4rec.models.weights import load_into
 
 
 def load_released_target(model: TransRec, tensors: Mapping[str, Tensor], source: Path) -> None:

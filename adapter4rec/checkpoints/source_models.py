@@ -13,7 +13,8 @@ from adapter4rec.checkpoints.released import read_released
 from adapter4rec.models.backbones import described
 from adapter4rec.models.losses import Objective
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.utils.checkpoint_file import load_into, read_checkpoint, write_checkpoint
+from adapter4rec.models.weights import load_into
+from adapter4rec.utils.checkpoint_file import read_checkpoint, write_checkpoint
 from adapter4rec.utils.errors import UserError
 
 _WHAT = "source model"

@@ -19,7 +19,7 @@ from adapter4rec.adapters.config import PAPER, AdapterConfig, LayerChoice
 from adapter4rec.adapters.registry import name_of
 from adapter4rec.adapters.sites import Sites
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.utils.checkpoint_file import misfits
+from adapter4rec.models.weights import misfits
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import read_json, whole_folder, write_json
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from adapter4rec.adapters.config import PAPER
 from adapter4rec.models.backbones import (
     IMAGE_ENCODERS,
     TEXT_ENCODERS,
@@ -54,8 +53,7 @@ def build_text_encoder(settings: TextSettings) -> TextItemEncoder:
     backbone = load_backbone(backbone_folder(settings.backbone), TEXT_ENCODERS, settings.layers)
     places = backbone.config.max_position_embeddings - first_position(backbone.config)
     adapter = getattr(settings, "adapter", None)
-    # A released prompt overwrites words instead of standing beside them.
-    further = adapter.further_tokens if adapter and adapter.semantics == PAPER else 0
+    further = adapter.further_tokens if adapter else 0
     for attribute in settings.attributes:
         if settings.most_tokens(attribute) + further > places:
             besides = f" with {further} tokens of the adapter besides" if further else ""

@@ -32,8 +32,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from adapter4rec.models.weights import load_into
 from adapter4rec.utils.checkpoint_file import (
-    load_into,
     read_checkpoint,
     read_description,
     weights_hash,

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from adapter4rec.models.sharding import put_optimizer_state, whole_optimizer_state
+from adapter4rec.models.weights import load_into
 from adapter4rec.runs.run import Record, Run
 from adapter4rec.training.optimizer import trained_state, whole_trained_state
-from adapter4rec.utils.checkpoint_file import load_into, read_checkpoint, write_checkpoint
+from adapter4rec.utils.checkpoint_file import read_checkpoint, write_checkpoint
 
 _MODEL, _OPTIMIZER = "model/", "optimizer/"
 _LAST = "state of a run"

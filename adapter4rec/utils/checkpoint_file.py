@@ -18,15 +18,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from adapter4rec.models.sharding import put_state
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import file_hash, json_object, read_json, whole_file, write_json
 
 _HEADER = "adapter4rec"
 _HASH, _HASHES_BEFORE = "sha256", "sha256_before"
-_MAX_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -158,41 +156,6 @@ def _described(file, path: Path) -> dict[str, Any]:  # noqa: ANN001
         return json_object(metadata[_HEADER], ("what",))
     except ValueError as error:
         raise UserError(f"{path}: its description is damaged ({error})") from None
-
-
-def misfits(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
-    """Why ``tensors`` are not what is expected: names that lack or are too many, and other shapes."""
-    trouble = [f"{name}: not in the model" for name in tensors if name not in expected]
-    trouble += [f"{name}: not in the file" for name in expected if name not in tensors]
-    return trouble + [
-        f"{name}: {list(tensors[name].shape)} in the file, {list(tensor.shape)} in the model"
-        for name, tensor in expected.items()
-        if name in tensors and tensors[name].shape != tensor.shape
-    ]
-
-
-def load_into(
-    model: nn.Module,
-    tensors: Mapping[str, Tensor],
-    source: Path,
-    expected: Mapping[str, Tensor] | None = None,
-) -> None:
-    """Load tensors into a model.
-
-    Args:
-        model: the model.
-        tensors: by name.
-        source: the file that they come from, for the message.
-        expected: the entries of the model that ``tensors`` must be, no less and no more; by default all.
-
-    Raises:
-        UserError: they do not fit; it names the entries.
-    """
-    trouble = misfits(model.state_dict() if expected is None else expected, tensors)
-    if trouble:
-        more = f"\n  … and {len(trouble) - _MAX_LISTED} more" if len(trouble) > _MAX_LISTED else ""
-        raise UserError(f"{source} does not fit the model:\n  " + "\n  ".join(trouble[:_MAX_LISTED]) + more)
-    put_state(model, tensors, strict=expected is None)
 
 
 def weights_hash(tensors: Mapping[str, Tensor]) -> str:
