@@ -269,10 +269,10 @@ def test_a_title_that_is_longer_than_the_released_width_is_refused(tiny_bert_fol
 
 def test_what_k_adapter_cannot_be_released_on(tiny_bert_folder):
     model = model_on(tiny_bert_folder)
-    with pytest.raises(UserError, match="--released_tokens 65: the backbone has 64 places"):
+    with pytest.raises(UserError, match="--released_tokens 65: the backbone has only 64 positions"):
         add_adapters(model, config_of("k_adapter", released_tokens=65))
     tower = TransRec(IdItemEncoder(5, DIM), UserEncoder(DIM, LENGTH, 2, 2, 0.0), Objective.SASREC)
-    with pytest.raises(UserError, match="an id tower has no padding item"):
+    with pytest.raises(UserError, match="an id tower"):
         add_adapters(tower, config_of("k_adapter", encoders=("user",)))
     for one in (model, tower):
         assert not len(one.adapters)

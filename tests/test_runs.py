@@ -535,7 +535,7 @@ def test_source_checkpoints_that_do_not_fit(common, source, tmp_path):
     refused("--source_checkpoint is needed", run_target, common, run, method="frozen")
     half = tmp_path / "half.safetensors"
     half.write_bytes(source.read_bytes()[:2000])
-    refused("not a whole safetensors file", run_target, common, run, method="frozen", source_checkpoint=half)
+    refused("not a safetensors file", run_target, common, run, method="frozen", source_checkpoint=half)
     best = tmp_path / "source" / "best.safetensors"
     refused("not a source model", run_target, common, run, method="frozen", source_checkpoint=best)
 

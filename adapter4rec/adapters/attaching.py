@@ -1,6 +1,6 @@
-"""Adding adapters to a model and taking them off again.
+"""Adding adapters to a model and detaching them.
 
-A model is a whole :class:`TransRec`, or a Hugging Face encoder of a kind that ``layouts.py`` knows.
+A model is a :class:`TransRec`, or a Hugging Face encoder of a kind that ``layouts.py`` supports.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def encoder_sites(model: TransRec | PreTrainedModel) -> dict[str, Sites]:
     The id tower has none. A Hugging Face encoder is an item encoder.
 
     Raises:
-        UserError: a kind of encoder whose places are not known.
+        UserError: the kind of encoder is not supported.
     """
     if not isinstance(model, TransRec):
         return {"item": _backbone_sites(model)}
@@ -44,29 +44,28 @@ def _backbone_sites(backbone: PreTrainedModel) -> Sites:
     kind = getattr(getattr(backbone, "config", None), "model_type", type(backbone).__name__)
     if kind not in LAYOUTS:
         raise UserError(
-            f"a {kind!r} encoder has no known places for adapters; known are {', '.join(LAYOUTS)}"
+            f"adapters do not support a {kind!r} encoder; supported model types: {', '.join(LAYOUTS)}"
         )
     try:
         return find_sites(backbone, LAYOUTS[kind], backbone.config.hidden_size, "item")
     except AttributeError:
         raise UserError(
-            f"a {type(backbone).__name__} is more than the encoder; add adapters to its base model"
+            f"a {type(backbone).__name__} has a head on top of the encoder; add adapters to its base model"
         ) from None
 
 
 def add_adapters(model: TransRec | PreTrainedModel, config: AdapterConfig) -> AdapterSet:
     """Build the adapters that ``config`` describes and attach them; all other parameters are frozen.
 
-    They stand in ``model.adapters``, so that ``model.parameters()`` holds them, and are kept in the type and
-    on the device of the model. Of a Hugging Face encoder, which is no user encoder, that half of the config
-    has no meaning.
+    They become the submodule ``model.adapters``, with the model's dtype and device. For a Hugging Face
+    encoder, the options of the user encoder are ignored.
 
     Returns:
         ``model.adapters``.
 
     Raises:
-        UserError: the model has adapters already, lacks an encoder that is to be adapted, or the config means
-            nothing for it. The model is then left as it was.
+        UserError: the model has adapters already, lacks an encoder that the config adapts, or does not
+            support the config. The model does not change then.
     """
     if any(isinstance(part, AdapterSet) for part in model.modules()):
         raise UserError("the model has adapters already; detach them first")
@@ -124,11 +123,11 @@ def _build(model: TransRec | PreTrainedModel, config: AdapterConfig, sites: dict
     shared = config.build_shared()
     if shared is not None:
         model.adapters["shared"] = shared
-    for encoder, places in sites.items():
-        adapter = model.adapters[encoder] = build(places, shared)
+    for role, own in sites.items():
+        adapter = model.adapters[role] = build(own, shared)
         if config.train_layer_norms:
-            norms = places.layer_norms_of(list(config.layers_of(places).values()))
-            adapter.train_copies("layer_norms", places.encoder, norms, f"{encoder}_layer_norms")
+            norms = own.layer_norms_of(list(config.layers_of(own).values()))
+            adapter.train_copies("layer_norms", own.encoder, norms, f"{role}_layer_norms")
     if config.train_head:
         if not isinstance(model, TransRec):
             raise UserError("--train_head true: an encoder alone has no item head")

@@ -49,7 +49,7 @@ class Adapter(nn.Module):
             self._undo.pop()()
 
     def parameter_groups(self) -> ParameterGroups:
-        """All parameters by name, in the groups that ``groups`` says."""
+        """All parameters by name, in the groups given by ``groups``."""
         groups: ParameterGroups = {ADAPTER: dict(self.named_parameters(recurse=False))}
         for name, child in self.named_children():
             group = groups.setdefault(self.groups.get(name, ADAPTER), {})
@@ -158,12 +158,12 @@ class ParameterTree(nn.Module):
         super().__init__()
         for name, original in originals.items():
             *path, field = name.split(".")
-            place: nn.Module = self
+            parent: nn.Module = self
             for part in path:
-                if part not in place._modules:
-                    place.add_module(part, nn.Module())
-                place = place._modules[part]
-            place.register_parameter(field, nn.Parameter(original.detach().clone()))
+                if part not in parent._modules:
+                    parent.add_module(part, nn.Module())
+                parent = parent._modules[part]
+            parent.register_parameter(field, nn.Parameter(original.detach().clone()))
 
 
 def _shadow(owner: nn.Module, field: str, parameter: nn.Parameter) -> Undo:

@@ -24,7 +24,7 @@ ACTIVATION_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": F.tanh,
     "none": lambda x: x,
 }
-"""By the names in ``config.ACTIVATIONS``."""
+"""By name, see ``config.ACTIVATIONS``."""
 
 
 class Bottleneck(nn.Module):

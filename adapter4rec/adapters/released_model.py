@@ -30,18 +30,17 @@ from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.precision import own_weights
 
 _PADDING_WORD = 0
-"""The padding item's title is this word throughout, whatever the tokenizer's padding token is."""
+"""Every word of the padding item's title, whatever the tokenizer's padding token is."""
 
 
 def change_as_released(model: TransRec | PreTrainedModel, config: AdapterConfig) -> None:
-    """Change what the released code has otherwise outside the adapters; ``model.adapters`` undoes it.
+    """Change a model to compute as the released code does; ``model.adapters.detach`` takes it back.
 
     ViTMAE drops 75 % of the patches at random, in evaluation too. With K-Adapter, texts are padded to a fixed
-    width, and a padded place of a user's sequence holds the embedding of a padding item.
+    length, and a padded position of a user's sequence holds the embedding of a padding item.
 
     Raises:
-        UserError: the texts' width is more than the backbone has places for, or items are encoded from no
-            content.
+        UserError: the backbone has fewer positions than the padded texts, or items have no content.
     """
     attach = model.adapters.attach
     whole = isinstance(model, TransRec)
@@ -49,7 +48,7 @@ def change_as_released(model: TransRec | PreTrainedModel, config: AdapterConfig)
     if backbone is not None and backbone.config.model_type == "vit_mae":
         attach(_set_mask_ratio(backbone, RELEASED_MASK_RATIO))
     if whole and isinstance(config, KAdapterConfig):
-        _require_places(model.item_encoder, config.released_tokens)
+        _require_positions(model.item_encoder, config.released_tokens)
         if "item" in config.encoders and isinstance(model.item_encoder, TextItemEncoder):
             attach(_pad_texts(model.item_encoder, config.released_tokens))
         if "user" in config.encoders:
@@ -57,14 +56,14 @@ def change_as_released(model: TransRec | PreTrainedModel, config: AdapterConfig)
                 attach(undo)
 
 
-def _require_places(encoder: nn.Module, width: int) -> None:
+def _require_positions(encoder: nn.Module, width: int) -> None:
     if not isinstance(encoder, ContentItemEncoder):
-        raise UserError("--semantics release: an id tower has no padding item")
+        raise UserError("--semantics release: not supported for an id tower, which has no padding item")
     if isinstance(encoder, TextItemEncoder):
         config = encoder.backbone.config
-        places = config.max_position_embeddings - first_position(config)
-        if width > places:
-            raise UserError(f"--released_tokens {width}: the backbone has {places} places")
+        positions = config.max_position_embeddings - first_position(config)
+        if width > positions:
+            raise UserError(f"--released_tokens {width}: the backbone has only {positions} positions")
 
 
 def _set_mask_ratio(backbone: PreTrainedModel, ratio: float) -> Undo:
@@ -78,7 +77,7 @@ def _set_mask_ratio(backbone: PreTrainedModel, ratio: float) -> Undo:
 
 
 def _pad_texts(encoder: TextItemEncoder, width: int) -> Undo:
-    """Let all texts be encoded at one width."""
+    """Pad all texts to one length before they are encoded."""
 
     def encode(_: nn.Module, arguments: tuple[Content]) -> tuple[Content]:
         (content,) = arguments
@@ -96,12 +95,11 @@ def _padded(pack: TokenPack, width: int, pad_token_id: int) -> tuple[Tensor, Ten
     """Token ids and mask of the texts of a pack, ``[n, width]`` both.
 
     Raises:
-        UserError: one of them is longer.
+        UserError: one of them is longer than ``width``.
     """
     if pack.packing.longest > width:
         raise UserError(
-            f"--released_tokens {width}: a text has {pack.packing.longest} tokens; make it as large as "
-            "--title_tokens"
+            f"--released_tokens {width}: a text has {pack.packing.longest} tokens; use that of --title_tokens"
         )
     mask = pack.packing.real(width)
     token_ids = pack.token_ids.new_full(mask.shape, pad_token_id)
@@ -110,16 +108,16 @@ def _padded(pack: TokenPack, width: int, pad_token_id: int) -> tuple[Tensor, Ten
 
 
 def _text_states(backbone: PreTrainedModel, token_ids: Tensor, mask: Tensor) -> Tensor:
-    """[CLS] states ``[n, h]``; the backbone numbers the positions itself: RoBERTa does not count padding."""
+    """[CLS] states ``[n, h]``. The backbone computes the positions: RoBERTa does not count padding."""
     return backbone(input_ids=token_ids, attention_mask=mask).last_hidden_state[:, 0]
 
 
 def _encode_padding(model: TransRec, width: int) -> Iterator[Undo]:
-    """Let a padded place of the user encoder's sequences, which is zero, hold the padding item's embedding.
+    """Fill padded positions of the user encoder's input, which are zero, with the padding item's embedding.
 
-    What such a place computes is then read, too: it attends uniformly to all places, whatever they hold. Its
-    query is zero for that and nothing is masked. A mask of -1e9 throughout would be uniform as well, but
-    fused attention recomputes the weights for the gradient and cannot tell 1 from 1 / L there.
+    Other positions read the outputs of padded ones. A padded position attends uniformly to all positions: its
+    query is zero and nothing is masked. Masking everything with -1e9 would be uniform, too, but in the
+    backward pass fused attention recomputes the weights, and gets 1 instead of 1 / L.
     """
     padded: list[Tensor] = []
 
@@ -147,8 +145,8 @@ def _encode_padding(model: TransRec, width: int) -> Iterator[Undo]:
 def _padding_states(encoder: ContentItemEncoder, width: int) -> Tensor:
     """[CLS] states of the padding item, ``[1, 1, h]``.
 
-    As an image its pixels are zero behind scaling. As a text all its words are masked, so that they attend to
-    each other uniformly; torch's fused attention would give something else.
+    As an image, its pixels are zero after normalisation. As a text, all its words are masked, so that they
+    attend to each other uniformly; torch's fused attention would compute something else.
     """
     backbone = encoder.backbone
     if isinstance(encoder, ImageItemEncoder):

@@ -69,9 +69,9 @@ def _compacter(config: CompacterConfig, sites: Sites, shared: nn.Module | None) 
 class ReleasedLora(Adapter):
     """New layers replace the projections: pretrained weights are lost, new biases are trained.
 
-    ``layers.N.query`` and ``layers.N.value`` are these layers: W x + b + (alpha / r) B A x with W as torch
-    initialises it (the seed fixes it). W is frozen, a buffer that is saved with the adapter; A, B and b are
-    trained. All have a bias, in the user encoder too, whose own projections have none.
+    ``layers.N.query`` and ``layers.N.value`` are these layers: W x + b + (alpha / r) B A x. W is initialised
+    as torch does, and frozen: it is a buffer, saved with the adapter. A, B and b are trained. All layers have
+    a bias, also in the user encoder, whose own projections have none.
 
     Raises:
         UserError: the encoder computes query, key and value in one linear layer, which the released code does
