@@ -12,7 +12,7 @@ _HOMES = {
     "adapters.attaching": ("add_adapters", "detach_adapters"),
     "adapters.files": ("load_adapter", "save_adapter"),
     "checkpoints.merging": ("merge_adapters", "save_encoder", "unmerge_adapters"),
-    "adapters.registry": ("FAMILIES", "Family"),
+    "adapters.registry": ("FAMILIES",),
     "adapters.houlsby": ("HoulsbyConfig",),
     "adapters.houlsby_parallel": ("HoulsbyParallelConfig",),
     "adapters.pfeiffer": ("PfeifferConfig",),

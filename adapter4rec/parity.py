@@ -32,7 +32,7 @@ from transformers import (
 )
 
 from adapter4rec.adapters.attaching import add_adapters, copied_parameters
-from adapter4rec.adapters.base import PAPER, RELEASE, AdapterConfig
+from adapter4rec.adapters.config import PAPER, RELEASE, AdapterConfig
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.checkpoints.released import converted, renamed
 from adapter4rec.checkpoints.released_targets import load_released_target
@@ -43,9 +43,10 @@ from adapter4rec.data.text import TextStore, Tokens
 from adapter4rec.models.image_encoder import ImageItemEncoder
 from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.parameters import train_only
+from adapter4rec.models.parts import ADAPTER_PARTS, PARTS
 from adapter4rec.models.registry import LOSSES
 from adapter4rec.models.text_encoder import TextItemEncoder
-from adapter4rec.models.transrec import ADAPTER_PARTS, PARTS, TransRec
+from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
 from adapter4rec.utils.errors import UserError, run_main
 from adapter4rec.utils.files import read_json
@@ -168,7 +169,7 @@ def _adapter(case: Case) -> AdapterConfig:
     name, semantics = case["adapter"], case["semantics"]
     if name not in FAMILIES or semantics not in (PAPER, RELEASE):
         raise Unsupported(f"adapter {name!r} with the semantics of {semantics!r}")
-    config, sizes = FAMILIES[name].config, case["hyperparameters"]
+    config, sizes = FAMILIES[name], case["hyperparameters"]
     options = {option: sizes[there] for option, there in _OPTIONS.items() if option in options_of(config)}
     if name == "k_adapter":
         options["item_layers"] = ",".join(map(str, sizes["k_adapter_layers"]))

@@ -131,7 +131,7 @@ def _built(modality: str, family: str, objective: str) -> TransRec:
     if family == "finetune":
         train_only(model, ("backbone", "item_head", "user_encoder"))
     else:
-        add_adapters(model, FAMILIES[family].config())
+        add_adapters(model, FAMILIES[family]())
     return model
 
 

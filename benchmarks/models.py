@@ -9,7 +9,7 @@ import torch
 from transformers import BertConfig, BertModel, PretrainedConfig, ViTConfig, ViTModel
 
 from adapter4rec.adapters.attaching import add_adapters
-from adapter4rec.adapters.base import AdapterConfig
+from adapter4rec.adapters.config import AdapterConfig
 from adapter4rec.data.interactions import Interactions, read_interactions, read_items
 from adapter4rec.data.text import TextStore, tokenised
 from adapter4rec.datasets.sample import SampleSettings, make_sample

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from adapter4rec.stages import TextTargetSettings
 from torch import Tensor
+from trees import TextTargetSettings
 
 from adapter4rec.adapters.k_adapter import KAdapterConfig
 from adapter4rec.data.batches import Batch, Division, EpochSteps, TrainingSet

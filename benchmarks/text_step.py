@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from adapter4rec.adapters.base import AdapterConfig
+from adapter4rec.adapters.config import AdapterConfig
 from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.data.batches import TrainingSet
 from adapter4rec.utils.errors import run_main

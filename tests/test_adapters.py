@@ -7,17 +7,22 @@ import pytest
 import torch
 from adapter_models import BACKBONES, DIM, LENGTH, WITHOUT_SUBLAYER_DROPOUT, batch_for, model_on
 from torch import nn
+from trees import TextTargetSettings
 
 from adapter4rec.adapters import registry
 from adapter4rec.adapters.attaching import add_adapters, detach_adapters, encoder_sites
-from adapter4rec.adapters.base import Adapter, AdapterConfig
+from adapter4rec.adapters.base import Adapter
+from adapter4rec.adapters.config import ATTENTION, SUBLAYERS, AdapterConfig
 from adapter4rec.adapters.houlsby import HoulsbyConfig
-from adapter4rec.adapters.sites import ATTENTION, SUBLAYERS
+from adapter4rec.adapters.k_adapter import KAdapterConfig
 from adapter4rec.data.images.store import Pixels
 from adapter4rec.models.item_encoder import IdItemEncoder
+from adapter4rec.models.parameters import train_only
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
+from adapter4rec.training.optimizer import parameter_groups
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.settings import option
 
 
 @pytest.fixture(params=BACKBONES)
@@ -120,11 +125,14 @@ def test_sublayer_sites_see_the_output_with_its_dropout_applied(request, name):
 
 @dataclass(frozen=True)
 class EverySiteConfig(AdapterConfig):
-    """An adapter of someone's own, which uses the sites that Houlsby does not."""
+    """An own adapter, which uses the sites that Houlsby does not."""
+
+    def build(self, sites, shared=None):
+        return EverySite(sites)
 
 
 class EverySite(Adapter):
-    def __init__(self, config, sites):
+    def __init__(self, sites):
         super().__init__()
         self.scale = nn.Parameter(torch.zeros(sites.width))
         self.calls = []
@@ -141,7 +149,7 @@ class EverySite(Adapter):
 
 
 def test_an_own_family_needs_a_class_and_a_registry_line(model, batch, monkeypatch):
-    monkeypatch.setitem(registry.FAMILIES, "every_site", registry.Family(EverySiteConfig, EverySite))
+    monkeypatch.setitem(registry.FAMILIES, "every_site", EverySiteConfig)
     model.eval()
     names = list(model.state_dict())
     with torch.no_grad():
@@ -156,3 +164,46 @@ def test_an_own_family_needs_a_class_and_a_registry_line(model, batch, monkeypat
         detach_adapters(model)
         assert torch.equal(model(batch), before)
     assert list(model.state_dict()) == names
+
+
+@dataclass(frozen=True)
+class GatedConfig(AdapterConfig):
+    """An own adapter with an own parameter group."""
+
+    lr_gate: float = option(0.5, "learning rate of the gates")
+
+    def learning_rates(self):
+        return {"gates": self.lr_gate}
+
+    def build(self, sites, shared=None):
+        return Gated(sites)
+
+
+class Gated(Adapter):
+    def __init__(self, sites):
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(sites.width))
+        self.gate = nn.Linear(sites.width, 1)
+        self.groups["gate"] = "gates"
+        self.attach(sites.layers[0].on_state(lambda y, x: y + self.shift * self.gate(x)))
+
+
+def test_an_own_family_may_have_an_own_parameter_group(model, monkeypatch):
+    monkeypatch.setitem(registry.FAMILIES, "gated", GatedConfig)
+    settings = TextTargetSettings(users="u", items="i", adapter=GatedConfig())
+    add_adapters(model, settings.adapter)
+    train_only(model, settings.trained_parts)
+    groups = {group.part: group for group in parameter_groups(model, settings.learning_rates())}
+    assert list(groups["adapter"].parameters) == ["adapters.item.shift", "adapters.user.shift"]
+    gates = [f"adapters.{role}.gate.{name}" for role in ("user", "item") for name in ("weight", "bias")]
+    assert sorted(groups["gates"].parameters) == sorted(gates)
+    assert groups["gates"].learning_rate == 0.5
+    assert {name for name, one in model.named_parameters() if one.requires_grad} == {
+        name for group in groups.values() for name in group.parameters
+    }
+
+
+def test_every_parameter_is_in_one_group(model):
+    add_adapters(model, KAdapterConfig(train_layer_norms=True, train_head=True, item_inner=12))
+    names = [name for parameters in model.parameter_groups().values() for name in parameters]
+    assert sorted(names) == sorted(name for name, _ in model.named_parameters())

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from adapter4rec.models.item_encoders import TextItemEncoder
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from adapter4rec.data.text import TextStore, tokenised
 from adapter4rec.models.backbones import IMAGE_ENCODERS, TEXT_ENCODERS, load_backbone, load_tokenizer
+from adapter4rec.models.text_encoder import TextItemEncoder
 from adapter4rec.utils.errors import UserError
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}

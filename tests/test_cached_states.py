@@ -46,7 +46,7 @@ CASES = {
 def settings_for(model, tmp_path: Path, family: str, **options):
     kind = ImageTargetSettings if is_image(model) else TextTargetSettings
     settings = kind(users="u", items="i", method=family, cache_folder=tmp_path, precision="fp32")
-    config = FAMILIES[family].config(**CASES.get(family, {}) | options)
+    config = FAMILIES[family](**CASES.get(family, {}) | options)
     return replace(settings, adapter=config, cache_frozen=True, cache_format="fp32")
 
 

@@ -42,7 +42,7 @@ def to_be_trained(model, family) -> None:
     if family == "finetune":
         train_only(model, ("backbone", "item_head", "user_encoder"))
         return
-    add_adapters(model, FAMILIES[family].config(**SMALL[family]))
+    add_adapters(model, FAMILIES[family](**SMALL[family]))
     shaken(model)
 
 
@@ -164,7 +164,7 @@ def test_recomputed_activations_give_the_same_gradients(request, name, family, o
 @pytest.mark.parametrize("name", WORDS)
 def test_packs_of_any_size_give_the_same(request, name):
     model = model_on(request.getfixturevalue(name)).eval()
-    add_adapters(model, FAMILIES["houlsby"].config(**SMALL["houlsby"]))
+    add_adapters(model, FAMILIES["houlsby"](**SMALL["houlsby"]))
     shaken(model)
     store = store_for(model)
     items = np.arange(1, N_ITEMS + 1)
@@ -217,7 +217,7 @@ class TestFrozenWeights:
     @pytest.mark.parametrize("name", ["tiny_bert_folder", "tiny_vit_folder"])
     def test_frozen_ones_alone_are_copied_and_put_back(self, request, name):
         model = model_on(request.getfixturevalue(name)).eval()
-        add_adapters(model, FAMILIES["lora"].config(**SMALL["lora"]))
+        add_adapters(model, FAMILIES["lora"](**SMALL["lora"]))
         shaken(model)
         batch, before = batch_for(model), snapshot(model)
         precision = choose_precision("bf16", torch.device("cpu"))
@@ -239,7 +239,7 @@ class TestFrozenWeights:
     def test_a_released_padding_item_is_encoded_in_float32(self, request, name):
         model = model_on(request.getfixturevalue(name)).eval()
         options = SMALL["k_adapter"] | {"semantics": "release", "released_tokens": 10}
-        add_adapters(model, FAMILIES["k_adapter"].config(**options))
+        add_adapters(model, FAMILIES["k_adapter"](**options))
         batch = batch_for(model)
         plain = gradients(model, batch)["loss"]
         precision = choose_precision("bf16", torch.device("cpu"))

@@ -15,8 +15,9 @@ from trees import ImageSourceSettings
 from adapter4rec.models.backbones import IMAGE_ENCODERS, TEXT_ENCODERS, image_size, load_backbone
 from adapter4rec.models.image_encoder import ImageItemEncoder, build_image_encoder
 from adapter4rec.models.parameters import train_only
+from adapter4rec.models.parts import PARTS
 from adapter4rec.models.small_vit import make_small_vit
-from adapter4rec.models.transrec import PARTS, TransRec
+from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
 from adapter4rec.utils.errors import UserError
 

@@ -15,7 +15,6 @@ from adapter4rec.data.content import IdStore
 from adapter4rec.data.text import TextStore, Tokens
 from adapter4rec.models.backbones import TEXT_ENCODERS, backbone_folder, load_backbone, load_tokenizer
 from adapter4rec.models.item_encoder import IdItemEncoder
-from adapter4rec.models.losses import summed_loss
 from adapter4rec.models.text_encoder import TextItemEncoder
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder, causal_padding_mask

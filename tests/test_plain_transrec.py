@@ -66,7 +66,7 @@ def test_the_plain_implementation_is_that_of_the_golden_cases(name):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"adapter": "pfeiffer_after_layernorm"}, "normalises before its sublayers"),
+        ({"adapter": "pfeiffer_after_layernorm"}, "encoder is pre-norm"),
         ({"adapter": "telepathy"}, "adapter 'telepathy'"),
         ({"semantics": "guess"}, "semantics of 'guess'"),
         ({"adapter": "lora"}, "does not fit"),

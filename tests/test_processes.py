@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from adapter4rec.source_stage import carry_out_source
-from adapter4rec.stages import TextSourceSettings
 from conftest import REPOSITORY, write_domain
+from trees import TextSourceSettings
 
 from adapter4rec.launching import launch
 from adapter4rec.utils.errors import UserError, run_main

@@ -77,7 +77,7 @@ def test_a_released_target_that_does_not_fit_is_refused_with_names(tiny_bert_fol
     detach_adapters(model)
     with pytest.raises(UserError, match=r"epoch-9.pt does not fit .*\n  adapters.item.layers"):
         load_released_target(model, read_released(released), released)
-    add_adapters(model, FAMILIES["houlsby"].config(item_bottleneck=8, user_bottleneck=4))
+    add_adapters(model, FAMILIES["houlsby"](item_bottleneck=8, user_bottleneck=4))
     tensors = read_released(released)
     load_released_target(model, tensors, released)
     del tensors["adapters.user.layers.0.attention.up.bias"]

@@ -181,7 +181,7 @@ def test_every_adapter_family_runs_to_the_end(common, tmp_path, objective):
         if family == "pfeiffer_after_layernorm" and "images" in common:
             continue  # refused there, see test_adapter_families.py
         small = {"item_bottleneck": 8, "user_bottleneck": 4, "item_inner": 12, "prompt_tokens": 3}
-        known = options_of(FAMILIES[family].config)
+        known = options_of(FAMILIES[family])
         own = {name: value for name, value in small.items() if name in known}
         result = run_target(common, tmp_path / family, method=family, **options, **own)
         assert result["trained_parameters"] > 0
@@ -541,7 +541,7 @@ def test_source_checkpoints_that_do_not_fit(common, source, tmp_path):
     refused("--source_checkpoint is needed", run_target, common, run, method="frozen")
     half = tmp_path / "half.safetensors"
     half.write_bytes(source.read_bytes()[:2000])
-    refused("not a whole safetensors file", run_target, common, run, method="frozen", source_checkpoint=half)
+    refused("not a safetensors file", run_target, common, run, method="frozen", source_checkpoint=half)
     best = tmp_path / "source" / "best.safetensors"
     refused("not a source model", run_target, common, run, method="frozen", source_checkpoint=best)
 

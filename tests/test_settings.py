@@ -18,7 +18,7 @@ import pytest
 from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.checkpoints.settings import TargetSettings
 from adapter4rec.launching import launch
-from adapter4rec.models.transrec import ADAPTER_PARTS
+from adapter4rec.models.parts import ADAPTER_PARTS
 from adapter4rec.utils.command_line import settings_from_command_line
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import REPOSITORY

@@ -1,21 +1,25 @@
-"""Adding adapters to a model and taking them off again.
+"""Adding adapters to a model and detaching them.
 
-A model is a whole :class:`TransRec`, or a Hugging Face encoder of a kind that ``layouts.py`` knows.
+A model is a :class:`TransRec`, or a Hugging Face encoder of a kind that ``layouts.py`` supports.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from adapter4rec.adapters.base import RELEASE, Adapter, AdapterConfig, AdapterSet
-from adapter4rec.adapters.registry import family_of
-from adapter4rec.adapters.released_variants import change_as_released, released_builder
+from adapter4rec.adapters.base import Adapter, AdapterSet, adapters_of
+from adapter4rec.adapters.config import RELEASE, AdapterConfig
+from adapter4rec.adapters.registry import name_of
+from adapter4rec.adapters.released_model import change_as_released
+from adapter4rec.adapters.released_variants import build_released
 from adapter4rec.adapters.sites import Sites, Undo, find_sites
-from adapter4rec.models.layouts import LAYOUTS
+from adapter4rec.models.image_encoder import ImageItemEncoder
+from adapter4rec.models.layouts import LAYOUTS, UNREAD
+from adapter4rec.models.parts import ADAPTED_HEAD, ParameterGroups
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.utils.errors import UserError
 
@@ -26,7 +30,7 @@ def encoder_sites(model: TransRec | PreTrainedModel) -> dict[str, Sites]:
     The id tower has none. A Hugging Face encoder is an item encoder.
 
     Raises:
-        UserError: a kind of encoder whose places are not known.
+        UserError: the kind of encoder is not supported.
     """
     if not isinstance(model, TransRec):
         return {"item": _backbone_sites(model)}
@@ -43,13 +47,13 @@ def _backbone_sites(backbone: PreTrainedModel) -> Sites:
     kind = getattr(getattr(backbone, "config", None), "model_type", type(backbone).__name__)
     if kind not in LAYOUTS:
         raise UserError(
-            f"a {kind!r} encoder has no known places for adapters; known are {', '.join(LAYOUTS)}"
+            f"adapters do not support a {kind!r} encoder; supported model types: {', '.join(LAYOUTS)}"
         )
     try:
         return find_sites(backbone, LAYOUTS[kind], backbone.config.hidden_size, "item")
     except AttributeError:
         raise UserError(
-            f"a {type(backbone).__name__} is more than the encoder; add adapters to its base model"
+            f"a {type(backbone).__name__} has a head on top of the encoder; add adapters to its base model"
         ) from None
 
 
@@ -58,9 +62,8 @@ def add_adapters(
 ) -> AdapterSet:
     """Build the adapters that ``config`` describes and attach them; all other parameters are frozen.
 
-    They stand in ``model.adapters``, so that ``model.parameters()`` holds them, and are kept in the type and
-    on the device of the model. Of a Hugging Face encoder, which is no user encoder, that half of the config
-    has no meaning.
+    They become the submodule ``model.adapters``, with the model's dtype and device. For a Hugging Face
+    encoder, the options of the user encoder are ignored.
 
     Args:
         model: without adapters.
@@ -71,11 +74,12 @@ def add_adapters(
         ``model.adapters``.
 
     Raises:
-        UserError: the model has adapters already, lacks an encoder that is to be adapted, or the config means
-            nothing for it. The model is then left as it was.
+        UserError: the model has adapters already, lacks an encoder that the config adapts, or does not
+            support the config. The model does not change then.
     """
-    if any(isinstance(part, AdapterSet) and part.config is not None for part in model.modules()):
+    if any(isinstance(part, AdapterSet) for part in model.modules()):
         raise UserError("the model has adapters already; detach them first")
+    name_of(config)  # raises for a family that is not registered, whose adapters could not be saved
     config.check()
     if seed is not None:
         torch.manual_seed(seed)
@@ -89,7 +93,7 @@ def add_adapters(
     for encoder in chosen:
         if encoder not in sites:
             raise UserError(f"the {encoder} encoder has no backbone to adapt")
-    model.adapters = AdapterSet(config, dict(model.named_parameters()))
+    model.adapters = AdapterSet(config, base_groups_of(model))
     try:
         model.adapters.attach(_freeze(model))
         _build(model, config, {encoder: sites[encoder] for encoder in chosen})
@@ -98,6 +102,16 @@ def add_adapters(
         raise
     like = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
     return model.adapters.to(device=like.device, dtype=like.dtype).train(model.training)
+
+
+def base_groups_of(model: TransRec | PreTrainedModel) -> ParameterGroups:
+    """The parameter groups of a model without its adapters; of an encoder alone, one group ``encoder``."""
+    adapters = adapters_of(model)
+    if adapters is not None:
+        return adapters.base_groups
+    if isinstance(model, TransRec):
+        return model.parameter_groups()
+    return {"encoder": {name: one for name, one in model.named_parameters() if not name.startswith(UNREAD)}}
 
 
 def _freeze(model: nn.Module) -> Undo:
@@ -113,54 +127,50 @@ def _freeze(model: nn.Module) -> Undo:
 
 
 def _build(model: TransRec | PreTrainedModel, config: AdapterConfig, sites: dict[str, Sites]) -> None:
-    family = family_of(config)
-    build = family.build
+    build = config.build
     if config.semantics == RELEASE:
-        build = released_builder(build, model)
+        images = isinstance(getattr(model, "item_encoder", None), ImageItemEncoder)
+        build = partial(build_released, config, images=images)
         change_as_released(model, config)
-    shared = () if family.shared is None else (family.shared(config),)
-    for module in shared:
-        model.adapters["shared"] = module
-    for encoder, places in sites.items():
-        adapter = model.adapters[encoder] = build(config, places, *shared)
+    shared = config.build_shared()
+    if shared is not None:
+        model.adapters["shared"] = shared
+    for role, own in sites.items():
+        adapter = model.adapters[role] = build(own, shared)
         if config.train_layer_norms:
-            adapter.train_copies("layer_norms", places.encoder, config.layer_norms_of(places))
+            norms = own.layer_norms_of(list(config.layers_of(own).values()))
+            adapter.train_copies("layer_norms", own.encoder, norms, f"{role}_layer_norms")
     if config.train_head:
         if not isinstance(model, TransRec):
             raise UserError("--train_head true: an encoder alone has no item head")
         head, owner = model.item_encoder.head, model.adapters["item" if "item" in sites else "user"]
-        owner.train_copies("head", head, [name for name, _ in head.named_parameters()])
+        owner.train_copies("head", head, [name for name, _ in head.named_parameters()], ADAPTED_HEAD)
 
 
 def copied_parameters(model: TransRec | PreTrainedModel) -> dict[str, str]:
-    """Parameters of the model that parameters of its adapters stand in for, by name, with theirs."""
-    names = {id(module): name for name, module in model.named_modules()}
-    sites = encoder_sites(model)
+    """Names of parameters of the model that copies in its adapters replace, with the names of the copies."""
+    paths = {id(module): name for name, module in model.named_modules()}
     copies = {}
-    for role, own, name in _copies(model.adapters):
-        head = own.startswith("head.")
-        place = names[id(model.item_encoder.head if head else sites[role].encoder)]
-        copies[f"{place}.{name}" if place else name] = f"adapters.{role}.{own}"
+    for role, adapter in model.adapters.items():
+        if isinstance(adapter, Adapter):
+            for copy, (module, name) in adapter.copies.items():
+                path = paths[id(module)]
+                copies[f"{path}.{name}" if path else name] = f"adapters.{role}.{copy}"
     return copies
 
 
-def _copies(adapters: AdapterSet) -> Iterator[tuple[str, str, str]]:
-    """For each copy: the encoder's role, the copy's name in its adapter, the original's in its module."""
-    for role, adapter in adapters.items():
-        if isinstance(adapter, Adapter):
-            yield from ((role, own, name) for own, name in adapter.copies.items())
-
-
-def detach_adapters(model: TransRec | PreTrainedModel) -> AdapterSet:
-    """Take the adapters off; the model is bit for bit what it was without them.
+def detach_adapters(model: TransRec | PreTrainedModel) -> nn.ModuleDict:
+    """Detach the adapters. The model is then bit for bit what it was without them.
 
     Returns:
-        The detached adapters.
+        The detached adapters; empty if there were none.
     """
-    detached = getattr(model, "adapters", AdapterSet())
+    detached = adapters_of(model)
+    if detached is None:
+        return nn.ModuleDict()
     detached.detach()
     if isinstance(model, TransRec):
-        model.adapters = AdapterSet()
-    elif hasattr(model, "adapters"):
+        model.adapters = nn.ModuleDict()
+    else:
         del model.adapters
     return detached

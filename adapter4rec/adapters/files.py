@@ -1,8 +1,8 @@
-"""Adapter files: all that was trained on a target, apart from the model that it belongs to.
+"""Adapter files: everything that was trained on a target, without the source model.
 
-``NAME.safetensors`` holds the tensors and, in its header, what ``NAME.json`` beside it shows: the family, its
-config, the identity of the model it was trained on, and the versions of the libraries. One source model
-serves any number of them, one after the other.
+``NAME.safetensors`` holds the tensors. Its header, and ``NAME.json`` in the same folder, describe them: the
+family, its config, the identity of the source model, and versions of libraries. Any number of adapter files
+can share one source model.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from adapter4rec.adapters.attaching import add_adapters, detach_adapters
-from adapter4rec.adapters.base import AdapterConfig, AdapterSet
+from adapter4rec.adapters.attaching import add_adapters, base_groups_of, detach_adapters
+from adapter4rec.adapters.base import AdapterSet, adapters_of
+from adapter4rec.adapters.config import AdapterConfig
 from adapter4rec.adapters.registry import FAMILIES, name_of
 from adapter4rec.models.backbones import described
-from adapter4rec.models.layouts import UNREAD
-from adapter4rec.models.transrec import TransRec, part_of
+from adapter4rec.models.parts import BACKBONE, FIXED
+from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.weights import load_into
 from adapter4rec.utils.checkpoint_file import Checkpoint, read_checkpoint, weights_hash, write_checkpoint
 from adapter4rec.utils.errors import UserError
@@ -27,36 +28,36 @@ from adapter4rec.utils.files import read_json
 from adapter4rec.utils.versions import versions
 
 WHAT = "adapter"
-_PREFIX = "adapters."
 
 
 def save_adapter(
     model: TransRec | PreTrainedModel, path: Path | str, about: Mapping[str, Any] | None = None
 ) -> None:
-    """Write the model's adapters, everything else that was trained with them included.
+    """Write the model's adapters, with everything else that was trained with them.
 
     Args:
         model: with adapters.
-        path: a ``.safetensors`` file; a ``.json`` of the same name is put beside it.
-        about: what else its description is to say.
+        path: a ``.safetensors`` file; a ``.json`` file of the same name is written next to it.
+        about: further entries of the description.
 
     Raises:
-        UserError: the model has no adapters, or the file has another ending.
+        UserError: the model has no adapters, the file name does not end in ``.safetensors``, or the ``.json``
+            file is not that of a checkpoint.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise UserError(f"{path}: the file of an adapter ends in .safetensors")
-    config = getattr(getattr(model, "adapters", None), "config", None)
-    if config is None:
+        raise UserError(f"{path}: the name of an adapter file ends in .safetensors")
+    adapters = adapters_of(model)
+    if adapters is None:
         raise UserError(f"{path}: the model has no adapters to save")
     beside = path.with_suffix(".json")
     if beside.is_file() and "what" not in read_json(beside):
-        raise UserError(f"{path}: {beside.name} beside it is something else and would be overwritten")
+        raise UserError(f"{path}: would overwrite {beside.name}, which describes no checkpoint")
     tensors = adapter_tensors(model)
     description = {
         "what": WHAT,
-        "family": name_of(config),
-        "config": config.plain(),
+        "family": name_of(adapters.config),
+        "config": adapters.config.plain(),
         "parameters": sum(tensor.numel() for tensor in tensors.values()),
         "base": base_identity(model),
         "versions": versions(),
@@ -65,22 +66,22 @@ def save_adapter(
 
 
 def load_adapter(model: TransRec | PreTrainedModel, path: Path | str, *, force: bool = False) -> AdapterSet:
-    """Put the adapters of a file on the model that they were trained on.
+    """Add the adapters of a file to the model that they were trained on.
 
-    Adapters that the model has are taken off first. So this switches between several on one model; the
-    model's own weights are neither read again nor changed.
+    Adapters that the model has are detached first, so this switches between adapters on one model. The
+    model's own weights are neither read nor changed.
 
     Args:
-        model: the one that the adapters were saved from, or one like it.
-        path: of the file.
-        force: load them although the model is another, if their shapes allow it.
+        model: the model that the adapters were saved from, or an equal one.
+        path: the adapter file.
+        force: load them on another model, too, if all shapes match.
 
     Returns:
         ``model.adapters``.
 
     Raises:
-        UserError: no adapter file, or one of another model; it says what differs. The model keeps the
-            adapters that it has, but for a file whose config or tensors do not fit, after which it has none.
+        UserError: not an adapter file, or one of another model; the message lists the differences. The model
+            keeps the adapters that it has, unless the config or the tensors do not fit: then it has none.
     """
     checkpoint = read_adapter(Path(path))
     config = config_of(checkpoint)
@@ -89,7 +90,7 @@ def load_adapter(model: TransRec | PreTrainedModel, path: Path | str, *, force: 
         raise UserError(
             f"{path}: these adapters were trained on another model:\n  "
             + "\n  ".join(trouble)
-            + "\n--force (force=True) loads them all the same"
+            + "\n--force (force=True) loads them anyway"
         )
     detach_adapters(model)
     adapters = add_adapters(model, config)
@@ -102,15 +103,15 @@ def load_adapter(model: TransRec | PreTrainedModel, path: Path | str, *, force: 
 
 
 def adapter_tensors(model: TransRec | PreTrainedModel) -> dict[str, Tensor]:
-    """All that belongs to the adapters of a model, by its names in the model."""
-    return {name: tensor for name, tensor in model.state_dict().items() if name.startswith(_PREFIX)}
+    """Parameters and buffers of a model's adapters, by their names in the model."""
+    return model.adapters.state_dict(prefix="adapters.")
 
 
 def read_adapter(path: Path) -> Checkpoint:
     """Read an adapter file.
 
     Raises:
-        UserError: missing, damaged, or something else.
+        UserError: missing, damaged, or not an adapter file.
     """
     checkpoint = read_checkpoint(path)
     if checkpoint.description["what"] != WHAT:
@@ -122,28 +123,24 @@ def config_of(checkpoint: Checkpoint) -> AdapterConfig:
     """The config of an adapter file's adapters.
 
     Raises:
-        UserError: it is of a family that is not registered here, or damaged.
+        UserError: the family is not registered, or the config is not valid.
     """
     family, values = (checkpoint.description.get(name) for name in ("family", "config"))
     if not isinstance(family, str) or family not in FAMILIES or not isinstance(values, dict):
         raise UserError(
-            f"{checkpoint.path}: of the family {family!r}; known are {', '.join(FAMILIES)} "
-            "(an own family must be registered before its files are loaded)"
+            f"{checkpoint.path}: unknown adapter family {family!r}; known are {', '.join(FAMILIES)} "
+            "(register an own family before loading its files)"
         )
     try:
-        return FAMILIES[family].config.from_values(values)
+        return FAMILIES[family].from_values(values)
     except UserError as error:
-        raise UserError(f"{checkpoint.path}: its config means nothing here: {error}") from None
+        raise UserError(f"{checkpoint.path}: its config is not valid: {error}") from None
 
 
 def base_identity(model: TransRec | PreTrainedModel) -> dict[str, dict[str, str]]:
-    """What a model is without its adapters: of each part what it is, and the hash of its weights."""
-    parts: dict[str, dict[str, Tensor]] = {}
-    whole = isinstance(model, TransRec)
-    adapters = getattr(model, "adapters", AdapterSet())
-    for name, tensor in (adapters.base or dict(model.named_parameters())).items():
-        if whole or not name.startswith(UNREAD):
-            parts.setdefault(part_of(name) if whole else "encoder", {})[name] = tensor
+    """Identity of a model without its adapters: kind and hash of the weights of each part."""
+    parts = {group: dict(parameters) for group, parameters in base_groups_of(model).items()}
+    parts.get(BACKBONE, {}).update(parts.pop(FIXED, {}))
     kinds = _kinds(model)
     return {
         part: {"kind": f"{kinds[part]}, {_types(tensors)}", "weights": weights_hash(tensors)}
@@ -170,14 +167,14 @@ def _differences(there: Any, here: Mapping[str, Mapping[str, str]]) -> list[str]
     if not isinstance(there, dict) or not all(
         isinstance(part, dict) and {"kind", "weights"} <= set(part) for part in there.values()
     ):
-        return ["the file does not say on which"]
+        return ["the file does not name the model"]
     trouble = []
     for part in dict.fromkeys([*there, *here]):
         if part not in there or part not in here:
             missing, having = ("file", "model") if part not in there else ("model", "file")
-            trouble.append(f"{part}: the {having} has one, the {missing} none")
+            trouble.append(f"{part}: in the {having}, not in the {missing}")
         elif there[part]["kind"] != here[part]["kind"]:
-            trouble.append(f"{part}: {there[part]['kind']} there, {here[part]['kind']} here")
+            trouble.append(f"{part}: {there[part]['kind']} in the file, {here[part]['kind']} in the model")
         elif there[part]["weights"] != here[part]["weights"]:
-            trouble.append(f"{part}: the same kind ({here[part]['kind']}) with other weights")
+            trouble.append(f"{part}: same kind ({here[part]['kind']}), different weights")
     return trouble

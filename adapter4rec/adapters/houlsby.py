@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from adapter4rec.adapters.bottleneck import SublayerConfig
 
-from adapter4rec.adapters.bottleneck import BottleneckConfig, SublayerAdapter
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class HoulsbyConfig(BottleneckConfig):
-    """Serial adapters after attention and after feed-forward, in every layer."""
+class HoulsbyConfig(SublayerConfig):
+    """Serial adapters after attention and after feed-forward, in every layer.
 
+    In every sublayer f of an encoder, y = f(x) becomes A(y) = y + a(y), before the residual is added.
+    """
 
-class Houlsby(SublayerAdapter):
-    """In every sublayer f of an encoder, y = f(x) becomes A(y) = y + a(y), before the residual is added."""
-
-    @staticmethod
-    def change(module: nn.Module, y: Tensor, x: Tensor) -> Tensor:
+    def change(self, module: nn.Module, y: Tensor, x: Tensor) -> Tensor:
         """A(y) = y + W_up ReLU(W_down y + b_down) + b_up."""
         del x
         return y + module(y)

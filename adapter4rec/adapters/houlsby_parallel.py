@@ -6,24 +6,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from adapter4rec.adapters.bottleneck import SublayerConfig
 
-from adapter4rec.adapters.bottleneck import BottleneckConfig, SublayerAdapter
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class HoulsbyParallelConfig(BottleneckConfig):
-    """Houlsby's bottleneck beside each sublayer: it reads what the sublayer reads."""
+class HoulsbyParallelConfig(SublayerConfig):
+    """Houlsby's bottleneck in parallel with each sublayer, with the same input.
 
-
-class HoulsbyParallel(SublayerAdapter):
-    """LN(x + f(x)) becomes LN(x + f(x) + a(x)); in pre-norm encoders x + f(LN(x)) gets + a(x).
-
+    LN(x + f(x)) becomes LN(x + f(x) + a(x)); in pre-norm encoders x + f(LN(x)) becomes x + f(LN(x)) + a(x).
     The bottleneck a reads the same x in both: the residual stream, before any norm.
     """
 
-    @staticmethod
-    def change(module: nn.Module, y: Tensor, x: Tensor) -> Tensor:
-        """f(x) + a(x); the residual is added behind it."""
+    def change(self, module: nn.Module, y: Tensor, x: Tensor) -> Tensor:
+        """f(x) + a(x); the encoder adds the residual afterwards."""
         return y + module(x)

@@ -1,76 +1,44 @@
-"""The adapter families, by name: one line each."""
+"""The adapter families: the config class of each, by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-from torch import nn
-
-from adapter4rec.adapters.base import Adapter, AdapterConfig
-from adapter4rec.adapters.bitfit import BitFit, BitFitConfig
-from adapter4rec.adapters.compacter import Compacter, CompacterConfig, Rule
-from adapter4rec.adapters.houlsby import Houlsby, HoulsbyConfig
-from adapter4rec.adapters.houlsby_parallel import HoulsbyParallel, HoulsbyParallelConfig
-from adapter4rec.adapters.k_adapter import KAdapter, KAdapterConfig
-from adapter4rec.adapters.layernorm import LayerNormConfig, LayerNorms
-from adapter4rec.adapters.lora import Lora, LoraConfig
-from adapter4rec.adapters.pfeiffer import Pfeiffer, PfeifferConfig
-from adapter4rec.adapters.pfeiffer_after_layernorm import (
-    PfeifferAfterLayerNorm,
-    PfeifferAfterLayerNormConfig,
-)
-from adapter4rec.adapters.prompt import Prompt, PromptConfig
+from adapter4rec.adapters.bitfit import BitFitConfig
+from adapter4rec.adapters.compacter import CompacterConfig
+from adapter4rec.adapters.config import AdapterConfig
+from adapter4rec.adapters.houlsby import HoulsbyConfig
+from adapter4rec.adapters.houlsby_parallel import HoulsbyParallelConfig
+from adapter4rec.adapters.k_adapter import KAdapterConfig
+from adapter4rec.adapters.layernorm import LayerNormConfig
+from adapter4rec.adapters.lora import LoraConfig
+from adapter4rec.adapters.pfeiffer import PfeifferConfig
+from adapter4rec.adapters.pfeiffer_after_layernorm import PfeifferAfterLayerNormConfig
+from adapter4rec.adapters.prompt import PromptConfig
 from adapter4rec.utils.errors import UserError
 
-
-@dataclass(frozen=True)
-class Family:
-    """A kind of adapter.
-
-    Attributes:
-        config: its config class.
-        build: builds and attaches it to one encoder: ``build(config, sites)``, or with what is shared behind.
-        shared: builds what the adapters of both encoders share: ``shared(config)``; None for nothing.
-    """
-
-    config: type[AdapterConfig]
-    build: Callable[..., Adapter]
-    shared: Callable[..., nn.Module] | None = None
-
-
-FAMILIES: dict[str, Family] = {
-    "houlsby": Family(HoulsbyConfig, Houlsby),
-    "houlsby_parallel": Family(HoulsbyParallelConfig, HoulsbyParallel),
-    "pfeiffer": Family(PfeifferConfig, Pfeiffer),
-    "pfeiffer_after_layernorm": Family(PfeifferAfterLayerNormConfig, PfeifferAfterLayerNorm),
-    "k_adapter": Family(KAdapterConfig, KAdapter),
-    "lora": Family(LoraConfig, Lora),
-    "compacter": Family(CompacterConfig, Compacter, shared=Rule),
-    "prompt": Family(PromptConfig, Prompt),
-    "bitfit": Family(BitFitConfig, BitFit),
-    "layernorm": Family(LayerNormConfig, LayerNorms),
+FAMILIES: dict[str, type[AdapterConfig]] = {
+    "houlsby": HoulsbyConfig,
+    "houlsby_parallel": HoulsbyParallelConfig,
+    "pfeiffer": PfeifferConfig,
+    "pfeiffer_after_layernorm": PfeifferAfterLayerNormConfig,
+    "k_adapter": KAdapterConfig,
+    "lora": LoraConfig,
+    "compacter": CompacterConfig,
+    "prompt": PromptConfig,
+    "bitfit": BitFitConfig,
+    "layernorm": LayerNormConfig,
 }
-
-
-def family_of(config: AdapterConfig) -> Family:
-    """The family that a config belongs to.
-
-    Raises:
-        UserError: no registered family has this class of config.
-    """
-    return FAMILIES[name_of(config)]
 
 
 def name_of(config: AdapterConfig) -> str:
     """The name of the family that a config belongs to.
 
     Raises:
-        UserError: no registered family has this class of config.
+        UserError: the config's class is not registered.
     """
     for name, family in FAMILIES.items():
-        if family.config is type(config):
+        if family is type(config):
             return name
     raise UserError(
-        f"no adapter family has the config {type(config).__name__}; known are {', '.join(FAMILIES)}"
+        f"{type(config).__name__} is not the config of an adapter family; known families: "
+        f"{', '.join(FAMILIES)}"
     )

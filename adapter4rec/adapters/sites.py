@@ -1,28 +1,25 @@
-"""The places of an encoder at which adapters attach.
+"""The sites of an encoder: where adapters attach.
 
-Where they lie in each kind of encoder is written in ``layouts.py``. An adapter never replaces an encoder's
-own code: it changes what flows through a place by hooks, which :class:`Undo` removes again, so that the
-encoder without its adapter is the encoder that was there before.
+``layouts.py`` lists where they are in each kind of encoder. An adapter does not replace the encoder's code:
+it changes inputs and outputs of modules by hooks. Removing the hooks restores the original encoder.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adapter4rec.adapters.config import ATTENTION, FEED_FORWARD
 from adapter4rec.data.packing import Packing
-from adapter4rec.models.layouts import EncoderLayout, ProjectionLayout, Reads
-
-ATTENTION, FEED_FORWARD = "attention", "feed_forward"
-SUBLAYERS = (ATTENTION, FEED_FORWARD)
+from adapter4rec.models.layouts import UNREAD, EncoderLayout, ProjectionLayout, Reads
 
 Undo = Callable[[], None]
-"""Takes back what attaching changed."""
+"""Takes back an attachment."""
 
 
 @dataclass(frozen=True)
@@ -37,17 +34,17 @@ class Sublayer:
     pre_norm: bool
 
     def on_output(self, change: Callable[[Tensor, Tensor], Tensor]) -> Undo:
-        """Let y become ``change(y, x)``, both ``[batch, places, width]``; x is the residual stream."""
+        """Replace y by ``change(y, x)``, both ``[batch, positions, width]``; x is the residual stream."""
         seen: list[Tensor] = []
 
         def forget(_: nn.Module, __: tuple) -> None:
-            seen.clear()  # what a call that was interrupted has left
+            seen.clear()  # left over from an interrupted call
 
         def remember(_: nn.Module, arguments: tuple) -> None:
             seen[:] = [arguments[self.entry_argument]]
 
         def replace(_: nn.Module, __: tuple, y: Tensor) -> Tensor | None:
-            return change(y, seen.pop()) if seen else None  # else it is the other sublayer's output
+            return change(y, seen.pop()) if seen else None  # else this is the output of the other sublayer
 
         return _undo(
             self.layer.register_forward_pre_hook(forget),
@@ -56,10 +53,10 @@ class Sublayer:
         )
 
     def on_normed_sum(self, change: Callable[[Tensor, Tensor], Tensor]) -> Undo:
-        """Let LN(s) become ``change(LN(s), s)``, where s = x + f(x); post-norm encoders only.
+        """Replace LN(s) by ``change(LN(s), s)``, where s = x + f(x); post-norm encoders only.
 
         Raises:
-            ValueError: the encoder normalises before its sublayers, so there is no such place.
+            ValueError: the encoder is pre-norm: no layer norm follows the sum.
         """
         if self.pre_norm:
             raise ValueError("a pre-norm encoder has no layer norm after the sum of a sublayer")
@@ -72,13 +69,13 @@ class Sublayer:
 
 @dataclass(frozen=True)
 class Projection:
-    """A linear layer that an adapter may replace by one which wraps it.
+    """A linear layer that an adapter may replace.
 
     Attributes:
-        owner: the module that holds the layer.
-        name: under which it holds it.
-        part: which of the equal parts of the layer's output the projection is, from 0.
-        parts: into how many parts its output falls: 1, or 3 where query, key and value are computed at once.
+        owner: the parent module of the layer.
+        name: name of the layer in it.
+        part: index of the projection among the equal parts of the layer's output, from 0.
+        parts: number of these parts: 1, or 3 if the layer computes query, key and value.
     """
 
     owner: nn.Module
@@ -88,11 +85,11 @@ class Projection:
 
     @property
     def module(self) -> nn.Module:
-        """The layer that is there now."""
+        """The current layer."""
         return getattr(self.owner, self.name)
 
     def replace_by(self, module: nn.Module) -> Undo:
-        """Put ``module`` in its place until undone."""
+        """Replace the layer by ``module``."""
         original = self.module
         setattr(self.owner, self.name, module)
         return lambda: setattr(self.owner, self.name, original)
@@ -100,7 +97,7 @@ class Projection:
 
 @dataclass(frozen=True)
 class Layer:
-    """The places of one layer (a block, in the user encoder)."""
+    """The sites of one layer (a block, in the user encoder)."""
 
     module: nn.Module
     sublayers: dict[str, Sublayer]
@@ -108,7 +105,7 @@ class Layer:
     value: Projection
 
     def on_state(self, change: Callable[[Tensor, Tensor], Tensor]) -> Undo:
-        """Let the layer's output become ``change(output, input)``, both ``[batch, places, width]``."""
+        """Replace the layer's output by ``change(output, input)``, both ``[batch, positions, width]``."""
 
         def replace(_: nn.Module, arguments: tuple, output: Tensor) -> Tensor:
             return change(output, arguments[0])
@@ -118,15 +115,15 @@ class Layer:
 
 @dataclass(frozen=True)
 class Sites:
-    """All places of one encoder.
+    """All sites of one encoder.
 
     Attributes:
         encoder: the whole encoder.
         layers: its layers, first to last.
-        width: h of a backbone, d of the user encoder.
+        width: hidden size: h of a backbone, d of the user encoder.
         role: ``item`` or ``user``.
-        reads: words, patches or items.
-        tokens: gives the tokens that the first layer reads; None but where these are patches.
+        reads: kind of the encoder's inputs: words, patches or items.
+        tokens: the module that computes the first layer's input; None unless the inputs are patches.
     """
 
     encoder: nn.Module
@@ -136,8 +133,20 @@ class Sites:
     reads: Reads
     tokens: nn.Module | None
 
+    def parameters_of(self, layers: Sequence[Layer]) -> list[str]:
+        """Names of the parameters of some layers; of all layers, those of the whole encoder."""
+        if len(layers) == len(self.layers):
+            return [name for name, _ in self.encoder.named_parameters() if not name.startswith(UNREAD)]
+        inside = {id(parameter) for layer in layers for parameter in layer.module.parameters()}
+        return [name for name, parameter in self.encoder.named_parameters() if id(parameter) in inside]
+
+    def layer_norms_of(self, layers: Sequence[Layer]) -> list[str]:
+        """Names of the parameters of the layer norms among :meth:`parameters_of`."""
+        norms = {name for name, module in self.encoder.named_modules() if isinstance(module, nn.LayerNorm)}
+        return [name for name in self.parameters_of(layers) if name.rpartition(".")[0] in norms]
+
     def on_inputs(self, change: Callable[[dict], dict]) -> Undo:
-        """Let the arguments of the encoder's call, by name, become ``change(arguments)``."""
+        """Replace the arguments of the encoder's forward pass, by name, by ``change(arguments)``."""
         names = list(inspect.signature(self.encoder.forward).parameters)
 
         def replace(_: nn.Module, arguments: tuple, keywords: dict) -> tuple[tuple, dict]:
@@ -146,10 +155,10 @@ class Sites:
         return _undo(self.encoder.register_forward_pre_hook(replace, with_kwargs=True))
 
     def on_mask(self, remember: Callable[[Tensor | Packing | None], None]) -> Undo:
-        """Tell ``remember``, at each call, what the layers' attention is masked with.
+        """Call ``remember(mask)`` in each forward pass with the mask of the layers' attention.
 
-        It is told None, or a mask that broadcasts to ``[batch, heads, places, places]``: bool, true where
-        attention may go, or additive; or where texts lie that are read end to end.
+        The mask is None; or a tensor that broadcasts to ``[batch, heads, positions, positions]``, bool (true:
+        may be attended to) or additive; or the packing of texts that are concatenated into one sequence.
         """
         if self.reads is Reads.ITEMS:
             first = self.layers[0].module
@@ -163,13 +172,13 @@ class Sites:
         return self.on_inputs(look)
 
     def on_tokens(self, further: Tensor) -> Undo:
-        """Let the encoder read ``further`` tokens, ``[n, h]``, besides its own.
+        """Add ``further`` tokens, ``[n, h]``, to the encoder's input.
 
-        Words: behind [CLS], where they take positions and the title's positions shift. Patches: behind the
-        patches, without a position.
+        For words they follow [CLS] and have positions, which shifts those of the title. For patches they
+        follow the patches and have no position embedding.
 
         Raises:
-            ValueError: the encoder reads items, which are no tokens.
+            ValueError: the encoder reads items, not tokens.
         """
         if self.reads is Reads.ITEMS:
             raise ValueError("the user encoder reads items, not tokens")
@@ -186,7 +195,7 @@ class Sites:
 
 
 def _with_words(arguments: dict, further: Tensor, embed: nn.Module) -> dict:
-    """Arguments of a text encoder whose call has ``further`` words behind the first of each text."""
+    """Arguments of a text encoder with ``further`` words after the first word of each text."""
     words = arguments.get("inputs_embeds")
     if words is None:
         words = embed(arguments["input_ids"])
@@ -208,7 +217,7 @@ def _with_words(arguments: dict, further: Tensor, embed: nn.Module) -> dict:
 
 
 def find_sites(encoder: nn.Module, layout: EncoderLayout, width: int, role: str) -> Sites:
-    """Look up the places of ``encoder`` by its layout."""
+    """Look up the sites of ``encoder`` in its layout."""
     layers = [_layer(module, layout) for module in encoder.get_submodule(layout.layers)]
     tokens = encoder.get_submodule(layout.tokens) if layout.tokens else None
     return Sites(encoder, layers, width, role, layout.reads, tokens)

@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from adapter4rec.adapters.attaching import add_adapters, copied_parameters, detach_adapters
-from adapter4rec.adapters.base import RELEASE, AdapterConfig, AdapterSet
-from adapter4rec.adapters.bitfit import BitFit
+from adapter4rec.adapters.base import Adapter, AdapterSet, adapters_of
+from adapter4rec.adapters.config import RELEASE, AdapterConfig
 from adapter4rec.adapters.files import adapter_tensors
-from adapter4rec.adapters.layernorm import LayerNorms
-from adapter4rec.adapters.lora import Lora
+from adapter4rec.adapters.lora_layers import Lora
 from adapter4rec.adapters.registry import name_of
 from adapter4rec.models.backbones import quiet_transformers
 from adapter4rec.models.item_encoder import ContentItemEncoder
@@ -28,7 +27,8 @@ from adapter4rec.models.weights import load_into
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import whole_folder
 
-_MERGEABLE = (Lora, BitFit, LayerNorms)
+_MERGEABLE = (Lora, Adapter)
+"""A plain :class:`Adapter`, that of bitfit and layernorm, has only copies of parameters."""
 _READER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "preprocessor_config.json"),
@@ -55,8 +55,8 @@ def merge_adapters(model: TransRec | PreTrainedModel) -> Merged:
     Raises:
         UserError: the model has no adapters, or some that no weights of the model can stand for.
     """
-    adapters = getattr(model, "adapters", AdapterSet())
-    if adapters.config is None:
+    adapters = adapters_of(model)
+    if adapters is None:
         raise UserError("the model has no adapters to merge")
     if not all(type(adapter) in _MERGEABLE for adapter in adapters.values()):
         released = " with --semantics release" if adapters.config.semantics == RELEASE else ""
@@ -85,7 +85,7 @@ def unmerge_adapters(model: TransRec | PreTrainedModel, merged: Merged) -> Adapt
         UserError: the model has adapters, or its merged weights have changed since. It is then left alone.
     """
     parameters = dict(model.named_parameters())
-    if getattr(model, "adapters", AdapterSet()).config is not None:
+    if adapters_of(model) is not None:
         raise UserError("the model has adapters; detach them before the merge is taken back")
     changed = [
         name
@@ -123,7 +123,7 @@ def save_encoder(model: TransRec | PreTrainedModel, folder: Path | str) -> None:
         UserError: the model still has adapters, or no encoder, or something is in the folder.
     """
     folder = Path(folder)
-    if getattr(model, "adapters", AdapterSet()).config is not None:
+    if adapters_of(model) is not None:
         raise UserError(f"{folder}: merge or detach the adapters first; a plain folder cannot hold them")
     if isinstance(model, TransRec) and not isinstance(model.item_encoder, ContentItemEncoder):
         raise UserError(f"{folder}: an id tower has no encoder to save")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from adapter4rec.adapters.base import AdapterConfig
+from adapter4rec.adapters.config import AdapterConfig
 from adapter4rec.adapters.registry import FAMILIES
-from adapter4rec.models.transrec import ADAPTER_PARTS, PARTS
+from adapter4rec.models.parts import ADAPTER_PARTS, PARTS
 from adapter4rec.utils.settings import Option, Settings, Values, option, options_of
 
 T = TypeVar("T", bound="TargetSettings")
@@ -101,7 +101,9 @@ class TargetSettings(StageSettings):
     @property
     def trained_parts(self) -> tuple[str, ...]:
         """Names of the parameter groups that are trained."""
-        return TARGET_METHODS.get(self.method, ADAPTER_PARTS)
+        if self.adapter is None:
+            return TARGET_METHODS[self.method]
+        return tuple(dict.fromkeys((*ADAPTER_PARTS, *self.adapter.learning_rates())))
 
     @property
     def needs_source(self) -> bool:
@@ -119,14 +121,14 @@ class TargetSettings(StageSettings):
         if "method" not in values:
             return own
         family = FAMILIES.get(own["method"].value_of(values["method"]))
-        return own | (options_of(family.config) if family else {})
+        return own | (options_of(family) if family else {})
 
     @classmethod
     def _build(cls: type[T], values: Values) -> T:
         family = FAMILIES.get(values.get("method", ""))
         if family is None:
             return cls(**values)
-        names = options_of(family.config)
+        names = options_of(family)
         own = {name: value for name, value in values.items() if name in names}
         rest = {name: value for name, value in values.items() if name not in names}
-        return cls(**rest, adapter=family.config(**own))
+        return cls(**rest, adapter=family(**own))

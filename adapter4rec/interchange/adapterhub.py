@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from adapter4rec.adapters.bottleneck import BottleneckConfig
-from adapter4rec.adapters.sites import ATTENTION, FEED_FORWARD, Sites
+from adapter4rec.adapters.config import ATTENTION, FEED_FORWARD
+from adapter4rec.adapters.sites import Sites
 from adapter4rec.interchange.adapterhub_options import checked_options, config_of, written_options
 from adapter4rec.interchange.common import (
     OPTIONS,
@@ -149,7 +150,7 @@ def _names(sites: Sites, config: BottleneckConfig, name: str) -> dict[str, str]:
         f"layers.{number}.{sublayer}.{ours}.{field}": (
             f"{places[sublayer].format(number)}.adapters.{name}.{theirs}.{field}"
         )
-        for number, _ in config.layers_of(sites)
+        for number in config.layers_of(sites)
         for sublayer in config.sublayers
         for ours, theirs in _LINEAR.items()
         for field in ("weight", "bias")

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from adapter4rec.adapters.bottleneck import BottleneckConfig
+from adapter4rec.adapters.config import ATTENTION, FEED_FORWARD, SUBLAYERS
 from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.adapters.houlsby_parallel import HoulsbyParallelConfig
 from adapter4rec.adapters.pfeiffer import PfeifferConfig
-from adapter4rec.adapters.sites import ATTENTION, FEED_FORWARD, SUBLAYERS, Sites
+from adapter4rec.adapters.sites import Sites
 from adapter4rec.interchange.common import chosen_layers, refusal
 from adapter4rec.utils.errors import UserError, nearest
 
@@ -76,7 +77,7 @@ _NOTHING_COMPUTED = re.compile(
 
 def written_options(config: BottleneckConfig, sites: Sites) -> dict[str, Any]:
     """The library's options by which it computes the same."""
-    chosen = {int(number) for number, _ in config.layers_of(sites)}
+    chosen = {int(number) for number in config.layers_of(sites)}
     theirs = {ours: name for name, ours in reversed(_ACTIVATIONS.items())}
     return {
         **{switch: sublayer in config.sublayers for sublayer, switch in _SWITCHES.items()},

@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from adapter4rec.adapters.attaching import add_adapters, detach_adapters, encoder_sites
-from adapter4rec.adapters.base import PAPER, Adapter, AdapterConfig, LayerChoice
+from adapter4rec.adapters.base import Adapter, adapters_of
+from adapter4rec.adapters.config import PAPER, AdapterConfig, LayerChoice
 from adapter4rec.adapters.registry import name_of
 from adapter4rec.adapters.sites import Sites
 from adapter4rec.models.transrec import TransRec
@@ -58,8 +59,8 @@ def item_half(
     Raises:
         UserError: the item encoder has no adapters, they are of another family, or layer norms are trained.
     """
-    adapters = getattr(model, "adapters", None)
-    if not adapters or "item" not in adapters:
+    adapters = adapters_of(model)
+    if adapters is None or "item" not in adapters:
         raise UserError("the item encoder has no adapters to export")
     config = adapters.config
     name = name_of(config)

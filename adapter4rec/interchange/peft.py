@@ -17,7 +17,8 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from adapter4rec.adapters.lora import PROJECTIONS, LoraConfig
+from adapter4rec.adapters.config import PROJECTIONS
+from adapter4rec.adapters.lora import LoraConfig
 from adapter4rec.adapters.sites import Projection, Sites
 from adapter4rec.interchange.common import (
     OPTIONS,
@@ -73,7 +74,7 @@ def export_peft(model: Model, folder: Path) -> list[str]:
     config: LoraConfig = half.config
     paths = _projection_paths(half.sites)
     chosen = [
-        paths[int(number), kind] for number, _ in config.layers_of(half.sites) for kind in config.projections
+        paths[int(number), kind] for number in config.layers_of(half.sites) for kind in config.projections
     ]
     tensors = exported(half.adapter, _names(half.sites, config))
     options = _options(config, _targets(chosen, _module_names(half.sites)))
@@ -144,7 +145,7 @@ def _names(sites: Sites, config: LoraConfig) -> dict[str, str]:
     paths = _projection_paths(sites)
     return {
         f"layers.{number}.{kind}.{factor}": f"{_PREFIX}{paths[int(number), kind]}.{factor}.weight"
-        for number, _ in config.layers_of(sites)
+        for number in config.layers_of(sites)
         for kind in config.projections
         for factor in ("lora_A", "lora_B")
     }

@@ -81,15 +81,18 @@ class ImageItemEncoder(ContentItemEncoder):
         mean, deviation = (torch.tensor(values) for values in pixel_statistics(backbone.config))
         self.register_buffer("_mean", mean[:, None, None], persistent=False)
         self.register_buffer("_deviation", deviation[:, None, None], persistent=False)
-        if backbone.config.model_type == "vit_mae":
-            # They are fixed sines, which a backbone that was loaded from a folder has forgotten.
-            backbone.embeddings.position_embeddings.requires_grad_(False)
-        elif getattr(getattr(backbone, "embeddings", None), "mask_token", None) is not None:
-            backbone.embeddings.mask_token.requires_grad_(
-                False
-            )  # DINOv2's pretraining reads it, nothing here
+        for parameter in self.fixed_parameters():
+            parameter.requires_grad_(False)  # loading a backbone from a folder resets this
         nn.init.xavier_normal_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+
+    def fixed_parameters(self) -> list[nn.Parameter]:
+        """ViTMAE's position embeddings, which are sines, and DINOv2's mask token, for pretraining only."""
+        embeddings = getattr(self.backbone, "embeddings", None)
+        if self.backbone.config.model_type == "vit_mae":
+            return [embeddings.position_embeddings]
+        mask_token = getattr(embeddings, "mask_token", None)
+        return [] if mask_token is None else [mask_token]
 
     def states(self, content: Pixels | PatchStates) -> Tensor:
         """[CLS] states behind the last layer norm, ``[n, 1, h]``, from pixels or from layers' outputs."""

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from adapter4rec.data.content import Content, ItemIds
 from adapter4rec.data.states import States
 from adapter4rec.models.dropout import use_fast_dropout
+from adapter4rec.models.parts import BACKBONE, FIXED, ITEM_HEAD, ParameterGroups
 
 
 class ContentItemEncoder(nn.Module):
@@ -37,6 +38,18 @@ class ContentItemEncoder(nn.Module):
         self.backbone = backbone
         use_fast_dropout(backbone)
         self.head = nn.Linear(backbone.config.hidden_size, dim)
+
+    def parameter_groups(self) -> ParameterGroups:
+        """Parameters by name, in the groups ``backbone``, ``fixed`` and ``item_head``."""
+        fixed = {id(parameter) for parameter in self.fixed_parameters()}
+        groups: ParameterGroups = {BACKBONE: {}, FIXED: {}}
+        for name, parameter in self.backbone.named_parameters(prefix="backbone"):
+            groups[FIXED if id(parameter) in fixed else BACKBONE][name] = parameter
+        return groups | {ITEM_HEAD: dict(self.head.named_parameters(prefix="head"))}
+
+    def fixed_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the backbone that are never trained."""
+        return []
 
     @abstractmethod
     def states(self, content: Content) -> Tensor:
@@ -73,6 +86,10 @@ class IdItemEncoder(nn.Module):
         super().__init__()
         self.head = nn.Embedding(n_items, dim)
         nn.init.xavier_normal_(self.head.weight)
+
+    def parameter_groups(self) -> ParameterGroups:
+        """Parameters by name, in the group ``item_head``."""
+        return {ITEM_HEAD: dict(self.named_parameters())}
 
     def forward(self, content: ItemIds) -> Tensor:
         """Embeddings ``[n, d]``."""

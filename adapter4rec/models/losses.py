@@ -9,10 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapter4rec.data.batches import Batch
+from adapter4rec.models.parts import USER_ENCODER, ParameterGroups
 
 
 class Loss(nn.Module):
     """Base of training objectives. Parameters of a loss are trained with the user encoder."""
+
+    def parameter_groups(self) -> ParameterGroups:
+        """Parameters by name, in the group ``user_encoder``."""
+        return {USER_ENCODER: dict(self.named_parameters())}
 
     @staticmethod
     @abstractmethod

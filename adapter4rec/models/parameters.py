@@ -8,27 +8,28 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from adapter4rec.models.sharding import is_sharded, whole_state
-from adapter4rec.models.transrec import TransRec, part_of
+from adapter4rec.models.transrec import TransRec
 
 
 def train_only(model: TransRec, parts: Collection[str]) -> None:
-    """Let the parameters of ``parts`` (see ``part_of``) be trained, but for fixed ones; freeze all others."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(part_of(name) in parts and name not in model.fixed)
+    """Train the parameter groups ``parts`` (see parts.py) and freeze all others."""
+    for part, parameters in model.parameter_groups().items():
+        for parameter in parameters.values():
+            parameter.requires_grad_(part in parts)
 
 
-def trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """All that tells a trained model from the one it started from, by name.
+def trained_state(model: TransRec) -> dict[str, Tensor]:
+    """Everything in which a trained model differs from the one it started from, by name.
 
-    These are the trained parameters, and what adapters drew at random and keep frozen, their buffers.
+    These are the trained parameters, and the buffers of adapters: frozen weights drawn at random.
     """
     trained = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
-    frozen = {name: tensor for name, tensor in model.named_buffers() if name.startswith("adapters.")}
+    frozen = dict(model.adapters.named_buffers(prefix="adapters"))
     return {name: tensor.detach() for name, tensor in (trained | frozen).items()}
 
 
-def whole_trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """The same with undivided tensors; of a model that is divided over processes on the first one alone.
+def whole_trained_state(model: TransRec) -> dict[str, Tensor]:
+    """The same with unsharded tensors; of a sharded model on rank 0 only, and empty on other ranks.
 
     All processes must call this.
     """
@@ -40,14 +41,14 @@ def whole_trained_state(model: nn.Module) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """How many parameters a model has, and how many of them are trained."""
+    """Number of parameters of a model, and of its trained parameters."""
 
     trained: int
     total: int
 
     @property
     def share(self) -> float:
-        """Trained parameters, in per cent of all."""
+        """Trained parameters in percent of all."""
         return 100 * self.trained / max(1, self.total)
 
 

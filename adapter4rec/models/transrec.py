@@ -1,4 +1,4 @@
-"""TransRec: an item encoder, a user encoder and an objective, with adapters beside them."""
+"""TransRec: an item encoder, a user encoder and a training objective, optionally with adapters."""
 
 from __future__ import annotations
 
@@ -9,46 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adapter4rec.adapters.base import AdapterSet
 from adapter4rec.data.batches import Batch
 from adapter4rec.data.content import Content
 from adapter4rec.models.item_encoder import IdItemEncoder
 from adapter4rec.models.losses import Loss
+from adapter4rec.models.parts import ParameterGroups, combined
 from adapter4rec.models.registry import LOSSES, USER_ENCODERS, registered
 from adapter4rec.models.settings import ModelSettings
 from adapter4rec.models.user_encoder import UserEncoder
-
-PARTS = ("backbone", "item_head", "user_encoder")
-"""The parts of a source model, each with its own learning rate."""
-
-ADAPTER_PARTS = (
-    "adapter",
-    "shared",
-    "item_join",
-    "user_join",
-    "item_layer_norms",
-    "user_layer_norms",
-    "adapted_head",
-)
-"""The parts of what is trained beside a frozen model, each with its own learning rate."""
-
-
-def part_of(name: str) -> str:
-    """The part that a parameter of :class:`TransRec` belongs to, by its name."""
-    if name.startswith("adapters."):
-        return _adapter_part(name.split(".")[1:])
-    if name.startswith("user_encoder."):
-        return "user_encoder"
-    return "item_head" if name.startswith("item_encoder.head.") else "backbone"
-
-
-def _adapter_part(path: list[str]) -> str:
-    owner, field = path[:2]
-    if owner == "shared":
-        return "shared"
-    if field in ("layer_norms", "join"):
-        return f"{owner}_{field}"
-    return "adapted_head" if field == "head" else "adapter"
 
 
 class TransRec(nn.Module):
@@ -66,14 +34,19 @@ class TransRec(nn.Module):
         self.user_encoder = user_encoder
         self.objective = objective
         self.loss: Loss = registered(LOSSES, objective)()
-        self.fixed = frozenset(
-            f"item_encoder.{name}"
-            for name, parameter in item_encoder.named_parameters()
-            if not parameter.requires_grad
-        )
-        """Parameters that are never trained: ViTMAE's position embeddings."""
-        self.adapters = AdapterSet()
-        """Adapters of the encoders ``item`` and ``user``; empty for a source model."""
+        self.adapters = nn.ModuleDict()
+        """Adapters of the encoders ``item`` and ``user`` (an ``AdapterSet``); empty for a source model."""
+
+    def parameter_groups(self) -> ParameterGroups:
+        """All parameters by name, in the groups that encoders and adapters declare (see ``parts.py``)."""
+        groups = {
+            "item_encoder": self.item_encoder.parameter_groups(),
+            "user_encoder": self.user_encoder.parameter_groups(),
+            "loss": self.loss.parameter_groups(),
+        }
+        if len(self.adapters):
+            groups["adapters"] = self.adapters.parameter_groups()
+        return combined(groups)
 
     def encode_items(self, content: Content) -> Tensor:
         """Embeddings of the content's items, float32 ``[n, d]``."""

@@ -13,6 +13,7 @@ from adapter4rec.data.packing import Packing
 from adapter4rec.models.dropout import Dropout
 from adapter4rec.models.layouts import EncoderLayout, ProjectionLayout, Reads, SublayerLayout
 from adapter4rec.models.packed_attention import packed_attention
+from adapter4rec.models.parts import USER_ENCODER, ParameterGroups
 from adapter4rec.models.settings import ModelSettings
 from adapter4rec.utils.errors import UserError
 
@@ -163,6 +164,10 @@ class UserEncoder(nn.Module):
     def describe(self) -> str:
         """Kind and size, in a few words."""
         return f"{len(self.blocks)} blocks of width {self.width}, {self.blocks[0].attention.heads} heads"
+
+    def parameter_groups(self) -> ParameterGroups:
+        """Parameters by name, in the group ``user_encoder``."""
+        return {USER_ENCODER: dict(self.named_parameters())}
 
     def forward(self, items: Tensor, log_mask: Tensor) -> Tensor:
         """Next-item vectors at each place.

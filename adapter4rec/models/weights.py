@@ -1,4 +1,4 @@
-"""Loading tensors into a model: they must fit, entry by entry."""
+"""Loading tensors of a file into a model, and saying what does not fit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MAX_LISTED = 5
 
 
 def misfits(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
-    """Why ``tensors`` are not what is expected: names that lack or are too many, and other shapes."""
+    """Why tensors do not fit: missing and unexpected names, and other shapes; one line each."""
     trouble = [f"{name}: not in the model" for name in tensors if name not in expected]
     trouble += [f"{name}: not in the file" for name in expected if name not in tensors]
     return trouble + [
@@ -36,7 +36,7 @@ def load_into(
         model: the model.
         tensors: by name.
         source: the file that they come from, for the message.
-        expected: the entries of the model that ``tensors`` must be, no less and no more; by default all.
+        expected: the entries of the model that ``tensors`` must have, exactly; by default all.
 
     Raises:
         UserError: they do not fit; it names the entries.

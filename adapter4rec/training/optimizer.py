@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from adapter4rec.models.transrec import ADAPTER_PARTS, PARTS, TransRec, part_of
+from adapter4rec.models.transrec import TransRec
 
 
 @dataclass(frozen=True)
@@ -20,22 +20,23 @@ class ParameterGroup:
     parameters: dict[str, nn.Parameter]
 
     def describe(self) -> str:
-        """A line for the log."""
+        """One line for the log."""
         count = sum(parameter.numel() for parameter in self.parameters.values())
         return f"{self.part:<17}{count:>12,} parameters, learning rate {self.learning_rate:g}"
 
 
 def parameter_groups(model: TransRec, learning_rates: Mapping[str, float]) -> list[ParameterGroup]:
-    """Group the trained parameters by part, in the order of the parts and of the model."""
+    """The trained parameters in their groups, in the order of ``TransRec.parameter_groups``.
+
+    Args:
+        model: its trained parameters require gradients.
+        learning_rates: by part.
+    """
     groups = []
-    for part in (*PARTS, *ADAPTER_PARTS):
-        members = {
-            name: parameter
-            for name, parameter in model.named_parameters()
-            if parameter.requires_grad and part_of(name) == part
-        }
-        if members:
-            groups.append(ParameterGroup(part, learning_rates[part], members))
+    for part, parameters in model.parameter_groups().items():
+        trained = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
+        if trained:
+            groups.append(ParameterGroup(part, learning_rates[part], trained))
     return groups
 
 

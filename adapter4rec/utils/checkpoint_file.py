@@ -1,7 +1,7 @@
-"""Checkpoints: safetensors files whose header describes them as JSON.
+"""Checkpoints: safetensors files with a JSON description in their header.
 
-``NAME.json`` beside ``NAME.safetensors`` repeats the description and adds the file's SHA-256, which is
-checked whenever the checkpoint is read. A file appears whole or not at all, so weights and description match.
+``NAME.json`` next to ``NAME.safetensors`` repeats the description and adds the file's SHA-256, which is
+verified when the checkpoint is read. Files are written atomically, so weights and description match.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _HASH, _HASHES_BEFORE = "sha256", "sha256_before"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors by name, and what they are."""
+    """Tensors by name, and their description."""
 
     path: Path
     tensors: dict[str, Tensor]
@@ -37,7 +37,7 @@ class Checkpoint:
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
-    """Write a checkpoint, and beside it a JSON file with its description and SHA-256.
+    """Write a checkpoint, and next to it a JSON file with its description and SHA-256.
 
     Until the new file has replaced the old one, the JSON file lists the hashes of both: a process killed at
     any moment leaves a pair that can be read.
@@ -58,11 +58,11 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], description: Map
 
 @dataclass(frozen=True)
 class Rows:
-    """A float32 tensor of which some rows at a time are there.
+    """A float32 tensor that is computed some rows at a time.
 
     Attributes:
-        shape: of the whole.
-        parts: one behind the other they are the whole.
+        shape: of the whole tensor.
+        parts: the whole tensor, split along the first dimension.
     """
 
     shape: tuple[int, ...]
@@ -70,15 +70,17 @@ class Rows:
 
 
 def write_rows(path: Path, tensors: Mapping[str, Rows], description: Mapping[str, Any]) -> None:
-    """Write a checkpoint whose tensors need never be in memory whole; ``path`` is put in place by the caller.
+    """Write a checkpoint without holding a whole tensor in memory; not atomic, ``path`` is a temporary file.
 
-    The library writes whole tensors only. For those that are computed, or joined from several, it would need
-    a second file as large as this one.
+    The safetensors library writes only whole tensors.
 
     Args:
-        path: is written to as the parts come.
+        path: the file to write.
         tensors: by name.
-        description: what they are.
+        description: of the checkpoint.
+
+    Raises:
+        ValueError: the parts of a tensor do not have its shape.
     """
     header: dict[str, Any] = {"__metadata__": {_HEADER: json.dumps(description)}}
     end = 0
@@ -86,21 +88,23 @@ def write_rows(path: Path, tensors: Mapping[str, Rows], description: Mapping[str
         start, end = end, end + 4 * math.prod(rows.shape)
         header[name] = {"dtype": "F32", "shape": list(rows.shape), "data_offsets": [start, end]}
     raw = json.dumps(header).encode("utf-8")
-    raw += b" " * (-len(raw) % 8)  # the tensors begin at a multiple of 8
+    raw += b" " * (-len(raw) % 8)  # tensors start at a multiple of 8
     with path.open("wb") as file:
         file.write(len(raw).to_bytes(8, "little") + raw)
         for rows in tensors.values():
             for part in rows.parts:
                 file.write(part.detach().cpu().numpy().astype("<f4", copy=False).tobytes())
         if file.tell() != 8 + len(raw) + end:
-            raise ValueError(f"{path}: the parts do not make up {[rows.shape for rows in tensors.values()]}")
+            raise ValueError(
+                f"{path}: parts do not have the shapes {[rows.shape for rows in tensors.values()]}"
+            )
 
 
 def read_description(path: Path) -> dict[str, Any]:
     """The description of a checkpoint, without its tensors.
 
     Raises:
-        UserError: missing, damaged, or written by another program.
+        UserError: missing, damaged, or not a checkpoint of this project.
     """
     with _opened(path) as file:
         return _described(file, path)
@@ -110,7 +114,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """A checkpoint with its tensors, on the CPU.
 
     Raises:
-        UserError: missing, damaged, or written by another program.
+        UserError: missing, damaged, or not a checkpoint of this project.
     """
     with _opened(path) as file:
         description = _described(file, path)
@@ -124,11 +128,11 @@ def _opened(path: Path):  # noqa: ANN202 (safetensors' own handle)
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a whole safetensors file ({error})") from None
+        raise UserError(f"{path}: damaged or not a safetensors file ({error})") from None
 
 
 def _verify(path: Path) -> None:
-    """Compare a checkpoint's SHA-256 with the one in the JSON file beside it.
+    """Compare a checkpoint's SHA-256 with the one in its JSON file.
 
     Raises:
         UserError: they differ, or the JSON file is damaged.
@@ -151,7 +155,7 @@ def _known_hashes(beside: Path) -> list[str]:
 def _described(file, path: Path) -> dict[str, Any]:  # noqa: ANN001
     metadata = file.metadata() or {}
     if _HEADER not in metadata:
-        raise UserError(f"{path}: a safetensors file, but not a checkpoint of this project")
+        raise UserError(f"{path}: not a checkpoint of this project (its header has no description)")
     try:
         return json_object(metadata[_HEADER], ("what",))
     except ValueError as error:

@@ -85,7 +85,7 @@ def export(root: Path) -> int:
     for case, (family, options) in (ALL_KINDS | ONE_KIND).items():
         for kind in kinds_of(case):
             encoder = make_encoder(kind)
-            add_adapters(encoder, FAMILIES[family].config(**{"item_bottleneck": 8} | options))
+            add_adapters(encoder, FAMILIES[family](**{"item_bottleneck": 8} | options))
             away_from_start(list(encoder.adapters.parameters()))
             folder = case_folder(root, "ours", case, kind)
             export_adapterhub(encoder, folder)

@@ -1,0 +1,85 @@
+"""The bottleneck that most adapters are made of, and one module for each chosen sublayer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from adapter4rec.adapters.base import Adapter
+from adapter4rec.adapters.sites import Sites
+from adapter4rec.models.dropout import Dropout
+
+if TYPE_CHECKING:
+    from adapter4rec.adapters.bottleneck import SublayerConfig
+
+ACTIVATION_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "silu": F.silu,
+    "tanh": F.tanh,
+    "none": lambda x: x,
+}
+"""By name, see ``config.ACTIVATIONS``."""
+
+
+class Bottleneck(nn.Module):
+    """a(x) = Dropout(W_up σ(W_down x + b_down) + b_up), without a residual (Houlsby et al., ICML 2019).
+
+    Args:
+        width: of x, h or d.
+        bottleneck: r.
+        activation: name of σ, one of ``ACTIVATIONS``.
+        dropout: its probability.
+        near_zero: initialise weights from N(0, 0.01²) and biases with zero, so that a is nearly zero; else
+            both as torch initialises linear layers.
+    """
+
+    def __init__(
+        self, width: int, bottleneck: int, activation: str, dropout: float, *, near_zero: bool = True
+    ) -> None:
+        super().__init__()
+        self.down = nn.Linear(width, bottleneck)
+        self.up = nn.Linear(bottleneck, width)
+        self.activation = ACTIVATION_FUNCTIONS[activation]
+        self.dropout = Dropout(dropout)
+        if near_zero:
+            for layer in (self.down, self.up):
+                nn.init.normal_(layer.weight, std=0.01)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., width]`` → ``[..., width]``."""
+        return self.dropout(self.up(self.activation(self.down(x))))
+
+
+class SublayerAdapter(Adapter):
+    """One module m at the output of each chosen sublayer f: y = f(x) becomes ``change(m, y, x)``.
+
+    ``layers.N.attention`` and ``layers.N.feed_forward`` are the modules of layer N, counted from 0.
+
+    Args:
+        config: chooses layers and sublayers, and builds the modules.
+        sites: the sites of the encoder.
+        shared: what the modules of both encoders share.
+        change: the family's formula, see ``SublayerConfig.change``.
+    """
+
+    def __init__(
+        self,
+        config: SublayerConfig,
+        sites: Sites,
+        shared: nn.Module | None,
+        change: Callable[[nn.Module, Tensor, Tensor], Tensor],
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict()
+        for number, layer in config.layers_of(sites).items():
+            modules = {kind: config.build_module(sites, shared) for kind in config.sublayers}
+            self.layers[number] = nn.ModuleDict(modules)
+            for kind, module in modules.items():
+                self.attach(layer.sublayers[kind].on_output(partial(change, module)))

@@ -1,0 +1,132 @@
+"""What every adapter config has: which encoders and layers are adapted, and how its adapter is built.
+
+Configs are settings: nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.settings import Settings, option
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from adapter4rec.adapters.base import Adapter
+    from adapter4rec.adapters.sites import Layer, Sites
+
+ENCODERS = ("item", "user")
+PAPER, RELEASE = "paper", "release"
+ATTENTION, FEED_FORWARD = "attention", "feed_forward"
+SUBLAYERS = (ATTENTION, FEED_FORWARD)
+PROJECTIONS = ("query", "value")
+ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu", "tanh", "none")
+
+
+class LayerChoice(str):
+    """Some layers of an encoder, by numbers from 0.
+
+    ``all``, ``ends`` (the first and the last), ``first:2``, ``last:2``, ``0-3``, or ``0,2,5``.
+    """
+
+    def of(self, count: int, what: str) -> list[int]:
+        """The chosen layer numbers, ascending.
+
+        Args:
+            count: number of layers of the encoder.
+            what: name of the option, for the error message.
+
+        Raises:
+            UserError: the value cannot be parsed, or names layers that the encoder does not have.
+        """
+        chosen = self._numbers(count)
+        if not chosen or chosen[-1] >= count:
+            raise UserError(
+                f"--{what} {self}: expected all, ends, first:N, last:N, A-B or numbers from 0 as 0,2; "
+                f"there are {count} layers, 0 to {count - 1}"
+            )
+        return chosen
+
+    def _numbers(self, count: int) -> list[int]:
+        if self in ("all", "ends"):
+            return list(range(count)) if self == "all" else sorted({0, count - 1})
+        if end := re.fullmatch(r"(first|last):(\d+)", self):
+            length = int(end[2])
+            start = 0 if end[1] == "first" else count - length
+            return list(range(start, start + length)) if length <= count else []
+        if span := re.fullmatch(r"(\d+)-(\d+)", self):
+            return list(range(int(span[1]), int(span[2]) + 1))
+        return sorted(map(int, set(self.split(",")))) if re.fullmatch(r"\d+(,\d+)*", self) else []
+
+
+@dataclass(frozen=True)
+class AdapterConfig(Settings):
+    """Base of adapter configs. Each field is an option of the launchers.
+
+    A family defines a subclass, implements :meth:`build`, and registers the class in ``registry.py``.
+    """
+
+    encoders: tuple[str, ...] = option(ENCODERS, "which encoders are adapted: item,user", choices=ENCODERS)
+    item_layers: LayerChoice = option(
+        LayerChoice("all"), "layers of the item encoder: all, ends, first:N, last:N, A-B, or numbers from 0"
+    )
+    user_layers: LayerChoice = option(LayerChoice("all"), "blocks of the user encoder, in the same form")
+    train_layer_norms: bool = option(False, "also train all layer norms of the adapted encoders")
+    train_head: bool = option(False, "also train the item head (the paper's DTL)")
+    semantics: str = option(
+        PAPER,
+        "paper: the adapter as its own paper describes it; release: as the released code computes it",
+        choices=(PAPER, RELEASE),
+    )
+
+    def build(self, sites: Sites, shared: nn.Module | None = None) -> Adapter:
+        """Build the adapter of one encoder and attach it.
+
+        Args:
+            sites: the sites of the encoder.
+            shared: what :meth:`build_shared` returned.
+        """
+        raise NotImplementedError
+
+    def build_shared(self) -> nn.Module | None:
+        """Build the module that the adapters of both encoders share; None if there is none."""
+        return None
+
+    def check(self) -> None:
+        """Raise a UserError for a combination of options that is not valid."""
+
+    @property
+    def further_tokens(self) -> int:
+        """Number of tokens that the adapter adds to the input of the item encoder."""
+        return 0
+
+    def frozen_outputs(self, count: int) -> tuple[int, ...]:
+        """Layers of the item encoder whose outputs are the only frozen inputs of everything trained.
+
+        Nothing that computes them is trained or adapted, so they can be cached.
+
+        Args:
+            count: number of layers of the item encoder.
+
+        Returns:
+            Layer numbers; empty if the adapter starts in the first layer.
+        """
+        first = self.item_layers.of(count, "item_layers")[0]
+        return (first - 1,) if first else ()
+
+    def learning_rates(self) -> dict[str, float]:
+        """Learning rates of the parameter groups that only this family has, by group."""
+        return {}
+
+    def layers_of(self, sites: Sites) -> dict[str, Layer]:
+        """The chosen layers of an encoder; keys are layer numbers, usable as module names.
+
+        Raises:
+            UserError: the encoder lacks one of them.
+        """
+        choice = self.item_layers if sites.role == "item" else self.user_layers
+        numbers = choice.of(len(sites.layers), f"{sites.role}_layers")
+        return {str(number): sites.layers[number] for number in numbers}

@@ -1,0 +1,157 @@
+"""What the released code computes differently outside the adapters, for ``--semantics release``.
+
+See docs/differences.md. The variants of the adapter families are in ``released_variants.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import PreTrainedModel
+
+from adapter4rec.adapters.config import AdapterConfig
+from adapter4rec.adapters.k_adapter import KAdapterConfig
+from adapter4rec.adapters.sites import Undo
+from adapter4rec.data.content import Content
+from adapter4rec.data.states import States
+from adapter4rec.data.text import Text, TokenPack
+from adapter4rec.models.backbones import first_position, image_size
+from adapter4rec.models.image_encoder import RELEASED_MASK_RATIO, ImageItemEncoder
+from adapter4rec.models.item_encoder import ContentItemEncoder
+from adapter4rec.models.text_encoder import TextItemEncoder
+from adapter4rec.models.transrec import TransRec
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.precision import own_weights
+
+_PADDING_WORD = 0
+"""Every word of the padding item's title, whatever the tokenizer's padding token is."""
+
+
+def change_as_released(model: TransRec | PreTrainedModel, config: AdapterConfig) -> None:
+    """Change a model to compute as the released code does; ``model.adapters.detach`` takes it back.
+
+    ViTMAE drops 75 % of the patches at random, in evaluation too. With K-Adapter, texts are padded to a fixed
+    length, and a padded position of a user's sequence holds the embedding of a padding item.
+
+    Raises:
+        UserError: the backbone has fewer positions than the padded texts, or items have no content.
+    """
+    attach = model.adapters.attach
+    whole = isinstance(model, TransRec)
+    backbone = getattr(model.item_encoder, "backbone", None) if whole else model
+    if backbone is not None and backbone.config.model_type == "vit_mae":
+        attach(_set_mask_ratio(backbone, RELEASED_MASK_RATIO))
+    if whole and isinstance(config, KAdapterConfig):
+        _require_positions(model.item_encoder, config.released_tokens)
+        if "item" in config.encoders and isinstance(model.item_encoder, TextItemEncoder):
+            attach(_pad_texts(model.item_encoder, config.released_tokens))
+        if "user" in config.encoders:
+            for undo in _encode_padding(model, config.released_tokens):
+                attach(undo)
+
+
+def _require_positions(encoder: nn.Module, width: int) -> None:
+    if not isinstance(encoder, ContentItemEncoder):
+        raise UserError("--semantics release: not supported for an id tower, which has no padding item")
+    if isinstance(encoder, TextItemEncoder):
+        config = encoder.backbone.config
+        positions = config.max_position_embeddings - first_position(config)
+        if width > positions:
+            raise UserError(f"--released_tokens {width}: the backbone has only {positions} positions")
+
+
+def _set_mask_ratio(backbone: PreTrainedModel, ratio: float) -> Undo:
+    before = backbone.config.mask_ratio
+    backbone.config.mask_ratio = ratio
+
+    def undo() -> None:
+        backbone.config.mask_ratio = before
+
+    return undo
+
+
+def _pad_texts(encoder: TextItemEncoder, width: int) -> Undo:
+    """Pad all texts to one length before they are encoded."""
+
+    def encode(_: nn.Module, arguments: tuple[Content]) -> tuple[Content]:
+        (content,) = arguments
+        if not isinstance(content, Text):
+            return arguments
+        filling = encoder.backbone.config.pad_token_id or 0
+        rows = [_padded(pack, width, filling) for pack in content.packs]
+        states = torch.cat([_text_states(encoder.backbone, *padded) for padded in rows])
+        return (States(states[content.order].unflatten(0, (len(content), -1))),)
+
+    return encoder.register_forward_pre_hook(encode).remove
+
+
+def _padded(pack: TokenPack, width: int, pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """Token ids and mask of the texts of a pack, ``[n, width]`` both.
+
+    Raises:
+        UserError: one of them is longer than ``width``.
+    """
+    if pack.packing.longest > width:
+        raise UserError(
+            f"--released_tokens {width}: a text has {pack.packing.longest} tokens; use that of --title_tokens"
+        )
+    mask = pack.packing.real(width)
+    token_ids = pack.token_ids.new_full(mask.shape, pad_token_id)
+    token_ids[mask] = pack.token_ids
+    return token_ids, mask
+
+
+def _text_states(backbone: PreTrainedModel, token_ids: Tensor, mask: Tensor) -> Tensor:
+    """[CLS] states ``[n, h]``. The backbone computes the positions: RoBERTa does not count padding."""
+    return backbone(input_ids=token_ids, attention_mask=mask).last_hidden_state[:, 0]
+
+
+def _encode_padding(model: TransRec, width: int) -> Iterator[Undo]:
+    """Fill padded positions of the user encoder's input, which are zero, with the padding item's embedding.
+
+    Other positions read the outputs of padded ones. A padded position attends uniformly to all positions: its
+    query is zero and nothing is masked. Masking everything with -1e9 would be uniform, too, but in the
+    backward pass fused attention recomputes the weights, and gets 1 instead of 1 / L.
+    """
+    padded: list[Tensor] = []
+
+    def fill(_: nn.Module, arguments: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        items, log_mask = arguments
+        padded[:] = [~log_mask[..., None]]
+        empty = padded[0] & (items == 0).all(-1, keepdim=True)
+        with own_weights(model.item_encoder):  # the user encoder is computed in float32
+            padding = model.encode_items(States(_padding_states(model.item_encoder, width)))
+        return torch.where(empty, padding.to(items.dtype), items), log_mask
+
+    def unmask(_: nn.Module, arguments: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        x, mask = arguments
+        return x, mask.masked_fill(padded[0][:, None], 0)
+
+    def without_query(_: nn.Module, __: tuple, query: Tensor) -> Tensor:
+        return query.masked_fill(padded[0], 0)
+
+    yield model.user_encoder.register_forward_pre_hook(fill).remove
+    for block in model.user_encoder.blocks:
+        yield block.register_forward_pre_hook(unmask).remove
+        yield block.attention.query.register_forward_hook(without_query).remove
+
+
+def _padding_states(encoder: ContentItemEncoder, width: int) -> Tensor:
+    """[CLS] states of the padding item, ``[1, 1, h]``.
+
+    As an image, its pixels are zero after normalisation. As a text, all its words are masked, so that they
+    attend to each other uniformly; torch's fused attention would compute something else.
+    """
+    backbone = encoder.backbone
+    if isinstance(encoder, ImageItemEncoder):
+        size = image_size(backbone.config)
+        blank = torch.zeros(1, backbone.config.num_channels, size, size)
+        return encoder.states_of_scaled(blank.to(backbone.device, backbone.dtype))
+    words = torch.full((1, width), _PADDING_WORD, device=backbone.device)
+    least = torch.finfo(backbone.dtype).min
+    nothing = torch.full((1, 1, width, width), least, device=backbone.device, dtype=backbone.dtype)
+    with sdpa_kernel(SDPBackend.MATH):  # fused, the gradient would be wrong, as in _encode_padding
+        return _text_states(backbone, words, nothing)[:, None]
