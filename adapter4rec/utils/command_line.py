@@ -65,7 +65,8 @@ def parse_command_line(
     Raises:
         UserError: an unknown name, a word without a name, or a name without a value.
     """
-    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    usage = "%(prog)s [--name value ...]"
+    parser = argparse.ArgumentParser(usage=usage, description=description, allow_abbrev=False)
     groups: dict[str, Any] = {}
     for name, option in known.items():
         if option.group not in groups:
