@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import socket
 import sys
@@ -15,8 +16,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import product
+from pathlib import Path
 from typing import Any, NoReturn
 
+from adapter4rec.runs.settings import RunSettings
 from adapter4rec.utils import processes
 from adapter4rec.utils.command_line import Swept, anchored, options_for, parse_command_line, single
 from adapter4rec.utils.errors import UserError, run_main
@@ -73,7 +76,42 @@ def _launch(module: str, inline: Mapping[str, Any], arguments: Sequence[str]) ->
         if len(runs) > 1:
             print(f"run {number} of {len(runs)}", flush=True)
         codes.append(_carry_out(module, values, how))
+    if len(runs) > 1 and not how.dry_run:
+        _print_sweep([cls.from_values(values) for values in runs], [n for n in swept if len(swept[n]) > 1])
     return next((code for code in codes if code), 0)
+
+
+def _print_sweep(runs: Sequence[RunSettings], swept: Sequence[str]) -> None:
+    """Print a table of the runs that finished; the best by validation HR@10 is marked."""
+    from adapter4rec.report.rendering import aligned
+    from adapter4rec.runs.ledger import FINISHED, latest, read_ledger, run_key
+
+    found = []
+    for settings in runs:
+        ledger = settings.ledger_path(REPOSITORY / "runs")
+        record = latest(read_ledger(ledger)).get(run_key(settings)) if ledger.is_file() else None
+        if record is not None and record["outcome"] == FINISHED:
+            found.append((settings.plain(), record))
+    if not found:
+        return
+    best = max(record["validation"]["HR@10"] for _, record in found)
+    rows = []
+    for plain, record in found:
+        validation, test = record["validation"]["HR@10"], record["test"]
+        metrics = (f"{validation:.2f}", f"{test['HR@10']:.2f}", f"{test['NDCG@10']:.2f}")
+        mark = "best" if validation == best else ""
+        rows.append((*(as_argument(plain[name]) for name in swept), *metrics, mark))
+    head = (*swept, "validation HR@10", "test HR@10", "test NDCG@10", "")
+    print(f"\n{aligned(head, rows)}")
+
+
+def _shown(program: str, *arguments: str) -> str:
+    """A command line as a shell takes it, in whichever folder it is copied to."""
+    python = shutil.which("python")
+    if program == "python" and (python is None or not Path(python).samefile(sys.executable)):
+        program = sys.executable
+    command = shlex.join([program, *arguments])
+    return command if Path.cwd() == REPOSITORY else f"(cd {shlex.quote(str(REPOSITORY))} && {command})"
 
 
 def _runs(cls: type[Settings], swept: Swept, given: Collection[str]) -> list[Values]:
@@ -98,11 +136,11 @@ def _carry_out(module: str, values: Values, how: LaunchSettings) -> int:
     count = how.processes or max(1, gpu_count())
     if count * how.nodes == 1:
         command = [sys.executable, "-m", module, *arguments]
-        print(shlex.join(["python", *command[1:]]), flush=True)
+        print(_shown("python", *command[1:]), flush=True)
         return 0 if how.dry_run else processes.run(command, cwd=REPOSITORY).returncode
     options = [f"--nnodes={how.nodes}", f"--nproc-per-node={count}", *_meeting_place(how)]
     command = [*options, "-m", module, *arguments]
-    print(shlex.join(["torchrun", *command]), flush=True)
+    print(_shown("torchrun", *command), flush=True)
     return 0 if how.dry_run else _torchrun(command, count, how)
 
 

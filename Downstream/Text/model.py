@@ -6,19 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adapter4rec.checkpoints.settings import TargetSettings
-from adapter4rec.models.settings import BackboneSettings, ModelSettings
+from adapter4rec.models.settings import TextModelSettings
 
 if TYPE_CHECKING:
     from adapter4rec.models.transrec import TransRec
-    from Downstream.Text.train import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class TargetModelSettings(BackboneSettings, TargetSettings, ModelSettings):
+class TargetModelSettings(TextModelSettings, TargetSettings):
     """The model, and how it is adapted."""
 
 
-def build_model(settings: Settings, n_items: int) -> TransRec:
+def build_model(settings: TargetModelSettings, n_items: int) -> TransRec:
     """The model that training starts from; what is trained requires gradients.
 
     Raises:

@@ -44,7 +44,7 @@ def train(settings: Settings) -> dict[str, Any]:
     if settings.needs_source:  # before the items are read and tokenised
         require_source(settings.source_checkpoint, settings.method)
     with joined_process(settings.device, settings.threads) as process:
-        domain = read_domain(settings, process)
+        domain = read_domain(settings, process, content=settings.uses_content)
         if settings.method == "popularity":
             return evaluate_popularity(domain, settings, process, open_run(settings, domain, None, process))
         model = build_model(settings, domain.interactions.n_items)

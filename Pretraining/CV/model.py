@@ -6,19 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adapter4rec.checkpoints.settings import SourceSettings
-from adapter4rec.models.settings import ImageBackboneSettings, ModelSettings
+from adapter4rec.models.settings import ImageModelSettings
 
 if TYPE_CHECKING:
     from adapter4rec.models.transrec import TransRec
-    from Pretraining.CV.train import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceModelSettings(ImageBackboneSettings, SourceSettings, ModelSettings):
+class SourceModelSettings(ImageModelSettings, SourceSettings):
     """The model, and what of it is trained."""
 
 
-def build_model(settings: Settings, n_items: int) -> TransRec:
+def build_model(settings: SourceModelSettings, n_items: int) -> TransRec:
     """The model that training starts from; what is trained requires gradients.
 
     Raises:

@@ -6,20 +6,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adapter4rec.data.settings import DomainSettings, TextSettings
+from adapter4rec.models.settings import BackboneSettings
 
 if TYPE_CHECKING:
     from adapter4rec.data.domain import Domain
     from adapter4rec.utils.process_group import Process
-    from Pretraining.Text.train import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSettings(TextSettings, DomainSettings):
-    """Files and texts of the domain."""
+class DataSettings(TextSettings, DomainSettings, BackboneSettings):
+    """Files and texts of the domain, and the backbone that reads them."""
 
 
-def read_domain(settings: Settings, process: Process) -> Domain:
-    """The users, and the items with their tokenised texts (bare items for the id tower).
+def read_domain(settings: DataSettings, process: Process, *, content: bool) -> Domain:
+    """The users and the items.
+
+    Args:
+        settings: files and texts.
+        process: this process; the first one fills the token cache.
+        content: whether texts are read and tokenised; otherwise items are bare ids.
 
     Raises:
         UserError: the files or the backbone's tokenizer are missing or broken.
@@ -27,5 +32,5 @@ def read_domain(settings: Settings, process: Process) -> Domain:
     from adapter4rec.data.domain import read_text_domain
     from adapter4rec.models.backbones import backbone_folder, load_tokenizer
 
-    tokenizer = load_tokenizer(backbone_folder(settings.backbone)) if settings.uses_content else None
+    tokenizer = load_tokenizer(backbone_folder(settings.backbone)) if content else None
     return read_text_domain(settings, tokenizer, process)

@@ -6,19 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adapter4rec.checkpoints.settings import SourceSettings
-from adapter4rec.models.settings import BackboneSettings, ModelSettings
+from adapter4rec.models.settings import TextModelSettings
 
 if TYPE_CHECKING:
     from adapter4rec.models.transrec import TransRec
-    from Pretraining.Text.train import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceModelSettings(BackboneSettings, SourceSettings, ModelSettings):
+class SourceModelSettings(TextModelSettings, SourceSettings):
     """The model, and what of it is trained."""
 
 
-def build_model(settings: Settings, n_items: int) -> TransRec:
+def build_model(settings: SourceModelSettings, n_items: int) -> TransRec:
     """The model that training starts from; what is trained requires gradients.
 
     Raises:

@@ -41,7 +41,7 @@ def train(settings: Settings) -> dict[str, Any]:
     from adapter4rec.utils.process_group import joined_process
 
     with joined_process(settings.device, settings.threads) as process:
-        domain = read_domain(settings, process)
+        domain = read_domain(settings, process, content=settings.uses_content)
         model = build_model(settings, domain.interactions.n_items)
         run = open_run(settings, domain, model, process)
         require_export(settings, run)  # now, and not after hours of training

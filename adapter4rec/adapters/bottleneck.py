@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BottleneckConfig(AdapterConfig):
-    """Options of all families with a bottleneck."""
+    """Bottleneck adapters."""
 
     sublayers: tuple[str, ...] = option(
         SUBLAYERS, "sublayers that are adapted: attention,feed_forward", choices=SUBLAYERS

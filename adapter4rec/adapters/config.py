@@ -64,9 +64,10 @@ class LayerChoice(str):
 
 @dataclass(frozen=True)
 class AdapterConfig(Settings):
-    """Base of adapter configs. Each field is an option of the launchers.
+    """Adapters.
 
-    A family defines a subclass, implements :meth:`build`, and registers the class in ``registry.py``.
+    Base of the configs; each field is an option of the launchers. A family defines a subclass, implements
+    :meth:`build`, and registers the class in ``registry.py``.
     """
 
     encoders: tuple[str, ...] = option(ENCODERS, "which encoders are adapted: item,user", choices=ENCODERS)

@@ -32,7 +32,7 @@ from adapter4rec.utils.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class RebuiltSettings(DomainSettings, BackboneSettings, StageSettings, ModelSettings):
+class RebuiltSettings(DomainSettings, BackboneSettings, ModelSettings, StageSettings):
     """The settings that a model and its domain follow from."""
 
     def read_domain(self, process: Process) -> Domain:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from adapter4rec.data.images.store import Pixels
-from adapter4rec.data.settings import ImageSettings
 from adapter4rec.data.states import PatchStates
 from adapter4rec.models.backbones import (
     IMAGE_ENCODERS,
@@ -22,7 +21,7 @@ from adapter4rec.models.backbones import (
 )
 from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.layers import outputs_known, outputs_read
-from adapter4rec.models.settings import ImageBackboneSettings, ModelSettings
+from adapter4rec.models.settings import ImageModelSettings
 from adapter4rec.utils.errors import UserError
 
 RELEASED_MASK_RATIO = 0.75
@@ -30,10 +29,6 @@ RELEASED_MASK_RATIO = 0.75
 
 _PATCHES_AT_ONCE = {"cpu": 8 * 197, "cuda": 64 * 197}
 """What one call computes stays in a CPU's cache, and fills a GPU: 8 and 64 images of ViT-base."""
-
-
-class ImageModelSettings(ImageSettings, ImageBackboneSettings, ModelSettings):
-    """What an image item encoder is built from."""
 
 
 def expected_image_size(settings: ImageModelSettings) -> int:

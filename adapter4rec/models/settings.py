@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from adapter4rec.data.settings import DomainSettings, ImageSettings, TextSettings
 from adapter4rec.models.registry import LOSSES, USER_ENCODERS
 from adapter4rec.utils.settings import FolderName, Settings, option
 
@@ -53,3 +54,13 @@ class ImageBackboneSettings(BackboneSettings):
     release_masking: bool = option(
         False, "let ViTMAE drop 75 % of the patches at random, in evaluation too, as the released code does"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextModelSettings(TextSettings, DomainSettings, BackboneSettings, ModelSettings):
+    """Everything that a model of text items is built from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageModelSettings(ImageSettings, DomainSettings, ImageBackboneSettings, ModelSettings):
+    """Everything that a model of image items is built from."""

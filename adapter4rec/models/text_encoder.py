@@ -9,19 +9,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from adapter4rec.data.packing import Packing
-from adapter4rec.data.settings import TextSettings
 from adapter4rec.data.states import TextStates
 from adapter4rec.data.text import Text
 from adapter4rec.models.backbones import TEXT_ENCODERS, backbone_folder, first_position, load_backbone
 from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.layers import outputs_known, outputs_read
 from adapter4rec.models.packed_attention import first_states
-from adapter4rec.models.settings import BackboneSettings, ModelSettings
+from adapter4rec.models.settings import TextModelSettings
 from adapter4rec.utils.errors import UserError
-
-
-class TextModelSettings(TextSettings, BackboneSettings, ModelSettings):
-    """What a text item encoder is built from."""
 
 
 def build_text_encoder(settings: TextModelSettings) -> TextItemEncoder:

@@ -158,11 +158,15 @@ class Run:
         """
         with ExitStack() as held:
             self.process.first_decides(lambda: self._lock(held))
-            yield
+            try:
+                yield
+            except KeyboardInterrupt:
+                self.say("interrupted; resume with --resume")
+                raise
 
     def _lock(self, held: ExitStack) -> None:
         def busy() -> None:
-            raise UserError(f"{self.folder}: another process is at work on this run; wait for it, or stop it")
+            raise UserError(f"{self.folder}: run folder is in use by another process")
 
         self.folder.mkdir(parents=True, exist_ok=True)
         held.enter_context(locked_file(self.folder / _LOCK, busy))
@@ -240,7 +244,7 @@ class Run:
 
     @property
     def _ledger(self) -> Path:
-        return self.settings.ledger or self.folder.absolute().parent / "ledger.jsonl"
+        return self.settings.ledger_path(self.folder.absolute().parent)
 
     def _enter_in_ledger(self) -> None:
         """Leave a line about a run that finished before, unless there is one already."""

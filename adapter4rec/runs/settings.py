@@ -37,7 +37,7 @@ class FolderSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSettings(FolderSettings, EvaluationSettings, BackboneSettings, StageSettings, ModelSettings):
+class RunSettings(FolderSettings, EvaluationSettings, BackboneSettings, ModelSettings, StageSettings):
     """Everything that a run's folder and its line in the ledger are made from.
 
     Attributes:
@@ -47,6 +47,16 @@ class RunSettings(FolderSettings, EvaluationSettings, BackboneSettings, StageSet
 
     modality: ClassVar[str]
     module: ClassVar[str]
+
+    def ledger_path(self, runs: Path) -> Path:
+        """The ledger that gets the run's line.
+
+        Args:
+            runs: the folder of the run folder, where that has its default name.
+        """
+        return (
+            self.ledger or (self.run_folder.absolute().parent if self.run_folder else runs) / "ledger.jsonl"
+        )
 
     @property
     def kind(self) -> str:

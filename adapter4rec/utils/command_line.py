@@ -71,21 +71,28 @@ def parse_command_line(
     for name, option in known.items():
         if option.group not in groups:
             groups[option.group] = parser.add_argument_group(option.group)
-        flags = dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"])
         shown = (defaults or {}).get(name, option.default)
         groups[option.group].add_argument(
-            *flags, nargs="*", dest=name, metavar=_metavar(option), help=_help(option, shown)
+            f"--{name}", nargs="*", dest=name, metavar=_metavar(option), help=_help(option, shown)
         )
-    found, rest = parser.parse_known_args(arguments)
+    found, rest = parser.parse_known_args([_underscored(word) for word in arguments])
     for word in rest:
         if word.startswith("--"):
-            require_known({word[2:].split("=")[0].replace("-", "_"): None}, known)
+            require_known({word[2:].split("=")[0]: None}, known)
         raise UserError(f"unexpected argument {word!r}; options are given as --name value")
     given = {name: values for name, values in vars(found).items() if values is not None}
     for name, values in given.items():
         if not values and known[name].kind is not bool:
             raise UserError(f"--{name}: expected a value: {known[name].help}")
     return {name: values or [True] for name, values in given.items()}
+
+
+def _underscored(word: str) -> str:
+    """``--batch_size`` for ``--batch-size``; other words as they are."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word[2:].partition("=")
+    return f"--{name.replace('-', '_')}{equals}{value}"
 
 
 def anchored(swept: Swept, options: Mapping[str, Option], base: Path | None = None) -> Swept:
@@ -121,10 +128,11 @@ def _choices(option: Option) -> list[str]:
 def _help(option: Option, default: Any) -> str:
     choices = _choices(option)
     listed = f"; one of {', '.join(choices)}" if choices and len("|".join(choices)) > 30 else ""
-    if default is MISSING:
-        shown = "required"
-    elif isinstance(default, list):
-        shown = "default " + " ".join(map(as_argument, default))
+    if default is None:
+        shown = ""
+    elif default is MISSING:
+        shown = " (required)"
     else:
-        shown = f"default {as_argument(default)}"
-    return f"{option.help}{listed} ({shown})".replace("%", "%%")
+        values = default if isinstance(default, list) else [default]
+        shown = f" (default {' '.join(map(as_argument, values))})"
+    return f"{option.help}{listed}{shown}".replace("%", "%%")
