@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -80,13 +79,13 @@ class TestInterrupted:
         build(shop.settings(into=into, missing="skip"))
         return contents(into)
 
-    @pytest.mark.parametrize("end", ["SIGKILL", "SIGTERM"])
-    def test_killed(self, shop: Shop, whole: dict[bytes, bytes], end: str) -> None:
+    @pytest.mark.parametrize(("end", "code", "least"), [("SIGKILL", -9, 24), ("SIGTERM", 143, 29)])
+    def test_killed(self, shop: Shop, whole: dict[bytes, bytes], end: str, code: int, least: int) -> None:
         settings = shop.settings(missing="skip", workers=4)
         ran = run_build(settings, f"at = lambda n: n == 30 and os.kill(os.getpid(), signal.{end})")
-        assert ran.returncode == -signal.Signals[end]
+        assert ran.returncode == code
         found = contents(settings.into)
-        assert len(found) == 1 + 24
+        assert 1 + least <= len(found) <= 1 + 30  # a transaction of 8 at least; with time to flush, all
         assert Description.from_bytes(found[DESCRIPTION_KEY]).state is State.BUILDING
         with pytest.raises(UserError, match="only half built"):
             ImageDatabase(settings.into).pixels(b"B001", SIZE)
