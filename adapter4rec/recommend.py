@@ -23,7 +23,7 @@ from adapter4rec.serving.recommender import HELD_OUT, Recommendation, Recommende
 from adapter4rec.serving.trained_runs import TrainedRun, load_adapted, load_run
 from adapter4rec.utils.errors import UserError, run_main
 from adapter4rec.utils.files import whole_file
-from adapter4rec.utils.process_group import Process, only_process
+from adapter4rec.utils.process_group import Process, single_process
 from adapter4rec.utils.settings import PRECISIONS
 
 _SHOWN_USERS = 5
@@ -81,7 +81,7 @@ def draw_sheet(recommender: Recommender, recommendations: list[Recommendation], 
 def main() -> None:
     """Recommend as the command line says."""
     options = _options()
-    process = only_process(options.device)
+    process = single_process(options.device)
     run = _loaded(options, process)
     if options.sheet and not isinstance(run.domain.store, ImageStore):
         raise UserError(f"--sheet: {run.folder} is no run with images")

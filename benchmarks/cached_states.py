@@ -12,7 +12,7 @@ from adapter4rec.data.domain import Domain
 from adapter4rec.training.cached_states import with_cached_states
 from adapter4rec.utils.errors import run_main
 from adapter4rec.utils.files import REPOSITORY
-from benchmarks.measuring import Row, medians, options_of, report
+from benchmarks.measuring import Measurement, medians, options_of, report
 from benchmarks.steps import ALONE, Course, ProjectSteps, released_steps, settings_of, taken_in_turns
 from benchmarks.text_step import text_course
 
@@ -50,7 +50,7 @@ def main() -> None:
     }
     seconds, steps = medians(taken_in_turns(arms, options.rounds)), course.examples.steps
     rows = [
-        Row(
+        Measurement(
             f"K-Adapter epoch with cached states, {form}",
             seconds[form] * steps,
             seconds["released"] * steps,

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 
 from adapter4rec.data.text import TextStore
-from adapter4rec.evaluation.catalogue import Encoding, evaluating
-from adapter4rec.evaluation.leave_one_out import embedded_catalogue
+from adapter4rec.evaluation.catalogue import EncodeConfig, evaluating
+from adapter4rec.evaluation.leave_one_out import encode_all_items
 from adapter4rec.utils.errors import run_main
 from adapter4rec.utils.machine import matrix_rate
 from benchmarks import released_way
-from benchmarks.measuring import Row, in_turns, medians, options_of, report
+from benchmarks.measuring import Measurement, in_turns, medians, options_of, report
 from benchmarks.models import domain_folder, forward_operations, read_domain, text_model
 from benchmarks.steps import ALONE
 
@@ -44,8 +44,8 @@ def main() -> None:
 
     def project(form: str) -> torch.Tensor:
         with evaluating(model):
-            how = Encoding(precision=form)
-            return embedded_catalogue(model, _First(store, options.items), options.items, ALONE, how).rows
+            how = EncodeConfig(precision=form)
+            return encode_all_items(model, _First(store, options.items), options.items, ALONE, how).rows
 
     assert torch.allclose(project("fp32")[1:], released(), atol=1e-4)
     taken = in_turns(
@@ -57,7 +57,7 @@ def main() -> None:
     useful = forward_operations(config, store.costs()[: options.items])
     rates = {"fp32": matrix_rate(torch.float32), "bf16": matrix_rate(torch.bfloat16)}
     rows = [
-        Row(
+        Measurement(
             f"embedding titles, {form}",
             seconds[form],
             seconds["released"],

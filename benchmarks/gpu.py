@@ -21,9 +21,9 @@ from adapter4rec.data.batches import Batch, Division, EpochSteps, TrainingSet
 from adapter4rec.data.content import ContentStore
 from adapter4rec.data.images.store import Pixels
 from adapter4rec.data.interactions import Interactions
-from adapter4rec.data.loader import loaded_ahead
+from adapter4rec.data.loader import load_ahead
 from adapter4rec.evaluation.catalogue import EmbeddingsInMemory
-from adapter4rec.evaluation.ranking import Question, rank_targets
+from adapter4rec.evaluation.ranking import EvalBatch, rank_targets
 from adapter4rec.models.layers import compile_layers
 from adapter4rec.models.parameters import train_only
 from adapter4rec.models.transrec import TransRec
@@ -31,7 +31,7 @@ from adapter4rec.utils.errors import run_main
 from adapter4rec.utils.machine import matrix_rate, peak_memory
 from adapter4rec.utils.precision import choose_precision
 from adapter4rec.utils.process_group import Process
-from benchmarks.measuring import Row, arguments, machine, parsed, report
+from benchmarks.measuring import Measurement, arguments, machine, parsed, report
 from benchmarks.models import domain_folder, houlsby_operations, image_model, read_domain, text_model
 from benchmarks.steps import ProjectSteps, lengths_of
 
@@ -185,7 +185,7 @@ def _ranks_differ(scale: Scale) -> tuple[float, float]:
     torch.manual_seed(0)
     users, table = torch.randn(1000, 64), torch.randn(20_001, 64)
     rows = np.repeat(np.arange(1000), 5)
-    question = Question(
+    question = EvalBatch(
         np.zeros((1000, 1), np.int64),
         chance.integers(1, 20_001, 1000),
         rows,
@@ -196,7 +196,9 @@ def _ranks_differ(scale: Scale) -> tuple[float, float]:
     return float(np.abs(one - two).max()), 2.0
 
 
-def timed_steps(scale: Scale, modality: str, batch: int, *, compiled: bool, whole: bool = False) -> Row:
+def timed_steps(
+    scale: Scale, modality: str, batch: int, *, compiled: bool, whole: bool = False
+) -> Measurement:
     """Training steps with Houlsby adapters, or of all weights, in bf16."""
     interactions, store = _data(modality)
     model = _model(modality, scale.layers, None if whole else HoulsbyConfig()).train().to(scale.device)
@@ -211,7 +213,7 @@ def timed_steps(scale: Scale, modality: str, batch: int, *, compiled: bool, whol
         torch.cuda.reset_peak_memory_stats()
     whole_batches = interactions.n_users // batch  # the last, short one is left out
     before = scale.warm_up * (3 if compiled else 1)
-    loader = loaded_ahead(
+    loader = load_ahead(
         steps,
         [number % whole_batches for number in range(before + scale.steps)],
         workers=scale.workers,
@@ -231,7 +233,7 @@ def timed_steps(scale: Scale, modality: str, batch: int, *, compiled: bool, whol
     seconds = time.perf_counter() - started
     rate = matrix_rate(torch.bfloat16, scale.device, 8192 if cuda else 2048)
     what = "all weights" if whole else "Houlsby"
-    return Row(
+    return Measurement(
         f"{modality}, {what}, {batch} users a step" + (", compiled" if compiled else ""),
         seconds / scale.steps,
         share=None if whole else useful / seconds / rate,
@@ -243,7 +245,7 @@ def timed_steps(scale: Scale, modality: str, batch: int, *, compiled: bool, whol
     )
 
 
-def extrapolated(scale: Scale, modality: str) -> Row:
+def extrapolated(scale: Scale, modality: str) -> Measurement:
     """Hours that an epoch of source training would take on MIND or H&M."""
     row = timed_steps(scale, modality, scale.batches[modality][0], compiled=False, whole=True)
     rate = row.more["sequences a second"]

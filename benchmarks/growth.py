@@ -21,10 +21,10 @@ from adapter4rec.data.batches import Division, EpochSteps, TrainingSet
 from adapter4rec.data.interactions import Interactions
 from adapter4rec.data.text import TextStore, Tokens
 from adapter4rec.evaluation.catalogue import EmbeddingsInMemory
-from adapter4rec.evaluation.ranking import Question, rank_targets
+from adapter4rec.evaluation.ranking import EvalBatch, rank_targets
 from adapter4rec.utils.errors import run_main
 from adapter4rec.utils.files import REPOSITORY, write_json
-from adapter4rec.utils.process_group import joined_process
+from adapter4rec.utils.process_group import process_group
 from adapter4rec.utils.processes import child_environment, run
 from benchmarks.measuring import RESULTS, in_turns, machine, options_of
 from benchmarks.models import DIM, domain_folder, read_domain, text_model
@@ -43,7 +43,7 @@ def _ranking(users: int, items: int) -> float:
     chance = np.random.default_rng(0)
     vectors, table = torch.randn(users, DIM), EmbeddingsInMemory(torch.randn(items + 1, DIM))
     nothing = np.empty(0, np.int64)
-    question = Question(
+    question = EvalBatch(
         np.zeros((users, 1), np.int64), chance.integers(1, items + 1, users), nothing, nothing
     )
     return _median(lambda: rank_targets(vectors, table, question))
@@ -78,8 +78,8 @@ def _processes(counts: list[int], options: argparse.Namespace) -> Curve:
 def _one_of_several(layers: int) -> None:
     """A part of a batch, on one of the processes; the first tells the rate."""
     course = text_course(argparse.Namespace(batch=16, layers=layers), HoulsbyConfig())
-    with joined_process("cpu", threads=1) as process:
-        division = Division(process.rank, process.count)
+    with process_group("cpu", threads=1) as process:
+        division = Division(process.rank, process.world_size)
         step = ProjectSteps(course.model().train(), course.steps(division), "bf16", process)
         step(0)
         started = time.perf_counter()

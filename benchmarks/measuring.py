@@ -27,7 +27,7 @@ RESULTS = REPOSITORY / "runs" / "benchmarks"
 
 
 @dataclass
-class Row:
+class Measurement:
     """One thing measured.
 
     Attributes:
@@ -140,7 +140,7 @@ def given(options: argparse.Namespace) -> list[str]:
     ]
 
 
-def report(name: str, rows: Sequence[Row], about: Mapping[str, Any]) -> None:
+def report(name: str, rows: Sequence[Measurement], about: Mapping[str, Any]) -> None:
     """Print the table of a part and write ``runs/benchmarks/NAME.json``."""
     facts = machine()
     print(f"\n{name}: {', '.join(f'{key} {value}' for key, value in about.items())}")
@@ -154,7 +154,7 @@ def report(name: str, rows: Sequence[Row], about: Mapping[str, Any]) -> None:
     write_json(RESULTS / f"{name}.json", content)
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Measurement]) -> str:
     """The rows as a Markdown table."""
     lines = [
         "| what | released way, s | project, s | ratio | asked | share of the limit | MiB (released) |",

@@ -8,7 +8,7 @@ from adapter4rec.data.images.database import ImageDatabase
 from adapter4rec.data.images.store import ImageStore
 from adapter4rec.utils.errors import run_main
 from benchmarks.image_step import SIZE, make_images, resized
-from benchmarks.measuring import Row, in_turns, medians, options_of, report
+from benchmarks.measuring import Measurement, in_turns, medians, options_of, report
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
 
     assert np.abs(project().astype(int) - released()).max() <= 1
     seconds = medians(in_turns({"project": project, "released": released}, options.rounds))
-    row = Row(f"reading {options.images} images", seconds["project"], seconds["released"], goal=5)
+    row = Measurement(f"reading {options.images} images", seconds["project"], seconds["released"], goal=5)
     report("pixels", [row], {"files": "640 x 800, JPEG"})
 
 

@@ -11,20 +11,20 @@ import numpy as np
 import torch
 
 from adapter4rec.evaluation.catalogue import EmbeddingsInFile, EmbeddingsInMemory
-from adapter4rec.evaluation.ranking import Question, rank_targets
+from adapter4rec.evaluation.ranking import EvalBatch, rank_targets
 from adapter4rec.utils.errors import run_main
 from adapter4rec.utils.files import REPOSITORY
 from adapter4rec.utils.machine import matrix_rate, peak_memory
 from benchmarks import released_way
-from benchmarks.measuring import Row, arguments, in_turns, parsed, report
+from benchmarks.measuring import Measurement, arguments, in_turns, parsed, report
 from benchmarks.models import DIM
 
 _HISTORY = 10
 _USERS_AT_ONCE = 8192
 
 
-def _question(users: int, items: int, chance: np.random.Generator) -> Question:
-    return Question(
+def _question(users: int, items: int, chance: np.random.Generator) -> EvalBatch:
+    return EvalBatch(
         np.zeros((users, 1), np.int64),
         chance.integers(1, items + 1, users),
         np.repeat(np.arange(users), _HISTORY),
@@ -32,7 +32,7 @@ def _question(users: int, items: int, chance: np.random.Generator) -> Question:
     )
 
 
-def _compared(users: int, items: int, released_users: int, rounds: int) -> Row:
+def _compared(users: int, items: int, released_users: int, rounds: int) -> Measurement:
     """The project ranks all users, the released way some of them, since each costs the same."""
     chance = np.random.default_rng(0)
     torch.manual_seed(0)
@@ -54,7 +54,7 @@ def _compared(users: int, items: int, released_users: int, rounds: int) -> Row:
     taken = in_turns({"project": project, "released": released}, rounds)
     seconds = {name: float(np.median(times)) for name, times in taken.items()}
     limit = 2 * users * items * DIM / matrix_rate(torch.float32)
-    return Row(
+    return Measurement(
         f"ranking {users:,} users, {items:,} items",
         seconds["project"],
         seconds["released"] * users / some,
@@ -64,7 +64,7 @@ def _compared(users: int, items: int, released_users: int, rounds: int) -> Row:
     )
 
 
-def _bounded(users: int, items: int, folder: Path) -> Row:
+def _bounded(users: int, items: int, folder: Path) -> Measurement:
     """Many users against embeddings in a file: seconds, and the peak memory of the process."""
     generator = torch.Generator().manual_seed(0)
     path = folder / "embeddings.f32"
@@ -83,7 +83,7 @@ def _bounded(users: int, items: int, folder: Path) -> Row:
         peak = peak_memory() / 2**20
         print(f"{done:,} of {users:,} users, {seconds:,.0f} s, peak {peak:,.0f} MiB", flush=True)
     limit = 2 * users * items * DIM / matrix_rate(torch.float32)
-    return Row(
+    return Measurement(
         f"ranking {users:,} users, {items:,} items in a file",
         seconds,
         share=limit / seconds,

@@ -9,7 +9,7 @@ from adapter4rec.data.interactions import read_interactions, read_items
 from adapter4rec.datasets.sample import SampleSettings, make_sample
 from adapter4rec.utils.errors import run_main
 from adapter4rec.utils.files import REPOSITORY
-from benchmarks.measuring import Row, alone, given, options_of, report, say_alone
+from benchmarks.measuring import Measurement, alone, given, options_of, report, say_alone
 
 _FOLDER = REPOSITORY / "cache" / "benchmarks"
 
@@ -33,7 +33,7 @@ def main() -> None:
     said = alone("benchmarks.reading", "project", given(options))
     more = {"clicks kept": f"{int(said['clicks']):,}", "asked": "15 s, 1,536 MiB"}
     what = f"reading {options.users:,} users, {options.items:,} items"
-    report("reading", [Row(what, said["seconds"], memory=said["memory"], more=more)], {})
+    report("reading", [Measurement(what, said["seconds"], memory=said["memory"], more=more)], {})
 
 
 if __name__ == "__main__":

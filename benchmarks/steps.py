@@ -23,7 +23,7 @@ from adapter4rec.utils.machine import matrix_rate
 from adapter4rec.utils.precision import choose_precision
 from adapter4rec.utils.process_group import Process
 from benchmarks import released_way
-from benchmarks.measuring import Row, alone, given, in_turns, medians, report, say_alone
+from benchmarks.measuring import Measurement, alone, given, in_turns, medians, report, say_alone
 from benchmarks.models import houlsby_operations
 
 ALONE = Process(0, 1, torch.device("cpu"))
@@ -143,7 +143,7 @@ def measure_steps(course: Course, options: argparse.Namespace, goals: Mapping[st
     lengths = [lengths_of(course.steps()[number][0]) for number in range(1, options.rounds + 1)]
     useful = sum(houlsby_operations(config, one) for one in lengths)
     rows = [
-        Row(
+        Measurement(
             f"{course.name}, {form}",
             seconds[form],
             seconds["released"],

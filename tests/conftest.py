@@ -140,7 +140,7 @@ def one_process() -> Process:
     """The only process of a run, on the CPU."""
     import torch
 
-    return Process(rank=0, count=1, device=torch.device("cpu"))
+    return Process(rank=0, world_size=1, device=torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from adapter4rec.data.batches import (
 )
 from adapter4rec.data.content import IdStore, ItemIds
 from adapter4rec.data.interactions import Interactions, Ranges
-from adapter4rec.data.loader import loaded_ahead
+from adapter4rec.data.loader import load_ahead
 from adapter4rec.models.item_encoder import IdItemEncoder
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
@@ -186,7 +186,7 @@ class TestEpochs:
         steps = EpochSteps(
             TrainingSet(interactions, 5, seed=3), IdStore(N_ITEMS), 1, Division(), last_place_only=False
         )
-        found = list(loaded_ahead(steps, range(1, len(steps)), workers=0, prefetch=4, pin_memory=False))
+        found = list(load_ahead(steps, range(1, len(steps)), workers=0, prefetch=4, pin_memory=False))
         assert len(found) == 3
         for number, (batch,) in enumerate(found, 1):
             (expected,) = steps[number]

@@ -16,10 +16,10 @@ from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.data.batches import TrainingSet
 from adapter4rec.data.text import TextStore, Tokens
 from adapter4rec.evaluation.catalogue import EmbeddingsInMemory
-from adapter4rec.evaluation.ranking import MISSED, Question, rank_targets
+from adapter4rec.evaluation.ranking import MISSED, EvalBatch, rank_targets
 from adapter4rec.models.text_encoder import TextItemEncoder
 from benchmarks import released_way
-from benchmarks.measuring import Row, in_turns, table
+from benchmarks.measuring import Measurement, in_turns, table
 from benchmarks.models import forward_operations, houlsby_operations
 
 CONFIG = BertConfig(
@@ -67,7 +67,7 @@ def test_the_released_way_gives_the_same_ranks():
     chance = np.random.default_rng(0)
     users, table_ = torch.randn(30, 8), torch.randn(101, 8)
     masked = chance.integers(1, 101, (30, 4))
-    question = Question(
+    question = EvalBatch(
         np.zeros((30, 1), np.int64), chance.integers(1, 101, 30), np.repeat(np.arange(30), 4), masked.ravel()
     )
     found = rank_targets(users, EmbeddingsInMemory(table_), question)
@@ -111,5 +111,5 @@ def test_arms_take_turns():
 
 
 def test_a_table_shows_the_ratio():
-    rows = [Row("a step", 2.0, 30.0, goal=15, share=0.5, memory=100.0, released_memory=300.0)]
+    rows = [Measurement("a step", 2.0, 30.0, goal=15, share=0.5, memory=100.0, released_memory=300.0)]
     assert table(rows).splitlines()[2] == "| a step | 30 | 2 | 15 | 15 | 50 % | 100 (300) |"

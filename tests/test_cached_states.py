@@ -24,7 +24,7 @@ from trees import ImageTargetSettings, TextTargetSettings
 
 from adapter4rec.adapters.attaching import add_adapters
 from adapter4rec.adapters.registry import FAMILIES
-from adapter4rec.data.cached_table import Table, computed_table
+from adapter4rec.data.cached_table import TableLayout, computed_table
 from adapter4rec.data.domain import Domain
 from adapter4rec.data.text import TextStore, Tokens
 from adapter4rec.models.layers import layers_of
@@ -201,7 +201,7 @@ def test_masked_images_are_refused(tiny_mae_folder, tmp_path, one_process):
 
 
 class TestTable:
-    TABLE = Table((10, 3), np.dtype(np.float32), [(0, 4), (4, 8), (8, 10)])
+    TABLE = TableLayout((10, 3), np.dtype(np.float32), [(0, 4), (4, 8), (8, 10)])
     ROWS = np.arange(30, dtype=np.float32).reshape(10, 3)
 
     def compute(self, asked: list[int], stop_at: int | None = None):
@@ -248,7 +248,7 @@ class TestTable:
         assert asked == [0, 1, 2, 0, 1, 2]
 
     def test_a_full_disk_is_told_before(self, tmp_path: Path) -> None:
-        large = Table((1 << 50, 3), np.dtype(np.float32), [(0, 1 << 50)])
+        large = TableLayout((1 << 50, 3), np.dtype(np.float32), [(0, 1 << 50)])
         with pytest.raises(UserError, match="GiB are to be kept there"):
             computed_table(tmp_path / "t", large, lambda _: self.ROWS)
 

@@ -22,20 +22,20 @@ from adapter4rec.evaluation import leave_one_out as evaluation
 from adapter4rec.evaluation.catalogue import (
     EmbeddingsInFile,
     EmbeddingsInMemory,
-    Encoding,
+    EncodeConfig,
     encode_catalogue,
     evaluating,
 )
 from adapter4rec.evaluation.leave_one_out import (
     Split,
-    questions,
+    eval_batch,
     rank,
     rank_by_popularity,
     rank_users,
     training_clicks,
 )
 from adapter4rec.evaluation.metrics import metrics_of
-from adapter4rec.evaluation.ranking import MISSED, Question, best_items, rank_targets
+from adapter4rec.evaluation.ranking import MISSED, EvalBatch, best_items, rank_targets
 from adapter4rec.models.item_encoder import IdItemEncoder
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
@@ -85,13 +85,13 @@ def plain_metrics(ranks: list[int]) -> dict[str, float]:
 class OneOfMany(Process):
     """A process that hears nothing of the others: its part of each sum is left as it is."""
 
-    def sum_over_all(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         return tensor
 
-    def gathered(self, array: np.ndarray) -> np.ndarray:
+    def all_gather(self, array: np.ndarray) -> np.ndarray:
         return array
 
-    def dealt(self, count: int) -> Iterator[int]:
+    def distribute(self, count: int) -> Iterator[int]:
         return iter(range(self.rank, count, self.count))
 
 
@@ -104,7 +104,7 @@ class TestQuestions:
     def test_against_plain_python(self, split: Split) -> None:
         sequences, interactions = random_domain(8)
         users = np.arange(7, 40)
-        found = questions(interactions, split, users)
+        found = eval_batch(interactions, split, users)
         masked = [set() for _ in users]
         for row, item in zip(found.masked_users, found.masked_items, strict=True):
             masked[row].add(int(item))
@@ -116,12 +116,12 @@ class TestQuestions:
             assert masked[row] == set(history)
 
     def test_a_click_before_the_inputs_is_masked_too(self) -> None:
-        found = questions(interactions_of([[1, 2, 3, 4, 5, 6, 7]], 9, 4), Split.TEST, np.array([0]))
+        found = eval_batch(interactions_of([[1, 2, 3, 4, 5, 6, 7]], 9, 4), Split.TEST, np.array([0]))
         assert found.inputs.tolist() == [[3, 4, 5, 6]]
         assert found.masked_items.tolist() == [1, 2, 3, 4, 5, 6]
 
 
-def ranked(scores: Tensor, question: Question) -> np.ndarray:
+def ranked(scores: Tensor, question: EvalBatch) -> np.ndarray:
     """Ranks by any table of scores ``[users, N]``: each user's vector picks a row of the table."""
     table = torch.cat([torch.zeros(1, len(scores)), scores.T.float()])
     return rank_targets(torch.eye(len(scores)), EmbeddingsInMemory(table), question)
@@ -148,13 +148,13 @@ class TestRanks:
         ]
         assert MISSED in expected
         assert min(expected) < n_items
-        assert ranked(scores, questions(interactions, split, np.arange(len(sequences)))).tolist() == expected
+        assert ranked(scores, eval_batch(interactions, split, np.arange(len(sequences)))).tolist() == expected
 
     @both_splits
     def test_equal_embeddings_tie_wherever_they_stand(self, split: Split) -> None:
         """Scores are real numbers here: those of equal items must come out equal in all blocks."""
         _, interactions = random_domain(40)
-        question = questions(interactions, split, np.arange(interactions.n_users))
+        question = eval_batch(interactions, split, np.arange(interactions.n_users))
         torch.manual_seed(0)
         users, few = torch.randn(interactions.n_users, 64), torch.randn(4, 64)
         which = torch.arange(41) % 4
@@ -170,8 +170,8 @@ class TestRanks:
             others = [item for item in range(1, 41) if item not in masked and item != target]
             assert found == 1 + sum(bool(scores[user, item] >= scores[user, target]) for item in others)
 
-    def question(self, target: int, masked: list[int]) -> Question:
-        return Question(
+    def question(self, target: int, masked: list[int]) -> EvalBatch:
+        return EvalBatch(
             np.zeros((1, 1), np.int64),
             np.array([target]),
             np.zeros(len(masked), np.int64),
@@ -245,7 +245,7 @@ class TestChunks:
         in_memory = EmbeddingsInMemory(table)
         in_file = EmbeddingsInFile.new(n_items, 3, tmp_path, one_process.device)
         in_file.put(np.arange(n_items + 1), table)
-        inputs = questions(interactions, split, np.arange(len(sequences))).inputs
+        inputs = eval_batch(interactions, split, np.arange(len(sequences))).inputs
         scores = integer_vectors(inputs) @ table[1:].T
         expected = [
             plain_rank(row.tolist(), *history_and_target(sequence, split))
@@ -255,7 +255,7 @@ class TestChunks:
             monkeypatch.setattr(evaluation, "_USERS_AT_ONCE", users_at_once)
             asked = []
 
-            def vectors(question: Question, asked: list[int] = asked) -> Tensor:
+            def vectors(question: EvalBatch, asked: list[int] = asked) -> Tensor:
                 asked.append(len(question.targets))
                 return integer_vectors(question.inputs)
 
@@ -298,9 +298,9 @@ class TestCatalogue:
         return self.TABLE[content.ids].double()
 
     def encoded(
-        self, store: CostlyStore, process: Process, how: Encoding | None = None
+        self, store: CostlyStore, process: Process, how: EncodeConfig | None = None
     ) -> EmbeddingsInMemory | EmbeddingsInFile:
-        return encode_catalogue(nn.Identity(), self.encode, store, (10, 3), process, how or Encoding())
+        return encode_catalogue(nn.Identity(), self.encode, store, (10, 3), process, how or EncodeConfig())
 
     @pytest.mark.parametrize(
         ("at_once", "group_sizes"), [(3, [3, 3, 3, 1]), (5, [5, 5]), (10, [10]), (512, [10])]
@@ -336,7 +336,7 @@ class TestCatalogue:
     ) -> None:
         monkeypatch.setattr(catalogue, "_ITEMS_AT_ONCE", 3)
         bytes_needed = 4 * 11 * 3
-        how = Encoding(workers=workers, most_memory=bytes_needed, folder=tmp_path)
+        how = EncodeConfig(workers=workers, most_memory=bytes_needed, folder=tmp_path)
         assert isinstance(self.encoded(CostlyStore(self.COSTS), one_process, how), EmbeddingsInMemory)
         how = replace(how, most_memory=bytes_needed - 1)
         found = self.encoded(CostlyStore(self.COSTS), one_process, how)

@@ -12,11 +12,11 @@ from image_shop import encoded, exif, picture, png
 from PIL import Image, ImageOps, ImageSequence
 
 from adapter4rec.data.images.decoding import BrokenImageError, decoded, in_colour
-from adapter4rec.data.images.records import Conversion, DamagedRecordError, Form, Record, pack, unpack
+from adapter4rec.data.images.records import Conversion, DamagedRecordError, Form, ImageRecord, pack, unpack
 
 
 class TestRecords:
-    RECORD = Record(Form.PIXELS, Conversion.GREY | Conversion.ALPHA, 2, 1, bytes(range(6)))
+    RECORD = ImageRecord(Form.PIXELS, Conversion.GREY | Conversion.ALPHA, 2, 1, bytes(range(6)))
 
     @pytest.mark.parametrize("form", Form)
     def test_round_trip(self, form: Form) -> None:

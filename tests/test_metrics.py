@@ -13,7 +13,7 @@ from adapter4rec.data.batches import share_of_users
 from adapter4rec.evaluation.catalogue import EmbeddingsInMemory
 from adapter4rec.evaluation.leave_one_out import (
     Split,
-    questions,
+    eval_batch,
     rank_users,
     ranked_users,
     training_clicks,
@@ -29,7 +29,7 @@ class TestAgainstAnotherLibrary:
     @pytest.mark.parametrize("k", [1, 5, 10, 20])
     def test_the_same_figures_from_scores(self, k: int) -> None:
         _, interactions = random_domain(40)
-        question = questions(interactions, Split.TEST, np.arange(interactions.n_users))
+        question = eval_batch(interactions, Split.TEST, np.arange(interactions.n_users))
         torch.manual_seed(0)
         users, items = torch.randn(interactions.n_users, 8), torch.randn(41, 8)
         found = metrics_of(rank_targets(users, EmbeddingsInMemory(items), question), [k])

@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from adapter_models import WORDS
 from conftest import interactions_of, random_sequences
 
-from adapter4rec.data.batches import TrainingSet, with_content
+from adapter4rec.data.batches import Batch, TrainingSet, with_content
 from adapter4rec.data.content import IdStore
 from adapter4rec.data.text import TextStore, Tokens
 from adapter4rec.models.backbones import TEXT_ENCODERS, backbone_folder, load_backbone, load_tokenizer
 from adapter4rec.models.item_encoder import IdItemEncoder
+from adapter4rec.models.registry import LOSSES, registered
 from adapter4rec.models.text_encoder import TextItemEncoder
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder, causal_padding_mask
@@ -94,8 +95,11 @@ def test_losses_are_binary_cross_entropies():
     scores = torch.stack([(users * positives).sum(-1), (users * negatives).sum(-1)], -1)
     targets = torch.tensor([1.0, 0.0]).expand_as(scores)
     each = F.binary_cross_entropy_with_logits(scores, targets, reduction="none").sum(-1)
-    sasrec = summed_loss("sasrec", users, positives, negatives, log_mask)
-    cpc = summed_loss("cpc", users, positives, negatives, log_mask)
+    items = torch.cat([torch.zeros(1, 4), negatives.flatten(0, 1)])
+    at = torch.arange(1, 7).view(2, 3)
+    batch = Batch(None, positives=None, negatives=at, log_mask=log_mask, targets_in_step=1)
+    sasrec = registered(LOSSES, "sasrec")()(users, positives, items, batch)
+    cpc = registered(LOSSES, "cpc")()(users, positives, items, batch)
     assert sasrec.item() == pytest.approx(each[log_mask].sum().item(), rel=1e-6)
     assert cpc.item() == pytest.approx(each[:, -1].sum().item(), rel=1e-6)
 

@@ -16,7 +16,7 @@ from trees import TextSourceSettings
 
 from adapter4rec.launching import launch
 from adapter4rec.utils.errors import UserError, run_main
-from adapter4rec.utils.process_group import joined_process
+from adapter4rec.utils.process_group import process_group
 
 ANOTHER_JOB = {
     "WORLD_SIZE": "4",
@@ -255,7 +255,7 @@ def test_impossible_variables_are_named(monkeypatch, wrong):
     for name, value in (ANOTHER_JOB | wrong).items():
         monkeypatch.setenv(name, value)
     (name,) = wrong
-    with pytest.raises(UserError, match=f"^[^\n]*{name}[^\n]*$"), joined_process("cpu"):
+    with pytest.raises(UserError, match=f"^[^\n]*{name}[^\n]*$"), process_group("cpu"):
         pass
 
 

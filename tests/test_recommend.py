@@ -247,7 +247,7 @@ def test_bare_names_have_no_titles(tmp_path, clicks, monkeypatch, capsys):
 def test_a_run_that_moved_is_still_itself(text_runs, tmp_path):
     moved = tmp_path / "moved"
     shutil.copytree(text_runs / "houlsby", moved)
-    run = load_run(moved, Process(rank=0, count=1, device=torch.device("cpu")))
+    run = load_run(moved, Process(rank=0, world_size=1, device=torch.device("cpu")))
     assert run.folder == moved
 
 

@@ -26,7 +26,7 @@ from adapter4rec.runs.ledger import FAILED, FINISHED, command_of, read_ledger
 from adapter4rec.studies import estimating, launching, running, samples
 from adapter4rec.studies.launching import Campaign
 from adapter4rec.studies.pages import source
-from adapter4rec.studies.plan import PlannedRun, Row, Source, Study, require_sound
+from adapter4rec.studies.plan import PlannedRun, Study, StudyRow, StudySource, require_sound
 from adapter4rec.studies.running import Runner, command_of_run
 from adapter4rec.utils.errors import EXIT_USER_ERROR, UserError
 
@@ -48,11 +48,13 @@ def study(tmp_path, clicks, tiny_bert_folder):
     common = SMALL | {"users": users, "items": items, "cache_folder": tmp_path / "cache"}
     content = common | {"backbone": str(tiny_bert_folder)}
     rows = [
-        Row("popularity", common | {"method": "popularity"}),
-        Row("frozen", content | {"method": "frozen"}, source="a source"),
-        Row("id", common | {"method": "id"}, few_steps={"lr_item_head": 0.5}),
+        StudyRow("popularity", common | {"method": "popularity"}),
+        StudyRow("frozen", content | {"method": "frozen"}, source="a source"),
+        StudyRow("id", common | {"method": "id"}, few_steps={"lr_item_head": 0.5}),
     ]
-    return Study("study_test", "text", "A test", "Why?", rows, {"a source": Source([content])}, seeds=[1, 2])
+    return Study(
+        "study_test", "text", "A test", "Why?", rows, {"a source": StudySource([content])}, seeds=[1, 2]
+    )
 
 
 def carried_out(study, tmp_path, *options):
@@ -166,7 +168,7 @@ class TestWhole:
     def test_a_row_that_fails_is_recorded_and_passed_over(self, study, tmp_path, capsys):
         few = tmp_path / "few.tsv"
         few.write_text("u1\ti1 i2 i3 i1 i2 i3\n", encoding="utf-8")
-        broken = Row("broken", study.rows[2].settings | {"users": few})
+        broken = StudyRow("broken", study.rows[2].settings | {"users": few})
         study = replace(study, rows=[broken, study.rows[0]], sources={}, seeds=[1])
         assert carried_out(study, tmp_path) == EXIT_USER_ERROR
         records = read_ledger(tmp_path / "study" / "ledger.jsonl")
@@ -204,7 +206,7 @@ class TestCarryingOut:
 
     def test_stages_of_a_source_start_from_each_other(self, study, tmp_path, fakes):
         (content,) = study.sources["a source"].stages
-        two = Source([content | {"method": "head"}, content])
+        two = StudySource([content | {"method": "head"}, content])
         study = replace(study, rows=[study.rows[1]], sources={"a source": two}, seeds=[1])
         assert carried_out(study, tmp_path) == 0
         assert fakes.names() == ["source a source, stage 1", "source a source, stage 2", "frozen, seed 1"]
@@ -224,7 +226,7 @@ class TestCarryingOut:
 
     def test_a_stopped_study_ends_its_runs_and_does_the_rest(self, study, tmp_path, fakes, monkeypatch):
         popularity, _, tower = study.rows
-        late = Row("late", tower.settings | {"dropout": 0.5})
+        late = StudyRow("late", tower.settings | {"dropout": 0.5})
         study = replace(study, rows=[popularity, replace(tower, name="slow"), late], sources={}, seeds=[1])
         monkeypatch.setattr(sys, "argv", ["study_test.py", "--into", str(tmp_path / "study")])
 
@@ -306,7 +308,7 @@ class TestCommandLine:
 
     def test_an_adapters_setting_reaches_its_rows_alone(self, study, tmp_path):
         content = study.rows[1].settings
-        rows = [Row(name, content | {"method": name}, source="a source") for name in ("lora", "head")]
+        rows = [StudyRow(name, content | {"method": name}, source="a source") for name in ("lora", "head")]
         mine = campaign(replace(study, rows=rows), tmp_path, "--item_rank", "3")
         assert ["item_rank" in mine.row_values(row) for row in rows] == [True, False]
 
@@ -383,7 +385,7 @@ class TestCommandLine:
 
     def test_one_source_model_for_all_makes_rows_the_same(self, study, tmp_path):
         rows = [replace(study.rows[1], scale=number, source=f"{number}") for number in (1, 2)]
-        study = replace(study, rows=rows, sources={"1": Source([]), "2": Source([])})
+        study = replace(study, rows=rows, sources={"1": StudySource([]), "2": StudySource([])})
         campaign(study, tmp_path).distinct_rows()
         mine = campaign(study, tmp_path, "--source_checkpoint", "one.safetensors")
         assert mine.wanted_sources() == []
@@ -394,7 +396,7 @@ class TestCommandLine:
         ready = tmp_path / "ready.safetensors"
         ready.touch()
         (content,) = study.sources["a source"].stages
-        study = replace(study, sources={"a source": Source([content], str(ready))})
+        study = replace(study, sources={"a source": StudySource([content], str(ready))})
         run = campaign(study, tmp_path).target_run(study.rows[1], 1)
         assert run.settings.source_checkpoint == ready
         assert campaign(study, tmp_path, "--source_epochs", "3").target_run(study.rows[1], 1) is None
@@ -551,7 +553,7 @@ class TestPages:
             ({"rows": lambda rows: [replace(rows[1], source="a sourse")]}, "'frozen' .* 'a source'"),
             ({"rows": lambda rows: [replace(rows[2], settings={"method": "id", "epoch": 1})]}, "'epochs'"),
             ({"rows": lambda rows: [replace(rows[2], few_steps={"lr_item_hed": 1})]}, "'lr_item_head'"),
-            ({"sources": {"a source": Source([{"epoch": 1}])}}, "'epochs'"),
+            ({"sources": {"a source": StudySource([{"epoch": 1}])}}, "'epochs'"),
         ],
     )
     def test_what_makes_no_sense(self, study, change, message):

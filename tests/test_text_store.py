@@ -18,7 +18,7 @@ from adapter4rec.data.text import (
     Text,
     TextStore,
     Tokens,
-    packed_stretches,
+    pack_bounds,
     shortened_body,
     tokenised,
 )
@@ -218,7 +218,7 @@ class TestStretches:
         chance = np.random.default_rng(most_tokens)
         for size in (1, 2, 7, 60, 300):
             lengths = np.sort(chance.integers(2, 51, size))
-            stretches = packed_stretches(lengths, most_tokens)
+            stretches = pack_bounds(lengths, most_tokens)
             assert stretches[0][0] == 0
             assert stretches[-1][1] == size
             assert all(before[1] == after[0] for before, after in pairwise(stretches))
@@ -228,7 +228,7 @@ class TestStretches:
                     assert lengths[first : last + 1].sum() > most_tokens
 
     def test_of_nothing(self) -> None:
-        assert packed_stretches(np.array([], np.int64), 10) == []
+        assert pack_bounds(np.array([], np.int64), 10) == []
 
 
 class TestPacking:

@@ -39,11 +39,11 @@ def train(settings: Settings) -> dict[str, Any]:
     from adapter4rec.training.cached_states import with_cached_states
     from adapter4rec.training.fit import fit
     from adapter4rec.training.testing import evaluate, evaluate_again, evaluate_popularity
-    from adapter4rec.utils.process_group import joined_process
+    from adapter4rec.utils.process_group import process_group
 
     if settings.needs_source:  # before the items are read and tokenised
         require_source(settings.source_checkpoint, settings.method)
-    with joined_process(settings.device, settings.threads) as process:
+    with process_group(settings.device, settings.threads) as process:
         domain = read_domain(settings, process, content=settings.uses_content)
         if settings.method == "popularity":
             return evaluate_popularity(domain, settings, process, open_run(settings, domain, None, process))
@@ -60,7 +60,7 @@ def train(settings: Settings) -> dict[str, Any]:
                 run.begin(model, domain)
                 fit(model, domain, settings, process, run)
                 result = evaluate(model, domain, settings, process, run)
-        if settings.adapter is not None and process.is_first:
+        if settings.adapter is not None and process.is_rank0:
             path = run.folder / "adapter.safetensors"
             save_adapter(model, path, run.describe_adapter(result))
             run.say(f"adapter: {path}")

@@ -38,9 +38,9 @@ def train(settings: Settings) -> dict[str, Any]:
     from adapter4rec.training.cached_states import with_cached_states
     from adapter4rec.training.fit import fit
     from adapter4rec.training.testing import evaluate, evaluate_again
-    from adapter4rec.utils.process_group import joined_process
+    from adapter4rec.utils.process_group import process_group
 
-    with joined_process(settings.device, settings.threads) as process:
+    with process_group(settings.device, settings.threads) as process:
         domain = read_domain(settings, process, content=settings.uses_content)
         model = build_model(settings, domain.interactions.n_items)
         run = open_run(settings, domain, model, process)

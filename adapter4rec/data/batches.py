@@ -142,7 +142,7 @@ class TrainingSet(Dataset):
         self.seed = seed
         self.predicted = predicted
         self.users = np.arange(interactions.n_users) if users is None else users
-        self.rank, self.world_size = (process.rank, process.count) if process else (0, 1)
+        self.rank, self.world_size = (process.rank, process.world_size) if process else (0, 1)
         self.accumulation_steps = accumulation_steps
         self.width = interactions.max_seq_len + 1
         self._order: tuple[int, np.ndarray] = (0, self.users)

@@ -18,7 +18,7 @@ _ROWS, _CHECKSUMS, _LOCK = "rows.bin", "blocks.json", "lock"
 
 
 @dataclass(frozen=True)
-class Table:
+class TableLayout:
     """What a table is like.
 
     Attributes:
@@ -38,7 +38,7 @@ class Table:
 
 
 def computed_table(
-    place: Path, table: Table, compute: Callable[[int], np.ndarray], say: Callable[[str], None] = print
+    place: Path, table: TableLayout, compute: Callable[[int], np.ndarray], say: Callable[[str], None] = print
 ) -> np.memmap:
     """The table in the folder ``place``, memory-mapped; what is missing or damaged is computed.
 
@@ -71,7 +71,7 @@ def computed_table(
 
 def _fill(
     path: Path,
-    table: Table,
+    table: TableLayout,
     missing: list[int],
     checksums: list[str | None],
     compute: Callable[[int], np.ndarray],

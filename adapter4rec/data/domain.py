@@ -66,9 +66,7 @@ def read_text_domain(
         return _bare(settings, interactions)
     texts = {name: [texts[row] for row in interactions.item_rows] for name, texts in table.texts.items()}
     cache_folder = relative_to_repository(settings.cache_folder)
-    store = process.first_then_others(
-        lambda: text_store(settings, texts, tokenizer, cache_folder, process.say)
-    )
+    store = process.rank0_first(lambda: text_store(settings, texts, tokenizer, cache_folder, process.say))
     return _domain(settings, interactions, store)
 
 

@@ -34,7 +34,7 @@ class _Order:
         return iter(self.numbers)
 
 
-def loaded_ahead(
+def load_ahead(
     prepared: Dataset, numbers: Iterable[int], *, workers: int, prefetch: int, pin_memory: bool
 ) -> Iterator[Any]:
     """``prepared[number]`` for each number, in order.

@@ -114,7 +114,7 @@ class TextStore:
         lengths = stops - starts
         by_length = np.argsort(lengths, kind="stable")
         packs = []
-        for first, last in packed_stretches(lengths[by_length], self.tokens_at_once):
+        for first, last in pack_bounds(lengths[by_length], self.tokens_at_once):
             texts = by_length[first:last]  # text = item * attributes + attribute
             packing = Packing.of(lengths[texts])
             at = np.repeat(starts[texts], lengths[texts]) + packing.places.numpy()
@@ -131,7 +131,7 @@ class TextStore:
         return TokenPack(torch.from_numpy(token_ids), packing)
 
 
-def packed_stretches(lengths: np.ndarray, most_tokens: int) -> list[tuple[int, int]]:
+def pack_bounds(lengths: np.ndarray, most_tokens: int) -> list[tuple[int, int]]:
     """Cut texts into stretches of at most ``most_tokens`` tokens, as long as that allows.
 
     Args:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from adapter4rec.data.content import Content, ContentStore
-from adapter4rec.data.loader import loaded_ahead
+from adapter4rec.data.loader import load_ahead
 from adapter4rec.evaluation.settings import EvaluationSettings
 from adapter4rec.models.sharding import is_sharded
 from adapter4rec.utils.files import relative_to_repository, reserve
@@ -124,7 +124,7 @@ class EmbeddingsInFile:
 
 
 @dataclass(frozen=True)
-class Encoding:
+class EncodeConfig:
     """How a catalogue is encoded.
 
     Attributes:
@@ -144,7 +144,7 @@ class Encoding:
     precision: str = "fp32"
 
     @classmethod
-    def of(cls, settings: EvaluationSettings, process: Process) -> Encoding:
+    def of(cls, settings: EvaluationSettings, process: Process) -> EncodeConfig:
         """What a run's settings say of it."""
         return cls(
             settings.workers_on(process.device),
@@ -173,7 +173,7 @@ def encode_catalogue(
     store: ContentStore,
     shape: tuple[int, int],
     process: Process,
-    how: Encoding,
+    how: EncodeConfig,
 ) -> EmbeddingsInMemory | EmbeddingsInFile:
     """Encode all items once, in groups of similar cost that depend on the catalogue alone.
 
@@ -197,7 +197,7 @@ def encode_catalogue(
             asked.append(number)
             yield number
 
-    loader = loaded_ahead(
+    loader = load_ahead(
         _Groups(groups, store),
         shares(),
         workers=min(how.workers, max(0, len(groups) - 1)),  # a single group is waited for anyway
@@ -209,14 +209,16 @@ def encode_catalogue(
             rows = encode(content.to(process.device)).float()
             if (number := asked.popleft()) < len(groups):
                 found.put(groups[number], rows)
-    if process.count > 1:
+    if process.world_size > 1:
         for first in range(0, n_items + 1, _ROWS_SUMMED_AT_ONCE):
             numbers = np.arange(first, min(first + _ROWS_SUMMED_AT_ONCE, n_items + 1))
-            found.put(numbers, process.sum_over_all(found.of(numbers)))
+            found.put(numbers, process.all_reduce(found.of(numbers)))
     return found
 
 
-def _empty(shape: tuple[int, int], process: Process, how: Encoding) -> EmbeddingsInMemory | EmbeddingsInFile:
+def _empty(
+    shape: tuple[int, int], process: Process, how: EncodeConfig
+) -> EmbeddingsInMemory | EmbeddingsInFile:
     n_items, width = shape
     if 4 * (n_items + 1) * width > how.most_memory:
         return EmbeddingsInFile.new(n_items, width, how.folder, process.device)
@@ -230,6 +232,6 @@ def _shares(count: int, process: Process, *, in_step: bool) -> Iterator[int]:
     each, where numbers from ``count`` on are encoded for company alone.
     """
     if not in_step:
-        return process.dealt(count)
-    rounds = -(-count // process.count)
-    return iter(range(process.rank, rounds * process.count, process.count))
+        return process.distribute(count)
+    rounds = -(-count // process.world_size)
+    return iter(range(process.rank, rounds * process.world_size, process.world_size))

@@ -18,12 +18,12 @@ from adapter4rec.data.interactions import Interactions, Ranges
 from adapter4rec.evaluation.catalogue import (
     Embeddings,
     EmbeddingsInMemory,
-    Encoding,
+    EncodeConfig,
     encode_catalogue,
     evaluating,
 )
 from adapter4rec.evaluation.metrics import RankedUsers, metrics_of
-from adapter4rec.evaluation.ranking import Question, best_items, rank_targets
+from adapter4rec.evaluation.ranking import EvalBatch, best_items, rank_targets
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.utils.process_group import Process
 
@@ -39,7 +39,7 @@ class Split(str, Enum):
     TEST = "test"
 
 
-def questions(interactions: Interactions, split: Split, users: np.ndarray) -> Question:
+def eval_batch(interactions: Interactions, split: Split, users: np.ndarray) -> EvalBatch:
     """The evaluation inputs of ``users`` (SPEC: data)."""
     ranges = interactions.validation if split is Split.VALIDATION else interactions.test
     starts, stops = interactions.offsets[users], ranges.stop[users] - 1
@@ -47,7 +47,7 @@ def questions(interactions: Interactions, split: Split, users: np.ndarray) -> Qu
     rows = np.repeat(np.arange(len(users)), lengths)
     at = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths - starts, lengths)
     before = Ranges(ranges.start, ranges.stop - 1)
-    return Question(
+    return EvalBatch(
         inputs=left_padded(interactions.clicks, before, users, interactions.max_seq_len),
         targets=interactions.clicks[stops].astype(np.int64),
         masked_users=rows,
@@ -76,7 +76,7 @@ class Ranking:
 
 
 def rank_users(
-    vectors: Callable[[Question], Tensor],
+    vectors: Callable[[EvalBatch], Tensor],
     catalogue: Embeddings,
     interactions: Interactions,
     split: Split,
@@ -99,24 +99,24 @@ def rank_users(
     ks = tuple(shown_at)
     ranks = np.zeros(interactions.n_users, np.int64)
     shown = np.zeros((len(ks), interactions.n_items + 1), bool)
-    for number in process.dealt(-(-interactions.n_users // _USERS_AT_ONCE)):
+    for number in process.distribute(-(-interactions.n_users // _USERS_AT_ONCE)):
         first = number * _USERS_AT_ONCE
         users = np.arange(first, min(first + _USERS_AT_ONCE, interactions.n_users))
-        question = questions(interactions, split, users)
+        question = eval_batch(interactions, split, users)
         wanted = vectors(question)
         ranks[users] = rank_targets(wanted, catalogue, question)
         if ks:
             _mark_shown(shown, wanted, catalogue, question, ks)
-    counts = process.gathered(shown[None]).any(0).sum(1)
+    counts = process.all_gather(shown[None]).any(0).sum(1)
     return Ranking(
-        process.gathered(ranks[None]).sum(0),
+        process.all_gather(ranks[None]).sum(0),
         {k: int(count) for k, count in zip(ks, counts, strict=True)},
         interactions.n_items,
     )
 
 
 def _mark_shown(
-    shown: np.ndarray, vectors: Tensor, catalogue: Embeddings, question: Question, ks: tuple[int, ...]
+    shown: np.ndarray, vectors: Tensor, catalogue: Embeddings, question: EvalBatch, ks: tuple[int, ...]
 ) -> None:
     """Mark the items that stand in the users' lists, ``[lengths, items]``."""
     for first in range(0, len(vectors), _USERS_LISTED_AT_ONCE):
@@ -147,8 +147,8 @@ def next_item_vectors(model: TransRec, catalogue: Embeddings, inputs: np.ndarray
     return torch.cat(parts)
 
 
-def embedded_catalogue(
-    model: TransRec, store: ContentStore, n_items: int, process: Process, how: Encoding
+def encode_all_items(
+    model: TransRec, store: ContentStore, n_items: int, process: Process, how: EncodeConfig
 ) -> Embeddings:
     """Embeddings of all items of a catalogue; see :func:`encode_catalogue`."""
     shape = (n_items, model.user_encoder.width)
@@ -160,7 +160,7 @@ def rank(
     domain: Domain,
     split: Split,
     process: Process,
-    how: Encoding | None = None,
+    how: EncodeConfig | None = None,
     shown_at: Iterable[int] = (),
 ) -> Ranking:
     """Rank the catalogue for every user of a domain, in eval mode; users and scores are float32.
@@ -175,9 +175,11 @@ def rank(
     """
     interactions = domain.interactions
     with evaluating(model):
-        catalogue = embedded_catalogue(model, domain.store, interactions.n_items, process, how or Encoding())
+        catalogue = encode_all_items(
+            model, domain.store, interactions.n_items, process, how or EncodeConfig()
+        )
 
-        def vectors(question: Question) -> Tensor:
+        def vectors(question: EvalBatch) -> Tensor:
             return next_item_vectors(model, catalogue, question.inputs)
 
         return rank_users(vectors, catalogue, interactions, split, process, shown_at)
@@ -211,7 +213,7 @@ def rank_by_popularity(
     # A score is the product of one number a user, which is 1, and one an item.
     catalogue = EmbeddingsInMemory(popularity[:, None])
 
-    def ones(question: Question) -> Tensor:
+    def ones(question: EvalBatch) -> Tensor:
         return torch.ones(len(question.targets), 1)
 
     return rank_users(ones, catalogue, interactions, split, process, shown_at)

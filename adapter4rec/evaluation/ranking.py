@@ -23,7 +23,7 @@ _USERS_AT_ONCE = {"cpu": 512, "cuda": 16384}
 
 
 @dataclass(frozen=True)
-class Question:
+class EvalBatch:
     """For some users: what they clicked before, what is masked out, and what they clicked next.
 
     Attributes:
@@ -73,7 +73,7 @@ def _stretches(catalogue: Embeddings) -> Iterator[_Stretch]:
         yield _Stretch(number, first, catalogue.stretch(first, last))
 
 
-def rank_targets(users: Tensor, catalogue: Embeddings, question: Question) -> np.ndarray:
+def rank_targets(users: Tensor, catalogue: Embeddings, question: EvalBatch) -> np.ndarray:
     """Ranks of the targets, int64 ``[users]``; ``MISSED`` where the target itself is masked out.
 
     The cost is one product and one comparison for each user and item, the memory that of one block of scores.

@@ -41,17 +41,17 @@ def place(model: TransRec, process: Process, *, sharded: bool) -> None:
     if not sharded:
         model.to(process.device)
         return
-    if process.count == 1:
+    if process.world_size == 1:
         raise UserError("--shard true: divides the weights over processes, and there is one (--processes 2)")
     backbone = getattr(model.item_encoder, "backbone", None)
     if backbone is None or len(model.adapters) or not any(p.requires_grad for p in backbone.parameters()):
         raise UserError("--shard true: is for training all of a backbone (finetune, scratch, a source model)")
-    mesh = init_device_mesh(process.device.type, (process.count,))
+    mesh = init_device_mesh(process.device.type, (process.world_size,))
     for layer in layers_of(backbone):
         fully_shard(layer, mesh=mesh)
     fully_shard(model.item_encoder, mesh=mesh)
     # Each call of a layer gathers its weights from all processes, so that all must call it equally often.
-    model.item_encoder.rounds = process.most
+    model.item_encoder.rounds = process.all_reduce_max
     model.user_encoder.to(process.device)  # small, and whole on each process
 
 
@@ -106,7 +106,7 @@ def average_gradients(model: TransRec, process: Process) -> None:
     for parameter in model.user_encoder.parameters():
         if parameter.grad is not None:
             dist.all_reduce(parameter.grad)
-            parameter.grad /= process.count
+            parameter.grad /= process.world_size
 
 
 def _names(optimizer: torch.optim.Optimizer) -> list[str]:

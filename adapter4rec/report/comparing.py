@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from adapter4rec.report import wording
 from adapter4rec.report.efficiency import section_tpme
 from adapter4rec.report.paper import TRAINED, PaperFigures
-from adapter4rec.report.results import Row, Section, Statistic, Study
+from adapter4rec.report.results import ReportedStudy, ResultRow, Section, Statistic
 from adapter4rec.report.significance import LEVEL, NAME, Comparison, compare
 from adapter4rec.report.tables import NOTHING, Cell, Column, Line, Mark, Table
 
@@ -28,16 +28,16 @@ class Analysis:
         tpme: of each row that has one, in per cent.
     """
 
-    study: Study
+    study: ReportedStudy
     paper: PaperFigures
-    comparisons: Mapping[Row, Comparison]
-    tpme: Mapping[Row, float]
+    comparisons: Mapping[ResultRow, Comparison]
+    tpme: Mapping[ResultRow, float]
 
     @classmethod
-    def of(cls, study: Study, paper: PaperFigures) -> Analysis:
+    def of(cls, study: ReportedStudy, paper: PaperFigures) -> Analysis:
         """Compute all."""
-        comparisons: dict[Row, Comparison] = {}
-        costs: dict[Row, float] = {}
+        comparisons: dict[ResultRow, Comparison] = {}
+        costs: dict[ResultRow, float] = {}
         for section in study.sections:
             comparisons |= compare(section, study.cutoff)
             costs |= section_tpme(section)
@@ -92,7 +92,7 @@ def efficiency_table(analysis: Analysis, section: Section) -> Table:
 def _table(
     section: Section,
     columns: list[Column],
-    cells: Sequence[Mapping[Row, Cell]],
+    cells: Sequence[Mapping[ResultRow, Cell]],
     notes: tuple[str, ...],
 ) -> Table:
     lines = tuple(
@@ -102,7 +102,7 @@ def _table(
     return Table(section.name, "", tuple(columns), lines, notes)
 
 
-def _scale_column(study: Study, section: Section) -> tuple[list[Column], list[dict[Row, Cell]]]:
+def _scale_column(study: ReportedStudy, section: Section) -> tuple[list[Column], list[dict[ResultRow, Cell]]]:
     if study.plan.scale_label is None or all(row.planned.scale is None for row in section.rows):
         return [], []
     scales = {row: row.planned.scale for row in section.rows}
@@ -110,7 +110,7 @@ def _scale_column(study: Study, section: Section) -> tuple[list[Column], list[di
     return [Column(study.plan.scale_label, ascending=True)], [cells]
 
 
-def _metric_cells(analysis: Analysis, section: Section, metric: str) -> dict[Row, Cell]:
+def _metric_cells(analysis: Analysis, section: Section, metric: str) -> dict[ResultRow, Cell]:
     tested = metric == f"NDCG@{analysis.study.cutoff}"
     cells = {}
     for row in section.rows:
@@ -128,16 +128,18 @@ def _metric_cells(analysis: Analysis, section: Section, metric: str) -> dict[Row
     return _marked(section, cells, _METRIC_PLACES)
 
 
-def _cell(row: Row, found: Statistic | None, text: Callable[[float], str]) -> Cell:
+def _cell(row: ResultRow, found: Statistic | None, text: Callable[[float], str]) -> Cell:
     return absent(row) if found is None else Cell(text(found.mean), found.mean)
 
 
-def absent(row: Row) -> Cell:
+def absent(row: ResultRow) -> Cell:
     """What stands in place of a figure that there is not."""
     return NOTHING if row.finished else Cell(row.state.partition(" (")[0], words=True)
 
 
-def _marked(section: Section, cells: dict[Row, Cell], places: int, *, least: bool = False) -> dict[Row, Cell]:
+def _marked(
+    section: Section, cells: dict[ResultRow, Cell], places: int, *, least: bool = False
+) -> dict[ResultRow, Cell]:
     """Cells with the best and the second-best figures marked, among the rows that are compared.
 
     Args:
@@ -158,7 +160,7 @@ def _marked(section: Section, cells: dict[Row, Cell], places: int, *, least: boo
     return found
 
 
-def _relative(study: Study, section: Section, row: Row) -> Cell:
+def _relative(study: ReportedStudy, section: Section, row: ResultRow) -> Cell:
     metric = study.headline[0]
     reference = section.reference_of(row)
     mine, theirs = row.test(metric), reference.test(metric) if reference else None
@@ -168,7 +170,7 @@ def _relative(study: Study, section: Section, row: Row) -> Cell:
     return Cell(wording.difference(change, 1), change)
 
 
-def _p_cell(analysis: Analysis, section: Section, row: Row) -> Cell:
+def _p_cell(analysis: Analysis, section: Section, row: ResultRow) -> Cell:
     found = analysis.comparisons.get(row)
     if found is None or found.corrected is None:
         return absent(row)
@@ -176,8 +178,8 @@ def _p_cell(analysis: Analysis, section: Section, row: Row) -> Cell:
 
 
 def _paper_cells(
-    analysis: Analysis, section: Section, metric: str, measured: Callable[[Row], Statistic | None]
-) -> list[dict[Row, Cell]]:
+    analysis: Analysis, section: Section, metric: str, measured: Callable[[ResultRow], Statistic | None]
+) -> list[dict[ResultRow, Cell]]:
     papers, differences = {}, {}
     whole = metric == TRAINED
     for row in section.rows:
@@ -193,23 +195,23 @@ def _paper_cells(
     return [papers, differences]
 
 
-def _tpme_cell(analysis: Analysis, row: Row) -> Cell:
+def _tpme_cell(analysis: Analysis, row: ResultRow) -> Cell:
     value = analysis.tpme.get(row)
     return absent(row) if value is None else Cell(f"{value:.{_TPME_PLACES}f}", value)
 
 
-def _best_epoch(row: Row) -> Cell:
+def _best_epoch(row: ResultRow) -> Cell:
     epochs = [record["best_epoch"] for record in row.records]
     if not any(epochs):
         return absent(row)
     return Cell(", ".join(map(str, epochs)), sum(epochs) / len(epochs))
 
 
-def _seeds(row: Row) -> Cell:
+def _seeds(row: ResultRow) -> Cell:
     return Cell(f"{len(row.finished)}/{len(row.runs)}", len(row.finished))
 
 
-def _failures(row: Row) -> int:
+def _failures(row: ResultRow) -> int:
     return sum(run.failed for run in row.runs)
 
 

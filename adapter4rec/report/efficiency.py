@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adapter4rec.report.results import Row, Section
+from adapter4rec.report.results import ResultRow, Section
 
 TIME_WEIGHT, PARAMETER_WEIGHT, MEMORY_WEIGHT = 0.45, 0.10, 0.45
 
@@ -52,7 +52,7 @@ def _normalised(values: list[float]) -> list[float]:
     return [(value - least) / (most - least) if most > least else 0.0 for value in values]
 
 
-def cost_of(row: Row) -> Cost | None:
+def cost_of(row: ResultRow) -> Cost | None:
     """What a row takes; None where nothing was trained, or nothing has finished."""
     seconds, parameters, memory = row.seconds_per_epoch, row.trained_parameters, row.peak_memory
     if seconds is None or parameters is None or memory is None or parameters.mean == 0:
@@ -60,9 +60,9 @@ def cost_of(row: Row) -> Cost | None:
     return Cost(seconds.mean, parameters.mean, memory.mean)
 
 
-def section_tpme(section: Section) -> dict[Row, float]:
+def section_tpme(section: Section) -> dict[ResultRow, float]:
     """TPME of the rows that have one, among the rows that they are compared with."""
-    found: dict[Row, float] = {}
+    found: dict[ResultRow, float] = {}
     for rows in section.compared:
         costs = {row: cost for row in rows if (cost := cost_of(row)) is not None}
         if len(costs) > 1:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from adapter4rec.report import wording
-from adapter4rec.report.results import Row, Study
+from adapter4rec.report.results import ReportedStudy, ResultRow
 from adapter4rec.report.tables import NOT_THERE, NOTHING, Cell, Column, Line, Table
 from adapter4rec.runs.ledger import Record
 from adapter4rec.utils.settings import as_argument
@@ -29,10 +29,10 @@ class StudySettings:
     """
 
     shared: dict[str, str]
-    of_rows: dict[Row, Values]
+    of_rows: dict[ResultRow, Values]
 
     @classmethod
-    def of(cls, study: Study) -> StudySettings:
+    def of(cls, study: ReportedStudy) -> StudySettings:
         """From what the ledger says; rows that were not run have none."""
         found = {row: values for row in study.rows if (values := _values(row))}
         first = next(iter(found.values()), {})
@@ -48,7 +48,7 @@ class StudySettings:
         return cls(shared, rest)
 
 
-def _values(row: Row) -> Values:
+def _values(row: ResultRow) -> Values:
     found: dict[str, dict[str, None]] = {}
     for record in (run.record for run in row.runs if run.record):
         for name, value in record["settings"].items():
@@ -57,7 +57,7 @@ def _values(row: Row) -> Values:
     return {name: tuple(values) for name, values in found.items()}
 
 
-def environment_table(study: Study) -> Table:
+def environment_table(study: ReportedStudy) -> Table:
     """Where the runs were computed: a line for each machine and set of versions."""
     versions = list(dict.fromkeys(name for record in study.records for name in record["versions"]))
     grouped = _grouped(study.records, lambda one: (_hardware(one), tuple(sorted(one["versions"].items()))))
@@ -84,7 +84,7 @@ def _when(records: list[Record]) -> tuple[Cell, ...]:
     return Cell(str(len(records)), len(records)), Cell(times[0]), Cell(times[-1])
 
 
-def data_table(study: Study) -> Table:
+def data_table(study: ReportedStudy) -> Table:
     """What the runs read: a line for each domain and hash of its contents."""
     grouped = _grouped(study.records, lambda one: (_domain(one), one["data"]))
     columns = [Column(name) for name in ("users", "items", "clicks", "identity (hash)", "runs")]

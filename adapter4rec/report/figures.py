@@ -8,7 +8,7 @@ from typing import Any
 
 from adapter4rec.report.comparing import Analysis
 from adapter4rec.report.paper import TRAINED
-from adapter4rec.report.results import Row, Section, Statistic
+from adapter4rec.report.results import ResultRow, Section, Statistic
 from adapter4rec.utils.files import whole_file
 
 _QUANTITIES = ("trained_parameters", "seconds_per_epoch", "peak_memory")
@@ -25,7 +25,7 @@ def write_figures(analysis: Analysis, path: Path) -> None:
         writer.writerows(rows)
 
 
-def _row(analysis: Analysis, section: Section, row: Row) -> dict[str, Any]:
+def _row(analysis: Analysis, section: Section, row: ResultRow) -> dict[str, Any]:
     found: dict[str, Any] = {
         "study": analysis.study.plan.study,
         "section": section.name,

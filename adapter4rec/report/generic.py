@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from adapter4rec.report.plan import Plan, PlannedRow, PlannedRun
+from adapter4rec.report.plan import Plan, PlanEntry, PlannedRow
 from adapter4rec.runs.ledger import Record, latest
 from adapter4rec.utils.settings import as_argument
 
@@ -70,10 +70,10 @@ def _short(value: Any) -> str:
 
 
 def _row(section: str, name: str, records: list[Record]) -> PlannedRow:
-    runs: dict[int, PlannedRun] = {}
+    runs: dict[int, PlanEntry] = {}
     for record in records:
         before = runs.get(record["seed"])
         keys = (*(before.keys if before else ()), record["key"])
-        runs[record["seed"]] = PlannedRun(record["seed"], keys, record["folder"], record["command"])
+        runs[record["seed"]] = PlanEntry(record["seed"], keys, record["folder"], record["command"])
     ordered = tuple(run for _, run in sorted(runs.items()))
     return PlannedRow(section, name, name, None, ordered)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from adapter4rec.report import wording
 from adapter4rec.report.comparing import Analysis, absent
-from adapter4rec.report.results import Row, Section, Statistic
+from adapter4rec.report.results import ResultRow, Section, Statistic
 from adapter4rec.report.tables import Cell, Column, Line, Table
 
 
@@ -48,7 +48,7 @@ def _users(counts: set[int]) -> str:
     return wording.plural(least, "user") if least == most else f"{least:,} to {most:,} users"
 
 
-def _in_group(row: Row, kind: str, name: str, metric: str) -> Statistic | None:
+def _in_group(row: ResultRow, kind: str, name: str, metric: str) -> Statistic | None:
     return row.over_seeds(
         lambda record: next(
             (one.get(metric) for one in record["groups"].get(kind, ()) if one["group"] == name), None
@@ -56,11 +56,11 @@ def _in_group(row: Row, kind: str, name: str, metric: str) -> Statistic | None:
     )
 
 
-def _cell(found: Statistic | None, row: Row) -> Cell:
+def _cell(found: Statistic | None, row: ResultRow) -> Cell:
     if found is None:
         return absent(row)
     return Cell(wording.with_deviation(found), found.mean)
 
 
-def _state(row: Row) -> str:
+def _state(row: ResultRow) -> str:
     return "" if row.finished else row.state

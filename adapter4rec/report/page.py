@@ -13,7 +13,7 @@ from adapter4rec.report.comparing import Analysis, comparison_table
 from adapter4rec.report.facts import StudySettings, data_table, environment_table
 from adapter4rec.report.groups import group_tables, metrics_table
 from adapter4rec.report.markup import command_html, folded, pairs_html, paragraphs, table_html
-from adapter4rec.report.results import Row, Run, Section, Study
+from adapter4rec.report.results import ReportedRun, ReportedStudy, ResultRow, Section
 
 _HERE = Path(__file__).parent
 
@@ -50,7 +50,7 @@ def _part(name: str) -> str:
     return (_HERE / name).read_text("utf-8")
 
 
-def _made(study: Study) -> str:
+def _made(study: ReportedStudy) -> str:
     runs = [run for row in study.rows for run in row.runs]
     finished, failed = sum(run.finished for run in runs), sum(run.failed for run in runs)
     rest = len(runs) - finished - failed
@@ -61,7 +61,7 @@ def _made(study: Study) -> str:
     return f"Made {now}; {', '.join(parts)}."
 
 
-def _contents(study: Study) -> str:
+def _contents(study: ReportedStudy) -> str:
     """Links to the parts of a long page."""
     links = [(f"section-{number}", one.name) for number, one in enumerate(study.sections, 1) if one.name]
     links += (
@@ -104,7 +104,7 @@ def _section(
     return "\n".join(filter(None, parts))
 
 
-def _row(row: Row, settings: StudySettings) -> str:
+def _row(row: ResultRow, settings: StudySettings) -> str:
     values = settings.of_rows.get(row, {})
     pairs = pairs_html((name, " / ".join(several)) for name, several in values.items())
     runs = "\n".join(
@@ -113,7 +113,7 @@ def _row(row: Row, settings: StudySettings) -> str:
     return f"<h3>{escape(row.name)}</h3>\n{pairs}{runs}\n"
 
 
-def _failures(study: Study) -> str:
+def _failures(study: ReportedStudy) -> str:
     failed = [(row, run) for row in study.rows for run in row.runs if run.failed]
     if not failed:
         return ""
@@ -121,7 +121,7 @@ def _failures(study: Study) -> str:
     return f'<section id="failures">\n<h2>Failed runs</h2>\n{said}\n</section>'
 
 
-def _failure(row: Row, run: Run) -> str:
+def _failure(row: ResultRow, run: ReportedRun) -> str:
     where = f"{row.section}: {row.name}" if row.section else row.name
     return (
         f"<h3>{escape(where)}, seed {run.planned.seed}: exit code {run.record['exit_code']}</h3>\n"
@@ -129,7 +129,7 @@ def _failure(row: Row, run: Run) -> str:
     )
 
 
-def _environment(study: Study) -> str:
+def _environment(study: ReportedStudy) -> str:
     if not study.records:
         return "<p>Nothing has finished.</p>"
     tables = (environment_table(study), data_table(study))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapter4rec.report.results import Row, Study
+from adapter4rec.report.results import ReportedStudy, ResultRow
 from adapter4rec.utils.errors import UserError, nearest
 from adapter4rec.utils.files import REPOSITORY
 
@@ -47,7 +47,7 @@ class PaperFigures:
     figures: Mapping[tuple[str, str, str], Figure]
     warnings: tuple[str, ...] = ()
 
-    def of(self, row: Row, metric: str) -> Figure | None:
+    def of(self, row: ResultRow, metric: str) -> Figure | None:
         """The figure of a row; None where none was entered."""
         return self.figures.get((row.section, row.name, metric))
 
@@ -56,7 +56,7 @@ class PaperFigures:
         return any((place, name) == (section, metric) for place, _, name in self.figures)
 
 
-def read_paper(path: Path | None, study: Study) -> PaperFigures:
+def read_paper(path: Path | None, study: ReportedStudy) -> PaperFigures:
     """The figures entered for a study.
 
     Args:
@@ -87,7 +87,7 @@ def read_paper(path: Path | None, study: Study) -> PaperFigures:
     return PaperFigures(figures, tuple(warnings))
 
 
-def _unknown(section: str, row: str, study: Study) -> str:
+def _unknown(section: str, row: str, study: ReportedStudy) -> str:
     """Why a study does not have a row; empty where it has it."""
     sections = {one.name: [row.name for row in one.rows] for one in study.sections}
     if section not in sections:
@@ -135,7 +135,7 @@ def _number(path: Path, line: int, text: str) -> float:
     return value
 
 
-def _metric(path: Path, line: int, name: str, study: Study) -> str:
+def _metric(path: Path, line: int, name: str, study: ReportedStudy) -> str:
     known = list(dict.fromkeys([*study.headline, *study.metrics, TRAINED]))
     if name not in known and not _METRIC.fullmatch(name):
         raise UserError(f"{path}:{line}: there is no metric {name!r}; {nearest(name, known)}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from adapter4rec.report.labels import Point, label_points, spread
 from adapter4rec.report.plots import draw_level, draw_line, legend, name_axes, new_figure
-from adapter4rec.report.results import Row, Section, Statistic, Study
+from adapter4rec.report.results import ReportedStudy, ResultRow, Section, Statistic
 from adapter4rec.report.styles import Style
 
 if TYPE_CHECKING:
@@ -39,18 +39,18 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Cost:
+class CostPoint:
     """What a scatter plot has on its horizontal axis."""
 
     kind: str
     label: str
-    of: Callable[[Row], Statistic | None]
+    of: Callable[[ResultRow], Statistic | None]
 
 
 _COSTS = (
-    Cost("parameters", "trained parameters", lambda row: row.trained_parameters),
-    Cost("seconds", "seconds an epoch", lambda row: row.seconds_per_epoch),
-    Cost("memory", "peak memory (MiB)", lambda row: row.peak_memory),
+    CostPoint("parameters", "trained parameters", lambda row: row.trained_parameters),
+    CostPoint("seconds", "seconds an epoch", lambda row: row.seconds_per_epoch),
+    CostPoint("memory", "peak memory (MiB)", lambda row: row.peak_memory),
 )
 
 
@@ -67,28 +67,28 @@ class Drawn:
 
     metric: str
     scale_label: str | None
-    rows: tuple[Row, ...]
+    rows: tuple[ResultRow, ...]
     styles: Mapping[str, Style]
 
     @property
-    def series(self) -> list[list[Row]]:
+    def series(self) -> list[list[ResultRow]]:
         """Rows by series, in ascending order of the scale; those without scale first."""
         names = dict.fromkeys(row.planned.series for row in self.rows)
         groups = [[row for row in self.rows if row.planned.series == name] for name in names]
         return [sorted(rows, key=lambda row: row.planned.scale or -math.inf) for rows in groups]
 
-    def reached(self, row: Row) -> Statistic:
+    def reached(self, row: ResultRow) -> Statistic:
         """The metric of the test."""
         found = row.test(self.metric)
         assert found is not None
         return found
 
-    def style(self, row: Row) -> Style:
+    def style(self, row: ResultRow) -> Style:
         """Of the row's series."""
         return self.styles[row.planned.series]
 
 
-def pictures_of(study: Study, section: Section) -> list[Picture]:
+def pictures_of(study: ReportedStudy, section: Section) -> list[Picture]:
     """All pictures of a section that there is something to draw in; within :func:`styles.drawing`."""
     metric = study.headline[0]
     series = dict.fromkeys(row.planned.series for row in study.rows)
@@ -135,7 +135,7 @@ def _curves(drawn: Drawn) -> Picture | None:
     return Picture("curves", f"Validation {drawn.metric} over the epochs, mean over the seeds", figure)
 
 
-def _panels(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def _panels(rows: Sequence[ResultRow]) -> dict[str, list[ResultRow]]:
     """Rows to draw together: all, or, where series have several, those of one scale and those without."""
     scales = sorted({row.planned.scale for row in rows if row.planned.scale is not None})
     if len({row.planned.series for row in rows}) == len(rows) or not scales:
@@ -143,7 +143,7 @@ def _panels(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return {f"{scale:g}": [row for row in rows if row.planned.scale in (scale, None)] for scale in scales}
 
 
-def _mean_curve(row: Row, metric: str) -> list[tuple[int, float]]:
+def _mean_curve(row: ResultRow, metric: str) -> list[tuple[int, float]]:
     values: dict[int, list[float]] = {}
     for record in row.records:
         for one in record["epochs"]:
@@ -160,7 +160,7 @@ def _draw_curve(axes: Axes, name: str, curve: list[tuple[int, float]], style: St
     draw_line(axes, name, points, style, markevery=max(1, len(curve) // _MOST_MARKERS))
 
 
-def _over_cost(drawn: Drawn, cost: Cost) -> Picture | None:
+def _over_cost(drawn: Drawn, cost: CostPoint) -> Picture | None:
     """Points for rows that train something, lines for the others."""
     at = {row: found.mean for row in drawn.rows if _trains(row) and (found := cost.of(row)) is not None}
     series = [[row for row in rows if row in at] for rows in drawn.series]
@@ -190,7 +190,7 @@ def _over_cost(drawn: Drawn, cost: Cost) -> Picture | None:
     return Picture(cost.kind, caption, figure)
 
 
-def _trains(row: Row) -> bool:
+def _trains(row: ResultRow) -> bool:
     found = row.trained_parameters
     return found is not None and found.mean > 0
 

@@ -16,7 +16,7 @@ PLAN_FILE = "study.json"
 
 
 @dataclass(frozen=True)
-class PlannedRun:
+class PlanEntry:
     """One seed of a row.
 
     Attributes:
@@ -49,7 +49,7 @@ class PlannedRow:
     name: str
     series: str
     scale: float | None
-    runs: tuple[PlannedRun, ...]
+    runs: tuple[PlanEntry, ...]
 
     @property
     def place(self) -> tuple[str, str, float | None]:
@@ -132,11 +132,11 @@ def _row_of(said: dict[str, Any]) -> PlannedRow:
     )
 
 
-def _run_of(said: dict[str, Any]) -> PlannedRun:
+def _run_of(said: dict[str, Any]) -> PlanEntry:
     key = said.get("key")
     keys = () if key is None else (_text(key, "key"),)
     folder, command = (_text(said.get(name, ""), name) for name in ("folder", "command"))
-    return PlannedRun(int(said["seed"]), keys, folder, command)
+    return PlanEntry(int(said["seed"]), keys, folder, command)
 
 
 def _text(value: Any, name: str) -> str:
@@ -156,7 +156,7 @@ def merged(plans: Iterable[Plan]) -> Plan:
     return replace(first, rows=tuple(rows.values()))
 
 
-def _joined(first: PlannedRow, second: PlannedRow) -> tuple[PlannedRun, ...]:
+def _joined(first: PlannedRow, second: PlannedRow) -> tuple[PlanEntry, ...]:
     runs = {run.seed: run for run in first.runs}
     for run in second.runs:
         before = runs.get(run.seed, run)

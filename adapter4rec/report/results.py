@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from adapter4rec.report.plan import Plan, PlannedRow, PlannedRun
+from adapter4rec.report.plan import Plan, PlanEntry, PlannedRow
 from adapter4rec.runs.ledger import FAILED, FINISHED, Record, latest
 
 _USUAL_CUTOFF = 10
@@ -40,7 +40,7 @@ class Statistic:
 
 
 @dataclass(frozen=True)
-class Run:
+class ReportedRun:
     """A planned run and what became of it.
 
     Attributes:
@@ -49,7 +49,7 @@ class Run:
         folder: where its files are.
     """
 
-    planned: PlannedRun
+    planned: PlanEntry
     record: Record | None
     folder: Path
 
@@ -79,7 +79,7 @@ class Run:
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class ResultRow:
     """A row of a table; equal to itself alone.
 
     Attributes:
@@ -92,10 +92,10 @@ class Row:
     section: str
     name: str
     planned: PlannedRow
-    runs: tuple[Run, ...]
+    runs: tuple[ReportedRun, ...]
 
     @cached_property
-    def finished(self) -> tuple[Run, ...]:
+    def finished(self) -> tuple[ReportedRun, ...]:
         """Runs with a result."""
         return tuple(run for run in self.runs if run.finished)
 
@@ -156,10 +156,10 @@ class Section:
     """
 
     name: str
-    rows: tuple[Row, ...]
+    rows: tuple[ResultRow, ...]
     reference: str
 
-    def reference_of(self, row: Row) -> Row | None:
+    def reference_of(self, row: ResultRow) -> ResultRow | None:
         """The row that another is compared with; at the same scale, where there are several called so.
 
         None for the reference itself, and where there is none.
@@ -172,7 +172,7 @@ class Section:
         return next((one for one in candidates if one.planned.scale == row.planned.scale), None)
 
     @cached_property
-    def compared(self) -> tuple[tuple[Row, ...], ...]:
+    def compared(self) -> tuple[tuple[ResultRow, ...], ...]:
         """Rows that are alternatives: those of one scale, where each scale has a reference; else all."""
         references = [one for one in self.rows if self.reference in (one.planned.name, one.planned.series)]
         if len(references) < 2:
@@ -182,7 +182,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Study:
+class ReportedStudy:
     """A plan and what was found.
 
     Attributes:
@@ -194,7 +194,7 @@ class Study:
     sections: tuple[Section, ...]
 
     @cached_property
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[ResultRow, ...]:
         """Of all sections."""
         return tuple(row for section in self.sections for row in section.rows)
 
@@ -221,7 +221,7 @@ class Study:
         return usual + (["MRR"] if "MRR" in self.metrics else [])
 
 
-def study_of(plan: Plan, ledgers: Mapping[Path, Iterable[Record]]) -> Study:
+def study_of(plan: Plan, ledgers: Mapping[Path, Iterable[Record]]) -> ReportedStudy:
     """Find the records of a plan's rows.
 
     Args:
@@ -238,9 +238,9 @@ def study_of(plan: Plan, ledgers: Mapping[Path, Iterable[Record]]) -> Study:
         name = row.name
         if names.count((row.section, name)) > 1:
             name += " (no scale)" if row.scale is None else f" ({row.scale:g})"
-        rows.append(Row(row.section, name, row, tuple(_run(run, found, folders) for run in row.runs)))
+        rows.append(ResultRow(row.section, name, row, tuple(_run(run, found, folders) for run in row.runs)))
     sections = dict.fromkeys(row.section for row in rows)
-    return Study(
+    return ReportedStudy(
         plan,
         tuple(
             Section(name, tuple(row for row in rows if row.section == name), plan.reference)
@@ -249,11 +249,11 @@ def study_of(plan: Plan, ledgers: Mapping[Path, Iterable[Record]]) -> Study:
     )
 
 
-def _run(planned: PlannedRun, found: Mapping[str, Record], folders: Mapping[int, Path]) -> Run:
+def _run(planned: PlanEntry, found: Mapping[str, Record], folders: Mapping[int, Path]) -> ReportedRun:
     records = [found[key] for key in planned.keys if key in found]
     record = next((one for one in records if one["outcome"] == FINISHED), records[0] if records else None)
     folder = Path(planned.folder) if record is None else folders[id(record)]
-    return Run(planned, record, folder)
+    return ReportedRun(planned, record, folder)
 
 
 def _folder(record: Record, home: Path) -> Path:

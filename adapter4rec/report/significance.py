@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from adapter4rec.evaluation.metrics import RANKS_FILE, ndcg_gains
-from adapter4rec.report.results import Row, Section
+from adapter4rec.report.results import ResultRow, Section
 
 NAME = "paired t-test over users, two-sided, Holm-corrected"
 LEVEL = 0.05
@@ -63,7 +63,7 @@ class UserGains:
     gains: np.ndarray
 
 
-def compare(section: Section, k: int) -> dict[Row, Comparison]:
+def compare(section: Section, k: int) -> dict[ResultRow, Comparison]:
     """Compare each row that has finished with its reference; rows without a reference are left out."""
     found, references = {}, {}
     for row in section.rows:
@@ -87,7 +87,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _corrected(comparisons: Mapping[Row, Comparison]) -> dict[Row, Comparison]:
+def _corrected(comparisons: Mapping[ResultRow, Comparison]) -> dict[ResultRow, Comparison]:
     tested = [row for row, one in comparisons.items() if one.p is not None]
     values = holm([comparisons[row].p for row in tested])
     corrected = dict(zip(tested, values, strict=True))
@@ -95,7 +95,10 @@ def _corrected(comparisons: Mapping[Row, Comparison]) -> dict[Row, Comparison]:
 
 
 def _compared(
-    row: Row, reference: Row, k: int, references: dict[tuple[Row, tuple[int, ...]], UserGains]
+    row: ResultRow,
+    reference: ResultRow,
+    k: int,
+    references: dict[tuple[ResultRow, tuple[int, ...]], UserGains],
 ) -> Comparison:
     """``references`` keeps what was read of reference rows: many rows have the same."""
     seeds = sorted({run.planned.seed for run in row.finished} & {r.planned.seed for r in reference.finished})
@@ -126,7 +129,7 @@ def paired_p_value(first: np.ndarray, second: np.ndarray) -> float:
     return float(ttest_rel(first, second).pvalue)
 
 
-def _over_seeds(row: Row, seeds: Sequence[int], k: int) -> UserGains:
+def _over_seeds(row: ResultRow, seeds: Sequence[int], k: int) -> UserGains:
     folders = {run.planned.seed: run.folder for run in row.finished}
     found = [user_gains(folders[seed] / RANKS_FILE, k) for seed in seeds]
     if any(not np.array_equal(one.users, found[0].users) for one in found):

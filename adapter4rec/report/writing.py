@@ -17,7 +17,7 @@ from adapter4rec.report.paper import read_paper
 from adapter4rec.report.pictures import Picture, pictures_of
 from adapter4rec.report.plan import PLAN_FILE, Plan, merged, read_plan
 from adapter4rec.report.rendering import latex, markdown, markdown_text
-from adapter4rec.report.results import Section, Study, study_of
+from adapter4rec.report.results import ReportedStudy, Section, study_of
 from adapter4rec.report.styles import drawing
 from adapter4rec.report.svg import inline_svg
 from adapter4rec.runs.ledger import Record, read_ledger
@@ -29,7 +29,7 @@ Drawn = dict[str, list[tuple[Path, Picture]]]
 
 
 @dataclass(frozen=True)
-class Source:
+class LedgerSource:
     """Ledgers that are reported together.
 
     Attributes:
@@ -70,7 +70,7 @@ def write_report(ledgers: Sequence[Path], into: Path | None = None, paper: Path 
     return written
 
 
-def sources_of(ledgers: Iterable[Path]) -> list[Source]:
+def sources_of(ledgers: Iterable[Path]) -> list[LedgerSource]:
     """The studies of some ledgers, in their order."""
     plans: dict[str, list[Plan]] = {}
     found: dict[str, dict[Path, list[Record]]] = {}
@@ -82,7 +82,7 @@ def sources_of(ledgers: Iterable[Path]) -> list[Source]:
         plans.setdefault(name, []).extend([plan] if plan else [])
         found.setdefault(name, {})[ledger] = records
     return [
-        Source(merged(plans[name]) if name else plan_of_records(chain(*held.values())), held)
+        LedgerSource(merged(plans[name]) if name else plan_of_records(chain(*held.values())), held)
         for name, held in found.items()
     ]
 
@@ -109,7 +109,7 @@ def _write(analysis: Analysis, folder: Path) -> list[Path]:
     return [*texts, folder / "table.csv", *(path for found in drawn.values() for path, _ in found)]
 
 
-def _draw(study: Study, folder: Path) -> Drawn:
+def _draw(study: ReportedStudy, folder: Path) -> Drawn:
     """Draw all pictures, and write them as PNG."""
     drawn: Drawn = {}
     for number, section in enumerate(study.sections, 1):
@@ -151,5 +151,5 @@ def _latex(analysis: Analysis) -> str:
     return "\n".join(parts)
 
 
-def _caption(study: Study, section: Section, what: str) -> str:
+def _caption(study: ReportedStudy, section: Section, what: str) -> str:
     return ". ".join(filter(None, (study.plan.title.rstrip("."), section.name, what))) + "."

@@ -21,7 +21,7 @@ def require_export(settings: SourceRunSettings, run: Run) -> None:
     """Raise a UserError where ``--export`` names an unreadable kind of file, or the file of another run."""
     if settings.export is not None and settings.mode == "train":
         require_export_path(settings.export)
-        run.process.first_decides(lambda: _require_replaceable(settings, run))
+        run.process.on_rank0(lambda: _require_replaceable(settings, run))
 
 
 def _require_replaceable(settings: SourceRunSettings, run: Run) -> None:
@@ -45,7 +45,7 @@ def export_for_targets(model: TransRec, settings: SourceRunSettings, run: Run, r
     if settings.export is None:
         return
     weights = whole_state(model)
-    if not run.process.is_first:
+    if not run.process.is_rank0:
         return
     _require_replaceable(settings, run)
     description = run.described("", result)

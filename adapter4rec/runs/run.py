@@ -59,7 +59,7 @@ Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Tested:
+class TestResult:
     """A run's best epoch and its test.
 
     Attributes:
@@ -123,7 +123,7 @@ class Run:
         self.last_path = self.folder / "last.safetensors"
         if settings.tensorboard:
             require_tensorboard()
-        process.first_decides(self._open)
+        process.on_rank0(self._open)
 
     def _open(self) -> None:
         description = self.folder / "settings.json"
@@ -157,7 +157,7 @@ class Run:
             UserError: one is at work there.
         """
         with ExitStack() as held:
-            self.process.first_decides(lambda: self._lock(held))
+            self.process.on_rank0(lambda: self._lock(held))
             try:
                 yield
             except KeyboardInterrupt:
@@ -177,7 +177,7 @@ class Run:
         The result of an earlier, shorter training is removed: it would soon be beside other weights.
         """
         counts = count_parameters(model) if model is not None else ParameterCounts(0, 0)
-        if self.process.is_first:
+        if self.process.is_rank0:
             (self.folder / "result.json").unlink(missing_ok=True)
             there = domain.interactions
             write_json(
@@ -204,7 +204,7 @@ class Run:
 
     def say(self, text: str) -> None:
         """Print a line and keep it in the log, on the first process alone."""
-        if self.process.is_first:
+        if self.process.is_rank0:
             print(text, flush=True)
             self.folder.mkdir(parents=True, exist_ok=True)
             now = datetime.now().astimezone().isoformat(timespec="seconds")
@@ -229,7 +229,7 @@ class Run:
             self._enter_in_ledger()
             return result
 
-        result = self.process.first_decides(read)
+        result = self.process.on_rank0(read)
         if result is not None and model is not None and result["epoch"] > 0:
             self.load_best(model)
         return result
@@ -257,7 +257,7 @@ class Run:
     def save_best(self, model: nn.Module, record: Record) -> None:
         """Keep the trained weights of the best epoch so far."""
         trained = whole_trained_state(model)
-        if self.process.is_first:
+        if self.process.is_rank0:
             write_checkpoint(self.best_path, trained, self.described(BEST, record))
 
     def describe_adapter(self, result: Record) -> Record:
@@ -287,7 +287,7 @@ class Run:
 
     def write_metrics(self, history: list[Record], test: Record | None = None) -> None:
         """Write ``metrics.jsonl`` anew, whole, and the picture of it; on the first process alone."""
-        if not self.process.is_first:
+        if not self.process.is_rank0:
             return
         records = history + ([test] if test else [])
         with whole_file(self.folder / "metrics.jsonl") as aside:
@@ -298,7 +298,7 @@ class Run:
             write_scalars(records, self.folder / "tensorboard")
 
     def finish(
-        self, history: list[Record], tested: Tested, counts: ParameterCounts, peak_memory: int
+        self, history: list[Record], tested: TestResult, counts: ParameterCounts, peak_memory: int
     ) -> Record:
         """Write the run's result and enter it in the ledger; a run without ``result.json`` has not finished.
 
@@ -326,7 +326,7 @@ class Run:
             "peak_memory_bytes": peak_memory,
         }
         self.write_metrics(history, {"epoch": best["epoch"], "split": "test", **test})
-        if self.process.is_first:
+        if self.process.is_rank0:
             tested.users.write(self.folder / RANKS_FILE)
             write_json(self.folder / "result.json", result)
             self._report(result)
@@ -343,7 +343,7 @@ def _hardware(process: Process) -> Record:
     cuda = process.device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(process.device) if cuda else platform.machine() or "cpu",
-        "processes": process.count,
+        "processes": process.world_size,
         "threads": torch.get_num_threads(),
         "platform": sys.platform,
     }

@@ -25,7 +25,7 @@ Encode = Callable[[ContentStore, int], Embeddings]
 
 
 @dataclass
-class Part:
+class CandidatePart:
     """Some items, which are encoded when their embeddings are first asked for.
 
     Attributes:
@@ -53,7 +53,7 @@ class Candidates:
         parts: the catalogue, and new items in the order in which they came.
     """
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    def __init__(self, parts: Sequence[CandidatePart]) -> None:
         self.parts = tuple(parts)
         self.names = [name for part in parts for name in part.names]
         self.n_known = len(parts[0].names)
@@ -67,7 +67,7 @@ class Candidates:
         with suppress(UserError):  # a list of bare names
             texts = read_items(Path(run.settings.items), ("title",), allow_empty_titles=True).texts["title"]
             titles = [texts[row].strip() for row in run.domain.interactions.item_rows]
-        return cls([Part(run.domain.interactions.item_names, titles, run.domain.store, encode)])
+        return cls([CandidatePart(run.domain.interactions.item_names, titles, run.domain.store, encode)])
 
     def beside(self, given: GivenItems, encode: Encode) -> Candidates:
         """These candidates with new ones behind them.
@@ -89,7 +89,7 @@ class Candidates:
                 )
         if not fresh:
             return self
-        part = Part(
+        part = CandidatePart(
             [given.names[row] for row in fresh],
             [given.titles[row] for row in fresh] if given.titles else None,
             _Some(given.store, np.array(fresh) + 1),
@@ -129,7 +129,7 @@ class Candidates:
         part, number = self._at(item)
         return part.store.fetch(np.array([number]))
 
-    def _at(self, item: int) -> tuple[Part, int]:
+    def _at(self, item: int) -> tuple[CandidatePart, int]:
         """The part that an item is in, and its number there."""
         number = int(np.searchsorted(self._before, item)) - 1
         return self.parts[number], int(item - self._before[number])

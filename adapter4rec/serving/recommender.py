@@ -20,15 +20,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from adapter4rec.data.content import ContentStore
-from adapter4rec.evaluation.catalogue import Embeddings, Encoding, evaluating
-from adapter4rec.evaluation.leave_one_out import embedded_catalogue, next_item_vectors
+from adapter4rec.evaluation.catalogue import Embeddings, EncodeConfig, evaluating
+from adapter4rec.evaluation.leave_one_out import encode_all_items, next_item_vectors
 from adapter4rec.evaluation.ranking import best_items
 from adapter4rec.serving.candidates import Candidates
 from adapter4rec.serving.export import Exported, export_embeddings
 from adapter4rec.serving.given_items import GivenItems, content_store, given_items, listed, require_content
 from adapter4rec.serving.trained_runs import TrainedRun, load_run
 from adapter4rec.utils.errors import UserError, nearest
-from adapter4rec.utils.process_group import Process, only_process
+from adapter4rec.utils.process_group import Process, single_process
 from adapter4rec.utils.settings import PRECISIONS
 
 USERS_AT_ONCE = 256
@@ -66,7 +66,7 @@ def load(
         raise UserError(f"precision {precision!r}: {nearest(precision, list(PRECISIONS))}")
     moved = {"users": users, "items": items, "images": images, "backbone": backbone}
     moved["source_checkpoint"] = source_checkpoint
-    process = only_process(device)
+    process = single_process(device)
     return Recommender(load_run(Path(run_folder), process, moved), process, precision)
 
 
@@ -321,6 +321,6 @@ class Recommender:
             raise UserError("there are no new items to rank: none was given that is not in the catalogue")
 
     def _embedded(self, store: ContentStore, n_items: int) -> Embeddings:
-        how = replace(Encoding.of(self.run.settings, self.process), precision=self.precision)
+        how = replace(EncodeConfig.of(self.run.settings, self.process), precision=self.precision)
         with evaluating(self.run.model):
-            return embedded_catalogue(self.run.model, store, n_items, self.process, how)
+            return encode_all_items(self.run.model, store, n_items, self.process, how)

@@ -39,7 +39,7 @@ from adapter4rec.utils.precision import choose_precision
 
 if TYPE_CHECKING:
     from adapter4rec.studies.launching import Campaign
-    from adapter4rec.studies.plan import Row
+    from adapter4rec.studies.plan import StudyRow
 
 _ANY_ENCODER = Kinds("item", TEXT_ENCODERS.model_types + IMAGE_ENCODERS.model_types)
 _EFFICIENCY = 0.6
@@ -213,7 +213,7 @@ def _finished_stages(campaign: Campaign, name: str, done: Collection[str]) -> in
     return ready.index(False) if False in ready else len(ready)
 
 
-def _finished_seeds(campaign: Campaign, row: Row, done: Collection[str]) -> int:
+def _finished_seeds(campaign: Campaign, row: StudyRow, done: Collection[str]) -> int:
     """How many of a row's runs have finished; none where their data is not there."""
     try:
         runs = [campaign.target_run(row, seed) for seed in campaign.seeds]

@@ -21,8 +21,8 @@ from adapter4rec.runs.settings import RunSettings
 from adapter4rec.studies import estimating, samples
 from adapter4rec.studies.plan import (
     PlannedRun,
-    Row,
     Study,
+    StudyRow,
     known_part,
     planned,
     require_distinct,
@@ -135,7 +135,7 @@ class Campaign:
             how = replace(how, into=here / how.into)
         return cls(samples.on_sample(study) if how.sample else study, how, given, sources)
 
-    def row_values(self, row: Row) -> Values:
+    def row_values(self, row: StudyRow) -> Values:
         """The settings of a row's runs, but for seed, source and folder."""
         values = _anchored(self.target, row.settings)
         if self.how.few_steps or self.how.sample:
@@ -185,7 +185,7 @@ class Campaign:
             runs.append(replace(run, settings=replace(run.settings, export=start)))
         return runs, start
 
-    def target_run(self, row: Row, seed: int) -> PlannedRun | None:
+    def target_run(self, row: StudyRow, seed: int) -> PlannedRun | None:
         """A row's run; None while its source model is not there."""
         values = self.row_values(row) | {"seed": seed}
         if row.source is not None and "source_checkpoint" not in self.given:
@@ -195,7 +195,7 @@ class Campaign:
             values["source_checkpoint"] = path
         return planned(self.target, values, f"{row.label}, seed {seed}", self.into)
 
-    def _run_if_known(self, row: Row, seed: int) -> PlannedRun | None:
+    def _run_if_known(self, row: StudyRow, seed: int) -> PlannedRun | None:
         """As :meth:`target_run`; None, too, for a row that is not wanted and whose data is not there."""
         try:
             return self.target_run(row, seed)
@@ -340,8 +340,8 @@ def _anchored(cls: type[Settings], page: Mapping[str, Any]) -> Values:
     }
 
 
-def _wanted(rows: tuple[Row, ...] | list[Row], only: tuple[str, ...]) -> list[Row]:
-    wanted: list[Row] = []
+def _wanted(rows: tuple[StudyRow, ...] | list[StudyRow], only: tuple[str, ...]) -> list[StudyRow]:
+    wanted: list[StudyRow] = []
     for pattern in only:
         found = [row for row in rows if _matches(row, pattern.lower())]
         if not found:
@@ -350,6 +350,6 @@ def _wanted(rows: tuple[Row, ...] | list[Row], only: tuple[str, ...]) -> list[Ro
     return [row for row in rows if row in wanted]
 
 
-def _matches(row: Row, pattern: str) -> bool:
+def _matches(row: StudyRow, pattern: str) -> bool:
     names = (row.name, row.label, row.section)
     return any(fnmatch.fnmatch(name.lower(), pattern) for name in names)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from adapter4rec.checkpoints.settings import WITHOUT_SOURCE, SourceSettings
-from adapter4rec.studies.plan import Row, Source
+from adapter4rec.studies.plan import StudyRow, StudySource
 from adapter4rec.utils.errors import UserError, nearest
 from adapter4rec.utils.files import REPOSITORY
 from adapter4rec.utils.settings import options_of
@@ -39,7 +39,7 @@ def rows(
     section: str = "",
     few_steps: Mapping[str, Mapping[str, Any]] | None = None,
     **changes: Any,
-) -> list[Row]:
+) -> list[StudyRow]:
     """A row for each of a folder's launchers.
 
     Args:
@@ -47,18 +47,18 @@ def rows(
         scripts: names of launchers by the name of the row.
         source: name of the source model, for the methods that start from one.
         section: of the rows.
-        few_steps: by name of the row, see :class:`Row`.
+        few_steps: by name of the row, see :class:`StudyRow`.
         changes: settings that are others in all of these rows.
     """
     made = []
     for name, script in scripts.items():
         settings = page(f"{folder}/{script}", **changes)
         start = None if settings["method"] in WITHOUT_SOURCE else source
-        made.append(Row(name, settings, section, start, few_steps=(few_steps or {}).get(name, {})))
+        made.append(StudyRow(name, settings, section, start, few_steps=(few_steps or {}).get(name, {})))
     return made
 
 
-def source(script: str, **changes: Any) -> Source:
+def source(script: str, **changes: Any) -> StudySource:
     """The source model that a launcher trains, or has trained already where nothing is changed.
 
     Args:
@@ -71,7 +71,7 @@ def source(script: str, **changes: Any) -> Source:
     said = page(script)
     defaults = {name: one.default for name, one in options_of(SourceSettings).items()}
     as_it_is = all(said.get(name, defaults.get(name)) == value for name, value in changes.items())
-    return Source([said | changes], _said(script).get("export") if as_it_is else None)
+    return StudySource([said | changes], _said(script).get("export") if as_it_is else None)
 
 
 def _said(script: str) -> Mapping[str, Any]:

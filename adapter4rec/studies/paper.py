@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adapter4rec.studies.pages import page, rows, source
-from adapter4rec.studies.plan import Row, Study
+from adapter4rec.studies.plan import Study, StudyRow
 
 ADAPTERS = {
     "popularity": "popularity",
@@ -74,7 +74,7 @@ _SOURCE = {"Text": "sm_base_sasrec", "CV": "sm_vit_sasrec"}
 _SAMPLE = {"Text": {"epochs": 2}, "CV": {"epochs": 4}}
 
 
-def _study(tree: str, name: str, title: str, about: str, table: Sequence[Row], **further: Any) -> Study:
+def _study(tree: str, name: str, title: str, about: str, table: Sequence[StudyRow], **further: Any) -> Study:
     sources = {"SASRec": source(f"Pretraining/{tree}/script/{_SOURCE[tree]}")}
     return Study(
         name=name,
@@ -124,10 +124,10 @@ def placement(tree: str, about: str, changes: Mapping[str, Mapping[str, Any]], s
     folder = f"Downstream/{tree}/script"
     table = [
         *(
-            Row(name, page(f"{folder}/adapter_houlsby", **change), source="SASRec")
+            StudyRow(name, page(f"{folder}/adapter_houlsby", **change), source="SASRec")
             for name, change in changes.items()
         ),
-        Row("full fine-tuning", page(f"{folder}/finetune"), source="SASRec"),
+        StudyRow("full fine-tuning", page(f"{folder}/finetune"), source="SASRec"),
     ]
     return _study(tree, "study_placement", "Placement of adapters", about, table, seeds=seeds)
 
@@ -143,7 +143,7 @@ def target_scale(
 ) -> Study:
     """Each launcher with shares of the target's users."""
     table = [
-        Row(
+        StudyRow(
             name,
             page(f"Downstream/{tree}/script/{script}", user_share=share),
             source="SASRec",
@@ -164,7 +164,7 @@ def source_scale(
     """Each launcher on the whole target, from source models that shares of the source's users trained."""
     names = {share: f"{100 * share:g} % of the source" for share in shares}
     table = [
-        Row(
+        StudyRow(
             name,
             page(f"Downstream/{tree}/script/{script}"),
             source=names[share],

@@ -30,7 +30,7 @@ def target_settings(modality: str) -> type[RunSettings]:
 
 
 @dataclass(frozen=True)
-class Source:
+class StudySource:
     """A source model and how it is trained.
 
     Attributes:
@@ -43,7 +43,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Row:
+class StudyRow:
     """A row of a study's table.
 
     Attributes:
@@ -84,7 +84,7 @@ class Study:
         sources: by name.
         seeds: each row is run with each.
         reference: the row of each section with which the others are compared.
-        scale_label: what ``Row.scale`` is, where there is one.
+        scale_label: what ``StudyRow.scale`` is, where there is one.
         groups: whether metrics of groups of users and items are shown.
         sample: settings of all target runs on the sample, over those of the rows.
     """
@@ -93,8 +93,8 @@ class Study:
     modality: str
     title: str
     about: str
-    rows: Sequence[Row]
-    sources: Mapping[str, Source] = field(default_factory=dict)
+    rows: Sequence[StudyRow]
+    sources: Mapping[str, StudySource] = field(default_factory=dict)
     seeds: Sequence[int] = (123456,)
     reference: str = "full fine-tuning"
     scale_label: str | None = None

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from adapter4rec.runs.settings import RunSettings
-from adapter4rec.studies.plan import Row, Source, Study, known_part, target_settings
+from adapter4rec.studies.plan import Study, StudyRow, StudySource, known_part, target_settings
 from adapter4rec.studies.quickstarts import QUICKSTARTS
 
 _KEPT = ("objective", "user_share", "seed")
@@ -34,11 +34,15 @@ def on_sample(study: Study) -> Study:
     )
 
 
-def _settings(cls: type[RunSettings], study: Study, row: Row, sample: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(
+    cls: type[RunSettings], study: Study, row: StudyRow, sample: Mapping[str, Any]
+) -> dict[str, Any]:
     """A row's settings with the sample's data."""
     return {**row.settings, **known_part(cls, {**sample, **study.sample}, row.settings.get("method"))}
 
 
-def _source(source: Source, stages: Mapping[str, Mapping[str, Any]], sample: Mapping[str, Any]) -> Source:
+def _source(
+    source: StudySource, stages: Mapping[str, Mapping[str, Any]], sample: Mapping[str, Any]
+) -> StudySource:
     kept = {name: value for name, value in source.stages[-1].items() if name in _KEPT}
-    return Source([{**stage, **sample, **kept} for stage in stages.values()])
+    return StudySource([{**stage, **sample, **kept} for stage in stages.values()])

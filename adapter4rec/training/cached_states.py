@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from adapter4rec.data.cached_table import Table, computed_table
+from adapter4rec.data.cached_table import TableLayout, computed_table
 from adapter4rec.data.content import Content, ContentStore
 from adapter4rec.data.domain import Domain
 from adapter4rec.data.states import FORMATS, PatchStateStore, StateStore, TextStateStore, array_type, as_array
@@ -60,7 +60,7 @@ def with_cached_states(
         )
     layers = layers_to_cache(settings, len(layers_of(backbone)))
     cache = _StateCache(domain, model, layers, settings, process)
-    rows = process.first_then_others(cache.computed)
+    rows = process.rank0_first(cache.computed)
     if not layers:
         return replace(domain, store=StateStore(rows))
     if isinstance(domain.store, TextStore):
@@ -125,7 +125,7 @@ class _StateCache:
         for piece in self.pieces:
             blocks.append((end, end + piece.rows))
             end += piece.rows
-        table = Table((end, *self._row_shape()), array_type(self.form), blocks)
+        table = TableLayout((end, *self._row_shape()), array_type(self.form), blocks)
         with evaluating(self.encoder), self.precision.frozen_weights(self.encoder, whole=True):
             return computed_table(self.folder / self._key(), table, self._compute, self.process.say)
 

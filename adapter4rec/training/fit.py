@@ -10,8 +10,8 @@ import torch
 
 from adapter4rec.data.batches import Batch, TrainingSet
 from adapter4rec.data.domain import Domain
-from adapter4rec.data.loader import loaded_ahead
-from adapter4rec.evaluation.catalogue import Encoding
+from adapter4rec.data.loader import load_ahead
+from adapter4rec.evaluation.catalogue import EncodeConfig
 from adapter4rec.evaluation.leave_one_out import Split, rank
 from adapter4rec.models.parameters import count_parameters
 from adapter4rec.models.sharding import average_gradients, is_sharded
@@ -51,7 +51,7 @@ def fit(model: TransRec, domain: Domain, settings: TrainingSettings, process: Pr
     while progress.epoch <= settings.epochs:
         train_epoch(setup, examples, settings, progress, run)
         started = time.monotonic()
-        ranking = rank(model, domain, Split.VALIDATION, process, Encoding.of(settings, process))
+        ranking = rank(model, domain, Split.VALIDATION, process, EncodeConfig.of(settings, process))
         record = progress.record(examples, ranking.metrics(settings.ks), time.monotonic() - started)
         run.say(epoch_line(record, settings.ks))
         if progress.finish_epoch(record):
@@ -94,20 +94,20 @@ def train_step(setup: TrainingSetup, parts: list[Batch]) -> float:
         with setup.gradient_sync(last=number == len(parts)), setup.precision.autocast():
             loss = setup.parallel(part.to(process.device))
             # Each process holds a part of the sum; DistributedDataParallel averages gradients.
-            setup.scaler.scale(loss * process.count).backward()
+            setup.scaler.scale(loss * process.world_size).backward()
         total += loss.detach()
     if is_sharded(setup.model):
         average_gradients(setup.model, process)
     setup.scaler.step(setup.optimizer)
     setup.scaler.update()
     setup.optimizer.zero_grad(set_to_none=True)
-    return process.sum_over_all(total).item()
+    return process.all_reduce(total).item()
 
 
 def _batches(
     examples: TrainingSet, settings: TrainingSettings, progress: Progress, process: Process
 ) -> Iterator[list[Batch]]:
-    return loaded_ahead(
+    return load_ahead(
         examples,
         [(progress.epoch, step) for step in range(progress.step, examples.steps)],
         workers=settings.workers_on(process.device),
@@ -130,7 +130,7 @@ def _timed(batches: Iterator[list[Batch]], progress: Progress) -> Iterator[list[
 def _is_due(setup: TrainingSetup, saved: float, settings: TrainingSettings) -> bool:
     """Whether a checkpoint is due; processes that share a model's weights write one together."""
     due = time.monotonic() - saved > 60 * settings.save_minutes
-    return setup.process.first_decides(lambda: due) if is_sharded(setup.model) else due
+    return setup.process.on_rank0(lambda: due) if is_sharded(setup.model) else due
 
 
 def _not_finite(progress: Progress, run: Run) -> str:

@@ -52,7 +52,7 @@ class TrainingSetup:
 
     def describe(self) -> list[str]:
         """Lines for the log: parameter groups, number format, processes."""
-        processes = f"{self.process.count} process{'es' * (self.process.count > 1)}"
+        processes = f"{self.process.world_size} process{'es' * (self.process.world_size > 1)}"
         groups = [f"  {group.describe()}" for group in self.groups]
         return [*groups, f"precision {self.precision.name}, {processes} on {self.process.device}"]
 
@@ -61,7 +61,7 @@ class TrainingSetup:
         if is_sharded(self.model):
             self.model.item_encoder.set_requires_gradient_sync(last)
             return nullcontext()
-        if last or self.process.count == 1:
+        if last or self.process.world_size == 1:
             return nullcontext()
         return self.parallel.no_sync()
 
@@ -85,7 +85,7 @@ def prepare(model: TransRec, domain: Domain, settings: TrainingSettings, process
         compile_layers(model.item_encoder.backbone, after=getattr(domain.store, "layers", ()))
     model.item_encoder.recompute = settings.recompute
     parallel: nn.Module = model
-    if process.count > 1 and not is_sharded(model):
+    if process.world_size > 1 and not is_sharded(model):
         parallel = DistributedDataParallel(model, **{_BUFFERS_ARE_SENT: False}, gradient_as_bucket_view=True)
     groups = parameter_groups(model, settings.learning_rates())
     optimizer = make_optimizer(groups)

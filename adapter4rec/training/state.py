@@ -76,7 +76,7 @@ def save_state(run: Run, setup: TrainingSetup, progress: Progress) -> None:
     """
     trained = whole_trained_state(setup.model)
     optimizer = whole_optimizer_state(setup.model, setup.optimizer)
-    if not run.process.is_first:
+    if not run.process.is_rank0:
         return
     tensors = {_MODEL + name: tensor for name, tensor in trained.items()}
     for name, values in optimizer.items():
@@ -119,7 +119,7 @@ def last_progress(run: Run) -> Progress:
             return Progress()
         return Progress(**checked_description(run.last_path, _LAST, run.identity)["record"]["progress"])
 
-    return run.process.first_decides(read)
+    return run.process.on_rank0(read)
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

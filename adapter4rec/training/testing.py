@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from adapter4rec.data.domain import Domain
-from adapter4rec.evaluation.catalogue import Encoding
+from adapter4rec.evaluation.catalogue import EncodeConfig
 from adapter4rec.evaluation.leave_one_out import (
     Ranking,
     Split,
@@ -17,7 +17,7 @@ from adapter4rec.evaluation.leave_one_out import (
 from adapter4rec.models.parameters import ParameterCounts, count_parameters
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs.report_lines import result_line
-from adapter4rec.runs.run import Record, Run, Tested
+from adapter4rec.runs.run import Record, Run, TestResult
 from adapter4rec.training.settings import TrainingSettings
 from adapter4rec.training.setup import trained_users
 from adapter4rec.training.state import last_progress
@@ -32,8 +32,8 @@ def evaluate(
     model: TransRec, domain: Domain, settings: TrainingSettings, process: Process, run: Run
 ) -> Record:
     """Test the best epoch, or the model as it is where nothing is trained, and write the result."""
-    process.wait_for_all()
-    ranks = partial(_rank_model, model, domain, process, Encoding.of(settings, process))
+    process.barrier()
+    ranks = partial(_rank_model, model, domain, process, EncodeConfig.of(settings, process))
     history = last_progress(run).history
     if history:
         best = run.load_best(model)
@@ -52,7 +52,7 @@ def evaluate_again(
         UserError: the run has no best epoch yet.
     """
     best = run.load_best(model) if count_parameters(model).trained else {"epoch": 0}
-    ranks = partial(_rank_model, model, domain, process, Encoding.of(settings, process))
+    ranks = partial(_rank_model, model, domain, process, EncodeConfig.of(settings, process))
     return _say_again(ranks, best["epoch"], process, settings)
 
 
@@ -78,7 +78,7 @@ def _rank_model(
     model: TransRec,
     domain: Domain,
     process: Process,
-    how: Encoding,
+    how: EncodeConfig,
     split: Split,
     shown_at: Iterable[int] = (),
 ) -> Ranking:
@@ -103,7 +103,7 @@ def _evaluate(
 ) -> Record:
     ranking = ranks(Split.TEST, shown_at=settings.ks)
     users = ranked_users(domain.interactions, ranking.ranks, trained_users(domain, settings))
-    tested = Tested(best, ranking.metrics(settings.ks), users)
+    tested = TestResult(best, ranking.metrics(settings.ks), users)
     return run.finish(history, tested, counts, peak_memory(process.device))
 
 

@@ -38,39 +38,39 @@ class Process:
 
     Attributes:
         rank: 0 for the first, which writes files and speaks.
-        count: number of processes.
+        world_size: number of processes.
         device: where this process computes.
     """
 
     rank: int
-    count: int
+    world_size: int
     device: torch.device
 
     @property
-    def is_first(self) -> bool:
+    def is_rank0(self) -> bool:
         """Whether this process speaks and writes for all."""
         return self.rank == 0
 
     def say(self, text: str) -> None:
         """Print, on the first process alone."""
-        if self.is_first:
+        if self.is_rank0:
             print(text, flush=True)
 
-    def wait_for_all(self) -> None:
+    def barrier(self) -> None:
         """Go on when all processes have come here: what the first one wrote is there."""
-        if self.count > 1:
+        if self.world_size > 1:
             dist.barrier()
 
-    def first_decides(self, decide: Callable[[], T]) -> T:
+    def on_rank0(self, decide: Callable[[], T]) -> T:
         """What ``decide`` gives on the first process, on all of them; what it raises, all raise.
 
         Raises:
             UserError: ``decide`` did, or met trouble with a file.
         """
-        if self.count == 1:
+        if self.world_size == 1:
             return decide()
         outcome: list[Any] = [None, None]
-        if self.is_first:
+        if self.is_rank0:
             try:
                 outcome[0] = decide()
             except UserError as error:
@@ -82,40 +82,40 @@ class Process:
             raise UserError(outcome[1])
         return outcome[0]
 
-    def first_then_others(self, prepare: Callable[[], T]) -> T:
+    def rank0_first(self, prepare: Callable[[], T]) -> T:
         """Run ``prepare`` on the first process, then on the others, which find what it left."""
         prepared: list[T] = []
-        self.first_decides(lambda: prepared.append(prepare()))
+        self.on_rank0(lambda: prepared.append(prepare()))
         return prepared[0] if prepared else prepare()
 
-    def dealt(self, count: int) -> Iterator[int]:
+    def distribute(self, count: int) -> Iterator[int]:
         """Numbers from 0 up to ``count``, each given to the process that asks for it first.
 
         All processes must call this equally often, in the same order.
         """
-        if self.count == 1:
+        if self.world_size == 1:
             return iter(range(count))
         return _dealt_by_store(f"adapter4rec/deal/{next(_DEALS)}", count)
 
-    def sum_over_all(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         """The sum of a tensor over all processes, in place."""
-        if self.count > 1:
+        if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
 
-    def most(self, number: int) -> int:
+    def all_reduce_max(self, number: int) -> int:
         """The largest of the numbers that the processes have."""
-        if self.count == 1:
+        if self.world_size == 1:
             return number
         largest = torch.tensor(number, device=self.device)
         dist.all_reduce(largest, dist.ReduceOp.MAX)
         return int(largest)
 
-    def gathered(self, array: np.ndarray) -> np.ndarray:
+    def all_gather(self, array: np.ndarray) -> np.ndarray:
         """Arrays of all processes, one after the other, on every process."""
-        if self.count == 1:
+        if self.world_size == 1:
             return array
-        arrays: list[np.ndarray | None] = [None] * self.count
+        arrays: list[np.ndarray | None] = [None] * self.world_size
         dist.all_gather_object(arrays, array)
         return np.concatenate(arrays)
 
@@ -126,7 +126,7 @@ def _dealt_by_store(deal: str, count: int) -> Iterator[int]:
         yield number
 
 
-def only_process(device: str) -> Process:
+def single_process(device: str) -> Process:
     """This process as the only one, as in a notebook: nothing is joined, and nothing has to be left.
 
     Args:
@@ -135,11 +135,11 @@ def only_process(device: str) -> Process:
     Raises:
         UserError: the device is not there.
     """
-    return Process(rank=0, count=1, device=_ready_device(device, local_rank=0))
+    return Process(rank=0, world_size=1, device=_ready_device(device, local_rank=0))
 
 
 @contextmanager
-def joined_process(device: str, threads: int = 0) -> Iterator[Process]:
+def process_group(device: str, threads: int = 0) -> Iterator[Process]:
     """Join the processes that torchrun started, or be the only one; leave them in good order at the end.
 
     Args:
@@ -163,7 +163,7 @@ def joined_process(device: str, threads: int = 0) -> Iterator[Process]:
         with _shared_trouble() if count > 1 else nullcontext():
             process = Process(rank, count, where)
             yield process
-            process.wait_for_all()  # one that left early would take what the others still wait for
+            process.barrier()  # one that left early would take what the others still wait for
     finally:  # also after an error: a process that ends as a member of the group is aborted
         if count > 1:
             dist.destroy_process_group()

@@ -15,7 +15,7 @@ def progress_bar(
     description: str, total: int, initial: int = 0, unit: str = "it", process: Process | None = None
 ) -> tqdm:
     """A progress bar on stderr, where that is a terminal and this is the first process."""
-    shown = sys.stderr.isatty() and (process is None or process.is_first)
+    shown = sys.stderr.isatty() and (process is None or process.is_rank0)
     return tqdm(
         desc=description,
         total=total,

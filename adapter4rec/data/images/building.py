@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from adapter4rec.data.images.description import LONGEST_NAME, Description, hash_of_list
 from adapter4rec.data.images.preparing import Job, Preparer, prepared
-from adapter4rec.data.images.records import Form, shown
+from adapter4rec.data.images.records import Storage, shown
 from adapter4rec.data.images.released import ReleasedSource
 from adapter4rec.data.images.sources import FolderSource, ImageSource
 from adapter4rec.data.images.writing import DatabaseWriter, left_out_file, write_left_out
@@ -58,8 +58,8 @@ class ImageLmdbSettings(Settings):
     numbered_files: bool = option(
         False, "the image of an item v123 is 123.jpg or v123.jpg, leading zeros ignored, as H&M names them"
     )
-    store: Form = option(
-        Form.PIXELS, "pixels: ready to be read; file: the files' bytes, some 10 times smaller"
+    store: Storage = option(
+        Storage.PIXELS, "pixels: ready to be read; file: the files' bytes, some 10 times smaller"
     )
     size: int = option(224, "height and width of the pixels; an encoder takes one size", least=1, most=4096)
     missing: Missing = option(Missing.ERROR, "items without a usable image: error, or skip to leave them out")
@@ -91,7 +91,7 @@ class ImageLmdbSettings(Settings):
         assert place is not None
         return Description(
             form=self.store,
-            size=self.size if self.store is Form.PIXELS else None,
+            size=self.size if self.store is Storage.PIXELS else None,
             origin=source.origin,
             place=os.path.relpath(place.resolve(), self.into.resolve().parent),
             numbered_files=self.numbered_files and self.convert is None,
@@ -106,7 +106,7 @@ class ImageLmdbSettings(Settings):
             UserError: the settings contradict each other.
         """
         if self.convert is not None:
-            if self.store is Form.FILE:
+            if self.store is Storage.FILE:
                 raise UserError(
                     "--store file: the LMDBs of the released scripts hold pixels and no image files; "
                     "leave it out, or build from the image files"

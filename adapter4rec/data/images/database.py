@@ -11,7 +11,7 @@ import numpy as np
 from adapter4rec.data.images.decoding import BrokenImageError, PixelArray, decoded, resized
 from adapter4rec.data.images.description import DESCRIPTION_KEY, Description, State
 from adapter4rec.data.images.opening import SharedEnvironment, lmdb_words, opened
-from adapter4rec.data.images.records import Buffer, DamagedRecordError, Form, shown, unpack
+from adapter4rec.data.images.records import Buffer, DamagedRecordError, Storage, shown, unpack
 from adapter4rec.utils.errors import UserError
 
 _BUILDER = "python build_lmdb_hm.py"
@@ -128,7 +128,7 @@ class ImageDatabase:
             raise UserError(f"{self.path}: there is no image of item {shown(name)}")
         try:
             record = unpack(name, value)
-            if record.form is Form.FILE:
+            if record.form is Storage.FILE:
                 out[:] = resized(decoded(bytes(record.payload)).image, len(out))
                 return
         except DamagedRecordError as error:

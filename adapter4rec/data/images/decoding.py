@@ -46,7 +46,7 @@ class BrokenImageError(Exception):
 
 
 @dataclass(frozen=True)
-class Picture:
+class DecodedImage:
     """A decoded image.
 
     Attributes:
@@ -58,7 +58,7 @@ class Picture:
     conversions: Conversion
 
 
-def decoded(data: bytes) -> Picture:
+def decoded(data: bytes) -> DecodedImage:
     """Decode an image file; of an animation the first frame.
 
     Transparent places become white, half-transparent ones are laid on white, so that the colours which
@@ -89,7 +89,7 @@ def resized(image: Image.Image, size: int) -> PixelArray:
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
-def in_colour(image: Image.Image) -> Picture:
+def in_colour(image: Image.Image) -> DecodedImage:
     """Any 8 bit image as RGB, transparency laid on white.
 
     Raises:
@@ -103,10 +103,10 @@ def in_colour(image: Image.Image) -> Picture:
     if Conversion.ALPHA in conversions:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
-    return Picture(image.convert("RGB"), conversions)
+    return DecodedImage(image.convert("RGB"), conversions)
 
 
-def upright(image: Image.Image) -> Picture:
+def upright(image: Image.Image) -> DecodedImage:
     """An image that PIL has opened or made, as :func:`decoded` gives it from its file.
 
     Raises:
@@ -127,7 +127,7 @@ def _require_harmless(image: Image.Image) -> None:
         raise BrokenImageError(f"{_BOMB}: {image.width} x {image.height}, and the limit is {most:,} pixels")
 
 
-def _upright(image: Image.Image, bits: int) -> Picture:
+def _upright(image: Image.Image, bits: int) -> DecodedImage:
     # PIL turns TIFF files itself when it loads them, and forgets the orientation.
     before = _orientation(image) if image.format == "TIFF" else 1
     image.load()
@@ -139,7 +139,7 @@ def _upright(image: Image.Image, bits: int) -> Picture:
     if before in _TURNS or after in _TURNS:
         conversions |= Conversion.EXIF_TURNED
     upright = picture.image.transpose(_TURNS[after]) if after in _TURNS else picture.image
-    return Picture(upright, conversions)
+    return DecodedImage(upright, conversions)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from adapter4rec.data.images.decoding import RESIZE
-from adapter4rec.data.images.records import Form
+from adapter4rec.data.images.records import Storage
 from adapter4rec.utils.files import json_object
 
 DESCRIPTION_KEY = b"\0adapter4rec"
@@ -45,7 +45,7 @@ class Description:
 
     Attributes:
         form: what is kept of each image.
-        size: height and width of the pixels, or None in ``Form.FILE``.
+        size: height and width of the pixels, or None in ``Storage.FILE``.
         origin: where the images were taken from.
         place: path of the image folder, or of the released LMDB, relative to the database's parent folder.
         numbered_files: whether an item ``v123`` took the file ``123.jpg``.
@@ -59,7 +59,7 @@ class Description:
         content: SHA-256 of all names and checksums in the order of the list, in hexadecimal.
     """
 
-    form: Form
+    form: Storage
     size: int | None
     origin: Origin
     place: str
@@ -134,7 +134,7 @@ class Description:
             raise ValueError("damaged: the checksum does not match")
         del values["format"]
         try:
-            values["form"] = Form(values["form"])
+            values["form"] = Storage(values["form"])
             values["origin"] = Origin(values["origin"])
             values["state"] = State(values["state"])
             values["left_out"] = tuple(os.fsencode(name) for name in values["left_out"])

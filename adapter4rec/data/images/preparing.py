@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from adapter4rec.data.images.decoding import BrokenImageError, resized
-from adapter4rec.data.images.records import Form, Record, pack
+from adapter4rec.data.images.records import ImageRecord, Storage, pack
 from adapter4rec.data.images.sources import ImageSource, Place
 
 _IMAGES_AHEAD = 16
@@ -51,21 +51,23 @@ class Preparer:
     """
 
     source: ImageSource
-    form: Form
+    form: Storage
     size: int
 
     def __call__(self, job: Job) -> Prepared:
         """The value of one item."""
         try:
             data, picture = self.source.load(job.place)
-            if self.form is Form.PIXELS:
+            if self.form is Storage.PIXELS:
                 data = resized(picture.image, self.size).tobytes()
                 width = height = self.size
             else:
                 width, height = picture.image.size
         except BrokenImageError as error:
             return Prepared(job.name, None, str(error))
-        return Prepared(job.name, pack(job.name, Record(self.form, picture.conversions, height, width, data)))
+        return Prepared(
+            job.name, pack(job.name, ImageRecord(self.form, picture.conversions, height, width, data))
+        )
 
 
 def prepared(preparer: Preparer, jobs: Sequence[Job], workers: int) -> Iterator[Prepared]:

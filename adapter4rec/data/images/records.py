@@ -21,7 +21,7 @@ _MAGIC = b"A4RI"
 _VERSION = 1
 
 
-class Form(Enum):
+class Storage(Enum):
     """What is kept of an image."""
 
     PIXELS = "pixels"
@@ -30,7 +30,7 @@ class Form(Enum):
     """The bytes of the image file as they are; decoded and resized when read."""
 
 
-_NUMBER_OF_FORM = {Form.PIXELS: 0, Form.FILE: 1}
+_NUMBER_OF_FORM = {Storage.PIXELS: 0, Storage.FILE: 1}
 _FORM_OF_NUMBER = {number: form for form, number in _NUMBER_OF_FORM.items()}
 
 
@@ -54,18 +54,18 @@ class DamagedRecordError(Exception):
 
 
 @dataclass(frozen=True)
-class Record:
+class ImageRecord:
     """One item's image.
 
     Attributes:
         form: what the payload is.
-        conversions: what was done to the image, or in ``Form.FILE`` is done when it is decoded.
-        height: of the pixels, or in ``Form.FILE`` of the decoded image the right way up.
+        conversions: what was done to the image, or in ``Storage.FILE`` is done when it is decoded.
+        height: of the pixels, or in ``Storage.FILE`` of the decoded image the right way up.
         width: likewise.
         payload: ``height * width * 3`` bytes, or the image file's.
     """
 
-    form: Form
+    form: Storage
     conversions: Conversion
     height: int
     width: int
@@ -77,7 +77,7 @@ def shown(name: bytes) -> str:
     return repr(name.decode("utf-8", "replace"))
 
 
-def pack(name: bytes, record: Record) -> bytes:
+def pack(name: bytes, record: ImageRecord) -> bytes:
     """The value to store under ``name``."""
     fields = _FIELDS.pack(
         _MAGIC, _VERSION, _NUMBER_OF_FORM[record.form], record.conversions, record.height, record.width
@@ -86,7 +86,7 @@ def pack(name: bytes, record: Record) -> bytes:
     return b"".join((fields, checksum, record.payload))
 
 
-def unpack(name: bytes, value: Buffer) -> Record:
+def unpack(name: bytes, value: Buffer) -> ImageRecord:
     """The record that stands under ``name``; its payload is a part of ``value``, not a copy.
 
     Raises:
@@ -98,7 +98,7 @@ def unpack(name: bytes, value: Buffer) -> Record:
     return record
 
 
-def unpack_header(name: bytes, value: Buffer) -> tuple[Record, int]:
+def unpack_header(name: bytes, value: Buffer) -> tuple[ImageRecord, int]:
     """The record and its checksum, which is not compared with the payload.
 
     Raises:
@@ -115,10 +115,10 @@ def unpack_header(name: bytes, value: Buffer) -> tuple[Record, int]:
         )
     form = _FORM_OF_NUMBER[number]
     payload = value[_HEADER_BYTES:]
-    if form is Form.PIXELS and len(payload) != height * width * 3:
+    if form is Storage.PIXELS and len(payload) != height * width * 3:
         raise DamagedRecordError(name, f"is damaged: {len(payload)} bytes for {height} x {width} pixels")
     (checksum,) = _CHECKSUM.unpack_from(value, _FIELDS.size)
-    return Record(form, Conversion(conversions), height, width, payload), checksum
+    return ImageRecord(form, Conversion(conversions), height, width, payload), checksum
 
 
 def _checksum(name: bytes, fields: Buffer, payload: Buffer) -> int:

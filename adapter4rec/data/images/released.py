@@ -19,7 +19,7 @@ from typing import Any
 import lmdb
 from PIL import Image
 
-from adapter4rec.data.images.decoding import BrokenImageError, Picture, in_colour
+from adapter4rec.data.images.decoding import BrokenImageError, DecodedImage, in_colour
 from adapter4rec.data.images.description import DESCRIPTION_KEY, LONGEST_NAME, Origin
 from adapter4rec.data.images.opening import SharedEnvironment, lmdb_words, opened
 from adapter4rec.data.images.records import shown
@@ -114,7 +114,7 @@ class ReleasedSource:
             raise UserError(f"{self.path}: the LMDB is damaged ({lmdb_words(error)})") from None
         return found
 
-    def load(self, place: Place) -> tuple[bytes, Picture]:
+    def load(self, place: Place) -> tuple[bytes, DecodedImage]:
         """No bytes of a file, and the image.
 
         Raises:
@@ -161,7 +161,7 @@ def _keys(name: bytes) -> list[bytes]:
     return [key for key in keys if len(key) <= LONGEST_NAME and key not in _LISTS]
 
 
-def _picture(attributes: dict[str, Any]) -> Picture:
+def _picture(attributes: dict[str, Any]) -> DecodedImage:
     try:
         channels, (height, width), raw = attributes["channels"], attributes["size"], attributes["image"]
     except (KeyError, TypeError, ValueError):

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from adapter4rec.data.images.decoding import BrokenImageError, Picture, decoded
+from adapter4rec.data.images.decoding import BrokenImageError, DecodedImage, decoded
 from adapter4rec.data.images.description import Origin
 from adapter4rec.data.images.records import shown
 from adapter4rec.utils.errors import UserError
@@ -47,7 +47,7 @@ class ImageSource(Protocol):
         """
         ...
 
-    def load(self, place: Place) -> tuple[bytes, Picture]:
+    def load(self, place: Place) -> tuple[bytes, DecodedImage]:
         """The bytes of an image file (none where the source has no files), and the image itself.
 
         Raises:
@@ -103,7 +103,7 @@ class FolderSource:
             )
         return found
 
-    def load(self, place: Place) -> tuple[bytes, Picture]:
+    def load(self, place: Place) -> tuple[bytes, DecodedImage]:
         """Bytes of a file, and the image that it holds.
 
         Raises:
@@ -149,7 +149,7 @@ class FolderSource:
         return files
 
 
-def read_picture(path: Path) -> tuple[bytes, Picture]:
+def read_picture(path: Path) -> tuple[bytes, DecodedImage]:
     """Bytes of an image file, and the image that it holds.
 
     Raises:

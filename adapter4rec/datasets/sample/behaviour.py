@@ -52,7 +52,7 @@ class SampleSettings:
 
 
 @dataclass(frozen=True)
-class Domain:
+class SampleDomain:
     """One side of a sample: its names and how its users behave."""
 
     name: str
@@ -135,7 +135,7 @@ def history_lengths(dice: Dice, users: int, mean: int) -> Integers:
 class Crowd:
     """The users of a domain, all moved on by one click at a time."""
 
-    def __init__(self, domain: Domain, catalogue: Catalogue, dice: Dice, users: int) -> None:
+    def __init__(self, domain: SampleDomain, catalogue: Catalogue, dice: Dice, users: int) -> None:
         self._domain, self._catalogue, self._dice = domain, catalogue, dice
         self._next_topic = np.array(domain.next_topic)
         liking = 1000 // (np.arange(domain.topics) + 8)
@@ -181,7 +181,7 @@ class Crowd:
 
 
 def histories(
-    domain: Domain, catalogue: Catalogue, dice: Dice, users: int, mean: int
+    domain: SampleDomain, catalogue: Catalogue, dice: Dice, users: int, mean: int
 ) -> list[NDArray[np.int32]]:
     """Each user's clicks, oldest first, as positions in the catalogue; the longest histories come first."""
     lengths = history_lengths(dice, users, mean)
@@ -194,7 +194,11 @@ def histories(
 
 
 def user_lines(
-    domain: Domain, catalogue: Catalogue, names: NDArray[np.object_], users: int, settings: SampleSettings
+    domain: SampleDomain,
+    catalogue: Catalogue,
+    names: NDArray[np.object_],
+    users: int,
+    settings: SampleSettings,
 ) -> str:
     """The text of ``users.tsv``: a line a user, in random order; ``names`` are in the catalogue's order."""
     dice = Dice(settings.seed, domain.number, 1)

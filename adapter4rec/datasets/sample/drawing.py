@@ -12,7 +12,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from adapter4rec.datasets.sample.behaviour import Dice
 from adapter4rec.datasets.sample.looks import Form, Look, Pattern
-from adapter4rec.datasets.sample.silhouettes import Paint, Part, Point, Silhouette
+from adapter4rec.datasets.sample.silhouettes import Paint, Point, Shape, Silhouette
 
 Colour = tuple[int, int, int]
 
@@ -147,7 +147,7 @@ def _product(silhouette: Silhouette, place: _Placement) -> tuple[Image.Image, Im
     return picture, mask
 
 
-def _fill(brush: ImageDraw.ImageDraw, part: Part, points: list[Point], unit: float) -> None:
+def _fill(brush: ImageDraw.ImageDraw, part: Shape, points: list[Point], unit: float) -> None:
     if part.width:
         brush.line(points, fill=255, width=max(1, round(part.width * unit)), joint="curve")
     else:

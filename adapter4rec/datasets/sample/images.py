@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from adapter4rec.datasets.sample.behaviour import Catalogue, Dice, Domain, SampleSettings, user_lines
+from adapter4rec.datasets.sample.behaviour import Catalogue, Dice, SampleDomain, SampleSettings, user_lines
 from adapter4rec.datasets.sample.drawing import draw
 from adapter4rec.datasets.sample.folder import Outcome, Recipe, keep_or_make
 from adapter4rec.datasets.sample.looks import COLOURS, Form, Look, Pattern, draw_looks
@@ -26,7 +26,7 @@ MOODS = len(Pattern)
 
 
 @dataclass(frozen=True)
-class ImageDomain(Domain):
+class ImageDomain(SampleDomain):
     """One side of the image sample: a domain and its products."""
 
     silhouettes: tuple[Silhouette, ...]

@@ -24,7 +24,7 @@ class Paint(Enum):
 
 
 @dataclass(frozen=True)
-class Part:
+class Shape:
     """A filled outline, or a line of some width."""
 
     paint: Paint
@@ -38,7 +38,7 @@ class Silhouette:
     """A kind of product: its parts, the lower ones first."""
 
     name: str
-    parts: tuple[Part, ...]
+    parts: tuple[Shape, ...]
 
 
 def _curve(start: Point, bend: Point, end: Point) -> list[Point]:
@@ -71,24 +71,24 @@ def _flip(path: list[Point]) -> list[Point]:
     return [(-x, y) for x, y in path]
 
 
-def _whole(paint: Paint, text: str, width: float = 0.0) -> list[Part]:
+def _whole(paint: Paint, text: str, width: float = 0.0) -> list[Shape]:
     """One part, as it stands."""
-    return [Part(paint, tuple(_path(text)), width)]
+    return [Shape(paint, tuple(_path(text)), width)]
 
 
-def _even(paint: Paint, text: str, width: float = 0.0) -> list[Part]:
+def _even(paint: Paint, text: str, width: float = 0.0) -> list[Shape]:
     """One part, of which the right half is given, from the middle on; the left half mirrors it."""
     right = _path(text)
-    return [Part(paint, tuple(_flip(right)[::-1] + right), width)]
+    return [Shape(paint, tuple(_flip(right)[::-1] + right), width)]
 
 
-def _pair(paint: Paint, text: str, width: float = 0.0) -> list[Part]:
+def _pair(paint: Paint, text: str, width: float = 0.0) -> list[Shape]:
     """Two parts: the given one and its mirror image."""
     right = _path(text)
-    return [Part(paint, tuple(right), width), Part(paint, tuple(_flip(right)), width)]
+    return [Shape(paint, tuple(right), width), Shape(paint, tuple(_flip(right)), width)]
 
 
-def _silhouette(name: str, *parts: list[Part]) -> Silhouette:
+def _silhouette(name: str, *parts: list[Shape]) -> Silhouette:
     return Silhouette(name, tuple(part for group in parts for part in group))
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from adapter4rec.datasets.sample.behaviour import (
     Catalogue,
     Dice,
-    Domain,
     Integers,
+    SampleDomain,
     SampleSettings,
     user_lines,
 )
@@ -28,7 +28,7 @@ MOODS = len(SOURCE_WORDS.moods)
 
 
 @dataclass(frozen=True)
-class TextDomain(Domain):
+class TextDomain(SampleDomain):
     """One side of the text sample: a domain and its words."""
 
     words: DomainWords
