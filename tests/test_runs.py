@@ -538,7 +538,7 @@ def test_source_checkpoints_that_do_not_fit(common, source, tmp_path):
     refused("--objective sasrec", run_target, common, run, **options, objective="cpc")
     missing = {"method": "frozen", "source_checkpoint": tmp_path / "x.safetensors"}
     refused("no such checkpoint; source training writes it", run_target, common, run, **missing)
-    refused("--source_checkpoint is needed", run_target, common, run, method="frozen")
+    refused("--source_checkpoint is required", run_target, common, run, method="frozen")
     half = tmp_path / "half.safetensors"
     half.write_bytes(source.read_bytes()[:2000])
     refused("not a safetensors file", run_target, common, run, method="frozen", source_checkpoint=half)
@@ -670,11 +670,11 @@ def test_an_image_list_may_have_an_empty_second_column(common, tmp_path):
 def test_impossible_settings(common, tmp_path):
     refused("must divide --embedding_dim", run_source, common, tmp_path / "a", user_heads=3)
     refused("the backbone has 64 places", run_source, common, tmp_path / "b", title_tokens=65)
-    refused("needs a GPU", run_source, common, tmp_path / "c", precision="fp16")
+    refused("requires a GPU", run_source, common, tmp_path / "c", precision="fp16")
     refused("GPUs", run_source, common, tmp_path / "d", device="cuda:99")
     refused("expected auto, cpu, cuda", run_source, common, tmp_path / "e", device="meta")
     refused("at most", run_source, common, tmp_path / "f", seed=2**64)
-    refused("named once", run_source, common, tmp_path / "g", attributes="title,title")
+    refused("duplicate value", run_source, common, tmp_path / "g", attributes="title,title")
 
 
 def test_fewer_users_than_the_global_batch(common, tmp_path):
