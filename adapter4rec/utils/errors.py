@@ -38,12 +38,10 @@ def run_main(main: Callable[[], Any], *, one_of_several: bool = False) -> NoRetu
     """
     first = not one_of_several or os.environ.get("RANK", "0") == "0"
     try:
-        code = main()
-        sys.exit(code if isinstance(code, int) else 0)
         with interruptible():
             end_with_starter()
             code = main()
-        sys.exit(code or 0)
+        sys.exit(code if isinstance(code, int) else 0)
     except UserError as error:
         _end_with(str(error), first)
     except OSError as error:  # for example a full disk or a read-only folder
