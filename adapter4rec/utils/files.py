@@ -19,7 +19,9 @@ try:
 except ImportError:  # Windows has no fcntl; files are not locked there
     fcntl = None
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+_PARENT = Path(__file__).resolve().parents[2]
+REPOSITORY = _PARENT if (_PARENT / "Downstream").is_dir() else Path.cwd()
+"""The checkout; the current folder where the package alone is installed."""
 
 
 def relative_to_repository(path: Path | str) -> Path:
