@@ -14,8 +14,9 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
+from adapter4rec.download import main
 from adapter4rec.models import pretrained as download
-from adapter4rec.models.pretrained import BACKBONES, fetch, main
+from adapter4rec.models.pretrained import BACKBONES, fetch
 from adapter4rec.utils.errors import UserError
 
 TINY = BACKBONES["bert/bert_tiny"]

@@ -112,7 +112,7 @@ def test_mae_reads_all_patches_and_released_masking_does_not(tiny_mae_folder):
 
 
 def test_masking_is_refused_for_a_vit(tiny_vit_folder):
-    with pytest.raises(UserError, match="only a ViTMAE does"):
+    with pytest.raises(UserError, match="only ViTMAE does"):
         encoder_of(tiny_vit_folder, release_masking=True)
 
 
