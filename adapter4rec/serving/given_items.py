@@ -22,6 +22,7 @@ from adapter4rec.data.images.sources import FolderSource
 from adapter4rec.data.images.store import ImageStore, PictureStore
 from adapter4rec.data.interactions import ATTRIBUTES, ItemTable, read_items
 from adapter4rec.data.lines import blocks_of_lines
+from adapter4rec.models.backbones import backbone_folder, load_tokenizer
 from adapter4rec.serving.trained_runs import TrainedRun
 from adapter4rec.utils.errors import UserError
 
@@ -69,7 +70,8 @@ def content_store(run: TrainedRun, contents: Sequence[Any], labels: Sequence[str
         for title, label in zip(texts.get("title", ()), labels, strict=False):
             if not title.strip():
                 raise UserError(f"{label}: the title is empty, and the run knows no items without one")
-    return text_store(run.settings, texts, cache_folder=None)
+    tokenizer = load_tokenizer(backbone_folder(run.settings.backbone))
+    return text_store(run.settings, texts, tokenizer, cache_folder=None)
 
 
 def require_content(run: TrainedRun) -> None:
