@@ -159,7 +159,7 @@ def test_backbone_folders_that_do_not_do(tiny_bert_folder, tmp_path):
         load_tokenizer(copy_without(tiny_bert_folder, tmp_path / "b", "vocab.txt"))
     image = copy_without(tiny_bert_folder, tmp_path / "c")
     (image / "config.json").write_text(json.dumps({"model_type": "vit"}))
-    with pytest.raises(UserError, match="'vit' model"):
+    with pytest.raises(UserError, match="'vit' is not a supported"):
         load_backbone(image, TEXT_ENCODERS)
     broken = copy_without(tiny_bert_folder, tmp_path / "d")
     (broken / "model.safetensors").write_bytes(b"half a file")

@@ -419,12 +419,12 @@ def test_recomputing_changes_no_result(common, tmp_path):
 
 
 def test_what_cannot_be_divided(common, source, tmp_path):
-    with pytest.raises(UserError, match="there is one"):
+    with pytest.raises(UserError, match="more than one process"):
         run_source(common, tmp_path / "alone", shard=True)
     command = {"method": "head", "shard": "true", "run_folder": tmp_path / "head"}
     done = launched_on_two_processes(common | command)
     assert done.returncode == 2
-    assert "--shard true: is for training all of a backbone" in done.stderr
+    assert "--shard true: only for training the whole backbone" in done.stderr
 
 
 def test_what_the_first_of_two_processes_refuses_ends_both_with_one_message(common, tmp_path):
