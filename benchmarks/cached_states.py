@@ -13,7 +13,15 @@ from adapter4rec.training.cached_states import with_cached_states
 from adapter4rec.utils.errors import run_main
 from adapter4rec.utils.files import REPOSITORY
 from benchmarks.measuring import Measurement, medians, options_of, report
-from benchmarks.steps import ALONE, Course, ProjectSteps, released_steps, settings_of, taken_in_turns
+from benchmarks.steps import (
+    ALONE,
+    Course,
+    ProjectSteps,
+    examples_of,
+    released_steps,
+    settings_of,
+    taken_in_turns,
+)
 from benchmarks.text_step import text_course
 
 _FOLDER = REPOSITORY / "cache" / "benchmarks"
@@ -24,13 +32,12 @@ def _cached(course: Course) -> tuple[ContentStore, float]:
     """The states of all items, and the seconds that they took."""
     shutil.rmtree(_FOLDER / "states", ignore_errors=True)
     settings = replace(
-        settings_of(course.examples.batch_size),
+        settings_of(course.examples.batch_size, "bf16"),
         adapter=_CONFIG,
         cache_frozen=True,
         cache_folder=_FOLDER,
-        precision="bf16",
     )
-    domain = Domain("benchmark", course.examples.interactions, course.store, "")
+    domain = Domain("benchmark", course.examples.interactions, course.examples.store, "")
     started = time.perf_counter()
     store = with_cached_states(domain, course.model().train(), settings, ALONE).store
     return store, time.perf_counter() - started
@@ -41,12 +48,12 @@ def main() -> None:
     options = options_of(__doc__, batch=8, layers=12, rounds=3)
     course = text_course(options, _CONFIG, "cached_states")
     store, once = _cached(course)
-    cached = replace(course, store=store)
+    cached = examples_of(course.examples.interactions, store, options.batch)
     arms = {
         "released": released_steps(course),
-        "bf16 without": ProjectSteps(course.model().train(), course.steps(), "bf16"),
-        "fp32": ProjectSteps(course.model().train(), cached.steps(), "fp32"),
-        "bf16": ProjectSteps(course.model().train(), cached.steps(), "bf16"),
+        "bf16 without": ProjectSteps(course.model().train(), course.examples, "bf16"),
+        "fp32": ProjectSteps(course.model().train(), cached, "fp32"),
+        "bf16": ProjectSteps(course.model().train(), cached, "bf16"),
     }
     seconds, steps = medians(taken_in_turns(arms, options.rounds)), course.examples.steps
     rows = [

@@ -17,7 +17,7 @@ import torch
 from adapter4rec.adapters.attaching import add_adapters
 from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.adapters.registry import FAMILIES
-from adapter4rec.data.batches import Batch, Division, EpochSteps, TrainingSet
+from adapter4rec.data.batches import Batch
 from adapter4rec.data.content import ContentStore
 from adapter4rec.data.images.store import Pixels
 from adapter4rec.data.interactions import Interactions
@@ -26,14 +26,16 @@ from adapter4rec.evaluation.catalogue import EmbeddingsInMemory
 from adapter4rec.evaluation.ranking import EvalBatch, rank_targets
 from adapter4rec.models.layers import compile_layers
 from adapter4rec.models.parameters import train_only
+from adapter4rec.models.registry import LOSSES, registered
 from adapter4rec.models.transrec import TransRec
+from adapter4rec.training.fit import train_step
 from adapter4rec.utils.errors import run_main
 from adapter4rec.utils.machine import matrix_rate, peak_memory
 from adapter4rec.utils.precision import choose_precision
 from adapter4rec.utils.process_group import Process
 from benchmarks.measuring import Measurement, arguments, machine, parsed, report
 from benchmarks.models import domain_folder, houlsby_operations, image_model, read_domain, text_model
-from benchmarks.steps import ProjectSteps, lengths_of
+from benchmarks.steps import ProjectSteps, examples_of, lengths_of
 
 USERS = {"text": 630_000, "image": 500_000}
 """Of MIND and of H&M."""
@@ -101,9 +103,7 @@ def _model(modality: str, layers: int, adapter: HoulsbyConfig | None) -> TransRe
 
 
 def _batch(interactions: Interactions, store: ContentStore, users: int, objective: str) -> Batch:
-    examples = TrainingSet(interactions, users, seed=1)
-    last = objective.last_place_only
-    (part,) = EpochSteps(examples, store, 1, Division(), last_place_only=last)[0]
+    (part,) = examples_of(interactions, store, users, loss=registered(LOSSES, objective))[1, 0]
     return part
 
 
@@ -126,7 +126,7 @@ def checks(scale: Scale) -> Iterator[tuple[str, float, float]]:
 
 def _built(modality: str, family: str, objective: str) -> TransRec:
     model = _model(modality, 2, None).eval()
-    model.objective = objective
+    model.loss = registered(LOSSES, objective)()
     torch.manual_seed(0)
     if family == "finetune":
         train_only(model, ("backbone", "item_head", "user_encoder"))
@@ -206,16 +206,16 @@ def timed_steps(
         train_only(model, ("backbone", "item_head", "user_encoder"))
     if compiled:
         compile_layers(model.item_encoder.backbone)
-    steps = EpochSteps(TrainingSet(interactions, batch, seed=1), store, 1, Division(), last_place_only=False)
-    taken = ProjectSteps(model, steps, "bf16", Process(0, 1, scale.device))
+    examples = examples_of(interactions, store, batch)
+    steps = ProjectSteps(model, examples, "bf16", Process(0, 1, scale.device))
     cuda = scale.device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     whole_batches = interactions.n_users // batch  # the last, short one is left out
     before = scale.warm_up * (3 if compiled else 1)
     loader = load_ahead(
-        steps,
-        [number % whole_batches for number in range(before + scale.steps)],
+        examples,
+        [(1, number % whole_batches) for number in range(before + scale.steps)],
         workers=scale.workers,
         prefetch=2,
         pin_memory=cuda,
@@ -229,7 +229,7 @@ def timed_steps(
         parts = next(loader)
         waited += time.perf_counter() - asked
         useful += houlsby_operations(config, lengths_of(parts[0]))
-        taken.trainer.step(parts)  # ends with the loss on the CPU, so that the clock sees all of it
+        train_step(steps.setup, parts)  # ends with the loss on the CPU, so that the clock sees all of it
     seconds = time.perf_counter() - started
     rate = matrix_rate(torch.bfloat16, scale.device, 8192 if cuda else 2048)
     what = "all weights" if whole else "Houlsby"

@@ -17,7 +17,6 @@ import torch
 from matplotlib import pyplot
 
 from adapter4rec.adapters.houlsby import HoulsbyConfig
-from adapter4rec.data.batches import Division, EpochSteps, TrainingSet
 from adapter4rec.data.interactions import Interactions
 from adapter4rec.data.text import TextStore, Tokens
 from adapter4rec.evaluation.catalogue import EmbeddingsInMemory
@@ -28,7 +27,7 @@ from adapter4rec.utils.process_group import process_group
 from adapter4rec.utils.processes import child_environment, run
 from benchmarks.measuring import RESULTS, in_turns, machine, options_of
 from benchmarks.models import DIM, domain_folder, read_domain, text_model
-from benchmarks.steps import ProjectSteps
+from benchmarks.steps import ProjectSteps, examples_of
 from benchmarks.text_step import text_course
 
 _PICTURE = REPOSITORY / "docs" / "growth.png"
@@ -50,8 +49,8 @@ def _ranking(users: int, items: int) -> float:
 
 
 def _step(interactions: Interactions, store: TextStore, layers: int, batch: int) -> float:
-    steps = EpochSteps(TrainingSet(interactions, batch, seed=1), store, 1, Division(), last_place_only=False)
-    step = ProjectSteps(text_model(HoulsbyConfig(), layers).train(), steps, "bf16")
+    examples = examples_of(interactions, store, batch)
+    step = ProjectSteps(text_model(HoulsbyConfig(), layers).train(), examples, "bf16")
     return _median(lambda: step(0))
 
 
@@ -77,10 +76,10 @@ def _processes(counts: list[int], options: argparse.Namespace) -> Curve:
 
 def _one_of_several(layers: int) -> None:
     """A part of a batch, on one of the processes; the first tells the rate."""
-    course = text_course(argparse.Namespace(batch=16, layers=layers), HoulsbyConfig())
+    options = argparse.Namespace(batch=16, layers=layers)
     with process_group("cpu", threads=1) as process:
-        division = Division(process.rank, process.world_size)
-        step = ProjectSteps(course.model().train(), course.steps(division), "bf16", process)
+        course = text_course(options, HoulsbyConfig(), process=process)
+        step = ProjectSteps(course.model().train(), course.examples, "bf16", process)
         step(0)
         started = time.perf_counter()
         for number in (1, 2, 3):

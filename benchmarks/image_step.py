@@ -10,7 +10,6 @@ from PIL import Image
 from torch import Tensor
 
 from adapter4rec.adapters.houlsby import HoulsbyConfig
-from adapter4rec.data.batches import TrainingSet
 from adapter4rec.data.images.building import ImageLmdbSettings, build
 from adapter4rec.data.images.database import ImageDatabase
 from adapter4rec.data.images.store import ImageStore
@@ -20,7 +19,7 @@ from adapter4rec.utils.files import REPOSITORY
 from benchmarks import released_way
 from benchmarks.measuring import options_of
 from benchmarks.models import domain_folder, image_model, read_domain
-from benchmarks.steps import Course, measure_steps
+from benchmarks.steps import Course, examples_of, measure_steps
 
 _FOLDER = REPOSITORY / "cache" / "benchmarks" / "images"
 _DISTINCT = 200
@@ -70,8 +69,7 @@ def image_course(options: argparse.Namespace) -> Course:
 
     return Course(
         "image_step",
-        TrainingSet(interactions, options.batch, seed=1),
-        ImageStore(ImageDatabase(lmdb), names, SIZE),
+        examples_of(interactions, ImageStore(ImageDatabase(lmdb), names, SIZE), options.batch),
         lambda: image_model(HoulsbyConfig(), options.layers),
         encode,
     )

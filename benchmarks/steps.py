@@ -10,21 +10,24 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from trees import TextTargetSettings
 
 from adapter4rec.adapters.k_adapter import KAdapterConfig
-from adapter4rec.data.batches import Batch, Division, EpochSteps, TrainingSet
+from adapter4rec.data.batches import Batch, TrainingSet
 from adapter4rec.data.content import ContentStore
+from adapter4rec.data.domain import Domain
 from adapter4rec.data.images.store import Pixels
+from adapter4rec.data.interactions import Interactions
+from adapter4rec.models.losses import Loss, SasRecLoss
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.training.fit import Trainer
+from adapter4rec.training.fit import train_step
 from adapter4rec.training.optimizer import make_optimizer, parameter_groups
+from adapter4rec.training.setup import prepare
 from adapter4rec.utils.machine import matrix_rate
-from adapter4rec.utils.precision import choose_precision
 from adapter4rec.utils.process_group import Process
 from benchmarks import released_way
 from benchmarks.measuring import Measurement, alone, given, in_turns, medians, report, say_alone
 from benchmarks.models import houlsby_operations
+from Downstream.Text.train import Settings
 
 ALONE = Process(0, 1, torch.device("cpu"))
 Step = Callable[[int], float]
@@ -37,55 +40,64 @@ class Course:
 
     Attributes:
         name: of the benchmark's module.
-        examples: the users, in batches.
-        store: content of their items.
+        examples: the users, in batches with the content of their items.
         model: builds the model as training begins, the same each time.
         encode: embeddings ``[n, d]`` of items in the released way.
     """
 
     name: str
     examples: TrainingSet
-    store: ContentStore
     model: Callable[[], TransRec]
     encode: Callable[[TransRec, np.ndarray], Tensor]
 
-    def steps(self, division: Division | None = None) -> EpochSteps:
-        """Those of an epoch, as a process sees them."""
-        return EpochSteps(self.examples, self.store, 1, division or Division(), last_place_only=False)
-
     def released_loss(self, model: TransRec, number: int) -> Tensor:
         """The loss of a step in the released way."""
-        ids = self.examples.ids(self.examples.order(1), 1, number)
+        ids = self.examples.ids(1, number)
         return released_way.loss(model, lambda items: self.encode(model, items), ids)
 
 
-def settings_of(batch: int) -> TextTargetSettings:
+def examples_of(
+    interactions: Interactions,
+    store: ContentStore,
+    batch: int,
+    *,
+    loss: type[Loss] = SasRecLoss,
+    process: Process = ALONE,
+) -> TrainingSet:
+    """The training examples of a domain in batches, as a process sees them."""
+    return TrainingSet(
+        interactions, store, batch_size=batch, seed=1, predicted=loss.predicted, process=process
+    )
+
+
+def settings_of(batch: int, precision: str = "fp32") -> Settings:
     """The settings of a run on a target domain, with learning rates for the parts of every adapter."""
-    adapter = KAdapterConfig()  # whose joining layers have rates besides those that all adapters have
-    return TextTargetSettings(users="-", items="-", batch_size=batch, method="k_adapter", adapter=adapter)
+    adapter = KAdapterConfig()  # its joining layers have learning rates that no other family has
+    return Settings(
+        users="-", items="-", batch_size=batch, precision=precision, method="k_adapter", adapter=adapter
+    )
 
 
 class ProjectSteps:
-    """Steps of the project's trainer.
+    """Training steps of the project.
 
     Args:
         model: is trained.
-        steps: of an epoch.
+        examples: in batches.
         form: the number format.
         process: this process.
     """
 
-    def __init__(self, model: TransRec, steps: EpochSteps, form: str, process: Process = ALONE) -> None:
-        self.steps = steps
-        settings, precision = settings_of(steps.examples.batch_size), choose_precision(form, process.device)
-        optimizer = make_optimizer(parameter_groups(model, settings.learning_rates()))
-        self.trainer = Trainer(model, optimizer, precision, settings, process)
+    def __init__(self, model: TransRec, examples: TrainingSet, form: str, process: Process = ALONE) -> None:
+        self.examples = examples
+        domain = Domain("benchmark", examples.interactions, examples.store, "")
+        self.setup = prepare(model, domain, settings_of(examples.batch_size, form), process)
         self._epoch = ExitStack()
-        self._epoch.enter_context(precision.frozen_weights(model.item_encoder))  # as in training
+        self._epoch.enter_context(self.setup.precision.frozen_weights(model.item_encoder))  # as in training
 
     def __call__(self, number: int) -> float:
-        """Take a step by its number; its loss."""
-        return self.trainer.step(self.steps[number])
+        """Take a step of the first epoch by its number; its loss."""
+        return train_step(self.setup, self.examples[1, number])
 
 
 def released_steps(course: Course) -> Step:
@@ -128,7 +140,7 @@ def measure_steps(course: Course, options: argparse.Namespace, goals: Mapping[st
     """
     make: dict[str, Callable[[], Step]] = {"released": lambda: released_steps(course)}
     for form in goals:
-        make[form] = lambda form=form: ProjectSteps(course.model().train(), course.steps(), form)
+        make[form] = lambda form=form: ProjectSteps(course.model().train(), course.examples, form)
     if options.alone:
         step = make[options.alone]()
         step(0)
@@ -140,7 +152,7 @@ def measure_steps(course: Course, options: argparse.Namespace, goals: Mapping[st
     rates = {"fp32": matrix_rate(torch.float32), "bf16": matrix_rate(torch.bfloat16)}
     memory = {name: alone(f"benchmarks.{course.name}", name, given(options))["memory"] for name in make}
     config, seconds = course.model().item_encoder.backbone.config, medians(taken)
-    lengths = [lengths_of(course.steps()[number][0]) for number in range(1, options.rounds + 1)]
+    lengths = [lengths_of(course.examples[1, number][0]) for number in range(1, options.rounds + 1)]
     useful = sum(houlsby_operations(config, one) for one in lengths)
     rows = [
         Measurement(
@@ -166,6 +178,6 @@ def measure_steps(course: Course, options: argparse.Namespace, goals: Mapping[st
 def _require_equal(course: Course) -> None:
     """In float32 and without dropout both ways give the same loss."""
     with torch.no_grad():
-        found = course.model().eval()(course.steps()[0][0]).item()
+        found = course.model().eval()(course.examples[1, 0][0]).item()
         expected = course.released_loss(released_way.plain(course.model()).eval(), 0).item()
     assert abs(found - expected) < 1e-3 * abs(expected), (found, expected)

@@ -7,10 +7,11 @@ import torch
 from conftest import RandomImages, interactions_of, random_sequences
 from transformers import AutoConfig, BertConfig, BertModel, ViTConfig, ViTModel
 
-from adapter4rec.data.batches import TrainingSet, with_content
+from adapter4rec.data.batches import TrainingSet
 from adapter4rec.data.text import TextStore, Tokens
 from adapter4rec.models.backbones import IMAGE_ENCODERS, TEXT_ENCODERS, load_backbone
 from adapter4rec.models.image_encoder import ImageItemEncoder
+from adapter4rec.models.losses import SasRecLoss
 from adapter4rec.models.text_encoder import TextItemEncoder
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
@@ -76,8 +77,9 @@ def batch_for(model):
     interactions = interactions_of(
         random_sequences(np.random.default_rng(0), 8, N_ITEMS, LENGTH), N_ITEMS, LENGTH
     )
-    ids = TrainingSet(interactions, 8, seed=0).ids(np.arange(8), 1, 0)
-    return with_content(ids, store_for(model), int(ids.log_mask.sum()))
+    store = store_for(model)
+    examples = TrainingSet(interactions, store, batch_size=8, seed=0, predicted=SasRecLoss.predicted)
+    return examples[1, 0][0]
 
 
 def snapshot(module):

@@ -131,7 +131,7 @@ def test_files_that_are_no_adapters(model, tmp_path, damage):
         write_checkpoint(path, {}, {"what": "adapter", "family": "mine", "config": {}})
     message = {
         "missing": "no such checkpoint",
-        "cut": "damaged or replaced",
+        "cut": "damaged or was replaced",
         "another kind": "holds 'source model', not an adapter",
         "unknown family": "unknown adapter family 'mine'; known are houlsby",
     }[damage]
@@ -378,7 +378,7 @@ def test_more_than_an_encoder_and_adapters_within_are_refused(model):
         add_adapters(BertForMaskedLM(model.item_encoder.backbone.config), HoulsbyConfig())
     with pytest.raises(UserError, match="an encoder alone is an item encoder"):
         add_adapters(model.item_encoder.backbone, HoulsbyConfig(encoders=("user",)))
-    with pytest.raises(UserError, match="--encoders: at least one is needed"):
+    with pytest.raises(UserError, match="--encoders: expected at least one value"):
         HoulsbyConfig(encoders=())
     add_adapters(model.item_encoder.backbone, HoulsbyConfig())
     with pytest.raises(UserError, match="has adapters already"):

@@ -1,4 +1,4 @@
-"""Training batches: padding, negatives, epochs, distinct items, and the division of a step."""
+"""Training batches: padding, negatives, epochs, distinct items, and the shares of a step."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from conftest import interactions_of, random_sequences
 
 from adapter4rec.data.batches import (
     Batch,
-    Division,
-    EpochSteps,
     IdBatch,
     TrainingSet,
     draw_negatives,
@@ -23,9 +21,11 @@ from adapter4rec.data.content import IdStore, ItemIds
 from adapter4rec.data.interactions import Interactions, Ranges
 from adapter4rec.data.loader import load_ahead
 from adapter4rec.models.item_encoder import IdItemEncoder
+from adapter4rec.models.losses import CpcLoss, Loss, SasRecLoss
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.process_group import Process
 
 MAX_SEQ_LEN = 5
 N_ITEMS = 30
@@ -47,6 +47,28 @@ class RecordingStore(IdStore):
 def interactions() -> Interactions:
     return interactions_of(
         random_sequences(np.random.default_rng(5), 17, N_ITEMS, MAX_SEQ_LEN), N_ITEMS, MAX_SEQ_LEN
+    )
+
+
+def examples_of(
+    interactions: Interactions,
+    batch_size: int,
+    seed: int,
+    *,
+    store: IdStore | None = None,
+    loss: type[Loss] = SasRecLoss,
+    share: tuple[int, int] = (0, 1),
+    parts: int = 1,
+) -> TrainingSet:
+    """The training examples as the process ``share`` (rank, world size) sees them."""
+    return TrainingSet(
+        interactions,
+        store or IdStore(interactions.n_items),
+        batch_size=batch_size,
+        seed=seed,
+        predicted=loss.predicted,
+        process=Process(*share, torch.device("cpu")),
+        accumulation_steps=parts,
     )
 
 
@@ -111,21 +133,17 @@ class TestNegatives:
         assert negatives.tolist() == [[3, 3, 3]]
 
     def test_validation_and_test_targets_may_be_drawn(self) -> None:
-        examples = TrainingSet(interactions_of([[1, 2, 3, 4, 5]], 5, 5), 1, seed=0)
-        drawn = {
-            item
-            for epoch in range(1, 30)
-            for item in examples.ids(examples.order(epoch), epoch, 0).negatives.ravel().tolist()
-        }
+        examples = examples_of(interactions_of([[1, 2, 3, 4, 5]], 5, 5), 1, seed=0)
+        drawn = {item for epoch in range(1, 30) for item in examples.ids(epoch, 0).negatives.ravel().tolist()}
         assert drawn == {0, 4, 5}
 
     @pytest.mark.parametrize("max_seq_len", [3, 20])
     def test_a_user_who_clicked_on_all_items(self, max_seq_len: int) -> None:
         sequences = [[1, 2, 1, 3, 3], [2, 2, 1, 4, 4], [1, 3, 2, 2, 4, 4], [1, 2, 3, 4, 1, 2]]
         with pytest.raises(UserError, match="user 'u3' clicked on all 4 items"):
-            TrainingSet(interactions_of(sequences, 4, max_seq_len), 2, seed=0)
+            examples_of(interactions_of(sequences, 4, max_seq_len), 2, seed=0)
         # Validation and test targets do not count as covered.
-        TrainingSet(interactions_of(sequences[:3], 4, max_seq_len), 2, seed=0)
+        examples_of(interactions_of(sequences[:3], 4, max_seq_len), 2, seed=0)
 
 
 class TestEpochs:
@@ -135,9 +153,9 @@ class TestEpochs:
     def test_each_user_once_in_the_order_of_the_epoch(
         self, interactions: Interactions, batch_size: int, sizes: list[int]
     ) -> None:
-        examples = TrainingSet(interactions, batch_size, seed=3)
+        examples = examples_of(interactions, batch_size, seed=3)
         order = examples.order(1)
-        steps = [examples.ids(order, 1, step) for step in range(examples.steps)]
+        steps = [examples.ids(1, step) for step in range(examples.steps)]
         assert [len(ids.positives) for ids in steps] == sizes
         assert sorted(order.tolist()) == list(range(17))
         sequences = sequences_of(interactions)
@@ -145,51 +163,49 @@ class TestEpochs:
         assert rows.tolist() == [padded(sequences[user][:-2], MAX_SEQ_LEN + 1) for user in order]
 
     def test_masks_are_the_real_input_places(self, interactions: Interactions) -> None:
-        examples = TrainingSet(interactions, 17, seed=3)
-        ids = examples.ids(examples.order(1), 1, 0)
+        examples = examples_of(interactions, 17, seed=3)
+        ids = examples.ids(1, 0)
         assert ids.log_mask.tolist() == [[item != 0 for item in row[:-1]] for row in ids.positives]
         assert ids.log_mask[:, -1].all()
         assert not ids.log_mask.all()
 
     def test_seed_and_epoch_make_the_order(self, interactions: Interactions) -> None:
-        examples = TrainingSet(interactions, 4, seed=3)
-        orders = [examples.order(1), examples.order(2), TrainingSet(interactions, 4, seed=4).order(1)]
+        examples = examples_of(interactions, 4, seed=3)
+        orders = [examples.order(1), examples.order(2), examples_of(interactions, 4, seed=4).order(1)]
         assert len({tuple(order) for order in orders}) == 3
-        assert (TrainingSet(interactions, 4, seed=3).order(2) == orders[1]).all()
+        assert (examples_of(interactions, 4, seed=3).order(2) == orders[1]).all()
 
-    def test_seed_epoch_and_step_make_the_batch(self, interactions: Interactions) -> None:
+    def test_seed_epoch_and_step_make_the_batch(self) -> None:
+        alike = interactions_of([[1, 2, 3, 4, 5, 6, 7]] * 17, N_ITEMS, MAX_SEQ_LEN)
+
         def negatives(seed: int, epoch: int, step: int) -> list[list[int]]:
-            examples = TrainingSet(interactions, 8, seed)
-            same_users = np.tile(np.arange(8), 2)
-            return examples.ids(same_users, epoch, step).negatives.tolist()
+            return examples_of(alike, 8, seed=seed).ids(epoch, step).negatives.tolist()
 
         assert negatives(3, 1, 0) == negatives(3, 1, 0)
         ways = [(3, 1, 0), (3, 1, 1), (3, 2, 0), (4, 1, 0)]
         assert len({str(negatives(*way)) for way in ways}) == len(ways)
 
     def test_a_step_does_not_depend_on_those_before(self, interactions: Interactions) -> None:
-        def step_of(steps: EpochSteps, number: int) -> tuple[list, list]:
-            (batch,) = steps[number]
+        def step_of(examples: TrainingSet, epoch: int, step: int) -> tuple[list, list]:
+            (batch,) = examples[epoch, step]
             return (
                 item_numbers(batch, batch.positives).tolist(),
                 item_numbers(batch, batch.negatives).tolist(),
             )
 
-        def steps() -> EpochSteps:
-            examples = TrainingSet(interactions, 5, seed=3)
-            return EpochSteps(examples, IdStore(N_ITEMS), 2, Division(), last_place_only=False)
-
-        in_order = steps()
-        assert [step_of(in_order, number) for number in range(4)][2] == step_of(steps(), 2)
+        in_order = examples_of(interactions, 5, seed=3)
+        found = {(epoch, step): step_of(in_order, epoch, step) for epoch in (1, 2) for step in range(4)}
+        for at in ((2, 2), (1, 3), (2, 0)):
+            assert found[at] == step_of(examples_of(interactions, 5, seed=3), *at)
+            assert found[at] == step_of(in_order, *at)
 
     def test_the_loader_begins_anywhere(self, interactions: Interactions) -> None:
-        steps = EpochSteps(
-            TrainingSet(interactions, 5, seed=3), IdStore(N_ITEMS), 1, Division(), last_place_only=False
-        )
-        found = list(load_ahead(steps, range(1, len(steps)), workers=0, prefetch=4, pin_memory=False))
+        examples = examples_of(interactions, 5, seed=3)
+        remaining = [(1, step) for step in range(1, examples.steps)]
+        found = list(load_ahead(examples, remaining, workers=0, prefetch=4, pin_memory=False))
         assert len(found) == 3
-        for number, (batch,) in enumerate(found, 1):
-            (expected,) = steps[number]
+        for at, (batch,) in zip(remaining, found, strict=True):
+            (expected,) = examples[at]
             assert torch.equal(batch.content.ids, expected.content.ids)
             assert torch.equal(batch.positives, expected.positives)
             assert torch.equal(batch.negatives, expected.negatives)
@@ -226,28 +242,22 @@ class TestWithContent:
         assert not batch.log_mask.any()
 
 
-def steps_of(examples: TrainingSet, division: Division, *, last_place_only: bool = False) -> EpochSteps:
-    store = IdStore(examples.interactions.n_items)
-    return EpochSteps(examples, store, 1, division, last_place_only=last_place_only)
-
-
-class TestDivision:
+class TestShares:
     @pytest.mark.parametrize("processes", [1, 2, 3, 7])
     @pytest.mark.parametrize("parts", [1, 2, 4])
-    @pytest.mark.parametrize("last_place_only", [False, True])
+    @pytest.mark.parametrize("loss", [SasRecLoss, CpcLoss])
     def test_all_shares_together_are_the_global_batch(
-        self, interactions: Interactions, processes: int, parts: int, *, last_place_only: bool
+        self, interactions: Interactions, processes: int, parts: int, loss: type[Loss]
     ) -> None:
-        examples = TrainingSet(interactions, 7, seed=1)
-        order = examples.order(1)
         everyone = [
-            steps_of(examples, Division(rank, processes, parts), last_place_only=last_place_only)
+            examples_of(interactions, 7, seed=1, loss=loss, share=(rank, processes), parts=parts)
             for rank in range(processes)
         ]
-        for step in range(examples.steps):
-            ids = examples.ids(order, 1, step)
+        for step in range(everyone[0].steps):
+            ids = everyone[0].ids(1, step)
+            last_place_only = loss is CpcLoss
             targets = len(ids.positives) if last_place_only else int((ids.positives[:, :-1] > 0).sum())
-            shares = [steps[step] for steps in everyone]
+            shares = [examples[1, step] for examples in everyone]
             assert all(len(share) == parts for share in shares)
             batches = [batch for share in shares for batch in share]
             positives = np.concatenate([item_numbers(batch, batch.positives) for batch in batches])
@@ -262,26 +272,24 @@ class TestDivision:
             assert {batch.targets_in_step for batch in batches} == {targets}
 
     def test_shares_are_near_equal(self, interactions: Interactions) -> None:
-        examples = TrainingSet(interactions, 17, seed=1)
-        sizes = [len(steps_of(examples, Division(rank, 4))[0][0].positives) for rank in range(4)]
-        assert sizes == [5, 4, 4, 4]
+        shares = [examples_of(interactions, 17, seed=1, share=(rank, 4))[1, 0] for rank in range(4)]
+        assert [len(batch.positives) for (batch,) in shares] == [5, 4, 4, 4]
 
     @pytest.mark.parametrize("objective", ["sasrec", "cpc"])
-    def test_the_loss_and_its_gradient_do_not_depend_on_the_division(
+    def test_the_loss_and_its_gradient_do_not_depend_on_the_shares(
         self, interactions: Interactions, objective: str
     ) -> None:
         torch.manual_seed(0)
         model = TransRec(IdItemEncoder(N_ITEMS, 8), UserEncoder(8, MAX_SEQ_LEN, 2, 1, 0.0), objective)
-        examples = TrainingSet(interactions, 7, seed=1)
+        loss_class = type(model.loss)
 
         def loss_and_gradient(processes: int, parts: int) -> tuple[float, torch.Tensor]:
             model.zero_grad()
             total = 0.0
             for rank in range(processes):
-                steps = steps_of(
-                    examples, Division(rank, processes, parts), last_place_only=objective.last_place_only
-                )
-                for batch in steps[2]:  # the short one, of 3 users
+                share = (rank, processes)
+                examples = examples_of(interactions, 7, seed=1, loss=loss_class, share=share, parts=parts)
+                for batch in examples[1, 2]:  # the short one, of 3 users
                     loss = model(batch)
                     loss.backward()
                     total += float(loss.detach())
@@ -295,8 +303,8 @@ class TestDivision:
             torch.testing.assert_close(divided_gradient, gradient, rtol=1e-4, atol=1e-6)
 
     def test_an_empty_share_is_one_user_of_padding(self) -> None:
-        examples = TrainingSet(interactions_of([[1, 2, 3, 4, 5]], 9, 4), 4, seed=0)
-        (batch,) = steps_of(examples, Division(2, 3))[0]
+        examples = examples_of(interactions_of([[1, 2, 3, 4, 5]], 9, 4), 4, seed=0, share=(2, 3))
+        (batch,) = examples[1, 0]
         assert batch.positives.tolist() == [[0] * 5]
         assert batch.negatives.tolist() == [[0] * 4]
         assert not batch.log_mask.any()
@@ -304,15 +312,16 @@ class TestDivision:
         assert batch.targets_in_step == 2
 
 
-class TestLastPlaceOnly:
-    def test_no_negative_but_the_last_is_fetched(self, interactions: Interactions) -> None:
-        examples = TrainingSet(interactions, 6, seed=2)
+class TestPredictedPlaces:
+    def test_no_negative_but_the_last_is_fetched_where_the_last_place_alone_is_predicted(
+        self, interactions: Interactions
+    ) -> None:
         store = RecordingStore(N_ITEMS)
-        steps = EpochSteps(examples, store, 1, Division(), last_place_only=True)
+        examples = examples_of(interactions, 6, seed=2, store=store, loss=CpcLoss)
         spared = 0
-        for step in range(len(steps)):
-            (batch,) = steps[step]
-            ids = examples.ids(examples.order(1), 1, step)
+        for step in range(examples.steps):
+            (batch,) = examples[1, step]
+            ids = examples.ids(1, step)
             needed = {*ids.positives.ravel().tolist(), *ids.negatives[:, -1].tolist()} - {0}
             assert set(store.fetched[-1]) == needed
             assert item_numbers(batch, batch.negatives)[:, -1].tolist() == ids.negatives[:, -1].tolist()

@@ -17,10 +17,12 @@ from adapter4rec.data.batches import TrainingSet
 from adapter4rec.data.text import TextStore, Tokens
 from adapter4rec.evaluation.catalogue import EmbeddingsInMemory
 from adapter4rec.evaluation.ranking import MISSED, EvalBatch, rank_targets
+from adapter4rec.models.losses import SasRecLoss
 from adapter4rec.models.text_encoder import TextItemEncoder
 from benchmarks import released_way
 from benchmarks.measuring import Measurement, in_turns, table
 from benchmarks.models import forward_operations, houlsby_operations
+from benchmarks.steps import ProjectSteps, examples_of
 
 CONFIG = BertConfig(
     hidden_size=32,
@@ -45,7 +47,8 @@ def test_the_released_way_gives_the_same_loss_and_gradients(request, name):
     loss.backward()
     expected = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     interactions = interactions_of(random_sequences(np.random.default_rng(0), 8, N_ITEMS, 6), N_ITEMS, 6)
-    ids = TrainingSet(interactions, 8, seed=0).ids(np.arange(8), 1, 0)
+    examples = TrainingSet(interactions, store, batch_size=8, seed=0, predicted=SasRecLoss.predicted)
+    ids = examples.ids(1, 0)
     released_way.plain(model).eval()
     model.zero_grad()
 
@@ -113,3 +116,13 @@ def test_arms_take_turns():
 def test_a_table_shows_the_ratio():
     rows = [Measurement("a step", 2.0, 30.0, goal=15, share=0.5, memory=100.0, released_memory=300.0)]
     assert table(rows).splitlines()[2] == "| a step | 30 | 2 | 15 | 15 | 50 % | 100 (300) |"
+
+
+@pytest.mark.parametrize("form", ["fp32", "bf16"])
+def test_steps_of_the_project_train(tiny_bert_folder, form):
+    model = model_on(tiny_bert_folder).train()
+    add_adapters(model, HoulsbyConfig(item_bottleneck=4, user_bottleneck=4))
+    interactions = interactions_of(random_sequences(np.random.default_rng(0), 8, N_ITEMS, 6), N_ITEMS, 6)
+    step = ProjectSteps(model, examples_of(interactions, store_for(model), 8), form)
+    losses = [step(0) for _ in range(20)]
+    assert np.mean(losses[-5:]) < np.mean(losses[:5])

@@ -249,7 +249,7 @@ class TestTable:
 
     def test_a_full_disk_is_told_before(self, tmp_path: Path) -> None:
         large = TableLayout((1 << 50, 3), np.dtype(np.float32), [(0, 1 << 50)])
-        with pytest.raises(UserError, match="GiB are to be kept there"):
+        with pytest.raises(UserError, match="not enough disk space"):
             computed_table(tmp_path / "t", large, lambda _: self.ROWS)
 
 

@@ -116,5 +116,5 @@ class TestExporting:
         assert torch.equal(found.tensors["a"], whole)
         assert found.tensors["b"].shape == (0, 3)
         assert found.description == {"what": "é"}
-        with pytest.raises(ValueError, match="do not have the shapes"):
+        with pytest.raises(ValueError, match="do not match the shapes"):
             write_rows(path, {"a": Rows((5, 3), [whole[:2]])}, {"what": "too little"})

@@ -26,6 +26,7 @@ from adapter4rec.models import packed_attention
 from adapter4rec.models.dropout import Dropout, dropped
 from adapter4rec.models.layers import compile_layers, layers_of
 from adapter4rec.models.parameters import train_only
+from adapter4rec.models.registry import LOSSES, registered
 from adapter4rec.utils.precision import choose_precision
 
 LENGTHS = np.array([1, 2, 2, 5, 5, 9])
@@ -151,7 +152,7 @@ class TestDropout:
 @pytest.mark.parametrize("objective", ["sasrec", "cpc"])
 def test_recomputed_activations_give_the_same_gradients(request, name, family, objective):
     model = model_on(request.getfixturevalue(name)).train()
-    model.objective = objective
+    model.loss = registered(LOSSES, objective)()
     to_be_trained(model, family)
     batch = batch_for(model)
     torch.manual_seed(0)
@@ -203,7 +204,7 @@ def test_compiled_layers_give_the_same(request, name, family):
 
 def test_none_is_compiled_that_is_known(tiny_bert_folder):
     backbone = model_on(tiny_bert_folder).item_encoder.backbone
-    compile_layers(backbone, behind=[0])
+    compile_layers(backbone, after=[0])
     assert [layer._compiled_call_impl is None for layer in layers_of(backbone)] == [True, False]
 
 

@@ -230,7 +230,7 @@ EDITS = {
         "layers differ",
     ),
     "unknown": ({"brand_new": {"on": True}}, "brand_new"),
-    "rank": ({"r": "many"}, "expected a whole number"),
+    "rank": ({"r": "many"}, "expected an integer"),
     "another rank": ({"r": 5}, r"8 tensors do not fit.*\[4, 32\] in the file, \[5, 32\]"),
     "fewer layers than tensors": ({"layers_to_transform": [0]}, "4 tensors do not fit.*not in the model"),
 }

@@ -3,12 +3,15 @@ are exported."""
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import write_domain
+from conftest import REPOSITORY, write_domain
 from PIL import Image
 from test_recommend import COMMON, TITLES, clicks, command, image_run, text_runs  # noqa: F401 (fixtures)
 from trees import TextSourceSettings, carry_out
@@ -264,3 +267,27 @@ class TestCommandLine:
             printed.append(capsys.readouterr().out)
         assert "fresh  (new)" in printed[0]
         assert printed[0] == printed[1]
+
+
+def test_a_run_is_loaded_by_the_package_alone_in_an_empty_folder(text_runs, tmp_path):
+    """As installed from a wheel: the trees are not there."""
+    installed, empty = tmp_path / "site-packages", tmp_path / "empty"
+    shutil.copytree(REPOSITORY / "adapter4rec", installed / "adapter4rec")
+    empty.mkdir()
+    program = (
+        f"import adapter4rec\nmodel = adapter4rec.load({str(text_runs / 'houlsby')!r}, device='cpu')\n"
+        "model.export('embeddings.safetensors')\nprint(adapter4rec.__file__)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=empty,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip() == str(installed / "adapter4rec" / "__init__.py")
+    assert (empty / "embeddings.safetensors").is_file()
+    assert {path.name for path in installed.iterdir()} == {"adapter4rec"}

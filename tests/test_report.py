@@ -725,7 +725,7 @@ def test_bad_input_ends_the_command_without_a_traceback(tmp_path):
     ("damage", "message"),
     [
         (lambda plan: "{", "damaged"),
-        (lambda plan: plan.pop("rows") and json.dumps(plan), "rows not there"),
+        (lambda plan: plan.pop("rows") and json.dumps(plan), "missing keys: rows"),
         (lambda plan: json.dumps(plan | {"rows": [{"name": "a"}]}), "'runs' not there"),
         (lambda plan: json.dumps(plan | {"rows": 3}), "damaged"),
         (lambda plan: json.dumps(plan | {"study": "../a"}), "letters, digits"),

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import lmdb
@@ -26,7 +27,7 @@ from trees import (
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.data.images.building import ImageLmdbSettings, build
 from adapter4rec.data.images.description import DESCRIPTION_KEY
-from adapter4rec.training import fit as loop
+from adapter4rec.training import cached_states, fit
 from adapter4rec.utils import checkpoint_file as checkpoints
 from adapter4rec.utils import precision
 from adapter4rec.utils.command_line import settings_from_command_line
@@ -65,9 +66,6 @@ def image_domain(tmp_path_factory):
     for number in range(ITEMS):
         pixels = np.full((20, 20, 3), chance.integers(0, 256, 3), np.uint8)
         Image.fromarray(pixels).save(folder / "images" / f"i{number}.png")
-    lmdb = folder / "images.lmdb"
-    build(ImageLmdbSettings(items=items, images=folder / "images", into=lmdb, size=16, workers=1))
-    return {"users": users, "items": items, "images": lmdb}
     database = folder / "images.lmdb"
     build(ImageLmdbSettings(items=items, images=folder / "images", into=database, size=16, workers=1))
     return {"users": users, "items": items, "images": database}
@@ -195,16 +193,17 @@ def test_head_from_cached_states_is_the_head_on_the_frozen_backbone(common, sour
     """Without dropout, training from states equals training through the frozen backbone."""
     options = {"method": "head", "source_checkpoint": source, "dropout": 0.0}
     cached = run_target(common, tmp_path / "cached", **options)
-    build = target_stage.adapted_model
+    tree = import_module("Downstream.CV.train" if "images" in common else "Downstream.Text.train")
+    build_model = tree.build_model
 
     def in_eval_mode(*arguments):
-        model = build(*arguments)
+        model = build_model(*arguments)
         model.item_encoder.backbone.train = lambda mode=True: model.item_encoder.backbone
         model.item_encoder.backbone.eval()
         return model
 
-    monkeypatch.setattr(target_stage, "adapted_model", in_eval_mode)
-    monkeypatch.setattr(target_stage, "with_cached_states", lambda domain, *_: domain)
+    monkeypatch.setattr(tree, "build_model", in_eval_mode)
+    monkeypatch.setattr(cached_states, "with_cached_states", lambda domain, *_: domain)
     plain = run_target(common, tmp_path / "plain", **options)
     assert cached["test"] == plain["test"]
     one, two = (load_file(tmp_path / name / "best.safetensors") for name in ("cached", "plain"))
@@ -214,19 +213,19 @@ def test_head_from_cached_states_is_the_head_on_the_frozen_backbone(common, sour
 @both_modalities
 def test_a_resumed_run_equals_one_that_was_never_stopped(common, tmp_path, monkeypatch):
     whole = run_source(common, tmp_path / "whole", epochs=3)
-    step, taken = loop.Trainer.step, []
+    step, taken = fit.train_step, []
 
-    def stops(self, parts):
+    def stops(setup, parts):
         if len(taken) == 5:
             raise KeyboardInterrupt
         taken.append(1)
-        return step(self, parts)
+        return step(setup, parts)
 
     # Saved after every step, stopped in the middle of the second epoch.
-    monkeypatch.setattr(loop.Trainer, "step", stops)
+    monkeypatch.setattr(fit, "train_step", stops)
     with pytest.raises(KeyboardInterrupt):
         run_source(common, tmp_path / "stopped", epochs=3, save_minutes=1e-9)
-    monkeypatch.setattr(loop.Trainer, "step", step)
+    monkeypatch.setattr(fit, "train_step", step)
     state = json.loads((tmp_path / "stopped" / "last.json").read_text())["record"]["progress"]
     assert (state["epoch"], state["step"]) == (2, 2)
     resumed = run_source(common, tmp_path / "stopped", epochs=3, resume=True)
@@ -259,7 +258,7 @@ def test_the_result_of_a_shorter_training_does_not_outlive_it(common, tmp_path, 
     def stops(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop.Trainer, "step", stops)
+    monkeypatch.setattr(fit, "train_step", stops)
     with pytest.raises(KeyboardInterrupt):
         run_source(common, folder, epochs=2, resume=True)
     assert not (folder / "result.json").exists()
@@ -538,7 +537,7 @@ def test_source_checkpoints_that_do_not_fit(common, source, tmp_path):
     refused("--objective sasrec", run_target, common, run, **options, objective="cpc")
     missing = {"method": "frozen", "source_checkpoint": tmp_path / "x.safetensors"}
     refused("no such checkpoint; source training writes it", run_target, common, run, **missing)
-    refused("--source_checkpoint is needed", run_target, common, run, method="frozen")
+    refused("--source_checkpoint is required", run_target, common, run, method="frozen")
     half = tmp_path / "half.safetensors"
     half.write_bytes(source.read_bytes()[:2000])
     refused("not a safetensors file", run_target, common, run, method="frozen", source_checkpoint=half)
@@ -549,7 +548,7 @@ def test_source_checkpoints_that_do_not_fit(common, source, tmp_path):
 def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_state(common, tmp_path, monkeypatch):
     folder = run_source(common, tmp_path / "run", epochs=1)
     kept = (folder / "last.safetensors").read_bytes()
-    monkeypatch.setattr(loop.Trainer, "step", lambda *_: float("nan"))
+    monkeypatch.setattr(fit, "train_step", lambda *_: float("nan"))
     refused("not a number in epoch 2, step 0", run_source, common, folder, epochs=2, resume=True)
     assert (folder / "last.safetensors").read_bytes() == kept
 
@@ -616,17 +615,16 @@ def test_trouble_of_one_process_ends_both_with_its_message(common, tmp_path):
         "from adapter4rec.utils.errors import run_main\n"
         "from adapter4rec.data.images.store import ImageStore\n"
         "from adapter4rec.data.images.database import ImageDatabase\n"
-        "from adapter4rec.launching import settings_from_command_line\n"
-        "from adapter4rec.source_stage import carry_out_source\n"
-        "from trees import ImageSourceSettings\n"
+        "from adapter4rec.utils.command_line import settings_from_command_line\n"
+        "from Pretraining.CV.train import Settings, train\n"
         "fetch = ImageStore.fetch\n"
         "def elsewhere(self, items):\n"
         "    if os.environ['RANK'] == '1':\n"
         f"        self.database = ImageDatabase(Path({str(broken)!r}))\n"
         "    return fetch(self, items)\n"
         "ImageStore.fetch = elsewhere\n"
-        "settings = settings_from_command_line(ImageSourceSettings, sys.argv[1:])\n"
-        "run_main(lambda: carry_out(settings))\n"
+        "settings = settings_from_command_line(Settings, sys.argv[1:])\n"
+        "run_main(lambda: train(settings), one_of_several=True)\n"
     )
     (tmp_path / "program.py").write_text(code)
     values = common | {"run_folder": tmp_path / "run", "images": whole}
@@ -670,11 +668,11 @@ def test_an_image_list_may_have_an_empty_second_column(common, tmp_path):
 def test_impossible_settings(common, tmp_path):
     refused("must divide --embedding_dim", run_source, common, tmp_path / "a", user_heads=3)
     refused("the backbone has 64 places", run_source, common, tmp_path / "b", title_tokens=65)
-    refused("needs a GPU", run_source, common, tmp_path / "c", precision="fp16")
+    refused("requires a GPU", run_source, common, tmp_path / "c", precision="fp16")
     refused("GPUs", run_source, common, tmp_path / "d", device="cuda:99")
     refused("expected auto, cpu, cuda", run_source, common, tmp_path / "e", device="meta")
     refused("at most", run_source, common, tmp_path / "f", seed=2**64)
-    refused("named once", run_source, common, tmp_path / "g", attributes="title,title")
+    refused("duplicate value", run_source, common, tmp_path / "g", attributes="title,title")
 
 
 def test_fewer_users_than_the_global_batch(common, tmp_path):

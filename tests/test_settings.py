@@ -95,11 +95,11 @@ class TestConversions:
     @pytest.mark.parametrize(
         ("name", "raw", "words"),
         [
-            ("number", "four", "expected a whole number"),
-            ("number", "4.5", "expected a whole number"),
-            ("number", 4.5, "expected a whole number"),
-            ("number", None, "expected a whole number"),
-            ("number", "none", "expected a whole number"),
+            ("number", "four", "expected an integer"),
+            ("number", "4.5", "expected an integer"),
+            ("number", 4.5, "expected an integer"),
+            ("number", None, "expected an integer"),
+            ("number", "none", "expected an integer"),
             ("rate", "fast", "expected a number"),
             ("flag", "maybe", "expected true or false"),
             ("colour", "green", "expected one of red, blue"),
@@ -110,9 +110,9 @@ class TestConversions:
             ("rate", "nan", "greater than 0"),
             ("most", "0", "at least 1"),
             ("word", "dwon", "did you mean 'down'?"),
-            ("word", "xyzzy", "known are: down, up"),
+            ("word", "xyzzy", "choose from: down, up"),
             ("kinds", "up,dwn", "did you mean 'down'?"),
-            ("kinds", "", "known are: down, up"),
+            ("kinds", "", "choose from: down, up"),
         ],
     )
     def test_impossible_values(self, name: str, raw: Any, words: str) -> None:
@@ -133,15 +133,15 @@ class TestSettings:
         assert "at most 9" in complaint(lambda: Example(data="here", number=10))
 
     def test_a_required_value(self) -> None:
-        assert complaint(lambda: Example.from_values({"number": "4"})) == "--data is needed: the data"
+        assert complaint(lambda: Example.from_values({"number": "4"})) == "--data is required: the data"
 
     @pytest.mark.parametrize(
         ("name", "hint"),
-        [("nubmer", "did you mean 'number'?"), ("computed", "known are: "), ("q", "known are: ")],
+        [("nubmer", "did you mean 'number'?"), ("computed", "choose from: "), ("q", "choose from: ")],
     )
     def test_an_unknown_name(self, name: str, hint: str) -> None:
         message = complaint(lambda: Example.from_values({"data": "here", name: 1}))
-        assert message.startswith(f"there is no setting --{name}; ")
+        assert message.startswith(f"unknown option --{name}; ")
         assert hint in message
 
     @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ class TestAdapterOptions:
 
     def test_belong_to_their_method_alone(self) -> None:
         values = {**self.FILES, "method": "finetune", "item_bottleneck": 8}
-        assert "no setting --item_bottleneck" in complaint(lambda: TargetSettings.from_values(values))
+        assert "unknown option --item_bottleneck" in complaint(lambda: TargetSettings.from_values(values))
         settings = TargetSettings.from_values({**self.FILES, "method": "finetune"})
         assert settings.adapter is None
         assert "item_bottleneck" not in settings.plain()
@@ -274,12 +274,12 @@ class TestCommandLine:
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
-            (["--number", "1", "2"], "--number 1 2: one value"),
-            (["--numbr", "1"], "no setting --numbr; did you mean 'number'?"),
-            (["--numbr=1"], "no setting --numbr; did you mean 'number'?"),
-            (["--num", "1"], "no setting --num;"),
-            (["number", "1"], "'number' stands alone"),
-            (["--number"], "--number: a value is needed: a number"),
+            (["--number", "1", "2"], "--number 1 2: expected a single value"),
+            (["--numbr", "1"], "unknown option --numbr; did you mean 'number'?"),
+            (["--numbr=1"], "unknown option --numbr; did you mean 'number'?"),
+            (["--num", "1"], "unknown option --num;"),
+            (["number", "1"], "unexpected argument 'number'"),
+            (["--number"], "--number: expected a value: a number"),
             (["--number", "-1"], "--number -1: must be at least 1"),
         ],
     )
@@ -441,10 +441,10 @@ class TestLauncherErrors:
     @pytest.mark.parametrize(
         ("page", "arguments", "words"),
         [
-            ({"data": "/d"}, ["--numbr", "4"], "there is no setting --numbr; did you mean 'number'?"),
-            ({"data": "/d", "numbr": 4}, [], "there is no setting --numbr; did you mean 'number'?"),
+            ({"data": "/d"}, ["--numbr", "4"], "unknown option --numbr; did you mean 'number'?"),
+            ({"data": "/d", "numbr": 4}, [], "unknown option --numbr; did you mean 'number'?"),
             ({"data": "/d"}, ["--proceses", "4"], "did you mean 'processes'?"),
-            ({"number": 4}, [], "--data is needed"),
+            ({"number": 4}, [], "--data is required"),
             ({"data": "/d"}, ["--processes", "0"], "--processes 0: must be at least 1"),
             # The last run of the sweep is impossible, so the first is not begun.
             ({"data": "/d", "number": [1, 2, 10]}, [], "--number 10: must be at most 9"),
@@ -560,7 +560,7 @@ class TestSweepsAndMistakes:
         assert found == [("finetune", None), ("houlsby", "8"), ("houlsby", "16")]
         words = ("--method", "finetune", "--item_bottleneck", "8")
         assert launched(monkeypatch, page, *words, settings=TargetSettings) == 2
-        assert "no setting --item_bottleneck" in capsys.readouterr().err
+        assert "unknown option --item_bottleneck" in capsys.readouterr().err
 
     def test_runs_of_a_sweep_do_not_write_to_one_place(
         self, monkeypatch: pytest.MonkeyPatch, commands: Commands, capsys: pytest.CaptureFixture[str]

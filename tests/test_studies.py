@@ -356,9 +356,9 @@ class TestCommandLine:
         ("options", "message"),
         [
             (["--seed", "1"], "did you mean 'seeds'"),  # these are the study's to give
-            (["--ledger", "here"], "no setting --ledger"),
-            (["--source_run_folder", "here"], "no setting --source_run_folder"),
-            (["--source_export", "here"], "no setting --source_export"),
+            (["--ledger", "here"], "unknown option --ledger"),
+            (["--source_run_folder", "here"], "unknown option --source_run_folder"),
+            (["--source_export", "here"], "unknown option --source_export"),
             (["--lr_item_hed", "1"], "did you mean 'lr_item_head'"),
             (["--source_epoch", "1"], "did you mean 'source_epochs'"),
             (["--epochs", "1", "2"], "one value"),

@@ -21,19 +21,19 @@ def layers_of(backbone: PreTrainedModel) -> nn.ModuleList:
 
 
 def compile_layers(
-    backbone: PreTrainedModel, *, behind: Sequence[int] = (), backend: str | Callable = "inductor"
+    backbone: PreTrainedModel, *, after: Sequence[int] = (), backend: str | Callable = "inductor"
 ) -> None:
     """Let torch compile each layer, once for all numbers of tokens.
 
     Args:
         backbone: a Hugging Face encoder.
-        behind: layers whose outputs are known; none is compiled up to the last of them.
+        after: layers whose outputs are known; none is compiled up to the last of them.
         backend: torch's, or one for tests.
     """
     torch._dynamo.config.recompile_limit = _COMPILED_FORMS
     # Layers differ in their hooks: those of adapters, and that which lets first tokens alone go on.
     torch._dynamo.config.skip_nnmodule_hook_guards = False
-    for layer in list(layers_of(backbone))[max(behind, default=-1) + 1 :]:
+    for layer in list(layers_of(backbone))[max(after, default=-1) + 1 :]:
         layer.compile(dynamic=True, backend=backend)
 
 

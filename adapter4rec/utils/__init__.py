@@ -1,1 +1,1 @@
-"""What every other package stands on: errors, settings, files, processes, number formats, versions."""
+"""Utilities shared by all packages: errors, settings, files, processes, precision, versions."""

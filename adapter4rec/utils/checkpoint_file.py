@@ -24,12 +24,12 @@ from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import file_hash, json_object, read_json, whole_file, write_json
 
 _HEADER = "adapter4rec"
-_HASH, _HASHES_BEFORE = "sha256", "sha256_before"
+_HASH, _OLD_HASHES = "sha256", "sha256_before"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors by name, and their description."""
+    """Tensors by name, with a JSON description."""
 
     path: Path
     tensors: dict[str, Tensor]
@@ -37,32 +37,35 @@ class Checkpoint:
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
-    """Write a checkpoint, and next to it a JSON file with its description and SHA-256.
+    """Write a checkpoint and a JSON file next to it with the description and the SHA-256.
 
-    Until the new file has replaced the old one, the JSON file lists the hashes of both: a process killed at
-    any moment leaves a pair that can be read.
+    Until the new file has replaced the old one, the JSON file lists the hashes of both, so a process killed
+    at any point leaves a readable pair.
+
+    Raises:
+        UserError: the file cannot be written.
     """
-    plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    beside = path.with_suffix(".json")
-    before = _known_hashes(beside) if path.is_file() and beside.is_file() else []
-    with whole_file(path) as aside:
+    on_cpu = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    json_path = path.with_suffix(".json")
+    before = _known_hashes(json_path) if path.is_file() and json_path.is_file() else []
+    with whole_file(path) as temporary:
         try:
-            save_file(plain, aside, metadata={_HEADER: json.dumps(description)})
+            save_file(on_cpu, temporary, metadata={_HEADER: json.dumps(description)})
         except SafetensorError as error:
-            raise UserError(f"{path}: could not be written ({error})") from None
-        record = {**description, _HASH: file_hash(aside)}
-        write_json(beside, {**record, _HASHES_BEFORE: before} if before else record)
+            raise UserError(f"{path}: cannot write checkpoint ({error})") from None
+        record = {**description, _HASH: file_hash(temporary)}
+        write_json(json_path, {**record, _OLD_HASHES: before} if before else record)
     if before:
-        write_json(beside, record)
+        write_json(json_path, record)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A float32 tensor that is computed some rows at a time.
+    """A float32 tensor that is computed in chunks of rows.
 
     Attributes:
-        shape: of the whole tensor.
-        parts: the whole tensor, split along the first dimension.
+        shape: shape of the full tensor.
+        parts: chunks of the tensor along the first dimension, in order.
     """
 
     shape: tuple[int, ...]
@@ -70,17 +73,17 @@ class Rows:
 
 
 def write_rows(path: Path, tensors: Mapping[str, Rows], description: Mapping[str, Any]) -> None:
-    """Write a checkpoint without holding a whole tensor in memory; not atomic, ``path`` is a temporary file.
+    """Write a checkpoint chunk by chunk, without holding a full tensor in memory.
 
-    The safetensors library writes only whole tensors.
+    The safetensors library can only write full tensors. The write is not atomic: pass a temporary ``path``.
 
     Args:
-        path: the file to write.
-        tensors: by name.
-        description: of the checkpoint.
+        path: output file.
+        tensors: tensors by name.
+        description: JSON-serialisable description of the checkpoint.
 
     Raises:
-        ValueError: the parts of a tensor do not have its shape.
+        ValueError: the chunks of a tensor do not add up to its shape.
     """
     header: dict[str, Any] = {"__metadata__": {_HEADER: json.dumps(description)}}
     end = 0
@@ -88,7 +91,7 @@ def write_rows(path: Path, tensors: Mapping[str, Rows], description: Mapping[str
         start, end = end, end + 4 * math.prod(rows.shape)
         header[name] = {"dtype": "F32", "shape": list(rows.shape), "data_offsets": [start, end]}
     raw = json.dumps(header).encode("utf-8")
-    raw += b" " * (-len(raw) % 8)  # tensors start at a multiple of 8
+    raw += b" " * (-len(raw) % 8)  # tensor data is aligned to 8 bytes
     with path.open("wb") as file:
         file.write(len(raw).to_bytes(8, "little") + raw)
         for rows in tensors.values():
@@ -96,25 +99,25 @@ def write_rows(path: Path, tensors: Mapping[str, Rows], description: Mapping[str
                 file.write(part.detach().cpu().numpy().astype("<f4", copy=False).tobytes())
         if file.tell() != 8 + len(raw) + end:
             raise ValueError(
-                f"{path}: parts do not have the shapes {[rows.shape for rows in tensors.values()]}"
+                f"{path}: chunks do not match the shapes {[rows.shape for rows in tensors.values()]}"
             )
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """The description of a checkpoint, without its tensors.
+    """Read the description of a checkpoint without loading its tensors.
 
     Raises:
-        UserError: missing, damaged, or not a checkpoint of this project.
+        UserError: the file is missing, damaged, or not a checkpoint of this project.
     """
     with _opened(path) as file:
         return _described(file, path)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """A checkpoint with its tensors, on the CPU.
+    """Read a checkpoint; the tensors are on the CPU.
 
     Raises:
-        UserError: missing, damaged, or not a checkpoint of this project.
+        UserError: the file is missing, damaged, or not a checkpoint of this project.
     """
     with _opened(path) as file:
         description = _described(file, path)
@@ -128,42 +131,42 @@ def _opened(path: Path):  # noqa: ANN202 (safetensors' own handle)
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: damaged or not a safetensors file ({error})") from None
+        raise UserError(f"{path}: damaged, or not a safetensors file ({error})") from None
 
 
 def _verify(path: Path) -> None:
     """Compare a checkpoint's SHA-256 with the one in its JSON file.
 
     Raises:
-        UserError: they differ, or the JSON file is damaged.
+        UserError: the hashes differ, or the JSON file is damaged.
     """
-    beside = path.with_suffix(".json")
-    if not beside.is_file():
-        print(f"warning: {path}: not verified, {beside.name} with its SHA-256 is missing", file=sys.stderr)
-    elif file_hash(path) not in _known_hashes(beside):
+    json_path = path.with_suffix(".json")
+    if not json_path.is_file():
+        print(f"warning: {path}: not verified: {json_path.name} with the SHA-256 is missing", file=sys.stderr)
+    elif file_hash(path) not in _known_hashes(json_path):
         raise UserError(
-            f"{path}: damaged or replaced: its SHA-256 is not the one in {beside.name}; "
+            f"{path}: SHA-256 does not match {json_path.name}: the file is damaged or was replaced; "
             "restore both files from the same copy, or train again"
         )
 
 
-def _known_hashes(beside: Path) -> list[str]:
-    found = read_json(beside, (_HASH,))
-    return [found[_HASH], *found.get(_HASHES_BEFORE, ())]
+def _known_hashes(json_path: Path) -> list[str]:
+    found = read_json(json_path, (_HASH,))
+    return [found[_HASH], *found.get(_OLD_HASHES, ())]
 
 
 def _described(file, path: Path) -> dict[str, Any]:  # noqa: ANN001
     metadata = file.metadata() or {}
     if _HEADER not in metadata:
-        raise UserError(f"{path}: not a checkpoint of this project (its header has no description)")
+        raise UserError(f"{path}: not a checkpoint of this project (no description in the header)")
     try:
         return json_object(metadata[_HEADER], ("what",))
     except ValueError as error:
-        raise UserError(f"{path}: its description is damaged ({error})") from None
+        raise UserError(f"{path}: damaged description ({error})") from None
 
 
 def weights_hash(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes, types and values; equal weights give equal hashes."""
+    """SHA-256 over names, shapes, dtypes and values: equal weights have equal hashes."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().to("cpu").contiguous()

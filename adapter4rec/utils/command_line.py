@@ -1,4 +1,4 @@
-"""Command lines of ``--name value`` options, as settings declare them."""
+"""Command-line parsing: ``--name value`` options generated from settings classes."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from adapter4rec.utils.settings import FolderName, Option, Settings, as_argument
 S = TypeVar("S", bound=Settings)
 
 Swept = dict[str, list[Any]]
-"""The values of each option in a sweep; a list of one value where the option is not swept."""
+"""Values of each option in a sweep; options that are not swept have a single value."""
 
 _METAVARS = {int: "N", float: "X", bool: "true|false", Path: "PATH", FolderName: "NAME|PATH"}
 
 
 def settings_from_command_line(cls: type[S], arguments: Sequence[str]) -> S:
-    """The settings of one run; relative paths start at the current folder.
+    """Parse the settings of one run. Relative paths are resolved against the current folder.
 
     Args:
-        cls: the settings class.
-        arguments: ``--name value`` words.
+        cls: settings class.
+        arguments: command-line arguments, ``--name value``.
 
     Raises:
-        UserError: an unknown name, a missing or an invalid value, several values for one name.
+        UserError: unknown option, missing or invalid value, or several values for one option.
     """
     known = options_for(cls, arguments, {})
     given = parse_command_line(arguments, known, cls.__doc__ or "")
@@ -38,7 +38,7 @@ def settings_from_command_line(cls: type[S], arguments: Sequence[str]) -> S:
 def options_for(
     cls: type[Settings], arguments: Sequence[str], inline: Mapping[str, Any]
 ) -> dict[str, Option]:
-    """The options of a settings class for the methods that a command line, or else a page, names."""
+    """Options of a settings class for the methods in ``--method``, or else in the inline settings."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--method", nargs="*")
     methods = parser.parse_known_args(arguments)[0].method or inline.get("method")
@@ -54,16 +54,16 @@ def parse_command_line(
     description: str,
     defaults: Mapping[str, Any] | None = None,
 ) -> Swept:
-    """The values of ``--name value …`` words, unchecked.
+    """Parse ``--name value …`` arguments; values are not validated.
 
     Args:
-        arguments: the words.
+        arguments: command-line arguments.
         known: options by name.
         description: first paragraph of ``--help``.
-        defaults: values that ``--help`` shows as defaults instead of the options' own.
+        defaults: values that ``--help`` shows in place of the options' own defaults.
 
     Raises:
-        UserError: an unknown name, a word without a name, or a name without a value.
+        UserError: unknown option, positional argument, or option without a value.
     """
     usage = "%(prog)s [--name value ...]"
     parser = argparse.ArgumentParser(usage=usage, description=description, allow_abbrev=False)
@@ -88,7 +88,7 @@ def parse_command_line(
 
 
 def _underscored(word: str) -> str:
-    """``--batch_size`` for ``--batch-size``; other words as they are."""
+    """Accept ``--batch-size`` for ``--batch_size``."""
     if not word.startswith("--"):
         return word
     name, equals, value = word[2:].partition("=")
@@ -96,7 +96,7 @@ def _underscored(word: str) -> str:
 
 
 def anchored(swept: Swept, options: Mapping[str, Option], base: Path | None = None) -> Swept:
-    """The same values with relative paths made absolute, from ``base`` or the current folder."""
+    """Make relative paths absolute, resolved against ``base`` (default: the current folder)."""
     here = base or Path.cwd()
     return {
         name: [options[name].anchored(value, here) if name in options else value for value in values]
@@ -105,9 +105,13 @@ def anchored(swept: Swept, options: Mapping[str, Option], base: Path | None = No
 
 
 def single(name: str, values: Sequence[Any]) -> Any:
-    """The one value of an option that cannot be swept."""
+    """The value of an option that cannot be swept.
+
+    Raises:
+        UserError: several values.
+    """
     if len(values) > 1:
-        raise UserError(f"--{name} {' '.join(map(str, values))}: expected one value; it cannot be swept")
+        raise UserError(f"--{name} {' '.join(map(str, values))}: expected a single value (cannot be swept)")
     return values[0]
 
 

@@ -1,4 +1,4 @@
-"""Errors meant for the person at the terminal, and the exit codes they become."""
+"""User-facing errors and their exit codes."""
 
 from __future__ import annotations
 
@@ -16,37 +16,35 @@ EXIT_USER_ERROR = 2
 
 
 class UserError(Exception):
-    """Something the user can put right: the message says what is wrong, where, and what to do."""
+    """An error the user can fix. The message names the problem, the place and the fix."""
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """A hint naming the known word closest to ``name``, or all of them where none is close."""
+    """A hint for an unknown name: the closest known name, or the list of all names."""
     close = get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(sorted(known))}"
+    return f"did you mean {close[0]!r}?" if close else f"choose from: {', '.join(sorted(known))}"
 
 
 def run_main(main: Callable[[], Any], *, one_of_several: bool = False) -> NoReturn:
-    """Run a program and end the process with its exit code; bad input ends it without a traceback.
+    """Run a program and exit with its exit code. User errors are printed without a traceback.
 
-    SIGTERM and SIGHUP end it as Ctrl-C does, with exit code 128 + the signal's number.
+    SIGTERM and SIGHUP are handled like Ctrl-C; the exit code is 128 + the signal number.
 
     Args:
-        main: the program; the exit code is what it returns, if that is a whole number, else 0.
-        one_of_several: torchrun may have started this process beside others, which meet the same bad input.
-            The first one reports it. The others wait long enough to be ended with it, and report only what
-            they alone have met.
+        main: the program. If it returns an int, that is the exit code; otherwise the exit code is 0.
+        one_of_several: set if torchrun may have started several processes, which usually fail with the same
+            error. Rank 0 prints it. Other ranks wait for torchrun to end them, and print their error only
+            if they are still running after that.
     """
     first = not one_of_several or os.environ.get("RANK", "0") == "0"
     try:
-        code = main()
-        sys.exit(code if isinstance(code, int) else 0)
         with interruptible():
             end_with_starter()
             code = main()
-        sys.exit(code or 0)
+        sys.exit(code if isinstance(code, int) else 0)
     except UserError as error:
         _end_with(str(error), first)
-    except OSError as error:  # a full disk, a folder that may not be written to
+    except OSError as error:  # for example a full disk or a read-only folder
         _end_with(file_trouble(error), first)
     except KeyboardInterrupt as error:
         number = getattr(error, "signal", signal.SIGINT)
@@ -56,9 +54,9 @@ def run_main(main: Callable[[], Any], *, one_of_several: bool = False) -> NoRetu
 
 
 def file_trouble(error: OSError) -> str:
-    """What the file system refused, in a line."""
+    """A one-line message for a file system error."""
     if error.strerror is None:
-        return f"a file could not be written: {error}"
+        return f"cannot write file: {error}"
     return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
 
 

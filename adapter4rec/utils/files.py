@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and the hashes that identify them."""
+"""Atomic file writes, file locks, JSON files and file hashes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from adapter4rec.utils.errors import UserError
 
 try:
     import fcntl
-except ImportError:  # no such locks there: nothing keeps two processes apart
+except ImportError:  # Windows has no fcntl; files are not locked there
     fcntl = None
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+_PARENT = Path(__file__).resolve().parents[2]
+REPOSITORY = _PARENT if (_PARENT / "Downstream").is_dir() else Path.cwd()
+"""The checkout; the current folder where the package alone is installed."""
 
 
 def relative_to_repository(path: Path | str) -> Path:
-    """``path`` itself if absolute, else the path from the repository's root."""
+    """Resolve a relative path against the root of the repository."""
     return Path(path) if Path(path).is_absolute() else REPOSITORY / path
 
 
@@ -43,51 +45,57 @@ def _umask() -> int:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; on success it is flushed and renamed to ``path``, else removed."""
+    """Write a file atomically: yield a temporary path that is flushed and renamed to ``path`` on success.
+
+    On error the temporary file is removed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        yield aside
-        aside.chmod(0o666 & ~_umask())  # libraries may have made it unreadable for others
-        _flush(aside)
-        aside.replace(path)
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())  # some libraries create files with mode 600
+        _flush(temporary)
+        temporary.replace(path)
         _flush(path.parent)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield a new folder to fill; on success it becomes ``path``, else it is removed.
+    """Write a folder atomically: yield a temporary folder that is renamed to ``path`` on success.
 
-    Where another process has put ``path`` there meanwhile, its folder stays.
+    On error the temporary folder is removed. If another process has created ``path`` in the meantime, that
+    folder is kept.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
     try:
-        yield aside
-        for file in aside.rglob("*"):
+        yield temporary
+        for file in temporary.rglob("*"):
             if file.is_file():
                 _flush(file)
         try:
-            aside.replace(path)
+            temporary.replace(path)
         except OSError:
             if not path.is_dir():
                 raise
         _flush(path.parent)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
 def locked_file(path: Path, busy: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold a lock that ends with the process, where the system knows such locks.
+    """Hold an exclusive lock on a file. The operating system releases it when the process ends.
+
+    Does nothing on systems without ``fcntl`` and on file systems without locks.
 
     Args:
-        path: of the lock; an empty file is made where there is none.
-        busy: is called if another process holds it, before it is waited for; it may raise instead.
+        path: lock file; created if missing.
+        busy: called before waiting if another process holds the lock. It may raise to avoid the wait.
     """
     with path.open("ab") as file:
         if fcntl is not None:
@@ -97,7 +105,7 @@ def locked_file(path: Path, busy: Callable[[], None] = lambda: None) -> Iterator
                 busy()
                 fcntl.flock(file, fcntl.LOCK_EX)
             except OSError:
-                pass  # a file system without locks
+                pass  # file system without locks
         _LOCKED.add(file)
         try:
             yield
@@ -109,7 +117,7 @@ _LOCKED: set[IO[bytes]] = set()
 
 
 def _close_inherited_locks() -> None:
-    """Close a forked child's copies, which would keep the locks when the parent is killed."""
+    """Close the descriptors in a forked child: they would keep the lock if the parent is killed."""
     for file in _LOCKED:
         file.close()
 
@@ -119,12 +127,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def reserve(file: IO[bytes], size: int, what: str) -> None:
-    """Make a new, open file ``size`` bytes long, and the disk keep them for it.
+    """Allocate ``size`` bytes for a new, open file.
 
-    Writing to a mapped file for which there is no room would end the process without a word.
+    Writing to a memory-mapped file on a full disk would kill the process with SIGBUS.
 
     Raises:
-        UserError: the disk has no room.
+        UserError: not enough disk space.
     """
     folder = Path(file.name).parent if isinstance(file.name, str) else None
     try:
@@ -133,24 +141,24 @@ def reserve(file: IO[bytes], size: int, what: str) -> None:
         else:
             file.truncate(size)
     except OSError:
-        free = f", and the disk has {shutil.disk_usage(folder).free / 2**30:,.1f} GiB left" if folder else ""
+        free = f", {shutil.disk_usage(folder).free / 2**30:,.1f} GiB available" if folder else ""
         raise UserError(
-            f"{what}: {size / 2**30:,.1f} GiB are to be kept there{free}; name a folder on another disk with "
-            "--cache_folder"
+            f"{what}: not enough disk space: {size / 2**30:,.1f} GiB needed{free}; choose another disk "
+            "with --cache_folder"
         ) from None
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write ``content`` as indented JSON, whole or not at all."""
-    with whole_file(path) as aside:
-        aside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write ``content`` as indented JSON, atomically."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path, required: Collection[str] = ()) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Read a JSON object from a file.
 
     Raises:
-        UserError: it is not JSON, no object, or lacks one of the ``required`` keys.
+        UserError: not JSON, not an object, or a ``required`` key is missing.
     """
     try:
         return json_object(path.read_text(encoding="utf-8"), required)
@@ -159,22 +167,22 @@ def read_json(path: Path, required: Collection[str] = ()) -> dict[str, Any]:
 
 
 def json_object(text: str, required: Collection[str] = ()) -> dict[str, Any]:
-    """The object that a JSON text holds.
+    """Parse a JSON object.
 
     Raises:
-        ValueError: not JSON, no object, or without one of the ``required`` keys.
+        ValueError: not JSON, not an object, or a ``required`` key is missing.
     """
     content = json.loads(text)
     if not isinstance(content, dict):
-        raise ValueError("no JSON object")
+        raise ValueError("not a JSON object")
     missing = [key for key in required if key not in content]
     if missing:
-        raise ValueError(f"{', '.join(missing)} not there")
+        raise ValueError(f"missing keys: {', '.join(missing)}")
     return content
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal; computed once for each state of the file.
+    """SHA-256 of a file, in hexadecimal. Cached until the file changes.
 
     Raises:
         OSError: the file cannot be read.

@@ -1,4 +1,4 @@
-"""What this machine has and can do, and the memory of a process. PyTorch is imported where it is needed."""
+"""GPU count, peak memory and matrix multiplication speed. PyTorch is imported only where needed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TRIES = 5
 
 
 def gpu_count() -> int:
-    """Number of CUDA GPUs; where Linux shows no driver, without the seconds that importing PyTorch takes."""
+    """Number of CUDA GPUs. On Linux without a GPU driver, PyTorch is not imported, which takes seconds."""
     if sys.platform == "linux" and not any(path.exists() for path in _GPU_DRIVERS):
         return 0
     import torch
@@ -27,10 +27,9 @@ def gpu_count() -> int:
 
 
 def peak_memory(device: torch.device | None = None) -> int:
-    """The most memory that this process has held, in bytes: of a GPU, or else of the machine.
+    """Peak memory of this process in bytes, on a GPU if ``device`` is one, else in main memory.
 
-    Where Linux tells it, it is this process's alone; ``getrusage`` would tell its parent's where that is
-    larger.
+    On Linux, ``VmHWM`` is used: ``getrusage`` reports the parent's peak if that is larger.
     """
     if device is not None and device.type == "cuda":
         import torch
@@ -43,7 +42,7 @@ def peak_memory(device: torch.device | None = None) -> int:
 
 
 def matrix_rate(dtype: torch.dtype, device: torch.device | str = "cpu", size: int = _MATRIX) -> float:
-    """Operations a second of a large matrix product, the best of five after one that does not count."""
+    """Matrix multiplication speed in FLOP/s: the best of five runs after one warm-up run."""
     import torch
 
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))

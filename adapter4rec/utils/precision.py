@@ -1,4 +1,4 @@
-"""The number format of training. Evaluation is in float32 whatever stands here."""
+"""Training precision (fp32, bf16, fp16). Evaluation always uses float32."""
 
 from __future__ import annotations
 
@@ -14,22 +14,26 @@ from adapter4rec.utils.errors import UserError
 
 @dataclass(frozen=True)
 class Precision:
-    """Autocast to ``dtype`` on a device; float32 is plain training."""
+    """Autocast to ``dtype`` on a device; with float32, autocast is off."""
 
     name: str
     dtype: torch.dtype
     device_type: str
 
     def autocast(self) -> AbstractContextManager:
-        """Around the forward pass."""
+        """Context manager for the forward pass."""
         return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.dtype != torch.float32)
 
     @contextmanager
     def frozen_weights(self, model: nn.Module, *, whole: bool = False) -> Iterator[None]:
-        """Let linear layers compute with copies of their frozen weights, or of all, in this format.
+        """Let linear layers use cached copies of their frozen weights in this precision.
 
-        Autocast would make a copy at each call, and keep them all for the backward pass. The weights
-        themselves stay where and what they are.
+        Autocast would cast the weights at each call and keep all casts for the backward pass. The
+        parameters themselves are not changed.
+
+        Args:
+            model: the model.
+            whole: also copy trainable weights.
         """
         linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
         shadowed = [
@@ -39,7 +43,7 @@ class Precision:
             if _may_be_copied(module, name, whole)
         ]
         for module, name in shadowed:
-            # An attribute of the object itself is found before torch looks among the registered parameters.
+            # An instance attribute takes precedence over a registered parameter (nn.Module.__getattr__).
             vars(module)[name] = getattr(module, name).detach().to(self.dtype)
         try:
             yield
@@ -48,13 +52,13 @@ class Precision:
                 del vars(module)[name]
 
     def scaler(self) -> torch.amp.GradScaler:
-        """Keeps small fp16 gradients from vanishing; does nothing in the other formats."""
+        """Gradient scaler for fp16; disabled in the other precisions."""
         return torch.amp.GradScaler(self.device_type, enabled=self.dtype == torch.float16)
 
 
 @contextmanager
 def own_weights(model: nn.Module) -> Iterator[None]:
-    """Let linear layers compute with their own weights, where ``frozen_weights`` gave copies."""
+    """Undo :meth:`Precision.frozen_weights` inside the block: linear layers use their own weights."""
     taken = [
         (module, name, vars(module).pop(name))
         for module in model.modules()
@@ -76,9 +80,9 @@ def _may_be_copied(module: nn.Module, name: str, whole: bool) -> bool:
 
 
 def choose_precision(name: str, device: torch.device) -> Precision:
-    """The precision called ``name`` on ``device``.
+    """The precision ``name`` on ``device``.
 
-    ``auto`` is bf16 where the device computes in it, fp16 on older GPUs, else fp32.
+    ``auto`` is bf16 if the device supports it, fp16 on older GPUs, else fp32.
 
     Raises:
         UserError: fp16 on a CPU.
@@ -86,7 +90,7 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     if name == "auto":
         name = _best(device)
     if name == "fp16" and device.type == "cpu":
-        raise UserError("--precision fp16: needs a GPU; on a CPU use bf16 or fp32")
+        raise UserError("--precision fp16: requires a GPU; use bf16 or fp32 on a CPU")
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     return Precision(name, dtypes[name], device.type)
 
@@ -95,5 +99,5 @@ def _best(device: torch.device) -> str:
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
     abilities = torch.cpu.get_capabilities()
-    has_bf16 = any(abilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # the last on ARM
+    has_bf16 = any(abilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # "bf16" is ARM
     return "bf16" if has_bf16 else "fp32"

@@ -1,4 +1,4 @@
-"""One process or many: what a process is, and the few things that processes say to each other."""
+"""Distributed processes: rank, world size and collective operations, for one process or many."""
 
 from __future__ import annotations
 
@@ -21,25 +21,26 @@ from torch import Tensor
 from adapter4rec.utils.errors import UserError, file_trouble
 
 T = TypeVar("T")
-_DEALS = itertools.count()
-_TROUBLE = "adapter4rec/trouble"
-_MET = "adapter4rec/met"
+_DISTRIBUTIONS = itertools.count()
+_ERROR_KEY = "adapter4rec/error"
+_JOINED_KEY = "adapter4rec/joined"
 _ADVICE = "start several processes with torchrun or a launcher, or unset RANK and WORLD_SIZE to run one"
-_A_MOMENT = timedelta(seconds=3)
-_MEETING = timedelta(minutes=5)
-"""How long the processes wait for each other at the start."""
-_PATIENCE = timedelta(hours=12)
-"""A process that ends takes the others with it, so waiting long is safe; preparing data may take long."""
+_SHORT_WAIT = timedelta(seconds=3)
+_JOIN_TIMEOUT = timedelta(minutes=5)
+"""Timeout for all processes to join the group."""
+_TIMEOUT = timedelta(hours=12)
+"""Timeout of collective operations. Preparing data on rank 0 may take hours; if a process dies, torchrun
+ends the others."""
 
 
 @dataclass(frozen=True)
 class Process:
-    """This process among those of a run.
+    """This process in its process group.
 
     Attributes:
-        rank: 0 for the first, which writes files and speaks.
+        rank: rank of this process; rank 0 prints and writes files.
         world_size: number of processes.
-        device: where this process computes.
+        device: device of this process.
     """
 
     rank: int
@@ -48,24 +49,24 @@ class Process:
 
     @property
     def is_rank0(self) -> bool:
-        """Whether this process speaks and writes for all."""
+        """Whether this is rank 0, which prints and writes files."""
         return self.rank == 0
 
     def say(self, text: str) -> None:
-        """Print, on the first process alone."""
+        """Print on rank 0 only."""
         if self.is_rank0:
             print(text, flush=True)
 
     def barrier(self) -> None:
-        """Go on when all processes have come here: what the first one wrote is there."""
+        """Wait until all processes have reached this point."""
         if self.world_size > 1:
             dist.barrier()
 
     def on_rank0(self, decide: Callable[[], T]) -> T:
-        """What ``decide`` gives on the first process, on all of them; what it raises, all raise.
+        """Call ``decide`` on rank 0 and broadcast the result to all processes.
 
         Raises:
-            UserError: ``decide`` did, or met trouble with a file.
+            UserError: on all processes, if ``decide`` raised a UserError or an OSError.
         """
         if self.world_size == 1:
             return decide()
@@ -83,28 +84,28 @@ class Process:
         return outcome[0]
 
     def rank0_first(self, prepare: Callable[[], T]) -> T:
-        """Run ``prepare`` on the first process, then on the others, which find what it left."""
+        """Call ``prepare`` on rank 0 first, then on the other processes, which can use what it cached."""
         prepared: list[T] = []
         self.on_rank0(lambda: prepared.append(prepare()))
         return prepared[0] if prepared else prepare()
 
     def distribute(self, count: int) -> Iterator[int]:
-        """Numbers from 0 up to ``count``, each given to the process that asks for it first.
+        """Distribute the numbers 0 … ``count - 1`` dynamically: each goes to the next free process.
 
-        All processes must call this equally often, in the same order.
+        Collective: all processes must make the same calls in the same order.
         """
         if self.world_size == 1:
             return iter(range(count))
-        return _dealt_by_store(f"adapter4rec/deal/{next(_DEALS)}", count)
+        return _numbers_from_store(f"adapter4rec/distribute/{next(_DISTRIBUTIONS)}", count)
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
-        """The sum of a tensor over all processes, in place."""
+        """Sum a tensor over all processes, in place."""
         if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def all_reduce_max(self, number: int) -> int:
-        """The largest of the numbers that the processes have."""
+        """The maximum of a number over all processes."""
         if self.world_size == 1:
             return number
         largest = torch.tensor(number, device=self.device)
@@ -112,7 +113,7 @@ class Process:
         return int(largest)
 
     def all_gather(self, array: np.ndarray) -> np.ndarray:
-        """Arrays of all processes, one after the other, on every process."""
+        """Concatenate the arrays of all processes along the first axis, in rank order."""
         if self.world_size == 1:
             return array
         arrays: list[np.ndarray | None] = [None] * self.world_size
@@ -120,51 +121,51 @@ class Process:
         return np.concatenate(arrays)
 
 
-def _dealt_by_store(deal: str, count: int) -> Iterator[int]:
+def _numbers_from_store(key: str, count: int) -> Iterator[int]:
     store = dist.distributed_c10d._get_default_store()
-    while (number := store.add(deal, 1) - 1) < count:
+    while (number := store.add(key, 1) - 1) < count:
         yield number
 
 
 def single_process(device: str) -> Process:
-    """This process as the only one, as in a notebook: nothing is joined, and nothing has to be left.
+    """A single process without a process group, for example in a notebook.
 
     Args:
-        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto`` (a GPU if available), ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
-        UserError: the device is not there.
+        UserError: the device is not available.
     """
     return Process(rank=0, world_size=1, device=_ready_device(device, local_rank=0))
 
 
 @contextmanager
 def process_group(device: str, threads: int = 0) -> Iterator[Process]:
-    """Join the processes that torchrun started, or be the only one; leave them in good order at the end.
+    """Initialise the process group if started by torchrun, and destroy it on exit.
 
     Args:
-        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
-        threads: CPU threads of this process; 0 leaves torch's choice.
+        device: ``auto`` (a GPU if available), ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: CPU threads of this process; 0 for PyTorch's default.
 
     Raises:
-        UserError: the device is not there, the processes do not meet within 5 minutes, or one of torchrun's
-            environment variables is impossible.
+        UserError: the device is not available, not all processes joined within 5 minutes, or one of
+            torchrun's environment variables is invalid.
     """
     count = _variable("WORLD_SIZE", "1", least=1)
     rank = _variable("RANK", "0", most=count - 1)
     where = _ready_device(device, _variable("LOCAL_RANK", "0"))
     if count > 1 and device.startswith("cuda:"):
-        raise UserError(f"--device {device}: with several processes each takes a GPU of its own; give cuda")
+        raise UserError(f"--device {device}: each process uses its own GPU; use --device cuda")
     if threads:
         torch.set_num_threads(threads)
     if count > 1:
         _join("nccl" if where.type == "cuda" else "gloo", rank, count)
     try:
-        with _shared_trouble() if count > 1 else nullcontext():
+        with _shared_error() if count > 1 else nullcontext():
             process = Process(rank, count, where)
             yield process
-            process.barrier()  # one that left early would take what the others still wait for
-    finally:  # also after an error: a process that ends as a member of the group is aborted
+            process.barrier()  # rank 0 hosts the store and must not exit before the others
+    finally:  # also after an error: a process that exits without this is aborted
         if count > 1:
             dist.destroy_process_group()
 
@@ -172,39 +173,39 @@ def process_group(device: str, threads: int = 0) -> Iterator[Process]:
 def _variable(name: str, default: str = "", *, least: int = 0, most: int = 65535) -> int:
     value = os.environ.get(name, default)
     if not value.isdecimal() or not least <= int(value) <= most:
-        there = f"{name}={value}" if value else f"{name} is not set"
-        raise UserError(f"environment variable {there}: expected a number from {least} to {most}; {_ADVICE}")
+        found = f"{name}={value}" if value else f"{name} is not set"
+        raise UserError(f"environment variable {found}: expected a number from {least} to {most}; {_ADVICE}")
     return int(value)
 
 
 def _join(backend: str, rank: int, count: int) -> None:
-    """Join the process group once all of its processes are there.
+    """Wait for all processes and initialise the process group.
 
     Raises:
-        UserError: they are not there within ``_MEETING``.
+        UserError: not all processes joined within ``_JOIN_TIMEOUT``.
     """
     host = os.environ.get("MASTER_ADDR")
     if not host:
         raise UserError(f"environment variable MASTER_ADDR is not set; {_ADVICE}")
     port = _variable("MASTER_PORT", least=1)
-    whom = "1 other process" if count == 2 else f"{count - 1} other processes"
-    others = f"{whom} of this run (RANK={rank}, WORLD_SIZE={count}) at {host}:{port}"
-    meeting = _Meeting(others)
+    processes = "1 other process" if count == 2 else f"{count - 1} other processes"
+    others = f"{processes} of this run (RANK={rank}, WORLD_SIZE={count}) at {host}:{port}"
+    wait = _JoinWait(others)
     hosts_store = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     try:
         if not hosts_store:
-            meeting.wait_until(lambda: _accepts_connections(host, port))
-        store = dist.TCPStore(host, port, count, hosts_store, _MEETING, wait_for_workers=False)
-        store.set(f"{_MET}/{rank}", "")
-        meeting.wait_until(lambda: store.check([f"{_MET}/{other}" for other in range(count)]))
-        store.set_timeout(_PATIENCE)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_PATIENCE)
+            wait.wait_until(lambda: _accepts_connections(host, port))
+        store = dist.TCPStore(host, port, count, hosts_store, _JOIN_TIMEOUT, wait_for_workers=False)
+        store.set(f"{_JOINED_KEY}/{rank}", "")
+        wait.wait_until(lambda: store.check([f"{_JOINED_KEY}/{other}" for other in range(count)]))
+        store.set_timeout(_TIMEOUT)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_TIMEOUT)
     except (RuntimeError, dist.DistError) as error:
         raise UserError(f"could not join {others}: {str(error).splitlines()[0]}") from None
 
 
-class _Meeting:
-    """The wait for other processes, in short steps: a signal has no effect inside a long call of torch."""
+class _JoinWait:
+    """Waits for other processes by polling: a blocking call of torch cannot be interrupted by a signal."""
 
     def __init__(self, others: str) -> None:
         self._others = others
@@ -212,12 +213,12 @@ class _Meeting:
         self._announced = False
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        limit = f"{_MEETING // timedelta(minutes=1)} minutes"
+        limit = f"{_JOIN_TIMEOUT // timedelta(minutes=1)} minutes"
         while not condition():
             waited = timedelta(seconds=time.monotonic() - self._began)
-            if waited > _MEETING:
-                raise UserError(f"waited {limit} for {self._others}; {_ADVICE}")
-            if waited > _A_MOMENT and not self._announced:
+            if waited > _JOIN_TIMEOUT:
+                raise UserError(f"timed out after {limit} waiting for {self._others}; {_ADVICE}")
+            if waited > _SHORT_WAIT and not self._announced:
                 print(f"waiting for {self._others}, at most {limit}", file=sys.stderr, flush=True)
                 self._announced = True
             time.sleep(0.1)
@@ -230,20 +231,20 @@ def _accepts_connections(host: str, port: int) -> bool:
 
 
 @contextmanager
-def _shared_trouble() -> Iterator[None]:
-    """Let all processes raise what one of them met alone; they would only see that it is gone."""
+def _shared_error() -> Iterator[None]:
+    """Share an error of one process with all: the others would only report a lost connection."""
     store = dist.distributed_c10d._get_default_store()
     try:
         yield
     except (UserError, OSError) as error:
         message = file_trouble(error) if isinstance(error, OSError) else str(error)
         with suppress(RuntimeError):
-            store.set(_TROUBLE, message)
+            store.set(_ERROR_KEY, message)
         raise
-    except RuntimeError:  # a lost connection, or trouble of this process's own
+    except RuntimeError:  # a lost connection, or an error of this process
         with suppress(RuntimeError):
-            store.wait([_TROUBLE], _A_MOMENT)
-            raise UserError(store.get(_TROUBLE).decode()) from None
+            store.wait([_ERROR_KEY], _SHORT_WAIT)
+            raise UserError(store.get(_ERROR_KEY).decode()) from None
         raise
 
 
@@ -251,7 +252,7 @@ def _ready_device(name: str, local_rank: int) -> torch.device:
     device = _device(name, local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        torch.backends.cudnn.conv.fp32_precision = "ieee"  # float32 means float32, in convolutions, too
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # no TF32 in convolutions
     return device
 
 
@@ -267,6 +268,6 @@ def _device(name: str, local_rank: int) -> torch.device:
     if device.type == "cuda":
         index = local_rank if device.index is None else device.index
         if index >= torch.cuda.device_count():
-            raise UserError(f"--device {name}: this machine has {torch.cuda.device_count()} GPUs")
+            raise UserError(f"--device {name}: {torch.cuda.device_count()} GPUs available")
         return torch.device("cuda", index)
     return device

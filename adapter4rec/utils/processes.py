@@ -1,4 +1,4 @@
-"""Child processes: a clean environment, forwarded signals, the exit code, and no orphans."""
+"""Child processes: clean environment, signal forwarding, exit codes, no orphans."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ _TORCHRUN_NAMES = {
     "MASTER_PORT",
 }
 _TORCHRUN_PREFIXES = ("TORCHELASTIC_", "PET_")
-"""What torchrun sets for its workers, and the variables that it takes its own options from."""
+"""Environment variables that torchrun sets for its workers or reads its options from."""
 _STARTER = "ADAPTER4REC_STARTER"
 _REPEATED = 1.0
-"""Seconds in which a second signal counts as the first: a job scheduler signals parent and child."""
+"""Seconds in which repeated signals are ignored: a job scheduler may signal both parent and child."""
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 INTERRUPTED_CODES = [128 + number for number in _SIGNALS]
-"""Exit codes of programs that a signal asked to end."""
+"""Exit codes of programs that were interrupted by a signal."""
 
 Handler = Callable[[int, FrameType | None], None]
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGINT, SIGTERM or SIGHUP asked this process to end.
+    """SIGINT, SIGTERM or SIGHUP was received.
 
     Attributes:
-        signal: its number.
+        signal: the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -51,10 +51,10 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the block as Ctrl-C does.
+    """Handle SIGTERM and SIGHUP like Ctrl-C.
 
     Raises:
-        Interrupted: one of these signals came.
+        Interrupted: a signal was received.
     """
     received: list[int] = []
     last = float("-inf")
@@ -70,7 +70,7 @@ def interruptible() -> Iterator[None]:
     with _handled(interrupt):
         try:
             yield
-        except Exception:  # as an ImportError where the signal came while an extension module was loaded
+        except Exception:  # for example an ImportError if the signal arrived while a module was imported
             if received:
                 raise Interrupted(received[0]) from None
             raise
@@ -78,20 +78,20 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def _handled(handler: Handler) -> Iterator[None]:
-    """Handle signals, except those that the process was told to ignore, as by nohup."""
+    """Install a signal handler, except for ignored signals (nohup)."""
     before = {number: signal.getsignal(number) for number in _SIGNALS}
-    before = {number: there for number, there in before.items() if there != signal.SIG_IGN}
+    before = {number: previous for number, previous in before.items() if previous != signal.SIG_IGN}
     try:
         for number in before:
             signal.signal(number, handler)
         yield
     finally:
-        for number, there in before.items():
-            signal.signal(number, there)
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 def child_environment() -> dict[str, str]:
-    """The environment of a child process: this one's, without the variables of another job's torchrun."""
+    """The environment for a child process: a copy without the variables of an enclosing torchrun."""
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -101,27 +101,27 @@ def child_environment() -> dict[str, str]:
 
 
 def start(command: Sequence[str], **options: Any) -> subprocess.Popen:
-    """Start a child process in a session of its own, so that Ctrl-C at the terminal reaches it only once.
+    """Start a child process in a new session, so that Ctrl-C at the terminal reaches it only once.
 
     Args:
         command: program and arguments.
-        options: of :class:`subprocess.Popen`; the environment is :func:`child_environment` by default.
+        options: options of :class:`subprocess.Popen`; ``env`` defaults to :func:`child_environment`.
     """
     return subprocess.Popen(command, **{"env": child_environment(), "start_new_session": True} | options)
 
 
 def run(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess:
-    """Run a child process to its end. SIGINT, SIGTERM and SIGHUP are forwarded to it.
+    """Run a child process and wait for it. SIGINT, SIGTERM and SIGHUP are forwarded to it.
 
     Args:
         command: program and arguments.
-        options: as of :func:`start`.
+        options: as for :func:`start`.
 
     Returns:
-        With the exit code as a shell gives it: 128 + n where signal n ended the child.
+        The completed process; its exit code is as in :func:`exit_code`.
 
     Raises:
-        SystemExit: a signal was forwarded. This program ends after the child, with the child's exit code.
+        SystemExit: a signal was forwarded and the child has ended; the exit code is the child's.
     """
     received: list[int] = []
     children: list[subprocess.Popen] = []
@@ -134,7 +134,7 @@ def run(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess:
     with _handled(forward):
         child = start(command, **options)
         children.append(child)
-        if received:  # before there was a child to forward it to
+        if received:  # before the child was started
             child.send_signal(received[-1])
         stdout, stderr = child.communicate()
     code = exit_code(child.returncode)
@@ -144,14 +144,14 @@ def run(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess:
 
 
 def exit_code(returned: int) -> int:
-    """The exit code of a process as a shell gives it: 128 + n where signal n ended it."""
+    """The exit code in shell convention: 128 + n for a process ended by signal n."""
     return 128 - returned if returned < 0 else returned
 
 
 def end_with_starter() -> None:
-    """Send this process SIGTERM when the launcher that started it no longer exists.
+    """Send SIGTERM to this process when its launcher has ended.
 
-    A launcher that was killed by SIGKILL cannot forward a signal.
+    A launcher killed by SIGKILL cannot forward the signal.
     """
     starter = os.environ.get(_STARTER)
     if starter is None or os.name != "posix":

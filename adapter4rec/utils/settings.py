@@ -1,7 +1,7 @@
-"""Settings as typed, checked dataclasses, filled by launchers and overridden on the command line.
+"""Settings: typed, validated dataclasses, filled by launchers and overridden on the command line.
 
-An option is declared once, as a field with a type, a default and a line of help. Command lines, checks, run
-folders and checkpoints all follow from the fields.
+An option is declared once, as a field with a type, a default and a help line. Command-line parsing,
+validation, run folders and checkpoints are derived from the fields.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ S = TypeVar("S", bound="Settings")
 Values = dict[str, Any]
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-"""Number formats of training and evaluation (see precision.py)."""
+"""Precisions of training (see precision.py)."""
 
 
 class FolderName(str):
-    """A name that is looked up in a known place, or the path of a folder."""
+    """Either a name that is looked up in a default folder, or the path of a folder."""
 
 
 _EXPECTED = {
-    int: "a whole number",
+    int: "an integer",
     float: "a number",
     bool: "true or false",
     str: "a word",
@@ -51,14 +51,14 @@ def option(
     """A settings field.
 
     Args:
-        default: its value where none is given; without one the option is required.
-        help: one line for ``--help``.
-        least: smallest allowed value.
-        most: largest allowed value.
-        above: the value must be greater.
-        choices: the allowed words; of a registry its names, those registered later included.
-        runtime: a run may go on with another value: the option changes how it is carried out and not what
-            it computes, or it is a path whose content is compared instead.
+        default: default value; without one the option is required.
+        help: help line for ``--help``.
+        least: minimum (inclusive).
+        most: maximum (inclusive).
+        above: minimum (exclusive).
+        choices: allowed values. A registry may be passed; names registered later are included.
+        runtime: a run may be resumed with another value. For options that do not affect the result, and for
+            paths whose content is compared instead.
     """
     limits = {"least": least, "most": most, "above": above, "choices": choices}
     return field(default=default, metadata={"help": help, "limits": limits, "runtime": runtime})
@@ -66,18 +66,18 @@ def option(
 
 @dataclass(frozen=True)
 class Option:
-    """A settings field as the command line sees it.
+    """A settings field as a command-line option.
 
     Attributes:
-        name: of the field and, behind two dashes, of the option.
-        kind: the type of the value; of each value where ``several``.
-        optional: whether ``none`` is a value.
+        name: name of the field; the option is ``--name``.
+        kind: type of the value; type of each element if ``several``.
+        optional: whether ``none`` is allowed.
         several: whether the value is a tuple (``title,abstract``).
-        default: the value where none is given, or ``MISSING``.
-        help: one line.
+        default: default value, or ``MISSING``.
+        help: help line.
         limits: ``least``, ``most``, ``above``, ``choices``.
         runtime: whether a run may be resumed with another value.
-        group: heading of ``--help`` under which the option is listed.
+        group: heading in ``--help``.
     """
 
     name: str
@@ -91,10 +91,10 @@ class Option:
     group: str
 
     def value_of(self, raw: Any) -> Any:
-        """Turn a text, or a value from a launcher, into a checked value of the option's type.
+        """Convert a string or a value from a launcher to the option's type and validate it.
 
         Raises:
-            UserError: it is none.
+            UserError: invalid value.
         """
         if self.optional and (raw is None or (isinstance(raw, str) and raw.lower() in ("none", ""))):
             return None
@@ -103,13 +103,13 @@ class Option:
         parts = raw.split(",") if isinstance(raw, str) else raw
         values = tuple(self._checked(self._one(part)) for part in parts)
         if not values:
-            raise UserError(f"--{self.name}: at least one is needed: {self.help}")
+            raise UserError(f"--{self.name}: expected at least one value: {self.help}")
         if len(set(values)) < len(values):
-            raise UserError(f"--{self.name} {','.join(map(str, values))}: each may be named once")
+            raise UserError(f"--{self.name} {','.join(map(str, values))}: duplicate value")
         return values
 
     def anchored(self, raw: Any, base: Path) -> Any:
-        """``raw`` with a relative path made absolute, from ``base``; other values as they are."""
+        """Make a relative path absolute, resolved against ``base``; other values are returned unchanged."""
         if raw is None or (isinstance(raw, str) and raw.lower() in ("none", "")):
             return raw
         if self.kind is Path or (self.kind is FolderName and (base / str(raw)).is_dir()):
@@ -145,7 +145,7 @@ class Option:
 
 
 def options_of(cls: type) -> dict[str, Option]:
-    """The options that a settings class declares by :func:`option`, by name, in order."""
+    """Options declared with :func:`option` in a settings class, by name, in order of declaration."""
     hints = typing.get_type_hints(cls)
     options = {}
     for one in fields(cls):
@@ -167,7 +167,7 @@ def options_of(cls: type) -> dict[str, Option]:
 
 
 def _group(cls: type, name: str) -> str:
-    """First line of the docstring of the class that first declares a field."""
+    """First docstring line of the class that declares a field."""
     owner = next(base for base in reversed(cls.__mro__) if name in vars(base).get("__annotations__", ()))
     return (owner.__doc__ or "").strip().splitlines()[0].rstrip(".")
 
@@ -191,7 +191,11 @@ class Settings:
             object.__setattr__(self, name, one.value_of(getattr(self, name)))
 
     def plain(self, *, runtime: bool = True) -> Values:
-        """JSON-ready values by name; without the runtime options if asked."""
+        """JSON-serialisable values by name.
+
+        Args:
+            runtime: whether to include runtime options.
+        """
         return {
             name: plain_value(getattr(self, name))
             for name, one in options_of(type(self)).items()
@@ -200,22 +204,22 @@ class Settings:
 
     @classmethod
     def options(cls, values: Mapping[str, Any]) -> dict[str, Option]:
-        """All options that a command line may name, given the values known so far."""
+        """Options of the command line. Subclasses may add options that depend on ``values``."""
         del values
         return options_of(cls)
 
     @classmethod
     def from_values(cls: type[S], values: Mapping[str, Any]) -> S:
-        """Settings from values by name (texts from a command line, or values of the right type).
+        """Create settings from values by name (strings from the command line, or typed values).
 
         Raises:
-            UserError: an unknown name, a missing or an impossible value.
+            UserError: unknown option, missing or invalid value.
         """
         known = cls.options(values)
         require_known(values, known)
         for name, one in known.items():
             if one.default is MISSING and name not in values:
-                raise UserError(f"--{name} is needed: {one.help}")
+                raise UserError(f"--{name} is required: {one.help}")
         return cls._build({name: known[name].value_of(value) for name, value in values.items()})
 
     @classmethod
@@ -224,14 +228,18 @@ class Settings:
 
 
 def require_known(names: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    """Raise a UserError that names the nearest known setting for the first unknown one."""
+    """Check option names.
+
+    Raises:
+        UserError: unknown option; the message suggests the closest known one.
+    """
     for name in names:
         if name not in known:
-            raise UserError(f"there is no setting --{name}; {nearest(name, list(known))}")
+            raise UserError(f"unknown option --{name}; {nearest(name, list(known))}")
 
 
 def plain_value(value: Any) -> Any:
-    """A JSON-ready form of a setting's value, which ``value_of`` takes back."""
+    """A JSON-serialisable form of a value; :meth:`Option.value_of` converts it back."""
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Path):
@@ -240,7 +248,7 @@ def plain_value(value: Any) -> Any:
 
 
 def as_argument(value: Any) -> str:
-    """A setting's value as a command line writes it."""
+    """A value as a command-line argument."""
     value = plain_value(value)
     if value is None:
         return "none"

@@ -1,4 +1,4 @@
-"""Progress bars, on a terminal only: redirected output holds lines alone."""
+"""Progress bars."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def progress_bar(
     description: str, total: int, initial: int = 0, unit: str = "it", process: Process | None = None
 ) -> tqdm:
-    """A progress bar on stderr, where that is a terminal and this is the first process."""
+    """A progress bar on stderr; disabled on ranks other than 0 and if stderr is not a terminal."""
     shown = sys.stderr.isatty() and (process is None or process.is_rank0)
     return tqdm(
         desc=description,

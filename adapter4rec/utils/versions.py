@@ -1,4 +1,4 @@
-"""The versions of what computes, which runs, checkpoints and adapter files name."""
+"""Library versions, recorded in run folders, checkpoints and adapter files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import transformers
 
 
 def versions() -> dict[str, str]:
-    """Version by name."""
+    """Versions of Python and of the main libraries, by name."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
