@@ -1,8 +1,8 @@
-"""The quickstart: the project's main job in small, from nothing to a table and a picture.
+"""Quickstart: train a small source model, adapt it to a target domain and compare adaptation methods.
 
-``python -m adapter4rec.quickstart`` fetches a small pretrained BERT, generates the sample, trains a source
-model, adapts it to the target domain in several ways and compares them. ``python -m adapter4rec.quickstart
-image`` does the same with pictures. What is done already is used again.
+``python -m adapter4rec.quickstart`` downloads a small pretrained BERT, generates sample data, trains a source
+model, adapts it to the target domain with several methods and prints a table. ``python -m
+adapter4rec.quickstart image`` does the same with images. Finished steps are reused.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from adapter4rec.utils.processes import run
 
 NAMES = {
     "popularity": "most popular items",
-    "frozen": "source model as it is (frozen)",
-    "scratch": "from scratch (no source)",
+    "frozen": "frozen source model",
+    "scratch": "from scratch (no source model)",
     "houlsby": "Houlsby adapters",
     "finetune": "full fine-tuning",
 }
@@ -34,7 +34,7 @@ def main() -> None:
     """Run a quickstart."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument(
-        "items", nargs="?", choices=tuple(QUICKSTARTS), default="text", help="what items are made of"
+        "items", nargs="?", choices=tuple(QUICKSTARTS), default="text", help="item content (%(default)s)"
     )
     plan = QUICKSTARTS[parser.parse_args().items]
     plan.prepare(plan)
@@ -47,7 +47,7 @@ def main() -> None:
     _report(plan)
     if plan.draws_contact_sheet:
         _draw_contact_sheet(plan)
-    _say_what_next(plan)
+    _print_next_steps(plan)
 
 
 def _train(plan: Quickstart, name: str, domain: str, options: Record) -> None:
@@ -56,7 +56,7 @@ def _train(plan: Quickstart, name: str, domain: str, options: Record) -> None:
     settings |= options
     arguments = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
     print(f"\n== {name}")
-    _run([f"{stage}.{plan.tree}.train", *arguments, "--resume"], f"the run {name}")
+    _run([f"{stage}.{plan.tree}.train", *arguments, "--resume"], f"run {name}")
 
 
 def _run(command: list[str], what: str) -> None:
@@ -76,14 +76,14 @@ def _report(plan: Quickstart) -> None:
         aside.write_text(table, encoding="utf-8")
     curves = {NAMES[name]: validation_history(plan.runs / name) for name in plan.target_methods}
     draw_curves(curves, plan.runs / "curves.png")
-    print(f"\nTarget domain of the sample (generated, not real), test split:\n\n{table}", flush=True)
+    print(f"\nTarget domain of the sample data (generated), test split:\n\n{table}", flush=True)
 
 
-def _say_what_next(plan: Quickstart) -> None:
+def _print_next_steps(plan: Quickstart) -> None:
     print(f"table    {plan.runs / 'table.md'}\ncurves   {plan.runs / 'curves.png'}")
-    print(f"runs     {plan.runs}, a folder each\nsample   {plan.sample}")
+    print(f"runs     {plan.runs} (one folder per run)\nsample   {plan.sample}")
     print(f"backbone {REPOSITORY / 'pretrained_models' / plan.backbone}\n")
-    print("Next: the same with a smaller bottleneck, by the launcher:")
+    print("Next, train Houlsby adapters with a smaller bottleneck with the launcher:")
     data = " ".join(
         f"--{name} ../../../{path.relative_to(REPOSITORY)}" for name, path in plan.data("target").items()
     )
@@ -91,17 +91,17 @@ def _say_what_next(plan: Quickstart) -> None:
     print(f"  {script} --backbone {plan.backbone} {data} \\")
     print(f"    --source_checkpoint ../../../{plan.source.relative_to(REPOSITORY)} \\")
     print(f"    {plan.try_next} --item_bottleneck 16")
-    print("or the paper's data: see README.md and Dataset/README.md")
+    print("or use the paper's data: see README.md and Dataset/README.md")
 
 
 def validation_history(folder: Path) -> list[Record]:
-    """The validation records of a run's ``metrics.jsonl``."""
+    """Validation records from the ``metrics.jsonl`` of a run."""
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [record for record in map(json.loads, lines) if record["split"] == "validation"]
 
 
 def table_of(results: dict[str, Record]) -> str:
-    """Results of runs as a Markdown table."""
+    """A Markdown table of results, by the name of the run."""
     head = "", "HR@10 (%)", "NDCG@10 (%)", "trained parameters", "share (%)", "s / epoch", "peak memory (MiB)"
     rows = []
     for name, result in results.items():
@@ -124,7 +124,7 @@ def _draw_contact_sheet(plan: Quickstart) -> None:
     sheet = plan.runs / "contact_sheet.png"
     _run(
         ["adapter4rec.recommend", str(plan.runs / "houlsby"), "--sheet", str(sheet), "--top-k", "8"],
-        "drawing the contact sheet",
+        "contact sheet",
     )
 
 

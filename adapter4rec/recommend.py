@@ -1,10 +1,10 @@
-"""``python -m adapter4rec.recommend RUN_FOLDER``: what a trained model recommends, and to whom.
+"""``python -m adapter4rec.recommend RUN_FOLDER``: recommendations of a trained model.
 
-Instead of a run, a source model and an adapter file can be named (--source, --adapter). Users are named
-(--users), described by what they clicked (--history), or all are written to a file (--csv). Text runs show
-titles; image runs draw a contact sheet (--sheet). What a user has clicked among the clicks that a run keeps
-(the last L + 3) is not recommended again. Items that the model was never trained on are ranked beside the
-catalogue (--items), and all embeddings are written for use elsewhere (--export).
+Takes a run folder, or a source model and an adapter file (--source, --adapter). Recommends items to users by
+name (--users), for a click history (--history), or to all users (--csv). Text runs print titles; image runs
+can draw a contact sheet (--sheet). The clicks that a run keeps of each user (the last L + 3) are not
+recommended again. New items can be ranked along with the catalogue (--items). All embeddings can be exported
+(--export).
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from adapter4rec.data.images.store import ImageStore
 from adapter4rec.serving.candidates import Candidates
 from adapter4rec.serving.contact_sheet import SheetRow, draw_contact_sheet
 from adapter4rec.serving.given_items import read_given_items
-from adapter4rec.serving.recommender import HELD_OUT, Recommendation, Recommender
+from adapter4rec.serving.recommendations import Recommendation
+from adapter4rec.serving.recommender import HELD_OUT, Recommender
 from adapter4rec.serving.trained_runs import TrainedRun, load_adapted, load_run
 from adapter4rec.utils.errors import UserError, run_main
 from adapter4rec.utils.files import whole_file
@@ -30,7 +31,17 @@ _SHOWN_USERS = 5
 
 
 def write_csv(recommender: Recommender, top_k: int, path: Path, *, only_new: bool = False) -> int:
-    """Write ``user,rank,item[,title],score[,new]`` for all users; the number of lines."""
+    """Write recommendations for all users as CSV: ``user,rank,item[,title],score[,new]``.
+
+    Args:
+        recommender: the model and its candidates.
+        top_k: number of items per user.
+        path: the CSV file.
+        only_new: rank only the new items.
+
+    Returns:
+        The number of recommendations written.
+    """
     candidates, lines = recommender.candidates, 0
     with_new = len(candidates.names) > candidates.n_known
     title, new = ["title"] if candidates.has_titles else [], ["new"] if with_new else []
@@ -46,7 +57,7 @@ def write_csv(recommender: Recommender, top_k: int, path: Path, *, only_new: boo
 
 
 def describe(found: Recommendation, candidates: Candidates) -> str:
-    """A user's history and recommendations, for the terminal."""
+    """Format a user's history and recommendations for the terminal."""
     lines = [f"{found.user}: clicked, oldest first"]
     lines += [f"       {candidates.shown(item)}" for item in found.history.tolist()]
     lines.append(f"{found.user}: recommended, best first, with scores")
@@ -58,7 +69,7 @@ def describe(found: Recommendation, candidates: Candidates) -> str:
 
 
 def draw_sheet(recommender: Recommender, recommendations: list[Recommendation], path: Path) -> None:
-    """Draw histories beside recommendations; the run must have images."""
+    """Draw a contact sheet of an image run."""
     candidates = recommender.candidates
 
     def pictures(items: np.ndarray) -> np.ndarray:
@@ -79,26 +90,26 @@ def draw_sheet(recommender: Recommender, recommendations: list[Recommendation], 
 
 
 def main() -> None:
-    """Recommend as the command line says."""
+    """Entry point of the command."""
     options = _options()
     process = single_process(options.device)
     run = _loaded(options, process)
     if options.sheet and not isinstance(run.domain.store, ImageStore):
-        raise UserError(f"--sheet: {run.folder} is no run with images")
+        raise UserError(f"--sheet: {run.folder} is not an image run")
     recommender = _with_new_items(Recommender(run, process, options.precision), options)
     recommender.require(options.top_k, only_new=options.only_new)
-    asked = _asked(options, recommender)
+    users = _selected_users(options, recommender)
     if options.export:
         exported = recommender.export(options.export, split=options.split, only_new=options.only_new)
         print(exported.describe())
     if options.csv:
         lines = write_csv(recommender, options.top_k, options.csv, only_new=options.only_new)
-        users = run.domain.interactions.n_users
-        print(f"{options.csv}: {lines:,} recommendations for {users:,} users")
+        n_users = run.domain.interactions.n_users
+        print(f"{options.csv}: {lines:,} recommendations for {n_users:,} users")
     written = options.csv or options.export
     if written and not (options.users or options.history or options.sheet):
         return
-    found = recommender.best_for(asked, options.top_k, only_new=options.only_new)
+    found = recommender.best_for(users, options.top_k, only_new=options.only_new)
     print("\n\n".join(describe(one, recommender.candidates) for one in found))
     if options.sheet:
         draw_sheet(recommender, found, options.sheet)
@@ -106,17 +117,17 @@ def main() -> None:
 
 
 def _with_new_items(recommender: Recommender, options: argparse.Namespace) -> Recommender:
-    """A recommender that knows the items of ``--items``, too."""
+    """Add the items of ``--items`` to the candidates."""
     if options.items is None:
         if options.item_images is not None:
-            raise UserError("--item-images: holds images of --items, which are not named")
+            raise UserError("--item-images: requires --items")
         return recommender
     known = recommender.candidates
-    given, listed = read_given_items(recommender.run, options.items, options.item_images, known.number_of)
-    wider = recommender.with_items(given)
-    new = len(wider.candidates.names) - known.n_known
+    items, listed = read_given_items(recommender.run, options.items, options.item_images, known.number_of)
+    extended = recommender.with_items(items)
+    new = len(extended.candidates.names) - known.n_known
     print(f"{options.items}: {listed:,} items, {new:,} of them new to the catalogue")
-    return wider
+    return extended
 
 
 def _loaded(options: argparse.Namespace, process: Process) -> TrainedRun:
@@ -128,17 +139,17 @@ def _loaded(options: argparse.Namespace, process: Process) -> TrainedRun:
     }
     if options.run_folder is not None and options.adapter is None:
         if options.force:
-            raise UserError("--force belongs to --source and --adapter, not to a run folder")
+            raise UserError("--force applies to --source and --adapter, not to a run folder")
         return load_run(options.run_folder, process, moved | {"source_checkpoint": options.source})
     if options.run_folder is not None or None in (options.source, options.adapter):
-        raise UserError("name a run folder, or --source and --adapter together")
+        raise UserError("pass a run folder, or both --source and --adapter")
     return load_adapted(options.source, options.adapter, process, moved, force=options.force)
 
 
-def _asked(options: argparse.Namespace, recommender: Recommender) -> list[tuple[str, np.ndarray]]:
+def _selected_users(options: argparse.Namespace, recommender: Recommender) -> list[tuple[str, np.ndarray]]:
     users = [(name, recommender.history_of(name)) for name in options.users or ()]
     if options.history:
-        users.append(("the given history", recommender.numbers_of(options.history)))
+        users.append(("--history", recommender.numbers_of(options.history)))
     if users:
         return users
     return [
@@ -150,61 +161,64 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m adapter4rec.recommend", description=__doc__.split("\n\n", 1)[1], allow_abbrev=False
     )
-    parser.add_argument("run_folder", type=Path, nargs="?", help="the folder of a finished run")
-    files = parser.add_argument_group("a source model and an adapter, instead of a run folder")
-    files.add_argument("--source", type=Path, metavar="FILE", help="the source model")
-    files.add_argument("--adapter", type=Path, metavar="FILE", help="the adapter file of a run")
-    files.add_argument("--force", action="store_true", help="even if it belongs to another source model")
+    parser.add_argument("run_folder", type=Path, nargs="?", help="folder of a finished run")
+    files = parser.add_argument_group("source model and adapter, instead of a run folder")
+    files.add_argument("--source", type=Path, metavar="FILE", help="source model")
+    files.add_argument("--adapter", type=Path, metavar="FILE", help="adapter file of a run")
+    files.add_argument(
+        "--force", action="store_true", help="load an adapter that was trained on another source model"
+    )
     moved = parser.add_argument_group(
-        "what the run read, where it lies elsewhere now",
-        "With a run folder, --source is the model that the run started from.",
+        "new paths of files that have moved since the run",
+        "With a run folder, --source is the new path of the model that the run started from.",
     )
     for name, what in (
-        ("users_file", "the run's own users.tsv"),
-        ("items_file", "the run's own items.tsv (for items that it did not know: --items)"),
-        ("images", "the run's own LMDB"),
+        ("users_file", "users.tsv of the run"),
+        ("items_file", "items.tsv of the run (for new items, see --items)"),
+        ("images", "LMDB of the run"),
     ):
         flags = dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"])
         moved.add_argument(*flags, type=Path, metavar="FILE", help=what)
-    moved.add_argument("--backbone", metavar="NAME", help="the backbone")
+    moved.add_argument("--backbone", metavar="NAME", help="backbone of the run")
     parser.add_argument(
-        "--users", nargs="+", metavar="USER", help=f"user names; by default the first {_SHOWN_USERS}"
+        "--users", nargs="+", metavar="USER", help=f"user names (default: the first {_SHOWN_USERS})"
     )
+    parser.add_argument("--history", nargs="+", metavar="ITEM", help="clicked items, oldest first")
+    parser.add_argument("--top-k", "--top_k", type=int, default=10, help="items per user (%(default)s)")
     parser.add_argument(
-        "--history", nargs="+", metavar="ITEM", help="items that somebody clicked, oldest first"
+        "--csv", type=Path, metavar="FILE", help="write recommendations for all users to FILE"
     )
-    parser.add_argument("--top-k", "--top_k", type=int, default=10, help="items for each user (%(default)s)")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write recommendations for all users there")
-    new = parser.add_argument_group("items that the model was never trained on")
+    new = parser.add_argument_group("new items, which the model was not trained on")
     new.add_argument(
         "--items",
         type=Path,
         metavar="FILE",
-        help="new items in the form of items.tsv (image runs: a name a line), ranked beside the catalogue",
+        help="new items in the format of items.tsv (image runs: one name per line), ranked along with the "
+        "catalogue",
     )
     flags = ["--item-images", "--item_images"]
-    new.add_argument(*flags, type=Path, metavar="PLACE", help="their images: a folder, or an LMDB")
-    new.add_argument("--only-new", "--only_new", action="store_true", help="rank the new items alone")
+    new.add_argument(*flags, type=Path, metavar="PATH", help="images of the new items: a folder or an LMDB")
+    new.add_argument("--only-new", "--only_new", action="store_true", help="rank only the new items")
     parser.add_argument(
         "--export",
         type=Path,
         metavar="FILE",
-        help="write embeddings of all items and users there (.safetensors), and their names beside it",
+        help="write embeddings of all items and users to FILE (.safetensors), and their names next to it",
     )
     parser.add_argument(
         "--split",
         choices=tuple(HELD_OUT),
         default="test",
-        help="with --export: user vectors from the clicks before the test target, as in the reported test, "
-        "from those before the validation target, or from all (%(default)s)",
+        help="with --export: clicks that user vectors are computed from; test: those before the test target, "
+        "as in the reported metrics; validation: those before the validation target; all (%(default)s)",
     )
-    parser.add_argument("--sheet", type=Path, metavar="FILE", help="draw a contact sheet there (.png)")
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help="draw a contact sheet to FILE (.png)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, or cuda:N")
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
         default="fp32",
-        help="number format in which items are encoded; bf16 is faster where the device has it (%(default)s)",
+        help="number format in which items are encoded; bf16 is faster if supported (%(default)s)",
     )
     return parser.parse_args()
 

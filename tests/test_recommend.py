@@ -213,7 +213,7 @@ def test_items_without_an_image_are_left_out(image_run, one_process):
         (["--users", "nobody"], "user 'nobody' is not in"),
         (["--history", "i1", "i99"], "item 'i99' is not in the catalogue"),
         (["--top-k", "0"], "must be at least 1"),
-        (["--sheet", "x.png"], "no run with images"),
+        (["--sheet", "x.png"], "not an image run"),
     ],
 )
 def test_what_is_not_there_is_told(text_runs, monkeypatch, arguments, message):
@@ -222,7 +222,7 @@ def test_what_is_not_there_is_told(text_runs, monkeypatch, arguments, message):
 
 
 def test_folders_that_do_not_do(text_runs, tmp_path, one_process):
-    with pytest.raises(UserError, match="no run there"):
+    with pytest.raises(UserError, match="not a run folder"):
         load_run(tmp_path, one_process)
     with pytest.raises(UserError, match="has no model"):
         load_run(text_runs / "popular", one_process)
@@ -259,7 +259,7 @@ def test_a_source_model_and_an_adapter_file_recommend_what_the_run_does(text_run
     command(monkeypatch, "--source", source, "--adapter", moved, "--csv", tmp_path / "files.csv")
     assert (tmp_path / "files.csv").read_text() == (tmp_path / "run.csv").read_text()
     shutil.copy(text_runs / "users.tsv", tmp_path / "users.tsv")
-    with pytest.raises(UserError, match="name a run folder, or --source and --adapter together"):
+    with pytest.raises(UserError, match="pass a run folder, or both --source and --adapter"):
         command(monkeypatch, "--source", source)
     files = ("--source", source, "--adapter", moved, "--users-file", tmp_path / "users.tsv", "--users", "u3")
     command(monkeypatch, *files)
@@ -364,7 +364,7 @@ def test_a_run_whose_data_moved(text_runs, monkeypatch, tmp_path, capsys):
             command(monkeypatch, text_runs / "houlsby", "--users", "u3")
     finally:
         moved.rename(source)
-    with pytest.raises(UserError, match="belongs to --source and --adapter"):
+    with pytest.raises(UserError, match="applies to --source and --adapter"):
         command(monkeypatch, text_runs / "houlsby", "--force")
 
 

@@ -57,7 +57,7 @@ class TestLoading:
     def test_what_is_not_there_is_told(self, text_runs, tmp_path):
         with pytest.raises(UserError, match="did you mean 'bf16'"):
             adapter4rec.load(text_runs / "houlsby", precision="bf")
-        with pytest.raises(UserError, match="no run there"):
+        with pytest.raises(UserError, match="not a run folder"):
             adapter4rec.load(tmp_path)
 
 
@@ -79,8 +79,8 @@ class TestEncoding:
     @pytest.mark.parametrize(
         ("contents", "message"),
         [
-            ("one title", "give a list"),
-            ([3], "the title as a text"),
+            ("one title", "expected a list"),
+            ([3], "the title as a string"),
             ([("a", "b")], "2 texts"),
             ([""], "empty"),
         ],
@@ -155,7 +155,7 @@ class TestNewItems:
 
     def test_a_known_name_must_have_its_content(self, model):
         assert model.with_items({"i1": TITLES["i1"]}).candidates is model.candidates
-        with pytest.raises(UserError, match="already, with other content"):
+        with pytest.raises(UserError, match="already in the catalogue with different content"):
             model.with_items({"i1": "another title"})
 
     def test_an_id_tower_cannot(self, text_runs, monkeypatch, tmp_path):
@@ -203,7 +203,7 @@ class TestCommandLine:
 
     def test_a_known_name_with_another_title_names_the_line(self, text_runs, monkeypatch, tmp_path):
         (tmp_path / "new.tsv").write_text("fresh\tgreen house\ni1\tanother\n", encoding="utf-8")
-        with pytest.raises(UserError, match=r"new\.tsv:2: item 'i1' is in the catalogue already"):
+        with pytest.raises(UserError, match=r"new\.tsv:2: item 'i1' is already in the catalogue"):
             command(monkeypatch, text_runs / "houlsby", "--items", tmp_path / "new.tsv")
 
     def test_new_images_from_a_folder(self, image_run, monkeypatch, capsys, tmp_path):
@@ -214,7 +214,7 @@ class TestCommandLine:
         assert "fresh  (new)" in capsys.readouterr().out
         frame = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB")).reshape(-1, 3)
         assert (frame == (200, 80, 0)).all(1).any()
-        with pytest.raises(UserError, match="--item-images is needed"):
+        with pytest.raises(UserError, match="--item-images is required"):
             command(monkeypatch, image_run, "--items", tmp_path / "new.tsv")
 
     def test_known_and_broken_images(self, image_run, monkeypatch, capsys, tmp_path):
@@ -234,7 +234,9 @@ class TestCommandLine:
             command(monkeypatch, image_run, *options)
         shutil.copy(image_run.parent / "images" / "i5.png", images / "i3.png")
         new.write_text("i3\n", encoding="utf-8")
-        with pytest.raises(UserError, match=r"new\.tsv:1: item 'i3' is in the catalogue already, with other"):
+        with pytest.raises(
+            UserError, match=r"new\.tsv:1: item 'i3' is already in the catalogue with different"
+        ):
             command(monkeypatch, image_run, *options)
 
     def test_a_numbered_file_is_no_image_of_a_new_item(self, image_run, monkeypatch, tmp_path):

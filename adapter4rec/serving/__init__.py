@@ -1,1 +1,1 @@
-"""A trained model at work: recommendations, new items, exported embeddings."""
+"""Inference with trained models: recommendations, new items, exported embeddings."""

@@ -1,4 +1,4 @@
-"""What a trained model ranks: the items of its run's catalogue, and new ones beside them."""
+"""The candidates that a trained model ranks: the items of its run's catalogue, and new items."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from adapter4rec.data.content import Content, ContentStore
 from adapter4rec.data.interactions import read_items
@@ -19,20 +18,21 @@ from adapter4rec.evaluation.catalogue import Embeddings
 from adapter4rec.serving.given_items import GivenItems
 from adapter4rec.serving.trained_runs import TrainedRun
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.terminal import progress_bar
 
 Encode = Callable[[ContentStore, int], Embeddings]
-"""Gives the embeddings of a store's items, which are so many."""
+"""Encodes the items of a store: ``encode(store, n_items)``."""
 
 
 @dataclass
 class CandidatePart:
-    """Some items, which are encoded when their embeddings are first asked for.
+    """A group of items, encoded on first access to ``embeddings``.
 
     Attributes:
-        names: one an item.
-        titles: one an item, or None where there are none.
-        store: their content, under the numbers 1….
-        encode: gives their embeddings.
+        names: item names.
+        titles: title of each item, or None if the items have no titles.
+        store: content of the items, numbered from 1.
+        encode: computes their embeddings.
     """
 
     names: list[str]
@@ -47,10 +47,10 @@ class CandidatePart:
 
 
 class Candidates:
-    """Items of a run's catalogue and new ones, numbered 1… through all parts.
+    """The items of a run's catalogue followed by new items, numbered consecutively from 1.
 
     Args:
-        parts: the catalogue, and new items in the order in which they came.
+        parts: the catalogue, then new items in the order in which they were added.
     """
 
     def __init__(self, parts: Sequence[CandidatePart]) -> None:
@@ -62,37 +62,37 @@ class Candidates:
 
     @classmethod
     def of_run(cls, run: TrainedRun, encode: Encode) -> Candidates:
-        """The catalogue of a run, with titles where its file of items has them."""
+        """The catalogue of a run, with titles if its items file has them."""
         titles = None
-        with suppress(UserError):  # a list of bare names
+        with suppress(UserError):  # the file has no title column
             texts = read_items(Path(run.settings.items), ("title",), allow_empty_titles=True).texts["title"]
             titles = [texts[row].strip() for row in run.domain.interactions.item_rows]
         return cls([CandidatePart(run.domain.interactions.item_names, titles, run.domain.store, encode)])
 
     def beside(self, given: GivenItems, encode: Encode) -> Candidates:
-        """These candidates with new ones behind them.
-
-        An item whose name is here already must have the same content, and is the one that is here.
+        """These candidates followed by new ones. Items that are candidates already are not added again.
 
         Raises:
-            UserError: it has other content.
+            UserError: a new item has the name of a candidate but different content.
         """
         fresh = []
-        for row, name in enumerate(tqdm(given.names, unit="item", leave=False, delay=2, mininterval=2)):
-            number = self.number_of.get(name)
-            if number is None:
-                fresh.append(row)
-            elif not same(self.content_of(number), given.store.fetch(np.array([row + 1]))):
-                raise UserError(
-                    f"{given.labels[row]} is in the catalogue already, with other content: "
-                    f"{self.shown(number)}. Give the new one another name"
-                )
+        with progress_bar("new items", len(given.names), unit="item") as bar:
+            for row, name in enumerate(given.names):
+                number = self.number_of.get(name)
+                if number is None:
+                    fresh.append(row)
+                elif not same(self.content_of(number), given.store.fetch(np.array([row + 1]))):
+                    raise UserError(
+                        f"{given.labels[row]} is already in the catalogue with different content: "
+                        f"{self.shown(number)}; rename the new item"
+                    )
+                bar.update()
         if not fresh:
             return self
         part = CandidatePart(
             [given.names[row] for row in fresh],
             [given.titles[row] for row in fresh] if given.titles else None,
-            _Some(given.store, np.array(fresh) + 1),
+            _Subset(given.store, np.array(fresh) + 1),
             encode,
         )
         return Candidates([*self.parts, part])
@@ -103,24 +103,24 @@ class Candidates:
         return {name: number for number, name in enumerate(self.names, 1)}
 
     def embeddings(self, *, only_new: bool = False) -> Embeddings:
-        """Embeddings of all items, or of the new ones under the numbers 1…."""
+        """Embeddings of all items, or of the new items only, numbered from 1."""
         return JoinedEmbeddings([part.embeddings for part in self.parts[int(only_new) :]])
 
     def is_new(self, item: int) -> bool:
-        """Whether an item is none of the run's catalogue."""
+        """Whether an item is not in the run's catalogue."""
         return item > self.n_known
 
     def title(self, item: int) -> str:
-        """An item's title; empty where there is none."""
+        """The title of an item; empty if it has none."""
         part, number = self._at(item)
         return part.titles[number - 1] if part.titles else ""
 
     def columns(self, item: int) -> list[str]:
-        """The item's name, and its title where there are titles."""
+        """Name of an item and, if the candidates have titles, its title."""
         return [self.names[item - 1], *([self.title(item)] if self.has_titles else [])]
 
     def shown(self, item: int) -> str:
-        """The same as a line for a person, which says of new items that they are."""
+        """Name and title of an item on one line for the terminal; new items are marked."""
         mark = ["(new)"] if self.is_new(item) else []
         return "  ".join([word for word in self.columns(item) if word] + mark)
 
@@ -130,16 +130,16 @@ class Candidates:
         return part.store.fetch(np.array([number]))
 
     def _at(self, item: int) -> tuple[CandidatePart, int]:
-        """The part that an item is in, and its number there."""
+        """The part that contains an item, and the item's number within it."""
         number = int(np.searchsorted(self._before, item)) - 1
         return self.parts[number], int(item - self._before[number])
 
 
 class JoinedEmbeddings:
-    """Embeddings of several sets of items, numbered one behind the other (see ``Embeddings``).
+    """The concatenation of several ``Embeddings``, numbered consecutively from 1.
 
     Args:
-        parts: one or more; on one device.
+        parts: at least one; all on the same device.
     """
 
     def __init__(self, parts: Sequence[Embeddings]) -> None:
@@ -148,16 +148,16 @@ class JoinedEmbeddings:
         self._before, self.n_items = before[:-1], int(before[-1])
 
     def of(self, numbers: np.ndarray) -> Tensor:
-        """Those of some items, int ``[...]`` → ``[..., d]``."""
+        """Embeddings of the given items, int ``[...]`` → ``[..., d]``."""
         found = None
         for part, before in zip(self.parts, self._before, strict=True):
             own = (numbers > before) & (numbers <= before + part.n_items)
-            rows = part.of(np.where(own, numbers - before, 0))  # 0, the number of padding, has a zero one
+            rows = part.of(np.where(own, numbers - before, 0))  # item 0 is padding: its embedding is zero
             found = rows if found is None else found + rows
         return found
 
     def stretch(self, first: int, last: int) -> Tensor:
-        """Those of the items ``first``…``last - 1``, ``[last - first, d]``; ``first`` is at least 1."""
+        """Embeddings of the items ``first`` to ``last - 1``, ``[last - first, d]``; ``first >= 1``."""
         found = []
         for part, before in zip(self.parts, self._before, strict=True):
             start, stop = max(first - before, 1), min(last - before, part.n_items + 1)
@@ -166,8 +166,8 @@ class JoinedEmbeddings:
         return found[0] if len(found) == 1 else torch.cat(found)
 
 
-class _Some:
-    """Some items of a store, under the numbers 1…."""
+class _Subset:
+    """Selected items of a store, numbered from 1."""
 
     def __init__(self, store: ContentStore, items: np.ndarray) -> None:
         self.store = store
@@ -181,7 +181,7 @@ class _Some:
 
 
 def same(one: object, other: object) -> bool:
-    """Whether two contents, or parts of them, hold the same."""
+    """Whether two contents, or fields of them, are equal."""
     if isinstance(one, Tensor):
         return torch.equal(one, other)
     if isinstance(one, Content):

@@ -1,4 +1,4 @@
-"""A contact sheet: what users clicked beside what is recommended to them, as a picture."""
+"""Contact sheets: an image of users' click histories next to their recommendations."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from adapter4rec.utils.files import whole_file
 
 _TILE, _GAP, _MARGIN, _LABEL = 96, 6, 16, 26
 _HISTORY = 8
-"""At most so many clicks are shown, the last ones."""
+"""Maximum number of clicks shown per user; the latest ones are kept."""
 _LEAST = 3
-"""Room for so many pictures on each side, or the headings would not fit."""
+"""Minimum number of columns on each side, so that the headings fit."""
 _NEW = (200, 80, 0)
 _INK, _PAPER, _LINE = (30, 30, 30), (255, 255, 255), (190, 190, 190)
 
@@ -24,10 +24,10 @@ class SheetRow:
     """One user of a contact sheet.
 
     Attributes:
-        user: name.
-        clicked: uint8 ``[clicks, height, width, 3]``, oldest first.
-        recommended: uint8 ``[k, height, width, 3]``, best first.
-        new: bool ``[k]``, which of these the model was never trained on; they are framed.
+        user: user name.
+        clicked: images of clicked items, uint8 ``[clicks, height, width, 3]``, oldest first.
+        recommended: images of recommended items, uint8 ``[k, height, width, 3]``, best first.
+        new: which recommended items are new to the model, bool ``[k]``; these are framed.
     """
 
     user: str
@@ -37,7 +37,7 @@ class SheetRow:
 
 
 def draw_contact_sheet(rows: list[SheetRow], path: Path) -> None:
-    """Draw one row a user: the last clicks on the left, recommendations on the right."""
+    """Write a PNG with one row per user: latest clicks on the left, recommendations on the right."""
     left = max(_LEAST, min(_HISTORY, max(len(row.clicked) for row in rows)))
     right = max(_LEAST, *(len(row.recommended) for row in rows))
     step = _TILE + _GAP

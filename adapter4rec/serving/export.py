@@ -1,4 +1,4 @@
-"""Embeddings for use elsewhere: items and users as one safetensors file, with their names beside it.
+"""Export of item and user embeddings to one safetensors file, with names in text files.
 
 ::
 
@@ -6,42 +6,42 @@
     embeddings.items.tsv      name[<TAB>title] of each row of ``items``
     embeddings.users.tsv      name of each row of ``users``
 
-The metadata of the safetensors file names the split: the clicks that the user vectors were computed from.
+The metadata of the safetensors file records the split, that is, which clicks the user vectors are computed
+from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from torch import Tensor
 
+from adapter4rec.evaluation.catalogue import Embeddings
+from adapter4rec.serving.candidates import Candidates
 from adapter4rec.utils.checkpoint_file import Rows, write_rows
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import whole_file
 
-if TYPE_CHECKING:
-    from adapter4rec.serving.recommender import Recommender
-
-_ITEMS_AT_ONCE = 1 << 16
+_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """Files and sizes of an export.
 
     Attributes:
-        path: the tensors ``items`` and ``users``.
-        items: names of the items, and titles where there are any.
-        users: names of the users.
+        path: safetensors file with the tensors ``items`` and ``users``.
+        items: text file with item names and, if available, titles.
+        users: text file with user names.
         n_items: N.
-        n_new: how many of these are not in the run's catalogue; they are the last ones.
+        n_new: number of exported items that are not in the run's catalogue; they come last.
         n_users: U.
         width: d.
-        split: whose targets the user vectors hold out.
+        split: split whose targets are held out of the user vectors.
     """
 
     path: Path
@@ -54,7 +54,7 @@ class Exported:
     split: str
 
     def describe(self) -> str:
-        """A line for the terminal."""
+        """One line for the terminal."""
         new = f", the last {self.n_new:,} of them new" if self.n_new else ""
         items = f"items [{self.n_items:,}, {self.width}]"
         users = f"users [{self.n_users:,}, {self.width}] (split {self.split})"
@@ -62,66 +62,70 @@ class Exported:
 
 
 def export_embeddings(
-    recommender: Recommender, path: Path, *, split: str = "test", only_new: bool = False
+    path: Path,
+    candidates: Candidates,
+    users: tuple[Sequence[str], Iterable[Tensor]],
+    *,
+    width: int,
+    split: str,
+    only_new: bool = False,
+    metadata: Mapping[str, Any],
 ) -> Exported:
-    """Write the embeddings of all candidates, and the next-item vectors of all users, some rows at a time.
+    """Write item embeddings and next-item vectors of users in chunks.
 
-    ``items @ users.T`` are the scores that items are ranked by; clicked items are not masked in them.
+    ``items @ users.T`` are the scores by which items are ranked; clicked items are not masked.
 
     Args:
-        recommender: the model, its items and users.
         path: a ``.safetensors`` file.
-        split: ``test`` or ``validation`` holds that target and later clicks out of the user vectors, so that
-            they give the metrics that a run reports; ``all`` uses every kept click.
-        only_new: items are the new ones alone.
+        candidates: the items.
+        users: names of the U users, and their next-item vectors in blocks of ``[users in block, d]``.
+        width: d.
+        split: split that the user vectors are computed for.
+        only_new: export only the new items.
+        metadata: further entries for the metadata of the file.
 
     Raises:
-        UserError: the path has another ending, the split is unknown, there are no new items, or a user vector
-            is not finite.
+        UserError: the path does not end in ``.safetensors``.
     """
-    recommender.require(1, only_new=only_new)
     if path.suffix != ".safetensors":
-        raise UserError(f"--export {path}: name a file that ends in .safetensors")
-    candidates, names = recommender.candidates, recommender.interactions.user_names
+        raise UserError(f"--export {path}: expected a file name that ends in .safetensors")
+    user_names, user_vectors = users
     first = candidates.n_known if only_new else 0
-    width = recommender.run.model.user_encoder.width
     exported = Exported(
         path,
         path.with_suffix(".items.tsv"),
         path.with_suffix(".users.tsv"),
         len(candidates.names) - first,
         len(candidates.names) - candidates.n_known,
-        len(names),
+        len(user_names),
         width,
         split,
     )
     numbers = range(first + 1, len(candidates.names) + 1)
     rows = {
-        "items": Rows((exported.n_items, width), _items(recommender, only_new)),
-        "users": Rows((exported.n_users, width), recommender.blocks_of_user_vectors(split)),
+        "items": Rows((exported.n_items, width), _chunks(candidates.embeddings(only_new=only_new))),
+        "users": Rows((exported.n_users, width), user_vectors),
     }
-    said = {
+    about = {
         "what": "embeddings of items and users",
         "scores": "items @ users.T",
-        "run": recommender.run.folder.name,
         "new_items": exported.n_new,
-        "precision": recommender.precision,
         "split": split,
+        **metadata,
     }
     with ExitStack() as files:
-        tensors, items, users = (
+        tensors, item_lines, user_lines = (
             files.enter_context(whole_file(file)) for file in (path, exported.items, exported.users)
         )
-        write_rows(tensors, rows, said)
-        _write_lines(items, ("\t".join(_one_line(*candidates.columns(number))) for number in numbers))
-        _write_lines(users, names)
+        write_rows(tensors, rows, about)
+        _write_lines(item_lines, ("\t".join(_one_line(*candidates.columns(number))) for number in numbers))
+        _write_lines(user_lines, user_names)
     return exported
 
 
-def _items(recommender: Recommender, only_new: bool) -> Iterator[Tensor]:
-    embeddings = recommender.candidates.embeddings(only_new=only_new)
-    for first in range(1, embeddings.n_items + 1, _ITEMS_AT_ONCE):
-        yield embeddings.stretch(first, min(first + _ITEMS_AT_ONCE, embeddings.n_items + 1))
+def _chunks(embeddings: Embeddings) -> Iterator[Tensor]:
+    for first in range(1, embeddings.n_items + 1, _CHUNK):
+        yield embeddings.stretch(first, min(first + _CHUNK, embeddings.n_items + 1))
 
 
 def _write_lines(path: Path, lines: Iterable[str]) -> None:
@@ -130,5 +134,5 @@ def _write_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def _one_line(name: str, *titles: str) -> list[str]:
-    """A name as it is, and titles without tabs and line ends, which those from a notebook may have."""
+    """Name and titles; tabs and line breaks in titles become spaces."""
     return [name, *(" ".join(title.split()) for title in titles)]

@@ -1,12 +1,13 @@
-"""What people hand a trained model: contents to encode, and items that it was never trained on.
+"""New content for a trained model: single contents to encode, and items it was not trained on.
 
-Content goes the way of the run's own: texts through its tokenizer and cuts, images through what
-``build_lmdb_hm.py`` does to them.
+New content is processed exactly as the run's own items were: texts are tokenized and truncated with the run's
+settings, images are converted as ``build_lmdb_hm.py`` converts them.
 """
 
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,13 +32,13 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True)
 class GivenItems:
-    """Items that are handed to a trained model.
+    """New items with their content.
 
     Attributes:
-        names: one an item, all different.
-        store: their content, under the numbers 1….
-        titles: one an item, or None where there are none.
-        labels: where each was given, for messages, as ``new_items.tsv:3: item 'x'``.
+        names: item names, all different.
+        store: content of the items, numbered from 1 in the order of ``names``.
+        titles: title of each item, or None if the items have no titles.
+        labels: origin of each item for error messages, such as ``new_items.tsv:3: item 'x'``.
     """
 
     names: list[str]
@@ -46,40 +47,143 @@ class GivenItems:
     labels: list[str]
 
 
+class _ContentReader(ABC):
+    """Reads new content for the item encoder of a run. One subclass per modality."""
+
+    columns: tuple[str, ...] = ()
+    """Text columns that an items file must have."""
+
+    def __init__(self, run: TrainedRun) -> None:
+        self.run = run
+
+    @abstractmethod
+    def store(self, contents: Sequence[Any], labels: Sequence[str]) -> ContentStore:
+        """A content store of the given contents; see :func:`content_store`."""
+
+    def titles(self, contents: Sequence[Any]) -> list[str] | None:
+        """The titles among the contents, or None if they have none."""
+        del contents
+        return None
+
+    @abstractmethod
+    def check_images_option(self, images: Path | None) -> None:
+        """Raise a UserError if ``--item-images`` is missing or not applicable."""
+
+    @abstractmethod
+    def from_table(
+        self, table: ItemTable, labels: list[str], images: Path | None, known: Container[str]
+    ) -> tuple[list[int], ContentStore]:
+        """The rows of an items file that have content, and the store of that content."""
+
+
+class _TextReader(_ContentReader):
+    def __init__(self, run: TrainedRun) -> None:
+        super().__init__(run)
+        self.columns = run.settings.attributes
+
+    def store(self, contents: Sequence[Any], labels: Sequence[str]) -> ContentStore:
+        rows = [_texts(content, self.columns, label) for content, label in zip(contents, labels, strict=True)]
+        texts = {name: [row[column] for row in rows] for column, name in enumerate(self.columns)}
+        if not self.run.settings.allow_empty_titles:
+            for title, label in zip(texts.get("title", ()), labels, strict=False):
+                if not title.strip():
+                    raise UserError(f"{label}: empty title; this run was trained without empty titles")
+        tokenizer = load_tokenizer(backbone_folder(self.run.settings.backbone))
+        return text_store(self.run.settings, texts, tokenizer, cache_folder=None)
+
+    def titles(self, contents: Sequence[Any]) -> list[str] | None:
+        if "title" not in self.columns:
+            return None
+        column = self.columns.index("title")
+        return [_texts(content, self.columns, "")[column].strip() for content in contents]
+
+    def check_images_option(self, images: Path | None) -> None:
+        if images is not None:
+            raise UserError(f"--item-images: {self.run.folder} is not an image run")
+
+    def from_table(
+        self, table: ItemTable, labels: list[str], images: Path | None, known: Container[str]
+    ) -> tuple[list[int], ContentStore]:
+        del images, known
+        texts = list(zip(*(table.texts[attribute] for attribute in self.columns), strict=True))
+        return list(range(len(table.names))), self.store(texts, labels)
+
+
+class _ImageReader(_ContentReader):
+    def store(self, contents: Sequence[Any], labels: Sequence[str]) -> ContentStore:
+        pictures = [_picture(content, label) for content, label in zip(contents, labels, strict=True)]
+        return PictureStore(pictures, labels, self.run.domain.store.size)
+
+    def check_images_option(self, images: Path | None) -> None:
+        if images is None:
+            raise UserError("--item-images is required: a folder or an LMDB with images of the new items")
+
+    def from_table(
+        self, table: ItemTable, labels: list[str], images: Path, known: Container[str]
+    ) -> tuple[list[int], ContentStore]:
+        size = self.run.domain.store.size
+        is_database = images.is_file() or (images / DATA_FILE).is_file()
+        if is_database:
+            database = ImageDatabase(images)
+            database.require_size(size)
+            available = database.names().intersection(table.names)
+            searched = f"in {images}; build_lmdb_hm.py makes an LMDB of all of them"
+        elif images.is_dir():
+            source = FolderSource(images)
+            files = available = source.find(table.names)
+            searched = source.looked_for()
+        else:
+            raise UserError(f"--item-images {images}: neither an image folder nor an LMDB")
+        missing = [
+            label
+            for name, label in zip(table.names, labels, strict=True)
+            if name not in available and _text(name) not in known
+        ]
+        if missing:
+            more = ", …" if len(missing) > _EXAMPLES else ""
+            raise UserError(
+                f"{len(missing):,} new items have no image: {', '.join(missing[:_EXAMPLES])}{more}. Looked "
+                f"for {searched}"
+            )
+        rows = [row for row, name in enumerate(table.names) if name in available]
+        names = [table.names[row] for row in rows]
+        if is_database:
+            return rows, ImageStore(database, names, size)
+        paths = [images / os.fsdecode(files[name]) for name in names]
+        return rows, PictureStore(paths, [labels[row] for row in rows], size)
+
+
+_READERS: dict[str, type[_ContentReader]] = {"text": _TextReader, "image": _ImageReader}
+"""By modality of the run."""
+
+
+def _reader_of(run: TrainedRun) -> _ContentReader:
+    require_content(run)
+    return _READERS[run.settings.modality](run)
+
+
 def content_store(run: TrainedRun, contents: Sequence[Any], labels: Sequence[str]) -> ContentStore:
-    """Contents as the run's item encoder reads them.
+    """A store of new contents, processed for the item encoder of a run.
 
     Args:
         run: a finished run.
-        contents: of each item: for text runs a title, or the texts of the run's attributes as a tuple in
-            their order or as a dict by their names; for image runs the path of an image file or a PIL image.
-        labels: what each is called in messages.
+        contents: one entry per item. Text runs take a title, or the texts of the run's attributes as a tuple
+            in their order or as a dict. Image runs take the path of an image file or a PIL image.
+        labels: name of each entry for error messages.
 
     Raises:
-        UserError: the run's items have no content, or one of the contents is of another kind. Image files are
-            opened when they are fetched.
+        UserError: the item encoder reads no content, or an entry has the wrong type. Image files are opened
+            only when they are fetched.
     """
-    require_content(run)
-    if run.settings.modality == "image":
-        pictures = [_picture(content, label) for content, label in zip(contents, labels, strict=True)]
-        return PictureStore(pictures, labels, run.domain.store.size)
-    attributes = run.settings.attributes
-    rows = [_texts(content, attributes, label) for content, label in zip(contents, labels, strict=True)]
-    texts = {name: [row[column] for row in rows] for column, name in enumerate(attributes)}
-    if not run.settings.allow_empty_titles:
-        for title, label in zip(texts.get("title", ()), labels, strict=False):
-            if not title.strip():
-                raise UserError(f"{label}: the title is empty, and the run knows no items without one")
-    tokenizer = load_tokenizer(backbone_folder(run.settings.backbone))
-    return text_store(run.settings, texts, tokenizer, cache_folder=None)
+    return _reader_of(run).store(contents, labels)
 
 
 def require_content(run: TrainedRun) -> None:
-    """Raise a UserError for a run whose item encoder reads no content."""
+    """Raise a UserError if the item encoder of the run reads no content."""
     if not run.settings.uses_content:
         raise UserError(
-            f"{run.folder}: an id tower; it knows the items that it was trained on by their numbers, and has "
-            "no vector for others. Take a run that reads titles or images"
+            f"{run.folder}: an id tower cannot encode new content or new items; use a run trained on texts "
+            "or images"
         )
 
 
@@ -88,7 +192,7 @@ def _picture(content: Any, label: str) -> Path | Image.Image:
         return content
     if isinstance(content, str | os.PathLike):
         return Path(content)
-    raise UserError(f"{label}: {_kind(content)}; the run takes images: paths of files, or PIL images")
+    raise UserError(f"{label}: expected an image (a file path or a PIL image), got {_kind(content)}")
 
 
 def _texts(content: Any, attributes: tuple[str, ...], label: str) -> tuple[str, ...]:
@@ -97,22 +201,22 @@ def _texts(content: Any, attributes: tuple[str, ...], label: str) -> tuple[str, 
         unknown = [name for name in content if name not in ATTRIBUTES]
         missing = [name for name in attributes if name not in content]
         if unknown or missing:
-            what = f"there is no {missing[0]}" if missing else f"{unknown[0]!r} is no text of an item"
+            what = f"{missing[0]} is missing" if missing else f"unknown attribute {unknown[0]!r}"
             raise UserError(f"{label}: {what}; the run reads {', '.join(attributes)}")
         texts = tuple(content[name] for name in attributes)
     else:
         texts = (content,) if isinstance(content, str) else content
     if not isinstance(texts, tuple | list) or not all(isinstance(text, str) for text in texts):
-        raise UserError(f"{label}: {_kind(content)}; the run takes {_wanted(attributes)}")
+        raise UserError(f"{label}: expected {_expected(attributes)}, got {_kind(content)}")
     if len(texts) != len(attributes):
-        raise UserError(f"{label}: {len(texts)} texts; the run takes {_wanted(attributes)}")
+        raise UserError(f"{label}: expected {_expected(attributes)}, got {len(texts)} texts")
     return tuple(texts)
 
 
-def _wanted(attributes: tuple[str, ...]) -> str:
+def _expected(attributes: tuple[str, ...]) -> str:
     if len(attributes) == 1:
-        return f"the {attributes[0]} as a text"
-    return f"a tuple ({', '.join(attributes)}) of texts, or a dict with these keys"
+        return f"the {attributes[0]} as a string"
+    return f"a tuple of strings ({', '.join(attributes)}) or a dict with these keys"
 
 
 def _kind(content: Any) -> str:
@@ -120,63 +224,57 @@ def _kind(content: Any) -> str:
 
 
 def given_items(run: TrainedRun, items: Mapping[str, Any]) -> GivenItems:
-    """Items by name, each with its content as :func:`content_store` takes it.
+    """New items from a mapping of item name to content.
+
+    Args:
+        run: a finished run.
+        items: content by item name, as :func:`content_store` takes it.
 
     Raises:
-        UserError: as there, and for names that no file of items could hold.
+        UserError: an invalid item name, or see :func:`content_store`.
     """
     for name in items:
         if not isinstance(name, str) or not name or any(mark in name for mark in "\t\n\r\0"):
-            raise UserError(f"item name {name!r}: expected a text without tabs and line ends")
+            raise UserError(f"item name {name!r}: expected a non-empty string without tabs and line breaks")
     labels = [f"item {name!r}" for name in items]
     contents = list(items.values())
-    store = content_store(run, contents, labels)
-    titles = None
-    if run.settings.modality == "text" and "title" in run.settings.attributes:
-        column = run.settings.attributes.index("title")
-        titles = [_texts(content, run.settings.attributes, "")[column].strip() for content in contents]
-    return GivenItems(list(items), store, titles, labels)
+    reader = _reader_of(run)
+    return GivenItems(list(items), reader.store(contents, labels), reader.titles(contents), labels)
 
 
 def read_given_items(
     run: TrainedRun, path: Path, images: Path | None, known: Container[str]
 ) -> tuple[GivenItems, int]:
-    """Items from a file like ``items.tsv``, and how many it lists.
+    """Read new items from a file in the format of ``items.tsv``.
 
     Args:
         run: a finished run.
         path: the file.
-        images: of image runs: the folder of the items' image files, each with its item's name as stem, or an
-            LMDB that ``build_lmdb_hm.py`` made.
-        known: names of items that need no image here; without one they are left out.
+        images: for image runs, a folder of image files whose stems are item names, or an LMDB made by
+            ``build_lmdb_hm.py``.
+        known: names of items that may lack an image here; those without one are skipped.
+
+    Returns:
+        The items, and the number of items listed in the file.
 
     Raises:
-        UserError: bad lines, texts that the run reads are not there, an item without an image, or a run
-            whose items have no content. It names file and line.
+        UserError: an invalid line, a missing text column, an item without an image, or a run whose item
+            encoder reads no content. The message names file and line.
     """
-    require_content(run)
-    of_images = run.settings.modality == "image"
-    if of_images and images is None:
-        raise UserError("--item-images is needed: the folder of the new items' images, or an LMDB of them")
-    if images is not None and not of_images:
-        raise UserError(f"--item-images: {run.folder} is no run with images")
-    attributes = () if of_images else run.settings.attributes
+    reader = _reader_of(run)
+    reader.check_images_option(images)
     columns = next(blocks_of_lines(path), (1, [b""]))[1][0].count(b"\t") + 1
-    for attribute in attributes:
+    for attribute in reader.columns:
         if columns < 2 + ATTRIBUTES.index(attribute):
             raise UserError(
-                f"{path}:1: there is no {attribute}, and {run.folder} reads {', '.join(attributes)} of each "
-                f"item; columns are name, {', '.join(ATTRIBUTES)}"
+                f"{path}:1: no {attribute}; {run.folder} reads {', '.join(reader.columns)} of each item; "
+                f"columns are name, {', '.join(ATTRIBUTES)}"
             )
     with_title = ("title",) if columns > 1 else ()
-    table = read_items(path, tuple(dict.fromkeys((*with_title, *attributes))), allow_empty_titles=True)
+    table = read_items(path, tuple(dict.fromkeys((*with_title, *reader.columns))), allow_empty_titles=True)
     labels = [f"{path}:{line}: item {_text(name)!r}" for line, name in enumerate(table.names, 1)]
     titles = [text.strip() for text in table.texts["title"]] if with_title else None
-    if not of_images:
-        texts = list(zip(*(table.texts[attribute] for attribute in attributes), strict=True))
-        store = content_store(run, texts, labels)
-        return GivenItems([_text(name) for name in table.names], store, titles, labels), len(table.names)
-    rows, store = _with_images(run, table, labels, images, known)
+    rows, store = reader.from_table(table, labels, images, known)
     given = GivenItems(
         [_text(table.names[row]) for row in rows],
         store,
@@ -186,52 +284,16 @@ def read_given_items(
     return given, len(table.names)
 
 
-def _with_images(
-    run: TrainedRun, table: ItemTable, labels: list[str], images: Path, known: Container[str]
-) -> tuple[list[int], ContentStore]:
-    """The rows of the items that have an image, and the store of these."""
-    size = run.domain.store.size
-    is_database = images.is_file() or (images / DATA_FILE).is_file()
-    if is_database:
-        database = ImageDatabase(images)
-        database.require_size(size)
-        there = database.names().intersection(table.names)
-        looked_for = f"in {images}; build_lmdb_hm.py makes an LMDB of all of them"
-    elif images.is_dir():
-        source = FolderSource(images)
-        places = there = source.find(table.names)
-        looked_for = source.looked_for()
-    else:
-        raise UserError(f"--item-images {images}: neither a folder of images nor an LMDB is there")
-    missing = [
-        label
-        for name, label in zip(table.names, labels, strict=True)
-        if name not in there and _text(name) not in known
-    ]
-    if missing:
-        more = ", …" if len(missing) > _EXAMPLES else ""
-        raise UserError(
-            f"{len(missing):,} new items have no image: {', '.join(missing[:_EXAMPLES])}{more}. Looked for "
-            f"{looked_for}"
-        )
-    rows = [row for row, name in enumerate(table.names) if name in there]
-    names = [table.names[row] for row in rows]
-    if is_database:
-        return rows, ImageStore(database, names, size)
-    paths = [images / os.fsdecode(places[name]) for name in names]
-    return rows, PictureStore(paths, [labels[row] for row in rows], size)
-
-
 def _text(name: bytes) -> str:
     return name.decode("utf-8")
 
 
 def listed(contents: Iterable[Any], what: str) -> list[Any]:
-    """A list of what was given, which is easily one thing where several are meant.
+    """The contents as a list.
 
     Raises:
-        UserError: it is one text, path, image or dict.
+        UserError: a single string, path, image or dict was passed instead of a list.
     """
     if isinstance(contents, str | bytes | os.PathLike | Image.Image | Mapping):
-        raise UserError(f"give a list of {what}, as [{contents!r:.60}]")
+        raise UserError(f"expected a list of {what}, such as [{contents!r:.60}]")
     return list(contents)

@@ -1,4 +1,4 @@
-"""A trained model in a notebook: one line from a run's folder to a model that encodes and ranks.
+"""Inference in Python: load a run folder, encode content, rank items.
 
 ::
 
@@ -10,14 +10,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from adapter4rec.data.content import ContentStore
 from adapter4rec.evaluation.catalogue import Embeddings, EncodeConfig, evaluating
@@ -26,14 +25,16 @@ from adapter4rec.evaluation.ranking import best_items
 from adapter4rec.serving.candidates import Candidates
 from adapter4rec.serving.export import Exported, export_embeddings
 from adapter4rec.serving.given_items import GivenItems, content_store, given_items, listed, require_content
+from adapter4rec.serving.recommendations import RankedItem, RankedItems, Recommendation
 from adapter4rec.serving.trained_runs import TrainedRun, load_run
 from adapter4rec.utils.errors import UserError, nearest
 from adapter4rec.utils.process_group import Process, single_process
 from adapter4rec.utils.settings import PRECISIONS
+from adapter4rec.utils.terminal import progress_bar
 
 USERS_AT_ONCE = 256
 HELD_OUT = {"validation": 2, "test": 1, "all": 0}
-"""Number of last clicks that each split holds out of a user's history."""
+"""Number of last clicks held out of each user's history, by split."""
 
 
 def load(
@@ -47,20 +48,20 @@ def load(
     backbone: str | None = None,
     source_checkpoint: Path | str | None = None,
 ) -> Recommender:
-    """The model of a finished run, on a source or a target domain, with texts, images or bare ids.
+    """Load the model of a finished run, of either stage and any modality.
 
     Args:
-        run_folder: of the run.
-        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: the number format in which items are encoded: fp32, bf16, fp16 or auto.
-        users: where the run's ``users.tsv`` lies, if elsewhere than when it ran.
-        items: the same of its ``items.tsv``.
-        images: of its LMDB.
-        backbone: of its backbone.
-        source_checkpoint: of the model that it started from.
+        run_folder: folder of the run.
+        device: ``auto`` (a GPU if available), ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: number format in which items are encoded: fp32, bf16, fp16 or auto.
+        users: new path of the run's ``users.tsv``, if it has moved.
+        items: new path of the run's ``items.tsv``, if it has moved.
+        images: new path of the run's LMDB, if it has moved.
+        backbone: new path of the run's backbone, if it has moved.
+        source_checkpoint: new path of the model that the run started from, if it has moved.
 
     Raises:
-        UserError: no run, a run without a model, or files that are gone or are not those of the run.
+        UserError: not a run folder, a run without a model, or files that are missing or have changed.
     """
     if precision not in PRECISIONS:
         raise UserError(f"precision {precision!r}: {nearest(precision, list(PRECISIONS))}")
@@ -70,54 +71,15 @@ def load(
     return Recommender(load_run(Path(run_folder), process, moved), process, precision)
 
 
-@dataclass(frozen=True)
-class Recommendation:
-    """The best items for a user.
-
-    Attributes:
-        user: whose; a name, or what stands for it.
-        history: item numbers, oldest first.
-        items: item numbers, best first.
-        scores: of these.
-    """
-
-    user: str
-    history: np.ndarray
-    items: np.ndarray
-    scores: np.ndarray
-
-
-class RankedItem(NamedTuple):
-    """A recommended item; ``title`` is empty where there is none, ``new`` of those not in the catalogue."""
-
-    item: str
-    title: str
-    score: float
-    new: bool
-
-
-class RankedItems(list[RankedItem]):
-    """Recommended items, best first; printed a line each, and ``pandas.DataFrame(items)`` is a table."""
-
-    def __repr__(self) -> str:
-        return "\n".join(
-            f"{rank:>3}. {one.score:8.3f}  {one.item}  {one.title}{'  (new)' * one.new}".rstrip()
-            for rank, one in enumerate(self, 1)
-        )
-
-
 class Recommender:
-    """A trained model, which encodes its catalogue when it is first asked to rank.
+    """A trained model that encodes content and ranks items. The catalogue is encoded on first use.
 
     Attributes:
-        run: the finished run: its settings, data and model.
-        process: where it is computed.
-        precision: the number format in which items are encoded.
-        candidates: what is ranked; items have the numbers 1… of these.
-        interactions: of the run.
-
-    Args:
-        candidates: by default the run's catalogue; the others are attributes.
+        run: settings, data and model of the finished run.
+        process: process and device to compute on.
+        precision: number format in which items are encoded.
+        candidates: the ranked items, numbered from 1; by default the run's catalogue.
+        interactions: interactions of the run.
     """
 
     def __init__(
@@ -131,31 +93,33 @@ class Recommender:
         self.process = process
         self.precision = precision
         self.interactions = run.domain.interactions
-        self.candidates = candidates or Candidates.of_run(run, self._embedded)
+        self.candidates = candidates or Candidates.of_run(run, self._encode_store)
 
     def __repr__(self) -> str:
         new = len(self.candidates.names) - self.candidates.n_known
-        beside = f" and {new:,} new ones" if new else ""
+        added = f" and {new:,} new ones" if new else ""
         return (
             f"Recommender({self.run.folder}: {self.run.settings.method}, {self.candidates.n_known:,} items"
-            f"{beside}, {self.interactions.n_users:,} users, on {self.process.device})"
+            f"{added}, {self.interactions.n_users:,} users, on {self.process.device})"
         )
 
     @property
     def items(self) -> Embeddings:
-        """Embeddings of all candidates, under their numbers 1…."""
+        """Embeddings of all candidates, numbered from 1."""
         return self.candidates.embeddings()
 
     def encode(self, contents: Iterable[Any]) -> Tensor:
-        """Embeddings of contents, float32 ``[n, d]``, on the CPU; equal to those of equal items.
+        """Encode content as item embeddings.
 
         Args:
-            contents: for text runs titles; for runs on several attributes tuples in the order of
-                ``run.settings.attributes``, or dicts by their names. For image runs paths of image files, or
-                PIL images.
+            contents: n entries. Text runs take titles; with several attributes, tuples in the order of
+                ``run.settings.attributes``, or dicts. Image runs take paths of image files, or PIL images.
+
+        Returns:
+            float32 ``[n, d]``, on the CPU. Content equal to that of a catalogue item has its embedding.
 
         Raises:
-            UserError: an id tower, which has no content to encode; content of another kind; a broken image.
+            UserError: the run is an id tower, an entry has the wrong type, or an image cannot be decoded.
         """
         require_content(self.run)
         contents = listed(contents, "contents")
@@ -163,73 +127,95 @@ class Recommender:
             return torch.zeros(0, self.run.model.user_encoder.width)
         labels = [f"content {number} of {len(contents)}" for number in range(1, len(contents) + 1)]
         store = content_store(self.run, contents, labels)
-        return self._embedded(store, len(contents)).stretch(1, len(contents) + 1).cpu()
+        return self._encode_store(store, len(contents)).stretch(1, len(contents) + 1).cpu()
 
     def with_items(self, items: Mapping[str, Any] | GivenItems) -> Recommender:
-        """A recommender that ranks further items beside these, and knows them in histories.
+        """A new recommender with additional candidates, which may also occur in histories.
 
-        The model, and what it has encoded already, are shared. An item whose name and content are here
-        already is the one that is here.
+        The model and the embeddings computed so far are shared. Items that are candidates already, with the
+        same name and content, are not added again.
 
         Args:
-            items: content by name, as :meth:`encode` takes it; or what ``read_given_items`` gave.
+            items: content by item name, as :meth:`encode` takes it, or the result of ``read_given_items``.
 
         Raises:
-            UserError: an id tower; a name that is here already with other content; as :meth:`encode`.
+            UserError: the run is an id tower, a name is already used with different content, or see
+                :meth:`encode`.
         """
         require_content(self.run)
         given = items if isinstance(items, GivenItems) else given_items(self.run, items)
-        candidates = self.candidates.beside(given, self._embedded)
+        candidates = self.candidates.beside(given, self._encode_store)
         return Recommender(self.run, self.process, self.precision, candidates)
 
     def recommend(self, history: Iterable[str], top_k: int = 10, *, only_new: bool = False) -> RankedItems:
-        """The items that somebody with this history is most likely to click next, best first.
+        """Rank the candidates for a click history.
 
         Args:
-            history: names of items, oldest first; the last L count. None of them is recommended again.
-            top_k: how many; fewer where there are no more.
-            only_new: rank only the items that :meth:`with_items` added.
+            history: item names, oldest first. The model reads the last L; none of them is recommended.
+            top_k: number of items to return; fewer if there are not enough candidates.
+            only_new: rank only the items added by :meth:`with_items`.
 
         Raises:
-            UserError: an item is no candidate; ``top_k`` is less than 1; there are no new items.
+            UserError: an item is not a candidate, ``top_k`` is less than 1, or there are no new items.
         """
         numbers = self.numbers_of(listed(history, "item names (clicks_of gives those of a user)"))
         (found,) = self.best_for([("", numbers)], top_k, only_new=only_new)
-        shown = self.candidates
+        items = self.candidates
         return RankedItems(
-            RankedItem(shown.names[item - 1], shown.title(item), float(score), shown.is_new(item))
+            RankedItem(items.names[item - 1], items.title(item), float(score), items.is_new(item))
             for item, score in zip(found.items.tolist(), found.scores, strict=True)
         )
 
     def clicks_of(self, user: str) -> list[str]:
-        """Names of the items that a user clicked, oldest first: the last L + 3, as the run keeps them.
+        """Names of the items that a user clicked, oldest first. A run keeps the last L + 3 clicks.
 
         Raises:
-            UserError: as :meth:`history_of`.
+            UserError: see :meth:`history_of`.
         """
         return [self.candidates.names[item - 1] for item in self.history_of(user)]
 
     def export(self, path: Path | str, *, split: str = "test", only_new: bool = False) -> Exported:
-        """Write item embeddings and user vectors with their names; see ``export.export_embeddings``."""
-        return export_embeddings(self, Path(path), split=split, only_new=only_new)
+        """Write embeddings of all candidates and next-item vectors of all users, with their names.
 
-    def user_vectors(self, split: str = "test") -> Tensor:
-        """Next-item vectors of all users, float32 ``[U, d]``, on the CPU.
-
-        Rows are in the order of ``interactions.user_names``.
+        ``items @ users.T`` are the scores by which items are ranked; clicked items are not masked.
 
         Args:
-            split: which clicks are read. ``test``: those before the test target, as in the reported test;
-                ``validation``: those before the validation target; ``all``: every kept click, to predict
-                the next one.
+            path: a ``.safetensors`` file; see ``adapter4rec.serving.export`` for the files written.
+            split: see :meth:`user_vectors`.
+            only_new: export only the new items.
 
         Raises:
-            UserError: another split, or a vector that is not finite.
+            UserError: the path does not end in ``.safetensors``, the split is unknown, there are no new
+                items, or a user vector is not finite.
+        """
+        self.require(1, only_new=only_new)
+        return export_embeddings(
+            Path(path),
+            self.candidates,
+            (self.interactions.user_names, self.blocks_of_user_vectors(split)),
+            width=self.run.model.user_encoder.width,
+            split=split,
+            only_new=only_new,
+            metadata={"run": self.run.folder.name, "precision": self.precision},
+        )
+
+    def user_vectors(self, split: str = "test") -> Tensor:
+        """Next-item vectors of all users, in the order of ``interactions.user_names``.
+
+        Args:
+            split: which clicks are read. ``test``: those before the test target, as in the reported metrics;
+                ``validation``: those before the validation target; ``all``: all kept clicks.
+
+        Returns:
+            float32 ``[U, d]``, on the CPU.
+
+        Raises:
+            UserError: the split is unknown, or a vector is not finite.
         """
         return torch.cat([vectors.cpu() for vectors in self.blocks_of_user_vectors(split)])
 
     def blocks_of_user_vectors(self, split: str) -> Iterator[Tensor]:
-        """As :meth:`user_vectors`, for some users at a time, on the device of the model."""
+        """:meth:`user_vectors` in blocks of users, on the device of the model."""
         if split not in HELD_OUT:
             raise UserError(f"split {split!r}: {nearest(split, list(HELD_OUT))}")
         count, held_out = self.interactions.n_users, HELD_OUT[split]
@@ -241,42 +227,42 @@ class Recommender:
             yield vectors
 
     def history_of(self, user: str) -> np.ndarray:
-        """The kept clicks of a user by name, item numbers.
+        """Item numbers of the clicks of a user, oldest first.
 
         Raises:
-            UserError: there is no such user, or none with enough clicks.
+            UserError: the user is unknown or has too few clicks.
         """
         names = self.interactions.user_names
         if user not in names:
             raise UserError(
                 f"user {user!r} is not in {self.run.settings.users}, or has fewer than "
-                f"{self.run.settings.min_seq_len} clicks; users are called {names[0]!r}, {names[-1]!r} …"
+                f"{self.run.settings.min_seq_len} clicks; user names look like {names[0]!r}, {names[-1]!r}"
             )
         return self.history(names.index(user))
 
     def history(self, user: int) -> np.ndarray:
-        """The kept clicks of the user of this row, item numbers, oldest first."""
+        """Item numbers of the clicks of the user with this index, oldest first."""
         offsets = self.interactions.offsets
         return self.interactions.clicks[offsets[user] : offsets[user + 1]]
 
     def numbers_of(self, names: Sequence[str]) -> np.ndarray:
-        """Item numbers of a list of item names.
+        """Item numbers of item names.
 
         Raises:
-            UserError: an item is no candidate.
+            UserError: an item is not a candidate.
         """
         number_of, known = self.candidates.number_of, self.candidates.names
         for name in names:
             if name not in number_of:
                 raise UserError(
-                    f"item {name!r} is not in the catalogue of {self.run.folder} (items that no user clicked "
-                    f"are left out of it, and can be given as new ones); items are called {known[0]!r}, "
-                    f"{known[-1]!r} …"
+                    f"item {name!r} is not in the catalogue of {self.run.folder} (the catalogue leaves out "
+                    f"items without clicks; pass them as new items); item names look like {known[0]!r}, "
+                    f"{known[-1]!r}"
                 )
         return np.array([number_of[name] for name in names], np.int64)
 
     def vectors_of(self, histories: Sequence[np.ndarray]) -> Tensor:
-        """Next-item vectors of histories of item numbers, float32 ``[n, d]``; the last L clicks count."""
+        """Next-item vectors of n histories of item numbers, float32 ``[n, d]``; only the last L are read."""
         length = self.interactions.max_seq_len
         inputs = np.zeros((len(histories), length), np.int64)
         for row, history in enumerate(histories):
@@ -288,10 +274,15 @@ class Recommender:
     def best_for(
         self, users: Sequence[tuple[str, np.ndarray]], top_k: int, *, only_new: bool = False
     ) -> list[Recommendation]:
-        """The ``top_k`` items that these users, given as (name, item numbers), are most likely to click next.
+        """The ``top_k`` recommendations for each user.
+
+        Args:
+            users: name and history (item numbers, oldest first) of each user.
+            top_k: number of items per user.
+            only_new: rank only the new items.
 
         Raises:
-            UserError: ``top_k`` is less than 1, or there are no new items to rank alone.
+            UserError: ``top_k`` is less than 1, or ``only_new`` and there are no new items.
         """
         self.require(top_k, only_new=only_new)
         before = self.candidates.n_known if only_new else 0
@@ -304,23 +295,23 @@ class Recommender:
         ]
 
     def for_all(self, top_k: int, *, only_new: bool = False) -> Iterator[Recommendation]:
-        """Recommendations for every user, in the order of the file."""
+        """Recommendations for all users, in the order of the users file."""
         names = self.interactions.user_names
-        with tqdm(total=len(names), unit="user", leave=False, mininterval=2) as bar:
+        with progress_bar("recommend", len(names), unit="user") as bar:
             for first in range(0, len(names), USERS_AT_ONCE):
-                some = range(first, min(first + USERS_AT_ONCE, len(names)))
-                users = [(names[user], self.history(user)) for user in some]
+                block = range(first, min(first + USERS_AT_ONCE, len(names)))
+                users = [(names[user], self.history(user)) for user in block]
                 yield from self.best_for(users, top_k, only_new=only_new)
-                bar.update(len(some))
+                bar.update(len(block))
 
     def require(self, top_k: int, *, only_new: bool) -> None:
-        """Raise a UserError where no item is asked for, or only new ones are, and there are none."""
+        """Raise a UserError if ``top_k`` is less than 1, or if ``only_new`` and there are no new items."""
         if top_k < 1:
-            raise UserError(f"top-k {top_k}: must be at least 1")
+            raise UserError(f"--top-k {top_k}: must be at least 1")
         if only_new and len(self.candidates.parts) == 1:
-            raise UserError("there are no new items to rank: none was given that is not in the catalogue")
+            raise UserError("no new items to rank: pass items that are not in the catalogue")
 
-    def _embedded(self, store: ContentStore, n_items: int) -> Embeddings:
-        how = replace(EncodeConfig.of(self.run.settings, self.process), precision=self.precision)
+    def _encode_store(self, store: ContentStore, n_items: int) -> Embeddings:
+        config = replace(EncodeConfig.of(self.run.settings, self.process), precision=self.precision)
         with evaluating(self.run.model):
-            return encode_all_items(self.run.model, store, n_items, self.process, how)
+            return encode_all_items(self.run.model, store, n_items, self.process, config)

@@ -1,4 +1,4 @@
-"""Trained models loaded again: a finished run, or a source model with an adapter file."""
+"""Loading trained models: a finished run, or a source model with an adapter file."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class TrainedRun:
     """A trained model with its data.
 
     Attributes:
-        folder: of the run; or the adapter file, where a source model and an adapter are combined.
-        settings: of the run, those that its model and its evaluation follow from.
-        domain: its data.
-        model: with the weights of the best epoch, on the process's device.
+        folder: the run folder, or the adapter file if a source model and an adapter were combined.
+        settings: the run's settings that determine its model and evaluation.
+        domain: the data of the run.
+        model: the model with the weights of the best epoch, on the device of the process.
     """
 
     folder: Path
@@ -47,38 +47,41 @@ def load_run(folder: Path, process: Process, changed: Mapping[str, Any] | None =
     """Load a finished run.
 
     Args:
-        folder: of the run.
+        folder: the run folder.
         process: this process.
-        changed: paths that have changed since the run: users, items, images, backbone, and source_checkpoint
-            (the model that the run started from); None for unchanged ones. Their contents must be those that
-            the run read; that is checked.
+        changed: paths that have changed since the run, by setting: users, items, images, backbone, and
+            source_checkpoint (the model that the run started from); None for unchanged ones. The contents of
+            the files must be unchanged, which is checked.
 
     Raises:
-        UserError: no run, a run without a model or a best epoch, or files that are missing or changed.
+        UserError: not a run folder, a run without a model or a best epoch, or files that are missing or have
+            changed.
     """
     if not (folder / "settings.json").is_file():
-        raise UserError(f"{folder}: no run there (settings.json is missing)")
-    there = read_json(folder / "settings.json", ("identity", "settings"))
+        raise UserError(f"{folder}: not a run folder (settings.json not found)")
+    recorded = read_json(folder / "settings.json", ("identity", "settings"))
     try:
-        identity = Identity(**there["identity"])
+        identity = Identity(**recorded["identity"])
     except TypeError:
         identity = None
-    if identity is None or identity.stage not in KINDS or not isinstance(there["settings"], dict):
+    if identity is None or identity.stage not in KINDS or not isinstance(recorded["settings"], dict):
         raise UserError(f"{folder}/settings.json: does not describe a run of this project")
     moved = _not_none(changed or {})
     if "source_checkpoint" in moved and identity.stage.endswith(SourceSettings.stage):
         moved["start_from"] = moved.pop("source_checkpoint")
-    settings = rebuilt_settings(identity.stage, there["settings"], moved, (EvaluationSettings,))
+    settings = rebuilt_settings(identity.stage, recorded["settings"], moved, (EvaluationSettings,))
     if settings.method == "popularity":
-        raise UserError(f"{folder}: a run of the popularity baseline has no model")
+        raise UserError(f"{folder}: the popularity baseline has no model")
     domain = settings.read_domain(process)
     model = rebuilt_model(settings, domain.interactions.n_items)
-    for what, then, now in (
+    for what, expected, found in (
         ("data", identity.data, domain.identity),
         ("initial weights", identity.start, weights_hash(model.state_dict())),
     ):
-        if then != now:
-            raise UserError(f"{folder}: the {what} are not those of the run ({then} then, {now} now)")
+        if expected != found:
+            raise UserError(
+                f"{folder}: the {what} have changed since the run (hash {found}, expected {expected})"
+            )
     if count_parameters(model).trained:
         load_best(folder / "best.safetensors", identity, model)
     return TrainedRun(folder, settings, domain, model.to(process.device))
@@ -87,22 +90,23 @@ def load_run(folder: Path, process: Process, changed: Mapping[str, Any] | None =
 def load_adapted(
     source: Path, adapter: Path, process: Process, changed: Mapping[str, Any], *, force: bool = False
 ) -> TrainedRun:
-    """Combine a source model and an adapter file; the data are those that the adapter was trained on.
+    """Load a source model with an adapter file, and the data that the adapter was trained on.
 
     Args:
         source: the source model.
         adapter: the adapter file of a run.
         process: this process.
-        changed: settings that have changed: paths of the data or the backbone; None for unchanged ones.
-        force: load the adapter although it was trained on another source model.
+        changed: paths of the data or the backbone that have changed, by setting; None for unchanged ones.
+        force: load the adapter even if it was trained on another source model.
 
     Raises:
-        UserError: a file is missing or broken, the adapter is not that of a run, or they do not fit together.
+        UserError: a file is missing or damaged, the adapter file is not from a run, or the adapter does
+            not fit the source model.
     """
     description = read_adapter(adapter).description
     kind = description.get("stage")
     if kind not in KINDS or not isinstance(description.get("settings"), dict):
-        raise UserError(f"{adapter}: does not record which data it was trained on; it is not from a run")
+        raise UserError(f"{adapter}: records no training data; it was not written by a run")
     moved = {"source_checkpoint": source} | _not_none(changed)
     settings = rebuilt_settings(kind, description["settings"], moved, (EvaluationSettings,))
     domain = settings.read_domain(process)
