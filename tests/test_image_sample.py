@@ -413,6 +413,6 @@ def test_text_and_image_samples_do_not_replace_each_other(tmp_path):
 
 @pytest.mark.parametrize(("option", "value"), [("users", 0), ("items", 31), ("clicks", 5), ("seed", -1)])
 def test_sizes_out_of_range_are_named(tmp_path, option, value):
-    with pytest.raises(UserError, match=f"--{option} is {value}"):
+    with pytest.raises(UserError, match=f"--{option} {value}: must be"):
         main(["--images", f"--{option}", str(value), "--into", str(tmp_path / "s")])
     assert not (tmp_path / "s").exists()

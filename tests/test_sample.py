@@ -332,6 +332,6 @@ def test_trouble_with_the_disk_is_told_without_a_traceback(tmp_path):
     [("users", 0), ("target-users", 0), ("items", 50), ("clicks", 5), ("seed", -1)],
 )
 def test_sizes_out_of_range_are_named(tmp_path, option, value):
-    with pytest.raises(UserError, match=f"--{option} is {value}"):
+    with pytest.raises(UserError, match=f"--{option} {value}: must be"):
         main([f"--{option}", str(value), "--into", str(tmp_path / "s")])
     assert not (tmp_path / "s").exists()

@@ -41,11 +41,11 @@ def cached_arrays(
         say(f"warning: {entry}: damaged cache entry ({damage}); computing it again")
         shutil.rmtree(entry)
     arrays = compute()
-    with whole_folder(entry) as aside:
+    with whole_folder(entry) as temporary:
         for name, array in arrays.items():
-            np.save(aside / f"{name}.npy", array)
-        checksums = {name: file_hash(aside / f"{name}.npy") for name in arrays}
-        write_json(aside / _DESCRIPTION, {"arrays": checksums})
+            np.save(temporary / f"{name}.npy", array)
+        checksums = {name: file_hash(temporary / f"{name}.npy") for name in arrays}
+        write_json(temporary / _DESCRIPTION, {"arrays": checksums})
     return _mapped(entry)
 
 

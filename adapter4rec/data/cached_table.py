@@ -58,7 +58,7 @@ def computed_table(
     with _locked(place, say):
         path = place / _ROWS
         if not path.exists() or path.stat().st_size != table.size:
-            with whole_file(path) as aside, aside.open("wb") as file:
+            with whole_file(path) as temporary, temporary.open("wb") as file:
                 reserve(file, table.size, str(path))
         checksums = _read_checksums(place / _CHECKSUMS, len(table.blocks))
         rows = np.memmap(path, table.dtype, "r", shape=table.shape)

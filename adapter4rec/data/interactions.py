@@ -255,9 +255,7 @@ def _read_users(path: Path, items: ItemTable, without: Collection[bytes]) -> _Ra
         blocks.append(rows[(rows != -1) & (rows != _LEFT_OUT)])
         lengths.append(np.diff(ends, prepend=-1) - 1 - np.diff(left_out, prepend=0))
     if unknown:
-        raise UserError(
-            f"{first_unknown} is not in {items.path}; {unknown:,} clicks in total are on unknown items"
-        )
+        raise UserError(f"{first_unknown} is not in {items.path}; {unknown:,} clicks are on unknown items")
     if not names:
         raise UserError(f"{path}: no users in this file")
     _require_distinct(names, len(set(names)), path, "user")
@@ -302,8 +300,7 @@ def read_interactions(
         without: items without content; clicks on them are removed first.
 
     Raises:
-        UserError: missing file, invalid line, name that is unknown, duplicate or not UTF-8, or no user or
-            fewer than two items after filtering.
+        UserError: missing file, invalid line or name, or no user or fewer than two items after filtering.
     """
     raw = _read_users(users_path, items, without)
     lengths = np.diff(raw.offsets)

@@ -35,7 +35,7 @@ _FORM_OF_NUMBER = {number: form for form, number in _NUMBER_OF_FORM.items()}
 
 
 class Conversion(IntFlag):
-    """Conversions applied to an image, besides resizing, to obtain upright 8-bit RGB."""
+    """Conversions applied to an image, not counting resizing, to obtain upright 8-bit RGB."""
 
     GREY = 1
     PALETTE = 2

@@ -254,7 +254,7 @@ def write_left_out(path: Path, reasons: Mapping[bytes, str]) -> None:
     if not reasons:
         path.unlink(missing_ok=True)
         return
-    with whole_file(path) as aside:
-        aside.write_bytes(
+    with whole_file(path) as temporary:
+        temporary.write_bytes(
             b"".join(b"%b\t%b\n" % (name, why.encode("utf-8", "replace")) for name, why in reasons.items())
         )

@@ -79,8 +79,8 @@ def fill_shelf(domain: ImageDomain, settings: SampleSettings) -> Shelf:
 
 
 def _write_text(path: Path, text: str) -> None:
-    with whole_file(path) as aside:
-        aside.write_text(text, encoding="utf-8", newline="\n")
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _write_picture(folder: Path, name: str, look: Look, silhouette: Silhouette) -> None:

@@ -110,8 +110,8 @@ def sample_files(settings: SampleSettings) -> dict[str, bytes]:
 
 def _write(settings: SampleSettings, folder: Path) -> None:
     for name, data in sample_files(settings).items():
-        with whole_file(folder / name) as aside:
-            aside.write_bytes(data)
+        with whole_file(folder / name) as temporary:
+            temporary.write_bytes(data)
 
 
 RECIPE = Recipe(
