@@ -221,8 +221,8 @@ class TestTable:
         rows = computed_table(tmp_path / "t", self.TABLE, self.compute(asked), said.append)
         assert asked == [0, 1, 2]
         assert np.array_equal(rows, self.ROWS)
-        assert "MiB of states" in said[0]
-        assert "66 % is there" in said[1]
+        assert "MiB of hidden states" in said[0]
+        assert "resuming at 66 %" in said[1]
         computed_table(tmp_path / "t", self.TABLE, self.compute(asked), said.append)
         assert asked == [0, 1, 2]
         assert len(said) == 2
