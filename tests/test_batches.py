@@ -134,11 +134,7 @@ class TestNegatives:
 
     def test_validation_and_test_targets_may_be_drawn(self) -> None:
         examples = examples_of(interactions_of([[1, 2, 3, 4, 5]], 5, 5), 1, seed=0)
-        drawn = {
-            item
-            for epoch in range(1, 30)
-            for item in examples.ids(epoch, 0).negatives.ravel().tolist()
-        }
+        drawn = {item for epoch in range(1, 30) for item in examples.ids(epoch, 0).negatives.ravel().tolist()}
         assert drawn == {0, 4, 5}
 
     @pytest.mark.parametrize("max_seq_len", [3, 20])
