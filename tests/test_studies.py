@@ -363,7 +363,7 @@ class TestCommandLine:
             (["--source_epoch", "1"], "did you mean 'source_epochs'"),
             (["--epochs", "1", "2"], "one value"),
             (["--jobs", "0"], "at least 1"),
-            (["--seeds", "1", "1"], "once"),
+            (["--seeds", "1", "1"], "duplicate"),
         ],
     )
     def test_impossible_options(self, study, tmp_path, options, message):
