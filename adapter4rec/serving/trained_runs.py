@@ -100,8 +100,8 @@ def load_adapted(
         force: load the adapter even if it was trained on another source model.
 
     Raises:
-        UserError: a file is missing or damaged, the adapter file was not written by a run, or the adapter does
-            not fit the source model.
+        UserError: a file is missing or damaged, the adapter file was not written by a run, or the adapter
+            does not fit the source model.
     """
     description = read_adapter(adapter).description
     kind = description.get("stage")
