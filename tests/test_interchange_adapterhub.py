@@ -180,7 +180,7 @@ def test_encoders_that_the_library_does_not_know(request, bert, saved, tmp_path)
 
 def test_a_name_that_is_none_and_a_folder_that_is_there(bert, tmp_path):
     model = adapted(bert(), HoulsbyConfig())
-    with pytest.raises(UserError, match="invalid adapter name 'a.b'"):
+    with pytest.raises(UserError, match="invalid adapter name"):
         export_adapterhub(model, tmp_path / "saved", "a.b")
     with pytest.raises(UserError, match="already exists"):
         export_adapterhub(model, tmp_path)
