@@ -1,4 +1,4 @@
-"""``python -m adapter4rec.download NAME [--into FOLDER]``: download a named pretrained backbone."""
+"""``python -m adapter4rec.download NAME [--into FOLDER]``: download a pretrained backbone."""
 
 from __future__ import annotations
 
@@ -19,13 +19,19 @@ def _listing() -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line: fetch the named backbone, or list them all."""
-    parser = argparse.ArgumentParser(prog="python -m adapter4rec.download", description="Fetch a backbone.")
-    parser.add_argument("name", nargs="?", metavar="NAME", help="the backbone; without it, all are listed")
-    parser.add_argument(
-        "--into", type=Path, default=PRETRAINED_MODELS, metavar="FOLDER", help="default: pretrained_models/"
+    """Parse the command line; download the named backbone, or list all."""
+    parser = argparse.ArgumentParser(
+        prog="python -m adapter4rec.download", description="Download a pretrained backbone."
     )
-    parser.add_argument("--list", action="store_true", help="list the backbones and fetch nothing")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="name of the backbone; default: list all")
+    parser.add_argument(
+        "--into",
+        type=Path,
+        default=PRETRAINED_MODELS,
+        metavar="FOLDER",
+        help="parent folder of the download; default: pretrained_models/",
+    )
+    parser.add_argument("--list", action="store_true", help="list the backbones and exit")
     options = parser.parse_args(arguments)
     if options.list or options.name is None:
         print(_listing())

@@ -12,6 +12,8 @@ from adapter4rec.runs.ledger import append
 
 USERS = [f"U{number}" for number in range(200)]
 VERSIONS = {"python": "3.11.7", "torch": "2.14.1", "transformers": "5.17.0", "numpy": "2.4.6"}
+RUNTIME = ("users", "epochs", "run_folder", "threads")
+"""Settings that are no part of a record's ``identity``."""
 HARDWARE = {"device": "x86_64", "processes": 1, "threads": 1, "platform": "linux"}
 
 
@@ -32,12 +34,14 @@ def run_record(ledger: Path, name, ranks, seed=1, key=None, **changes):
     test = metrics_of(np.asarray(ranks), (5, 10)) | {"coverage@10": 12.5}
     key = key or name
     settings = {"users": "data/Instruments/users.tsv", "method": "houlsby", "epochs": 3, "lr_adapter": 1e-3}
+    settings |= {"seed": seed, "run_folder": str(folder)} | changes.pop("settings", {})
     record = {
         "outcome": "finished",
         "key": key,
         "stage": "text target",
         "name": name,
-        "settings": settings | {"seed": seed, "run_folder": str(folder)} | changes.pop("settings", {}),
+        "settings": settings,
+        "identity": identity_of(settings),
         "seed": seed,
         "folder": str(folder),
         "command": f"python -m Downstream.Text.train --method houlsby --seed {seed}",
@@ -60,6 +64,11 @@ def run_record(ledger: Path, name, ranks, seed=1, key=None, **changes):
     return key
 
 
+def identity_of(settings):
+    """The settings that decide what a run computes."""
+    return {name: value for name, value in settings.items() if name not in RUNTIME}
+
+
 def validation_records(reached, epochs):
     """A curve that comes near what the test reached."""
     if epochs == 0:
@@ -79,6 +88,7 @@ def validation_records(reached, epochs):
 
 def failure(ledger: Path, name, key, message="RuntimeError: no memory", exit_code=1, seed=1):
     """Append a failed run to a ledger."""
+    settings = {"users": "data/Instruments/users.tsv", "method": "houlsby", "seed": seed}
     append(
         ledger,
         {
@@ -86,7 +96,8 @@ def failure(ledger: Path, name, key, message="RuntimeError: no memory", exit_cod
             "key": key,
             "stage": "text target",
             "name": name,
-            "settings": {"users": "data/Instruments/users.tsv", "method": "houlsby", "seed": seed},
+            "settings": settings,
+            "identity": identity_of(settings),
             "seed": seed,
             "folder": str(ledger.parent / name),
             "command": "python -m Downstream.Text.train --method houlsby",

@@ -1,18 +1,27 @@
 """What the documents show is run: code, the adapter of one's own, the table of sizes."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 import torch
 from adapter_models import BACKBONES, base_model, batch_for, model_on, snapshot
+from conftest import write_domain
 from trees import TextTargetSettings
 
+import adapter4rec
 from adapter4rec import FAMILIES, add_adapters, count_parameters, detach_adapters, load_adapter, save_adapter
 from adapter4rec.checkpoints.source_models import export_source_model
+from adapter4rec.data.batches import Batch
+from adapter4rec.models.registry import LOSSES, USER_ENCODERS
+from adapter4rec.utils.errors import UserError
+from Downstream.Text.train import run as run_target
+from Pretraining.Text.train import run as run_source
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ADAPTERS = (REPOSITORY / "docs" / "adapters.md").read_text(encoding="utf-8")
+EXTENDING = (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8")
 
 
 def blocks_of(document):
@@ -86,6 +95,99 @@ def test_the_ten_lines_of_the_readme_run(tiny_bert_folder, tmp_path):
     assert encoder.adapters.config.item_bottleneck == 16
     with torch.no_grad():
         assert encoder(names["ids"]).last_hidden_state.shape == (1, 4, 32)
+
+
+@pytest.fixture
+def own_objective(monkeypatch):
+    """BPR, registered as the document says."""
+    monkeypatch.setitem(LOSSES, "bpr", None)
+    names = {"LOSSES": LOSSES, "__name__": "bpr"}
+    exec(block_with(EXTENDING, "class BprLoss(Loss)"), names)
+    exec(block_with(EXTENDING, 'LOSSES["bpr"]'), names)
+    return names["BprLoss"]
+
+
+@pytest.fixture
+def own_user_encoder(monkeypatch):
+    """The GRU, registered as the document says."""
+    monkeypatch.setitem(USER_ENCODERS, "gru", None)
+    names = {"USER_ENCODERS": USER_ENCODERS, "__name__": "gru"}
+    exec(block_with(EXTENDING, "class GruUserEncoder(nn.Module)"), names)
+    exec(block_with(EXTENDING, 'USER_ENCODERS["gru"]'), names)
+    return names["GruUserEncoder"]
+
+
+@pytest.fixture
+def common(tiny_bert_folder, tmp_path):
+    """Settings of a short run on a tiny domain."""
+    words = ["red", "house", "garden", "river", "snow", "music", "oil", "school", "winter", "match"]
+    clicks = {f"u{u}": [f"i{(u + step) % 10}" for step in range(5 + u % 3)] for u in range(20)}
+    users, items = write_domain(tmp_path / "domain", clicks, {f"i{i}": word for i, word in enumerate(words)})
+    small = {"max_seq_len": 5, "embedding_dim": 8, "batch_size": 4, "epochs": 4}
+    where = {"backbone": str(tiny_bert_folder), "cache_folder": tmp_path / "cache", "device": "cpu"}
+    return {"users": users, "items": items, "precision": "fp32", **where, **small}
+
+
+SOURCE_RATES = {"lr_backbone": 1e-3, "lr_item_head": 1e-2, "lr_user_encoder": 1e-2}
+
+
+def source_and_target(common, folder, **chosen):
+    """A source run and a target run with adapters in the item encoder, both with a setting of one's own."""
+    source = folder / "source.safetensors"
+    own = common | chosen
+    run_source(**own, **SOURCE_RATES, run_folder=folder / "source", export=source)
+    target = {"method": "houlsby", "source_checkpoint": source, "lr_adapter": 1e-2}
+    result = run_target(**own, **target, encoders="item", run_folder=folder / "target")
+    assert 0 <= result["test"]["HR@10"] <= 100
+    records = map(json.loads, (folder / "source" / "metrics.jsonl").read_text().splitlines())
+    losses = [record["loss"] for record in records if "loss" in record]
+    assert losses[-1] < losses[0]
+    return source, target | own
+
+
+def test_the_own_objective_is_trained_and_loaded(common, own_objective, tmp_path):
+    source, _ = source_and_target(common, tmp_path, objective="bpr")
+    for name in ("source", "target"):
+        loaded = adapter4rec.load(tmp_path / name)
+        assert len(loaded.recommend(loaded.clicks_of("u0"), top_k=3)) == 3
+    model = adapter4rec.load_source(source)
+    assert isinstance(model.loss, own_objective)
+
+
+def test_the_own_objective_is_the_formula(own_objective):
+    users, items = torch.randn(1, 3, 4), torch.cat([torch.zeros(1, 4), torch.randn(5, 4)])
+    ids = {"positives": torch.tensor([[0, 1, 2, 3]]), "negatives": torch.tensor([[0, 4, 5]])}
+    batch = Batch(None, **ids, log_mask=torch.tensor([[False, True, True]]), targets_in_step=2)
+    targets = items[batch.positives[:, 1:]]
+    loss = own_objective()(users, targets, items, batch)
+    expected = 0
+    for place, (positive, negative) in {1: (2, 4), 2: (3, 5)}.items():
+        difference = users[0, place] @ items[positive] - users[0, place] @ items[negative]
+        expected -= torch.log(torch.sigmoid(difference))
+    assert torch.allclose(loss, expected)
+
+
+def test_the_own_user_encoder_is_trained_and_loaded(common, own_user_encoder, tmp_path):
+    source, target = source_and_target(common, tmp_path, user_encoder="gru", user_blocks=1)
+    for name in ("source", "target"):
+        loaded = adapter4rec.load(tmp_path / name)
+        assert len(loaded.recommend(loaded.clicks_of("u0"), top_k=3)) == 3
+    assert isinstance(adapter4rec.load_source(source).user_encoder, own_user_encoder)
+    with pytest.raises(UserError, match="--encoders item"):
+        run_target(**target, run_folder=tmp_path / "both")
+
+
+def test_padding_and_later_places_do_not_change_the_own_user_encoder(own_user_encoder):
+    encoder = own_user_encoder(4, 1, 0.0)
+    items, log_mask = torch.randn(2, 5, 4), torch.tensor([[False, False, True, True, True], [True] * 5])
+    vectors = encoder(items, log_mask)
+    changed = items.clone()
+    changed[0, :2], changed[:, -1] = 7, 7
+    again = encoder(changed, log_mask)
+    assert torch.allclose(vectors[0, 2:-1], again[0, 2:-1])
+    assert torch.allclose(vectors[1, :-1], again[1, :-1])
+    alone = encoder(items[:1, 2:], log_mask[:1, 2:])
+    assert torch.allclose(vectors[:1, 2:], alone, atol=1e-6)
 
 
 SIZES = re.findall(

@@ -92,7 +92,7 @@ class OneOfMany(Process):
         return array
 
     def distribute(self, count: int) -> Iterator[int]:
-        return iter(range(self.rank, count, self.count))
+        return iter(range(self.rank, count, self.world_size))
 
 
 def processes(count: int) -> list[Process]:

@@ -7,6 +7,7 @@ replaced. What each page says of the paper is tested in test_launchers.py.
 import json
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -21,7 +22,6 @@ import torch
 from conftest import REPOSITORY
 from safetensors.torch import load_file
 
-from adapter4rec import runs
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.checkpoints.source_models import read_source_model
 from adapter4rec.data.images.building import ImageLmdbSettings, build
@@ -131,7 +131,7 @@ def in_this_process(command, cwd, **_):
     """Stands in for ``subprocess.Popen``: ``python -m MODULE …`` is carried out at once."""
     python, option, module, *arguments = command
     assert (python, option) == (sys.executable, "-m")
-    program = partial(runpy.run_module, module, run_name="__main__")
+    program = partial(runpy.run_module, module, run_name="__main__", alter_sys=True)
     code = exit_code(cwd, module, arguments, program)
     return SimpleNamespace(returncode=code, communicate=lambda: (None, None))
 
@@ -243,8 +243,12 @@ def test_a_target_launcher_names_what_a_source_launcher_exports(page):
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_a_dry_run_prints_the_command(page, capsys):
     assert launch(page, "--dry-run") == 0
-    python, option, module, *arguments = shlex.split(capsys.readouterr().out)
-    assert (python, option, module) == ("python", "-m", page.module)
+    printed = capsys.readouterr().out.strip()
+    before = f"(cd {shlex.quote(str(REPOSITORY))} && "  # the launcher was started in another folder
+    assert printed.startswith(before)
+    python, option, module, *arguments = shlex.split(printed.removeprefix(before).removesuffix(")"))
+    assert Path(shutil.which(python)).samefile(sys.executable)
+    assert (option, module) == ("-m", page.module)
     given = dict(zip(arguments[::2], arguments[1::2], strict=True))
     assert given.keys() == {f"--{name}" for name in page.says}
     assert given["--users"] == str(REPOSITORY / page.says["users"])

@@ -12,14 +12,14 @@ from image_shop import encoded, exif, picture, png
 from PIL import Image, ImageOps, ImageSequence
 
 from adapter4rec.data.images.decoding import BrokenImageError, decoded, in_colour
-from adapter4rec.data.images.records import Conversion, DamagedRecordError, Form, ImageRecord, pack, unpack
+from adapter4rec.data.images.records import Conversion, DamagedRecordError, ImageRecord, Storage, pack, unpack
 
 
 class TestRecords:
-    RECORD = ImageRecord(Form.PIXELS, Conversion.GREY | Conversion.ALPHA, 2, 1, bytes(range(6)))
+    RECORD = ImageRecord(Storage.PIXELS, Conversion.GREY | Conversion.ALPHA, 2, 1, bytes(range(6)))
 
-    @pytest.mark.parametrize("form", Form)
-    def test_round_trip(self, form: Form) -> None:
+    @pytest.mark.parametrize("form", Storage)
+    def test_round_trip(self, form: Storage) -> None:
         record = replace(self.RECORD, form=form)
         value = pack(b"v1", record)
         assert len(value) == 20 + 6
@@ -35,7 +35,7 @@ class TestRecords:
                 unpack(b"v1", bytes(damaged))
 
     def test_cut_off(self) -> None:
-        value = pack(b"v1", replace(self.RECORD, form=Form.FILE))
+        value = pack(b"v1", replace(self.RECORD, form=Storage.FILE))
         for length in range(len(value)):
             with pytest.raises(DamagedRecordError, match="'v1'"):
                 unpack(b"v1", value[:length])

@@ -19,7 +19,7 @@ from image_shop import SIZE, Shop, by_hand, contents, encoded, exif, picture, sm
 from adapter4rec.data.images.building import ImageLmdbSettings, Missing, build, build_from_page
 from adapter4rec.data.images.database import ImageDatabase
 from adapter4rec.data.images.description import DESCRIPTION_KEY, State
-from adapter4rec.data.images.records import Form, unpack
+from adapter4rec.data.images.records import Storage, unpack
 from adapter4rec.data.images.writing import LOCK_FILE, DatabaseWriter
 from adapter4rec.utils.errors import UserError
 
@@ -40,8 +40,8 @@ def several_portions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestBuilding:
-    @pytest.mark.parametrize("store", Form)
-    def test_what_is_read_is_what_pil_gives(self, empty_shop: Shop, store: Form) -> None:
+    @pytest.mark.parametrize("store", Storage)
+    def test_what_is_read_is_what_pil_gives(self, empty_shop: Shop, store: Storage) -> None:
         data = {
             "a": encoded(picture(1), "JPEG"),
             "b": encoded(picture(2, "L"), "PNG"),
@@ -81,8 +81,8 @@ class TestBuilding:
         database.require_size(40)
         assert database.pixels(b"B001", 40).shape == (40, 40, 3)
 
-    @pytest.mark.parametrize("store", Form)
-    def test_the_number_of_workers_changes_nothing(self, shop: Shop, store: Form) -> None:
+    @pytest.mark.parametrize("store", Storage)
+    def test_the_number_of_workers_changes_nothing(self, shop: Shop, store: Storage) -> None:
         shop.add("broken", b"no image", "broken.jpg")
         found = []
         for workers in (1, 8):
@@ -382,7 +382,7 @@ class TestPage:
         assert (hm.numbered_files, hm_elsewhere.numbered_files, amazon.numbered_files) == (True, True, False)
         assert (hm_elsewhere.items, hm_elsewhere.images) == (hm.items, tmp_path / "mine")
         assert (amazon.preset, amazon.into, amazon.size) == ("amazon", REPOSITORY / "b.lmdb", 7)
-        assert (amazon.items, amazon.store) == (tmp_path / "mine.tsv", Form.FILE)
+        assert (amazon.items, amazon.store) == (tmp_path / "mine.tsv", Storage.FILE)
         assert hm.workers >= 1
 
     @pytest.mark.parametrize("place", ["images", "convert"])

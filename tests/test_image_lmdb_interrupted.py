@@ -47,8 +47,6 @@ def run_build(settings: ImageLmdbSettings, before: str) -> subprocess.CompletedP
         "from adapter4rec.data.images import writing\n"
         "from adapter4rec.data.images.building import ImageLmdbSettings, build\n"
         "from adapter4rec.utils.errors import run_main\n"
-        "preparing._CHUNK, writing._RECORDS_A_TRANSACTION, writing._SMALLEST_MAP = 4, 8, 1 << 16\n"
-        "from adapter4rec.utils.errors import run_main\n"
         "writing._RECORDS_A_TRANSACTION, writing._SMALLEST_MAP = 8, 1 << 16\n"
         "put, number = writing.DatabaseWriter.put, 0\n"
         "def counted(self, name, value):\n"

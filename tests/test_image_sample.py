@@ -21,7 +21,7 @@ from adapter4rec.datasets.sample.command import main
 from adapter4rec.datasets.sample.drawing import draw
 from adapter4rec.datasets.sample.images import LISTS, SOURCE, TARGET, ImageDomain, fill_shelf
 from adapter4rec.datasets.sample.looks import COLOURS, GREY, TINY_SIZES, Form, Look, Pattern, draw_looks
-from adapter4rec.datasets.sample.silhouettes import ACCESSORIES, GARMENTS, Paint, Part, Silhouette
+from adapter4rec.datasets.sample.silhouettes import ACCESSORIES, GARMENTS, Paint, Shape, Silhouette
 from adapter4rec.utils.errors import UserError
 
 SMALL = SampleSettings(users=40, target_users=30, items=40, clicks=8, seed=3)
@@ -147,7 +147,7 @@ def look_of(pattern: Pattern) -> Look:
     return dataclasses.replace(look, **upright, **colour)
 
 
-SHEET = Silhouette("sheet", (Part(Paint.CLOTH, ((-80, -80), (80, -80), (80, 80), (-80, 80))),))
+SHEET = Silhouette("sheet", (Shape(Paint.CLOTH, ((-80, -80), (80, -80), (80, 80), (-80, 80))),))
 
 
 def changes_along(line: np.ndarray) -> int:

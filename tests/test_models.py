@@ -15,6 +15,7 @@ from adapter4rec.data.content import IdStore
 from adapter4rec.data.text import TextStore, Tokens
 from adapter4rec.models.backbones import TEXT_ENCODERS, backbone_folder, load_backbone, load_tokenizer
 from adapter4rec.models.item_encoder import IdItemEncoder
+from adapter4rec.models.losses import SasRecLoss
 from adapter4rec.models.registry import LOSSES, registered
 from adapter4rec.models.text_encoder import TextItemEncoder
 from adapter4rec.models.transrec import TransRec
@@ -158,7 +159,7 @@ def test_backbone_folders_that_do_not_do(tiny_bert_folder, tmp_path):
         load_tokenizer(copy_without(tiny_bert_folder, tmp_path / "b", "vocab.txt"))
     image = copy_without(tiny_bert_folder, tmp_path / "c")
     (image / "config.json").write_text(json.dumps({"model_type": "vit"}))
-    with pytest.raises(UserError, match="'vit' model"):
+    with pytest.raises(UserError, match="'vit' is not a supported"):
         load_backbone(image, TEXT_ENCODERS)
     broken = copy_without(tiny_bert_folder, tmp_path / "d")
     (broken / "model.safetensors").write_bytes(b"half a file")
@@ -175,9 +176,9 @@ def test_gradients_are_the_same_each_time():
     """Many places hold the same item: their gradients must be added up in one order, whatever the threads."""
     chance = np.random.default_rng(0)
     interactions = interactions_of(random_sequences(chance, 512, 300, 20), 300, 20)
-    examples = TrainingSet(interactions, batch_size=512, seed=0)
-    ids = examples.ids(examples.order(1), epoch=1, step=0)
-    batch = with_content(ids, IdStore(300), targets_in_step=1)
+    store = IdStore(300)
+    examples = TrainingSet(interactions, store, batch_size=512, seed=0, predicted=SasRecLoss.predicted)
+    batch = with_content(examples.ids(1, 0), store, targets_in_step=1)
     torch.manual_seed(0)
     encoder = UserEncoder(dim=64, max_seq_len=20, heads=2, blocks=2, dropout=0.0)
     model = TransRec(IdItemEncoder(300, 64), encoder, "sasrec")

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from adapter4rec.source_stage import carry_out_source
 from conftest import REPOSITORY, write_domain
-from trees import TextSourceSettings
 
 from adapter4rec.launching import launch
 from adapter4rec.utils.errors import UserError, run_main
 from adapter4rec.utils.process_group import process_group
+from Pretraining.Text.train import Settings, train
 
 ANOTHER_JOB = {
     "WORLD_SIZE": "4",
@@ -115,7 +114,7 @@ def resumed(values):
     """Resume a run for one more epoch; its folder must not be locked."""
     metrics = values["run_folder"] / "metrics.jsonl"
     epochs = len(metrics.read_text().splitlines()) + 2 if metrics.exists() else 2
-    carry_out_source(TextSourceSettings.from_values(values | {"resume": True, "epochs": epochs}))
+    train(Settings.from_values(values | {"resume": True, "epochs": epochs}))
     assert json.loads((values["run_folder"] / "result.json").read_text())["asked_epochs"] == epochs
 
 
@@ -178,8 +177,8 @@ from pathlib import Path
 from adapter4rec import quickstart
 from adapter4rec.utils.errors import run_main
 options = {{"method": "all", "device": "cpu", "epochs": {epochs}}}
-quickstart.PLANS["text"] = replace(
-    quickstart.TEXT,
+quickstart.QUICKSTARTS["text"] = replace(
+    quickstart.QUICKSTARTS["text"],
     sample=Path({folder!r}) / "sample",
     runs=Path({folder!r}) / "runs",
     backbone={backbone!r},
@@ -265,7 +264,7 @@ def test_a_launcher_reports_its_error_at_once_under_the_variables_of_another_job
     monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("the message is delayed"))
     monkeypatch.setattr(sys, "argv", ["launcher.py", "--epoch", "3"])
     with pytest.raises(SystemExit) as ended:
-        launch("Pretraining.Text.train", TextSourceSettings, {})
+        launch("Pretraining.Text.train", {})
     assert ended.value.code == 2
     assert "--epoch" in capsys.readouterr().err
 

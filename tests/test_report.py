@@ -715,6 +715,26 @@ def test_the_command_prints_the_table_and_the_files(tmp_path):
     assert f"written: {tmp_path / 'into' / 'study_test.html'}" in found.stdout
 
 
+def test_a_report_needs_neither_torch_nor_transformers(tmp_path):
+    """They take seconds to import, and a machine that only reports need not have them."""
+    ledger = simple_study(tmp_path, {REFERENCE: [3], "LoRA": [2]})
+    program = f"""
+import runpy, sys
+sys.argv = ["report", {str(ledger)!r}]
+try:
+    runpy.run_module("adapter4rec.report", run_name="__main__")
+except SystemExit as ended:
+    assert not ended.code
+print("imported:", {{"torch", "transformers"}} & set(sys.modules))
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stderr
+    assert "**75.00**" in found.stdout
+    assert found.stdout.endswith("imported: set()\n")
+
+
 def test_bad_input_ends_the_command_without_a_traceback(tmp_path):
     found = command(tmp_path / "none.jsonl")
     assert (found.returncode, found.stderr.count("\n")) == (2, 1)

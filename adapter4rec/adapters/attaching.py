@@ -27,16 +27,17 @@ from adapter4rec.utils.errors import UserError
 def encoder_sites(model: TransRec | PreTrainedModel) -> dict[str, Sites]:
     """The sites of a model's encoders, by ``item`` and ``user``.
 
-    The id tower has none. A Hugging Face encoder is an item encoder.
+    The id tower has none, nor has a user encoder without a layout. A Hugging Face encoder is an item encoder.
 
     Raises:
         UserError: the kind of encoder is not supported.
     """
     if not isinstance(model, TransRec):
         return {"item": _backbone_sites(model)}
-    sites = {
-        "user": find_sites(model.user_encoder, model.user_encoder.layout, model.user_encoder.width, "user")
-    }
+    sites = {}
+    users = model.user_encoder
+    if users.layout is not None:
+        sites["user"] = find_sites(users, users.layout, users.width, "user")
     backbone = getattr(model.item_encoder, "backbone", None)
     if backbone is not None:
         sites["item"] = _backbone_sites(backbone)
@@ -92,7 +93,7 @@ def add_adapters(
         raise UserError(f"--encoders {','.join(config.encoders)}: an encoder alone is an item encoder")
     for encoder in chosen:
         if encoder not in sites:
-            raise UserError(f"the {encoder} encoder has no backbone to adapt")
+            raise UserError(_without_sites(model, encoder))
     model.adapters = AdapterSet(config, base_groups_of(model))
     try:
         model.adapters.attach(_freeze(model))
@@ -102,6 +103,13 @@ def add_adapters(
         raise
     like = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
     return model.adapters.to(device=like.device, dtype=like.dtype).train(model.training)
+
+
+def _without_sites(model: TransRec, encoder: str) -> str:
+    if encoder == "item":
+        return "the item encoder has no backbone to adapt"
+    kind = type(model.user_encoder).__name__
+    return f"adapters cannot be attached to the user encoder, a {kind}: it has no layout; use --encoders item"
 
 
 def base_groups_of(model: TransRec | PreTrainedModel) -> ParameterGroups:

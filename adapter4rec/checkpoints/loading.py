@@ -37,9 +37,9 @@ def load_source(path: Path | str, **settings: Any) -> TransRec:
     source = read_source_model(Path(path))
     identity = source.description.get("identity") or {}
     modality = changed.pop("modality", None) or identity.get("stage", _modality_of(source.tensors)).split()[0]
-    recorded = (
-        _NOT_READ | _sizes(source.tensors, changed) | identity.get("settings", {}) | {"start_from": None}
-    )
+    of_file = identity.get("settings", {})
+    sizes = _sizes(source.tensors, {**of_file, **changed}.get("user_encoder", "transformer"))
+    recorded = _NOT_READ | sizes | of_file | {"start_from": None}
     try:
         chosen = rebuilt_settings(f"{modality} source", recorded, changed)
     except UserError as error:
@@ -54,9 +54,9 @@ def _modality_of(tensors: Mapping[str, Tensor]) -> str:
     return "text" if is_text(tensors) else "image"
 
 
-def _sizes(tensors: Mapping[str, Tensor], changed: Mapping[str, Any]) -> dict[str, int]:
+def _sizes(tensors: Mapping[str, Tensor], kind: str) -> dict[str, int]:
     """Settings that the weights of the user encoder show."""
-    user_encoder = registered(USER_ENCODERS, changed.get("user_encoder", "transformer"))
+    user_encoder = registered(USER_ENCODERS, kind)
     own = {
         name.removeprefix(_USER_ENCODER): tensor
         for name, tensor in tensors.items()

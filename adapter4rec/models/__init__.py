@@ -1,1 +1,1 @@
-"""TransRec = item encoder + user encoder + objective."""
+"""Item encoders, user encoders, training objectives and TransRec, which combines them."""

@@ -1,4 +1,4 @@
-"""Pretrained encoders from ordinary Hugging Face folders."""
+"""Loading pretrained backbones and tokenizers from local Hugging Face folders."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ PRETRAINED_MODELS = REPOSITORY / "pretrained_models"
 
 @dataclass(frozen=True)
 class Kinds:
-    """Which encoders encode one kind of content.
+    """The supported encoders of one modality.
 
     Attributes:
-        what: the content, in a word.
-        model_types: ``model_type`` of their Hugging Face configurations.
+        what: name of the modality, for error messages.
+        model_types: their ``model_type`` in config.json.
     """
 
     what: str
@@ -57,72 +57,72 @@ _WEIGHTS = (
     "pytorch_model.bin.index.json",
 )
 _LOCAL = {"trust_remote_code": False, "local_files_only": True}
-"""How every folder is read: without running its Python code, or asking to, and without a download."""
+"""Folders are read without executing code that they contain, and without downloads."""
 
 _SUPPORTED_SETTINGS: dict[str, tuple[Any, ...]] = {
     "pruned_heads": (None, {}),  # transformers 5 ignores it
     "quantization_config": (None,),
     "return_dict": (None, True),
 }
-"""Settings of config.json that would change what is computed, and the values that do not."""
+"""Supported values of settings in config.json that change what an encoder computes."""
 _SUPPORTED_BERT_SETTINGS: dict[str, tuple[Any, ...]] = {
     "position_embedding_type": (None, "absolute"),  # transformers 5 ignores it
     "is_decoder": (None, False),
     "add_cross_attention": (None, False),
     "chunk_size_feed_forward": (None, 0),
 }
-"""Further ones of BERT, RoBERTa and XLM-RoBERTa, which alone read them."""
+"""More such settings, of BERT, RoBERTa and XLM-RoBERTa only."""
 
 
 def backbone_folder(name: str) -> Path:
-    """The folder of a backbone: a path that exists, or a name under ``pretrained_models/``.
+    """The folder of a backbone: an existing path, or a name in ``pretrained_models/``.
 
     Raises:
-        UserError: neither is there.
+        UserError: no such folder.
     """
     for folder in (Path(name), REPOSITORY / name, PRETRAINED_MODELS / name):
         if (folder / "config.json").is_file():
             return folder.resolve()
     raise UserError(
         f"backbone {name!r}: no Hugging Face folder (with a config.json) at {PRETRAINED_MODELS / name}; "
-        f"fetch it with `python -m adapter4rec.download {name}`, or name a folder of your own"
+        f"download it with `python -m adapter4rec.download {name}`, or pass the path of a local folder"
     )
 
 
 def backbone_config(folder: Path, kinds: Kinds, layers: int | None = None) -> PretrainedConfig:
-    """The configuration of a backbone, cut to its first ``layers`` layers.
+    """The configuration of a backbone, truncated to its first ``layers`` layers.
 
     Args:
         folder: a Hugging Face folder.
-        kinds: which kinds of encoder will do.
-        layers: how many layers are kept; None for all.
+        kinds: the supported encoders.
+        layers: number of layers to keep; None for all.
 
     Raises:
-        UserError: unreadable, of another kind, with fewer layers, with a setting that is not supported, or
-            of a kind that only Python code in the folder defines.
+        UserError: the configuration cannot be read, requires custom code, has too few layers, or its model
+            type or one of its settings is not supported.
     """
     with _reading(folder, "config.json"):
         config = AutoConfig.from_pretrained(folder, **_LOCAL)
     _require_supported(folder, config)
-    if config.model_type == "clip":  # both towers in one folder; ours is the one for images
+    if config.model_type == "clip":  # the folder has both towers; use the vision tower
         config = config.vision_config
         _require_supported(folder, config)
     if config.model_type not in kinds.model_types:
         raise UserError(
-            f"{folder}: a {config.model_type!r} model; {kinds.what} encoders are of kind "
-            + " or ".join(kinds.model_types)
+            f"{folder}: model type {config.model_type!r} is not a supported {kinds.what} encoder; supported: "
+            + ", ".join(kinds.model_types)
         )
     if layers is not None:
         if not 1 <= layers <= config.num_hidden_layers:
             raise UserError(f"--layers {layers}: {folder} has {config.num_hidden_layers} layers")
         config.num_hidden_layers = layers
-        if getattr(config, "layer_types", None) is not None:  # ModernBERT's, one a layer
+        if getattr(config, "layer_types", None) is not None:  # ModernBERT has one entry per layer
             config.layer_types = config.layer_types[:layers]
     return config
 
 
 def _require_supported(folder: Path, config: PretrainedConfig) -> None:
-    """Raise a UserError for a setting with which the encoder would not compute what it was trained to."""
+    """Raise a UserError for a setting that would change what the pretrained encoder computes."""
     bert = _SUPPORTED_BERT_SETTINGS if config.model_type in ("bert", *_COUNTS_FROM_PADDING) else {}
     for name, supported in (_SUPPORTED_SETTINGS | bert).items():
         value = getattr(config, name, None)
@@ -131,7 +131,7 @@ def _require_supported(folder: Path, config: PretrainedConfig) -> None:
 
 
 def described(config: PretrainedConfig) -> str:
-    """What kind of encoder, of which size, in a few words."""
+    """A short description of an encoder's architecture."""
     return (
         f"{config.model_type}, {config.num_hidden_layers} layers of width {config.hidden_size}, "
         f"{config.num_attention_heads} heads"
@@ -139,63 +139,64 @@ def described(config: PretrainedConfig) -> str:
 
 
 def first_position(config: PretrainedConfig) -> int:
-    """The position of a text's first token: RoBERTa counts from behind the padding token's number."""
+    """Position id of the first token: 0, but ``pad_token_id + 1`` in RoBERTa and XLM-RoBERTa."""
     return config.pad_token_id + 1 if config.model_type in _COUNTS_FROM_PADDING else 0
 
 
 def pixel_statistics(config: PretrainedConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel by which an image encoder's pixels (0 to 1) are scaled.
+    """Mean and standard deviation per channel that normalise pixel values in [0, 1].
 
-    DINOv2's and CLIP's are those of their pretraining; ViT and ViTMAE have 0.5 throughout, as in the paper.
+    Those of DINOv2 and CLIP come from their pretraining. ViT and ViTMAE use 0.5 for all, as in the paper.
     """
     return _PIXEL_STATISTICS.get(config.model_type, _HALF)
 
 
 def image_size(config: PretrainedConfig, asked: int | None = None) -> int:
-    """The height and width of the images that an image encoder is given, in pixels.
+    """Height and width of an encoder's input images, in pixels.
 
     Args:
         config: of the encoder.
-        asked: another size than the configuration's; only DINOv2 interpolates its positions.
+        asked: the requested size; by default that of the configuration. Only DINOv2 supports other sizes, as
+            it interpolates its position embeddings.
 
     Raises:
-        UserError: it takes images that are not square, or not of three channels, or not of the asked size.
+        UserError: the encoder expects images that are not square or not RGB, or does not support the size.
     """
     sizes = config.image_size if isinstance(config.image_size, list | tuple) else [config.image_size]
     if not 1 <= len(sizes) <= 2 or len(set(sizes)) > 1 or not isinstance(sizes[0], int):
-        raise UserError(f"the backbone takes images of size {config.image_size}; square ones are supported")
+        raise UserError(f"the backbone expects images of size {config.image_size}; only square is supported")
     if config.num_channels != 3:
-        raise UserError(f"the backbone takes images of {config.num_channels} channels; RGB has 3")
+        raise UserError(f"the backbone expects images with {config.num_channels} channels; RGB has 3")
     if asked in (None, sizes[0]):
         return sizes[0]
     if config.model_type != "dinov2":
         raise UserError(
-            f"--image_size {asked}: this backbone takes images of {sizes[0]}; DINOv2 takes others"
+            f"--image_size {asked}: this backbone expects {sizes[0]}; only DINOv2 supports other sizes"
         )
     if asked % config.patch_size:
-        raise UserError(f"--image_size {asked}: must be a multiple of {config.patch_size}, the patches' size")
+        raise UserError(f"--image_size {asked}: must be a multiple of the patch size {config.patch_size}")
     return asked
 
 
 def load_backbone(folder: Path, kinds: Kinds, layers: int | None = None) -> PreTrainedModel:
-    """A pretrained encoder in float32, without pooler, attention by torch's fused kernel.
+    """A pretrained encoder in float32, without pooler, with attention by ``scaled_dot_product_attention``.
 
     Args:
         folder: a Hugging Face folder.
-        kinds: which kinds of encoder will do.
-        layers: how many layers are kept; None for all.
+        kinds: the supported encoders.
+        layers: number of layers to keep; None for all.
 
     Raises:
-        UserError: no weights; weights that are missing, unexpected or of another shape; an adapter beside
-            them; or another kind of model.
+        UserError: weights are missing, unexpected or of another shape, the folder contains an adapter, or
+            the configuration is not supported (see :func:`backbone_config`).
     """
     config = backbone_config(folder, kinds, layers)
     if not any((folder / name).is_file() for name in _WEIGHTS):
-        raise UserError(f"{folder}: no weights there (model.safetensors)")
-    if (folder / "adapter_config.json").is_file():  # the library would attach the adapter, or ignore it
+        raise UserError(f"{folder}: no weights found (model.safetensors)")
+    if (folder / "adapter_config.json").is_file():  # transformers would load the adapter, or ignore it
         raise UserError(
-            f"{folder}: contains an adapter beside the backbone (adapter_config.json); merge it into the "
-            "weights, or move it to a folder of its own"
+            f"{folder}: contains an adapter in addition to the backbone (adapter_config.json); merge it into "
+            "the weights, or move it to another folder"
         )
     with _reading(folder, "the weights"):
         model, report = _model_class(config).from_pretrained(
@@ -206,7 +207,7 @@ def load_backbone(folder: Path, kinds: Kinds, layers: int | None = None) -> PreT
             dtype=torch.float32,
             attn_implementation="sdpa",
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are refused below, with names
+            ignore_mismatched_sizes=True,  # checked below, with a clearer error message
         )
     require_same_weights(folder, model, report, layers)
     return model
@@ -217,11 +218,11 @@ def _model_class(config: PretrainedConfig) -> type:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The folder's tokenizer, written in Rust or in Python, checked against the folder's config.json.
+    """The tokenizer of a folder (fast or slow), checked against config.json.
 
     Raises:
-        UserError: there is none, it has ids beyond the embedding table, or its texts do not all begin with
-            the class token, whose state is the text's.
+        UserError: it is missing, has token ids outside the embedding table, or does not start each text with
+            a class token.
     """
     config = backbone_config(folder, TEXT_ENCODERS)
     with _reading(folder, "the tokenizer"):
@@ -229,41 +230,41 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     names = tokenizer.vocab_files_names
     vocabulary = [name for key, name in names.items() if key != "tokenizer_file"]
     choices = [vocabulary, [names["tokenizer_file"]]] if "tokenizer_file" in names else [vocabulary]
-    # Without its files, a tokenizer of the library loads all the same and knows its special tokens alone.
+    # Without these files, transformers loads a tokenizer that has only special tokens.
     if not any(choice and all((folder / name).is_file() for name in choice) for choice in choices):
         needed = ", or ".join(" and ".join(choice) for choice in choices if choice)
-        raise UserError(f"{folder}: no tokenizer there; {type(tokenizer).__name__} needs {needed}")
+        raise UserError(f"{folder}: no tokenizer found; {type(tokenizer).__name__} needs {needed}")
     token, largest = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1], default=("", -1))
     if largest >= config.vocab_size:
         raise UserError(
-            f"{folder}: the tokenizer does not fit the weights: token {token!r} has id {largest}, and "
+            f"{folder}: the tokenizer does not match the weights: token {token!r} has id {largest}, but "
             f"vocab_size in config.json is {config.vocab_size}"
         )
     empty, short = (tokenizer(text)["input_ids"][:1] for text in ("", "a"))
     if not empty or empty != short or tokenizer.cls_token_id not in (None, *empty):
         raise UserError(
-            f"{folder}: the tokenizer does not put a class token before each text (cls_token is "
-            f"{tokenizer.cls_token!r}); its state is what represents the text"
+            f"{folder}: the tokenizer does not start each text with a class token (cls_token is "
+            f"{tokenizer.cls_token!r}), whose hidden state represents the text"
         )
     return tokenizer
 
 
 @contextmanager
 def _reading(folder: Path, what: str) -> Iterator[None]:
-    """Silence the library, and turn whatever it raises into a UserError."""
+    """Silence transformers, and convert its exceptions into a UserError."""
     with quiet_transformers():
         try:
             yield
-        except Exception as error:  # damaged folders raise anything
+        except Exception as error:  # damaged files raise exceptions of any type
             reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
             if "trust_remote_code" in str(error):
-                reason = "it needs Python code of its own (auto_map); code from model folders is not run"
+                reason = "it requires custom code (auto_map), which is not supported"
             raise UserError(f"{folder}: {what} cannot be read: {reason}") from None
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence the library's reports: what matters of them is raised as an error here."""
+    """Silence log messages and progress bars of transformers."""
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity(logging.CRITICAL)
     transformers_logging.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""Dropout that does not wait for random numbers on a CPU."""
+"""Dropout with faster random numbers on CPU."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ _LEVELS = 1 << 16
 
 
 def dropped(x: Tensor, probability: float) -> Tensor:
-    """Set elements to zero by chance, and scale the others so that the mean stays.
+    """Dropout, always in training mode.
 
-    On a GPU this is torch's dropout. On a CPU torch draws one random number for each element, which costs as
-    much as a small matrix product; here four elements share one of 64 bits. The probability is then a
+    On GPU this is ``F.dropout``. On CPU, PyTorch draws one random number per element, which costs as much as
+    a small matrix product; here four elements share one 64-bit number, which rounds the probability to a
     multiple of 1 / 65536.
 
     Args:
         x: of any shape.
-        probability: that an element becomes zero.
+        probability: of an element to be zeroed.
     """
     if x.device.type != "cpu":
         return F.dropout(x, probability)
@@ -30,15 +30,15 @@ def dropped(x: Tensor, probability: float) -> Tensor:
     return x * (kept.to(x.dtype) * scale)
 
 
-@torch.compiler.disable  # a compiler draws one number for each element
+@torch.compiler.disable  # compiled code would draw one number per element
 def _levels(x: Tensor) -> Tensor:
-    """A random number from -32768 to 32767 for each element of ``x``."""
+    """A random integer from -32768 to 32767 for each element of ``x``."""
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(1 << 63), None)
     return words.view(torch.int16)[: x.numel()].view(x.shape)
 
 
 class Dropout(nn.Dropout):
-    """torch's module with :func:`dropped` in training."""
+    """``nn.Dropout`` with :func:`dropped` in training."""
 
     def forward(self, x: Tensor) -> Tensor:
         """``[...]`` → ``[...]``."""
@@ -46,7 +46,7 @@ class Dropout(nn.Dropout):
 
 
 def use_fast_dropout(model: nn.Module) -> None:
-    """Put :class:`Dropout` in the place of torch's, everywhere in a model."""
+    """Replace every ``nn.Dropout`` in a model by :class:`Dropout`."""
     for owner in list(model.modules()):
         for name, module in owner.named_children():
             if type(module) is nn.Dropout:

@@ -1,4 +1,4 @@
-"""The image item encoder: a picture becomes the [CLS] state of a pretrained encoder, then an embedding."""
+"""The image item encoder: embeddings from the [CLS] hidden state of a pretrained vision transformer."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from adapter4rec.models.settings import ImageModelSettings
 from adapter4rec.utils.errors import UserError
 
 RELEASED_MASK_RATIO = 0.75
-"""Share of the patches that the released code lets ViTMAE drop, as its pretraining does."""
+"""Fraction of patches that ViTMAE drops in the released code, as in its pretraining."""
 
 _PATCHES_AT_ONCE = {"cpu": 8 * 197, "cuda": 64 * 197}
-"""What one call computes stays in a CPU's cache, and fills a GPU: 8 and 64 images of ViT-base."""
+"""Micro-batch size in patches: 8 or 64 images of ViT-base, to fit the CPU's cache or to use a GPU fully."""
 
 
 def expected_image_size(settings: ImageModelSettings) -> int:
-    """Height and width of the images that the backbone takes.
+    """Height and width of the backbone's input images, in pixels.
 
     Raises:
-        UserError: the backbone is missing or broken, or does not take the size that is asked for.
+        UserError: the backbone is missing or invalid, or does not support ``--image_size``.
     """
     return image_size(
         backbone_config(backbone_folder(settings.backbone), IMAGE_ENCODERS), settings.image_size
@@ -43,31 +43,31 @@ def expected_image_size(settings: ImageModelSettings) -> int:
 
 
 def build_image_encoder(settings: ImageModelSettings) -> ImageItemEncoder:
-    """The image item encoder that the settings name: pretrained backbone, new head.
+    """An image item encoder with a pretrained backbone and a new head.
 
     Raises:
-        UserError: the backbone is missing or broken, or masking is asked of one that never masks.
+        UserError: the backbone is missing or invalid, or ``release_masking`` is set and it is no ViTMAE.
     """
     backbone = load_backbone(backbone_folder(settings.backbone), IMAGE_ENCODERS, settings.layers)
-    image_size(backbone.config, settings.image_size)  # else it would fail at the first image
+    image_size(backbone.config, settings.image_size)  # raises early, not at the first image
     if backbone.config.model_type == "vit_mae":
         backbone.config.mask_ratio = RELEASED_MASK_RATIO if settings.release_masking else 0.0
     elif settings.release_masking:
-        raise UserError(f"--release_masking: {settings.backbone} has no masking; only ViTMAE does")
+        raise UserError(f"--release_masking: not supported by {settings.backbone}; only by ViTMAE")
     torch.manual_seed(settings.seed)
     return ImageItemEncoder(backbone, settings.embedding_dim, settings.images_at_once)
 
 
 class ImageItemEncoder(ContentItemEncoder):
-    """ViT, ViTMAE, DINOv2 or CLIP's vision tower; the head is Xavier-normal with zero bias.
+    """ViT, ViTMAE, DINOv2 or the vision tower of CLIP with an item head (Xavier-normal, zero bias).
 
-    A ViTMAE reads every patch, in order. With a ``mask_ratio`` above 0 in its configuration it drops that
-    share of the patches at random, in evaluation too, as the released code does.
+    ViTMAE reads every patch, in order. If ``mask_ratio`` in its configuration is above 0, it drops that
+    fraction of the patches at random, in evaluation too, as in the released code.
 
     Args:
         backbone: a Hugging Face image encoder without pooler.
         dim: d, width of the embeddings.
-        images_at_once: how many images the backbone reads at once; None for what suits the device.
+        images_at_once: micro-batch size in images; None to choose by device.
     """
 
     def __init__(self, backbone: PreTrainedModel, dim: int, images_at_once: int | None) -> None:
@@ -77,12 +77,12 @@ class ImageItemEncoder(ContentItemEncoder):
         self.register_buffer("_mean", mean[:, None, None], persistent=False)
         self.register_buffer("_deviation", deviation[:, None, None], persistent=False)
         for parameter in self.fixed_parameters():
-            parameter.requires_grad_(False)  # loading a backbone from a folder resets this
+            parameter.requires_grad_(False)  # from_pretrained resets this
         nn.init.xavier_normal_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     def fixed_parameters(self) -> list[nn.Parameter]:
-        """ViTMAE's position embeddings, which are sines, and DINOv2's mask token, for pretraining only."""
+        """ViTMAE's sinusoidal position embeddings and DINOv2's mask token (used in pretraining only)."""
         embeddings = getattr(self.backbone, "embeddings", None)
         if self.backbone.config.model_type == "vit_mae":
             return [embeddings.position_embeddings]
@@ -90,16 +90,16 @@ class ImageItemEncoder(ContentItemEncoder):
         return [] if mask_token is None else [mask_token]
 
     def states(self, content: Pixels | PatchStates) -> Tensor:
-        """[CLS] states behind the last layer norm, ``[n, 1, h]``, from pixels or from layers' outputs."""
+        """[CLS] hidden states after the last layer norm, ``[n, 1, h]``, from pixels or layer outputs."""
         if isinstance(content, PatchStates):
             parts = [(part, content.layers) for part in self._split(content.states, content.states.shape[1])]
-            return self.in_parts(self._going_on, parts)
+            return self.in_parts(self._resume_from, parts)
         return self.in_parts(self._states_of, [(part,) for part in self._split_pixels(content.pixels)])
 
     def _split(self, images: Tensor, patches: int) -> tuple[Tensor, ...]:
-        """Images of so many patches each, or their states, in the parts that the backbone reads at once."""
-        suits = max(1, _PATCHES_AT_ONCE[images.device.type] // patches)
-        return images.split(self.images_at_once or suits)
+        """Split images (or their hidden states) of ``patches`` patches each into micro-batches."""
+        default = max(1, _PATCHES_AT_ONCE[images.device.type] // patches)
+        return images.split(self.images_at_once or default)
 
     def _split_pixels(self, pixels: Tensor) -> tuple[Tensor, ...]:
         patches = pixels.shape[1] * pixels.shape[2] // self.backbone.config.patch_size**2
@@ -109,7 +109,7 @@ class ImageItemEncoder(ContentItemEncoder):
         return self.states_of_scaled(self._scaled(pixels))
 
     def layer_outputs(self, content: Pixels, layers: Sequence[int]) -> Tensor:
-        """Outputs of some layers, ``[n, patches, layers, h]``; [CLS] is the first patch."""
+        """Outputs of the layers ``layers``, ``[n, patches, layers, h]``; the first patch is [CLS]."""
         parts = []
         with outputs_read(self.backbone, layers) as found:
             for part in self._split_pixels(content.pixels):
@@ -117,7 +117,7 @@ class ImageItemEncoder(ContentItemEncoder):
                 parts.append(torch.stack([found[layer] for layer in layers], dim=2))
         return torch.cat(parts)
 
-    def _going_on(self, states: Tensor, layers: tuple[int, ...]) -> Tensor:
+    def _resume_from(self, states: Tensor, layers: tuple[int, ...]) -> Tensor:
         outputs = {layer: states[:, :, number] for number, layer in enumerate(layers)}
         size = math.isqrt(states.shape[1] - 1) * self.backbone.config.patch_size
         unread = torch.zeros(1, 3, size, size, dtype=self.head.weight.dtype, device=states.device)
@@ -129,21 +129,21 @@ class ImageItemEncoder(ContentItemEncoder):
         return (pixels.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._deviation
 
     def states_of_scaled(self, pixels: Tensor) -> Tensor:
-        """[CLS] states of images whose pixels are scaled as the backbone takes them.
+        """[CLS] hidden states of normalised images.
 
         Args:
-            pixels: ``[n, 3, height, width]``.
+            pixels: normalised, ``[n, 3, height, width]``.
 
         Returns:
             ``[n, 1, h]``.
         """
         arguments = {"pixel_values": pixels}
         if getattr(self.backbone.config, "mask_ratio", None) == 0:
-            # ViTMAE puts patches in the order of this noise, whatever share of them it drops.
+            # ViTMAE sorts patches by this noise even if it drops none; ascending noise keeps their order.
             patches = self.backbone.embeddings.patch_embeddings.num_patches
             noise = torch.arange(patches, device=pixels.device, dtype=torch.float32)
             arguments["noise"] = noise.expand(len(pixels), -1)
         output = self.backbone(**arguments)
         if self.backbone.config.model_type == "clip_vision_model":
-            return output.pooler_output[:, None]  # CLIP's last layer norm reads [CLS] alone
+            return output.pooler_output[:, None]  # CLIP applies the last layer norm to [CLS] only
         return output.last_hidden_state[:, :1]

@@ -1,4 +1,4 @@
-"""Item encoders: from an item's content to its embedding."""
+"""Item encoders map the content of an item to its embedding."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from adapter4rec.models.parts import BACKBONE, FIXED, ITEM_HEAD, ParameterGroups
 
 
 class ContentItemEncoder(nn.Module):
-    """A pretrained backbone, its [CLS] state, a linear layer to d (the paper's DTL), GELU.
+    """A pretrained backbone with an item head: GELU(W [CLS] + b), the paper's domain transformation layer.
 
-    With several attributes, one backbone and one linear layer encode each, and the vectors are averaged.
+    Several attributes are encoded by the same backbone and head, and the embeddings are averaged.
 
     Args:
         backbone: a Hugging Face encoder without pooler.
@@ -31,10 +31,10 @@ class ContentItemEncoder(nn.Module):
     def __init__(self, backbone: PreTrainedModel, dim: int) -> None:
         super().__init__()
         self.recompute = False
-        """Whether activations of the backbone are computed again for the backward pass, part by part."""
+        """Whether activations are recomputed in the backward pass (activation checkpointing)."""
         self.rounds: Callable[[int], int] = lambda parts: parts
-        """How often the backbone is called for so many parts; on all processes equally often, where its
-        weights are divided over them."""
+        """Number of backbone calls for a number of micro-batches. A sharded backbone must be called equally
+        often on all processes."""
         self.backbone = backbone
         use_fast_dropout(backbone)
         self.head = nn.Linear(backbone.config.hidden_size, dim)
@@ -53,34 +53,34 @@ class ContentItemEncoder(nn.Module):
 
     @abstractmethod
     def states(self, content: Content) -> Tensor:
-        """[CLS] states of the last layer, ``[n, attributes, h]``, from content or from layers' outputs."""
+        """[CLS] hidden states of the last layer, ``[n, attributes, h]``, from content or layer outputs."""
 
     @abstractmethod
     def layer_outputs(self, content: Content, layers: Sequence[int]) -> Tensor:
-        """Outputs of some layers, for each place that the backbone reads."""
+        """Outputs of the layers ``layers`` for each token or patch."""
 
     def in_parts(self, encode: Callable[..., Tensor], parts: Sequence[tuple]) -> Tensor:
-        """``encode(*part)`` of each part, one behind the other."""
-        rounds = self.rounds(len(parts))  # asked before: the processes call nothing else meanwhile
-        encoded = [self._part(encode, *part) for part in parts]
-        for _ in range(rounds - len(parts)):
-            encoded[-1] = encoded[-1] + 0 * self._part(encode, *parts[-1])  # for company alone
+        """``encode(*part)`` of each micro-batch, concatenated."""
+        rounds = self.rounds(len(parts))  # a collective operation, so before the collectives of the layers
+        encoded = [self._encode_part(encode, *part) for part in parts]
+        for _ in range(rounds - len(parts)):  # dummy calls, without effect on values or gradients
+            encoded[-1] = encoded[-1] + 0 * self._encode_part(encode, *parts[-1])
         return torch.cat(encoded)
 
-    def _part(self, encode: Callable[..., Tensor], *part: Any) -> Tensor:
-        """``encode(*part)``, whose activations are not kept where they are to be computed again."""
+    def _encode_part(self, encode: Callable[..., Tensor], *part: Any) -> Tensor:
+        """``encode(*part)``, with activation checkpointing if enabled."""
         if self.recompute and torch.is_grad_enabled():
             return checkpoint(encode, *part, use_reentrant=False)
         return encode(*part)
 
     def forward(self, content: Content) -> Tensor:
-        """Embeddings ``[n, d]`` of n items, from their content or from states computed before."""
+        """Item embeddings ``[n, d]``, from content or from cached hidden states."""
         states = content.states if isinstance(content, States) else self.states(content)
         return F.gelu(self.head(states)).mean(1)
 
 
 class IdItemEncoder(nn.Module):
-    """The baseline without content: an embedding for each item of one domain (Xavier-normal)."""
+    """The baseline without content: an embedding table over the items of one domain (Xavier-normal)."""
 
     def __init__(self, n_items: int, dim: int) -> None:
         super().__init__()
@@ -92,5 +92,5 @@ class IdItemEncoder(nn.Module):
         return {ITEM_HEAD: dict(self.named_parameters())}
 
     def forward(self, content: ItemIds) -> Tensor:
-        """Embeddings ``[n, d]``."""
+        """Item embeddings ``[n, d]``."""
         return self.head(content.ids - 1)

@@ -1,4 +1,4 @@
-"""Reading the outputs of a backbone's layers, and going on from outputs that are known already."""
+"""Reading the outputs of a backbone's layers, and resuming a forward pass from cached outputs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 
 from adapter4rec.models.layouts import LAYOUTS
 
-_COMPILED_FORMS = 256
-"""Layers are compiled one by one from the same lines of code, in training and in evaluation."""
+_RECOMPILE_LIMIT = 256
+"""All layers share one code object, each compiled for training and for evaluation; the default is too low."""
 
 
 def layers_of(backbone: PreTrainedModel) -> nn.ModuleList:
@@ -23,15 +23,15 @@ def layers_of(backbone: PreTrainedModel) -> nn.ModuleList:
 def compile_layers(
     backbone: PreTrainedModel, *, after: Sequence[int] = (), backend: str | Callable = "inductor"
 ) -> None:
-    """Let torch compile each layer, once for all numbers of tokens.
+    """Compile each layer with ``torch.compile`` and dynamic shapes.
 
     Args:
         backbone: a Hugging Face encoder.
-        after: layers whose outputs are known; none is compiled up to the last of them.
-        backend: torch's, or one for tests.
+        after: layers whose outputs are cached; layers up to the last of them are not compiled.
+        backend: of ``torch.compile``.
     """
-    torch._dynamo.config.recompile_limit = _COMPILED_FORMS
-    # Layers differ in their hooks: those of adapters, and that which lets first tokens alone go on.
+    torch._dynamo.config.recompile_limit = _RECOMPILE_LIMIT
+    # Layers differ in their hooks: those of adapters, and that which selects first tokens.
     torch._dynamo.config.skip_nnmodule_hook_guards = False
     for layer in list(layers_of(backbone))[max(after, default=-1) + 1 :]:
         layer.compile(dynamic=True, backend=backend)
@@ -39,9 +39,10 @@ def compile_layers(
 
 @contextmanager
 def outputs_read(backbone: PreTrainedModel, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
-    """Yield a place where each call of the backbone leaves the outputs of some layers.
+    """Record the outputs of some layers, before adapters change them.
 
-    Adapters that change a layer's output do so behind that.
+    Yields:
+        A dictionary from layer index to output, updated by each call of the backbone.
     """
     found: dict[int, Tensor] = {}
     handles = [
@@ -59,16 +60,16 @@ def outputs_read(backbone: PreTrainedModel, layers: Sequence[int]) -> Iterator[d
 
 @contextmanager
 def outputs_known(backbone: PreTrainedModel, outputs: Mapping[int, Tensor]) -> Iterator[None]:
-    """Let layers give these outputs; up to the last of them no layer computes anything.
+    """Replace the outputs of some layers by cached ones; layers up to the last of them are skipped.
 
     Args:
         backbone: a Hugging Face encoder.
-        outputs: by layer, ``[batch, places, h]``, in the number format in which they are kept.
+        outputs: by layer index, ``[batch, positions, h]``, in the number format of the cache.
     """
     skipped = list(layers_of(backbone))[: max(outputs) + 1]
     for number, layer in enumerate(skipped):
-        # An attribute of the object itself is found before the class's; hooks of the layer stay in force.
-        vars(layer)["forward"] = _giving(outputs.get(number))
+        # An instance attribute takes precedence over the method of the class; hooks still run.
+        vars(layer)["forward"] = _forward_returning(outputs.get(number))
     try:
         yield
     finally:
@@ -76,12 +77,12 @@ def outputs_known(backbone: PreTrainedModel, outputs: Mapping[int, Tensor]) -> I
             del vars(layer)["forward"]
 
 
-def _giving(output: Tensor | None) -> Callable[..., Tensor]:
-    def give(hidden_states: Tensor, *_: object, **__: object) -> Tensor:
+def _forward_returning(output: Tensor | None) -> Callable[..., Tensor]:
+    def forward(hidden_states: Tensor, *_: object, **__: object) -> Tensor:
         if output is None:
             return hidden_states
         device = output.device.type
-        used = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
-        return output.to(used)
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
+        return output.to(dtype)
 
-    return give
+    return forward

@@ -1,6 +1,6 @@
-"""One small table: under which names each kind of encoder has the places at which adapters attach.
+"""Layouts of encoders: names of the submodules to which adapters attach, by model type.
 
-Nothing else about an encoder is written down here: widths and numbers of layers are read from its modules.
+Widths and numbers of layers are read from the modules themselves.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from enum import Enum
 
 
 class Reads(Enum):
-    """What an encoder reads, which decides how it is masked and where further tokens go."""
+    """Input of an encoder, which determines its attention mask and where prompt tokens are inserted."""
 
     WORDS = "words"
     PATCHES = "patches"
@@ -18,21 +18,21 @@ class Reads(Enum):
 
 
 UNREAD = ("pooler.",)
-"""How names of parameters begin that no state depends on; many published folders lack them, and they are then
-drawn at random."""
+"""Prefixes of parameters that do not affect the hidden states. Many published checkpoints lack them, so they
+are randomly initialised."""
 
 
 @dataclass(frozen=True)
 class SublayerLayout:
-    """Where one residual sublayer lies in a layer; paths are relative to the layer.
+    """A residual sublayer of a layer; paths are relative to the layer.
 
     Attributes:
-        entry: a module whose call is handed the residual stream x.
-        entry_argument: which of the call's positional arguments is x.
-        output: a module that gives y = f(x), dropout applied, residual not yet added. Both sublayers of a
-            layer may share it: the entry that was called last says whose turn it is.
-        norm: the layer norm that belongs to the sublayer: after the sum in post-norm encoders, before f
-            in pre-norm ones.
+        entry: a module that is called with the residual stream x.
+        entry_argument: index of x in the positional arguments of that call.
+        output: a module that returns y = f(x), after dropout, before the residual is added. If both sublayers
+            share it, its output belongs to the sublayer whose entry was called last.
+        norm: the layer norm of the sublayer: after the residual addition in post-norm encoders, before f in
+            pre-norm encoders.
     """
 
     entry: str
@@ -43,12 +43,12 @@ class SublayerLayout:
 
 @dataclass(frozen=True)
 class ProjectionLayout:
-    """Where a linear projection lies in a layer.
+    """A linear projection of a layer, possibly fused with others (as Wqkv).
 
     Attributes:
-        paths: names that the linear layer has had; the first that is there counts.
-        part: which of the equal parts of its output the projection is, from 0.
-        parts: into how many parts its output falls; 1 where the layer gives this projection alone.
+        paths: names of the linear layer in different versions of transformers; the first that exists is used.
+        part: index of this projection in the output of a fused linear layer.
+        parts: number of equally wide projections that the linear layer computes; 1 if it is not fused.
     """
 
     paths: tuple[str, ...]
@@ -58,17 +58,17 @@ class ProjectionLayout:
 
 @dataclass(frozen=True)
 class EncoderLayout:
-    """Where the places of one kind of encoder lie.
+    """The submodules of an encoder to which adapters attach.
 
     Attributes:
         layers: path of the list of layers.
         attention: the attention sublayer.
         feed_forward: the feed-forward sublayer.
-        query: the query projection in a layer.
-        value: the value projection in a layer.
+        query: the query projection of a layer.
+        value: the value projection of a layer.
         pre_norm: x + f(LN(x)) instead of LN(x + f(x)).
-        reads: words, given as ``inputs_embeds``; patches; or items.
-        tokens: the module that gives the tokens which the first layer reads, where these are patches.
+        reads: words (passed as ``inputs_embeds``), patches or items.
+        tokens: the module whose output is the input of the first layer; for image encoders only.
     """
 
     layers: str

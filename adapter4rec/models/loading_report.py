@@ -1,4 +1,4 @@
-"""What transformers reports of the weights that it loaded: whether they are those of the model."""
+"""Checks of the loading report of transformers: missing, unexpected and mismatched weights."""
 
 from __future__ import annotations
 
@@ -23,20 +23,23 @@ _UNUSED_WEIGHTS_OF = {
     "vit_mae": r"decoder\..+",
     "clip_vision_model": r"text_model\..+|(text|visual)_projection\.weight|logit_scale",
 }
-"""Weights of published checkpoints that no state depends on: heads, poolers, decoders, CLIP's text tower."""
+"""Weights of published checkpoints that the encoder does not use: heads, poolers, decoders, text towers."""
 _MAX_LISTED = 3
 
 
 def require_same_weights(
     folder: Path, model: PreTrainedModel, report: Mapping[str, Any], layers: int | None
 ) -> None:
-    """Raise a UserError unless the folder holds the model's weights and no others that matter.
+    """Check that a folder has exactly the weights of a model, apart from unused heads and poolers.
 
     Args:
-        folder: of the backbone, for the message.
-        model: was loaded from it.
-        report: transformers' loading report.
-        layers: how many layers were kept; None for all.
+        folder: of the backbone, for the error message.
+        model: the model loaded from it.
+        report: the loading report of transformers.
+        layers: number of layers that were kept; None for all.
+
+    Raises:
+        UserError: weights are missing, unexpected or of another shape.
     """
     unused = rf"{_UNUSED_WEIGHTS}|{_UNUSED_WEIGHTS_OF.get(model.config.model_type, '(?!)')}"
     name_of_unused = re.compile(rf"(({model.base_model_prefix}|vision_model)\.)?({unused})")
@@ -51,13 +54,13 @@ def require_same_weights(
         "missing": sorted(report["missing_keys"]),
         "unexpected": sorted(name for name in report["unexpected_keys"] if not expected(name)),
         "mismatched": [
-            f"{name} ({list(there)} in the file, {list(wanted)} by config.json)"
-            for name, there, wanted in sorted(report["mismatched_keys"])
+            f"{name} ({list(found)} in the file, {list(expected)} by config.json)"
+            for name, found, expected in sorted(report["mismatched_keys"])
         ],
     }
     lines = [f"\n  {kind}: {_listed(names)}" for kind, names in found.items() if names]
     if lines:
-        raise UserError(f"{folder}: the weights do not match the model of config.json{''.join(lines)}")
+        raise UserError(f"{folder}: the weights do not match config.json{''.join(lines)}")
 
 
 def _listed(names: list[str]) -> str:

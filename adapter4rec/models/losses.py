@@ -1,4 +1,4 @@
-"""Training objectives: which places of a sequence predict their next item, and the loss of a prediction."""
+"""Training objectives: which positions of a sequence are predicted, and the loss of the predictions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adapter4rec.models.parts import USER_ENCODER, ParameterGroups
 
 
 class Loss(nn.Module):
-    """Base of training objectives. Parameters of a loss are trained with the user encoder."""
+    """Base class of training objectives. Parameters of a loss belong to the user encoder's group."""
 
     def parameter_groups(self) -> ParameterGroups:
         """Parameters by name, in the group ``user_encoder``."""
@@ -22,24 +22,24 @@ class Loss(nn.Module):
     @staticmethod
     @abstractmethod
     def predicted(log_mask: np.ndarray) -> np.ndarray:
-        """Places whose next item is predicted, so that their negatives belong in the batch.
+        """Positions whose next item is predicted; the batch contains negatives for these.
 
         Args:
-            log_mask: bool ``[users, L]``, true on real input places.
+            log_mask: bool ``[users, L]``, false at padding.
 
         Returns:
-            bool ``[users, L]``; the loss is averaged over these places of the global batch.
+            bool ``[users, L]``. The loss is averaged over these positions of the global batch.
         """
 
     @abstractmethod
     def forward(self, users: Tensor, targets: Tensor, items: Tensor, batch: Batch) -> Tensor:
-        """The loss summed over the predicted places of a batch.
+        """The loss summed over the predicted positions of a batch.
 
         Args:
             users: next-item vectors ``[users, L, d]``.
             targets: embeddings of the next items ``[users, L, d]``.
-            items: embeddings of the batch's distinct items ``[n + 1, d]``; row 0, padding, is zero.
-            batch: ids, negatives and mask; its ids are rows of ``items``.
+            items: embeddings of the distinct items in the batch ``[n + 1, d]``; row 0 (padding) is zero.
+            batch: positives, negatives and mask; its ids index the rows of ``items``.
 
         Returns:
             A scalar.
@@ -47,11 +47,11 @@ class Loss(nn.Module):
 
 
 class SasRecLoss(Loss):
-    """Binary cross-entropy with one negative for each target, at every real place (SASRec; SPEC 3)."""
+    """Binary cross-entropy with one negative per target, at every position (SASRec, Kang & McAuley 2018)."""
 
     @staticmethod
     def predicted(log_mask: np.ndarray) -> np.ndarray:
-        """Every real place."""
+        """Every position that is not padding."""
         return log_mask
 
     def forward(self, users: Tensor, targets: Tensor, items: Tensor, batch: Batch) -> Tensor:
@@ -61,11 +61,11 @@ class SasRecLoss(Loss):
 
 
 class CpcLoss(Loss):
-    """The same at the last place alone: the user's history predicts one item (CPC)."""
+    """The same loss at the last position only: the whole history predicts one item (CPC)."""
 
     @staticmethod
     def predicted(log_mask: np.ndarray) -> np.ndarray:
-        """The last place, where it is real."""
+        """The last position, unless it is padding."""
         last = np.zeros_like(log_mask)
         last[:, -1] = log_mask[:, -1]
         return last
@@ -80,13 +80,15 @@ class CpcLoss(Loss):
 
 
 def binary_cross_entropy(users: Tensor, positives: Tensor, negatives: Tensor, mask: Tensor) -> Tensor:
-    """Binary cross-entropy of scores, target 1 for positives and 0 for negatives, summed over a mask.
+    """Binary cross-entropy of dot-product scores, summed over the positions in ``mask``.
+
+    -log sigmoid(u · p) - log(1 - sigmoid(u · n)) for user vector u, positive p and negative n.
 
     Args:
-        users: vectors ``[users, places, d]``.
-        positives: embeddings ``[users, places, d]``.
-        negatives: embeddings ``[users, places, d]``.
-        mask: bool ``[users, places]``.
+        users: vectors ``[users, positions, d]``.
+        positives: embeddings ``[users, positions, d]``.
+        negatives: embeddings ``[users, positions, d]``.
+        mask: bool ``[users, positions]``.
 
     Returns:
         A scalar.

@@ -1,4 +1,4 @@
-"""How many floating-point operations a backbone takes."""
+"""Floating-point operations (FLOPs) of a backbone."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from transformers import PretrainedConfig
 
 
 def forward_operations(config: PretrainedConfig, lengths: np.ndarray) -> float:
-    """Floating-point operations of a backbone's layers for texts or images of these lengths.
+    """FLOPs of a forward pass through the layers of a backbone, for texts or images of the given lengths.
 
-    A multiplication and an addition are two. Counted are the matrix products of every layer, for each token:
-    projections of attention 4h², feed-forward 2hf, scores and weighted values 2lh for a text of l tokens.
+    Counts the matrix products only; a multiply-add is two operations. Multiply-adds per token and layer:
+    attention projections 4h², feed-forward 2hf, scores and weighted values 2lh for a text of l tokens.
     """
     h, f = config.hidden_size, config.intermediate_size
     tokens, pairs = float(lengths.sum()), float((lengths.astype(np.float64) ** 2).sum())

@@ -1,4 +1,4 @@
-"""Attention among the tokens of each text, where texts are laid end to end (see ``Packing``)."""
+"""Attention within each text of a pack, in which texts are concatenated without padding (see ``Packing``)."""
 
 from __future__ import annotations
 
@@ -31,71 +31,73 @@ def packed_attention(
 ) -> Tensor:
     """Scaled dot-product attention within each text.
 
-    On a CPU stretches of equally long texts are attended to one by one, without a mask. On a GPU, where each
-    call costs more than a few padded scores, rows are padded for this step alone.
+    On CPU, each group of equally long texts is one call without a mask. On GPU, where a kernel launch costs
+    more than some padded scores, texts are padded for this operation only.
 
     Args:
         query: ``[1, heads, tokens, width]``.
-        key: the same.
-        value: the same.
-        packing: where the texts lie.
-        dropout: of the attention's probabilities.
+        key: the same shape.
+        value: the same shape.
+        packing: the lengths of the texts.
+        dropout: probability of dropout on the attention weights.
         scaling: of the scores; by default 1 / √width.
-        window: tokens see others that stand fewer than so many places away; None for all.
+        window: sliding window; tokens attend to positions at a distance below it. None for all positions.
 
     Returns:
         ``[1, heads, tokens, width]``.
     """
     attend = _padded if query.is_cuda else _by_spans
-    return attend((query, key, value), packing, _How(dropout, scaling, window))
+    return attend((query, key, value), packing, _AttentionOptions(dropout, scaling, window))
 
 
-class _How(NamedTuple):
+class _AttentionOptions(NamedTuple):
     dropout: float
     scaling: float | None
     window: int | None
 
-    def near(self, length: int, device: torch.device) -> Tensor | None:
-        """Bool ``[length, length]``, true where two places are near enough; None where all are."""
+    def window_mask(self, length: int, device: torch.device) -> Tensor | None:
+        """Bool ``[length, length]``, true within the sliding window; None if all positions are."""
         if self.window is None or length <= self.window:
             return None
-        places = torch.arange(length, device=device)
-        return (places[:, None] - places).abs() < self.window
+        positions = torch.arange(length, device=device)
+        return (positions[:, None] - positions).abs() < self.window
 
 
-def _by_spans(tensors: tuple[Tensor, Tensor, Tensor], packing: Packing, how: _How) -> Tensor:
+def _by_spans(tensors: tuple[Tensor, Tensor, Tensor], packing: Packing, options: _AttentionOptions) -> Tensor:
     tokens = [count * length for count, length in packing.spans]
-    stretches = zip(*(tensor[0].split(tokens, dim=1) for tensor in tensors), strict=True)
+    spans = zip(*(tensor[0].split(tokens, dim=1) for tensor in tensors), strict=True)
     attended = []
-    for span, stretch in zip(packing.spans, stretches, strict=True):
-        rows = [part.unflatten(1, span).transpose(0, 1) for part in stretch]
-        mask = how.near(span[1], rows[0].device)
-        if how.dropout:
-            y = _attention_with_dropout(*rows, mask, how.dropout, how.scaling)
+    for shape, span in zip(packing.spans, spans, strict=True):
+        rows = [part.unflatten(1, shape).transpose(0, 1) for part in span]
+        mask = options.window_mask(shape[1], rows[0].device)
+        if options.dropout:
+            y = _attention_with_dropout(*rows, mask, options.dropout, options.scaling)
         else:
-            y = F.scaled_dot_product_attention(*rows, attn_mask=mask, scale=how.scaling)
+            y = F.scaled_dot_product_attention(*rows, attn_mask=mask, scale=options.scaling)
         attended.append(y.transpose(1, 2).flatten(0, 1))
     return torch.cat(attended).transpose(0, 1)[None]
 
 
-def _padded(tensors: tuple[Tensor, Tensor, Tensor], packing: Packing, how: _How) -> Tensor:
+def _padded(tensors: tuple[Tensor, Tensor, Tensor], packing: Packing, options: _AttentionOptions) -> Tensor:
     longest = packing.longest
     real = packing.real(longest)
-    places = packing.firsts[:, None] + torch.arange(longest, device=real.device)
-    places = places.clamp(max=len(packing.places) - 1)
-    rows = [tensor[0].transpose(0, 1)[places].transpose(1, 2) for tensor in tensors]
-    mask, near = real[:, None, None], how.near(longest, real.device)
-    if near is not None:
-        # A padding place sees the text's tokens, too, so that it is never without any.
-        mask = mask & (near | ~real[:, None, :, None])
-    y = F.scaled_dot_product_attention(*rows, attn_mask=mask, dropout_p=how.dropout, scale=how.scaling)
+    tokens = packing.firsts[:, None] + torch.arange(longest, device=real.device)
+    tokens = tokens.clamp(max=len(packing.places) - 1)
+    rows = [tensor[0].transpose(0, 1)[tokens].transpose(1, 2) for tensor in tensors]
+    mask, window = real[:, None, None], options.window_mask(longest, real.device)
+    if window is not None:
+        # Padding queries attend to all tokens of the text, so that no row is fully masked (NaN).
+        mask = mask & (window | ~real[:, None, :, None])
+    y = F.scaled_dot_product_attention(
+        *rows, attn_mask=mask, dropout_p=options.dropout, scale=options.scaling
+    )
     return y.transpose(1, 2)[real].transpose(0, 1)[None]
 
 
 def _attention_with_dropout(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, scaling: float | None
 ) -> Tensor:
-    """The definition, written out: torch has no fused kernel with dropout on a CPU."""
+    """Attention by its definition; PyTorch has no fused kernel with dropout on CPU."""
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = query * scaling @ key.transpose(-1, -2)
     if mask is not None:
@@ -103,7 +105,7 @@ def _attention_with_dropout(
     return dropped(scores.softmax(-1), dropout) @ value
 
 
-@torch.compiler.disable  # the spans of each pack are others
+@torch.compiler.disable  # spans differ from pack to pack
 def _for_transformers(
     module: nn.Module,
     query: Tensor,
@@ -112,7 +114,7 @@ def _for_transformers(
     attention_mask: Tensor | None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """The function that a Hugging Face encoder calls; gives ``[1, tokens, heads, width]``."""
+    """The attention function registered with transformers; returns ``[1, tokens, heads, width]``."""
     del module, attention_mask
     y = packed_attention(
         query,
@@ -141,28 +143,28 @@ def _attending_within_texts(backbone: PreTrainedModel) -> Iterator[None]:
 
 
 def first_states(backbone: PreTrainedModel, words: Tensor, positions: Tensor, packing: Packing) -> Tensor:
-    """The last layer's state of each text's first token.
+    """The last hidden state of the first token of each text.
 
     Args:
         backbone: a Hugging Face text encoder.
         words: word embeddings ``[tokens, h]``.
-        positions: int64 ``[tokens]``.
-        packing: where the texts lie.
+        positions: position ids, int64 ``[tokens]``.
+        packing: the lengths of the texts.
 
     Returns:
         ``[texts, h]``.
     """
     packings: list[Packing] = []
     hooks = [
-        # An adapter may have lengthened the texts on the way in: this hook comes behind its own.
+        # Prompt tuning may lengthen the texts in a hook of its own, which runs before this one.
         backbone.register_forward_pre_hook(
             lambda _, __, arguments: packings.append(arguments["packing"]), with_kwargs=True
         )
     ]
     layout, last = LAYOUTS[backbone.config.model_type], layers_of(backbone)[-1]
-    alone = not layout.pre_norm and not last._forward_hooks
-    if alone:
-        # Nothing behind the last attention reads another token, unless something reads the whole output.
+    first_only = not layout.pre_norm and not last._forward_hooks
+    if first_only:
+        # After the last attention only first tokens are needed, unless a hook reads the whole output.
         entry = last.get_submodule(layout.attention.entry)
         hooks.append(
             entry.register_forward_pre_hook(
@@ -177,4 +179,4 @@ def first_states(backbone: PreTrainedModel, words: Tensor, positions: Tensor, pa
             for hook in hooks:
                 hook.remove()
     states = output.last_hidden_state[0]
-    return states if alone else states[packings[0].firsts]
+    return states if first_only else states[packings[0].firsts]

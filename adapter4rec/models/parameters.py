@@ -1,4 +1,4 @@
-"""Which parameters of a model are trained, their values and their number."""
+"""The trained parameters of a model: selection, values and counts."""
 
 from __future__ import annotations
 
@@ -12,26 +12,23 @@ from adapter4rec.models.transrec import TransRec
 
 
 def train_only(model: TransRec, parts: Collection[str]) -> None:
-    """Train the parameter groups ``parts`` (see parts.py) and freeze all others."""
+    """Unfreeze the parameter groups ``parts`` (see ``parts.py``) and freeze all others."""
     for part, parameters in model.parameter_groups().items():
         for parameter in parameters.values():
             parameter.requires_grad_(part in parts)
 
 
 def trained_state(model: TransRec) -> dict[str, Tensor]:
-    """Everything in which a trained model differs from the one it started from, by name.
-
-    These are the trained parameters, and the buffers of adapters: frozen weights drawn at random.
-    """
+    """The trained parameters and the buffers of adapters (randomly initialised frozen weights), by name."""
     trained = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
     frozen = dict(model.adapters.named_buffers(prefix="adapters"))
     return {name: tensor.detach() for name, tensor in (trained | frozen).items()}
 
 
 def whole_trained_state(model: TransRec) -> dict[str, Tensor]:
-    """The same with unsharded tensors; of a sharded model on rank 0 only, and empty on other ranks.
+    """As :func:`trained_state` with full tensors; of a sharded model it is empty on ranks other than 0.
 
-    All processes must call this.
+    A collective operation: all processes must call it.
     """
     trained = trained_state(model)
     if not is_sharded(model):
@@ -41,14 +38,14 @@ def whole_trained_state(model: TransRec) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """Number of parameters of a model, and of its trained parameters."""
+    """Number of trained parameters, and of all parameters, of a model."""
 
     trained: int
     total: int
 
     @property
     def share(self) -> float:
-        """Trained parameters in percent of all."""
+        """Trained parameters as a percentage of all parameters."""
         return 100 * self.trained / max(1, self.total)
 
 

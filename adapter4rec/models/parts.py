@@ -1,7 +1,7 @@
-"""The groups that the parameters of a model form: each is trained or frozen, with a learning rate of its own.
+"""Parameter groups: each is trained or frozen as a whole and has its own learning rate.
 
-Encoders and adapters name the groups of their own parameters (``parameter_groups()``); here are the names,
-and how groups of submodules become those of the whole. Nothing here imports torch.
+Encoders, losses and adapters declare the groups of their parameters (``parameter_groups()``). This module
+has the names of the groups and combines those of submodules. It does not import torch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 ParameterGroups: TypeAlias = "dict[str, dict[str, nn.Parameter]]"
-"""For each group, its parameters by name."""
+"""Parameters by group and name."""
 
 BACKBONE, ITEM_HEAD, USER_ENCODER = "backbone", "item_head", "user_encoder"
 PARTS = (BACKBONE, ITEM_HEAD, USER_ENCODER)
@@ -32,18 +32,18 @@ ADAPTER_PARTS = (
     "user_layer_norms",
     ADAPTED_HEAD,
 )
-"""Groups of adapters and of what is trained with them."""
+"""Groups of adapters and of the parameters trained with them."""
 
 
 def combined(groups: Mapping[str, ParameterGroups]) -> ParameterGroups:
     """The parameter groups of a module, from those of its submodules.
 
     Args:
-        groups: parameter groups by the name of the submodule.
+        groups: parameter groups by name of the submodule.
 
     Returns:
-        The groups, with the names that parameters have in the module. Those named here come in the order of
-        ``PARTS`` and ``ADAPTER_PARTS``, before those that an own family has named.
+        The groups, with parameter names as in the parent module. Groups of this file come first, in the order
+        of ``PARTS`` and ``ADAPTER_PARTS``, then groups that custom adapter families add.
     """
     whole: ParameterGroups = {group: {} for group in (*PARTS, FIXED, *ADAPTER_PARTS)}
     for module, own in groups.items():

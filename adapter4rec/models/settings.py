@@ -58,9 +58,9 @@ class ImageBackboneSettings(BackboneSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class TextModelSettings(TextSettings, DomainSettings, BackboneSettings, ModelSettings):
-    """Everything that a model of text items is built from."""
+    """All settings from which a text model is built."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageModelSettings(ImageSettings, DomainSettings, ImageBackboneSettings, ModelSettings):
-    """Everything that a model of image items is built from."""
+    """All settings from which an image model is built."""

@@ -1,8 +1,8 @@
-"""A model whose item encoder is divided over the processes (torch's FSDP2), for backbones that no GPU holds.
+"""Fully sharded data parallelism (PyTorch's FSDP2) for the item encoder, for backbones too large for one GPU.
 
-Each process keeps a share of every weight, of its gradient and of what Adam keeps of it; the weights of a
-layer are put together while it computes. Checkpoints are those of an undivided model: torch's
-distributed.checkpoint puts them together on the first process, and divides them again when they are read.
+Each process holds a shard of the parameters, gradients and optimizer states; the weights of a layer are
+gathered while it computes. Checkpoints contain full tensors: ``torch.distributed.checkpoint`` gathers them on
+rank 0 when saving and shards them again when loading.
 """
 
 from __future__ import annotations
@@ -29,47 +29,49 @@ from adapter4rec.models.transrec import TransRec
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.process_group import Process
 
-_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+_FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def place(model: TransRec, process: Process, *, sharded: bool) -> None:
-    """Put a model on its device, whole or as this process's shares.
+    """Move a model to the device of this process, sharded or not.
 
     Raises:
-        UserError: it is to be divided, and there is one process, or adapters are trained beside it.
+        UserError: sharding with a single process, or of a model with a frozen backbone or adapters.
     """
     if not sharded:
         model.to(process.device)
         return
     if process.world_size == 1:
-        raise UserError("--shard true: divides the weights over processes, and there is one (--processes 2)")
+        raise UserError("--shard true: requires more than one process (--processes 2)")
     backbone = getattr(model.item_encoder, "backbone", None)
     if backbone is None or len(model.adapters) or not any(p.requires_grad for p in backbone.parameters()):
-        raise UserError("--shard true: is for training all of a backbone (finetune, scratch, a source model)")
+        raise UserError(
+            "--shard true: only for training the whole backbone (finetune, scratch, source models)"
+        )
     mesh = init_device_mesh(process.device.type, (process.world_size,))
     for layer in layers_of(backbone):
         fully_shard(layer, mesh=mesh)
     fully_shard(model.item_encoder, mesh=mesh)
-    # Each call of a layer gathers its weights from all processes, so that all must call it equally often.
+    # Each forward pass of a layer is a collective operation, so all processes must call it equally often.
     model.item_encoder.rounds = process.all_reduce_max
-    model.user_encoder.to(process.device)  # small, and whole on each process
+    model.user_encoder.to(process.device)  # small, so it is replicated
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether a model's weights, or those of a part of it, are divided over the processes."""
+    """Whether some parameters of a model are sharded over the processes."""
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
 
 
 def whole_state(model: nn.Module) -> dict[str, Tensor]:
-    """A model's state dict with undivided tensors; of a divided model on the first process alone.
+    """State dict of a model with full tensors; of a sharded model it is empty on ranks other than 0.
 
-    All processes must call this.
+    A collective operation: all processes must call it.
     """
-    return get_model_state_dict(model, options=_WHOLE) if is_sharded(model) else model.state_dict()
+    return get_model_state_dict(model, options=_FULL) if is_sharded(model) else model.state_dict()
 
 
 def put_state(model: nn.Module, tensors: Mapping[str, Tensor], *, strict: bool) -> None:
-    """Load undivided tensors, by name, into a model that may be divided; all processes have them."""
+    """Load full tensors into a model that may be sharded; all processes must pass the same tensors."""
     if is_sharded(model):
         set_model_state_dict(
             model, dict(tensors), options=StateDictOptions(full_state_dict=True, strict=strict)
@@ -79,9 +81,9 @@ def put_state(model: nn.Module, tensors: Mapping[str, Tensor], *, strict: bool) 
 
 
 def whole_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
-    """What an optimizer keeps of each parameter, by the parameter's name; as :func:`whole_state`."""
+    """Optimizer state with full tensors, by parameter name; collective, see :func:`whole_state`."""
     if is_sharded(model):
-        return get_optimizer_state_dict(model, optimizer, options=_WHOLE).get("state", {})
+        return get_optimizer_state_dict(model, optimizer, options=_FULL).get("state", {})
     names = _names(optimizer)
     return {names[index]: values for index, values in optimizer.state_dict()["state"].items()}
 
@@ -89,7 +91,7 @@ def whole_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) ->
 def put_optimizer_state(
     model: nn.Module, optimizer: torch.optim.Optimizer, kept: Mapping[str, dict[str, Any]]
 ) -> None:
-    """Let an optimizer go on with undivided tensors that it has kept, by the parameter's name."""
+    """Load optimizer state with full tensors, by parameter name; see :func:`whole_optimizer_state`."""
     names = _names(optimizer)
     if is_sharded(model):
         groups = [{**group, "params": group["param_names"]} for group in optimizer.param_groups]
@@ -102,7 +104,7 @@ def put_optimizer_state(
 
 
 def average_gradients(model: TransRec, process: Process) -> None:
-    """Average over all processes the gradients of what is whole on each; the rest is averaged as it grows."""
+    """All-reduce the gradients of the replicated user encoder; FSDP averages those of the item encoder."""
     for parameter in model.user_encoder.parameters():
         if parameter.grad is not None:
             dist.all_reduce(parameter.grad)

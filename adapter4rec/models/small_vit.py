@@ -1,4 +1,4 @@
-"""A small, untrained ViT for the image sample: no pretrained vision backbone comes with the project."""
+"""A small ViT with random weights for the image quickstart, which needs no download."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ SIZES = {
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
     "intermediate_size": 256,
-    # Ten times the usual: with small random weights all images look alike to it, and training stays for
-    # many epochs where it began.
+    # Ten times the default. With small random weights all images get nearly the same embedding, and the loss
+    # does not decrease for many epochs.
     "initializer_range": 0.2,
 }
 _SEED = 1
 
 
 def make_small_vit(folder: Path) -> None:
-    """Write a Hugging Face folder with a ViT of random weights, unless this one is there already.
+    """Write a Hugging Face folder with a randomly initialised ViT, unless it exists.
 
-    It reads images of 64 x 64 in patches of 16 x 16: 3 layers of width 64. Source training trains all of it.
+    The model has 3 layers of width 64, images of 64 x 64 pixels and patches of 16 x 16 pixels.
 
     Raises:
-        UserError: another model lies there.
+        UserError: the folder contains another model.
     """
     if (folder / "config.json").is_file():
-        there = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if all(there.get(name) == value for name, value in SIZES.items()):
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if all(config.get(name) == value for name, value in SIZES.items()):
             return
-        raise UserError(f"{folder}: another model lies there; move it away, a small ViT is to be put there")
+        raise UserError(f"{folder}: contains another model; move it to make room for the small ViT")
     with torch.random.fork_rng(devices=[]), quiet_transformers(), whole_folder(folder) as aside:
         torch.manual_seed(_SEED)
         ViTModel(ViTConfig(**SIZES), add_pooling_layer=False).save_pretrained(aside)

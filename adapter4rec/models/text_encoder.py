@@ -1,4 +1,4 @@
-"""The text item encoder: a title becomes the [CLS] state of a pretrained encoder, then an embedding."""
+"""The text item encoder: embeddings from the [CLS] hidden state of a pretrained language model."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ from adapter4rec.utils.errors import UserError
 
 
 def build_text_encoder(settings: TextModelSettings) -> TextItemEncoder:
-    """The text item encoder that the settings name: pretrained backbone, new head.
+    """A text item encoder with a pretrained backbone and a new head.
 
     Raises:
-        UserError: the backbone is missing or broken, or has too few positions.
+        UserError: the backbone is missing or invalid, or has too few position embeddings.
     """
     backbone = load_backbone(backbone_folder(settings.backbone), TEXT_ENCODERS, settings.layers)
-    places = backbone.config.max_position_embeddings - first_position(backbone.config)
+    positions = backbone.config.max_position_embeddings - first_position(backbone.config)
     adapter = getattr(settings, "adapter", None)
     further = adapter.further_tokens if adapter else 0
     for attribute in settings.attributes:
-        if settings.max_tokens(attribute) + further > places:
-            beside = f" and {further} tokens of the adapter" if further else ""
+        if settings.max_tokens(attribute) + further > positions:
+            prompt = f" and {further} tokens of the adapter" if further else ""
             raise UserError(
-                f"--{attribute}_tokens {settings.max_tokens(attribute)}{beside}: the backbone has {places} "
-                "positions"
+                f"--{attribute}_tokens {settings.max_tokens(attribute)}{prompt}: exceeds the {positions} "
+                "positions of the backbone"
             )
-    torch.manual_seed(settings.seed)  # whatever loading the backbone has drawn
+    torch.manual_seed(settings.seed)  # loading the backbone may have drawn random numbers
     return TextItemEncoder(backbone, settings.embedding_dim)
 
 
 class TextItemEncoder(ContentItemEncoder):
-    """BERT, RoBERTa, XLM-RoBERTa or ModernBERT; the head has torch's default initialisation."""
+    """BERT, RoBERTa, XLM-RoBERTa or ModernBERT with an item head (PyTorch's default initialisation)."""
 
     def __init__(self, backbone: PreTrainedModel, dim: int) -> None:
         super().__init__(backbone, dim)
         self._first_position = first_position(backbone.config)
 
     def states(self, content: Text | TextStates) -> Tensor:
-        """[CLS] states of the last layer, ``[n, attributes, h]``, from texts or from layers' outputs."""
+        """[CLS] hidden states of the last layer, ``[n, attributes, h]``, from texts or layer outputs."""
         if isinstance(content, TextStates):
             packs = [(pack.states, content.layers, pack.packing) for pack in content.packs]
-            by_length = self.in_parts(self._going_on, packs)
+            by_length = self.in_parts(self._resume_from, packs)
         else:
             packings = [pack.packing for pack in content.packs]
             by_length = self.in_parts(
@@ -60,7 +60,7 @@ class TextItemEncoder(ContentItemEncoder):
         return by_length[content.order].unflatten(0, (len(content), -1))
 
     def layer_outputs(self, content: Text, layers: Sequence[int]) -> Tensor:
-        """Outputs of some layers, ``[tokens, layers, h]``, in the order of the packs' tokens."""
+        """Outputs of the layers ``layers``, ``[tokens, layers, h]``, in the token order of the packs."""
         parts = []
         with outputs_read(self.backbone, layers) as found:
             for words, pack in zip(self._words(content), content.packs, strict=True):
@@ -71,7 +71,7 @@ class TextItemEncoder(ContentItemEncoder):
     def _first_states(self, words: Tensor, packing: Packing) -> Tensor:
         return first_states(self.backbone, words, self._first_position + packing.places, packing)
 
-    def _going_on(self, states: Tensor, layers: tuple[int, ...], packing: Packing) -> Tensor:
+    def _resume_from(self, states: Tensor, layers: tuple[int, ...], packing: Packing) -> Tensor:
         outputs = {layer: states[None, :, number] for number, layer in enumerate(layers)}
         unread = states.new_zeros(len(states), states.shape[-1], dtype=self.head.weight.dtype)
         with outputs_known(self.backbone, outputs):
@@ -80,7 +80,7 @@ class TextItemEncoder(ContentItemEncoder):
     def _words(self, content: Text) -> tuple[Tensor, ...]:
         """Word embeddings of each pack, ``[tokens, h]``.
 
-        Looked up for all packs at once: the gradient of a look-up is as large as the whole vocabulary.
+        One look-up for all packs, because the gradient of each look-up has the size of the vocabulary.
         """
         token_ids = [pack.token_ids for pack in content.packs]
         words = self.backbone.get_input_embeddings()(torch.cat(token_ids))

@@ -1,4 +1,4 @@
-"""TransRec: an item encoder, a user encoder and a training objective, optionally with adapters."""
+"""TransRec: an item encoder and a user encoder trained with one objective, optionally with adapters."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class TransRec(nn.Module):
     """The recommender: score = user vector · item embedding.
 
     Args:
-        item_encoder: maps :class:`~adapter4rec.data.content.Content` of n items to ``[n, d]``.
-        user_encoder: maps embeddings of sequences to next-item vectors.
-        objective: name of the training objective, in ``LOSSES``.
+        item_encoder: maps :class:`~adapter4rec.data.content.Content` of n items to embeddings ``[n, d]``.
+        user_encoder: maps sequences of item embeddings to next-item vectors.
+        objective: name of the training objective, a key of ``LOSSES``.
     """
 
     def __init__(self, item_encoder: nn.Module, user_encoder: UserEncoder, objective: str) -> None:
@@ -35,10 +35,10 @@ class TransRec(nn.Module):
         self.objective = objective
         self.loss: Loss = registered(LOSSES, objective)()
         self.adapters = nn.ModuleDict()
-        """Adapters of the encoders ``item`` and ``user`` (an ``AdapterSet``); empty for a source model."""
+        """Adapters of the ``item`` and ``user`` encoders (an ``AdapterSet``); empty in a source model."""
 
     def parameter_groups(self) -> ParameterGroups:
-        """All parameters by name, in the groups that encoders and adapters declare (see ``parts.py``)."""
+        """All parameters by name, in the groups that the submodules declare (see ``parts.py``)."""
         groups = {
             "item_encoder": self.item_encoder.parameter_groups(),
             "user_encoder": self.user_encoder.parameter_groups(),
@@ -49,7 +49,7 @@ class TransRec(nn.Module):
         return combined(groups)
 
     def encode_items(self, content: Content) -> Tensor:
-        """Embeddings of the content's items, float32 ``[n, d]``."""
+        """Item embeddings, float32 ``[n, d]``."""
         return self.item_encoder(content).float()
 
     def encode_users(self, items: Tensor, log_mask: Tensor) -> Tensor:
@@ -57,13 +57,16 @@ class TransRec(nn.Module):
         return self.user_encoder(items, log_mask)
 
     def forward(self, batch: Batch) -> Tensor:
-        """This share's part of the global batch's loss: its sum over the share, divided by all targets."""
+        """Sum of the losses in this batch, divided by the number of targets in the whole training step.
+
+        Summed over accumulation steps and processes, this is the mean loss of the global batch.
+        """
         embeddings = self.encode_items(batch.content)
-        # The user encoder is small and its sums are delicate: it stays in float32 under autocast.
+        # The user encoder is small and sensitive to rounding, so it stays in float32 under autocast.
         with torch.autocast(embeddings.device.type, enabled=False):
             padding = embeddings.new_zeros(1, embeddings.shape[1])
             embeddings = torch.cat([padding, embeddings])
-            # A look-up, not indexing: on a CPU the gradient of indexing is summed in an order that changes.
+            # F.embedding instead of indexing, whose backward is not deterministic on CPU.
             sequences = F.embedding(batch.positives, embeddings)
             users = self.encode_users(sequences[:, :-1], batch.log_mask)
             total = self.loss(users, sequences[:, 1:], embeddings, batch)
@@ -73,15 +76,15 @@ class TransRec(nn.Module):
 def new_transrec(
     settings: ModelSettings, build_encoder: Callable[[Any], nn.Module] | None, n_items: int
 ) -> TransRec:
-    """A model with a pretrained backbone (or the id tower) and new weights elsewhere, fixed by the seed.
+    """A model with a pretrained backbone (or the id tower); all other weights are initialised from the seed.
 
     Args:
-        settings: of the model.
+        settings: model settings.
         build_encoder: builds the item encoder from the settings; None for the id tower.
-        n_items: N, for the id tower.
+        n_items: N, used by the id tower only.
 
     Raises:
-        UserError: the backbone is missing or broken, or sizes do not fit.
+        UserError: the backbone is missing or invalid, or the sizes are incompatible.
     """
     torch.manual_seed(settings.seed)
     encoder = build_encoder(settings) if build_encoder else IdItemEncoder(n_items, settings.embedding_dim)

@@ -17,30 +17,30 @@ from adapter4rec.models.parts import USER_ENCODER, ParameterGroups
 from adapter4rec.models.settings import ModelSettings
 from adapter4rec.utils.errors import UserError
 
-_EXCLUDED = -1e9
-"""Added to the score of a key that may not be attended to. Finite, so that a padded place, which may attend
-to nothing, attends uniformly instead of giving NaN."""
+_MASKED_SCORE = -1e9
+"""Added to the attention scores of masked keys. Finite, so that the softmax at a padding position, where all
+keys are masked, is uniform instead of NaN."""
 
 
 def causal_padding_mask(log_mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """Additive attention mask: a place sees real places up to itself.
+    """Additive attention mask that combines the causal mask and the padding mask.
 
     Args:
-        log_mask: bool ``[users, L]``, true on real places.
-        dtype: of the scores.
+        log_mask: bool ``[users, L]``, false at padding.
+        dtype: of the attention scores.
 
     Returns:
-        ``[users, 1, L, L]``: 0 where query i may see key j, a large negative number elsewhere.
+        ``[users, 1, L, L]``: 0 where query i may attend to key j, a large negative number elsewhere.
     """
     length = log_mask.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=log_mask.device).tril()
     allowed = causal & log_mask[:, None, None, :]
-    excluded = max(_EXCLUDED, torch.finfo(dtype).min)
-    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, excluded)
+    masked = max(_MASKED_SCORE, torch.finfo(dtype).min)
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, masked)
 
 
 class SelfAttention(nn.Module):
-    """LN(x + dropout(W_o attention(x))), several heads, no biases in the projections."""
+    """Post-norm multi-head self-attention, LN(x + dropout(W_o attention(x))); projections have no bias."""
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -53,9 +53,9 @@ class SelfAttention(nn.Module):
         self.layer_norm = nn.LayerNorm(dim, eps=1e-6)
 
     def forward(self, x: Tensor, mask: Tensor | Packing | None) -> Tensor:
-        """``x [users, L, d]``, ``mask [users, 1, L, L]`` (additive) → ``[users, L, d]``.
+        """``x [users, L, d]`` and additive ``mask [users, 1, L, L]`` → ``[users, L, d]``.
 
-        Or ``x [1, tokens, d]`` where the mask says how texts lie end to end.
+        With a ``Packing`` as the mask, ``x`` holds concatenated sequences, ``[1, tokens, d]``.
         """
         query, key, value = (
             projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -71,7 +71,7 @@ class SelfAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """LN(x + dropout(W_2 ReLU(W_1 x + b_1) + b_2)), four times as wide inside."""
+    """Post-norm feed-forward, LN(x + dropout(W_2 ReLU(W_1 x + b_1) + b_2)), with hidden width 4d."""
 
     def __init__(self, dim: int, dropout: float) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, then feed-forward, each with its residual and layer norm after it."""
+    """Self-attention, then feed-forward, each followed by residual connection and layer norm."""
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -95,19 +95,19 @@ class TransformerBlock(nn.Module):
         self.feed_forward = FeedForward(dim, dropout)
 
     def forward(self, x: Tensor, mask: Tensor | Packing | None) -> Tensor:
-        """As :class:`SelfAttention`."""
+        """See :meth:`SelfAttention.forward`."""
         return self.feed_forward(self.attention(x, mask))
 
 
 class UserEncoder(nn.Module):
-    """Turns item embeddings of left-padded sequences into next-item vectors.
+    """Maps left-padded sequences of item embeddings to next-item vectors.
 
     Args:
         dim: d, width of the item embeddings.
-        max_seq_len: L, number of places; a position embedding belongs to a place.
-        heads: attention heads.
-        blocks: transformer blocks.
-        dropout: after the input norm, on attention probabilities, and on each sublayer's output.
+        max_seq_len: L, number of positions, each with a learned position embedding.
+        heads: number of attention heads.
+        blocks: number of transformer blocks.
+        dropout: probability, after the input norm, on attention weights and on the output of each sublayer.
     """
 
     layout: ClassVar[EncoderLayout] = EncoderLayout(
@@ -126,7 +126,7 @@ class UserEncoder(nn.Module):
         pre_norm=False,
         reads=Reads.ITEMS,
     )
-    """Where adapters attach."""
+    """Sites where adapters attach."""
 
     def __init__(self, dim: int, max_seq_len: int, heads: int, blocks: int, dropout: float) -> None:
         super().__init__()
@@ -139,10 +139,10 @@ class UserEncoder(nn.Module):
 
     @classmethod
     def from_settings(cls, settings: ModelSettings) -> UserEncoder:
-        """A new user encoder.
+        """A newly initialised user encoder.
 
         Raises:
-            UserError: the heads do not divide the width.
+            UserError: the embedding dimension is not divisible by the number of heads.
         """
         if settings.embedding_dim % settings.user_heads:
             raise UserError(
@@ -153,7 +153,7 @@ class UserEncoder(nn.Module):
 
     @staticmethod
     def sizes_of(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-        """Settings that the weights of a user encoder show by their shapes; not the number of heads."""
+        """Settings inferred from the shapes of weights; the number of heads cannot be inferred."""
         positions = tensors.get("position_embedding.weight")
         if positions is None:
             return {}
@@ -162,7 +162,7 @@ class UserEncoder(nn.Module):
         return {"max_seq_len": max_seq_len, "embedding_dim": width, "user_blocks": len(blocks)}
 
     def describe(self) -> str:
-        """Kind and size, in a few words."""
+        """A short description of the architecture."""
         return f"{len(self.blocks)} blocks of width {self.width}, {self.blocks[0].attention.heads} heads"
 
     def parameter_groups(self) -> ParameterGroups:
@@ -170,14 +170,14 @@ class UserEncoder(nn.Module):
         return {USER_ENCODER: dict(self.named_parameters())}
 
     def forward(self, items: Tensor, log_mask: Tensor) -> Tensor:
-        """Next-item vectors at each place.
+        """Next-item vectors at each position.
 
         Args:
-            items: ``[users, L, d]``; what stands in padded places plays no part in the real ones.
-            log_mask: bool ``[users, L]``.
+            items: item embeddings ``[users, L, d]``; values at padding do not affect other positions.
+            log_mask: bool ``[users, L]``, false at padding.
 
         Returns:
-            ``[users, L, d]``; padded places carry no meaning.
+            ``[users, L, d]``; vectors at padding are undefined.
         """
         x = self.dropout(self.layer_norm(items + self.position_embedding.weight))
         mask = causal_padding_mask(log_mask, x.dtype)

@@ -1,4 +1,4 @@
-"""Loading tensors of a file into a model, and saying what does not fit."""
+"""Loading tensors into a model, with an error message that lists mismatches."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _MAX_LISTED = 5
 
 
 def misfits(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
-    """Why tensors do not fit: missing and unexpected names, and other shapes; one line each."""
-    trouble = [f"{name}: not in the model" for name in tensors if name not in expected]
-    trouble += [f"{name}: not in the file" for name in expected if name not in tensors]
-    return trouble + [
+    """Mismatches between two sets of tensors: unexpected and missing names, and shapes; one line each."""
+    lines = [f"{name}: not in the model" for name in tensors if name not in expected]
+    lines += [f"{name}: not in the file" for name in expected if name not in tensors]
+    return lines + [
         f"{name}: {list(tensors[name].shape)} in the file, {list(tensor.shape)} in the model"
         for name, tensor in expected.items()
         if name in tensors and tensors[name].shape != tensor.shape
@@ -35,14 +35,14 @@ def load_into(
     Args:
         model: the model.
         tensors: by name.
-        source: the file that they come from, for the message.
-        expected: the entries of the model that ``tensors`` must have, exactly; by default all.
+        source: the file of the tensors, for the error message.
+        expected: the entries of the model that ``tensors`` must match exactly; by default all.
 
     Raises:
-        UserError: they do not fit; it names the entries.
+        UserError: names or shapes do not match; the message lists them.
     """
-    trouble = misfits(model.state_dict() if expected is None else expected, tensors)
-    if trouble:
-        more = f"\n  … and {len(trouble) - _MAX_LISTED} more" if len(trouble) > _MAX_LISTED else ""
-        raise UserError(f"{source} does not fit the model:\n  " + "\n  ".join(trouble[:_MAX_LISTED]) + more)
+    lines = misfits(model.state_dict() if expected is None else expected, tensors)
+    if lines:
+        more = f"\n  … and {len(lines) - _MAX_LISTED} more" if len(lines) > _MAX_LISTED else ""
+        raise UserError(f"{source} does not fit the model:\n  " + "\n  ".join(lines[:_MAX_LISTED]) + more)
     put_state(model, tensors, strict=expected is None)

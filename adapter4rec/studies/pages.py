@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import runpy
 from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-from adapter4rec.checkpoints.settings import WITHOUT_SOURCE, SourceSettings
+from adapter4rec.checkpoints.settings import WITHOUT_SOURCE
 from adapter4rec.studies.plan import StudyRow, StudySource
 from adapter4rec.utils.errors import UserError, nearest
 from adapter4rec.utils.files import REPOSITORY
@@ -73,10 +75,18 @@ def source(script: str, **changes: Any) -> StudySource:
     Raises:
         UserError: there is no such launcher.
     """
+<<<<<<< HEAD
     values = page(script)
     defaults = {name: one.default for name, one in options_of(SourceSettings).items()}
     unchanged = all(values.get(name, defaults.get(name)) == value for name, value in changes.items())
     return StudySource([values | changes], _hyperparameters(script).get("export") if unchanged else None)
+=======
+    said = page(script)
+    tree = import_module(f"{'.'.join(Path(script).parts[:2])}.train")
+    defaults = {name: one.default for name, one in options_of(tree.Settings).items()}
+    as_it_is = all(said.get(name, defaults.get(name)) == value for name, value in changes.items())
+    return StudySource([said | changes], _said(script).get("export") if as_it_is else None)
+>>>>>>> origin/main
 
 
 def _hyperparameters(script: str) -> Mapping[str, Any]:
