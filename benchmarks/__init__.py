@@ -1,5 +1,5 @@
-"""How fast the project is, beside the plain data flow of the released code (see docs/performance.md).
+"""Benchmarks of the project against the data flow of the released code (see docs/performance.md).
 
-``make bench`` runs all of it; ``python -m benchmarks.text_step`` one part. Each prints a table and writes
-``runs/benchmarks/NAME.json``.
+``make bench`` runs all benchmarks, ``python -m benchmarks.text_step`` runs one. Each prints a table and
+writes ``runs/benchmarks/NAME.json``.
 """

@@ -1,4 +1,4 @@
-"""All parts, one after the other, each in a process of its own: ``make bench``."""
+"""Run all benchmarks sequentially, each in its own process: ``make bench``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PARTS = (
 
 
 def main() -> None:
-    """Run the parts that the command line names, or all."""
+    """Run the benchmarks named on the command line; by default all."""
     failed = []
     for part in sys.argv[1:] or PARTS:
         if run([sys.executable, "-m", f"benchmarks.{part}"], cwd=REPOSITORY).returncode:

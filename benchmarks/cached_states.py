@@ -1,4 +1,4 @@
-"""An epoch of K-Adapter with cached states of the frozen backbone, against the released way."""
+"""An epoch of K-Adapter training with cached hidden states of the frozen backbone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CONFIG = KAdapterConfig(item_inner=192)  # the text launcher's
 
 
 def _cached(course: Course) -> tuple[ContentStore, float]:
-    """The states of all items, and the seconds that they took."""
+    """The cached states of all items, and the seconds taken to compute them."""
     shutil.rmtree(_FOLDER / "states", ignore_errors=True)
     settings = replace(
         settings_of(course.examples.batch_size, "bf16"),
@@ -44,7 +44,7 @@ def _cached(course: Course) -> tuple[ContentStore, float]:
 
 
 def main() -> None:
-    """Measure and report."""
+    """Run the benchmark."""
     options = options_of(__doc__, batch=8, layers=12, rounds=3)
     course = text_course(options, _CONFIG, "cached_states")
     store, once = _cached(course)
@@ -63,15 +63,15 @@ def main() -> None:
             seconds["released"] * steps,
             goal=20,
             more={
-                "against bf16 without the cache": f"{seconds['bf16 without'] / seconds[form]:.1f}",
-                "seconds that the cache took, once": f"{once:.0f}",
+                "speedup over bf16 without cache": f"{seconds['bf16 without'] / seconds[form]:.1f}",
+                "seconds to build the cache": f"{once:.0f}",
                 "MiB on disk": f"{store.rows.nbytes / 2**20:,.0f}",
             },
         )
         for form in ("fp32", "bf16")
     ]
     shutil.rmtree(_FOLDER / "states")
-    report(course.name, rows, {"users a step": options.batch, "steps": steps, "layers": options.layers})
+    report(course.name, rows, {"users per step": options.batch, "steps": steps, "layers": options.layers})
 
 
 if __name__ == "__main__":

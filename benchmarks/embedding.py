@@ -1,4 +1,4 @@
-"""Embedding a catalogue of titles with BERT-base."""
+"""Encoding a catalogue of titles with BERT-base."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class _First:
         self.fetch = store.fetch
 
     def costs(self) -> np.ndarray:
-        """Of the first items."""
+        """Costs of the first items."""
         return self.store.costs()[: self.count]
 
 
 def main() -> None:
-    """Measure and report."""
+    """Run the benchmark."""
     options = options_of(__doc__, items=1024, layers=12, rounds=3)
     _, store = read_domain(domain_folder(), 20)
     model, plain = text_model(None, options.layers), released_way.plain(text_model(None, options.layers))
@@ -58,7 +58,7 @@ def main() -> None:
     rates = {"fp32": matrix_rate(torch.float32), "bf16": matrix_rate(torch.bfloat16)}
     rows = [
         Measurement(
-            f"embedding titles, {form}",
+            f"encoding titles, {form}",
             seconds[form],
             seconds["released"],
             goal=goal,

@@ -1,7 +1,7 @@
-"""On a GPU: does it compute the same, and how fast. Without one the same runs in small on the CPU.
+"""Correctness and speed on a GPU. Without a GPU, a small version runs on the CPU.
 
-``python -m benchmarks.gpu`` checks losses, gradients, ranks and compiled layers against the CPU in float32,
-trains steps in bf16 with and without ``torch.compile``, and tells how long source training would take.
+``python -m benchmarks.gpu`` compares losses, gradients, ranks and compiled layers with the CPU in float32,
+times training steps in bf16 with and without ``torch.compile``, and estimates the time of source training.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ from benchmarks.models import domain_folder, houlsby_operations, image_model, re
 from benchmarks.steps import ProjectSteps, examples_of, lengths_of
 
 USERS = {"text": 630_000, "image": 500_000}
-"""Of MIND and of H&M."""
+"""Number of users of MIND and H&M."""
 NAMES = {"text": "MIND", "image": "H&M"}
 _CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is computed.
+    """Size of the benchmark.
 
     Attributes:
-        device: where.
-        layers: of the backbone.
-        batches: users a step, by modality.
-        warm_up: steps before the clock starts; compiled layers need more.
-        steps: that are timed.
-        workers: processes that prepare batches.
+        device: device to run on.
+        layers: number of backbone layers.
+        batches: users per step, by modality.
+        warm_up: untimed steps; three times as many with compiled layers.
+        steps: timed steps.
+        workers: number of data loader workers.
     """
 
     device: torch.device
@@ -65,7 +65,7 @@ class Scale:
 
 
 def scale_of(options: argparse.Namespace) -> Scale:
-    """Everything on a GPU, a little of it on a CPU."""
+    """Full size on a GPU, small on a CPU or with ``--small``."""
     if torch.cuda.is_available() and not options.small:
         batches = {"text": (64, 128, 256, 512), "image": (64, 128, 256, 512)}
         return Scale(torch.device("cuda", 0), options.layers, batches, 5, 20, 8)
@@ -74,18 +74,18 @@ def scale_of(options: argparse.Namespace) -> Scale:
 
 
 class RandomPixels:
-    """Images of a catalogue that are drawn when they are fetched: none is read from a disk."""
+    """A store of random images in memory."""
 
     def __init__(self, n_items: int, size: int = 224) -> None:
         self.n_items, self.size = n_items, size
         self._pool = torch.randint(0, 256, (64, size, size, 3), dtype=torch.uint8)
 
     def fetch(self, items: np.ndarray) -> Pixels:
-        """Pixels of ``items``."""
+        """Pixels of ``items``, uint8 ``[n, size, size, 3]``."""
         return Pixels(self._pool[torch.from_numpy(items % len(self._pool))])
 
     def costs(self) -> np.ndarray:
-        """1 an item."""
+        """Cost of each item: 1."""
         return np.ones(self.n_items, np.int64)
 
 
@@ -108,7 +108,7 @@ def _batch(interactions: Interactions, store: ContentStore, users: int, objectiv
 
 
 def checks(scale: Scale) -> Iterator[tuple[str, float, float]]:
-    """What is compared with the CPU in float32: its name, the largest difference, what is allowed."""
+    """Compare with the CPU in float32. Yields name, largest difference and tolerance of each check."""
     for modality in ("text", "image"):
         interactions, store = _data(modality)
         for objective in ("sasrec", "cpc"):
@@ -153,10 +153,10 @@ def _losses_and_gradients(
 
 
 def _difference(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
-    """The largest over all tensors, relative to the tensor's own largest entry.
+    """The largest difference over all tensors, relative to the largest absolute value of the tensor.
 
-    Some gradients are zero but for rounding (of the keys' biases): those are held against a thousandth of the
-    largest of all.
+    Some gradients are zero up to rounding (biases of key projections), so the denominator is at least one
+    thousandth of the largest absolute value over all tensors.
     """
     least = 1e-3 * max(float(tensor.abs().max()) for tensor in expected.values())
     return max(
@@ -199,7 +199,7 @@ def _ranks_differ(scale: Scale) -> tuple[float, float]:
 def timed_steps(
     scale: Scale, modality: str, batch: int, *, compiled: bool, whole: bool = False
 ) -> Measurement:
-    """Training steps with Houlsby adapters, or of all weights, in bf16."""
+    """Time training steps in bf16, with Houlsby adapters or of all weights (``whole``)."""
     interactions, store = _data(modality)
     model = _model(modality, scale.layers, None if whole else HoulsbyConfig()).train().to(scale.device)
     if whole:
@@ -234,29 +234,29 @@ def timed_steps(
     rate = matrix_rate(torch.bfloat16, scale.device, 8192 if cuda else 2048)
     what = "all weights" if whole else "Houlsby"
     return Measurement(
-        f"{modality}, {what}, {batch} users a step" + (", compiled" if compiled else ""),
+        f"{modality}, {what}, {batch} users per step" + (", compiled" if compiled else ""),
         seconds / scale.steps,
         share=None if whole else useful / seconds / rate,
         memory=torch.cuda.max_memory_allocated() / 2**20 if cuda else peak_memory() / 2**20,
         more={
-            "sequences a second": round(batch * scale.steps / seconds, 1),
+            "sequences per second": round(batch * scale.steps / seconds, 1),
             "input wait, %": round(100 * waited / seconds, 1),
         },
     )
 
 
 def extrapolated(scale: Scale, modality: str) -> Measurement:
-    """Hours that an epoch of source training would take on MIND or H&M."""
+    """Estimate the hours per epoch of source training on MIND or H&M."""
     row = timed_steps(scale, modality, scale.batches[modality][0], compiled=False, whole=True)
-    rate = row.more["sequences a second"]
-    row.more[f"hours an epoch of {NAMES[modality]}'s {USERS[modality]:,} users"] = round(
+    rate = row.more["sequences per second"]
+    row.more[f"hours per epoch of {NAMES[modality]}'s {USERS[modality]:,} users"] = round(
         USERS[modality] / rate / 3600, 2
     )
     return row
 
 
 def one_process_group(scale: Scale) -> None:
-    """Join a group of one process (NCCL on a GPU), and add up over it."""
+    """Create a process group of one process (NCCL on a GPU) and test ``all_reduce``."""
     backend = "nccl" if scale.device.type == "cuda" else "gloo"
     store = torch.distributed.HashStore()
     torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
@@ -264,17 +264,17 @@ def one_process_group(scale: Scale) -> None:
     torch.distributed.all_reduce(ones)
     assert ones.tolist() == [1, 1, 1]
     torch.distributed.destroy_process_group()
-    print(f"{backend} with one process: ok")
+    print(f"ok     {backend} with one process")
 
 
 def _options() -> argparse.Namespace:
     parser = arguments(__doc__, layers=12)
-    parser.add_argument("--small", action="store_true", help="in small, on a GPU, too")
+    parser.add_argument("--small", action="store_true", help="run the small version even on a GPU")
     return parsed(parser)
 
 
 def main() -> None:
-    """Check, measure and report."""
+    """Run checks and benchmarks and print the results."""
     options = _options()
     scale = scale_of(options)
     if scale.device.type == "cuda":
@@ -282,7 +282,8 @@ def main() -> None:
     print(f"device: {machine()['device']}")
     wrong = []
     for what, difference, allowed in checks(scale):
-        print(f"{'ok   ' if difference <= allowed else 'WRONG'} {what}: {difference:.2g} of {allowed:g}")
+        state = "ok    " if difference <= allowed else "FAILED"
+        print(f"{state} {what}: difference {difference:.2g}, tolerance {allowed:g}")
         if difference > allowed:
             wrong.append(what)
     one_process_group(scale)
@@ -295,7 +296,7 @@ def main() -> None:
     rows += [extrapolated(scale, modality) for modality in ("text", "image")]
     report("gpu", rows, {"layers": scale.layers, "checks that failed": len(wrong)})
     if wrong:
-        raise SystemExit(f"error: {len(wrong)} checks failed, the first is {wrong[0]}")
+        raise SystemExit(f"error: {len(wrong)} checks failed; first: {wrong[0]}")
 
 
 if __name__ == "__main__":

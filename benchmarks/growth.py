@@ -1,4 +1,4 @@
-"""How the cost grows with users, items, title length, layers and processes: curves as a picture."""
+"""Cost as a function of users, items, title length, layers and processes, as plots."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def _step(interactions: Interactions, store: TextStore, layers: int, batch: int)
 
 
 def _of_length(store: TextStore, length: int) -> TextStore:
-    """The same number of titles, each of so many tokens."""
+    """The same number of titles, each with ``length`` random tokens."""
     count = len(store.attributes[0].offsets) - 1
     flat = np.random.default_rng(0).integers(1000, 20000, count * length).astype(np.int32)
     return TextStore([Tokens(flat, np.arange(count + 1) * length, "")], store.tokens_at_once)
 
 
 def _processes(counts: list[int], options: argparse.Namespace) -> Curve:
-    """Sequences a second of several processes with one thread each."""
+    """Sequences per second for several numbers of processes with one thread each."""
     rates = []
     for count in counts:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
@@ -71,11 +71,11 @@ def _processes(counts: list[int], options: argparse.Namespace) -> Curve:
         done = run(command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True)
         done.check_returncode()
         rates.append(json.loads(done.stdout.splitlines()[-1])["rate"])
-    return {"processes of one thread": counts, "sequences a second": rates}
+    return {"processes with one thread": counts, "sequences per second": rates}
 
 
 def _one_of_several(layers: int) -> None:
-    """A part of a batch, on one of the processes; the first tells the rate."""
+    """Run steps as one of several processes. Rank 0 prints the rate as JSON."""
     options = argparse.Namespace(batch=16, layers=layers)
     with process_group("cpu", threads=1) as process:
         course = text_course(options, HoulsbyConfig(), process=process)
@@ -98,7 +98,7 @@ def _draw(curves: dict[str, Curve], path: Path) -> None:
 
 
 def main() -> None:
-    """Measure, draw and write ``runs/benchmarks/growth.json``."""
+    """Measure, draw the plots and write ``runs/benchmarks/growth.json``."""
     options = options_of(__doc__, layers=6, batch=8)
     if options.alone:
         _one_of_several(options.layers)
@@ -110,11 +110,11 @@ def main() -> None:
         "ranking 50,000 items": {"users": users, "s": [_ranking(count, 50_000) for count in users]},
         "ranking 10,000 users": {"items": items, "s": [_ranking(10_000, count) for count in items]},
         "step, 6 layers": {
-            "users a step": batches,
+            "users per step": batches,
             "s": [_step(interactions, store, options.layers, batch) for batch in batches],
         },
         "step, 8 users, 6 layers": {
-            "tokens a title": lengths,
+            "tokens per title": lengths,
             "s": [
                 _step(interactions, _of_length(store, length), options.layers, options.batch)
                 for length in lengths
@@ -130,7 +130,7 @@ def main() -> None:
     _draw(curves, _PICTURE)
     for title, curve in curves.items():
         print(title, {name: [round(value, 3) for value in values] for name, values in curve.items()})
-    print(f"picture: {_PICTURE}")
+    print(f"plots: {_PICTURE}")
 
 
 if __name__ == "__main__":

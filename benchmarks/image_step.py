@@ -1,4 +1,4 @@
-"""A training step with images: ViT-base with Houlsby adapters, a batch of users with their images."""
+"""A training step on images: ViT-base with Houlsby adapters."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ SIZE = 224
 
 
 def make_images(count: int = _DISTINCT, full_size: tuple[int, int] = _FULL_SIZE) -> tuple[Path, Path]:
-    """Image files of the size of a shop's, and the LMDB that ``build_lmdb_hm.py`` makes of them.
+    """Create JPEG files of typical size, and an LMDB of them as ``build_lmdb_hm.py`` builds it.
 
     Returns:
-        The folder of files ``0.jpg``… and the LMDB.
+        The folder with the files ``0.jpg``, ``1.jpg``, …, and the LMDB.
     """
     files, into = _FOLDER / "files", _FOLDER / "lmdb"
     files.mkdir(parents=True, exist_ok=True)
@@ -49,13 +49,13 @@ def make_images(count: int = _DISTINCT, full_size: tuple[int, int] = _FULL_SIZE)
 
 
 def resized(path: Path) -> np.ndarray:
-    """A full-size file as the released code reads it, resized each time, uint8 ``[224, 224, 3]``."""
+    """Read and resize a full-size file, as the released code does on each access: uint8 ``[224, 224, 3]``."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.BILINEAR))
 
 
 def image_course(options: argparse.Namespace) -> Course:
-    """Steps on the sequences of a domain, with images in the place of its titles."""
+    """Training steps on the sequences of a domain, with images instead of titles."""
     interactions, _ = read_domain(domain_folder(), 10)
     files, lmdb = make_images()
     names = [b"%d" % (item % _DISTINCT) for item in range(interactions.n_items)]
@@ -76,7 +76,7 @@ def image_course(options: argparse.Namespace) -> Course:
 
 
 def main() -> None:
-    """Measure and report."""
+    """Run the benchmark."""
     options = options_of(__doc__, batch=2, layers=12, rounds=3)
     measure_steps(image_course(options), options, {"fp32": 4, "bf16": 8})
 

@@ -1,4 +1,4 @@
-"""Timing in turns, memory in processes of their own, and tables."""
+"""Interleaved timing, peak memory in separate processes, and result tables."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ RESULTS = REPOSITORY / "runs" / "benchmarks"
 
 @dataclass
 class Measurement:
-    """One thing measured.
+    """A measurement.
 
     Attributes:
-        what: in a few words.
-        seconds: of the project.
-        released_seconds: of the released way.
-        goal: the ratio of the two that is asked for.
-        share: useful operations over what a large matrix product reaches in the same time; None where it has
-            no meaning.
-        memory: peak memory of a process that does this alone, in MiB.
-        released_memory: the same for the released way.
-        more: further figures.
+        what: short description.
+        seconds: time of the project.
+        released_seconds: time of the released code's data flow.
+        goal: target for the ratio of the two.
+        share: useful operations relative to what a large matrix product reaches in the same time, between 0
+            and 1; None if not applicable.
+        memory: peak memory of a separate process in MiB.
+        released_memory: the same for the released code's data flow.
+        more: further values, printed below the row.
     """
 
     what: str
@@ -58,7 +58,7 @@ class Measurement:
 
 
 def in_turns(arms: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each arm in each round; the arms take turns, and each is run once before it counts."""
+    """Time functions in alternation, after one untimed call of each. Returns seconds per round by name."""
     taken: dict[str, list[float]] = {name: [] for name in arms}
     for number in range(rounds + 1):
         for name, run in arms.items():
@@ -70,12 +70,12 @@ def in_turns(arms: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, li
 
 
 def medians(taken: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """The median of each arm."""
+    """Median seconds by name."""
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
 def alone(module: str, arm: str, options: Sequence[str]) -> dict[str, float]:
-    """What ``python -m MODULE --alone ARM`` says of itself: it runs in a fresh process."""
+    """Run ``python -m MODULE --alone ARM`` in a separate process and return the values that it prints."""
     command = [sys.executable, "-m", module, *options, "--alone", arm]
     done = processes.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     done.check_returncode()
@@ -83,12 +83,12 @@ def alone(module: str, arm: str, options: Sequence[str]) -> dict[str, float]:
 
 
 def say_alone(**figures: float) -> None:
-    """Answer :func:`alone`."""
+    """Print values for :func:`alone`, with the peak memory of this process in MiB."""
     print(json.dumps({"memory": peak_memory() / 2**20, **figures}))
 
 
 def machine() -> dict[str, Any]:
-    """What was measured on."""
+    """Description of the machine and package versions."""
     features = [name for name, there in torch.cpu.get_capabilities().items() if there is True]
     cuda = torch.cuda.is_available()
     return {
@@ -109,7 +109,7 @@ def _processor() -> str:
 
 
 def arguments(doc: str, **defaults: int) -> argparse.ArgumentParser:
-    """A parser of the options that all parts share, and of whole numbers of their own."""
+    """A parser with the options common to all benchmarks and further integer options with defaults."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     for name, default in {"threads": 0, **defaults}.items():
         parser.add_argument(f"--{name}", type=int, default=default, help="(%(default)s)")
@@ -118,12 +118,12 @@ def arguments(doc: str, **defaults: int) -> argparse.ArgumentParser:
 
 
 def options_of(doc: str, **defaults: int) -> argparse.Namespace:
-    """The options that the command line gives."""
+    """Parse the command line; see :func:`arguments`."""
     return parsed(arguments(doc, **defaults))
 
 
 def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """What the command line gives; the number of threads is set."""
+    """Parse the command line and set the number of threads."""
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -131,7 +131,7 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def given(options: argparse.Namespace) -> list[str]:
-    """The options as a command line has them."""
+    """Options as command-line arguments."""
     return [
         part
         for name, value in vars(options).items()
@@ -141,7 +141,7 @@ def given(options: argparse.Namespace) -> list[str]:
 
 
 def report(name: str, rows: Sequence[Measurement], about: Mapping[str, Any]) -> None:
-    """Print the table of a part and write ``runs/benchmarks/NAME.json``."""
+    """Print the results of a benchmark and write ``runs/benchmarks/NAME.json``."""
     facts = machine()
     print(f"\n{name}: {', '.join(f'{key} {value}' for key, value in about.items())}")
     print(
@@ -155,9 +155,9 @@ def report(name: str, rows: Sequence[Measurement], about: Mapping[str, Any]) -> 
 
 
 def table(rows: Sequence[Measurement]) -> str:
-    """The rows as a Markdown table."""
+    """Measurements as a Markdown table."""
     lines = [
-        "| what | released way, s | project, s | ratio | asked | share of the limit | MiB (released) |",
+        "| what | released code, s | project, s | ratio | target | share of peak | MiB (released code) |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in rows:

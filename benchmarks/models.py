@@ -1,4 +1,4 @@
-"""Models of base size with random weights, the data that they read, and how many operations they need."""
+"""Base-size models with random weights, their data, and their number of operations."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TOKENIZER = "minilm/all_minilm_l6_v2"
 
 
 def domain_folder() -> Path:
-    """Instruments where it lies beside the project, else a generated domain of that size."""
+    """Folder of the Instruments data set if available, otherwise of a generated domain of that size."""
     if _REAL.is_dir():
         return _REAL
     make_sample(_SAMPLE, SampleSettings(users=10_000, target_users=10_000, items=20_000))
@@ -38,7 +38,7 @@ def domain_folder() -> Path:
 
 
 def read_domain(folder: Path, max_seq_len: int, tokens_at_once: int = 4096) -> tuple[Interactions, TextStore]:
-    """Sequences and titles of a domain, tokenised as MiniLM does."""
+    """Interactions and titles of a domain, tokenized with MiniLM's tokenizer."""
     table = read_items(folder / "items.tsv", ("title",))
     interactions = read_interactions(folder / "users.tsv", table, min_seq_len=5, max_seq_len=max_seq_len)
     texts = [table.texts["title"][row] for row in interactions.item_rows]
@@ -48,7 +48,7 @@ def read_domain(folder: Path, max_seq_len: int, tokens_at_once: int = 4096) -> t
 
 
 def text_model(adapter: AdapterConfig | None, layers: int = 12, max_seq_len: int = 20) -> TransRec:
-    """BERT-base with random weights, always the same."""
+    """A text model on BERT-base with random weights from a fixed seed."""
     torch.manual_seed(0)
     config = BertConfig(num_hidden_layers=layers, attn_implementation="sdpa")
     encoder = TextItemEncoder(BertModel(config, add_pooling_layer=False), DIM)
@@ -56,7 +56,7 @@ def text_model(adapter: AdapterConfig | None, layers: int = 12, max_seq_len: int
 
 
 def image_model(adapter: AdapterConfig | None, layers: int = 12, images_at_once: int = 8) -> TransRec:
-    """ViT-base with random weights, always the same."""
+    """An image model on ViT-base with random weights from a fixed seed."""
     torch.manual_seed(0)
     config = ViTConfig(num_hidden_layers=layers, attn_implementation="sdpa")
     encoder = ImageItemEncoder(ViTModel(config, add_pooling_layer=False), DIM, images_at_once)
@@ -72,11 +72,11 @@ def _whole(encoder: ContentItemEncoder, max_seq_len: int, adapter: AdapterConfig
 
 
 def houlsby_operations(config: PretrainedConfig, lengths: np.ndarray, bottleneck: int = 64) -> float:
-    """Operations of a training step with Houlsby adapters in all layers, forward and backward.
+    """Number of operations of a training step with Houlsby adapters in all layers, forward and backward.
 
-    Backward, the gradient of what a layer reads is needed in all layers but the first, where it is needed
-    from the feed-forward sublayer up; the frozen weights need none. The adapters need both, but for what the
-    first one reads.
+    The backward pass computes gradients of the input of every layer except the first, and of the input of the
+    first layer's feed-forward sublayer; frozen weights need no gradients. Adapters need gradients of weights
+    and inputs, except for the input of the first adapter.
     """
     h, layers = config.hidden_size, config.num_hidden_layers
     tokens, pairs = float(lengths.sum()), float((lengths.astype(np.float64) ** 2).sum())

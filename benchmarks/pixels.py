@@ -1,4 +1,4 @@
-"""Reading images: pixels from the LMDB against full-size files that are resized each time."""
+"""Reading images: pixels from the LMDB against full-size files that are resized on each access."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.measuring import Measurement, in_turns, medians, options_of, rep
 
 
 def main() -> None:
-    """Measure and report."""
+    """Run the benchmark."""
     options = options_of(__doc__, images=200, rounds=5)
     files, lmdb = make_images()
     names = [b"%d" % number for number in range(options.images)]

@@ -1,4 +1,4 @@
-"""Ranking users against a catalogue; ``--memory`` ranks many against a file of embeddings."""
+"""Ranking a catalogue for many users; ``--memory`` ranks against embeddings in a file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _question(users: int, items: int, chance: np.random.Generator) -> EvalBatch:
 
 
 def _compared(users: int, items: int, released_users: int, rounds: int) -> Measurement:
-    """The project ranks all users, the released way some of them, since each costs the same."""
+    """Time both implementations. The released code's ranks some of the users; its time is extrapolated."""
     chance = np.random.default_rng(0)
     torch.manual_seed(0)
     vectors, table = torch.randn(users, DIM), torch.randn(items + 1, DIM)
@@ -49,7 +49,7 @@ def _compared(users: int, items: int, released_users: int, rounds: int) -> Measu
 
     found, expected = project()[:some], np.array(released())
     kept = found < items + 1
-    # Products of other shapes differ in the last bit, so that near-ties may change places.
+    # Matrix products of different shapes differ by rounding, so near-ties may be ranked differently.
     assert np.abs(found[kept] - expected[kept]).max() <= 2
     taken = in_turns({"project": project, "released": released}, rounds)
     seconds = {name: float(np.median(times)) for name, times in taken.items()}
@@ -60,12 +60,12 @@ def _compared(users: int, items: int, released_users: int, rounds: int) -> Measu
         seconds["released"] * users / some,
         goal=100,
         share=limit / seconds["project"],
-        more={"released way timed on users": some},
+        more={"users timed with the released code": some},
     )
 
 
 def _bounded(users: int, items: int, folder: Path) -> Measurement:
-    """Many users against embeddings in a file: seconds, and the peak memory of the process."""
+    """Time and peak memory of ranking for many users with embeddings in a file."""
     generator = torch.Generator().manual_seed(0)
     path = folder / "embeddings.f32"
     rows = np.memmap(path, np.float32, "w+", shape=(items + 1, DIM))
@@ -81,7 +81,7 @@ def _bounded(users: int, items: int, folder: Path) -> Measurement:
         rank_targets(torch.randn(count, DIM, generator=generator), catalogue, question)
         done, seconds = first + count, time.perf_counter() - started
         peak = peak_memory() / 2**20
-        print(f"{done:,} of {users:,} users, {seconds:,.0f} s, peak {peak:,.0f} MiB", flush=True)
+        print(f"{done:,} of {users:,} users, {seconds:,.0f} s, peak memory {peak:,.0f} MiB", flush=True)
     limit = 2 * users * items * DIM / matrix_rate(torch.float32)
     return Measurement(
         f"ranking {users:,} users, {items:,} items in a file",
@@ -94,12 +94,12 @@ def _bounded(users: int, items: int, folder: Path) -> Measurement:
 def _options() -> argparse.Namespace:
     parser = arguments(__doc__, users=10_000, released_users=200, rounds=3)
     parser.add_argument("--items", type=int, nargs="+", default=[20_000, 200_000], help="(%(default)s)")
-    parser.add_argument("--memory", action="store_true", help="against a file of embeddings")
+    parser.add_argument("--memory", action="store_true", help="rank against embeddings in a file")
     return parsed(parser)
 
 
 def main() -> None:
-    """Measure and report."""
+    """Run the benchmark."""
     options = _options()
     if options.memory:
         (REPOSITORY / "cache").mkdir(exist_ok=True)

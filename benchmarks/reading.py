@@ -1,4 +1,4 @@
-"""Reading ``users.tsv`` and ``items.tsv`` of the size of MIND: seconds and memory, in a fresh process."""
+"""Reading ``users.tsv`` and ``items.tsv`` of the size of MIND: time and peak memory in a separate process."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def _files(users: int, items: int) -> Path:
 
 
 def main() -> None:
-    """Measure and report."""
+    """Run the benchmark."""
     options = options_of(__doc__, users=630_000, items=80_000)
     folder = _files(options.users, options.items)
     if options.alone:
         started = time.perf_counter()
         table = read_items(folder / "items.tsv", ("title",))
-        found = read_interactions(folder / "users.tsv", table, min_seq_len=5, max_seq_len=20)
-        say_alone(seconds=time.perf_counter() - started, clicks=len(found.clicks))
+        interactions = read_interactions(folder / "users.tsv", table, min_seq_len=5, max_seq_len=20)
+        say_alone(seconds=time.perf_counter() - started, clicks=len(interactions.clicks))
         return
-    said = alone("benchmarks.reading", "project", given(options))
-    more = {"clicks kept": f"{int(said['clicks']):,}", "asked": "15 s, 1,536 MiB"}
+    found = alone("benchmarks.reading", "project", given(options))
+    more = {"clicks kept": f"{int(found['clicks']):,}", "target": "15 s, 1,536 MiB"}
     what = f"reading {options.users:,} users, {options.items:,} items"
-    report("reading", [Measurement(what, said["seconds"], memory=said["memory"], more=more)], {})
+    report("reading", [Measurement(what, found["seconds"], memory=found["memory"], more=more)], {})
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The plain data flow of the released code: every place is encoded, padding included, in float32.
+"""The data flow of the released code, as the baseline of the benchmarks.
 
-The same model with the same weights, written as plainly as possible. Each place of a sequence, and each
-negative, is fetched, padded to 30 tokens (or resized to 224 x 224) and encoded by itself; users are ranked
-one by one, with a sort.
+It uses the same model and weights, in float32. Each position of a sequence, including padding, and each
+negative is padded to 30 tokens (or resized to 224 x 224) and encoded separately. Ranks are computed one user
+at a time, with a sort.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ WIDTH = 30
 
 
 def plain(model: TransRec) -> TransRec:
-    """The model with attention written out and torch's dropout."""
+    """Switch a model to eager attention and PyTorch's dropout."""
     model.item_encoder.backbone.set_attn_implementation("eager")
     for module in model.modules():
         if isinstance(module, Dropout):
-            module.__class__ = nn.Dropout  # adapters' hooks stay
+            module.__class__ = nn.Dropout  # in place, so that hooks of adapters are kept
     return model
 
 
 def padded_titles(store: TextStore, items: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Token ids and mask ``[n, 30]`` of items, one after the other; item 0 is all padding."""
+    """Token ids and attention mask, int64 ``[n, 30]``, of items; item 0 is padding only."""
     (titles,) = store.attributes
     ids = np.zeros((len(items), WIDTH), np.int64)
     mask = np.zeros((len(items), WIDTH), np.int64)
@@ -45,14 +45,14 @@ def padded_titles(store: TextStore, items: np.ndarray) -> tuple[Tensor, Tensor]:
 
 
 def encoded_titles(model: TransRec, store: TextStore, items: np.ndarray) -> Tensor:
-    """Embeddings ``[n, d]``."""
+    """Embeddings of items with titles, ``[n, d]``."""
     ids, mask = padded_titles(store, items)
     states = model.item_encoder.backbone(input_ids=ids, attention_mask=mask).last_hidden_state[:, 0]
     return F.gelu(model.item_encoder.head(states))
 
 
 def encoded_images(model: TransRec, read: Callable[[int], np.ndarray], items: np.ndarray) -> Tensor:
-    """Embeddings ``[n, d]``; ``read`` gives the pixels of an item, item 0 is black."""
+    """Embeddings of items with images, ``[n, d]``; ``read`` returns the pixels of an item."""
     pixels = np.stack([read(item) for item in items]).transpose(0, 3, 1, 2)
     scaled = (torch.from_numpy(pixels.astype(np.float32)) / 255 - 0.5) / 0.5
     states = model.item_encoder.backbone(pixel_values=scaled).last_hidden_state[:, 0]
@@ -60,7 +60,7 @@ def encoded_images(model: TransRec, read: Callable[[int], np.ndarray], items: np
 
 
 def loss(model: TransRec, encode: Callable[[np.ndarray], Tensor], ids: IdBatch) -> Tensor:
-    """The SASRec objective of a batch of users."""
+    """The SASRec loss of a batch of users."""
     users, width = ids.positives.shape
     items = encode(np.concatenate([ids.positives, ids.negatives], axis=1).ravel())
     items = items.view(users, 2 * width - 1, -1)
@@ -76,7 +76,7 @@ def loss(model: TransRec, encode: Callable[[np.ndarray], Tensor], ids: IdBatch) 
 
 
 def ranks(users: Tensor, items: Tensor, targets: np.ndarray, masked: list[np.ndarray]) -> list[int]:
-    """The rank of each user's target, by a loop over users and a sort of all items."""
+    """The rank of each user's target, with a loop over users and a sort of all items."""
     places = torch.arange(1, len(items) + 1)
     found = []
     for user, target, history in zip(users, targets.tolist(), masked, strict=True):

@@ -1,4 +1,4 @@
-"""Training steps in the project's way and in the released way, and the comparison of both."""
+"""Training steps of the project and of the released code's data flow, and their comparison."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from Downstream.Text.train import Settings
 
 ALONE = Process(0, 1, torch.device("cpu"))
 Step = Callable[[int], float]
-"""Takes a step of the epoch by its number, and gives its loss."""
+"""Takes a training step by its number within the epoch and returns the loss."""
 
 
 @dataclass(frozen=True)
 class Course:
-    """What steps are taken on.
+    """Data and model of a step benchmark.
 
     Attributes:
-        name: of the benchmark's module.
-        examples: the users, in batches with the content of their items.
-        model: builds the model as training begins, the same each time.
-        encode: embeddings ``[n, d]`` of items in the released way.
+        name: name of the benchmark's module.
+        examples: training batches with the content of their items.
+        model: builds the model with its initial weights, which are the same on each call.
+        encode: encodes items as the released code does, ``[n, d]``.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Course:
     encode: Callable[[TransRec, np.ndarray], Tensor]
 
     def released_loss(self, model: TransRec, number: int) -> Tensor:
-        """The loss of a step in the released way."""
+        """The loss of a step, computed as in the released code."""
         ids = self.examples.ids(1, number)
         return released_way.loss(model, lambda items: self.encode(model, items), ids)
 
@@ -64,14 +64,14 @@ def examples_of(
     loss: type[Loss] = SasRecLoss,
     process: Process = ALONE,
 ) -> TrainingSet:
-    """The training examples of a domain in batches, as a process sees them."""
+    """The training batches of a domain for a process."""
     return TrainingSet(
         interactions, store, batch_size=batch, seed=1, predicted=loss.predicted, process=process
     )
 
 
 def settings_of(batch: int, precision: str = "fp32") -> Settings:
-    """The settings of a run on a target domain, with learning rates for the parts of every adapter."""
+    """Settings of a target run with learning rates for all parameter groups of the benchmarks."""
     adapter = KAdapterConfig()  # its joining layers have learning rates that no other family has
     return Settings(
         users="-", items="-", batch_size=batch, precision=precision, method="k_adapter", adapter=adapter
@@ -82,9 +82,9 @@ class ProjectSteps:
     """Training steps of the project.
 
     Args:
-        model: is trained.
-        examples: in batches.
-        form: the number format.
+        model: the model to train.
+        examples: training batches.
+        form: number format, such as ``bf16``.
         process: this process.
     """
 
@@ -96,12 +96,12 @@ class ProjectSteps:
         self._epoch.enter_context(self.setup.precision.frozen_weights(model.item_encoder))  # as in training
 
     def __call__(self, number: int) -> float:
-        """Take a step of the first epoch by its number; its loss."""
+        """Take a step of the first epoch by its number. Returns the loss."""
         return train_step(self.setup, self.examples[1, number])
 
 
 def released_steps(course: Course) -> Step:
-    """Steps in the released way, in float32."""
+    """Training steps as in the released code, in float32."""
     model = released_way.plain(course.model().train())
     rates = settings_of(course.examples.batch_size).learning_rates()
     optimizer = make_optimizer(parameter_groups(model, rates))
@@ -117,13 +117,13 @@ def released_steps(course: Course) -> Step:
 
 
 def taken_in_turns(arms: Mapping[str, Step], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each arm for the same steps, one after the other; the first does not count."""
+    """Time the same training steps for each name in alternation, after one untimed step."""
     numbers = {name: iter(range(rounds + 1)) for name in arms}
     return in_turns({name: lambda name=name: arms[name](next(numbers[name])) for name in arms}, rounds)
 
 
 def lengths_of(part: Batch) -> np.ndarray:
-    """Tokens or patches of each distinct item of a batch."""
+    """Number of tokens or patches of each distinct item of a batch."""
     if isinstance(part.content, Pixels):
         return np.full(len(part.content), (part.content.pixels.shape[1] // 16) ** 2 + 1)
     spans = [span for pack in part.content.packs for span in pack.packing.spans]
@@ -131,12 +131,12 @@ def lengths_of(part: Batch) -> np.ndarray:
 
 
 def measure_steps(course: Course, options: argparse.Namespace, goals: Mapping[str, float]) -> None:
-    """Compare steps in some number formats with the released way, and report.
+    """Compare training steps in several number formats with the released code, and report.
 
     Args:
-        course: with Houlsby adapters in all layers.
-        options: ``batch``, ``layers``, ``rounds``, and ``alone``: the arm whose memory a process is to tell.
-        goals: the ratio that is asked for, by number format.
+        course: data and model, with Houlsby adapters in all layers.
+        options: ``batch``, ``layers``, ``rounds``, and ``alone``: measure only the memory of this variant.
+        goals: target ratio by number format.
     """
     make: dict[str, Callable[[], Step]] = {"released": lambda: released_steps(course)}
     for form in goals:
@@ -169,14 +169,14 @@ def measure_steps(course: Course, options: argparse.Namespace, goals: Mapping[st
     about = {
         "users": options.batch,
         "layers": options.layers,
-        "distinct items a step": [len(one) for one in lengths],
+        "distinct items per step": [len(one) for one in lengths],
         "matrix product, GFLOP/s": {form: round(rate / 1e9) for form, rate in rates.items()},
     }
     report(course.name, rows, about)
 
 
 def _require_equal(course: Course) -> None:
-    """In float32 and without dropout both ways give the same loss."""
+    """Assert that both implementations compute the same loss in float32 without dropout."""
     with torch.no_grad():
         found = course.model().eval()(course.examples[1, 0][0]).item()
         expected = course.released_loss(released_way.plain(course.model()).eval(), 0).item()

@@ -1,4 +1,4 @@
-"""A training step with text: BERT-base with Houlsby adapters, a batch of users with their titles."""
+"""A training step on titles: BERT-base with Houlsby adapters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def text_course(
     name: str = "text_step",
     process: Process = ALONE,
 ) -> Course:
-    """Steps on the sequences and titles of a domain."""
+    """Training steps on the sequences and titles of a domain."""
     interactions, store = read_domain(domain_folder(), 20)
     return Course(
         name,
@@ -31,7 +31,7 @@ def text_course(
 
 
 def main() -> None:
-    """Measure and report."""
+    """Run the benchmark."""
     options = options_of(__doc__, batch=8, layers=12, rounds=3)
     measure_steps(text_course(options, HoulsbyConfig()), options, {"fp32": 7, "bf16": 15})
 

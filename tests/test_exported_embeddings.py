@@ -44,7 +44,7 @@ class TestExporting:
         assert isinstance(filed.candidates.embeddings().parts[0], EmbeddingsInFile)
         one, other = tmp_path / "one.safetensors", tmp_path / "other.safetensors"
         model.with_items(items).export(one)
-        monkeypatch.setattr(export, "_ITEMS_AT_ONCE", 7)
+        monkeypatch.setattr(export, "_CHUNK", 7)
         monkeypatch.setattr(recommender, "USERS_AT_ONCE", 5)
         exported = filed.with_items(items).export(other)
         assert exported.items.read_bytes() == one.with_suffix(".items.tsv").read_bytes()

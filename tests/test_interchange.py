@@ -155,7 +155,7 @@ def test_round_trip_of_the_item_half_of_a_whole_model(request, folder, tmp_path)
 
 
 UNABLE = {
-    "another family": (HoulsbyConfig(), "no counterpart of houlsby adapters; it can hold lora"),
+    "another family": (HoulsbyConfig(), "cannot export houlsby adapters to PEFT; supported families: lora"),
     "layer norms": (LoraConfig(train_layer_norms=True), "layer norms were trained"),
     "user alone": (LoraConfig(encoders=("user",)), "no adapters to export"),
 }
@@ -172,20 +172,20 @@ def test_what_peft_cannot_hold_is_not_exported(tiny_bert_folder, config, why, tm
 def test_no_adapters_a_folder_that_is_there_and_fused_projections(request, bert, tmp_path):
     with pytest.raises(UserError, match="no adapters to export"):
         export_peft(bert(), tmp_path / "lora")
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         export_peft(adapted(bert(), LoraConfig()), tmp_path)
     fused = maker_of(request, "modernbert")
-    with pytest.raises(UserError, match="query, key and value at once"):
+    with pytest.raises(UserError, match="query, key and value together"):
         export_peft(adapted(fused(), LoraConfig()), tmp_path / "lora")
     saved_by_peft(bert(), tmp_path / "theirs")
-    with pytest.raises(UserError, match="query, key and value at once"):
+    with pytest.raises(UserError, match="query, key and value together"):
         import_peft(fused(), tmp_path / "theirs")
 
 
 FOREIGN = {
     "dora": ({"use_dora": True}, "use_dora"),
     "rslora": ({"use_rslora": True}, "use_rslora"),
-    "bias": ({"bias": "lora_only"}, "trains no biases"),
+    "bias": ({"bias": "lora_only"}, "biases is not supported"),
     "biases of the factors": ({"lora_bias": True}, "lora_bias"),
     "whole modules": ({"modules_to_save": ["pooler"]}, "modules_to_save"),
     "ranks": ({"rank_pattern": {"query": 2}}, "rank_pattern"),
@@ -194,7 +194,7 @@ FOREIGN = {
         {"target_modules": ["query", "dense"]},
         "adapts encoder.layer.0.attention.output.dense",
     ),
-    "start": ({"init_lora_weights": "pissa"}, "encoder's own weights"),
+    "start": ({"init_lora_weights": "pissa"}, "weights of the encoder"),
     "excluded": ({"exclude_modules": ["encoder.layer.0.attention.self.query"]}, "exclude_modules"),
 }
 
@@ -216,11 +216,11 @@ def test_another_method(bert, tmp_path):
 
 
 EDITS = {
-    "no such module": ({"target_modules": ["q_proj"]}, "no module has such a name"),
-    "no list": ({"target_modules": None}, "expected names of modules"),
+    "no such module": ({"target_modules": ["q_proj"]}, "selects no module"),
+    "no list": ({"target_modules": None}, "expected module names"),
     "no pattern": ({"target_modules": "("}, "not a regular expression"),
     "another list of layers": ({"layers_to_transform": [0], "layers_pattern": "h"}, "encoder.layer.0"),
-    "no numbers": ({"layers_to_transform": ["0"]}, "expected numbers"),
+    "no numbers": ({"layers_to_transform": ["0"]}, "expected layer numbers"),
     "uneven": (
         {
             "target_modules": [
@@ -231,8 +231,8 @@ EDITS = {
     ),
     "unknown": ({"brand_new": {"on": True}}, "brand_new"),
     "rank": ({"r": "many"}, "expected an integer"),
-    "another rank": ({"r": 5}, r"8 tensors do not fit.*\[4, 32\] in the file, \[5, 32\]"),
-    "fewer layers than tensors": ({"layers_to_transform": [0]}, "4 tensors do not fit.*not in the model"),
+    "another rank": ({"r": 5}, r"8 tensors do not match.*\[4, 32\] in the file, \[5, 32\]"),
+    "fewer layers than tensors": ({"layers_to_transform": [0]}, "4 tensors do not match.*not in the model"),
 }
 
 
@@ -251,23 +251,23 @@ def test_options_that_mean_nothing_for_the_encoder(bert, edit, why, tmp_path):
 
 def test_damaged_and_missing_files(bert, tmp_path):
     folder = tmp_path / "lora"
-    with pytest.raises(UserError, match="no folder of adapters that PEFT saved"):
+    with pytest.raises(UserError, match="not an adapter folder saved by PEFT"):
         import_peft(bert(), folder)
     saved_by_peft(bert(), folder)
     weights = folder / "adapter_model.safetensors"
     tensors = load_file(weights)
     tensors.popitem()
     save_file(tensors, weights)
-    with pytest.raises(UserError, match=r"1 tensors do not fit.*not in the file"):
+    with pytest.raises(UserError, match=r"1 tensors do not match.*not in the file"):
         import_peft(bert(), folder)
     weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(UserError, match="not a whole safetensors file"):
+    with pytest.raises(UserError, match="not a complete safetensors file"):
         import_peft(bert(), folder)
     weights.unlink()
-    with pytest.raises(UserError, match=r"adapter_model\.safetensors is not there"):
+    with pytest.raises(UserError, match=r"adapter_model\.safetensors not found"):
         import_peft(bert(), folder)
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4}')
-    with pytest.raises(UserError, match="lora_alpha, target_modules not there"):
+    with pytest.raises(UserError, match="lora_alpha, target_modules missing"):
         import_peft(bert(), folder)
 
 

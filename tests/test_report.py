@@ -78,15 +78,15 @@ def test_means_and_sample_deviations_over_the_seeds(tmp_path):
     table = table_of(simple_study(tmp_path, {REFERENCE: [1, 2, 4], "Houlsby": [2]}))
     assert cell(table, REFERENCE, "HR@10 (%)").text == "58.33 ± 38.19"  # of 25, 50, 100
     assert cell(table, "Houlsby", "HR@10 (%)").text == "50.00"
-    assert cell(table, "Houlsby", "HR@10 against full fine-tuning (%)").text == "−14.3"
-    assert cell(table, REFERENCE, "HR@10 against full fine-tuning (%)").text == "-"
+    assert cell(table, "Houlsby", "HR@10 relative to full fine-tuning (%)").text == "−14.3"
+    assert cell(table, REFERENCE, "HR@10 relative to full fine-tuning (%)").text == "-"
     assert cell(table, REFERENCE, "seeds").text == "3/3"
     assert any("sample standard deviation" in note and "one finished seed" in note for note in table.notes)
 
 
 def test_a_study_of_one_seed_says_so(tmp_path):
     table = table_of(simple_study(tmp_path, {REFERENCE: [1], "Houlsby": [2]}))
-    assert table.notes[0] == "One seed a row: no deviation can be given."
+    assert table.notes[0] == "Results of one seed, without standard deviation."
 
 
 def test_the_best_and_the_second_best_are_marked_and_ties_share_a_mark(tmp_path):
@@ -204,7 +204,7 @@ def test_ranks_in_another_order_are_paired_by_user(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "why"),
     [
-        (lambda folder: (folder / "test_ranks.csv.gz").unlink(), "is not there"),
+        (lambda folder: (folder / "test_ranks.csv.gz").unlink(), "not found"),
         (lambda folder: (folder / "test_ranks.csv.gz").write_bytes(b"no gzip"), "is damaged"),
     ],
 )
@@ -245,7 +245,7 @@ def test_cells_without_a_run_say_so(tmp_path):
     assert cell(table, "Houlsby", "HR@10 (%)").aside == "(2 of 3)"
     assert cell(table, "again", "HR@10 (%)").text == "100.00"
     page = page_of(ledger)
-    assert "not run: its source model is not trained yet" in page
+    assert "not run: source model not trained yet" in page
     assert "python -m planned --seed 2" in page  # the command of a run that is still to come
 
 
@@ -260,7 +260,7 @@ def test_nothing_run_at_all(tmp_path):
 
 def test_without_the_reference_a_note_says_so(tmp_path):
     table = table_of(simple_study(tmp_path, {"Houlsby": [1], "LoRA": [2]}))
-    assert "No row is called full fine-tuning: nothing to compare with." in table.notes
+    assert "No comparison: there is no row full fine-tuning." in table.notes
 
 
 def test_other_lists_than_of_ten(tmp_path):
@@ -459,7 +459,7 @@ def test_a_figure_of_a_row_that_the_study_lacks_is_left_out_with_a_warning(tmp_p
     path = paper_file(tmp_path, "study_test,,Houlsbi,HR@10,5,\nstudy_test,CPC,Houlsby,HR@10,5,\n")
     write_report([ledger], paper=path)
     warnings = capsys.readouterr().err
-    assert "paper.csv:3: left out: the study has no row 'Houlsbi'; did you mean 'Houlsby'?" in warnings
+    assert "paper.csv:3: ignored: the study has no row 'Houlsbi'; did you mean 'Houlsby'?" in warnings
     assert "paper.csv:4: left out: the study has no section 'CPC'" in warnings
     assert "the study has no row &#x27;Houlsbi&#x27;" in (tmp_path / "report" / "study_test.html").read_text()
 
@@ -467,11 +467,11 @@ def test_a_figure_of_a_row_that_the_study_lacks_is_left_out_with_a_warning(tmp_p
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("study_test,,LoRA,HR@10,five,", r"paper.csv:3: the value 'five' is no number"),
-        ("study_test,,LoRA,HR@10,nan,", r"paper.csv:3: the value 'nan' is no number"),
-        ("\nstudy_test,,LoRA,HT@10,5,", r"paper.csv:4: there is no metric 'HT@10'; did you mean 'HR@10'\?"),
-        ("study_test,,LoRA,HR@10,5,\nstudy_test,,LoRA,HR@10,6,", r"paper.csv:4: line 3 gives this figure"),
-        ("study_test,SASRec, MiniLM,LoRA,HR@10,5,", r"paper.csv:3: 7 columns, but 6"),
+        ("study_test,,LoRA,HR@10,five,", r"paper.csv:3: invalid value 'five'"),
+        ("study_test,,LoRA,HR@10,nan,", r"paper.csv:3: invalid value 'nan'"),
+        ("\nstudy_test,,LoRA,HT@10,5,", r"paper.csv:4: unknown metric 'HT@10'; did you mean 'HR@10'\?"),
+        ("study_test,,LoRA,HR@10,5,\nstudy_test,,LoRA,HR@10,6,", r"paper.csv:4: duplicate of line 3"),
+        ("study_test,SASRec, MiniLM,LoRA,HR@10,5,", r"paper.csv:3: expected 6 columns, got 7"),
     ],
 )
 def test_lines_that_cannot_be_understood_end_the_report(tmp_path, lines, message):
@@ -746,13 +746,13 @@ def test_bad_input_ends_the_command_without_a_traceback(tmp_path):
     [
         (lambda plan: "{", "damaged"),
         (lambda plan: plan.pop("rows") and json.dumps(plan), "missing keys: rows"),
-        (lambda plan: json.dumps(plan | {"rows": [{"name": "a"}]}), "'runs' not there"),
+        (lambda plan: json.dumps(plan | {"rows": [{"name": "a"}]}), "'runs' is missing"),
         (lambda plan: json.dumps(plan | {"rows": 3}), "damaged"),
         (lambda plan: json.dumps(plan | {"study": "../a"}), "letters, digits"),
-        (lambda plan: json.dumps(plan | {"title": 5}), "title: a text was expected"),
+        (lambda plan: json.dumps(plan | {"title": 5}), "title: expected a string"),
         (
             lambda plan: json.dumps(plan | {"rows": plan["rows"] * 2}),
-            "two rows are called 'full fine-tuning'",
+            "duplicate row 'full fine-tuning'",
         ),
     ],
 )

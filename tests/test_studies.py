@@ -24,7 +24,7 @@ from test_recommend import TITLES, clicks  # noqa: F401 (a fixture)
 
 from adapter4rec.runs.ledger import FAILED, FINISHED, command_of, read_ledger
 from adapter4rec.studies import estimating, launching, running, samples
-from adapter4rec.studies.launching import Campaign
+from adapter4rec.studies.campaign import Campaign
 from adapter4rec.studies.pages import source
 from adapter4rec.studies.plan import PlannedRun, Study, StudyRow, StudySource, require_sound
 from adapter4rec.studies.running import Runner, command_of_run
@@ -136,7 +136,7 @@ def fakes(tmp_path, monkeypatch):
     folder.mkdir()
     fakes = Fakes(folder)
     monkeypatch.setattr(running, "command_of_run", fakes.command)
-    monkeypatch.setattr(Campaign, "_report", lambda *_: None)  # it would take most of the time
+    monkeypatch.setattr(launching, "_report", lambda *_: None)  # it would take most of the time
     return fakes
 
 
@@ -161,8 +161,8 @@ class TestWhole:
         capsys.readouterr()
         assert carried_out(study, tmp_path) == 0
         printed = capsys.readouterr().out
-        assert "4 of 4 runs are finished already" in printed
-        assert "begins" not in printed
+        assert "4 of 4 runs are already finished" in printed
+        assert "started" not in printed
         assert len(read_ledger(folder / "ledger.jsonl")) == 5
 
     def test_a_row_that_fails_is_recorded_and_passed_over(self, study, tmp_path, capsys):
@@ -222,7 +222,7 @@ class TestCarryingOut:
         assert fakes.names() == ["popularity, seed 1"]  # and no source model
         assert carried_out(study, tmp_path, "--only", "popularity", "id", "--seeds", "1", "3") == 0
         assert fakes.names()[1:] == ["id, seed 1", "popularity, seed 3", "id, seed 3"]
-        assert "1 of 4 runs are finished already" in capsys.readouterr().out
+        assert "1 of 4 runs are already finished" in capsys.readouterr().out
 
     def test_a_stopped_study_ends_its_runs_and_does_the_rest(self, study, tmp_path, fakes, monkeypatch):
         popularity, _, tower = study.rows
@@ -380,7 +380,7 @@ class TestCommandLine:
         rows = [replace(study.rows[2], name=name) for name in ("one", "two")]
         said = rows[1].settings | {"dropout": "0.1"}  # as by default
         for second in (rows[1], replace(rows[1], settings=said)):
-            with pytest.raises(UserError, match="'one' and 'two' would be the same runs"):
+            with pytest.raises(UserError, match="'one' and 'two' have the same settings"):
                 carried_out(replace(study, rows=[rows[0], second]), tmp_path, *options)
 
     def test_one_source_model_for_all_makes_rows_the_same(self, study, tmp_path):
@@ -389,7 +389,7 @@ class TestCommandLine:
         campaign(study, tmp_path).distinct_rows()
         mine = campaign(study, tmp_path, "--source_checkpoint", "one.safetensors")
         assert mine.wanted_sources() == []
-        with pytest.raises(UserError, match="would be the same runs"):
+        with pytest.raises(UserError, match="have the same settings"):
             mine.distinct_rows()
 
     def test_a_source_model_that_is_there_is_used_unless_another_is_asked_for(self, study, tmp_path):
@@ -420,10 +420,10 @@ class TestDryRun:
         printed = capsys.readouterr().out
         assert "source a source, stage 1; each" in printed
         assert "frozen: 2 seeds, 0 finished; each" in printed
-        assert "(operations counted)" in printed
-        said = re.search(r"still to do, roughly: ([\d.,]+) hours, [\d.]+ GiB of disk$", printed.rstrip())
+        assert "(from the number of operations)" in printed
+        said = re.search(r"remaining, roughly: ([\d.,]+) hours, [\d.]+ GiB of disk space$", printed.rstrip())
         assert float(said[1].replace(",", "")) > 0.1
-        assert "cannot be estimated" not in printed
+        assert "no estimate" not in printed
         assert fakes.names() == []
         assert not (tmp_path / "study").exists()
 
@@ -434,16 +434,16 @@ class TestDryRun:
         printed = capsys.readouterr().out
         assert "source a source, stage 1: finished" in printed
         assert "id: 2 seeds, 2 finished; each 120.2 min" in printed
-        assert "(a finished run of the row)" in printed
-        assert "still to do, roughly: 0.0 hours, 0.00 GiB of disk\n" in printed
+        assert "(from a finished run of the row)" in printed
+        assert "remaining, roughly: 0.0 hours, 0.00 GiB of disk space\n" in printed
         assert carried_out(study, tmp_path, "--dry-run", "--seeds", "1", "2", "3", "--jobs", "2") == 0
-        assert "roughly: 3.0 hours with 2 runs at once" in capsys.readouterr().out
+        assert "roughly: 3.0 hours with 2 runs in parallel" in capsys.readouterr().out
 
     def test_runs_that_do_not_say_their_time(self, study, tmp_path):
         settings = campaign(study, tmp_path).distinct_rows()["id"]
         record = {"outcome": FINISHED, "settings": settings.plain(), "seconds": None, "epochs": []}
         estimate = estimating.Estimator([record]).of(replace(settings, seed=5))
-        assert estimate.how == "operations counted"
+        assert estimate.how == "from the number of operations"
         timed = record | {"seconds": 100.0, "epochs": [{"evaluation_seconds": 20.0}]}
         assert estimating.Estimator([record, timed]).of(replace(settings, seed=5)).seconds == 135
 
@@ -539,8 +539,8 @@ class TestPages:
         printed = capsys.readouterr().out
         stages = sum(printed.count(f"source {name}, stage") for name in study.sources)
         assert stages >= len(study.sources)
-        assert printed.count("cannot be estimated: ") == stages + len(study.rows)
-        assert printed.endswith("0.0 hours, 0.00 GiB of disk, and what cannot be estimated\n")
+        assert printed.count("no estimate: ") == stages + len(study.rows)
+        assert "0.0 hours, 0.00 GiB of disk space, not counting" in printed
 
     def test_there_are_all(self):
         assert len(PAGES) == 12
@@ -549,8 +549,8 @@ class TestPages:
         ("change", "message"),
         [
             ({"modality": "texts"}, "did you mean 'text'"),
-            ({"rows": lambda rows: [rows[0], rows[0]]}, "two rows are called 'popularity'"),
-            ({"rows": lambda rows: [replace(rows[1], source="a sourse")]}, "'frozen' .* 'a source'"),
+            ({"rows": lambda rows: [rows[0], rows[0]]}, "duplicate row 'popularity'"),
+            ({"rows": lambda rows: [replace(rows[1], source="a sourse")]}, "'frozen'.* 'a source'"),
             ({"rows": lambda rows: [replace(rows[2], settings={"method": "id", "epoch": 1})]}, "'epochs'"),
             ({"rows": lambda rows: [replace(rows[2], few_steps={"lr_item_hed": 1})]}, "'lr_item_head'"),
             ({"sources": {"a source": StudySource([{"epoch": 1}])}}, "'epochs'"),

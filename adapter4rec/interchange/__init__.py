@@ -1,1 +1,1 @@
-"""Adapters of the item encoder, to and from the folders of neighbouring libraries."""
+"""Exchange of item encoder adapters with PEFT and AdapterHub's ``adapters``."""

@@ -1,8 +1,8 @@
-"""``python -m adapter4rec.interchange``: adapter files to the folders of other libraries, and back.
+"""``python -m adapter4rec.interchange``: convert adapter files to and from the formats of other libraries.
 
-``export LIBRARY SOURCE ADAPTER FOLDER`` writes the item encoder's half of an adapter file as a folder,
-``import LIBRARY SOURCE FOLDER ADAPTER`` makes an adapter file of such a folder. LIBRARY is peft or
-adapterhub, SOURCE the source model that the adapters belong to.
+``export LIBRARY SOURCE ADAPTER FOLDER`` writes the item encoder's adapters in an adapter file to a folder in
+the format of the library. ``import LIBRARY SOURCE FOLDER ADAPTER`` converts such a folder to an adapter file.
+LIBRARY is peft or adapterhub; SOURCE is the source model that the adapters belong to.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ _IMPORT = {"peft": import_peft, "adapterhub": import_adapterhub}
 
 
 def main() -> None:
-    """Read the command line and exchange."""
+    """Entry point of the command."""
     options = _options()
     if options.direction == "import":
         require_new(options.adapter, overwrite=options.overwrite)
     model = load_source(options.source, backbone=options.backbone)
     if options.direction == "export":
         load_adapter(model, options.adapter, force=options.force)
-        for sentence in _EXPORT[options.library](model, options.folder):
-            print(f"not in the folder: {sentence}")
-        print(f"{options.folder}: the item encoder's adapters, for {options.library}")
+        for omission in _EXPORT[options.library](model, options.folder):
+            print(f"not exported: {omission}")
+        print(f"{options.folder}: item encoder adapters in the format of {options.library}")
     else:
         _IMPORT[options.library](model, options.folder)
         save_adapter(model, options.adapter, {"imported_from": options.library})
-        print(f"{options.adapter}: adapters of the item encoder")
+        print(f"{options.adapter}: item encoder adapters imported from {options.library}")
 
 
 def _options() -> argparse.Namespace:
@@ -46,19 +46,19 @@ def _options() -> argparse.Namespace:
     for direction in ("export", "import"):
         one = directions.add_parser(direction, allow_abbrev=False)
         one.add_argument("library", choices=tuple(_EXPORT))
-        one.add_argument("source", type=Path, help="the source model")
+        one.add_argument("source", type=Path, help="source model")
         files = ("adapter", "folder") if direction == "export" else ("folder", "adapter")
         for name in files:
             one.add_argument(name, type=Path)
         if direction == "export":
             one.add_argument(
-                "--force", action="store_true", help="even if it belongs to another source model"
+                "--force",
+                action="store_true",
+                help="load an adapter that was trained on another source model",
             )
         else:
             one.add_argument("--overwrite", action="store_true", help="replace the adapter file if it exists")
-        one.add_argument(
-            "--backbone", metavar="NAME", help="the backbone, if elsewhere than in the source run"
-        )
+        one.add_argument("--backbone", metavar="NAME", help="backbone, if it has moved since the source run")
     return parser.parse_args()
 
 

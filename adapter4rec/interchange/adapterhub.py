@@ -1,10 +1,10 @@
-"""Bottleneck adapters of the item encoder to and from the folders of AdapterHub's library ``adapters``.
+"""Export and import of bottleneck adapters in the format of AdapterHub's library ``adapters``.
 
-A folder is ``adapter_config.json`` and ``pytorch_adapter.bin`` (or ``adapter.safetensors``, which the library
-loads on request only). ``adapterhub_options.py`` tells what its options mean.
+A folder contains ``adapter_config.json`` and ``pytorch_adapter.bin`` (or ``adapter.safetensors``, which the
+library loads on request only). See ``adapterhub_options.py`` for the meaning of the options.
 
-Only the item encoder has a counterpart there. What else was trained on the target (the user encoder's
-adapters, the item head) stays in this project's adapter file.
+Only adapters of the item encoder are converted. Other parameters trained on the target domain (adapters of
+the user encoder, the item head) are stored only in this project's adapter file.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SAFE_WEIGHTS = "adapter.safetensors"
 
 _LIBRARY = "AdapterHub"
 _VERSION = "adapters.1.3.0"
-"""Whose format is written."""
+"""Version of the library whose format is written."""
 
 _BERT = {ATTENTION: "encoder.layer.{}.attention.output", FEED_FORWARD: "encoder.layer.{}.output"}
 _PLACES = {
@@ -57,36 +57,36 @@ _PLACES = {
         FEED_FORWARD: "vision_model.encoder.layers.{}.output_adapters",
     },
 }
-"""Where the library keeps the adapters of layer N, by kind of encoder; it knows no other kinds."""
+"""Module of the adapters of layer N in the library, by model type of the encoder and sublayer."""
 
 _FAMILIES = ("houlsby", "pfeiffer", "houlsby_parallel")
 _REASONS = {
-    "pfeiffer_after_layernorm": "the adapter's own layer norm adds 1e-6 to the variance here and 1e-5 there",
-    "compacter": "the matrices here are not those of the library's PHM layers",
-    "lora": "export it for PEFT",
+    "pfeiffer_after_layernorm": "its layer norm has epsilon 1e-6, that of the library 1e-5",
+    "compacter": "its parametrisation differs from the library's PHM layers",
+    "lora": "export it to PEFT instead",
 }
-"""Why the likeliest others are not among them."""
+"""Reasons why other families are not supported."""
 
 _LINEAR = {"down": "adapter_down.0", "up": "adapter_up"}
 
 
 def export_adapterhub(model: Model, folder: Path, name: str = "adapter4rec") -> list[str]:
-    """Write the bottleneck adapters of a model's item encoder as a folder for ``load_adapter``.
+    """Write the bottleneck adapters of the item encoder to a folder for the library's ``load_adapter``.
 
     Args:
         model: a :class:`TransRec` or a Hugging Face encoder, with adapters attached.
-        folder: is not there yet.
-        name: by which the library knows the adapter; letters, digits, ``_`` and ``-``.
+        folder: output folder; must not exist.
+        name: name of the adapter in the library; letters, digits, ``_`` and ``-``.
 
     Returns:
-        What was trained besides and is not in the folder, in sentences.
+        Descriptions of trained parameters that are not exported.
 
     Raises:
-        UserError: another family than houlsby, pfeiffer and houlsby_parallel, trained layer norms, a kind of
-            encoder that the library does not know, or the folder is there.
+        UserError: a family other than houlsby, pfeiffer and houlsby_parallel, trained layer norms, a model
+            type that the library does not support, or an existing folder.
     """
     if not re.fullmatch(r"[\w-]+", name):
-        raise UserError(f"{name!r}: an adapter's name is letters, digits, _ and -")
+        raise UserError(f"invalid adapter name {name!r}: only letters, digits, _ and - are allowed")
     half = item_half(model, _LIBRARY, _FAMILIES, _REASONS)
     config: BottleneckConfig = half.config
     tensors = exported(half.adapter, _names(half.sites, config, name))
@@ -105,24 +105,24 @@ def export_adapterhub(model: Model, folder: Path, name: str = "adapter4rec") -> 
 
 
 def import_adapterhub(model: Model, folder: Path) -> None:
-    """Add the bottleneck adapters that a folder of ``save_adapter`` holds to a model's item encoder.
+    """Add bottleneck adapters saved by the library's ``save_adapter`` to the item encoder.
 
-    A constant ``scaling`` goes into the upper projection's weight and bias.
+    A constant ``scaling`` is multiplied into weight and bias of the up-projection.
 
     Args:
         model: a :class:`TransRec` or a Hugging Face encoder, without adapters.
-        folder: as the library saved it, for an encoder of the same kind.
+        folder: folder saved by the library for an encoder of the same model type.
 
     Raises:
-        UserError: an option that has no counterpart here, an encoder of another kind, tensors that lack or do
-            not fit, or adapters in the model. The model is then left as it was.
+        UserError: an unsupported option, another model type, missing tensors or tensors of the wrong shape,
+            or a model that has adapters already. The model is then unchanged.
     """
     sites = item_sites(model)
     content = read_options(folder, _LIBRARY, ("config", "name", "model_type", "version"))
     source = folder / OPTIONS
     kind = sites.encoder.config.model_type
     if content["model_type"] != kind:
-        raise refusal(source, "model_type", content["model_type"], f"the item encoder is a {kind!r}")
+        raise refusal(source, "model_type", content["model_type"], f"the item encoder is {kind!r}")
     options = checked_options(content["config"], source)
     config = config_of(options, sites, source)
     start = _places(sites)[ATTENTION].partition("{")[0]
@@ -138,13 +138,13 @@ def _places(sites: Sites) -> Mapping[str, str]:
     kind = sites.encoder.config.model_type
     if kind not in _PLACES:
         raise UserError(
-            f"{_LIBRARY} knows no adapters of a {kind!r} encoder; it knows those of {', '.join(_PLACES)}"
+            f"{_LIBRARY} does not support adapters of {kind!r} encoders, only of {', '.join(_PLACES)}"
         )
     return _PLACES[kind]
 
 
 def _names(sites: Sites, config: BottleneckConfig, name: str) -> dict[str, str]:
-    """The library's names of the tensors of an adapter called ``name``, by ours."""
+    """Names of the tensors of an adapter in the library, by this project's names."""
     places = _places(sites)
     return {
         f"layers.{number}.{sublayer}.{ours}.{field}": (
@@ -158,26 +158,26 @@ def _names(sites: Sites, config: BottleneckConfig, name: str) -> dict[str, str]:
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    """The folder's tensors; nothing but tensors is unpickled.
+    """Read the tensors of a folder, without unpickling other objects.
 
     Raises:
-        UserError: no file of weights, two, or a damaged one.
+        UserError: no weights file, two of them, or a damaged one.
     """
-    there = [folder / name for name in (WEIGHTS, SAFE_WEIGHTS) if (folder / name).is_file()]
-    if len(there) != 1:
-        found = "both are there, and may differ" if there else "neither is there"
-        raise UserError(f"{folder}: expected {WEIGHTS} or {SAFE_WEIGHTS}; {found}")
-    if there[0].name == SAFE_WEIGHTS:
-        return read_safetensors(there[0])
+    files = [folder / name for name in (WEIGHTS, SAFE_WEIGHTS) if (folder / name).is_file()]
+    if len(files) != 1:
+        found = "found both" if files else "found neither"
+        raise UserError(f"{folder}: expected {WEIGHTS} or {SAFE_WEIGHTS}, {found}")
+    if files[0].name == SAFE_WEIGHTS:
+        return read_safetensors(files[0])
     try:
-        content = torch.load(there[0], map_location="cpu", weights_only=True)
+        content = torch.load(files[0], map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise UserError(
-            f"{there[0]}: no file that holds tensors alone ({str(error).splitlines()[0]})"
+            f"{files[0]}: damaged, or contains objects other than tensors ({str(error).splitlines()[0]})"
         ) from None
     named = isinstance(content, dict) and all(
         isinstance(name, str) and isinstance(one, Tensor) for name, one in content.items()
     )
     if not named:
-        raise UserError(f"{there[0]}: holds something else than named tensors")
+        raise UserError(f"{files[0]}: expected a dict of named tensors")
     return content

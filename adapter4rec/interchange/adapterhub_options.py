@@ -1,16 +1,16 @@
-"""What AdapterHub's library computes by its options, and which adapters here compute the same.
+"""Options of AdapterHub's library and the equivalent adapter configs of this project.
 
-Around a sublayer f of an encoder, with a bottleneck a:
+For a sublayer f of an encoder and a bottleneck a:
 
-- ``original_ln_before`` false: the bottleneck a reads y = f(x), and y + a(y) takes the place of y. This is
-  houlsby and pfeiffer. True: it reads the sum x + y, behind the layer norm in post-norm encoders.
-- ``is_parallel``: a reads x, and y + scaling · a(x) takes the place of y. This is houlsby_parallel.
-- ``original_ln_after`` true: the residual is added and the encoder's own layer norm applied, as without
-  adapters.
-- ``residual_before_ln`` and ``adapter_residual_before_ln`` choose among sums that are one and the same where
-  ``original_ln_before``, ``ln_before`` and ``ln_after`` are false.
-- ``mh_adapter``, ``output_adapter``: after attention, after feed-forward; ``leave_out``: layers without.
-- ``reduction_factor``: r is h divided by it, rounded down.
+- ``original_ln_before`` false: a reads y = f(x), and y + a(y) replaces y. This is houlsby and pfeiffer. True:
+  a reads the sum x + y, after the layer norm in post-norm encoders.
+- ``is_parallel``: a reads x, and y + scaling · a(x) replaces y. This is houlsby_parallel.
+- ``original_ln_after`` true: the residual and the layer norm of the encoder follow, as without adapters.
+- ``residual_before_ln`` and ``adapter_residual_before_ln`` have no effect if ``original_ln_before``,
+  ``ln_before`` and ``ln_after`` are false.
+- ``mh_adapter``, ``output_adapter``: adapters after attention, after feed-forward; ``leave_out``: layers
+  without adapters.
+- ``reduction_factor``: h divided by the bottleneck width r, where r is rounded down.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ _ACTIVATIONS = {
     "tanh": "tanh",
     "linear": "none",
 }
-"""Ours by theirs; of several names for one function the first is written."""
+"""This project's name by the library's name. On export, the first of several names is written."""
 
 _NEEDED = {
-    "original_ln_after": (True, "the encoder's own residual and layer norm always follow here"),
-    "ln_before": (False, "there is no layer norm in front of the bottleneck here"),
-    "ln_after": (False, "it adds 1e-5 to the variance there, and that of pfeiffer_after_layernorm 1e-6 here"),
-    "use_gating": (False, "there are no gates here"),
-    "inv_adapter": (None, "there are no invertible adapters here"),
-    "cross_adapter": (False, "the encoders here have no cross-attention"),
-    "phm_layer": (False, "their hypercomplex layers are not those of compacter here"),
-    "stochastic_depth": (0.0, "whole layers are never dropped here"),
+    "original_ln_after": (True, "adapters without the encoder's residual and layer norm are not supported"),
+    "ln_before": (False, "a layer norm before the bottleneck is not supported"),
+    "ln_after": (False, "its layer norm has epsilon 1e-5, that of pfeiffer_after_layernorm 1e-6"),
+    "use_gating": (False, "gates are not supported"),
+    "inv_adapter": (None, "invertible adapters are not supported"),
+    "cross_adapter": (False, "cross-attention is not supported"),
+    "phm_layer": (False, "the library's PHM layers differ from those of compacter"),
+    "stochastic_depth": (0.0, "stochastic depth is not supported"),
 }
-"""What an option must be, which is also its default there, and why."""
+"""Options with a required value, which is also the library's default, and the reason."""
 
 _READ = {
     "mh_adapter": None,
@@ -66,17 +66,17 @@ _READ = {
     "leave_out": [],
     "dropout": 0.0,
 }
-"""The options that are read, with their defaults there; None where they have none."""
+"""Options that are read, with the library's defaults; None if an option has no default."""
 
-_NOTHING_COMPUTED = re.compile(
+_NO_EFFECT = re.compile(
     r"init_weights(_seed)?|(adapter_)?residual_before_ln|inv_adapter_reduction_factor|hypercomplex_nonlinearity"
     r"|phm_.*|learn_phm|factorized_phm_.*|shared_(W_phm|phm_rule)"
 )
-"""Options that say how weights begin, or that have no effect where the others are as needed."""
+"""Options that affect only the initialisation, or nothing if the others have their required values."""
 
 
 def written_options(config: BottleneckConfig, sites: Sites) -> dict[str, Any]:
-    """The library's options by which it computes the same."""
+    """Options with which the library computes the same as an adapter config."""
     chosen = {int(number) for number in config.layers_of(sites)}
     theirs = {ours: name for name, ours in reversed(_ACTIVATIONS.items())}
     return {
@@ -96,68 +96,77 @@ def written_options(config: BottleneckConfig, sites: Sites) -> dict[str, Any]:
 
 
 def _bottleneck(width: int, factor: float) -> int:
-    """r by the library's rule."""
+    """Bottleneck width r as the library computes it."""
     return max(1, int(width // factor))
 
 
 def _reduction_factor(width: int, bottleneck: int) -> float:
-    """A factor that gives r by the library's rule: h / r, unless rounding spoils it."""
+    """A factor from which the library computes r: h / r, adjusted if rounding would change the result."""
     exact = width / bottleneck
     return exact if _bottleneck(width, exact) == bottleneck else width / (bottleneck + 0.5)
 
 
 def checked_options(options: Any, source: Path) -> dict[str, Any]:
-    """The options that are read, with defaults for those that are not given.
+    """Validate options and fill in defaults.
+
+    Args:
+        options: entry ``config`` of ``adapter_config.json``.
+        source: path of the file, for error messages.
 
     Raises:
-        UserError: options of another method, one that is missing, or one that has no counterpart here.
+        UserError: options of another method, a missing option, or an unsupported one.
     """
     if not isinstance(options, dict) or options.get("architecture") is not None:
         method = options.get("architecture") if isinstance(options, dict) else options
-        raise refusal(source, "config", method, "only bottleneck adapters are exchanged with this library")
-    _refuse_others(options, source)
-    given = {name: value for name, value in options.items() if name in _READ and value is not None}
-    read = _READ | given
+        raise refusal(source, "config", method, "only bottleneck adapters can be imported from this library")
+    _check_others(options, source)
+    present = {name: value for name, value in options.items() if name in _READ and value is not None}
+    read = _READ | present
     if missing := [name for name, value in read.items() if value is None]:
-        raise UserError(f"{source}: damaged ({', '.join(missing)} not there)")
+        raise UserError(f"{source}: damaged ({', '.join(missing)} missing)")
     if read["original_ln_before"] and not read["is_parallel"]:
         raise refusal(
             source,
             "original_ln_before",
             True,
-            "its bottleneck reads the sum with the residual (behind the layer norm, in post-norm encoders), "
-            "those here read the sublayer's output alone",
+            "adapters that read the sum with the residual are not supported, only those that read the output "
+            "of the sublayer",
         )
     if not isinstance(read["leave_out"], list):
-        raise refusal(source, "leave_out", read["leave_out"], "expected numbers of layers")
+        raise refusal(source, "leave_out", read["leave_out"], "expected a list of layer numbers")
     if isinstance(read["scaling"], bool) or not isinstance(read["scaling"], int | float):
-        raise refusal(source, "scaling", read["scaling"], "a trained factor has no counterpart here")
+        raise refusal(source, "scaling", read["scaling"], "a trained factor is not supported")
     return read
 
 
-def _refuse_others(options: Mapping[str, Any], source: Path) -> None:
-    """Raise a UserError for an option that has no counterpart here, or is not known."""
+def _check_others(options: Mapping[str, Any], source: Path) -> None:
+    """Raise a UserError for an unsupported or unknown option."""
     for name, value in options.items():
         if name in _NEEDED:
             needed, why = _NEEDED[name]
             if value != needed and (value or needed):
                 raise refusal(source, name, value, why)
-        elif name not in _READ and name != "architecture" and not _NOTHING_COMPUTED.fullmatch(name):
-            raise refusal(source, name, value, "this option is not known here")
+        elif name not in _READ and name != "architecture" and not _NO_EFFECT.fullmatch(name):
+            raise refusal(source, name, value, "unknown option")
 
 
 def config_of(options: Mapping[str, Any], sites: Sites, source: Path) -> BottleneckConfig:
-    """The config of the family that computes the same as the library by its options.
+    """The adapter config that computes the same as the library with these options.
+
+    Args:
+        options: validated options; see :func:`checked_options`.
+        sites: adapter sites of the item encoder.
+        source: path of ``adapter_config.json``, for error messages.
 
     Raises:
-        UserError: no layer or sublayer has an adapter, layers differ in their width, or there is no such
-            activation here.
+        UserError: no layer or sublayer has an adapter, bottleneck widths differ between layers, or the
+            activation is not supported.
     """
     sublayers = tuple(sublayer for sublayer in SUBLAYERS if options[_SWITCHES[sublayer]])
     count = len(sites.layers)
     numbers = [number for number in range(count) if number not in options["leave_out"]]
     if not sublayers or not numbers:
-        raise UserError(f"{source}: by its options no layer of this encoder has an adapter")
+        raise UserError(f"{source}: no layer of this encoder has an adapter with these options")
     activation = str(options["non_linearity"]).lower()
     if activation not in _ACTIVATIONS:
         raise refusal(source, "non_linearity", activation, nearest(activation, list(_ACTIVATIONS)))
@@ -176,13 +185,13 @@ def config_of(options: Mapping[str, Any], sites: Sites, source: Path) -> Bottlen
 
 
 def _one_bottleneck(factor: Any, numbers: list[int], width: int, source: Path) -> int:
-    """r of all layers, from a reduction factor, or one for each layer with a ``default``."""
+    """Bottleneck width of all layers, from one reduction factor or a dict by layer with a ``default``."""
     factors = [factor]
     if isinstance(factor, dict):
         factors = [factor.get(str(number), factor.get("default")) for number in numbers]
     if not all(isinstance(one, int | float) and one > 0 for one in factors):
-        raise refusal(source, "reduction_factor", factor, "expected a number above 0, for each layer")
+        raise refusal(source, "reduction_factor", factor, "expected a number above 0 for each layer")
     widths = {_bottleneck(width, one) for one in factors}
     if len(widths) > 1:
-        raise refusal(source, "reduction_factor", factor, "all layers have bottlenecks of one width here")
+        raise refusal(source, "reduction_factor", factor, "different bottleneck widths are not supported")
     return widths.pop()

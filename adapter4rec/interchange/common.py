@@ -1,4 +1,4 @@
-"""What the formats share: the item encoder's half of a model's adapters, and folders of them."""
+"""Helpers shared by the formats: adapters of the item encoder, and reading and writing adapter folders."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from adapter4rec.utils.files import read_json, whole_folder, write_json
 
 Model = TransRec | PreTrainedModel
 OPTIONS = "adapter_config.json"
-"""Both neighbours call the file of options so."""
+"""File name of the options, in both libraries."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class ItemHalf:
 
     Attributes:
         adapter: the attached adapter.
-        config: that it was built by.
-        sites: the places of its encoder.
-        left_out: what else was trained with it and is no part of the item encoder, in sentences.
+        config: its config.
+        sites: adapter sites of the encoder.
+        left_out: descriptions of trained parameters outside the item encoder.
     """
 
     adapter: Adapter
@@ -48,16 +48,17 @@ class ItemHalf:
 def item_half(
     model: Model, library: str, families: tuple[str, ...], reasons: Mapping[str, str] | None = None
 ) -> ItemHalf:
-    """The half of a model's adapters that ``library`` can hold.
+    """The part of a model's adapters that can be exported to another library.
 
     Args:
-        model: with adapters.
-        library: its name, for messages.
-        families: the families of adapters that it has a counterpart of.
-        reasons: why it has none of another, for some.
+        model: a model with adapters.
+        library: name of the library, for messages.
+        families: supported adapter families.
+        reasons: reasons why other families are not supported.
 
     Raises:
-        UserError: the item encoder has no adapters, they are of another family, or layer norms are trained.
+        UserError: the item encoder has no adapters, their family is not supported, or layer norms were
+            trained.
     """
     adapters = adapters_of(model)
     if adapters is None or "item" not in adapters:
@@ -66,53 +67,57 @@ def item_half(
     name = name_of(config)
     if name not in families:
         why = f": {reasons[name]}" if reasons and name in reasons else ""
-        held = ", ".join(families)
-        raise UserError(f"{library} has no counterpart of {name} adapters{why}; it can hold {held}")
+        supported = ", ".join(families)
+        raise UserError(f"cannot export {name} adapters to {library}{why}; supported families: {supported}")
     if config.semantics != PAPER:
-        raise UserError(f"{library} computes what the adapter's paper describes, not --semantics release")
+        raise UserError(f"cannot export adapters with --semantics {config.semantics} to {library}")
     if config.train_layer_norms:
         raise UserError(
-            f"layer norms were trained with the adapters, and the adapters of {library} hold none: "
-            "the encoder would not compute the same without them"
+            f"cannot export to {library}: layer norms were trained along with the adapters, and the format "
+            "does not include them"
         )
-    left_out = ["the item head is trained, and no part of the encoder"] if config.train_head else []
+    left_out = ["the item head, which is not part of the encoder"] if config.train_head else []
     if "user" in adapters:
-        left_out.append("the user encoder has adapters, and is no Hugging Face encoder")
+        left_out.append("the user encoder's adapters, since it is not a Hugging Face encoder")
     return ItemHalf(adapters["item"], config, encoder_sites(model)["item"], left_out)
 
 
 def item_sites(model: Model) -> Sites:
-    """The places of the item encoder.
+    """Adapter sites of the item encoder.
 
     Raises:
-        UserError: it has no backbone, or one whose places are not known.
+        UserError: the item encoder has no backbone, or an unsupported one.
     """
     sites = encoder_sites(model)
     if "item" not in sites:
-        raise UserError("the item encoder has no backbone to adapt")
+        raise UserError("the item encoder has no backbone to add adapters to")
     return sites["item"]
 
 
 def chosen_layers(numbers: list[int], count: int) -> LayerChoice:
-    """Layers by their ascending numbers, as an option's value."""
+    """A layer choice from ascending layer numbers, for an encoder with ``count`` layers."""
     return LayerChoice("all" if numbers == list(range(count)) else ",".join(map(str, numbers)))
 
 
 def within(name: str, start: str) -> str:
-    """A module's name without the one model around the encoder, whose own names begin with ``start``.
+    """Remove the prefix of an enclosing model from a module name.
 
-    A library that saw the encoder inside ``BertForMaskedLM`` puts ``bert.`` before its names.
+    For example, adapters saved from ``BertForMaskedLM`` have the prefix ``bert.``.
+
+    Args:
+        name: the module name.
+        start: how names within the encoder start.
     """
     _, _, rest = name.partition(".")
     return rest if rest.startswith(start) and not name.startswith(start) else name
 
 
 def exported(adapter: Adapter, names: Mapping[str, str]) -> dict[str, Tensor]:
-    """An adapter's tensors, on the CPU, by their names in the other library.
+    """Tensors of an adapter on the CPU, by their names in another library.
 
     Args:
-        adapter: the item encoder's.
-        names: theirs by ours.
+        adapter: adapter of the item encoder.
+        names: the library's names by this project's names.
     """
     own = adapter.state_dict()
     return {theirs: own[ours].detach().cpu().contiguous() for ours, theirs in names.items()}
@@ -121,24 +126,23 @@ def exported(adapter: Adapter, names: Mapping[str, str]) -> dict[str, Tensor]:
 def add_imported(
     model: Model, config: AdapterConfig, names: Mapping[str, str], tensors: Mapping[str, Tensor], source: Path
 ) -> None:
-    """Add adapters whose tensors come from another library.
+    """Add adapters with tensors from another library.
 
     Args:
-        model: without adapters.
-        config: of the adapters.
-        names: theirs by ours.
-        tensors: by their names.
-        source: where the tensors are from, for messages.
+        model: a model without adapters.
+        config: config of the adapters.
+        names: the library's names by this project's names.
+        tensors: tensors by the library's names.
+        source: path of the tensors, for error messages.
 
     Raises:
-        UserError: the adapters cannot be added, or the tensors are not theirs; the model is then left as it
-            was.
+        UserError: the adapters cannot be added, or the tensors do not match. The model is then unchanged.
     """
     own = add_adapters(model, config)["item"].state_dict()
     expected = {theirs: own[ours] for ours, theirs in names.items()}
-    if trouble := misfits(expected, tensors):
+    if problems := misfits(expected, tensors):
         detach_adapters(model)
-        raise UserError(f"{source}: {len(trouble)} tensors do not fit, the first is {trouble[0]}")
+        raise UserError(f"{source}: {len(problems)} tensors do not match; first: {problems[0]}")
     with torch.no_grad():
         for name, tensor in tensors.items():
             expected[name].copy_(tensor)
@@ -147,48 +151,48 @@ def add_imported(
 def write_adapter_folder(
     folder: Path, options: Mapping[str, Any], weights: str, save: Callable[[Path], None]
 ) -> None:
-    """Write a folder of options and tensors, whole or not at all.
+    """Write a folder of options and weights atomically.
 
     Args:
-        folder: is not there yet.
-        options: go to ``adapter_config.json``.
-        weights: name of the other file.
-        save: writes it at the path that it is given.
+        folder: output folder; must not exist.
+        options: content of ``adapter_config.json``.
+        weights: file name of the weights.
+        save: writes the weights to a path.
 
     Raises:
-        UserError: the folder is there.
+        UserError: the folder exists already.
     """
     if folder.exists():
-        raise UserError(f"{folder} is there already; name a folder that is not")
+        raise UserError(f"{folder} already exists; choose another folder")
     with whole_folder(folder) as aside:
         write_json(aside / OPTIONS, options)
         save(aside / weights)
 
 
 def read_options(folder: Path, library: str, required: tuple[str, ...]) -> dict[str, Any]:
-    """What ``adapter_config.json`` says.
+    """Read ``adapter_config.json``.
 
     Raises:
-        UserError: it is missing, damaged, or lacks one of the ``required`` keys.
+        UserError: the file is missing, damaged, or lacks a required key.
     """
     path = folder / OPTIONS
     if not path.is_file():
-        raise UserError(f"{folder}: no folder of adapters that {library} saved ({OPTIONS} is not there)")
+        raise UserError(f"{folder}: not an adapter folder saved by {library} ({OPTIONS} not found)")
     return read_json(path, required)
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file.
+    """Read the tensors of a safetensors file.
 
     Raises:
-        UserError: it is no whole safetensors file.
+        UserError: the file is not a complete safetensors file.
     """
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a whole safetensors file ({error})") from None
+        raise UserError(f"{path}: not a complete safetensors file ({error})") from None
 
 
 def refusal(path: Path, option: str, value: Any, why: str) -> UserError:
-    """The error for an option of the other library that has no counterpart here."""
+    """The error for an unsupported option of another library."""
     return UserError(f"{path}: {option} is {value!r}: {why}")

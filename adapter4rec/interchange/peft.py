@@ -1,11 +1,11 @@
-"""LoRA of the item encoder to and from the folders of Hugging Face PEFT.
+"""Export and import of LoRA in the format of Hugging Face PEFT.
 
-A folder is ``adapter_config.json`` and ``adapter_model.safetensors``. Both sides compute
-W x + b + (alpha / r) B A x, with A ``[r, in]`` and B ``[out, r]``, so that the outputs are equal. PEFT itself
-is not needed.
+A folder contains ``adapter_config.json`` and ``adapter_model.safetensors``. Both implementations compute
+W x + b + (alpha / r) B A x, with A ``[r, in]`` and B ``[out, r]``, so their outputs are equal. PEFT does not
+have to be installed.
 
-Only the item encoder has a counterpart in PEFT. What else was trained on the target (the user encoder's
-adapters, the item head) stays in this project's adapter file.
+Only adapters of the item encoder are converted. Other parameters trained on the target domain (adapters of
+the user encoder, the item head) are stored only in this project's adapter file.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _READ = ("peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "bias", "init_lora_weights")
 _READ_LAYERS = ("layers_to_transform", "layers_pattern")
-_ABOUT_NOTHING_COMPUTED = (
+_NO_EFFECT = (
     "auto_mapping",
     "base_model_name_or_path",
     "inference_mode",
@@ -52,23 +52,23 @@ _ABOUT_NOTHING_COMPUTED = (
     "runtime_config",
     "task_type",
 )
-_HARMLESS_STARTS = (None, True, False, "gaussian", "orthogonal")
-"""Initialisations that leave the encoder's own weights as they are."""
+_SUPPORTED_INIT = (None, True, False, "gaussian", "orthogonal")
+"""Initialisations that do not change the weights of the encoder."""
 
 
 def export_peft(model: Model, folder: Path) -> list[str]:
-    """Write the LoRA of a model's item encoder as a folder for ``PeftModel.from_pretrained``.
+    """Write the LoRA of the item encoder to a folder for ``PeftModel.from_pretrained``.
 
     Args:
         model: a :class:`TransRec` or a Hugging Face encoder, with LoRA attached.
-        folder: is not there yet.
+        folder: output folder; must not exist.
 
     Returns:
-        What was trained besides and is not in the folder, in sentences.
+        Descriptions of trained parameters that are not exported.
 
     Raises:
-        UserError: other adapters than LoRA, trained layer norms, query and value in one linear layer, or the
-            folder is there.
+        UserError: adapters other than LoRA, trained layer norms, query and value in a single linear layer, or
+            an existing folder.
     """
     half = item_half(model, "PEFT", ("lora",))
     config: LoraConfig = half.config
@@ -83,15 +83,15 @@ def export_peft(model: Model, folder: Path) -> list[str]:
 
 
 def import_peft(model: Model, folder: Path) -> None:
-    """Add the LoRA that a PEFT folder holds to a model's item encoder.
+    """Add LoRA saved by PEFT to the item encoder.
 
     Args:
         model: a :class:`TransRec` or a Hugging Face encoder, without adapters.
-        folder: as PEFT saved it, for an encoder of the same kind.
+        folder: folder saved by PEFT for an encoder of the same model type.
 
     Raises:
-        UserError: an option or a module that LoRA has no counterpart of here, tensors that lack or do not
-            fit, or adapters in the model. The model is then left as it was.
+        UserError: an unsupported option or target module, missing tensors or tensors of the wrong shape, or a
+            model that has adapters already. The model is then unchanged.
     """
     sites = item_sites(model)
     options = read_options(folder, "PEFT", ("peft_type",))
@@ -99,7 +99,7 @@ def import_peft(model: Model, folder: Path) -> None:
     _check(options, source)
     config = _config(options, _adapted(options, sites, source), len(sites.layers), source)
     if not (folder / WEIGHTS).is_file():
-        raise UserError(f"{folder}: {WEIGHTS} is not there; PEFT saves it unless told not to")
+        raise UserError(f"{folder}: {WEIGHTS} not found; save with PEFT's default safe_serialization=True")
     start = _layer_path(sites)
     tensors = {
         _PREFIX + within(name.removeprefix(_PREFIX), start): tensor
@@ -109,21 +109,21 @@ def import_peft(model: Model, folder: Path) -> None:
 
 
 def _module_names(sites: Sites) -> dict[int, str]:
-    """Names of the encoder's own modules, by identity; not of adapters that it may hold."""
+    """Names of the encoder's modules by ``id``, without attached adapters."""
     own = {id(module): name for name, module in sites.encoder.named_modules()}
     return {key: name for key, name in own.items() if not f"{name}.".startswith("adapters.")}
 
 
 def _layer_path(sites: Sites) -> str:
-    """Where the layers lie, ``encoder.layer.``."""
+    """Prefix of layer modules, such as ``encoder.layer.``."""
     return _module_names(sites)[id(sites.layers[0].module)].removesuffix("0")
 
 
 def _projection_paths(sites: Sites) -> dict[tuple[int, str], str]:
-    """Names of the linear layers that LoRA may adapt, by layer and ``query`` or ``value``.
+    """Names of the linear layers that LoRA can adapt, by layer number and ``query`` or ``value``.
 
     Raises:
-        UserError: one linear layer gives several projections.
+        UserError: a linear layer computes several projections.
     """
     names = _module_names(sites)
     paths = {}
@@ -133,15 +133,15 @@ def _projection_paths(sites: Sites) -> dict[tuple[int, str], str]:
             path = f"{names[id(projection.owner)]}.{projection.name}"
             if projection.parts > 1:
                 raise UserError(
-                    f"{path} gives query, key and value at once, and PEFT adapts a linear layer as a whole: "
-                    f"LoRA of a {sites.encoder.config.model_type} cannot be exchanged with it"
+                    f"{path} computes query, key and value together, but PEFT adapts whole linear layers: "
+                    f"LoRA of {sites.encoder.config.model_type} encoders cannot be converted"
                 )
             paths[number, kind] = path
     return paths
 
 
 def _names(sites: Sites, config: LoraConfig) -> dict[str, str]:
-    """PEFT's names of an adapter's tensors, by ours."""
+    """PEFT's names of an adapter's tensors, by this project's names."""
     paths = _projection_paths(sites)
     return {
         f"layers.{number}.{kind}.{factor}": f"{_PREFIX}{paths[int(number), kind]}.{factor}.weight"
@@ -152,7 +152,7 @@ def _names(sites: Sites, config: LoraConfig) -> dict[str, str]:
 
 
 def _targets(chosen: list[str], modules: Mapping[int, str]) -> list[str]:
-    """How PEFT finds the chosen modules: by their last names where no other module has them, else in full."""
+    """PEFT's ``target_modules``: the last parts of module names if unambiguous, else full names."""
     short = sorted({path.rpartition(".")[2] for path in chosen})
     found = {name for name in modules.values() if name.rpartition(".")[2] in short}
     return short if found == set(chosen) else sorted(chosen)
@@ -177,40 +177,40 @@ def _options(config: LoraConfig, targets: list[str]) -> dict[str, Any]:
 
 
 def _check(options: Mapping[str, Any], source: Path) -> None:
-    """Raise a UserError for options by which PEFT computes something that LoRA here does not."""
+    """Raise a UserError for missing or unsupported options."""
     if options["peft_type"] != "LORA":
-        raise refusal(source, "peft_type", options["peft_type"], "only LORA has a counterpart here")
+        raise refusal(source, "peft_type", options["peft_type"], "only LORA is supported")
     if missing := [name for name in ("r", "lora_alpha", "target_modules") if name not in options]:
-        raise UserError(f"{source}: damaged ({', '.join(missing)} not there)")
+        raise UserError(f"{source}: damaged ({', '.join(missing)} missing)")
     if options.get("bias", "none") != "none":
-        raise refusal(source, "bias", options["bias"], "LoRA here trains no biases")
-    if options.get("init_lora_weights") not in _HARMLESS_STARTS:
-        start = options["init_lora_weights"]
-        raise refusal(source, "init_lora_weights", start, "it may change the encoder's own weights")
+        raise refusal(source, "bias", options["bias"], "training of biases is not supported")
+    if options.get("init_lora_weights") not in _SUPPORTED_INIT:
+        init = options["init_lora_weights"]
+        raise refusal(source, "init_lora_weights", init, "it may change the weights of the encoder")
     for name, value in options.items():
-        if value and name not in (*_READ, *_READ_LAYERS, *_ABOUT_NOTHING_COMPUTED):
-            raise refusal(source, name, value, "LoRA here has no counterpart of it")
+        if value and name not in (*_READ, *_READ_LAYERS, *_NO_EFFECT):
+            raise refusal(source, name, value, "not supported")
 
 
 def _adapted(options: Mapping[str, Any], sites: Sites, source: Path) -> list[tuple[int, str]]:
-    """The projections that PEFT's options choose, by layer and kind.
+    """The projections that PEFT's options select, as layer number and ``query`` or ``value``.
 
     Raises:
-        UserError: none, other modules, or not the same projections in each layer.
+        UserError: the options select nothing, or other modules.
     """
     paths = _projection_paths(sites)
     keys = {path: key for key, path in paths.items()}
     found = list(_targeted(options, sites, source))
     last = " and ".join(dict.fromkeys(path.rpartition(".")[2] for path in paths.values()))
-    here = f"LoRA here adapts the query and value projections, {last} in this encoder"
+    supported = f"only query and value projections are supported ({last} in this encoder)"
     if not found or (others := [path for path in found if path not in keys]):
-        why = f"it adapts {others[0]}" if found else "no module has such a name"
-        raise refusal(source, "target_modules", options["target_modules"], f"{why}; {here}")
+        why = f"selects {others[0]}" if found else "selects no module"
+        raise refusal(source, "target_modules", options["target_modules"], f"{why}; {supported}")
     return sorted(keys[path] for path in found)
 
 
 def _targeted(options: Mapping[str, Any], sites: Sites, source: Path) -> Iterator[str]:
-    """Names of the encoder's modules that PEFT would adapt by its options."""
+    """Names of the encoder's modules that PEFT adapts with these options."""
     targets, start = options["target_modules"], _layer_path(sites)
     chosen = _numbers(options, start, source)
     if isinstance(targets, str):
@@ -220,7 +220,7 @@ def _targeted(options: Mapping[str, Any], sites: Sites, source: Path) -> Iterato
             raise refusal(source, "target_modules", targets, "not a regular expression") from None
         return
     if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
-        raise refusal(source, "target_modules", targets, "expected names of modules, or a regular expression")
+        raise refusal(source, "target_modules", targets, "expected module names or a regular expression")
     in_full = {within(target, start) for target in targets}
     endings = tuple(f".{target}" for target in targets)
     for name in _module_names(sites).values():
@@ -232,38 +232,38 @@ def _targeted(options: Mapping[str, Any], sites: Sites, source: Path) -> Iterato
 
 
 def _numbers(options: Mapping[str, Any], start: str, source: Path) -> list[int] | None:
-    """The layers that ``layers_to_transform`` chooses; None for all."""
+    """Layer numbers in ``layers_to_transform``; None for all."""
     chosen, patterns = options.get("layers_to_transform"), options.get("layers_pattern")
     if patterns and start.split(".")[-2] not in ([patterns] if isinstance(patterns, str) else patterns):
         raise refusal(
-            source, "layers_pattern", patterns, f"the layers of this encoder are {start}0 and so on"
+            source, "layers_pattern", patterns, f"the layers of this encoder are {start}0, {start}1, …"
         )
     if chosen is None or chosen == []:
         return None
     numbers = chosen if isinstance(chosen, list) else [chosen]
     if not all(isinstance(number, int) for number in numbers):
-        raise refusal(source, "layers_to_transform", chosen, "expected numbers of layers")
+        raise refusal(source, "layers_to_transform", chosen, "expected layer numbers")
     return numbers
 
 
 def _config(
     options: Mapping[str, Any], adapted: list[tuple[int, str]], count: int, source: Path
 ) -> LoraConfig:
-    """LoRA as PEFT's options describe it.
+    """The LoRA config equivalent to PEFT's options.
 
     Args:
-        options: PEFT's.
-        adapted: the projections, by layer and kind.
-        count: how many layers the encoder has.
-        source: where the options are from, for messages.
+        options: PEFT's options.
+        adapted: adapted projections, as layer number and ``query`` or ``value``.
+        count: number of layers of the encoder.
+        source: path of the options, for error messages.
 
     Raises:
-        UserError: layers differ in their projections, or an impossible value.
+        UserError: the adapted projections differ between layers, or a value is invalid.
     """
     numbers = sorted({number for number, _ in adapted})
     projections = tuple(kind for kind in PROJECTIONS if (numbers[0], kind) in adapted)
     if set(adapted) != {(number, kind) for number in numbers for kind in projections}:
-        raise UserError(f"{source}: layers differ in the projections adapted, which LoRA here cannot")
+        raise UserError(f"{source}: adapting different projections in different layers is not supported")
     return LoraConfig(
         encoders=("item",),
         item_layers=chosen_layers(numbers, count),

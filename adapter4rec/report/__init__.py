@@ -1,1 +1,1 @@
-"""Reports: tables, pictures and a page of what ledgers hold (see ``docs/report.md``)."""
+"""Reports of ledgers: tables, plots and an HTML page (see ``docs/report.md``)."""

@@ -1,4 +1,4 @@
-"""``python -m adapter4rec.report LEDGER…``: what ledgers hold, as a page, tables and pictures."""
+"""``python -m adapter4rec.report LEDGER…``: a page, tables and plots of the runs in ledgers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def main() -> None:
     """Write reports and print their tables."""
     parser = argparse.ArgumentParser(
         prog="python -m adapter4rec.report",
-        description="What ledgers hold, as a page (HTML), tables (Markdown, CSV, LaTeX) and pictures.",
+        description="Report the runs in ledgers as a page (HTML), tables (Markdown, CSV, LaTeX) and plots.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -21,16 +21,17 @@ def main() -> None:
         type=Path,
         nargs="+",
         metavar="LEDGER",
-        help="of a study, with its study.json beside it, or of any runs; those of one study are put together",
+        help="ledger of a study, in the same folder as its study.json, or of any runs; ledgers of the same "
+        "study are merged",
     )
     parser.add_argument(
-        "--into", type=Path, metavar="FOLDER", help="by default the folder report beside the ledger"
+        "--into", type=Path, metavar="FOLDER", help="output folder (default: report, next to the ledger)"
     )
     parser.add_argument(
         "--paper",
         type=Path,
         metavar="FILE",
-        help="figures to stand beside the measured ones; by default Dataset/paper_results.csv",
+        help="published results to compare with (default: Dataset/paper_results.csv)",
     )
     options = parser.parse_args()
     written = write_report(options.ledgers, options.into, options.paper)

@@ -1,4 +1,4 @@
-"""The tables of a section: what each row reached beside what it took."""
+"""The tables of a section: accuracy and cost of each row."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from adapter4rec.report.significance import LEVEL, NAME, Comparison, compare
 from adapter4rec.report.tables import NOTHING, Cell, Column, Line, Mark, Table
 
 _METRIC_PLACES, _TPME_PLACES = 2, 1
-"""Figures that read the same are equally good."""
+"""Decimal places; values that are equal after rounding share a mark."""
 _STAR = "*"
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """A study with all that is computed from it.
+    """A study with everything that is computed from its results.
 
     Attributes:
         study: rows and runs.
-        paper: what a user entered.
-        comparisons: of each row that has finished with its reference.
-        tpme: of each row that has one, in per cent.
+        paper: published results entered by the user.
+        comparisons: significance test of each finished row against its reference.
+        tpme: TPME in per cent, for the rows that have one.
     """
 
     study: ReportedStudy
@@ -35,7 +35,7 @@ class Analysis:
 
     @classmethod
     def of(cls, study: ReportedStudy, paper: PaperFigures) -> Analysis:
-        """Compute all."""
+        """Compute the comparisons and TPME of all sections."""
         comparisons: dict[ResultRow, Comparison] = {}
         costs: dict[ResultRow, float] = {}
         for section in study.sections:
@@ -45,12 +45,12 @@ class Analysis:
 
 
 def comparison_table(analysis: Analysis, section: Section) -> Table:
-    """All that is said of a section's rows, in one table."""
+    """Accuracy and cost of a section's rows in one table."""
     return accuracy_table(analysis, section).beside(efficiency_table(analysis, section))
 
 
 def accuracy_table(analysis: Analysis, section: Section) -> Table:
-    """Metrics of the test, beside the paper's and relative to the reference."""
+    """Test metrics, with published results and relative to the reference row."""
     study = analysis.study
     columns, cells = _scale_column(study, section)
     for metric in study.headline:
@@ -59,7 +59,7 @@ def accuracy_table(analysis: Analysis, section: Section) -> Table:
         if analysis.paper.has(section.name, metric):
             columns += [Column(f"{metric}, paper"), Column("difference")]
             cells += _paper_cells(analysis, section, metric, lambda row, name=metric: row.test(name))
-    columns.append(Column(f"{study.headline[0]} against {section.reference} (%)"))
+    columns.append(Column(f"{study.headline[0]} relative to {section.reference} (%)"))
     cells.append({row: _relative(study, section, row) for row in section.rows})
     columns.append(Column("p", ascending=True))
     cells.append({row: _p_cell(analysis, section, row) for row in section.rows})
@@ -67,7 +67,7 @@ def accuracy_table(analysis: Analysis, section: Section) -> Table:
 
 
 def efficiency_table(analysis: Analysis, section: Section) -> Table:
-    """What training took."""
+    """Cost of training."""
     columns = [Column("trained parameters", ascending=True)]
     cells = [{row: _cell(row, row.trained_parameters, wording.count) for row in section.rows}]
     if analysis.paper.has(section.name, TRAINED):
@@ -133,20 +133,20 @@ def _cell(row: ResultRow, found: Statistic | None, text: Callable[[float], str])
 
 
 def absent(row: ResultRow) -> Cell:
-    """What stands in place of a figure that there is not."""
+    """The cell for a missing value."""
     return NOTHING if row.finished else Cell(row.state.partition(" (")[0], words=True)
 
 
 def _marked(
     section: Section, cells: dict[ResultRow, Cell], places: int, *, least: bool = False
 ) -> dict[ResultRow, Cell]:
-    """Cells with the best and the second-best figures marked, among the rows that are compared.
+    """Mark the best and second-best values of a column, separately for each group of compared rows.
 
     Args:
-        section: says which are compared.
-        cells: of a column.
-        places: with which figures are shown.
-        least: whether the smallest is the best.
+        section: defines which rows are compared.
+        cells: cells of the column.
+        places: decimal places to round to before comparing.
+        least: whether the smallest value is the best.
     """
     found = dict(cells)
     for rows in section.compared:
@@ -216,9 +216,9 @@ def _failures(row: ResultRow) -> int:
 
 
 def _accuracy_notes(analysis: Analysis, section: Section) -> tuple[str, ...]:
-    notes = [_deviation_note(section), "Best figures bold, second-best underlined."]
+    notes = [_deviation_note(section), "Best values are bold, second-best values underlined."]
     if len(section.compared) > 1:
-        notes[-1] = "Best figures bold, second-best underlined, of the rows at the same scale."
+        notes[-1] = "Among rows at the same scale, best values are bold, second-best values underlined."
     return tuple(filter(None, (*notes, *_test_notes(analysis, section))))
 
 
@@ -227,9 +227,9 @@ def _deviation_note(section: Section) -> str:
     if not counts:
         return ""
     if counts == {1}:
-        return "One seed a row: no deviation can be given."
-    said = "Mean ± sample standard deviation over the finished seeds (as many as the last column says)."
-    return said + (" Rows with one finished seed have no deviation." if 1 in counts else "")
+        return "Results of one seed, without standard deviation."
+    note = "Mean ± sample standard deviation over the finished seeds (see the last column)."
+    return note + (" Rows with one finished seed have no deviation." if 1 in counts else "")
 
 
 def _test_notes(analysis: Analysis, section: Section) -> list[str]:
@@ -240,14 +240,14 @@ def _test_notes(analysis: Analysis, section: Section) -> list[str]:
         users = sorted({one.users for one in tested})
         number = f"n = {users[0]:,}" + (f" to {users[-1]:,}" if len(users) > 1 else "") + " users"
         notes.append(
-            f"p: {NAME}, of the users' NDCG@{analysis.study.cutoff} against {section.reference}; {number}, "
-            f"{wording.plural(len(tested), 'comparison')}. {_STAR} p < {LEVEL}. The noise of training enters "
-            "through the mean over the seeds alone; see the deviations."
+            f"p: {NAME}, of per-user NDCG@{analysis.study.cutoff} against {section.reference}; {number}, "
+            f"{wording.plural(len(tested), 'comparison')}. {_STAR} p < {LEVEL}. The test does not cover the "
+            "variance between training runs, since users' values are means over seeds; see the deviations."
         )
     elif not any(section.reference in (row.planned.name, row.planned.series) for row in section.rows):
-        notes.append(f"No row is called {section.reference}: nothing to compare with.")
-    troubles = dict.fromkeys(one.trouble for one in found.values() if one.trouble)
-    return notes + [f"No test: {trouble}." for trouble in troubles]
+        notes.append(f"No comparison: there is no row {section.reference}.")
+    reasons = dict.fromkeys(one.trouble for one in found.values() if one.trouble)
+    return notes + [f"No test: {reason}." for reason in reasons]
 
 
 def _efficiency_notes(analysis: Analysis, section: Section) -> tuple[str, ...]:
@@ -257,6 +257,6 @@ def _efficiency_notes(analysis: Analysis, section: Section) -> tuple[str, ...]:
         return notes
     return (
         *notes,
-        "TPME: 0.45 seconds an epoch + 0.10 trained parameters + 0.45 peak memory, each normalised to 0…1 "
-        "over the compared rows that train something; lower is better (Fu et al., SIGIR 2024).",
+        "TPME: 0.45 seconds per epoch + 0.10 trained parameters + 0.45 peak memory, each min-max normalised "
+        "over the compared rows that train parameters; lower is better (Fu et al., SIGIR 2024).",
     )

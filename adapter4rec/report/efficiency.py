@@ -1,4 +1,4 @@
-"""TPME: training time, trained parameters and memory in one number.
+"""TPME, a combined measure of training time, trained parameters and GPU memory.
 
 From IISAN (Fu et al., "IISAN: Efficiently Adapting Multimodal Representation for Sequential Recommendation
 with Decoupled PEFT", SIGIR 2024).
@@ -16,12 +16,12 @@ TIME_WEIGHT, PARAMETER_WEIGHT, MEMORY_WEIGHT = 0.45, 0.10, 0.45
 
 @dataclass(frozen=True)
 class Cost:
-    """What a way of training takes.
+    """Cost of a training method.
 
     Attributes:
-        seconds: an epoch.
-        parameters: that are trained.
-        memory: peak; the unit does not matter.
+        seconds: seconds per epoch.
+        parameters: number of trained parameters.
+        memory: peak memory, in any unit.
     """
 
     seconds: float
@@ -30,10 +30,10 @@ class Cost:
 
 
 def tpme(costs: Sequence[Cost]) -> list[float]:
-    """TPME of each of several ways, in per cent of the worst conceivable; lower is better.
+    """TPME of each of several methods, between 0 and 100; lower is better.
 
-    ``0.45 T + 0.10 P + 0.45 M``, where seconds, parameters and memory are each normalised over the compared
-    ways: 0 for the least, 1 for the most, and 0 where all are equal.
+    ``100 (0.45 T + 0.10 P + 0.45 M)``, where T, P and M are seconds, parameters and memory, min-max
+    normalised over the compared methods (0 if all are equal).
     """
     parts = zip(
         _normalised([cost.seconds for cost in costs]),
@@ -53,7 +53,7 @@ def _normalised(values: list[float]) -> list[float]:
 
 
 def cost_of(row: ResultRow) -> Cost | None:
-    """What a row takes; None where nothing was trained, or nothing has finished."""
+    """Cost of a row; None if no parameters are trained or no run has finished."""
     seconds, parameters, memory = row.seconds_per_epoch, row.trained_parameters, row.peak_memory
     if seconds is None or parameters is None or memory is None or parameters.mean == 0:
         return None
@@ -61,7 +61,7 @@ def cost_of(row: ResultRow) -> Cost | None:
 
 
 def section_tpme(section: Section) -> dict[ResultRow, float]:
-    """TPME of the rows that have one, among the rows that they are compared with."""
+    """TPME of the rows of a section, relative to the rows they are compared with. Not all rows have one."""
     found: dict[ResultRow, float] = {}
     for rows in section.compared:
         costs = {row: cost for row in rows if (cost := cost_of(row)) is not None}

@@ -1,4 +1,4 @@
-"""What stands behind the rows: settings, environments, data."""
+"""Settings, environments and data of the runs in a report."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from adapter4rec.runs.ledger import Record
 from adapter4rec.utils.settings import as_argument
 
 _OF_A_RUN = ("seed", "run_folder")
-"""Settings that differ from run to run, and stand in the command of each."""
+"""Settings that differ between the runs of a row; shown in the commands only."""
 _SHORT_HASH = 12
 
 Values = dict[str, tuple[str, ...]]
-"""By the name of a setting, its values over the seeds of a row, without repetitions."""
+"""Distinct values of each setting over the seeds of a row."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class StudySettings:
     """Settings of a study's rows.
 
     Attributes:
-        shared: those that all rows that were run have equally.
-        of_rows: the others, by row.
+        shared: settings with the same value in all executed rows.
+        of_rows: the other settings, by row.
     """
 
     shared: dict[str, str]
@@ -33,7 +33,7 @@ class StudySettings:
 
     @classmethod
     def of(cls, study: ReportedStudy) -> StudySettings:
-        """From what the ledger says; rows that were not run have none."""
+        """Collect the settings from the ledger records. Rows without records are skipped."""
         found = {row: values for row in study.rows if (values := _values(row))}
         first = next(iter(found.values()), {})
         shared = {
@@ -58,7 +58,7 @@ def _values(row: ResultRow) -> Values:
 
 
 def environment_table(study: ReportedStudy) -> Table:
-    """Where the runs were computed: a line for each machine and set of versions."""
+    """One line per machine and set of package versions."""
     versions = list(dict.fromkeys(name for record in study.records for name in record["versions"]))
     grouped = _grouped(study.records, lambda one: (_hardware(one), tuple(sorted(one["versions"].items()))))
     lines = [
@@ -85,9 +85,9 @@ def _when(records: list[Record]) -> tuple[Cell, ...]:
 
 
 def data_table(study: ReportedStudy) -> Table:
-    """What the runs read: a line for each domain and hash of its contents."""
+    """One line per domain and hash of its data."""
     grouped = _grouped(study.records, lambda one: (_domain(one), one["data"]))
-    columns = [Column(name) for name in ("users", "items", "clicks", "identity (hash)", "runs")]
+    columns = [Column(name) for name in ("users", "items", "clicks", "hash", "runs")]
     lines = []
     for (name, identity), records in grouped.items():
         domain = records[0].get("domain") or {}
@@ -103,7 +103,7 @@ def data_table(study: ReportedStudy) -> Table:
 
 def _domain(record: Record) -> str:
     domain = record.get("domain")
-    return domain["name"] if domain else "not named"
+    return domain["name"] if domain else "unnamed"
 
 
 def _grouped(records: Iterable[Record], by: Callable[[Record], tuple]) -> dict[tuple, list[Record]]:

@@ -1,4 +1,4 @@
-"""The figures behind the tables, as CSV that a program reads: full precision, a line a row."""
+"""The results as CSV: one line per row, in full precision."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NAMES = {"peak_memory": "peak_memory_mib"}
 
 
 def write_figures(analysis: Analysis, path: Path) -> None:
-    """Write the CSV. Empty cells were not measured; metrics are in per cent, memory in MiB."""
+    """Write the CSV. Metrics are in per cent, memory in MiB; cells without a value are empty."""
     rows = [_row(analysis, section, row) for section in analysis.study.sections for row in section.rows]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with whole_file(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:

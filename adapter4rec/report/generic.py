@@ -1,4 +1,4 @@
-"""The rows of a ledger that no study wrote: its runs, grouped by equal settings but for the seed."""
+"""The plan of a ledger without a study: its runs, grouped into rows by all settings but the seed."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from adapter4rec.utils.settings import as_argument
 
 NAME = "ledger"
 _ESSENTIAL = ("users", "items", "images", "source_checkpoint", "start_from", "epochs")
-"""Settings with which a run may be resumed otherwise, although they decide what it computes."""
+"""Settings that affect the result although they are not part of a run's identity."""
 
 
 def essential_settings(record: Record) -> dict[str, Any]:
-    """The settings by which runs are grouped into rows: all that decide the result, but for the seed."""
+    """The settings by which runs are grouped into rows: all that affect the result, except the seed."""
     settings = record["settings"]
     chosen = {**record["identity"], **{name: settings[name] for name in _ESSENTIAL if name in settings}}
     return {name: value for name, value in chosen.items() if name != "seed"}
 
 
 def plan_of_records(records: Iterable[Record]) -> Plan:
-    """A plan whose rows are what a ledger holds, in the order of the ledger."""
+    """A plan with the runs of a ledger, in the order of the ledger."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in latest(records).values():
         place = (section_of(record), json.dumps(essential_settings(record), sort_keys=True))
@@ -37,7 +37,7 @@ def plan_of_records(records: Iterable[Record]) -> Plan:
         group = [groups[place] for place in places]
         names = _names([json.loads(key) for found, key in ordered if found == section])
         rows += [_row(section, name, runs) for name, runs in zip(names, group, strict=True)]
-    return Plan(NAME, "Runs of a ledger", "", "", "finetune", False, None, tuple(rows))
+    return Plan(NAME, "Runs in a ledger", "", "", "finetune", False, None, tuple(rows))
 
 
 def section_of(record: Mapping[str, Any]) -> str:
@@ -48,7 +48,7 @@ def section_of(record: Mapping[str, Any]) -> str:
 
 
 def _names(settings: list[dict[str, Any]]) -> list[str]:
-    """For each row its method, with the settings that differ among the rows of that method."""
+    """A name for each row: its method, and the settings that differ between the rows of that method."""
     names = []
     for one in settings:
         method = one.get("method")
@@ -57,7 +57,7 @@ def _names(settings: list[dict[str, Any]]) -> list[str]:
         differing = [name for name, found in values.items() if len(found) > 1]
         name = ", ".join([str(method), *(f"{name} {_short(one[name])}" for name in differing)])
         names.append(name)
-    # Rows may differ in what is not among the settings of both.
+    # Rows that differ only in settings that one of them lacks have equal names: number them.
     return [
         name if names.count(name) == 1 else f"{name} ({names[: place + 1].count(name)})"
         for place, name in enumerate(names)

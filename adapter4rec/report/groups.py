@@ -1,4 +1,4 @@
-"""Tables of groups of users and items, and of all metrics."""
+"""Tables of all metrics, and of metrics by group of users and items."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ from adapter4rec.report.tables import Cell, Column, Line, Table
 
 
 def metrics_table(analysis: Analysis, section: Section) -> Table:
-    """Every metric of the test."""
+    """All test metrics."""
     metrics = analysis.study.metrics
     lines = [
         Line(row.name, tuple(_cell(row.test(metric), row) for metric in metrics), _state(row))
         for row in section.rows
     ]
-    return Table(
-        "All metrics of the test", "", tuple(Column(f"{name} (%)") for name in metrics), tuple(lines)
-    )
+    return Table("All test metrics", "", tuple(Column(f"{name} (%)") for name in metrics), tuple(lines))
 
 
 def group_tables(analysis: Analysis, section: Section) -> list[Table]:
-    """For each kind of groups and each headline metric a table: a column a group."""
+    """One table per kind of group and headline metric, with one column per group."""
     if not analysis.study.plan.groups:
         return []
     kinds = dict.fromkeys(kind for row in section.rows for one in row.records for kind in one["groups"])
@@ -43,7 +41,7 @@ def _group_table(section: Section, kind: str, metric: str) -> Table:
 
 
 def _users(counts: set[int]) -> str:
-    """How many users a group has; which items are new depends on who is trained on."""
+    """Number of users in a group. It may differ between rows: new items depend on the training users."""
     least, most = min(counts), max(counts)
     return wording.plural(least, "user") if least == most else f"{least:,} to {most:,} users"
 

@@ -1,4 +1,4 @@
-"""Names beside the points of a scatter plot, where they touch neither points nor bars nor one another."""
+"""Labels of points in scatter plots that overlap neither points, error bars nor each other."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
 _SIZE = 8
 _HALF_POINT, _HALF_BAR = 5, 2
-"""What a point, and the bar of its deviation, keep free to each side; in typographic points, as all here."""
+"""Half the width reserved for a point and for its error bar. All lengths here are in typographic points."""
 _DISTANCES = (7, 13, 20, 28)
 _DIRECTIONS = ((1, 0), (-1, 0), (1, 0.7), (-1, 0.7), (1, -0.7), (-1, -0.7), (0, 1), (0, -1))
-"""To the right and up; a label that is not straight above or below begins beside its point."""
+"""(right, up), in order of preference."""
 _NEAR = 7
-"""Labels further off than this get a line to their point."""
+"""Labels farther away than this are connected to their point by a line."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A point that wants a name.
+    """A point to label.
 
     Attributes:
-        name: to be written.
-        at: where it lies, in the units of the data.
-        deviation: how far its bar reaches up and down.
+        name: text of the label.
+        at: position in data coordinates.
+        deviation: half the length of the error bar, in data coordinates.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Point:
 
 @dataclass(frozen=True)
 class _Place:
-    """Lower left corner of a label from its point, how far from it, and the pixels that it would fill."""
+    """A position for a label: offset of its lower left corner from the point, distance, and box in pixels."""
 
     offset: tuple[float, float]
     distance: float
@@ -47,14 +47,14 @@ class _Place:
 
 
 def label_points(axes: Axes, points: Sequence[Point]) -> bool:
-    """Write each name beside its point, if there is room for all; otherwise none is written.
+    """Label all points if there is room for all labels; otherwise draw none.
 
     Args:
-        axes: of a figure whose layout is settled.
-        points: with their names.
+        axes: axes of a figure whose layout is final.
+        points: the points and their labels.
 
     Returns:
-        Whether there was room.
+        Whether the labels were drawn.
     """
     places = _places(axes, points)
     if places is None:
@@ -84,7 +84,7 @@ def _places(axes: Axes, points: Sequence[Point]) -> list[_Place] | None:
 
 
 def _candidates(axes: Axes, point: Point) -> Iterator[_Place]:
-    """Places for a label, the best first."""
+    """Positions for a label, in order of preference."""
     unit = axes.figure.dpi / 72
     x, y = axes.transData.transform(point.at)
     width, height = (size / unit for size in _extent(axes, point.name))
@@ -120,7 +120,7 @@ def _write(axes: Axes, point: Point, place: _Place) -> None:
 
 
 def spread(values: Sequence[float], gap: float) -> list[float]:
-    """Move values so far apart, upwards, that neighbours are ``gap`` apart at least; in their order."""
+    """Move values upwards so that neighbours are at least ``gap`` apart, keeping their order."""
     moved, before = [0.0] * len(values), -float("inf")
     for number in sorted(range(len(values)), key=values.__getitem__):
         before = moved[number] = max(values[number], before + gap)
@@ -142,7 +142,7 @@ def _bar(axes: Axes, point: Point) -> Bbox:
 
 
 def _extent(axes: Axes, name: str) -> tuple[float, float]:
-    """Width and height of a name, in pixels."""
+    """Width and height of a label in pixels."""
     text = axes.text(0, 0, name, fontsize=_SIZE)
     box = text.get_window_extent(axes.figure.canvas.get_renderer())
     text.remove()

@@ -1,4 +1,4 @@
-"""Pieces of the page."""
+"""HTML elements of the page."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _MARKED = {Mark.BEST: "b", Mark.SECOND: "u"}
 
 
 def table_html(table: Table, caption: str) -> str:
-    """A table in a box that scrolls where it is too wide, with its notes.
+    """A table in a horizontally scrollable box, with its notes.
 
     Args:
-        table: any.
-        caption: its name, for those who hear the page and for the box.
+        table: the table.
+        caption: caption of the table and accessible name of the box.
     """
     heads = "".join(map(_head, table.columns))
     lines = "\n".join(map(_line, table.lines))
@@ -30,9 +30,9 @@ def table_html(table: Table, caption: str) -> str:
 
 
 def notes_html(notes: Iterable[str]) -> str:
-    """Sentences below a table."""
-    said = "".join(f"<p>{escape(note)}</p>" for note in notes)
-    return f'<div class="notes">{said}</div>\n' if said else ""
+    """Notes below a table."""
+    inner = "".join(f"<p>{escape(note)}</p>" for note in notes)
+    return f'<div class="notes">{inner}</div>\n' if inner else ""
 
 
 def _head(column: Column) -> str:
@@ -46,7 +46,7 @@ def _line(line: Line) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    text = escape(cell.text.replace(" ± ", "\u00a0±\u00a0"))  # stays on one line
+    text = escape(cell.text.replace(" ± ", "\u00a0±\u00a0"))  # no line break
     if cell.mark in _MARKED:
         text = f"<{_MARKED[cell.mark]}>{text}</{_MARKED[cell.mark]}>"
     if cell.aside:
@@ -57,21 +57,21 @@ def _cell(cell: Cell) -> str:
 
 
 def paragraphs(text: str) -> str:
-    """Plain text, its paragraphs parted by empty lines."""
+    """Plain text with paragraphs separated by empty lines."""
     return "\n".join(f"<p>{escape(part.strip())}</p>" for part in text.split("\n\n") if part.strip())
 
 
 def command_html(command: str) -> str:
-    """A command, which one click selects as a whole."""
+    """A command; one click selects all of it."""
     return f"<pre><code>{escape(command)}</code></pre>" if command else ""
 
 
 def pairs_html(pairs: Iterable[tuple[str, str]]) -> str:
-    """Names with values."""
-    said = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in pairs)
-    return f"<dl>{said}</dl>\n" if said else ""
+    """A list of names with values."""
+    inner = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in pairs)
+    return f"<dl>{inner}</dl>\n" if inner else ""
 
 
 def folded(summary: str, inside: str) -> str:
-    """What is shown when it is asked for, and in print."""
+    """A collapsed section. It is expanded when the page is printed."""
     return f"<details><summary>{escape(summary)}</summary>\n{inside}</details>\n"

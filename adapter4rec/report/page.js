@@ -1,5 +1,5 @@
 "use strict";
-// Tables are sorted by a column when its head is pressed; what is missing stays at the end.
+// A click on a column header sorts the table. Missing values come last.
 const valueOf = (row, column, words) => {
   const cell = row.cells[column];
   if (words) return cell.textContent;
@@ -28,7 +28,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     head.append(button);
   }
 }
-// On paper nothing is folded away.
+// Expand all collapsed sections for printing.
 let folded = [];
 addEventListener("beforeprint", () => {
   folded = [...document.querySelectorAll("details:not([open])")];

@@ -1,4 +1,4 @@
-"""The page of a study: one HTML file with all that is known of it."""
+"""The page of a study: a single self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _HERE = Path(__file__).parent
 
 
 def page_html(analysis: Analysis, pictures: Mapping[str, Sequence[tuple[str, str]]]) -> str:
-    """The page.
+    """Render the page.
 
     Args:
-        analysis: of the study.
-        pictures: by the section, its pictures as SVG with their captions.
+        analysis: the study.
+        pictures: caption and SVG of each plot, by section name.
     """
     study = analysis.study
     settings = StudySettings.of(study)
@@ -41,7 +41,7 @@ def page_html(analysis: Analysis, pictures: Mapping[str, Sequence[tuple[str, str
             for number, section in enumerate(study.sections, 1)
         ),
         failures=_failures(study),
-        settings=pairs_html(settings.shared.items()) or "<p>Nothing has been run.</p>",
+        settings=pairs_html(settings.shared.items()) or "<p>No runs yet.</p>",
         environment=_environment(study),
     )
 
@@ -58,11 +58,11 @@ def _made(study: ReportedStudy) -> str:
     parts = [f"{finished} of {wording.plural(len(runs), 'run')} finished"]
     parts += [f"{failed} failed"] if failed else []
     parts += [f"{rest} not run"] if rest else []
-    return f"Made {now}; {', '.join(parts)}."
+    return f"Created {now}; {', '.join(parts)}."
 
 
 def _contents(study: ReportedStudy) -> str:
-    """Links to the parts of a long page."""
+    """Table of contents."""
     links = [(f"section-{number}", one.name) for number, one in enumerate(study.sections, 1) if one.name]
     links += (
         [("failures", "Failed runs")] if any(run.failed for row in study.rows for run in row.runs) else []
@@ -117,8 +117,8 @@ def _failures(study: ReportedStudy) -> str:
     failed = [(row, run) for row in study.rows for run in row.runs if run.failed]
     if not failed:
         return ""
-    said = "\n".join(_failure(row, run) for row, run in failed)
-    return f'<section id="failures">\n<h2>Failed runs</h2>\n{said}\n</section>'
+    inner = "\n".join(_failure(row, run) for row, run in failed)
+    return f'<section id="failures">\n<h2>Failed runs</h2>\n{inner}\n</section>'
 
 
 def _failure(row: ResultRow, run: ReportedRun) -> str:
@@ -131,6 +131,6 @@ def _failure(row: ResultRow, run: ReportedRun) -> str:
 
 def _environment(study: ReportedStudy) -> str:
     if not study.records:
-        return "<p>Nothing has finished.</p>"
+        return "<p>No finished runs.</p>"
     tables = (environment_table(study), data_table(study))
     return "\n".join(f"<h3>{table.title}</h3>\n{table_html(table, table.title)}" for table in tables)

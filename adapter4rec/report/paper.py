@@ -1,4 +1,4 @@
-"""Figures that a user took from a paper, to stand beside the measured ones."""
+"""Published results entered by the user, for comparison with the measured ones."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _METRIC = re.compile(r"(HR|NDCG|coverage)@[1-9]\d*|MRR(@[1-9]\d*)?")
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of a paper.
+    """A published result.
 
     Attributes:
-        value: in the unit of the metric.
-        note: where it stands, as the user wrote.
-        line: of the file.
+        value: value in the unit of the metric.
+        note: the user's note, such as the table it is taken from.
+        line: line number in the file.
     """
 
     value: float
@@ -37,34 +37,34 @@ class Figure:
 
 @dataclass(frozen=True)
 class PaperFigures:
-    """The figures of one study.
+    """Published results for one study.
 
     Attributes:
-        figures: by section, row and metric.
-        warnings: figures of rows that the study does not have.
+        figures: results by section, row and metric.
+        warnings: warnings about entries whose row is not in the study.
     """
 
     figures: Mapping[tuple[str, str, str], Figure]
     warnings: tuple[str, ...] = ()
 
     def of(self, row: ResultRow, metric: str) -> Figure | None:
-        """The figure of a row; None where none was entered."""
+        """The published result of a row; None if there is none."""
         return self.figures.get((row.section, row.name, metric))
 
     def has(self, section: str, metric: str) -> bool:
-        """Whether a metric was entered for a row of a section."""
+        """Whether any row of a section has a published result for a metric."""
         return any((place, name) == (section, metric) for place, _, name in self.figures)
 
 
 def read_paper(path: Path | None, study: ReportedStudy) -> PaperFigures:
-    """The figures entered for a study.
+    """Read the published results for a study.
 
     Args:
-        path: of the file; the repository's, if it is there, where None is given.
-        study: whose rows they belong to.
+        path: the CSV file; None for the default file, if it exists.
+        study: the study.
 
     Raises:
-        UserError: there is no such file, or a line of it cannot be understood.
+        UserError: the file does not exist or has an invalid line.
     """
     if path is None:
         if not DEFAULT.is_file():
@@ -72,23 +72,23 @@ def read_paper(path: Path | None, study: ReportedStudy) -> PaperFigures:
         path = DEFAULT
     figures: dict[tuple[str, str, str], Figure] = {}
     warnings = []
-    for line, said in _lines(path):
-        if said["study"] != study.plan.study:
+    for line, entry in _lines(path):
+        if entry["study"] != study.plan.study:
             continue
-        figure = Figure(_number(path, line, said["value"]), said["note"], line)
-        metric = _metric(path, line, said["metric"], study)
-        section, row = said["section"], said["row"]
-        if trouble := _unknown(section, row, study):
-            warnings.append(f"{path.name}:{line}: left out: {trouble}")
+        figure = Figure(_number(path, line, entry["value"]), entry["note"], line)
+        metric = _metric(path, line, entry["metric"], study)
+        section, row = entry["section"], entry["row"]
+        if problem := _unknown(section, row, study):
+            warnings.append(f"{path.name}:{line}: ignored: {problem}")
             continue
-        before = figures.setdefault((section, row, metric), figure)
-        if before is not figure:
-            raise UserError(f"{path}:{line}: line {before.line} gives this figure, too; remove one of them")
+        first = figures.setdefault((section, row, metric), figure)
+        if first is not figure:
+            raise UserError(f"{path}:{line}: duplicate of line {first.line}; remove one of them")
     return PaperFigures(figures, tuple(warnings))
 
 
 def _unknown(section: str, row: str, study: ReportedStudy) -> str:
-    """Why a study does not have a row; empty where it has it."""
+    """An error message if the study has no such row; empty otherwise."""
     sections = {one.name: [row.name for row in one.rows] for one in study.sections}
     if section not in sections:
         return f"the study has no section {section!r}; {nearest(section, list(sections))}"
@@ -99,7 +99,7 @@ def _unknown(section: str, row: str, study: ReportedStudy) -> str:
 
 
 def _lines(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Number and columns of each line that says something."""
+    """Line number and cells of each line that is neither empty nor a comment."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; its columns are {', '.join(_COLUMNS)}")
     text = path.read_text("utf-8-sig")
@@ -114,8 +114,8 @@ def _lines(path: Path) -> list[tuple[int, dict[str, str]]]:
     for (number, _), row in zip(numbered[1:], rows[1:], strict=True):
         if len(row) != len(header):
             raise UserError(
-                f"{path}:{number}: {len(row)} columns, but {len(header)} are named at the top; a name with "
-                'a comma stands in quotation marks ("")'
+                f"{path}:{number}: expected {len(header)} columns, got {len(row)}; put names that contain "
+                'commas in double quotes ("")'
             )
         found.append((number, {name: cell.strip() for name, cell in zip(header, row, strict=True)}))
     return found
@@ -131,12 +131,12 @@ def _number(path: Path, line: int, text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UserError(f"{path}:{line}: the value {text!r} is no number; write 5.12")
+        raise UserError(f"{path}:{line}: invalid value {text!r}; expected a number such as 5.12")
     return value
 
 
 def _metric(path: Path, line: int, name: str, study: ReportedStudy) -> str:
     known = list(dict.fromkeys([*study.headline, *study.metrics, TRAINED]))
     if name not in known and not _METRIC.fullmatch(name):
-        raise UserError(f"{path}:{line}: there is no metric {name!r}; {nearest(name, known)}")
+        raise UserError(f"{path}:{line}: unknown metric {name!r}; {nearest(name, known)}")
     return name

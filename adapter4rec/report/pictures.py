@@ -1,4 +1,4 @@
-"""Pictures of a section: validation curves, and what was reached over what it took."""
+"""Plots of a section: validation curves, and test metrics over cost and over the varied quantity."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 _MOST_TICKS = 8
 _MOST_MARKERS = 20
 _VARIES = 1.05
-"""A quantity varies within a series if its largest value is so many times the smallest, or more."""
+"""A quantity varies within a series if the largest value is at least this multiple of the smallest."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture.
+    """A plot.
 
     Attributes:
-        kind: one word for file names.
-        caption: what it shows.
-        figure: drawn.
+        kind: one word, used in the file name.
+        caption: caption of the plot.
+        figure: the Matplotlib figure.
     """
 
     kind: str
@@ -40,7 +40,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class CostPoint:
-    """What a scatter plot has on its horizontal axis."""
+    """A cost to plot on the horizontal axis."""
 
     kind: str
     label: str
@@ -49,20 +49,20 @@ class CostPoint:
 
 _COSTS = (
     CostPoint("parameters", "trained parameters", lambda row: row.trained_parameters),
-    CostPoint("seconds", "seconds an epoch", lambda row: row.seconds_per_epoch),
+    CostPoint("seconds", "seconds per epoch", lambda row: row.seconds_per_epoch),
     CostPoint("memory", "peak memory (MiB)", lambda row: row.peak_memory),
 )
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What the pictures of a section are drawn from.
+    """The data of a section's plots.
 
     Attributes:
-        metric: the one that is drawn.
-        scale_label: of the quantity that the study varies, or None.
-        rows: those with a result.
-        styles: by series.
+        metric: the plotted test metric.
+        scale_label: label of the quantity that the study varies; None if it varies none.
+        rows: rows with a result.
+        styles: style of each series.
     """
 
     metric: str
@@ -72,24 +72,24 @@ class Drawn:
 
     @property
     def series(self) -> list[list[ResultRow]]:
-        """Rows by series, in ascending order of the scale; those without scale first."""
+        """Rows by series, sorted by scale; rows without scale come first."""
         names = dict.fromkeys(row.planned.series for row in self.rows)
         groups = [[row for row in self.rows if row.planned.series == name] for name in names]
         return [sorted(rows, key=lambda row: row.planned.scale or -math.inf) for rows in groups]
 
     def reached(self, row: ResultRow) -> Statistic:
-        """The metric of the test."""
+        """The test metric of a row."""
         found = row.test(self.metric)
         assert found is not None
         return found
 
     def style(self, row: ResultRow) -> Style:
-        """Of the row's series."""
+        """The style of the row's series."""
         return self.styles[row.planned.series]
 
 
 def pictures_of(study: ReportedStudy, section: Section) -> list[Picture]:
-    """All pictures of a section that there is something to draw in; within :func:`styles.drawing`."""
+    """All plots of a section that have data. Call within :func:`styles.drawing`."""
     metric = study.headline[0]
     series = dict.fromkeys(row.planned.series for row in study.rows)
     styles = {name: Style.of(number) for number, name in enumerate(series)}
@@ -136,7 +136,7 @@ def _curves(drawn: Drawn) -> Picture | None:
 
 
 def _panels(rows: Sequence[ResultRow]) -> dict[str, list[ResultRow]]:
-    """Rows to draw together: all, or, where series have several, those of one scale and those without."""
+    """Rows by panel: one panel for all rows, or one per scale if a series has several rows."""
     scales = sorted({row.planned.scale for row in rows if row.planned.scale is not None})
     if len({row.planned.series for row in rows}) == len(rows) or not scales:
         return {"": list(rows)}
@@ -161,7 +161,7 @@ def _draw_curve(axes: Axes, name: str, curve: list[tuple[int, float]], style: St
 
 
 def _over_cost(drawn: Drawn, cost: CostPoint) -> Picture | None:
-    """Points for rows that train something, lines for the others."""
+    """Test metric over a cost: points for rows that train parameters, horizontal lines for the others."""
     at = {row: found.mean for row in drawn.rows if _trains(row) and (found := cost.of(row)) is not None}
     series = [[row for row in rows if row in at] for rows in drawn.series]
     series = [rows for rows in series if rows]
@@ -171,7 +171,7 @@ def _over_cost(drawn: Drawn, cost: CostPoint) -> Picture | None:
     caption = f"Test {drawn.metric} over {cost.label}"
     if not varies and any(len(rows) > 1 for rows in series):
         series = [rows[-1:] for rows in series]
-        caption += f", of each series at its largest scale ({drawn.scale_label})"
+        caption += f", each series at its largest scale ({drawn.scale_label})"
     figure, (axes,) = new_figure()
     for rows in series:
         line = [(at[row], drawn.reached(row)) for row in rows]
@@ -196,19 +196,19 @@ def _trains(row: ResultRow) -> bool:
 
 
 def _name_all(figure: Figure, axes: Axes, points: list[Point], levels: dict[str, float]) -> None:
-    """Write names at points and lines if each names one point and there is room; else make a legend."""
+    """Label points and lines directly if names are unique and there is room; otherwise draw a legend."""
     if len({point.name for point in points}) == len(points):
-        beside = _name_levels(axes, levels)
+        level_labels = _name_levels(axes, levels)
         figure.draw_without_rendering()
         if label_points(axes, points):
             return
-        for text in beside:
+        for text in level_labels:
             text.remove()
     legend(figure)
 
 
 def _name_levels(axes: Axes, levels: dict[str, float]) -> list[Annotation]:
-    """Names of level lines, to the right of the axes."""
+    """Label horizontal lines to the right of the axes."""
     low, high = axes.get_ylim()
     heights = spread([(value - low) / (high - low) for value in levels.values()], 0.045)
     return [

@@ -1,4 +1,4 @@
-"""What a study set out to run: the rows of its tables, from the ``study.json`` beside its ledger."""
+"""The plan of a study: the rows of its tables, from the ``study.json`` next to its ledger."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ PLAN_FILE = "study.json"
 
 @dataclass(frozen=True)
 class PlanEntry:
-    """One seed of a row.
+    """The planned run of a row with one seed.
 
     Attributes:
-        seed: of the run.
-        keys: of the records that are this run; none where it cannot be known yet, several where machines ran
-            apart.
-        folder: where the run is to lie.
-        command: that makes it.
+        seed: random seed.
+        keys: keys of its ledger records; empty if not known yet, several if it was planned on several
+            machines.
+        folder: planned run folder.
+        command: command that executes the run.
     """
 
     seed: int
@@ -38,11 +38,11 @@ class PlannedRow:
     """A row of a study's table.
 
     Attributes:
-        section: the table that the row stands in; may be empty.
-        name: of the row, in its section.
-        series: the line that the row is a point of, where the study varies a quantity.
-        scale: that quantity; None where the row has none.
-        runs: a run for each seed.
+        section: name of the table; may be empty.
+        name: name of the row within its section.
+        series: name of the line in plots over ``scale``.
+        scale: value of the quantity that the study varies; None if the row has none.
+        runs: one run per seed.
     """
 
     section: str
@@ -53,23 +53,23 @@ class PlannedRow:
 
     @property
     def place(self) -> tuple[str, str, float | None]:
-        """What tells rows apart."""
+        """Unique key of the row."""
         return self.section, self.name, self.scale
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A study.
+    """The plan of a study.
 
     Attributes:
-        study: name in one word; files are called after it.
-        title: headline.
-        about: what it shows; plain text, paragraphs parted by an empty line.
-        command: that carries it out; may be empty.
+        study: name of the study, used in file names.
+        title: title of the report.
+        about: description; plain text with paragraphs separated by empty lines.
+        command: command that runs the study; may be empty.
         reference: name of the row that the others of its section are compared with.
-        groups: whether users and items are reported in groups.
-        scale_label: the quantity that the study varies, with its unit; None where it varies none.
-        rows: in the order of the tables.
+        groups: whether to report metrics by group of users and items.
+        scale_label: the quantity that the study varies, with its unit; None if it varies none.
+        rows: rows in the order of the tables.
     """
 
     study: str
@@ -83,21 +83,21 @@ class Plan:
 
 
 def read_plan(path: Path) -> Plan:
-    """The study that a ``study.json`` describes.
+    """Read a ``study.json``.
 
     Raises:
-        UserError: it is damaged, or two of its rows have the same name in the same section.
+        UserError: the file is damaged, or two rows of a section have the same name and scale.
     """
-    said = read_json(path, ("study", "title", "about", "reference", "rows"))
+    content = read_json(path, ("study", "title", "about", "reference", "rows"))
     try:
-        plan = _plan_of(said)
+        plan = _plan_of(content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"{error} not there" if isinstance(error, KeyError) else error
-        raise UserError(f"{path}: damaged ({what}); the study writes it anew when it runs") from None
+        what = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise UserError(f"{path}: damaged ({what}); run the study again to rewrite it") from None
     places = [row.place for row in plan.rows]
     for place in places:
         if places.count(place) > 1:
-            raise UserError(f"{path}: two rows are called {place[1]!r} in the section {place[0]!r}")
+            raise UserError(f"{path}: duplicate row {place[1]!r} in section {place[0]!r}")
     return plan
 
 
@@ -114,7 +114,7 @@ def _plan_of(said: dict[str, Any]) -> Plan:
         rows=tuple(map(_row_of, said["rows"])),
     )
     if not re.fullmatch(r"[\w-][\w.-]*", plan.study):
-        raise ValueError(f"study {plan.study!r}: letters, digits, '_', '-' and '.' are allowed")
+        raise ValueError(f"study {plan.study!r}: only letters, digits, '_', '-' and '.' are allowed")
     return plan
 
 
@@ -122,7 +122,7 @@ def _row_of(said: dict[str, Any]) -> PlannedRow:
     name = _text(said["name"], "name")
     scale = said.get("scale")
     if scale is not None and not math.isfinite(scale):
-        raise ValueError(f"scale of {name!r}: no number")
+        raise ValueError(f"scale of {name!r}: not a finite number")
     return PlannedRow(
         section=_text(said.get("section", ""), "section"),
         name=name,
@@ -141,12 +141,12 @@ def _run_of(said: dict[str, Any]) -> PlanEntry:
 
 def _text(value: Any, name: str) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{name}: a text was expected, {value!r} found")
+        raise TypeError(f"{name}: expected a string, got {value!r}")
     return value
 
 
 def merged(plans: Iterable[Plan]) -> Plan:
-    """One study from the plans of machines that ran it apart: all rows, and for each all runs."""
+    """Merge the plans of a study that was run on several machines: the union of their rows and runs."""
     first, *others = plans
     rows = {row.place: row for row in first.rows}
     for plan in others:

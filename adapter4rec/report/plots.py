@@ -1,4 +1,4 @@
-"""Axes, lines and legends that all pictures share."""
+"""Axes, lines and legends shared by all plots."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _WIDTH, _HEIGHT = 7.4, 4.4
-_PANELS_A_ROW = 3
+_PANELS_PER_ROW = 3
 _LONG_NAME = 26
 _WIDE = 10
-"""A range is drawn logarithmically if its ends differ by more than this factor."""
+"""An axis is logarithmic if its largest value exceeds the smallest by more than this factor."""
 
 
 def new_figure(panels: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure with some panels, which share the vertical axis."""
+    """A figure with panels that share the vertical axis."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows = -(-panels // _PANELS_A_ROW)
+    rows = -(-panels // _PANELS_PER_ROW)
     figure = Figure(figsize=(_WIDTH, _HEIGHT if panels == 1 else 0.8 + 2.3 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(rows, min(panels, _PANELS_A_ROW), sharey=True, squeeze=False).ravel()
+    grid = figure.subplots(rows, min(panels, _PANELS_PER_ROW), sharey=True, squeeze=False).ravel()
     for axes in grid[panels:]:
         axes.remove()
     return figure, list(grid[:panels])
@@ -40,7 +40,7 @@ def draw_line(
     style: Style,
     **more: Any,
 ) -> None:
-    """Draw means, joined, with bars of one standard deviation where there are any."""
+    """Draw connected means, with error bars of one standard deviation if available."""
     deviations = [found.deviation or 0 for _, found in points]
     axes.errorbar(
         [at for at, _ in points],
@@ -57,12 +57,12 @@ def draw_line(
 
 
 def draw_level(axes: Axes, name: str, level: float, style: Style) -> None:
-    """Draw what does not depend on the horizontal axis."""
+    """Draw a horizontal line."""
     axes.axhline(level, color=style.colour, linestyle=(0, (5, 3)), linewidth=1.2, label=name)
 
 
 def name_axes(axes: Axes, horizontal: str, vertical: str, values: Iterable[float] = ()) -> None:
-    """Label the axes; ``values`` are those on the horizontal one, which is logarithmic if they need it."""
+    """Label the axes. The horizontal axis is logarithmic if ``values``, its values, span a wide range."""
     from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xlabel(horizontal)
@@ -77,12 +77,12 @@ def name_axes(axes: Axes, horizontal: str, vertical: str, values: Iterable[float
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
         axes.xaxis.set_minor_formatter(NullFormatter())
-    thousands = EngFormatter(sep="")  # which would call a tenth 100m
+    thousands = EngFormatter(sep="")  # not for values below 1: it formats 0.1 as 100m
     axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: f"{at:g}" if at < 1000 else thousands(at)))
 
 
 def legend(figure: Figure) -> None:
-    """One legend for all axes: to the right, or below where names are long."""
+    """Draw one legend for all axes: to the right, or below if names are long."""
     found: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):

@@ -47,16 +47,16 @@ _LATEX = {
 
 
 def markdown_text(text: str) -> str:
-    """Plain text as Markdown that reads the same, on one line."""
+    """Escape plain text for Markdown, on one line."""
     return " ".join("".join(_MARKDOWN.get(sign, sign) for sign in text).split())
 
 
 def aligned(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table whose columns but the first are aligned to the right, and which also reads as text.
+    """A Markdown table that is also readable as plain text. All columns but the first are right-aligned.
 
     Args:
-        head: of each column, as Markdown.
-        rows: their cells, likewise.
+        head: column headers, as Markdown.
+        rows: cells of each row, as Markdown.
     """
     lines = [head, ("---", *["---:"] * (len(head) - 1)), *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
@@ -67,7 +67,7 @@ def aligned(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def markdown(table: Table) -> str:
-    """A table as Markdown, with the columns of figures aligned to the right, and its notes."""
+    """Render a table and its notes as Markdown."""
     head = (table.head, *(markdown_text(column.name) for column in table.columns))
     rows = [(markdown_text(line.name), *map(_markdown_cell, line.cells)) for line in table.lines]
     text = aligned(head, rows)
@@ -82,17 +82,17 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def latex_text(text: str) -> str:
-    """Plain text as LaTeX that prints the same."""
+    """Escape plain text for LaTeX."""
     return "".join(_LATEX.get(sign, sign) for sign in text)
 
 
 def latex(table: Table, caption: str, label: str) -> str:
-    """A floating table for a document that loads booktabs.
+    """Render a table and its notes as a LaTeX ``table``. The document must load booktabs.
 
     Args:
-        table: its notes are set below it.
-        caption: plain text.
-        label: for references; letters, digits, ``-`` and ``:``.
+        table: the table.
+        caption: caption, as plain text.
+        label: label for ``\\ref``; letters, digits, ``-`` and ``:``.
     """
     width = len(table.columns)
     heads = " & ".join([latex_text(table.head), *(_head(column.name) for column in table.columns)])
@@ -118,7 +118,7 @@ def latex(table: Table, caption: str, label: str) -> str:
 
 
 def _head(name: str) -> str:
-    """A column's head on several lines, so that the column is about as narrow as its figures."""
+    """A column header broken into several lines, to keep the column narrow."""
     together = re.sub(r"\([^)]*\)", lambda found: found[0].replace(" ", "\u00a0"), name)
     parts = [latex_text(part) for part in textwrap.wrap(together, _HEAD_WIDTH, break_long_words=False)]
     if len(parts) < 2:

@@ -1,4 +1,4 @@
-"""What a study found so far: for each planned row its runs, with means and deviations over the seeds."""
+"""The results of a study so far: runs of each planned row, with means and deviations over seeds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from adapter4rec.report.plan import Plan, PlanEntry, PlannedRow
 from adapter4rec.runs.ledger import FAILED, FINISHED, Record, latest
 
-_USUAL_CUTOFF = 10
+_DEFAULT_CUTOFF = 10
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Statistic:
     """A quantity over the seeds of a row.
 
     Attributes:
-        mean: over the finished runs that have it.
+        mean: mean over the finished runs that have a value.
         deviation: sample standard deviation; None for a single run.
-        count: of these runs.
+        count: number of these runs.
     """
 
     mean: float
@@ -32,7 +32,7 @@ class Statistic:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Statistic | None:
-        """The statistic of some values; None where there are none."""
+        """Mean and deviation of values; None if there are no values."""
         if not values:
             return None
         deviation = statistics.stdev(values) if len(values) > 1 else None
@@ -41,12 +41,12 @@ class Statistic:
 
 @dataclass(frozen=True)
 class ReportedRun:
-    """A planned run and what became of it.
+    """A planned run and its ledger record.
 
     Attributes:
-        planned: what was to be run.
-        record: the ledger's; None where it has not been run.
-        folder: where its files are.
+        planned: the planned run.
+        record: ledger record; None if it has not been run.
+        folder: run folder.
     """
 
     planned: PlanEntry
@@ -55,38 +55,38 @@ class ReportedRun:
 
     @property
     def finished(self) -> bool:
-        """Whether it has a result."""
+        """Whether the run has a result."""
         return self.record is not None and self.record["outcome"] == FINISHED
 
     @property
     def failed(self) -> bool:
-        """Whether it ended before it had a result."""
+        """Whether the run ended without a result."""
         return self.record is not None and self.record["outcome"] == FAILED
 
     @property
     def command(self) -> str:
-        """That repeats it."""
+        """Command that repeats the run."""
         return self.record["command"] if self.record else self.planned.command
 
     @property
     def state(self) -> str:
-        """In words."""
+        """State of the run, for display."""
         if self.finished:
             return "finished"
         if self.failed:
             return f"failed (exit code {self.record['exit_code']})"
-        return "not run" if self.planned.keys else "not run: its source model is not trained yet"
+        return "not run" if self.planned.keys else "not run: source model not trained yet"
 
 
 @dataclass(frozen=True, eq=False)
 class ResultRow:
-    """A row of a table; equal to itself alone.
+    """A row of a table; compares by identity.
 
     Attributes:
-        section: the table.
-        name: of the row; with the scale where the name alone does not tell rows apart.
-        planned: what was to be run.
-        runs: one a seed.
+        section: name of the section.
+        name: name of the row, with the scale if the name alone is not unique.
+        planned: the planned row.
+        runs: one run per seed.
     """
 
     section: str
@@ -101,43 +101,43 @@ class ResultRow:
 
     @property
     def records(self) -> list[Record]:
-        """Of the finished runs."""
+        """Ledger records of the finished runs."""
         return [run.record for run in self.finished]
 
     @property
     def state(self) -> str:
-        """``finished`` if a run has; else ``failed (exit code N)``, or ``not run``."""
+        """``finished`` if any run has finished, otherwise ``failed (exit code N)`` or ``not run``."""
         if self.finished:
             return "finished"
         return next((run.state for run in self.runs if run.failed), "not run")
 
     def test(self, metric: str) -> Statistic | None:
-        """A metric of the test over the seeds, in per cent."""
+        """A test metric over the seeds, in per cent."""
         return self.over_seeds(lambda record: record["test"].get(metric))
 
     def over_seeds(self, quantity: Any) -> Statistic | None:
-        """A quantity, which is computed from a record or None, over the seeds."""
+        """A quantity over the seeds. ``quantity`` computes it from a ledger record; None is skipped."""
         found = (quantity(record) for record in self.records)
         return Statistic.of([value for value in found if value is not None])
 
     @property
     def trained_parameters(self) -> Statistic | None:
-        """How many numbers are trained."""
+        """Number of trained parameters."""
         return self.over_seeds(lambda record: record["parameters"]["trained"])
 
     @property
     def trained_share(self) -> Statistic | None:
-        """The same in per cent of all parameters."""
+        """Trained parameters in per cent of all parameters."""
         return self.over_seeds(lambda record: record["parameters"]["share"])
 
     @property
     def seconds_per_epoch(self) -> Statistic | None:
-        """Of training; None where nothing is trained."""
+        """Training time per epoch in seconds; None if nothing is trained."""
         return self.over_seeds(lambda record: record["seconds_per_epoch"])
 
     @property
     def peak_memory(self) -> Statistic | None:
-        """In MiB."""
+        """Peak memory in MiB."""
         found = self.over_seeds(lambda record: record["peak_memory_bytes"])
         if found is None:
             return None
@@ -147,11 +147,11 @@ class ResultRow:
 
 @dataclass(frozen=True)
 class Section:
-    """Rows that stand in one table and are compared with one another.
+    """Rows of one table, which are compared with each other.
 
     Attributes:
-        name: may be empty.
-        rows: in the order of the plan.
+        name: name of the section; may be empty.
+        rows: rows in the order of the plan.
         reference: name of the row that the others are compared with.
     """
 
@@ -160,9 +160,9 @@ class Section:
     reference: str
 
     def reference_of(self, row: ResultRow) -> ResultRow | None:
-        """The row that another is compared with; at the same scale, where there are several called so.
+        """The reference row for a row; if there are several, the one at the same scale.
 
-        None for the reference itself, and where there is none.
+        None if the row is itself a reference, or if there is no reference.
         """
         candidates = [one for one in self.rows if self.reference in (one.planned.name, one.planned.series)]
         if row in candidates:
@@ -173,7 +173,7 @@ class Section:
 
     @cached_property
     def compared(self) -> tuple[tuple[ResultRow, ...], ...]:
-        """Rows that are alternatives: those of one scale, where each scale has a reference; else all."""
+        """Groups of rows to compare: one per scale if there are several references, otherwise all rows."""
         references = [one for one in self.rows if self.reference in (one.planned.name, one.planned.series)]
         if len(references) < 2:
             return (self.rows,)
@@ -183,11 +183,11 @@ class Section:
 
 @dataclass(frozen=True)
 class ReportedStudy:
-    """A plan and what was found.
+    """A study with its results.
 
     Attributes:
-        plan: of the study.
-        sections: tables.
+        plan: plan of the study.
+        sections: sections with the result rows.
     """
 
     plan: Plan
@@ -195,38 +195,38 @@ class ReportedStudy:
 
     @cached_property
     def rows(self) -> tuple[ResultRow, ...]:
-        """Of all sections."""
+        """Rows of all sections."""
         return tuple(row for section in self.sections for row in section.rows)
 
     @cached_property
     def records(self) -> list[Record]:
-        """Of all finished runs; a run that stands in several rows once."""
+        """Records of all finished runs, each once even if several rows share it."""
         return list({record["key"]: record for row in self.rows for record in row.records}.values())
 
     @cached_property
     def metrics(self) -> list[str]:
-        """Names of all metrics of the tests, in the order in which they are found."""
+        """Names of all test metrics, in order of appearance."""
         return list(dict.fromkeys(name for record in self.records for name in record["test"]))
 
     @cached_property
     def cutoff(self) -> int:
-        """Length of the list that the tables are about: 10 if it was measured, else the first one."""
-        lengths = [int(found[1]) for name in self.metrics if (found := re.fullmatch(r"HR@(\d+)", name))]
-        return _USUAL_CUTOFF if _USUAL_CUTOFF in lengths or not lengths else lengths[0]
+        """Evaluation cutoff k of the tables: 10 if available, otherwise the first one."""
+        cutoffs = [int(found[1]) for name in self.metrics if (found := re.fullmatch(r"HR@(\d+)", name))]
+        return _DEFAULT_CUTOFF if _DEFAULT_CUTOFF in cutoffs or not cutoffs else cutoffs[0]
 
     @property
     def headline(self) -> list[str]:
-        """The metrics of the tables."""
-        usual = [f"HR@{self.cutoff}", f"NDCG@{self.cutoff}"]
-        return usual + (["MRR"] if "MRR" in self.metrics else [])
+        """Names of the metrics in the tables."""
+        at_cutoff = [f"HR@{self.cutoff}", f"NDCG@{self.cutoff}"]
+        return at_cutoff + (["MRR"] if "MRR" in self.metrics else [])
 
 
 def study_of(plan: Plan, ledgers: Mapping[Path, Iterable[Record]]) -> ReportedStudy:
-    """Find the records of a plan's rows.
+    """Match the records of ledgers with the runs of a plan.
 
     Args:
-        plan: of the study.
-        ledgers: by its path, what a ledger holds.
+        plan: plan of the study.
+        ledgers: records of each ledger, by path of the ledger.
     """
     homes = [(record, ledger.parent) for ledger, records in ledgers.items() for record in records]
     homes.sort(key=lambda found: found[0].get("time", ""))
@@ -257,6 +257,6 @@ def _run(planned: PlanEntry, found: Mapping[str, Record], folders: Mapping[int, 
 
 
 def _folder(record: Record, home: Path) -> Path:
-    """Where a run's files are: where the run left them, or beside the ledger if that was moved."""
+    """The recorded run folder, or one of the same name next to the ledger if the study was moved."""
     folder = Path(record["folder"])
     return folder if folder.is_dir() else home / folder.name

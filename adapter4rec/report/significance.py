@@ -1,9 +1,8 @@
-"""Whether rows differ by more than the choice of users explains: a paired test, corrected for their number.
+"""Significance tests between rows: Student's paired t-test over users, two-sided, with Holm's correction.
 
-A user's NDCG@k with a row, mean over the seeds that the row and the reference have in common, is paired with
-the same user's with the reference (Student's paired t-test, two-sided). The p-values of a section are
-corrected by Holm ("A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of
-Statistics 6, 1979).
+The paired values are a user's NDCG@k with the row and with the reference row, each averaged over the seeds
+that both rows have. The p-values of a section are corrected for multiple comparisons (Holm, "A Simple
+Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics 6, 1979).
 """
 
 from __future__ import annotations
@@ -23,19 +22,19 @@ LEVEL = 0.05
 
 
 class NotComparableError(Exception):
-    """Why there is no test for a row, in words."""
+    """A row cannot be tested against its reference; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row beside its reference.
+    """The significance test of a row against its reference.
 
     Attributes:
-        users: that are paired; 0 where there is no test.
-        seeds: that both have, and a user's value is the mean over.
-        p: of the test; None where there is none.
-        corrected: for the section's comparisons; None where there is no test.
-        trouble: why there is none; empty where there is one.
+        users: number of paired users; 0 if there is no test.
+        seeds: seeds that both rows have; users' values are means over them.
+        p: p-value; None if there is no test.
+        corrected: p-value with Holm's correction; None if there is no test.
+        trouble: reason why there is no test; empty if there is one.
     """
 
     users: int = 0
@@ -55,8 +54,8 @@ class UserGains:
     """NDCG@k of each user of a run.
 
     Attributes:
-        users: names, sorted, ``[users]``.
-        gains: between 0 and 1, float64 ``[users]``.
+        users: user names, sorted, ``[U]``.
+        gains: values between 0 and 1, float64 ``[U]``.
     """
 
     users: np.ndarray
@@ -64,7 +63,7 @@ class UserGains:
 
 
 def compare(section: Section, k: int) -> dict[ResultRow, Comparison]:
-    """Compare each row that has finished with its reference; rows without a reference are left out."""
+    """Compare each finished row with its reference, by NDCG@k. Rows without a reference are left out."""
     found, references = {}, {}
     for row in section.rows:
         reference = section.reference_of(row)
@@ -72,13 +71,13 @@ def compare(section: Section, k: int) -> dict[ResultRow, Comparison]:
             continue
         try:
             found[row] = _compared(row, reference, k, references)
-        except NotComparableError as trouble:
-            found[row] = Comparison(trouble=str(trouble))
+        except NotComparableError as reason:
+            found[row] = Comparison(trouble=str(reason))
     return _corrected(found)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's correction of several p-values, in their order."""
+    """P-values with Holm's correction, in the order given."""
     ascending = np.argsort(p_values, kind="stable")
     corrected, largest = [0.0] * len(p_values), 0.0
     for place, number in enumerate(ascending):
@@ -100,10 +99,10 @@ def _compared(
     k: int,
     references: dict[tuple[ResultRow, tuple[int, ...]], UserGains],
 ) -> Comparison:
-    """``references`` keeps what was read of reference rows: many rows have the same."""
+    """Compare two rows. ``references`` caches the gains of reference rows, which many rows share."""
     seeds = sorted({run.planned.seed for run in row.finished} & {r.planned.seed for r in reference.finished})
     if not seeds:
-        raise NotComparableError(f"{row.name} and {reference.name} have no finished seed in common")
+        raise NotComparableError(f"{row.name} and {reference.name} have no finished seeds in common")
     mine, place = _over_seeds(row, seeds, k), (reference, tuple(seeds))
     if place not in references:
         references[place] = _over_seeds(reference, seeds, k)
@@ -115,7 +114,11 @@ def _compared(
 
 
 def paired_p_value(first: np.ndarray, second: np.ndarray) -> float:
-    """Of Student's paired t-test, two-sided; 1 where all pairs are equal.
+    """P-value of Student's paired t-test, two-sided; 1 if all pairs are equal.
+
+    Args:
+        first: float ``[U]``.
+        second: float ``[U]``.
 
     Raises:
         NotComparableError: there are fewer than two pairs.
@@ -123,7 +126,7 @@ def paired_p_value(first: np.ndarray, second: np.ndarray) -> float:
     from scipy.stats import ttest_rel
 
     if len(first) < 2:
-        raise NotComparableError("there are fewer than two users")
+        raise NotComparableError("fewer than two users")
     if np.array_equal(first, second):
         return 1.0
     return float(ttest_rel(first, second).pvalue)
@@ -138,10 +141,10 @@ def _over_seeds(row: ResultRow, seeds: Sequence[int], k: int) -> UserGains:
 
 
 def user_gains(path: Path, k: int) -> UserGains:
-    """Read the ranks of a run's test.
+    """NDCG@k of each user from the file of test ranks of a run.
 
     Raises:
-        NotComparableError: they are missing or damaged.
+        NotComparableError: the file is missing or damaged.
     """
     import pandas as pd
 
@@ -149,8 +152,8 @@ def user_gains(path: Path, k: int) -> UserGains:
     try:
         table = pd.read_csv(path, usecols=list(kinds), dtype=kinds, keep_default_na=False)
     except FileNotFoundError:
-        raise NotComparableError(f"{path.parent.name}: its {RANKS_FILE} is not there") from None
+        raise NotComparableError(f"{path.parent.name}: {RANKS_FILE} not found") from None
     except (OSError, EOFError, ValueError, zlib.error):
-        raise NotComparableError(f"{path.parent.name}: its {RANKS_FILE} is damaged") from None
+        raise NotComparableError(f"{path.parent.name}: {RANKS_FILE} is damaged") from None
     table = table.sort_values("user", kind="stable")
     return UserGains(table["user"].to_numpy(), ndcg_gains(table["rank"].to_numpy(), k))

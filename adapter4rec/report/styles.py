@@ -1,4 +1,4 @@
-"""How pictures look: colours that everybody can tell apart, on white and on dark paper, and markers, too."""
+"""Style of the plots: markers, and colours for colour-blind readers on light and dark backgrounds."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 INK = "#1b1f24"
-"""Colour of text and axes. In a page it becomes the colour of the page's text."""
+"""Colour of text and axes. In pages it is replaced by the text colour of the page."""
 
 COLOURS = ("#0072b2", "#d55e00", "#009070", "#b8589b", "#9a7a00", "#7a6fd0", "#1f8fc4", "#808080")
-"""After Okabe and Ito; each has a contrast of at least 3 with white and with the page's dark background."""
+"""After Okabe and Ito. Contrast of at least 3 with white and with the dark background of the page."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*", "d")
 LINES = ("-", "--", ":", "-.")
@@ -18,7 +18,7 @@ LINES = ("-", "--", ":", "-.")
 
 @dataclass(frozen=True)
 class Style:
-    """Of one series, in all pictures of a study."""
+    """Style of a series in all plots of a study."""
 
     colour: str
     marker: str
@@ -26,14 +26,14 @@ class Style:
 
     @classmethod
     def of(cls, number: int) -> Style:
-        """The style of the n-th series. The first 104 differ in colour or marker."""
+        """Style of the n-th series. The first 104 styles differ in colour or marker."""
         line = LINES[number // len(COLOURS) % len(LINES)]
         return cls(COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)], line)
 
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Draw and save pictures in this project's style, the same bytes each time."""
+    """Context in which plots are drawn and saved in the style of the project, reproducibly."""
     from matplotlib import rc_context
 
     ink = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
@@ -48,7 +48,7 @@ def drawing() -> Iterator[None]:
         "legend.fontsize": 8.5,
         "lines.markersize": 5,
         "lines.linewidth": 1.4,
-        "text.parse_math": False,  # names are what users wrote
+        "text.parse_math": False,  # names entered by users may contain $
         "svg.fonttype": "none",
         "svg.hashsalt": "report",
     }

@@ -1,4 +1,4 @@
-"""Pictures as SVG that stands in the middle of a page."""
+"""Plots as inline SVG."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ _REFERENCE = re.compile(r'(xlink:href="|url\()#')
 
 
 def inline_svg(figure: Figure, name: str, caption: str) -> str:
-    """A figure as an ``<svg>`` element, within :func:`styles.drawing`.
+    """Render a figure as an ``<svg>`` element. Call within :func:`styles.drawing`.
 
-    It is as wide as the page makes it, in the page's colour of text, without a background, and names nothing
-    outside of itself.
+    The element scales with the page, uses its text colour, is transparent and has no external references.
 
     Args:
-        figure: drawn.
-        name: letters, digits and ``-``; tells its ids from those of the page's other pictures.
-        caption: read out in place of the picture.
+        figure: the figure.
+        name: prefix that makes ids unique within the page; letters, digits and ``-``.
+        caption: accessible name.
     """
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})

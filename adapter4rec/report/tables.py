@@ -1,4 +1,4 @@
-"""Tables apart from the form that they are written in."""
+"""Tables independent of the output format."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ NOT_THERE = "-"
 
 
 class Mark(Enum):
-    """How a cell stands out."""
+    """Emphasis of a cell."""
 
     NONE = "none"
     BEST = "best"
@@ -21,11 +21,11 @@ class Cell:
     """A cell.
 
     Attributes:
-        text: as it is read.
-        value: what it is sorted by; None puts it last.
-        mark: whether it is the best or the second of its column.
-        aside: what follows the text and is no part of the figure.
-        words: whether it says something in place of a figure.
+        text: displayed text.
+        value: sort key; cells without a value come last.
+        mark: whether the value is the best or second-best of its column.
+        aside: annotation after the text.
+        words: whether the text is a remark instead of a value.
     """
 
     text: str
@@ -43,8 +43,8 @@ class Column:
     """A column.
 
     Attributes:
-        name: its head, with the unit.
-        ascending: whether less is better, or comes first where it is sorted.
+        name: header, with the unit.
+        ascending: whether the column is sorted in ascending order first.
     """
 
     name: str
@@ -56,9 +56,9 @@ class Line:
     """A line of a table.
 
     Attributes:
-        name: its head.
-        cells: one a column.
-        state: where nothing was measured, why; no cell but those that differ says more.
+        name: row header.
+        cells: one cell per column.
+        state: reason why there are no values; empty if there are.
     """
 
     name: str
@@ -71,11 +71,11 @@ class Table:
     """A table.
 
     Attributes:
-        title: what it shows.
-        head: of the first column, which names the lines.
-        columns: the others.
-        lines: in order.
-        notes: sentences that stand below it.
+        title: title of the table.
+        head: header of the first column, which contains the line names.
+        columns: the other columns.
+        lines: lines in order.
+        notes: notes below the table.
     """
 
     title: str
@@ -85,7 +85,7 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def beside(self, other: Table) -> Table:
-        """One table from two with the same lines."""
+        """Append the columns and notes of another table with the same lines."""
         lines = tuple(
             replace(mine, cells=mine.cells + theirs.cells)
             for mine, theirs in zip(self.lines, other.lines, strict=True)

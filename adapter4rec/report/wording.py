@@ -1,4 +1,4 @@
-"""Quantities as they are read."""
+"""Formatting of values."""
 
 from __future__ import annotations
 
@@ -8,42 +8,42 @@ _LEAST_P = 0.001
 
 
 def per_cent(value: float) -> str:
-    """A metric, or a share, with two places."""
+    """A percentage with two decimal places."""
     return signed_zero(f"{value:.2f}")
 
 
 def difference(value: float, places: int = 2) -> str:
-    """With its sign."""
+    """A difference with its sign; zero has none."""
     text = f"{value:+.{places}f}"
     return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
 def signed_zero(text: str) -> str:
-    """A number whose minus is a minus sign, and zero without one."""
+    """A formatted number with a typographic minus sign; zero has no sign."""
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
 
 
 def with_deviation(found: Statistic) -> str:
-    """Mean and, for several seeds, standard deviation."""
+    """Mean and, if there are several seeds, standard deviation."""
     mean = per_cent(found.mean)
     return mean if found.deviation is None else f"{mean} ± {found.deviation:.2f}"
 
 
 def count(value: float) -> str:
-    """A whole number, in groups of three."""
+    """An integer with thousands separators."""
     return f"{value:,.0f}"
 
 
 def seconds(value: float) -> str:
-    """With about three figures."""
+    """Seconds with about three significant digits."""
     return f"{value:,.{2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
 def p_value(value: float) -> str:
-    """With three places."""
+    """A p-value with three decimal places."""
     return f"<{_LEAST_P}" if value < _LEAST_P else f"{value:.3f}"
 
 
 def plural(number: int, one: str, several: str = "") -> str:
-    """``1 run``, ``2 runs``."""
+    """A number with its noun: ``1 run``, ``2 runs``."""
     return f"{number:,} {one if number == 1 else several or one + 's'}"

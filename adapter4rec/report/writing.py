@@ -1,4 +1,4 @@
-"""Reports of ledgers, as files: a page, tables and pictures for each study."""
+"""Writing reports: a page, tables and plots for each study."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from adapter4rec.utils.files import whole_file
 
 FOLDER = "report"
 Drawn = dict[str, list[tuple[Path, Picture]]]
-"""By the section, its pictures and where each is written."""
+"""Plots and their paths, by section name."""
 
 
 @dataclass(frozen=True)
 class LedgerSource:
-    """Ledgers that are reported together.
+    """Ledgers of the same study.
 
     Attributes:
-        plan: of their study.
-        ledgers: by its path, what each holds.
+        plan: plan of the study.
+        ledgers: records of each ledger, by path of the ledger.
     """
 
     plan: Plan
@@ -42,19 +42,20 @@ class LedgerSource:
 
 
 def write_report(ledgers: Sequence[Path], into: Path | None = None, paper: Path | None = None) -> list[Path]:
-    """Write the reports of some ledgers: one for each study, and one for all ledgers without a study.
+    """Write one report per study, and one for all ledgers without a study.
 
     Args:
-        ledgers: with the study's ``study.json`` beside each; ledgers of the same study are put together.
-        into: the folder of the report, or of a folder each if there are several; by default ``report`` beside
-            the (first) ledger.
-        paper: figures to stand beside the measured ones; by default ``Dataset/paper_results.csv``.
+        ledgers: ledgers; the ``study.json`` next to a ledger describes its study. Ledgers of the same study
+            are merged.
+        into: output folder, with one subfolder per report if there are several; by default ``report`` next to
+            the first ledger.
+        paper: published results to compare with; by default ``Dataset/paper_results.csv``.
 
     Returns:
-        The files written: a page, ``table.md``, ``table.csv``, ``table.tex`` and pictures, study by study.
+        The files written: a page, ``table.md``, ``table.tex``, ``table.csv`` and plots for each study.
 
     Raises:
-        UserError: a ledger is not there, or a ``study.json`` or the file of figures is damaged.
+        UserError: a ledger is missing, or a ``study.json`` or the file of published results is damaged.
     """
     sources = sources_of(ledgers)
     analyses = []
@@ -71,7 +72,7 @@ def write_report(ledgers: Sequence[Path], into: Path | None = None, paper: Path 
 
 
 def sources_of(ledgers: Iterable[Path]) -> list[LedgerSource]:
-    """The studies of some ledgers, in their order."""
+    """Group ledgers by study, in order of appearance."""
     plans: dict[str, list[Plan]] = {}
     found: dict[str, dict[Path, list[Record]]] = {}
     for ledger in dict.fromkeys(Path(ledger).absolute() for ledger in ledgers):
@@ -110,7 +111,7 @@ def _write(analysis: Analysis, folder: Path) -> list[Path]:
 
 
 def _draw(study: ReportedStudy, folder: Path) -> Drawn:
-    """Draw all pictures, and write them as PNG."""
+    """Draw all plots and save them as PNG."""
     drawn: Drawn = {}
     for number, section in enumerate(study.sections, 1):
         before = f"{number}-" if len(study.sections) > 1 else ""
@@ -141,7 +142,7 @@ def _latex(analysis: Analysis) -> str:
     for number, section in enumerate(analysis.study.sections, 1):
         kinds = {
             "accuracy": (accuracy_table(analysis, section), "Test"),
-            "efficiency": (efficiency_table(analysis, section), "What training takes"),
+            "efficiency": (efficiency_table(analysis, section), "Cost of training"),
         }
         for table in group_tables(analysis, section):
             kinds[f"group{len(kinds) - 1}"] = (table, f"Test, {table.title}")

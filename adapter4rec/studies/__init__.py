@@ -1,1 +1,1 @@
-"""Studies: many runs that answer one question, carried out, recorded and reported together."""
+"""Studies: sets of runs that are executed, recorded and reported together."""

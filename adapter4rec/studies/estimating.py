@@ -1,7 +1,8 @@
-"""What a study's runs will take: from finished runs of the same row, else from a count of operations.
+"""Estimates of time and disk space of a study's runs.
 
-The count is rough: matrix products of the backbone at a part of the rate that this machine reaches now, and a
-fixed time to begin. It tells minutes from days.
+An estimate is taken from a finished run of the same row if there is one. Otherwise it is computed from the
+number of operations: matrix products of the backbone at a fraction of the rate measured on this machine, plus
+a fixed startup time. It is accurate to an order of magnitude.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -31,35 +31,34 @@ from adapter4rec.models.backbones import (
 from adapter4rec.models.operations import forward_operations
 from adapter4rec.models.parameters import count_parameters, train_only
 from adapter4rec.models.transrec import new_transrec
+from adapter4rec.report.wording import plural
 from adapter4rec.runs.ledger import FINISHED, Record, command_of, read_ledger
 from adapter4rec.runs.settings import RunSettings
+from adapter4rec.studies.campaign import Campaign
+from adapter4rec.studies.plan import StudyRow
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.machine import matrix_rate
 from adapter4rec.utils.precision import choose_precision
 
-if TYPE_CHECKING:
-    from adapter4rec.studies.launching import Campaign
-    from adapter4rec.studies.plan import StudyRow
-
 _ANY_ENCODER = Kinds("item", TEXT_ENCODERS.model_types + IMAGE_ENCODERS.model_types)
 _EFFICIENCY = 0.6
-_BEGINNING = 15.0
-"""Seconds to import, read and write, in each run."""
-_TOKENS_A_WORD = 1.4
-_KEPT_BYTES = 16
-"""A trained parameter in float32: in the best weights, and in the last with two moments of Adam."""
-_WEIGHTS_TOO = ("finetune", "scratch", "all")
+_STARTUP_SECONDS = 15.0
+"""Time per run for imports and for reading and writing files."""
+_TOKENS_PER_WORD = 1.4
+_BYTES_PER_PARAMETER = 16
+"""float32: the best weights, and the last ones with the two moments of Adam."""
+_TRAIN_BACKBONE = ("finetune", "scratch", "all")
 _STATES_CACHED = ("head", "frozen")
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will take.
+    """Estimated cost of a run.
 
     Attributes:
         seconds: on one device, or on all cores of a CPU.
-        bytes: on disk.
-        how: what it was taken from.
+        bytes: disk space.
+        how: what the estimate is based on.
     """
 
     seconds: float
@@ -68,10 +67,10 @@ class Estimate:
 
 
 class Estimator:
-    """Estimates runs of a study.
+    """Estimates the cost of runs.
 
     Args:
-        records: of the ledger.
+        records: records of the study's ledger.
     """
 
     def __init__(self, records: list[Record]) -> None:
@@ -79,24 +78,25 @@ class Estimator:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def of(self, settings: RunSettings) -> Estimate:
-        """What a run will take.
+        """Estimate the cost of a run.
 
         Raises:
-            UserError: a file that it reads is not there.
+            UserError: a file that the run reads is missing.
         """
-        kept = _KEPT_BYTES * _trained(settings)
-        wanted = _but_for_seed(settings.plain(runtime=False)) | {"epochs": settings.epochs}
+        kept = _BYTES_PER_PARAMETER * _trained(settings)
+        wanted = _without_seed(settings.plain(runtime=False)) | {"epochs": settings.epochs}
         for record in self._finished:
-            there = record["settings"]
-            timed = record["seconds"] is not None  # runs of older versions are not
-            if timed and all(there.get(name) == value for name, value in wanted.items()):
-                rating = sum(epoch.get("evaluation_seconds", 0) for epoch in record["epochs"])
-                return Estimate(record["seconds"] + rating + _BEGINNING, kept, "a finished run of the row")
-        operations, rated = self._operations(settings)
-        form = choose_precision(settings.precision, self._device).dtype
-        evaluated = choose_precision(settings.evaluation_precision, self._device).dtype
-        seconds = operations / self._rate(form) + rated / self._rate(evaluated)
-        return Estimate(seconds + _BEGINNING, kept, "operations counted")
+            recorded = record["settings"]
+            timed = record["seconds"] is not None
+            if timed and all(recorded.get(name) == value for name, value in wanted.items()):
+                evaluation = sum(epoch.get("evaluation_seconds", 0) for epoch in record["epochs"])
+                seconds = record["seconds"] + evaluation + _STARTUP_SECONDS
+                return Estimate(seconds, kept, "from a finished run of the row")
+        training, evaluation = self._operations(settings)
+        training_dtype = choose_precision(settings.precision, self._device).dtype
+        evaluation_dtype = choose_precision(settings.evaluation_precision, self._device).dtype
+        seconds = training / self._rate(training_dtype) + evaluation / self._rate(evaluation_dtype)
+        return Estimate(seconds + _STARTUP_SECONDS, kept, "from the number of operations")
 
     def _rate(self, dtype: torch.dtype) -> float:
         return _EFFICIENCY * (self._bf16 if dtype != torch.float32 else self._fp32)
@@ -110,14 +110,14 @@ class Estimator:
         return matrix_rate(torch.bfloat16, self._device)
 
     def _operations(self, settings: RunSettings) -> tuple[float, float]:
-        """Of training, and of validation and test."""
+        """Operations of training, and of validation and test."""
         users = _interactions(settings.users, settings.items, settings.min_seq_len, settings.max_seq_len)
         ranking = 6.0 * users.n_users * users.n_items * settings.embedding_dim
         if not settings.uses_content:
             return 0.0, ranking * (settings.epochs + 1)
         config = backbone_config(backbone_folder(settings.backbone), _ANY_ENCODER, settings.layers)
-        an_item = forward_operations(config, np.array([_length(settings, config)]))
-        catalogue = an_item * users.n_items
+        per_item = forward_operations(config, np.array([_length(settings, config)]))
+        catalogue = per_item * users.n_items
         if settings.method in _STATES_CACHED:
             return 0.0, catalogue + ranking * (settings.epochs + 1)
         examples = TrainingSet(
@@ -130,11 +130,11 @@ class Estimator:
         ids = examples.ids(1, 0)
         distinct = len(np.unique(np.concatenate([ids.positives, ids.negatives], axis=1))) - 1
         steps = settings.epochs * examples.steps * settings.user_share
-        passes = 3 if settings.method in _WEIGHTS_TOO else 2
-        return passes * steps * distinct * an_item, (catalogue + ranking) * (settings.epochs + 1)
+        passes = 3 if settings.method in _TRAIN_BACKBONE else 2  # with or without gradients of the weights
+        return passes * steps * distinct * per_item, (catalogue + ranking) * (settings.epochs + 1)
 
 
-def _but_for_seed(plain: Mapping[str, object]) -> dict[str, object]:
+def _without_seed(plain: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in plain.items() if name != "seed"}
 
 
@@ -144,7 +144,7 @@ def _interactions(users: Path, items: Path, least: int, longest: int) -> Interac
 
 
 def _length(settings: RunSettings, config: object) -> float:
-    """Tokens of an item, or patches of an image, in the mean."""
+    """Mean number of tokens of an item, or number of patches of an image."""
     if isinstance(settings, ImageSettings):
         side = (settings.image_size or config.image_size) // config.patch_size
         return side * side + 1
@@ -154,11 +154,11 @@ def _length(settings: RunSettings, config: object) -> float:
 @lru_cache
 def _tokens(items: Path, attribute: str, most: int) -> float:
     texts = read_items(items, (attribute,), allow_empty_titles=True).texts[attribute]
-    return float(np.mean([min(most, 2 + _TOKENS_A_WORD * len(text.split())) for text in texts]))
+    return float(np.mean([min(most, 2 + _TOKENS_PER_WORD * len(text.split())) for text in texts]))
 
 
 def _trained(settings: RunSettings) -> int:
-    """Parameters that a run trains."""
+    """Number of parameters that a run trains."""
     users = _interactions(settings.users, settings.items, settings.min_seq_len, settings.max_seq_len)
     rebuilt = rebuilt_settings(settings.kind, settings.plain(), {})
     build_encoder = type(rebuilt).build_encoder if rebuilt.uses_content else None
@@ -170,7 +170,7 @@ def _trained(settings: RunSettings) -> int:
 
 
 def print_plan(campaign: Campaign) -> None:
-    """Print a study's runs, what is finished of them, and what the others will take together."""
+    """Print the runs of a study, which of them are finished, and an estimate of the remaining cost."""
     ledger = campaign.into / "ledger.jsonl"
     records = read_ledger(ledger) if ledger.exists() else []
     done = {record["key"] for record in records if record["outcome"] == FINISHED}
@@ -190,21 +190,24 @@ def print_plan(campaign: Campaign) -> None:
             lines.append(_line(estimator, campaign.source.from_values(values), what, int(missing)))
     for row in campaign.rows:
         finished = _finished_seeds(campaign, row, done)
-        what = f"{row.label}: {len(campaign.seeds)} seeds, {finished} finished"
+        what = f"{row.label}: {plural(len(campaign.seeds), 'seed')}, {finished} finished"
         settings = replace(settings_of[row.label], seed=campaign.seeds[0])
         lines.append(_line(estimator, settings, what, len(campaign.seeds) - finished))
     known = [line for line in lines if line is not None]
     hours = sum(seconds for seconds, _ in known) / 3600 / campaign.how.jobs
     kept = sum(size for _, size in known) / 2**30
-    others = ", and what cannot be estimated" if len(known) < len(lines) else ""
+    unknown = len(lines) - len(known)
+    others = f", not counting {plural(unknown, 'entry', 'entries')} without estimate" if unknown else ""
     jobs = (
-        f" with {campaign.how.jobs} runs at once, each as fast as one alone" if campaign.how.jobs > 1 else ""
+        f" with {campaign.how.jobs} runs in parallel, if they do not slow each other down"
+        if campaign.how.jobs > 1
+        else ""
     )
-    print(f"\nstill to do, roughly: {hours:,.1f} hours{jobs}, {kept:,.2f} GiB of disk{others}")
+    print(f"\nremaining, roughly: {hours:,.1f} hours{jobs}, {kept:,.2f} GiB of disk space{others}")
 
 
 def _finished_stages(campaign: Campaign, name: str, done: Collection[str]) -> int:
-    """How many of a source model's stages need not be run; none where their data is not there."""
+    """Number of finished stages of a source model; 0 if its data is missing."""
     try:
         runs, _ = campaign.source_runs(name)
     except UserError:
@@ -214,7 +217,7 @@ def _finished_stages(campaign: Campaign, name: str, done: Collection[str]) -> in
 
 
 def _finished_seeds(campaign: Campaign, row: StudyRow, done: Collection[str]) -> int:
-    """How many of a row's runs have finished; none where their data is not there."""
+    """Number of finished runs of a row; 0 if its data is missing."""
     try:
         runs = [campaign.target_run(row, seed) for seed in campaign.seeds]
     except UserError:
@@ -223,11 +226,11 @@ def _finished_seeds(campaign: Campaign, row: StudyRow, done: Collection[str]) ->
 
 
 def _line(estimator: Estimator, settings: RunSettings, what: str, count: int) -> tuple[float, int] | None:
-    """Print a line about some equal runs; their seconds and bytes together, if they can be told."""
+    """Print one line on ``count`` equal runs. Returns their total seconds and bytes; None if unknown."""
     try:
         estimate = estimator.of(settings)
     except UserError as error:
-        print(f"{what}\n    cannot be estimated: {error}")
+        print(f"{what}\n    no estimate: {error}")
         return None
     minutes, size = estimate.seconds / 60, estimate.bytes / 2**20
     print(f"{what}; each {minutes:,.1f} min, {size:,.0f} MiB ({estimate.how})")

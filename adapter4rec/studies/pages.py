@@ -1,4 +1,4 @@
-"""What the launchers' pages say, for studies that sweep them."""
+"""Study rows and source models from the hyperparameters of launchers."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from adapter4rec.utils.errors import UserError, nearest
 from adapter4rec.utils.files import REPOSITORY
 from adapter4rec.utils.settings import options_of
 
-_WHERE = ("source_checkpoint", "export")
+_CHECKPOINT_PATHS = ("source_checkpoint", "export")
 
 
 def page(script: str, **changes: Any) -> dict[str, Any]:
-    """The hyperparameters of a launcher, without the places of source models.
+    """The hyperparameters of a launcher, without paths of source models.
 
     Args:
-        script: path from the repository, as ``Downstream/Text/script/adapter_houlsby``.
-        changes: settings that are others here.
+        script: path relative to the repository, such as ``Downstream/Text/script/adapter_houlsby``.
+        changes: settings to override.
 
     Raises:
         UserError: there is no such launcher.
     """
-    said = dict(_said(script))
-    if "backbone" not in said:  # what does without one
+    values = dict(_hyperparameters(script))
+    if "backbone" not in values:  # the method uses none
         changes.pop("backbone", None)
-    return {name: value for name, value in (said | changes).items() if name not in _WHERE}
+    return {name: value for name, value in (values | changes).items() if name not in _CHECKPOINT_PATHS}
 
 
 def rows(
@@ -42,15 +42,18 @@ def rows(
     few_steps: Mapping[str, Mapping[str, Any]] | None = None,
     **changes: Any,
 ) -> list[StudyRow]:
-    """A row for each of a folder's launchers.
+    """One row per launcher.
 
     Args:
-        folder: of the launchers, as ``Downstream/Text/script``.
-        scripts: names of launchers by the name of the row.
-        source: name of the source model, for the methods that start from one.
-        section: of the rows.
-        few_steps: by name of the row, see :class:`StudyRow`.
-        changes: settings that are others in all of these rows.
+        folder: folder of the launchers, such as ``Downstream/Text/script``.
+        scripts: names of launchers, by row name.
+        source: name of the source model, used by the methods that start from one.
+        section: section of the rows.
+        few_steps: settings with ``--few_steps``, by row name; see :class:`StudyRow`.
+        changes: settings to override in all rows.
+
+    Raises:
+        UserError: there is no such launcher.
     """
     made = []
     for name, script in scripts.items():
@@ -61,25 +64,34 @@ def rows(
 
 
 def source(script: str, **changes: Any) -> StudySource:
-    """The source model that a launcher trains, or has trained already where nothing is changed.
+    """The source model that a launcher trains.
+
+    Its existing checkpoint is used if ``changes`` leave the launcher's settings as they are.
 
     Args:
-        script: path from the repository, as ``Pretraining/Text/script/sm_base_sasrec``.
-        changes: settings that are others here.
+        script: path relative to the repository, such as ``Pretraining/Text/script/sm_base_sasrec``.
+        changes: settings to override.
 
     Raises:
         UserError: there is no such launcher.
     """
+<<<<<<< HEAD
+    values = page(script)
+    defaults = {name: one.default for name, one in options_of(SourceSettings).items()}
+    unchanged = all(values.get(name, defaults.get(name)) == value for name, value in changes.items())
+    return StudySource([values | changes], _hyperparameters(script).get("export") if unchanged else None)
+=======
     said = page(script)
     tree = import_module(f"{'.'.join(Path(script).parts[:2])}.train")
     defaults = {name: one.default for name, one in options_of(tree.Settings).items()}
     as_it_is = all(said.get(name, defaults.get(name)) == value for name, value in changes.items())
     return StudySource([said | changes], _said(script).get("export") if as_it_is else None)
+>>>>>>> origin/main
 
 
-def _said(script: str) -> Mapping[str, Any]:
+def _hyperparameters(script: str) -> Mapping[str, Any]:
     path = (REPOSITORY / script).with_suffix(".py")
     if not path.is_file():
-        there = [str(one.relative_to(REPOSITORY).with_suffix("")) for one in path.parent.glob("*.py")]
-        raise UserError(f"{path}: no such launcher; {nearest(script, there)}")
+        scripts = [str(one.relative_to(REPOSITORY).with_suffix("")) for one in path.parent.glob("*.py")]
+        raise UserError(f"{path}: no such launcher; {nearest(script, scripts)}")
     return runpy.run_path(str(path))["hyperparameters"]

@@ -1,7 +1,8 @@
-"""The paper's studies, as its text and image trees share them; the scripts say what a reader changes.
+"""The studies of the paper, shared by the text and image trees.
 
-A study is made for a tree, ``Text`` or ``CV``: its rows are launchers of ``Downstream/TREE/script``, and its
-source models those that launchers of ``Pretraining/TREE/script`` train.
+Each function builds a study for a tree, ``Text`` or ``CV``. The rows are launchers in
+``Downstream/TREE/script``; the source models are trained by launchers in ``Pretraining/TREE/script``. The
+study scripts pass what a user may want to change.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ ADAPTERS = {
     "BitFit": "bitfit",
     "layer norms": "layernorm",
 }
-"""Launchers by the name of the row."""
+"""Launchers by row name."""
 FEW_STEPS_BY_ROW = {
     "K-Adapter": {"lr_adapter": 1e-4, "lr_item_join": 5e-4, "lr_user_join": 1e-3},
     "LoRA": {"lr_adapter": 5e-3},
@@ -35,7 +36,7 @@ FEW_STEPS_BY_ROW = {
     "prompt": {"prompt_tokens": 5, "lr_adapter": 5e-3},
     "BitFit": {"lr_adapter": 1e-3},
 }
-"""Settings of rows where there are few steps, beside those of all rows (``launching.FEW_STEPS_RATES``)."""
+"""Settings of rows with ``--few_steps``, in addition to ``campaign.FEW_STEPS_RATES``."""
 ADAPTATIONS = {
     "popularity": "popularity",
     "frozen": "frozen",
@@ -66,7 +67,7 @@ PLACEMENTS: dict[str, dict[str, Any]] = {
     "bottleneck 128": {"item_bottleneck": 128},
     "layer norms trained": {"train_layer_norms": True},
 }
-"""What each row changes in the Houlsby launcher."""
+"""Changes to the Houlsby launcher, by row name."""
 
 _MODALITY = {"Text": "text", "CV": "image"}
 _WORD = {"Text": "text", "CV": "images"}
@@ -88,7 +89,14 @@ def _study(tree: str, name: str, title: str, about: str, table: Sequence[StudyRo
 
 
 def adapters(tree: str, about: str, scripts: Mapping[str, str], seeds: Sequence[int]) -> Study:
-    """A row for each launcher, all from one source model."""
+    """Compare adapter families: one row per launcher, all starting from the same source model.
+
+    Args:
+        tree: ``Text`` or ``CV``.
+        about: description of the study.
+        scripts: launchers by row name.
+        seeds: seeds of each row.
+    """
     table = rows(f"Downstream/{tree}/script", scripts, source="SASRec", few_steps=FEW_STEPS_BY_ROW)
     return _study(tree, "study_adapters", "All adapters", about, table, seeds=seeds)
 
@@ -100,14 +108,14 @@ def adaptation(
     sources: Mapping[tuple[str, str], tuple[str, str]],
     seeds: Sequence[int],
 ) -> Study:
-    """The same rows for each objective and backbone.
+    """Compare adapters with full fine-tuning: one section per training objective and backbone.
 
     Args:
         tree: ``Text`` or ``CV``.
-        about: what is asked.
-        scripts: launchers by the name of the row.
-        sources: by objective and name of the backbone: the source launcher, and the backbone's folder.
-        seeds: of each row.
+        about: description of the study.
+        scripts: launchers by row name.
+        sources: source launcher and folder of the backbone, by objective and name of the backbone.
+        seeds: seeds of each row.
     """
     table, models = [], {}
     for (objective, backbone), (script, folder) in sources.items():
@@ -120,7 +128,14 @@ def adaptation(
 
 
 def placement(tree: str, about: str, changes: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]) -> Study:
-    """The Houlsby launcher with one thing changed in each row, and full fine-tuning."""
+    """Compare placements: the Houlsby launcher with one change per row, and full fine-tuning.
+
+    Args:
+        tree: ``Text`` or ``CV``.
+        about: description of the study.
+        changes: changed settings by row name.
+        seeds: seeds of each row.
+    """
     folder = f"Downstream/{tree}/script"
     table = [
         *(
@@ -133,7 +148,14 @@ def placement(tree: str, about: str, changes: Mapping[str, Mapping[str, Any]], s
 
 
 def ids(tree: str, about: str, scripts: Mapping[str, str], seeds: Sequence[int]) -> Study:
-    """The id tower beside models of content, with metrics of groups."""
+    """Compare the id tower with content-based models, with metrics by user and item group.
+
+    Args:
+        tree: ``Text`` or ``CV``.
+        about: description of the study.
+        scripts: launchers by row name.
+        seeds: seeds of each row.
+    """
     table = rows(f"Downstream/{tree}/script", scripts, source="SASRec")
     return _study(tree, "study_id", "Ids or content", about, table, seeds=seeds, groups=True)
 
@@ -141,7 +163,15 @@ def ids(tree: str, about: str, scripts: Mapping[str, str], seeds: Sequence[int])
 def target_scale(
     tree: str, about: str, scripts: Mapping[str, str], shares: Sequence[float], seeds: Sequence[int]
 ) -> Study:
-    """Each launcher with shares of the target's users."""
+    """Vary the share of target users to train on.
+
+    Args:
+        tree: ``Text`` or ``CV``.
+        about: description of the study.
+        scripts: launchers by row name.
+        shares: shares of users, between 0 and 1.
+        seeds: seeds of each row.
+    """
     table = [
         StudyRow(
             name,
@@ -153,7 +183,7 @@ def target_scale(
         for share in shares
         for name, script in scripts.items()
     ]
-    label = "users of the target that are trained on (%)"
+    label = "target users trained on (%)"
     title = "Fractions of the target domain"
     return _study(tree, "study_target_scale", title, about, table, seeds=seeds, scale_label=label)
 
@@ -161,7 +191,15 @@ def target_scale(
 def source_scale(
     tree: str, about: str, scripts: Mapping[str, str], shares: Sequence[float], seeds: Sequence[int]
 ) -> Study:
-    """Each launcher on the whole target, from source models that shares of the source's users trained."""
+    """Vary the share of source users that the source model is trained on.
+
+    Args:
+        tree: ``Text`` or ``CV``.
+        about: description of the study.
+        scripts: launchers by row name.
+        shares: shares of users, between 0 and 1.
+        seeds: seeds of each row.
+    """
     names = {share: f"{100 * share:g} % of the source" for share in shares}
     table = [
         StudyRow(
@@ -178,7 +216,7 @@ def source_scale(
         name: source(f"Pretraining/{tree}/script/{_SOURCE[tree]}", user_share=share)
         for share, name in names.items()
     }
-    label = "users of the source that are trained on (%)"
+    label = "source users trained on (%)"
     title = "Fractions of the source domain"
     return _study(
         tree, "study_source_scale", title, about, table, seeds=seeds, sources=models, scale_label=label

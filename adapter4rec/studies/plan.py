@@ -1,4 +1,4 @@
-"""What a study asks for: rows of a table, the source models they start from, and the runs that follow."""
+"""Definition of a study: the rows of its table, the source models they start from, and its runs."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from adapter4rec.utils.errors import UserError, nearest
 from adapter4rec.utils.settings import Settings, Values, require_known
 
 TREES = {"text": "Text", "image": "CV"}
-"""Folder of a modality in ``Pretraining/`` and ``Downstream/``."""
+"""Folder in ``Pretraining/`` and ``Downstream/``, by modality."""
 
 
 def source_settings(modality: str) -> type[RunSettings]:
-    """The settings of training a source model; they belong to its tree, so a checkout is needed."""
+    """Settings class of training a source model. Requires a checkout of the repository."""
     return import_module(f"Pretraining.{TREES[modality]}.train").Settings
 
 
 def target_settings(modality: str) -> type[RunSettings]:
-    """The settings of adapting to a target domain."""
+    """Settings class of training on a target domain. Requires a checkout of the repository."""
     return import_module(f"Downstream.{TREES[modality]}.train").Settings
 
 
 @dataclass(frozen=True)
 class StudySource:
-    """A source model and how it is trained.
+    """A source model of a study.
 
     Attributes:
-        stages: settings of one run after the other, each of which starts from the model of the one before.
-        checkpoint: where the model lies if it has been trained already; it is used as it is.
+        stages: settings of the runs that train it; each run starts from the model of the previous one.
+        checkpoint: path of a trained model, which is used instead if it exists.
     """
 
     stages: Sequence[Mapping[str, Any]]
@@ -47,13 +47,13 @@ class StudyRow:
     """A row of a study's table.
 
     Attributes:
-        name: in the table.
-        settings: of its runs on the target domain.
-        section: rows of one section are compared with each other.
-        source: name of the source model; None for what starts from none.
-        series: rows of one series are one line in pictures over ``scale``.
-        scale: where the row stands on the axis of such pictures.
-        few_steps: settings instead where there is little data, and so few steps (``--few_steps``).
+        name: name in the table.
+        settings: settings of its runs on the target domain.
+        section: rows of the same section are compared with each other.
+        source: name of the source model; None if the row starts from none.
+        series: rows of the same series form one line in plots over ``scale``.
+        scale: position of the row on the horizontal axis of these plots.
+        few_steps: settings to override with ``--few_steps``, for small data sets.
     """
 
     name: str
@@ -66,27 +66,27 @@ class StudyRow:
 
     @property
     def label(self) -> str:
-        """The row with its section and scale, as ``--only`` names it."""
+        """Name with section and scale, as used by ``--only``."""
         scale = "" if self.scale is None else f" ({self.scale:g})"
         return (f"{self.section}: {self.name}" if self.section else self.name) + scale
 
 
 @dataclass(frozen=True)
 class Study:
-    """A question, and the rows that answer it.
+    """A study: rows to compare and the source models they start from.
 
     Attributes:
-        name: of the study's script and folder.
+        name: name of the study's script and folder.
         modality: ``text`` or ``image``.
-        title: of the page.
-        about: what is asked, in a paragraph.
-        rows: of the table.
-        sources: by name.
-        seeds: each row is run with each.
-        reference: the row of each section with which the others are compared.
-        scale_label: what ``StudyRow.scale`` is, where there is one.
-        groups: whether metrics of groups of users and items are shown.
-        sample: settings of all target runs on the sample, over those of the rows.
+        title: title of the report.
+        about: description, one paragraph.
+        rows: rows of the table.
+        sources: source models by name.
+        seeds: seeds of each row.
+        reference: name of the row that the others of its section are compared with.
+        scale_label: label of the axis of ``StudyRow.scale``; None if no quantity is varied.
+        groups: whether the report shows metrics by group of users and items.
+        sample: settings that override those of all rows with ``--sample``.
     """
 
     name: str
@@ -107,9 +107,9 @@ class PlannedRun:
     """A run of a study.
 
     Attributes:
-        name: for the person at the terminal.
-        settings: checked.
-        folder: where it lies; its name follows from the settings but for the epochs.
+        name: name for the terminal.
+        settings: validated settings.
+        folder: run folder; its name depends on all settings except the number of epochs.
         key: see :func:`adapter4rec.runs.ledger.run_key`.
     """
 
@@ -120,46 +120,47 @@ class PlannedRun:
 
     @property
     def module(self) -> str:
-        """What is run."""
+        """Module that executes the run."""
         return self.settings.module
 
 
 def planned(cls: type[RunSettings], values: Values, name: str, into: Path) -> PlannedRun:
-    """A run from its settings.
+    """Plan a run.
 
     Args:
-        cls: its settings class.
-        values: all but the run folder.
-        name: of the run.
-        into: the folder of the study.
+        cls: settings class.
+        values: settings without the run folder.
+        name: name of the run.
+        into: folder of the study.
 
     Raises:
-        UserError: a setting is impossible, or a file that is read is not there.
+        UserError: an invalid setting or a missing file.
     """
     settings = cls.from_values(values)
     key = run_key(settings)
-    longer = run_key(cls.from_values(values | {"epochs": 0}))  # a run that goes on keeps its folder
-    folder = into / f"{slug(name)}_{longer[:8]}"
+    # Independent of the number of epochs: a run continued for more epochs keeps its folder.
+    folder_key = run_key(cls.from_values(values | {"epochs": 0}))
+    folder = into / f"{slug(name)}_{folder_key[:8]}"
     return PlannedRun(name, cls.from_values(values | {"run_folder": folder, "resume": True}), folder, key)
 
 
 def slug(text: str) -> str:
-    """A text as part of a file's name."""
+    """Text as part of a file name."""
     return re.sub(r"[^a-z0-9.]+", "_", text.lower()).strip("_")
 
 
 def known_part(cls: type[Settings], values: Mapping[str, Any], method: str | None) -> Values:
-    """Those of the settings that a method knows."""
+    """The settings that a method has."""
     known = cls.options({} if method is None else {"method": method})
     return {name: value for name, value in values.items() if name in known}
 
 
 def require_distinct(study: Study, settings_of: Mapping[str, RunSettings]) -> None:
-    """Raise a UserError where two rows of a section would be the same runs.
+    """Raise a UserError if two rows of a section have the same settings.
 
     Args:
-        study: whose rows these are.
-        settings_of: the settings of each row by its label, but for the study's source models.
+        study: the study.
+        settings_of: settings of each row by its label, without the study's source models.
     """
     seen: dict[str, str] = {}
     for row in study.rows:
@@ -167,28 +168,28 @@ def require_distinct(study: Study, settings_of: Mapping[str, RunSettings]) -> No
             continue
         settings = settings_of[row.label].plain()
         source = settings["source_checkpoint"] or row.source
-        said = json.dumps([row.section, source, settings], sort_keys=True)
-        if said in seen:
+        key = json.dumps([row.section, source, settings], sort_keys=True)
+        if key in seen:
             raise UserError(
-                f"{study.name}: the rows {seen[said]!r} and {row.label!r} would be the same runs; what "
-                "tells them apart is set for all on the command line"
+                f"{study.name}: the rows {seen[key]!r} and {row.label!r} have the same settings; the "
+                "command line overrides the setting in which they differ"
             )
-        seen[said] = row.label
+        seen[key] = row.label
 
 
 def require_sound(study: Study) -> None:
-    """Raise a UserError for a page that makes no sense: unknown settings or sources, or rows of one name."""
+    """Raise a UserError for unknown settings, unknown source models or duplicate row names."""
     if study.modality not in TREES:
         raise UserError(f"{study.name}: modality {study.modality!r}; {nearest(study.modality, list(TREES))}")
     cls, source_cls = target_settings(study.modality), source_settings(study.modality)
     labels = [row.label for row in study.rows]
     for label in labels:
         if labels.count(label) > 1:
-            raise UserError(f"{study.name}: two rows are called {label!r}")
+            raise UserError(f"{study.name}: duplicate row {label!r}")
     for row in study.rows:
         if row.source is not None and row.source not in study.sources:
             raise UserError(
-                f"{study.name}: the row {row.label!r} starts from a source model that is not there; "
+                f"{study.name}: row {row.label!r}: unknown source model {row.source!r}; "
                 f"{nearest(row.source, list(study.sources))}"
             )
         require_known({**row.settings, **row.few_steps}, cls.options(row.settings))

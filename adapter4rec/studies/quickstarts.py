@@ -1,4 +1,4 @@
-"""The quickstarts: sample, small backbone, and the runs that they consist of."""
+"""Definition of the quickstarts: sample data, small backbone and runs."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from adapter4rec.utils.files import REPOSITORY
 
 @dataclass(frozen=True)
 class Quickstart:
-    """What a quickstart runs.
+    """A quickstart.
 
     Attributes:
         tree: ``Text`` or ``CV``.
-        sample: the folder of the generated sample.
-        runs: the folder of its runs.
-        backbone: under ``pretrained_models/``.
-        prepare: makes the sample and the backbone.
-        source_stages: runs on the source domain; each starts from the one before.
-        target_methods: ways to adapt the last of these.
-        files: what a domain consists of: the file of each setting that names one.
-        try_next: options of the launcher that is suggested at the end.
-        draws_contact_sheet: whether a picture of recommendations follows the table.
+        sample: folder of the generated sample data.
+        runs: folder of the runs.
+        backbone: folder of the backbone in ``pretrained_models/``.
+        prepare: generates the sample data and prepares the backbone.
+        source_stages: settings of the runs on the source domain; each starts from the previous model.
+        target_methods: settings of the runs on the target domain, by method.
+        files: file names of a domain, by setting.
+        try_next: options for the launcher suggested at the end.
+        draws_contact_sheet: whether to draw a contact sheet of recommendations at the end.
     """
 
     tree: str
@@ -44,16 +44,16 @@ class Quickstart:
     draws_contact_sheet: bool = False
 
     def data(self, domain: str) -> dict[str, Path]:
-        """The files of ``source`` or ``target``."""
+        """Files of the ``source`` or ``target`` domain, by setting."""
         return {name: self.sample / domain / file for name, file in self.files.items()}
 
     def exported(self, stage: str) -> Path:
-        """Where a source stage's model is put."""
+        """Path of the exported model of a source stage."""
         return self.runs / f"{stage}.safetensors"
 
     @property
     def source(self) -> Path:
-        """The source model that is adapted."""
+        """Path of the final source model."""
         return self.exported(list(self.source_stages)[-1])
 
 
@@ -63,7 +63,7 @@ _NEW_PARTS = {"lr_item_head": 1e-3, "lr_user_encoder": 1e-3}
 def _prepare_text(plan: Quickstart) -> None:
     fetch(plan.backbone)
     make_sample(plan.sample, SampleSettings(users=3000, target_users=1000, items=400))
-    print(f"sample (generated, not real): {plan.sample}")
+    print(f"sample data (generated): {plan.sample}")
 
 
 TEXT = Quickstart(
@@ -72,7 +72,7 @@ TEXT = Quickstart(
     runs=REPOSITORY / "runs" / "quickstart",
     backbone="minilm/all_minilm_l6_v2",
     prepare=_prepare_text,
-    # The head is trained first, on states of the frozen backbone that are computed once; then everything.
+    # Train the item head first, on cached hidden states of the frozen backbone, then all parameters.
     source_stages={
         "source_head": {"method": "head", "epochs": 15, **_NEW_PARTS},
         "source": {"method": "all", "epochs": 1, "lr_backbone": 1e-4, **_NEW_PARTS},
@@ -91,11 +91,11 @@ TEXT = Quickstart(
 
 def _prepare_images(plan: Quickstart) -> None:
     outcome = make_image_sample(plan.sample, SampleSettings(users=3000, target_users=1000, items=400))
-    print(f"sample (generated, not real): {plan.sample}")
+    print(f"sample data (generated): {plan.sample}")
     for folder in (plan.sample / "source", plan.sample / "target"):
         lmdb = folder / "images.lmdb"
         if outcome is not Outcome.KEPT:
-            shutil.rmtree(lmdb, ignore_errors=True)  # of other pictures, under the same names
+            shutil.rmtree(lmdb, ignore_errors=True)  # the new images have the same names as the old ones
         build(
             ImageLmdbSettings(
                 items=folder / "items.tsv",
@@ -106,7 +106,7 @@ def _prepare_images(plan: Quickstart) -> None:
             )
         )
     make_small_vit(REPOSITORY / "pretrained_models" / plan.backbone)
-    print(f"backbone (small and untrained, the source model trains it): {plan.backbone}")
+    print(f"backbone (small, randomly initialised): {plan.backbone}")
 
 
 IMAGE = Quickstart(

@@ -1,4 +1,4 @@
-"""Studies on the generated sample with a small model: what the quickstart prepares, in the study's rows."""
+"""Studies with ``--sample``: the rows of the study with the data and models of the quickstart."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from adapter4rec.studies.plan import Study, StudyRow, StudySource, known_part, t
 from adapter4rec.studies.quickstarts import QUICKSTARTS
 
 _KEPT = ("objective", "user_share", "seed")
-"""What a source model's training keeps of the study's page."""
+"""Settings of a source model that are taken from the study."""
 
 
 def prepare(modality: str) -> None:
-    """Make the sample and fetch, or make, the small backbone, where they are not there yet."""
+    """Generate the sample data and download or create the small backbone, unless they exist."""
     plan = QUICKSTARTS[modality]
     plan.prepare(plan)
 
 
 def on_sample(study: Study) -> Study:
-    """The study with the sample's data, backbone and source models."""
+    """The study on the sample data, with the backbone and source models of the quickstart."""
     plan = QUICKSTARTS[study.modality]
-    here = plan.data("target") | {"backbone": plan.backbone}
-    there = plan.data("source") | {"backbone": plan.backbone}
+    target = plan.data("target") | {"backbone": plan.backbone}
+    source = plan.data("source") | {"backbone": plan.backbone}
     cls = target_settings(study.modality)
     return replace(
         study,
-        title=f"{study.title}, on the generated sample",
-        rows=[replace(row, settings=_settings(cls, study, row, here)) for row in study.rows],
-        sources={name: _source(one, plan.source_stages, there) for name, one in study.sources.items()},
+        title=f"{study.title}, on generated sample data",
+        rows=[replace(row, settings=_settings(cls, study, row, target)) for row in study.rows],
+        sources={name: _source(one, plan.source_stages, source) for name, one in study.sources.items()},
     )
 
 
 def _settings(
     cls: type[RunSettings], study: Study, row: StudyRow, sample: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A row's settings with the sample's data."""
+    """Settings of a row with the sample data."""
     return {**row.settings, **known_part(cls, {**sample, **study.sample}, row.settings.get("method"))}
 
 
