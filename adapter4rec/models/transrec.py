@@ -38,7 +38,7 @@ class TransRec(nn.Module):
         """Adapters of the ``item`` and ``user`` encoders (an ``AdapterSet``); empty in a source model."""
 
     def parameter_groups(self) -> ParameterGroups:
-        """All parameters by name, in the groups declared by encoders, loss and adapters (see ``parts.py``)."""
+        """All parameters by name, in the groups that the submodules declare (see ``parts.py``)."""
         groups = {
             "item_encoder": self.item_encoder.parameter_groups(),
             "user_encoder": self.user_encoder.parameter_groups(),
