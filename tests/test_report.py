@@ -460,7 +460,7 @@ def test_a_figure_of_a_row_that_the_study_lacks_is_left_out_with_a_warning(tmp_p
     write_report([ledger], paper=path)
     warnings = capsys.readouterr().err
     assert "paper.csv:3: ignored: the study has no row 'Houlsbi'; did you mean 'Houlsby'?" in warnings
-    assert "paper.csv:4: left out: the study has no section 'CPC'" in warnings
+    assert "paper.csv:4: ignored: the study has no section 'CPC'" in warnings
     assert "the study has no row &#x27;Houlsbi&#x27;" in (tmp_path / "report" / "study_test.html").read_text()
 
 

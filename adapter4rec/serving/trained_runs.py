@@ -100,13 +100,8 @@ def load_adapted(
         force: load the adapter even if it was trained on another source model.
 
     Raises:
-<<<<<<< HEAD
         UserError: a file is missing or damaged, the adapter file was not written by a run, or the adapter
             does not fit the source model.
-=======
-        UserError: a file is missing or damaged, the adapter file is not from a run, or the adapter does
-            not fit the source model.
->>>>>>> origin/main
     """
     description = read_adapter(adapter).description
     kind = description.get("stage")

@@ -75,18 +75,11 @@ def source(script: str, **changes: Any) -> StudySource:
     Raises:
         UserError: there is no such launcher.
     """
-<<<<<<< HEAD
     values = page(script)
-    defaults = {name: one.default for name, one in options_of(SourceSettings).items()}
-    unchanged = all(values.get(name, defaults.get(name)) == value for name, value in changes.items())
-    return StudySource([values | changes], _hyperparameters(script).get("export") if unchanged else None)
-=======
-    said = page(script)
     tree = import_module(f"{'.'.join(Path(script).parts[:2])}.train")
     defaults = {name: one.default for name, one in options_of(tree.Settings).items()}
-    as_it_is = all(said.get(name, defaults.get(name)) == value for name, value in changes.items())
-    return StudySource([said | changes], _said(script).get("export") if as_it_is else None)
->>>>>>> origin/main
+    unchanged = all(values.get(name, defaults.get(name)) == value for name, value in changes.items())
+    return StudySource([values | changes], _hyperparameters(script).get("export") if unchanged else None)
 
 
 def _hyperparameters(script: str) -> Mapping[str, Any]:
