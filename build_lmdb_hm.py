@@ -1,10 +1,10 @@
-"""The images of H&M, or of Amazon, as an LMDB: what image runs read.
+"""Build the LMDB of item images for H&M, Amazon, or your own data.
 
     python build_lmdb_hm.py [--preset hm|amazon] [--name value ...]
     python build_lmdb_hm.py --items LIST --images FOLDER --into LMDB [--name value ...]
 
-The second form is for images of your own. To convert an LMDB of the released
-scripts, replace --images FOLDER by --convert LMDB.
+To convert an LMDB of the released scripts, use --convert LMDB instead of
+--images FOLDER.
 """
 
 import sys
@@ -12,8 +12,8 @@ import sys
 from adapter4rec.data.images.building import build_from_page
 from adapter4rec.utils.errors import run_main
 
-# Chosen by --preset; every setting can be overridden on the command line: --name value. H&M is the default
-# unless --items, --images or --convert names other data.
+# Presets of --preset; override any setting with --name value. The default is hm, unless --items, --images or
+# --convert is set.
 presets = {
     "hm": {
         "items": "Dataset/HM/hm_50w_items.tsv",

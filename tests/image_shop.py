@@ -104,5 +104,5 @@ class Shop:
 
 def small_portions(patch: pytest.MonkeyPatch) -> None:
     """Several transactions and map sizes within a test."""
-    patch.setattr(writing, "_RECORDS_A_TRANSACTION", 8)
+    patch.setattr(writing, "_RECORDS_PER_TRANSACTION", 8)
     patch.setattr(writing, "_SMALLEST_MAP", 1 << 16)

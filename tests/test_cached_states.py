@@ -182,19 +182,19 @@ def test_which_layers_are_cached(tiny_bert_folder, tmp_path):
         ("prompt", {}),
         ("k_adapter", {"train_layer_norms": True}),
     ):
-        with pytest.raises(UserError, match="from its first layer on"):
+        with pytest.raises(UserError, match="from its first layer"):
             layers(family, **options)
     with pytest.raises(UserError, match="reads padding"):
         layers("k_adapter", semantics="release")
     for method in ("finetune", "scratch"):
-        with pytest.raises(UserError, match="from its first layer on"):
+        with pytest.raises(UserError, match="from its first layer"):
             layers_to_cache(replace(head, method=method), 12)
 
 
 def test_masked_images_are_refused(tiny_mae_folder, tmp_path, one_process):
     model = model_on(tiny_mae_folder)
     model.item_encoder.backbone.config.mask_ratio = 0.75
-    with pytest.raises(UserError, match="masks images"):
+    with pytest.raises(UserError, match="masks patches at random"):
         with_cached_states(
             domain_for(store_for(model)), model, settings_for(model, tmp_path, "k_adapter"), one_process
         )
@@ -221,8 +221,8 @@ class TestTable:
         rows = computed_table(tmp_path / "t", self.TABLE, self.compute(asked), said.append)
         assert asked == [0, 1, 2]
         assert np.array_equal(rows, self.ROWS)
-        assert "MiB of states" in said[0]
-        assert "66 % is there" in said[1]
+        assert "MiB of hidden states" in said[0]
+        assert "resuming at 66 %" in said[1]
         computed_table(tmp_path / "t", self.TABLE, self.compute(asked), said.append)
         assert asked == [0, 1, 2]
         assert len(said) == 2

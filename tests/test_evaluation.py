@@ -196,12 +196,12 @@ class TestRanks:
     def test_a_score_that_is_not_finite_stops_even_where_it_is_masked(self, value: float, item: int) -> None:
         scores = torch.tensor([[1.0, 2.0, 3.0]])
         scores[0, item - 1] = value
-        with pytest.raises(UserError, match="not finite"):
+        with pytest.raises(UserError, match="non-finite"):
             ranked(scores, self.question(2, [3]))
 
     def test_a_score_that_overflows_stops(self) -> None:
         table = torch.tensor([[0.0, 0.0], [3e38, 3e38], [1.0, 0.0], [0.0, 1.0]])
-        with pytest.raises(UserError, match="not finite"):
+        with pytest.raises(UserError, match="non-finite"):
             rank_targets(torch.ones(1, 2), EmbeddingsInMemory(table), self.question(2, []))
         large = torch.tensor([[0.0, 0.0], [3e38, 0.0], [1.0, 0.0], [0.0, 1.0]])
         assert rank_targets(torch.ones(1, 2), EmbeddingsInMemory(large), self.question(2, [])).tolist() == [3]
@@ -418,7 +418,7 @@ class TestEvaluate:
         model = random_model(8).train()
         with torch.no_grad():
             model.item_encoder.head.weight[3, 0] = math.nan
-        with pytest.raises(UserError, match="not finite"):
+        with pytest.raises(UserError, match="non-finite"):
             rank(model, domain_of(interactions), Split.TEST, one_process)
         assert model.training
 

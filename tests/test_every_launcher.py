@@ -132,7 +132,9 @@ def in_this_process(command, cwd, **_):
     python, option, module, *arguments = command
     assert (python, option) == (sys.executable, "-m")
     program = partial(runpy.run_module, module, run_name="__main__", alter_sys=True)
-    code = exit_code(cwd, module, arguments, program)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delitem(sys.modules, module, raising=False)  # the launcher has imported it for its settings
+        code = exit_code(cwd, module, arguments, program)
     return SimpleNamespace(returncode=code, communicate=lambda: (None, None))
 
 

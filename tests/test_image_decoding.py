@@ -173,8 +173,8 @@ class TestDecoding:
         ("data", "reason"),
         [
             (b"", "empty"),
-            (b"no image at all", "no image"),
-            (b"<html><body>404</body></html>" * 50, "no image"),
+            (b"no image at all", "not an image"),
+            (b"<html><body>404</body></html>" * 50, "not an image"),
             (
                 png(np.zeros((4, 4)), claimed=(10**5, 10**5)),
                 "bomb",
@@ -183,7 +183,7 @@ class TestDecoding:
                 png(np.zeros((4, 4)), claimed=(10**4, 10**4)),
                 "bomb",
             ),
-            (encoded(Image.new("F", (4, 4)), "TIFF"), "32 bits"),
+            (encoded(Image.new("F", (4, 4)), "TIFF"), "32-bit"),
         ],
     )
     def test_what_is_wrong_is_said(self, data: bytes, reason: str) -> None:

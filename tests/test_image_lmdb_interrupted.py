@@ -47,7 +47,8 @@ def run_build(settings: ImageLmdbSettings, before: str) -> subprocess.CompletedP
         "from adapter4rec.data.images import writing\n"
         "from adapter4rec.data.images.building import ImageLmdbSettings, build\n"
         "from adapter4rec.utils.errors import run_main\n"
-        "writing._RECORDS_A_TRANSACTION, writing._SMALLEST_MAP = 8, 1 << 16\n"
+        "writing._RECORDS_PER_TRANSACTION, writing._SMALLEST_MAP = 8, 1 << 16
+"
         "put, number = writing.DatabaseWriter.put, 0\n"
         "def counted(self, name, value):\n"
         "    global number\n"
@@ -85,7 +86,7 @@ class TestInterrupted:
         found = contents(settings.into)
         assert 1 + least <= len(found) <= 1 + 30  # a transaction of 8 at least; with time to flush, all
         assert Description.from_bytes(found[DESCRIPTION_KEY]).state is State.BUILDING
-        with pytest.raises(UserError, match="only half built"):
+        with pytest.raises(UserError, match="incomplete LMDB"):
             ImageDatabase(settings.into).pixels(b"B001", SIZE)
         build(settings)
         assert contents(settings.into) == whole
@@ -162,7 +163,7 @@ class TestInterrupted:
         ran = run_build(settings, f"{limit}\nat = lambda n: None")
         assert ran.returncode == 2
         assert "cannot be written" in ran.stderr
-        assert "what was written before is kept" in ran.stderr
+        assert "images already written are kept" in ran.stderr
         assert "Traceback" not in ran.stderr
         assert len(contents(settings.into)) > 10
         build(settings)
@@ -174,7 +175,7 @@ class TestInterrupted:
         settings = shop.settings(missing="skip")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(DatabaseWriter, "_write", full_after(3))
-            with pytest.raises(UserError, match=r"the disk is full.*what was written before is kept"):
+            with pytest.raises(UserError, match=r"the disk is full.*images already written are kept"):
                 build(settings)
         assert len(contents(settings.into)) == 17
         build(settings)
@@ -207,7 +208,7 @@ def full_after(writes: int) -> Callable[..., None]:
 
     def limited(writer: DatabaseWriter, values: list[tuple[bytes, bytes]]) -> None:
         left[0] -= 1
-        with writer._explained():
+        with writer._user_errors():
             if left[0] < 0:
                 raise lmdb.DiskError("mdb_txn_commit: No space left on device")
         write(writer, values)

@@ -41,7 +41,7 @@ class TestReading:
         return shop.folder / "shop.lmdb"
 
     def test_another_size(self, path: Path) -> None:
-        with pytest.raises(UserError, match=r"16 x 16, and 20 x 20 are needed.*--size 20"):
+        with pytest.raises(UserError, match=r"16 x 16, but the image encoder expects 20 x 20.*--size 20"):
             ImageDatabase(path).pixels(b"B001", 20)
         with pytest.raises(UserError, match="20 x 20"):
             ImageDatabase(path).require_size(20)
@@ -52,9 +52,9 @@ class TestReading:
             ImageDatabase(path).pixels(name, SIZE)
 
     def test_nothing_there(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="there is no image database; build it with"):
+        with pytest.raises(UserError, match="no such LMDB; build it with"):
             ImageDatabase(tmp_path / "no.lmdb").names()
-        with pytest.raises(UserError, match="no LMDB lies in this folder"):
+        with pytest.raises(UserError, match="not an LMDB: no data.mdb"):
             ImageDatabase(tmp_path).names()
 
     @pytest.mark.parametrize("data", [b"", b"text" * 5000, b"\0" * 100])
@@ -68,7 +68,7 @@ class TestReading:
         file = path / "data.mdb"
         for length in range(file.stat().st_size - 1, 0, -4096):
             os.truncate(file, length)
-            with pytest.raises(UserError, match=r"cut off|not an LMDB"):
+            with pytest.raises(UserError, match=r"truncated|not an LMDB"):
                 ImageDatabase(path).pixels(b"B001", SIZE)
 
     def test_a_flipped_byte_names_the_item(self, path: Path) -> None:
@@ -78,27 +78,27 @@ class TestReading:
         data[data.index(expected.tobytes()) + 100] ^= 4
         file.write_bytes(data)
         database = ImageDatabase(path)
-        with pytest.raises(UserError, match=r"'B001'.*other bytes than were written"):
+        with pytest.raises(UserError, match=r"'B001'.*checksum mismatch"):
             database.pixels(b"B001", SIZE)
         database.pixels(b"B002", SIZE)
 
     def test_a_value_under_another_name(self, path: Path) -> None:
         with lmdb.open(str(path)) as env, env.begin(write=True) as transaction:
             transaction.put(b"B001", transaction.get(b"B002"))
-        with pytest.raises(UserError, match=r"'B001'.*other bytes"):
+        with pytest.raises(UserError, match=r"'B001'.*checksum mismatch"):
             ImageDatabase(path).pixels(b"B001", SIZE)
 
     @pytest.mark.parametrize("raw", [b"{", b"[]", b"{}", b'{"format": 9, "form": 1, "size": 1, "state": 1}'])
     def test_a_damaged_description(self, path: Path, raw: bytes) -> None:
         with lmdb.open(str(path)) as env, env.begin(write=True) as transaction:
             transaction.put(DESCRIPTION_KEY, raw)
-        with pytest.raises(UserError, match="description cannot be read"):
+        with pytest.raises(UserError, match="cannot read the description"):
             ImageDatabase(path).names()
 
     def test_another_lmdb(self, tmp_path: Path) -> None:
         with lmdb.open(str(tmp_path)) as env, env.begin(write=True) as transaction:
             transaction.put(b"a", b"b")
-        with pytest.raises(UserError, match=r"not one that .* made"):
+        with pytest.raises(UserError, match="not built by"):
             ImageDatabase(tmp_path).names()
 
     def test_opened_twice_by_any_path_and_sent_elsewhere(self, path: Path) -> None:

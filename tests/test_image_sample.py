@@ -281,10 +281,10 @@ def test_names_tell_nothing_of_the_look():
 def test_second_call_keeps_what_is_there(tmp_path, capsys):
     arguments = ["--images", "--users", "40", "--items", "40", "--into", str(tmp_path / "s")]
     main(arguments)
-    assert f"{tmp_path / 's'}: made\n" in capsys.readouterr().out
+    assert f"{tmp_path / 's'}: sample generated\n" in capsys.readouterr().out
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "s").rglob("*")}
     main(arguments)
-    assert "nothing done" in capsys.readouterr().out
+    assert "nothing to do" in capsys.readouterr().out
     assert before == {file: file.stat().st_mtime_ns for file in (tmp_path / "s").rglob("*")}
 
 
@@ -406,13 +406,13 @@ def test_text_and_image_samples_do_not_replace_each_other(tmp_path):
     make_image_sample(tmp_path / "images", SMALL)
     before = contents(tmp_path)
     for make, path in ((make_sample, tmp_path / "images"), (make_image_sample, tmp_path / "text")):
-        with pytest.raises(UserError, match="left alone"):
+        with pytest.raises(UserError, match="contains other files"):
             make(path, text)
     assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize(("option", "value"), [("users", 0), ("items", 31), ("clicks", 5), ("seed", -1)])
 def test_sizes_out_of_range_are_named(tmp_path, option, value):
-    with pytest.raises(UserError, match=f"--{option} is {value}"):
+    with pytest.raises(UserError, match=f"--{option} {value}: must be"):
         main(["--images", f"--{option}", str(value), "--into", str(tmp_path / "s")])
     assert not (tmp_path / "s").exists()

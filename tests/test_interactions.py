@@ -96,16 +96,16 @@ class TestItems:
 
     def test_a_title_of_spaces_is_empty(self, tmp_path: Path) -> None:
         path = file_of(tmp_path, b"i1\tone\ni2\t  \n")
-        assert f"{path}:2: the title is empty" in complaint(lambda: read_items(path))
+        assert f"{path}:2: empty title" in complaint(lambda: read_items(path))
 
     @pytest.mark.parametrize(
         ("content", "line", "words"),
         [
             (b"i1\tone\ni2\n", 2, "1 columns, but line 1 has 2"),
             (b"i1\ni2\ni3\tthree\n", 3, "2 columns, but line 1 has 1"),
-            (b"i1\tt\ta\tb\tc\n", 1, "5 columns; at most 4"),
-            (b"i1\tone\n\ttwo\n", 2, "no name"),
-            (b"i1\tone\ni2\ttwo\ni1\tthree\n", 3, "'i1' stands already in line 1"),
+            (b"i1\tt\ta\tb\tc\n", 1, "5 columns; expected at most 4"),
+            (b"i1\tone\n\ttwo\n", 2, "empty item name"),
+            (b"i1\tone\ni2\ttwo\ni1\tthree\n", 3, "duplicate item 'i1' (first in line 1)"),
             (b"i1\tone\n\ni2\ttwo\n", 2, "blank"),
             (b"i1\tone\r\n\r\ni2\ttwo\r\n", 2, "blank"),
             (b"\ni1\tone\n", 1, "blank"),
@@ -124,11 +124,11 @@ class TestItems:
     def test_an_attribute_without_a_column(self, tmp_path: Path) -> None:
         path = file_of(tmp_path, b"i1\tone\n")
         message = complaint(lambda: read_items(path, ("title", "abstract")))
-        assert message.startswith(f"{path}:1: 2 columns, so there is no abstract")
+        assert message.startswith(f"{path}:1: no abstract column")
 
     def test_no_items(self, tmp_path: Path) -> None:
         path = file_of(tmp_path, b"")
-        assert complaint(lambda: read_items(path)) == f"{path}: the file holds no items"
+        assert complaint(lambda: read_items(path)) == f"{path}: no items in this file"
 
 
 class TestMissingFiles:
@@ -157,7 +157,7 @@ class TestUserErrors:
             (b"anna\ti1 i2\ti3 i4 i1\n", 1, "3 columns"),
             (b"anna\ti1 i2 i3 i4 i1\n\ti1 i2 i3 i4 i1\n", 2, "expected a user name"),
             (b"anna\ti1 i2 i3 i4 i1\nbert\ti1 \0 i2 i3 i1 i2\n", 2, "expected a user name"),
-            (b"anna\ti1 i2 i3 i4 i1\nbert\ti1\nanna\ti2\n", 3, "user 'anna' stands already in line 1"),
+            (b"anna\ti1 i2 i3 i4 i1\nbert\ti1\nanna\ti2\n", 3, "duplicate user 'anna' (first in line 1)"),
             (b"anna\ti1 i2 i3 i4 i1\n\nbert\ti1\n", 2, "blank"),
         ],
     )
@@ -186,18 +186,18 @@ class TestUserErrors:
 
     def test_no_users(self, tmp_path: Path) -> None:
         path, items = write_domain(tmp_path, {}, ITEMS)
-        assert complaint(lambda: read(path, items)) == f"{path}: the file holds no users"
+        assert complaint(lambda: read(path, items)) == f"{path}: no users in this file"
 
     def test_nobody_left(self, tmp_path: Path) -> None:
         path, items = write_domain(tmp_path, USERS, ITEMS)
         message = complaint(lambda: read(path, items, min_seq_len=7))
-        assert message.startswith(f"{path}: no user is left: none of 2 has 7 clicks or more")
+        assert message.startswith(f"{path}: no users after filtering: none of 2 has at least 7 clicks")
         assert "--min_seq_len" in message
 
     def test_one_item_left(self, tmp_path: Path) -> None:
         users = {"anna": ["i2"] * 6, "short": ["i1", "i3"]}
         path, items = write_domain(tmp_path, users, ITEMS)
-        assert complaint(lambda: read(path, items)).startswith(f"{path}: all kept clicks are on one item")
+        assert complaint(lambda: read(path, items)).startswith(f"{path}: only one item after filtering")
 
 
 class TestFilteringAndSplitting:
@@ -280,7 +280,7 @@ class TestBlocks:
         ("content", "line", "words"),
         [
             (b"i1\tone\ni2\ttwo\ni3\n", 3, "1 columns"),
-            (b"i1\tone\ni2\ttwo\ni1\tthree\n", 3, "stands already in line 1"),
+            (b"i1\tone\ni2\ttwo\ni1\tthree\n", 3, "first in line 1"),
             (b"i1\tone\ni2\ttwo\n\ni3\tthree\n", 3, "blank"),
             (b"i1\tone\ni2\ttwo\n\n", 3, "blank"),
         ],
@@ -390,4 +390,4 @@ def test_clicks_on_items_that_are_left_out_count_for_nothing(tmp_path):
     assert found.clicks.tolist() == expected.clicks.tolist()
     assert found.offsets.tolist() == expected.offsets.tolist()
     assert (found.left_out_items, found.left_out_clicks, found.dropped_users) == (2, 5, 1)
-    assert "5 clicks on 2 items without content left out" in found.describe()
+    assert "5 clicks on 2 items without content dropped" in found.describe()

@@ -227,7 +227,7 @@ class TestCommandLine:
         command(monkeypatch, image_run, *options)
         assert f"{new}: 3 items, 1 of them new" in capsys.readouterr().out
         (images / "fresh.png").write_bytes(b"no image")
-        with pytest.raises(UserError, match=r"new\.tsv:3: item 'fresh': the image cannot be used"):
+        with pytest.raises(UserError, match=r"new\.tsv:3: item 'fresh': cannot read image"):
             command(monkeypatch, image_run, *options)
         (images / "fresh.png").unlink()
         with pytest.raises(UserError, match=r"no image: .*new\.tsv:3: item 'fresh'"):

@@ -411,7 +411,7 @@ def test_a_ledger_without_a_study(tmp_path):
     run_record(ledger, "longer", ranks_of(20, 3), 3, settings={"method": "finetune", "epochs": 9})
     names = [one.name for one in study_in(ledger).sections[0].rows]
     assert {"finetune, epochs 3", "finetune, epochs 9"} < set(names)
-    assert table_of(ledger).columns[3].name == "HR@10 against finetune (%)"
+    assert table_of(ledger).columns[3].name == "HR@10 relative to finetune (%)"
     files = write_report([ledger])
     assert tmp_path / "report" / "ledger.html" in files
 

@@ -398,10 +398,10 @@ def test_a_run_from_cached_layers_equals_one_through_them(common, source, tmp_pa
 
 def test_what_cannot_be_cached(common, source, tmp_path):
     options = common | {"source_checkpoint": source, "cache_frozen": True}
-    for method, message in (("houlsby", "from its first layer on"), ("finetune", "from its first layer on")):
+    for method, message in (("houlsby", "from its first layer"), ("finetune", "from its first layer")):
         with pytest.raises(UserError, match=message):
             run_target(options | {"method": method}, tmp_path / method)
-    with pytest.raises(UserError, match="reads no content"):
+    with pytest.raises(UserError, match="does not encode content"):
         run_target(common | {"method": "id", "cache_frozen": True}, tmp_path / "id")
 
 
@@ -433,7 +433,7 @@ def test_what_the_first_of_two_processes_refuses_ends_both_with_one_message(comm
     done = launched_on_two_processes(common | {"run_folder": tmp_path / "other"})
     assert done.returncode == 2
     assert done.stderr.count("error: ") == 1
-    assert "something other than a run" in done.stderr
+    assert "not a run folder" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -464,18 +464,16 @@ def refused(message, run, *arguments, **options):
 
 def test_run_folders_of_others_are_refused(common, tmp_path):
     folder = run_source(common, tmp_path / "run", epochs=1)
-    refused("--resume", run_source, common, folder, epochs=1)
-    refused(
-        "--lr_backbone: 0.001 there, 0.002 now", run_source, common, folder, lr_backbone=2e-3, resume=True
-    )
+    refused("resume it with --resume", run_source, common, folder, epochs=1)
+    refused("--lr_backbone: was 0.001, now 0.002", run_source, common, folder, lr_backbone=2e-3, resume=True)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("mine")
-    refused("other than a run", run_source, common, tmp_path / "other")
-    refused("no run there", run_source, common, tmp_path / "nothing", mode="test")
+    refused("not a run folder", run_source, common, tmp_path / "other")
+    refused("no run to test", run_source, common, tmp_path / "nothing", mode="test")
     (folder / "settings.json").write_text('{"identity": ')
     refused("settings.json: damaged", run_source, common, folder, epochs=1)
     (folder / "settings.json").write_text('{"identity": [1]}')
-    refused("does not say which", run_source, common, folder, epochs=1)
+    refused("no settings recorded", run_source, common, folder, epochs=1)
 
 
 def test_weights_of_another_run_or_kind_are_not_taken_up(common, tmp_path):
@@ -502,7 +500,7 @@ def test_testing_again_writes_nothing(common, source, tmp_path, capsys, method):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     run_target(common, folder, **options, epochs=9, mode="test")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    assert "test of epoch 0: HR@10" in capsys.readouterr().out
+    assert re.search(r"test of epoch 0: +HR@10", capsys.readouterr().out)
 
 
 def test_a_run_goes_on_in_its_number_format(common, tmp_path, monkeypatch):
@@ -556,18 +554,18 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_state(comm
 @pytest.mark.parametrize("common", ["image"], indirect=True)
 def test_images_that_do_not_do(common, tmp_path, image_domain, tiny_mae_folder):
     run = tmp_path / "run"
-    refused("--images is", run_source, common | {"images": None}, run)
-    refused("there is no image database", run_source, common, run, images=tmp_path / "no.lmdb")
+    refused("--images is required", run_source, common | {"images": None}, run)
+    refused("no such LMDB", run_source, common, run, images=tmp_path / "no.lmdb")
     larger = tmp_path / "larger.lmdb"
     folder = Path(image_domain["images"]).parent / "images"
     build(ImageLmdbSettings(items=image_domain["items"], images=folder, into=larger, size=24, workers=1))
     refused("images of 24 x 24, and 16 x 16 are needed", run_source, common, run, images=larger)
     other = tmp_path / "items.tsv"
     other.write_text(Path(common["items"]).read_text() + "elsewhere\n")
-    refused("built from another list", run_source, common, run, items=other)
-    refused("only ViTMAE", run_source, common, run, release_masking=True)
+    refused("built from another item list", run_source, common, run, items=other)
+    refused("only (a |by )?ViTMAE", run_source, common, run, release_masking=True)
     mae = common | {"backbone": str(tiny_mae_folder), "release_masking": True}
-    refused("cached|kept", run_source, mae, run, method="head")
+    refused("cannot be cached", run_source, mae, run, method="head")
 
 
 @pytest.mark.parametrize("common", ["image"], indirect=True)

@@ -242,10 +242,10 @@ def test_some_clicks_repeat(target):
 def test_second_call_reuses(tmp_path, capsys):
     arguments = ["--users", "60", "--items", "150", "--seed", "3", "--into"]
     main([*arguments, str(tmp_path / "s")])
-    assert f"{tmp_path / 's'}: made\n" in capsys.readouterr().out
+    assert f"{tmp_path / 's'}: sample generated\n" in capsys.readouterr().out
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "s").rglob("*")}
     main([*arguments, str(tmp_path / "s")])
-    assert "nothing done" in capsys.readouterr().out
+    assert "nothing to do" in capsys.readouterr().out
     assert before == {file: file.stat().st_mtime_ns for file in (tmp_path / "s").rglob("*")}
 
 
@@ -307,7 +307,7 @@ def test_files_that_are_not_the_sample_are_never_overwritten(tmp_path, change, s
 
 def test_a_file_in_the_folders_place_is_an_error(tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UserError, match="left alone"):
+    with pytest.raises(UserError, match="contains other files"):
         make_sample(tmp_path / "file", SMALL)
     with pytest.raises(UserError):
         main(["--into", str(tmp_path / "file" / "below")])
@@ -316,14 +316,14 @@ def test_a_file_in_the_folders_place_is_an_error(tmp_path):
 
 def test_another_programs_description_is_left_alone(tmp_path):
     (tmp_path / "sample.json").write_text('{"mine": {}, "sha256": {}}')
-    with pytest.raises(UserError, match="left alone"):
+    with pytest.raises(UserError, match="contains other files"):
         make_sample(tmp_path, SMALL)
     assert list(contents(tmp_path)) == ["sample.json"]
 
 
 def test_trouble_with_the_disk_is_told_without_a_traceback(tmp_path):
     (tmp_path / "sample.json").mkdir()
-    with pytest.raises(UserError, match="cannot make the sample"):
+    with pytest.raises(UserError, match="cannot write the sample"):
         main(["--into", str(tmp_path)])
 
 
@@ -332,6 +332,6 @@ def test_trouble_with_the_disk_is_told_without_a_traceback(tmp_path):
     [("users", 0), ("target-users", 0), ("items", 50), ("clicks", 5), ("seed", -1)],
 )
 def test_sizes_out_of_range_are_named(tmp_path, option, value):
-    with pytest.raises(UserError, match=f"--{option} is {value}"):
+    with pytest.raises(UserError, match=f"--{option} {value}: must be"):
         main([f"--{option}", str(value), "--into", str(tmp_path / "s")])
     assert not (tmp_path / "s").exists()

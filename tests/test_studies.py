@@ -173,7 +173,7 @@ class TestWhole:
         assert carried_out(study, tmp_path) == EXIT_USER_ERROR
         records = read_ledger(tmp_path / "study" / "ledger.jsonl")
         assert [one["outcome"] for one in records] == [FAILED, FINISHED]
-        assert "no negative can be drawn" in records[0]["message"]
+        assert "cannot sample a negative" in records[0]["message"]
         printed = capsys.readouterr().out
         assert "FAILED   broken, seed 1, exit code 2" in printed
         assert printed.rstrip().endswith("failed: broken, seed 1")

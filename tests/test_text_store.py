@@ -80,7 +80,7 @@ class TestTokenising:
 
     def test_in_several_portions(self, tmp_path: Path, tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
         whole = rows_of(tokenised(TEXTS, tokenizer, 9, tmp_path / "whole", Said()))
-        monkeypatch.setattr(text_module, "_TOKENISED_AT_ONCE", 4)
+        monkeypatch.setattr(text_module, "_TEXTS_PER_CALL", 4)
         assert rows_of(tokenised(TEXTS, tokenizer, 9, tmp_path / "parts", Said())) == whole
 
     def test_a_body_is_cut_first(self) -> None:

@@ -1,1 +1,1 @@
-"""Models as files: source models, released checkpoints, and adapters merged into plain weights."""
+"""Source models, released checkpoints and their conversion, and merging of adapters into the weights."""

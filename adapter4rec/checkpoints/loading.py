@@ -1,4 +1,4 @@
-"""Source models in a notebook: one line from a file to a model."""
+"""Loading source models in a notebook."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _USER_ENCODER = "user_encoder."
 
 
 def load_source(path: Path | str, **settings: Any) -> TransRec:
-    """A source model in eval mode, on the CPU.
+    """Load a source model in eval mode, on CPU.
 
-    An exported one records its backbone and sizes. For a checkpoint of the released code, or a backbone that
-    has moved, name the backbone (and the number of heads, where it is not 2).
+    An exported model records its backbone and sizes. For a checkpoint of the released code, pass the backbone
+    (and ``user_heads``, if not 2); also if the backbone's folder was moved.
 
     Args:
-        path: what source training exported (``.safetensors``), or a released ``.pt``.
-        settings: settings of the source stage that the file does not record or that have changed, as
+        path: a model exported by source training (``.safetensors``), or a released checkpoint (``.pt``).
+        settings: settings of the source stage that are not recorded or that have changed, as
             ``backbone="bert/bert_base_uncased"``; None for the recorded value.
 
     Raises:
-        UserError: missing, damaged, or not fitting the backbone.
+        UserError: the file is missing or damaged, or does not match the backbone.
     """
     changed = {name: value for name, value in settings.items() if value is not None}
     source = read_source_model(Path(path))
@@ -55,11 +55,11 @@ def _modality_of(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _sizes(tensors: Mapping[str, Tensor], kind: str) -> dict[str, int]:
-    """Settings that the weights of the user encoder show."""
+    """Settings inferred from the weights of the user encoder."""
     user_encoder = registered(USER_ENCODERS, kind)
-    own = {
+    weights = {
         name.removeprefix(_USER_ENCODER): tensor
         for name, tensor in tensors.items()
         if name.startswith(_USER_ENCODER)
     }
-    return user_encoder.sizes_of(own)
+    return user_encoder.sizes_of(weights)

@@ -1,7 +1,7 @@
-"""Merging adapters into the weights, for serving without them, and taking the merge back.
+"""Merging adapters into the model's weights for inference without adapters, and undoing the merge.
 
-LoRA's updates W + (alpha / r) B A and the trained copies of biases, layer norms and item head can be written
-into the encoder's own weights; other families compute something that no weights of the encoder do.
+LoRA, W + (alpha / r) B A (Hu et al. 2021), and trained copies of biases, layer norms and the item head can be
+merged into the encoder's weights. Other adapter families add operations and cannot be merged.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import whole_folder
 
 _MERGEABLE = (Lora, Adapter)
-"""A plain :class:`Adapter`, that of bitfit and layernorm, has only copies of parameters."""
-_READER_FILES = (
+"""A plain :class:`Adapter`, as of bitfit and layernorm, consists of copies of parameters only."""
+_PREPROCESSOR_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "preprocessor_config.json"),
 )
@@ -37,7 +37,14 @@ _READER_FILES = (
 
 @dataclass(frozen=True)
 class Merged:
-    """What takes a merge back: the weights that it changed, as they were, and the adapters."""
+    """State for undoing a merge.
+
+    Attributes:
+        config: of the adapters.
+        tensors: weights of the adapters.
+        weights: original values of the merged parameters, by name.
+        merged: merged values of these parameters, by name.
+    """
 
     config: AdapterConfig
     tensors: dict[str, Tensor]
@@ -47,13 +54,13 @@ class Merged:
 
 @torch.no_grad()
 def merge_adapters(model: TransRec | PreTrainedModel) -> Merged:
-    """Write the adapters into the model's weights and take them off.
+    """Merge the adapters into the model's weights and detach them.
 
     Returns:
-        What :func:`unmerge_adapters` needs.
+        State for :func:`unmerge_adapters`.
 
     Raises:
-        UserError: the model has no adapters, or some that no weights of the model can stand for.
+        UserError: the model has no adapters, or adapters of a family that cannot be merged.
     """
     adapters = adapters_of(model)
     if adapters is None:
@@ -61,8 +68,8 @@ def merge_adapters(model: TransRec | PreTrainedModel) -> Merged:
     if not all(type(adapter) in _MERGEABLE for adapter in adapters.values()):
         released = " with --semantics release" if adapters.config.semantics == RELEASE else ""
         raise UserError(
-            f"{name_of(adapters.config)}{released} cannot be merged; lora, bitfit and layernorm can, where "
-            "they compute what weights of the encoder do"
+            f"{name_of(adapters.config)}{released} cannot be merged into the weights; only lora, bitfit and "
+            "layernorm can (not with all options)"
         )
     parameters = adapters.base
     new = _new_weights(model)
@@ -76,24 +83,24 @@ def merge_adapters(model: TransRec | PreTrainedModel) -> Merged:
 
 @torch.no_grad()
 def unmerge_adapters(model: TransRec | PreTrainedModel, merged: Merged) -> AdapterSet:
-    """Give the model its weights back, bit for bit, and put the adapters on again.
+    """Restore the original weights, bit for bit, and attach the adapters again.
 
     Returns:
         ``model.adapters``.
 
     Raises:
-        UserError: the model has adapters, or its merged weights have changed since. It is then left alone.
+        UserError: the model has adapters, or its merged weights have changed. The model is not modified.
     """
     parameters = dict(model.named_parameters())
     if adapters_of(model) is not None:
-        raise UserError("the model has adapters; detach them before the merge is taken back")
+        raise UserError("cannot undo the merge: the model has adapters; detach them first")
     changed = [
         name
         for name, value in merged.merged.items()
         if name not in parameters or not torch.equal(parameters[name], value.to(parameters[name].device))
     ]
     if changed:
-        raise UserError(f"{changed[0]} is no longer what the merge wrote, so that it cannot be taken back")
+        raise UserError(f"cannot undo the merge: {changed[0]} has changed since")
     for name, value in merged.weights.items():
         parameters[name].copy_(value)
     adapters = add_adapters(model, merged.config)
@@ -113,29 +120,29 @@ def _new_weights(model: TransRec | PreTrainedModel) -> dict[str, Tensor]:
 
 
 def save_encoder(model: TransRec | PreTrainedModel, folder: Path | str) -> None:
-    """Write the item encoder as a plain Hugging Face folder, which ``AutoModel`` loads without this project.
+    """Save the item encoder as a Hugging Face folder, which ``AutoModel`` loads without this project.
 
-    The tokenizer's or image processor's files come along where the backbone's folder has them; of a TransRec
-    the item head goes to ``item_head.safetensors`` in it: ``weight [d, h]`` and ``bias [d]`` of
+    Files of the tokenizer or image processor are copied from the backbone's folder. The item head of a
+    TransRec is saved as ``item_head.safetensors``: ``weight [d, h]`` and ``bias [d]`` of
     GELU(weight · [CLS] + bias).
 
     Raises:
-        UserError: the model still has adapters, or no encoder, or something is in the folder.
+        UserError: the model has adapters or no backbone, or the folder exists.
     """
     folder = Path(folder)
     if adapters_of(model) is not None:
-        raise UserError(f"{folder}: merge or detach the adapters first; a plain folder cannot hold them")
+        raise UserError(f"{folder}: the model has adapters; merge or detach them before saving")
     if isinstance(model, TransRec) and not isinstance(model.item_encoder, ContentItemEncoder):
         raise UserError(f"{folder}: an id tower has no encoder to save")
     if folder.exists():
-        raise UserError(f"{folder}: is there already")
+        raise UserError(f"{folder}: already exists")
     encoder = model.item_encoder.backbone if isinstance(model, TransRec) else model
-    came_from = Path(encoder.config._name_or_path or "nowhere")
+    original = Path(encoder.config._name_or_path or "nowhere")
     with whole_folder(folder) as aside, quiet_transformers():
         encoder.save_pretrained(aside)
-        for name in _READER_FILES:
-            if (came_from / "config.json").is_file() and (came_from / name).is_file():
-                (aside / name).write_bytes((came_from / name).read_bytes())
+        for name in _PREPROCESSOR_FILES:
+            if (original / "config.json").is_file() and (original / name).is_file():
+                (aside / name).write_bytes((original / name).read_bytes())
         if isinstance(model, TransRec):
             head: nn.Module = model.item_encoder.head
             save_file(

@@ -1,6 +1,6 @@
-"""Rebuilding a model, and the domain it was trained on, from the settings that a file records.
+"""Rebuilding a model and its domain from the settings recorded in a run folder or checkpoint.
 
-A run folder and a checkpoint describe their model completely, so that nothing of the trees is needed here.
+The recorded settings are complete, so the training scripts are not needed.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from adapter4rec.utils.settings import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class RebuiltSettings(DomainSettings, BackboneSettings, ModelSettings, StageSettings):
-    """The settings that a model and its domain follow from."""
+    """Settings that define a model and its domain."""
 
     def read_domain(self, process: Process) -> Domain:
-        """The domain, as its modality is read."""
+        """Read the domain."""
         raise NotImplementedError
 
     def build_encoder(self) -> Any:
-        """The item encoder of the modality."""
+        """Build the item encoder."""
         raise NotImplementedError
 
 
@@ -71,7 +71,7 @@ class _Images(ImageSettings, DomainSettings, ImageBackboneSettings):
 _MODALITIES: dict[str, type] = {"text": _Text, "image": _Images}
 _STAGES: dict[str, type[StageSettings]] = {"source": SourceSettings, "target": TargetSettings}
 KINDS = tuple(f"{modality} {stage}" for modality in _MODALITIES for stage in _STAGES)
-"""Modality and stage of a run, as ``text source``."""
+"""Kinds of runs: modality and stage, as ``text source``."""
 
 
 @cache
@@ -80,13 +80,13 @@ def rebuilt_settings_class(kind: str, further: tuple[type[Settings], ...] = ()) 
 
     Args:
         kind: one of ``KINDS``.
-        further: groups of settings that are read, too.
+        further: additional groups of settings.
 
     Raises:
-        UserError: there is no such kind.
+        UserError: the kind is unknown.
     """
     if kind not in KINDS:
-        raise UserError(f"unknown kind of model {kind!r}; known are {', '.join(KINDS)}")
+        raise UserError(f"unknown kind of model {kind!r}; choose from {', '.join(KINDS)}")
     modality, stage = kind.split()
     bases = (_MODALITIES[modality], _STAGES[stage], *further, RebuiltSettings)
     return dataclass(frozen=True, kw_only=True)(type("RecordedSettings", bases, {}))
@@ -98,16 +98,16 @@ def rebuilt_settings(
     changed: Mapping[str, Any],
     further: tuple[type[Settings], ...] = (),
 ) -> RebuiltSettings:
-    """Settings from those that a file records; recorded ones that play no part in the model are left out.
+    """Settings from recorded values; recorded settings that do not affect the model are ignored.
 
     Args:
         kind: one of ``KINDS``.
         recorded: values by name.
-        changed: values instead of the recorded ones; unknown names are an error.
+        changed: values that override the recorded ones; unknown names are an error.
         further: see :func:`rebuilt_settings_class`.
 
     Raises:
-        UserError: an unknown kind, an unknown changed setting, or an invalid value.
+        UserError: the kind or a setting in ``changed`` is unknown, or a value is invalid.
     """
     cls = rebuilt_settings_class(kind, further)
     values = {**recorded, **changed}
@@ -118,15 +118,15 @@ def rebuilt_settings(
 
 
 def rebuilt_model(settings: RebuiltSettings, n_items: int, *, adapters: bool = True) -> TransRec:
-    """The model that a run with these settings starts from.
+    """The initial model of a run.
 
     Args:
-        settings: of the run.
-        n_items: N, for the id tower.
-        adapters: whether a target's model gets its adapters.
+        settings: settings of the run.
+        n_items: N, used by the id tower only.
+        adapters: whether to add the adapters of a target model.
 
     Raises:
-        UserError: the backbone or the source model is missing, broken or does not fit.
+        UserError: the backbone or the source model is missing, invalid or incompatible.
     """
     model = new_transrec(settings, type(settings).build_encoder if settings.uses_content else None, n_items)
     if isinstance(settings, SourceSettings) and settings.start_from is not None:

@@ -1,7 +1,7 @@
-"""Checkpoints of the code released with the paper: their names, and reading them without running code.
+"""Reading checkpoints of the code released with the paper, and renaming their parameters.
 
-A released file holds ``model_state_dict`` beside the optimizer's and the random generators' states; it is
-read with torch's ``weights_only``. ``python -m adapter4rec.convert`` makes ours of one.
+A released file contains ``model_state_dict`` and the states of optimizer and random number generators. It is
+read with ``weights_only=True``, so no code is executed. ``python -m adapter4rec.convert`` converts it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from adapter4rec.utils.errors import UserError
 
 _UNUSED = re.compile(r"(^|\.)(pooler\..*|position_ids|token_type_ids)$")
-"""Poolers take no part in the model; index buffers are no weights."""
+"""Poolers and index buffers, which the model does not use."""
 
 _LAYER = r"^item_encoder\.backbone\.encoder\.layer\.(\d+)\."
 _ITEM, _USER = r"adapters.item.layers.\1.", r"adapters.user.layers.\1."
@@ -57,7 +57,7 @@ _RENAMED: list[tuple[re.Pattern[str], str]] = [
         (r"^(adapters\..*)\.fc_(down|up)\.", r"\1.\2."),
         (r"^(adapters\..*)\.(down|up)_sampler\.W_", r"\1.\2."),
         (r"^(adapters\..*)\.(down|up)_sampler\.b$", r"\1.\2.bias"),
-        # LoRA's factors stand beside the weight that they update.
+        # In released checkpoints, LoRA's matrices are parameters of the adapted projection.
         (_LAYER + r"attention\.(?:self|attention)\.(query|value)\.lora_", _ITEM + r"\2.lora_"),
         (r"^user_encoder\.blocks\.(\d+)\.attention\.w_Q\.lora_", _USER + "query.lora_"),
         (r"^user_encoder\.blocks\.(\d+)\.attention\.w_V\.lora_", _USER + "value.lora_"),
@@ -80,11 +80,11 @@ _IMAGE_ENCODER_RENAMED: list[tuple[re.Pattern[str], str]] = [
         (r"output\.dense", "mlp.fc2"),
     )
 ]
-"""Since transformers 5 the parts of ViT and ViTMAE have other names; those of BERT and RoBERTa have not."""
+"""Submodules of ViT and ViTMAE were renamed in transformers 5; those of BERT and RoBERTa were not."""
 
 
 def renamed(name: str) -> str | None:
-    """The name that an entry of a released state has here; None for what the model does not use."""
+    """The name of a released parameter in this project; None if the model does not use it."""
     if _UNUSED.search(name):
         return None
     is_image = name.removeprefix("model.").startswith("cv_encoder.")
@@ -98,23 +98,26 @@ def renamed(name: str) -> str | None:
 
 
 def converted(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A released ``model_state_dict`` by the names of this project."""
-    ours = {new: tensor for name, tensor in released.items() if (new := renamed(name)) is not None}
-    if _PROMPT in ours:
-        ours[_PROMPT] = ours[_PROMPT].reshape(-1, ours[_PROMPT].shape[-1])  # with images it is [1, n, h]
-    return ours
+    """Convert a released ``model_state_dict`` to the parameter names of this project."""
+    state = {new: tensor for name, tensor in released.items() if (new := renamed(name)) is not None}
+    if _PROMPT in state:
+        state[_PROMPT] = state[_PROMPT].reshape(-1, state[_PROMPT].shape[-1])  # [1, n, h] in image models
+    return state
 
 
 def is_text(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether a model, by the names of this project, encodes text; else it encodes images."""
+    """Whether a state dict (by the names of this project) is of a text model; otherwise of an image model."""
     return "item_encoder.backbone.embeddings.word_embeddings.weight" in tensors
 
 
 def read_released(path: Path) -> dict[str, Tensor]:
-    """Read a released checkpoint; nothing but tensors is unpickled.
+    """Read a released checkpoint and rename its parameters; only tensors are unpickled.
+
+    Returns:
+        Tensors by the names of this project.
 
     Raises:
-        UserError: missing, damaged, holding more than tensors, or without a ``model_state_dict``.
+        UserError: the file is missing or damaged, contains arbitrary objects, or no ``model_state_dict``.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
@@ -122,11 +125,9 @@ def read_released(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise UserError(
-            f"{path}: no checkpoint that holds tensors alone ({str(error).splitlines()[0]})"
+            f"{path}: not a checkpoint, or it contains more than tensors ({str(error).splitlines()[0]})"
         ) from None
     state = content.get("model_state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise UserError(
-            f"{path}: no checkpoint of the released code: holds no named tensors as 'model_state_dict'"
-        )
+        raise UserError(f"{path}: not a checkpoint of the released code: no tensors in 'model_state_dict'")
     return converted(state)

@@ -1,4 +1,4 @@
-"""Released checkpoints of target domains: the source model's weights and the adapters of one file."""
+"""Loading released checkpoints of target domains, which contain source model and adapters in one file."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from adapter4rec.models.weights import load_into
 
 
 def load_released_target(model: TransRec, tensors: Mapping[str, Tensor], source: Path) -> None:
-    """Load a released checkpoint into a model with the adapters that it was trained with.
+    """Load a released checkpoint into a model with the same adapters.
 
-    What was trained in place there (layer norms, the item head, with LoRA whole projections) is a copy that
-    belongs to the adapters here. The file no longer holds what those parameters were before; the model
-    without its adapters gets the trained values, too.
+    The released code trains some parameters in place (layer norms, the item head, with LoRA whole
+    projections), of which adapters have copies here. As the file does not have the original values, the
+    original parameters get the trained values, too.
 
     Args:
         model: with adapters.
         tensors: by the names of this project (see ``read_released``).
-        source: the file, for messages.
+        source: path of the file, for error messages.
 
     Raises:
-        UserError: they do not fit; it names the entries.
+        UserError: the tensors do not match the model; the message lists the differences.
     """
     own = model.state_dict()
     state = dict(tensors)

@@ -1,4 +1,4 @@
-"""Settings of the stages: how a source model is trained, and how it is adapted to a target domain."""
+"""Settings of the source stage (training a source model) and the target stage (adapting it)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SOURCE_METHODS: dict[str, tuple[str, ...]] = {
     "head": ("item_head", "user_encoder"),
     "id": ("item_head", "user_encoder"),
 }
-"""Parameter groups that each way of training a source model trains."""
+"""Parameter groups that each method of the source stage trains."""
 
 TARGET_METHODS: dict[str, tuple[str, ...]] = {
     "finetune": PARTS,
@@ -30,11 +30,11 @@ TARGET_METHODS: dict[str, tuple[str, ...]] = {
     "id": ("item_head", "user_encoder"),
     "popularity": (),
 }
-"""Parameter groups that each way of adapting trains; an adapter family trains the adapter's own groups."""
+"""Parameter groups that each method of the target stage trains; for adapters see ``AdapterConfig``."""
 
 _WITHOUT_CONTENT = ("id", "popularity")
 WITHOUT_SOURCE = ("scratch", *_WITHOUT_CONTENT)
-"""Ways of training on a target domain that start from no source model."""
+"""Methods of the target stage that do not need a source model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class StageSettings(Settings):
 
     @property
     def uses_content(self) -> bool:
-        """Whether items are encoded from their content; otherwise they are bare ids."""
+        """Whether items are encoded from their content; otherwise items are ids only."""
         return self.method not in _WITHOUT_CONTENT
 
     @property
@@ -63,16 +63,16 @@ class SourceSettings(StageSettings):
 
     method: str = option(
         "all",
-        "what is trained: all weights, the head (frozen backbone), or an id tower (items without content)",
+        "what to train: all weights, the head (frozen backbone), or an id tower (no content)",
         choices=SOURCE_METHODS,
     )
     start_from: Path | None = option(
-        None, "source checkpoint to start from; default: new weights", runtime=True
+        None, "source model to start from; default: the pretrained backbone", runtime=True
     )
     export: Path | None = option(
-        None, "file for the best model, from which target domains start (.safetensors)", runtime=True
+        None, "file for the source model of the best epoch (.safetensors)", runtime=True
     )
-    overwrite: bool = option(False, "let --export replace the model of another run", runtime=True)
+    overwrite: bool = option(False, "let --export overwrite the model of another run", runtime=True)
 
     @property
     def trained_parts(self) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ class TargetSettings(StageSettings):
     """Adaptation.
 
     Attributes:
-        adapter: config of the method's adapter family; None where the method is none.
+        adapter: config of the adapter family; None for methods without adapters.
     """
 
     stage: ClassVar[str] = "target"
@@ -111,12 +111,12 @@ class TargetSettings(StageSettings):
         return self.method not in WITHOUT_SOURCE
 
     def plain(self, *, runtime: bool = True) -> Values:
-        """As :meth:`Settings.plain`, with the adapter's options among the others."""
+        """See :meth:`Settings.plain`; includes the options of the adapter."""
         return super().plain(runtime=runtime) | (self.adapter.plain() if self.adapter else {})
 
     @classmethod
     def options(cls, values: Mapping[str, Any]) -> dict[str, Option]:
-        """The options of the stage and of the method's adapter family."""
+        """The options of the stage and, if ``method`` is an adapter family, of its config."""
         own = super().options(values)
         if "method" not in values:
             return own

@@ -1,4 +1,4 @@
-"""Source models: what a target domain starts from, exported by our runs or released with the paper."""
+"""Source models, from which target domains start: exported by a run, or released with the paper."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _RELEASED_SUFFIXES = (".pt", ".pth", ".bin")
 
 @dataclass(frozen=True)
 class SourceModel:
-    """All weights of a TransRec model without adapters, by the names of this project.
+    """All weights of a TransRec model without adapters.
 
     Attributes:
-        path: where they come from.
-        tensors: by name.
-        objective: what the model was trained for; None where the file does not say.
-        description: what else the file says of where it comes from.
+        path: the file.
+        tensors: weights by the names of this project.
+        objective: the training objective; None if not recorded.
+        description: other metadata of the file.
     """
 
     path: Path
@@ -39,27 +39,27 @@ class SourceModel:
 
 
 def require_export_path(path: Path) -> None:
-    """Raise a UserError for a file that an exported model could not be read from again."""
+    """Raise a UserError unless the path ends in ``.safetensors``."""
     if path.suffix != ".safetensors":
-        raise UserError(f"--export {path}: the file must end in .safetensors")
+        raise UserError(f"--export {path}: the file name must end in .safetensors")
 
 
 def require_new(path: Path, *, overwrite: bool) -> None:
-    """Raise a UserError for a file that exists, unless it may be overwritten."""
+    """Raise a UserError if the file exists, unless it may be overwritten."""
     if path.exists() and not overwrite:
-        raise UserError(f"{path}: exists; name another file, or replace it with --overwrite")
+        raise UserError(f"{path}: already exists; choose another file, or replace it with --overwrite")
 
 
 def export_source_model(
     tensors: Mapping[str, Tensor], path: Path, objective: str, description: Mapping[str, Any]
 ) -> None:
-    """Write the weights of a source model for target domains to start from.
+    """Write a source model.
 
     Args:
         tensors: all weights, by name.
         path: a ``.safetensors`` file.
-        objective: what the model was trained for.
-        description: where it comes from.
+        objective: the training objective.
+        description: other metadata.
     """
     write_checkpoint(path, tensors, {**description, "what": _WHAT, "objective": objective})
 
@@ -68,65 +68,65 @@ def read_source_model(path: Path) -> SourceModel:
     """Read an exported source model, or a checkpoint of the released code (``.pt``).
 
     Raises:
-        UserError: missing, damaged, or no source model.
+        UserError: the file is missing, damaged, or not a source model.
     """
     if path.suffix in _RELEASED_SUFFIXES:
         return SourceModel(path, read_released(path), None, {})
     checkpoint = read_checkpoint(path)
     if checkpoint.description.get("what") != _WHAT:
         raise UserError(
-            f"{path}: holds {checkpoint.description.get('what')!r}, not a {_WHAT}; "
-            "name the file that source training exported (--export)"
+            f"{path}: contains {checkpoint.description.get('what')!r}, not a {_WHAT}; "
+            "pass the file that source training exported (--export)"
         )
     objective = checkpoint.description.get("objective")
     if objective not in LOSSES:
-        raise UserError(f"{path}: trained with the objective {objective!r}, which is not known here")
+        raise UserError(f"{path}: trained with the unknown objective {objective!r}")
     return SourceModel(path, checkpoint.tensors, objective, checkpoint.description)
 
 
 def require_source(path: Path | None, method: str) -> None:
-    """Raise a UserError where no source model is named, or the file does not exist."""
+    """Raise a UserError if no source model is given, or the file does not exist."""
     if path is None:
         raise UserError(f"--source_checkpoint is required: {method} starts from a source model")
     if not path.is_file():
         raise UserError(
-            f"{path}: no such checkpoint; a launcher in Pretraining/*/script trains and exports one, or name "
+            f"{path}: no such checkpoint; train one with a launcher in Pretraining/*/script, or choose "
             "another with --source_checkpoint"
         )
 
 
 def load_source_weights(model: TransRec, path: Path, objective: str) -> None:
-    """Load the weights of a source model into a target's model.
+    """Load the weights of a source model into a target model.
 
     Args:
-        model: of the same kind and size, without adapters.
+        model: of the same architecture, without adapters.
         path: of the source model.
-        objective: of the target's training.
+        objective: training objective on the target domain.
 
     Raises:
-        UserError: the source cannot be read or does not fit, or has another objective or kind of backbone.
+        UserError: the source model cannot be read, does not match the model, or has another objective.
     """
     source = read_source_model(path)
     if source.objective not in (None, objective):
         raise UserError(
-            f"{path}: trained with the objective {source.objective}; a target is trained with its source's "
+            f"{path}: trained with the objective {source.objective}; use the same objective on the target "
             f"(--objective {source.objective})"
         )
     put_into(model, source)
 
 
 def put_into(model: TransRec, source: SourceModel) -> None:
-    """Put a source model's weights into a model.
+    """Load the weights of a source model that has been read already into a model.
 
     Raises:
-        UserError: they do not fit, or the backbone is of another kind than the one they were trained with.
+        UserError: the weights do not match the model, or were trained with another backbone.
     """
     backbone = getattr(model.item_encoder, "backbone", None)
     if backbone is not None:
-        here = described(backbone.config)
-        if source.description.get("encoder") not in (None, here):
+        encoder = described(backbone.config)
+        if source.description.get("encoder") not in (None, encoder):
             raise UserError(
-                f"{source.path}: trained with the backbone {source.description['encoder']}; this one is "
-                f"{here}"
+                f"{source.path}: trained with the backbone {source.description['encoder']}; this backbone is "
+                f"{encoder}"
             )
     load_into(model, source.tensors, source.path)

@@ -1,1 +1,1 @@
-"""From files to batches: interactions, item content, and the batches that join them."""
+"""Data: interactions, item content, and training batches."""

@@ -1,7 +1,8 @@
-"""Training batches: ids, negatives and masks from (seed, epoch, step) alone, then the items' content.
+"""Training batches: item ids, sampled negatives and masks, then the content of the distinct items.
 
-A batch begins as ids for the whole global batch, so that every process knows how many real places it has;
-each process then keeps its share of the users, finds their distinct items and fetches those.
+The ids of a global batch depend only on (seed, epoch, step). Every process builds them for the global batch,
+so that it knows the total number of targets, then keeps its share of the users and fetches the content of
+their distinct items.
 """
 
 from __future__ import annotations
@@ -20,19 +21,20 @@ from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.process_group import Process
 
 _SHUFFLE, _NEGATIVES = 0, 1
-_SHARE = 3  # 2 is dropout's (training/fit.py)
+_SHARE = 3  # 2 is used for dropout (training/fit.py)
 
 
 @dataclass(frozen=True)
 class Batch(Content):
-    """One process's share of a training step (or of one of its accumulation parts).
+    """The share of one process in a training step, or one of its gradient accumulation steps.
 
     Attributes:
-        content: content of the distinct real items of this share.
-        positives: int64 ``[users, L + 1]``, places in ``content`` counted from 1; 0 is padding.
-        negatives: int64 ``[users, L]``, the same for the negative of target ``positives[:, i + 1]``.
-        log_mask: bool ``[users, L]``, true on real input places.
-        targets_in_step: how many targets the objective averages over, in the whole global batch.
+        content: content of the distinct items of this share.
+        positives: int64 ``[users, L + 1]``, 1-based indices into ``content``; 0 is padding.
+        negatives: int64 ``[users, L]``, the same for the negatives; ``negatives[:, i]`` belongs to the target
+            ``positives[:, i + 1]``.
+        log_mask: bool ``[users, L]``, true at input positions that are not padding.
+        targets_in_step: number of targets in the global batch, over which the loss is averaged.
     """
 
     content: Content
@@ -44,18 +46,18 @@ class Batch(Content):
 
 @dataclass(frozen=True)
 class IdBatch:
-    """The ids of some users: item numbers, 0 for padding. Shapes as in :class:`Batch`."""
+    """Item ids of some users, 0 for padding. Shapes as in :class:`Batch`."""
 
     positives: np.ndarray
     negatives: np.ndarray
 
     @property
     def log_mask(self) -> np.ndarray:
-        """True on real input places."""
+        """Bool ``[users, L]``, true at input positions that are not padding."""
         return self.positives[:, :-1] > 0
 
     def share(self, part: int, parts: int) -> IdBatch:
-        """The users of one of ``parts`` near-equal shares; where there are none, one user, all padding."""
+        """The users of share ``part`` of ``parts``; an empty share gets one user of padding only."""
         mine = np.array_split(np.arange(len(self.positives)), parts)[part]
         if len(mine):
             return IdBatch(self.positives[mine], self.negatives[mine])
@@ -70,15 +72,15 @@ def left_padded(clicks: np.ndarray, ranges: Ranges, users: np.ndarray, width: in
 
 
 def draw_negatives(positives: np.ndarray, n_items: int, generator: np.random.Generator) -> np.ndarray:
-    """One negative for each target, uniform over 1…N without the items of its user's sequence.
+    """Sample one negative per target, uniformly from the items that are not in the user's sequence.
 
     Args:
         positives: int64 ``[users, L + 1]``, 0 for padding.
-        n_items: N.
-        generator: the only source of chance.
+        n_items: number of items N.
+        generator: random number generator.
 
     Returns:
-        int64 ``[users, L]``; 0 where the input place is padding.
+        int64 ``[users, L]``; 0 where the input position is padding.
     """
     shape = (len(positives), positives.shape[1] - 1)
     negatives = generator.integers(1, n_items + 1, shape)
@@ -93,35 +95,39 @@ def draw_negatives(positives: np.ndarray, n_items: int, generator: np.random.Gen
 
 
 def share_of_users(n_users: int, share: float, seed: int) -> np.ndarray:
-    """Numbers of the users that are trained on, ascending. Larger shares hold the smaller ones of a seed.
+    """Sample a share of the users for training. For one seed, larger shares contain the smaller ones.
 
     Args:
-        n_users: of the domain.
-        share: of the users, above 0; at least one is taken.
-        seed: draws them.
+        n_users: number of users of the domain.
+        share: fraction of the users, greater than 0; at least one user is sampled.
+        seed: random seed.
+
+    Returns:
+        int64, indices of the users, ascending.
     """
     count = max(1, round(share * n_users))
     return np.sort(np.random.default_rng([seed, _SHARE]).permutation(n_users)[:count])
 
 
 class TrainingSet(Dataset):
-    """The training examples of a domain, one for each user and epoch, as one process sees them.
+    """Training batches of a domain; each user occurs once per epoch.
 
-    ``examples[epoch, step]`` is this process's share of a global batch: a list of accumulation parts.
+    ``training_set[epoch, step]`` is this process's share of a global batch: a list with one :class:`Batch`
+    per gradient accumulation step.
 
     Args:
-        interactions: the domain.
+        interactions: interactions of the domain.
         store: content of its items.
-        batch_size: users in a global batch.
-        seed: of the shuffles and the negatives.
-        predicted: which places the training objective predicts (see ``Loss.predicted``); the negatives of the
-            other places are not even encoded.
-        users: numbers of the users that are trained on; default: all.
-        process: this process; default: the only one.
-        accumulation_steps: parts in which a process computes its share.
+        batch_size: users per global batch.
+        seed: random seed of the shuffling and of the negatives.
+        predicted: maps ``log_mask`` to the positions that the loss predicts (see ``Loss.predicted``).
+            Negatives at other positions are not encoded.
+        users: indices of the training users; default: all.
+        process: this process; default: a single process.
+        accumulation_steps: gradient accumulation steps.
 
     Raises:
-        UserError: a user's training sequence covers all items, so that no negative can be drawn.
+        UserError: a user's training sequence contains all items, so no negative can be sampled.
     """
 
     def __init__(
@@ -158,24 +164,24 @@ class TrainingSet(Dataset):
             if len(np.unique(sequence[sequence > 0])) == self.interactions.n_items:
                 name = self.interactions.user_names[user]
                 raise UserError(
-                    f"user {name!r} clicked on all {self.interactions.n_items} items, so no negative can be "
-                    "drawn; training needs more items"
+                    f"cannot sample a negative for user {name!r}, who clicked on all "
+                    f"{self.interactions.n_items} items; training needs more items"
                 )
 
     @property
     def steps(self) -> int:
-        """Global batches in an epoch; the last may be short."""
+        """Global batches per epoch, including a smaller last one."""
         return -(-len(self.users) // self.batch_size)
 
     def order(self, epoch: int) -> np.ndarray:
-        """The users of an epoch, shuffled by (seed, epoch), int64 ``[users]``."""
+        """Order of the users in an epoch, int64 ``[users]``; depends only on (seed, epoch)."""
         if self._order[0] != epoch:
             shuffled = np.random.default_rng([self.seed, _SHUFFLE, epoch]).permutation(self.users)
             self._order = (epoch, shuffled)
         return self._order[1]
 
     def ids(self, epoch: int, step: int) -> IdBatch:
-        """The ids of a global batch, from (seed, epoch, step) alone."""
+        """Ids of a global batch; they depend only on (seed, epoch, step)."""
         users = self.order(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
         positives = left_padded(self.interactions.clicks, self.interactions.train, users, self.width)
         generator = np.random.default_rng([self.seed, _NEGATIVES, epoch, step])
@@ -191,7 +197,7 @@ class TrainingSet(Dataset):
 
 
 def with_content(ids: IdBatch, store: ContentStore, targets_in_step: int) -> Batch:
-    """Find the distinct real items of a share and fetch their content: each will be encoded once."""
+    """Fetch the content of the distinct items of a share, so that each item is encoded once."""
     places = np.concatenate([ids.positives, ids.negatives], axis=1)
     distinct, inverse = np.unique(places, return_inverse=True)
     inverse = inverse.reshape(places.shape)
@@ -200,7 +206,7 @@ def with_content(ids: IdBatch, store: ContentStore, targets_in_step: int) -> Bat
     else:
         inverse += 1
     if not len(distinct):
-        distinct = np.array([1])  # a share without users still takes part in the step
+        distinct = np.array([1])  # an empty share still takes part in the step
     width = ids.positives.shape[1]
     return Batch(
         content=store.fetch(distinct),

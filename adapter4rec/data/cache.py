@@ -1,4 +1,4 @@
-"""Arrays computed once and kept on disk, found by the hash of what they were computed from."""
+"""On-disk cache of arrays, keyed by the hash of their inputs."""
 
 from __future__ import annotations
 
@@ -19,38 +19,47 @@ Arrays = dict[str, np.ndarray]
 def cached_arrays(
     folder: Path, key: str, compute: Callable[[], Arrays], say: Callable[[str], None] = print
 ) -> Arrays:
-    """Memory-mapped arrays from ``folder / key``, computed and written there where they are not.
+    """Load arrays from the cache, or compute and cache them.
 
-    Each array lies in a file of its own beside a description with its checksum. A cache that is damaged
-    is computed anew, and ``say`` is told; a key that no longer fits is simply never asked for again.
+    An entry is the folder ``folder / key`` with one ``.npy`` file per array and a JSON file with their
+    SHA-256. A damaged entry is computed again.
+
+    Args:
+        folder: cache folder.
+        key: hash of the inputs.
+        compute: computes the arrays, by name.
+        say: prints messages.
+
+    Returns:
+        Memory-mapped arrays, by name.
     """
-    place = folder / key
-    if place.exists():
-        trouble = _trouble(place)
-        if not trouble:
-            return _mapped(place)
-        say(f"the cache {place} is damaged ({trouble}): it is made anew")
-        shutil.rmtree(place)
+    entry = folder / key
+    if entry.exists():
+        damage = _damage(entry)
+        if not damage:
+            return _mapped(entry)
+        say(f"warning: {entry}: damaged cache entry ({damage}); computing it again")
+        shutil.rmtree(entry)
     arrays = compute()
-    with whole_folder(place) as aside:
+    with whole_folder(entry) as temporary:
         for name, array in arrays.items():
-            np.save(aside / f"{name}.npy", array)
-        checksums = {name: file_hash(aside / f"{name}.npy") for name in arrays}
-        write_json(aside / _DESCRIPTION, {"arrays": checksums})
-    return _mapped(place)
+            np.save(temporary / f"{name}.npy", array)
+        checksums = {name: file_hash(temporary / f"{name}.npy") for name in arrays}
+        write_json(temporary / _DESCRIPTION, {"arrays": checksums})
+    return _mapped(entry)
 
 
-def _mapped(place: Path) -> Arrays:
-    checksums = json.loads((place / _DESCRIPTION).read_text(encoding="utf-8"))["arrays"]
-    return {name: np.load(place / f"{name}.npy", mmap_mode="r") for name in checksums}
+def _mapped(entry: Path) -> Arrays:
+    checksums = json.loads((entry / _DESCRIPTION).read_text(encoding="utf-8"))["arrays"]
+    return {name: np.load(entry / f"{name}.npy", mmap_mode="r") for name in checksums}
 
 
-def _trouble(place: Path) -> str:
+def _damage(entry: Path) -> str:
     try:
-        checksums = json.loads((place / _DESCRIPTION).read_text(encoding="utf-8"))["arrays"]
+        checksums = json.loads((entry / _DESCRIPTION).read_text(encoding="utf-8"))["arrays"]
         for name, checksum in checksums.items():
-            if file_hash(place / f"{name}.npy") != checksum:
-                return f"{name}.npy has other bytes than were written"
+            if file_hash(entry / f"{name}.npy") != checksum:
+                return f"{name}.npy: checksum mismatch"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"
     return ""

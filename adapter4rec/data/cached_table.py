@@ -1,4 +1,4 @@
-"""A table on disk that is computed block by block: what an interrupted computation has done is kept."""
+"""On-disk cache of a large table, computed in blocks; an interrupted computation can be resumed."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _ROWS, _CHECKSUMS, _LOCK = "rows.bin", "blocks.json", "lock"
 
 @dataclass(frozen=True)
 class TableLayout:
-    """What a table is like.
+    """Shape, dtype and blocks of a table.
 
     Attributes:
-        shape: rows and what each holds.
-        dtype: of its numbers.
-        blocks: the rows ``first``…``last - 1`` that are computed together, in order.
+        shape: shape; the first dimension is rows.
+        dtype: data type.
+        blocks: half-open row ranges ``(first, last)`` that are computed together, in order.
     """
 
     shape: tuple[int, ...]
@@ -33,31 +33,34 @@ class TableLayout:
 
     @property
     def size(self) -> int:
-        """Bytes on disk."""
+        """Size on disk in bytes."""
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
 
 def computed_table(
     place: Path, table: TableLayout, compute: Callable[[int], np.ndarray], say: Callable[[str], None] = print
 ) -> np.memmap:
-    """The table in the folder ``place``, memory-mapped; what is missing or damaged is computed.
+    """Load a table from the cache; missing or damaged blocks are computed.
 
     Args:
-        place: made where it is not there; its name says what the table was computed from.
-        table: its shape.
-        compute: gives the rows of a block by the block's number.
-        say: is told what happens.
+        place: folder of the table, created if missing; its name is the hash of the inputs.
+        table: layout of the table.
+        compute: computes the rows of a block, by its index.
+        say: prints messages.
+
+    Returns:
+        The memory-mapped table.
 
     Raises:
-        UserError: the disk has no room for the table.
+        UserError: not enough disk space.
     """
     place.mkdir(parents=True, exist_ok=True)
-    with _alone(place, say):
-        path, noted = place / _ROWS, place / _CHECKSUMS
+    with _locked(place, say):
+        path = place / _ROWS
         if not path.exists() or path.stat().st_size != table.size:
-            with whole_file(path) as aside, aside.open("wb") as file:
+            with whole_file(path) as temporary, temporary.open("wb") as file:
                 reserve(file, table.size, str(path))
-        checksums = _noted(noted, len(table.blocks))
+        checksums = _read_checksums(place / _CHECKSUMS, len(table.blocks))
         rows = np.memmap(path, table.dtype, "r", shape=table.shape)
         missing = [
             number
@@ -77,10 +80,10 @@ def _fill(
     compute: Callable[[int], np.ndarray],
     say: Callable[[str], None],
 ) -> None:
-    """Compute the missing blocks, and note the checksum of each when it is there."""
+    """Compute the missing blocks; the checksum of a block is written once the block is on disk."""
     done = len(table.blocks) - len(missing)
-    going_on = f", {100 * done // len(table.blocks)} % is there" if done else ""
-    say(f"computing {table.size / 2**20:,.1f} MiB of states in {path.parent}{going_on}")
+    resuming = f", resuming at {100 * done // len(table.blocks)} %" if done else ""
+    say(f"computing {table.size / 2**20:,.1f} MiB of hidden states in {path.parent}{resuming}")
     rows = np.memmap(path, table.dtype, "r+", shape=table.shape)
     for number in missing:
         first, last = table.blocks[number]
@@ -91,17 +94,17 @@ def _fill(
 
 
 @contextmanager
-def _alone(place: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Keep other runs from the same table meanwhile, where the system knows such locks."""
-    if not os.access(place, os.W_OK):  # one that may only be read is whole, or refused
+def _locked(place: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Lock the table against other runs."""
+    if not os.access(place, os.W_OK):  # a read-only table needs no lock: nothing is computed
         yield
         return
-    with locked_file(place / _LOCK, lambda: say(f"waiting for another run that is at {place}")):
+    with locked_file(place / _LOCK, lambda: say(f"waiting for another run that is computing {place}")):
         yield
 
 
-def _noted(path: Path, count: int) -> list[str | None]:
-    """The checksums of the blocks that are done; of none where the note is missing or damaged."""
+def _read_checksums(path: Path, count: int) -> list[str | None]:
+    """Checksums of the finished blocks, None for the others (for all, if the file is missing or damaged)."""
     try:
         checksums = json.loads(path.read_text(encoding="utf-8"))["checksums"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,7 +1,7 @@
-"""Item content: what an item encoder reads, fetched for a set of items at a time.
+"""Item content: the inputs of an item encoder.
 
-A *store* holds the content of a whole catalogue and answers ``fetch(items)`` with a *content* object that
-holds tensors only. The content knows how many rows of embeddings it gives (``len``) and moves to a device.
+A *store* holds the content of all items of a catalogue; ``store.fetch(items)`` returns a *content* object, a
+dataclass of tensors. ``len(content)`` is the number of items; ``content.to(device)`` moves it.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ C = TypeVar("C", bound="Content")
 
 @dataclass(frozen=True)
 class Content:
-    """Base of content objects: tensors, or nested content, that move together."""
+    """Base of content dataclasses; fields are tensors, nested content or plain values."""
 
     def to(self: C, device: torch.device) -> C:
-        """The same content on ``device`` (asynchronously where it lies in pinned memory)."""
+        """Copy to ``device`` (asynchronously from pinned memory)."""
         return replace(
             self, **{field.name: _moved(getattr(self, field.name), device) for field in fields(self)}
         )
 
     def pin_memory(self: C) -> C:
-        """The same content in page-locked memory; called by torch's DataLoader."""
+        """Copy to pinned memory; called by torch's DataLoader."""
         return replace(self, **{field.name: _pinned(getattr(self, field.name)) for field in fields(self)})
 
 
@@ -50,20 +50,20 @@ def _pinned(value: object) -> object:
 
 
 class ContentStore(Protocol):
-    """The content of all N items of a catalogue."""
+    """Content of the N items of a catalogue."""
 
     def fetch(self, items: np.ndarray) -> Content:
-        """Content of ``items`` (int64 ``[n]``, numbers 1…N, distinct), in that order."""
+        """Content of ``items`` (int64 ``[n]``, distinct ids 1…N), in that order."""
         ...
 
     def costs(self) -> np.ndarray:
-        """int64 ``[N]``: what encoding each item costs, in places (tokens, patches, or 1)."""
+        """Relative cost of encoding each item, int64 ``[N]``: its number of tokens, or 1."""
         ...
 
 
 @dataclass(frozen=True)
 class ItemIds(Content):
-    """Content of the id tower: the item numbers themselves, int64 ``[n]``."""
+    """Content of the id tower: item ids, int64 ``[n]``."""
 
     ids: Tensor
 
@@ -72,15 +72,15 @@ class ItemIds(Content):
 
 
 class IdStore:
-    """Items without content: their numbers."""
+    """Store of the id tower: items are their ids."""
 
     def __init__(self, n_items: int) -> None:
         self.n_items = n_items
 
     def fetch(self, items: np.ndarray) -> ItemIds:
-        """The numbers themselves."""
+        """The ids ``items`` as content."""
         return ItemIds(torch.from_numpy(items))
 
     def costs(self) -> np.ndarray:
-        """1 an item."""
+        """1 per item."""
         return np.ones(self.n_items, np.int64)

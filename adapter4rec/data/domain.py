@@ -1,4 +1,4 @@
-"""A domain: who clicked what, and the content of the items."""
+"""A domain: interactions and item content."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
 
 class TextDomainSettings(TextSettings, DomainSettings):
-    """What is read of a domain with text items."""
+    """Data settings of a domain with text items."""
 
 
 class ImageDomainSettings(ImageSettings, DomainSettings):
-    """What is read of a domain with image items."""
+    """Data settings of a domain with image items."""
 
 
 @dataclass(frozen=True)
 class Domain:
-    """Interactions of a domain, and the content of its items.
+    """Interactions and item content of a domain.
 
     Attributes:
-        name: the folder of its files.
-        interactions: who clicked what.
+        name: name of the folder of ``users.tsv``.
+        interactions: user sequences.
         store: content of the items 1…N.
-        identity: hash of everything that a run reads of the domain.
+        identity: hash of all data that a run reads from the domain.
     """
 
     name: str
@@ -52,18 +52,18 @@ def read_text_domain(
     """Read a domain with text items.
 
     Args:
-        settings: files and texts.
-        tokenizer: of the backbone; None for bare items (id tower, popularity).
-        process: this process; the first one fills the token cache.
+        settings: data settings.
+        tokenizer: tokenizer of the backbone; None for items without content (id tower, popularity).
+        process: this process; rank 0 fills the token cache.
 
     Raises:
-        UserError: the files are missing or broken.
+        UserError: a file is missing or invalid.
     """
     attributes = settings.attributes if tokenizer is not None else ()
     table = read_items(settings.items, attributes, allow_empty_titles=settings.allow_empty_titles)
     interactions = _interactions(settings, table)
     if tokenizer is None:
-        return _bare(settings, interactions)
+        return _without_content(settings, interactions)
     texts = {name: [texts[row] for row in interactions.item_rows] for name, texts in table.texts.items()}
     cache_folder = relative_to_repository(settings.cache_folder)
     store = process.rank0_first(lambda: text_store(settings, texts, tokenizer, cache_folder, process.say))
@@ -71,23 +71,23 @@ def read_text_domain(
 
 
 def read_image_domain(settings: ImageDomainSettings, size: int | None) -> Domain:
-    """Read a domain with image items. Items without an image in the LMDB are left out of everything.
+    """Read a domain with image items. Items without an image in the LMDB and their clicks are dropped.
 
     Args:
-        settings: files and images.
-        size: height and width that the backbone takes; None for bare items (id tower, popularity).
+        settings: data settings.
+        size: input height and width of the backbone; None for items without content (id tower, popularity).
 
     Raises:
-        UserError: the files or the LMDB are missing, broken, or of another size.
+        UserError: a file or the LMDB is missing or invalid, or the LMDB has another image size.
     """
     table = read_items(settings.items, allow_empty_titles=True)
     if settings.images is None and size is not None:
-        raise UserError("--images is required: the LMDB of the item images (build_lmdb_hm.py writes it)")
+        raise UserError("--images is required: the LMDB of the item images, built by build_lmdb_hm.py")
     database = None if settings.images is None else ImageDatabase(settings.images)
     without = database.without_image(table.names, settings.items) if database else ()
     interactions = _interactions(settings, table, without)
     if database is None or size is None:
-        return _bare(settings, interactions)
+        return _without_content(settings, interactions)
     database.require_size(size)
     store = ImageStore(database, [table.names[row] for row in interactions.item_rows], size)
     return _domain(settings, interactions, store)
@@ -100,21 +100,21 @@ def text_store(
     cache_folder: Path | None,
     say: Callable[[str], None] = print,
 ) -> TextStore:
-    """Items' texts as the backbone reads them: tokenised, each attribute cut to its maximum.
+    """Tokenise item texts, each attribute truncated to its maximum length.
 
     Args:
         settings: attributes and their maximum tokens.
-        texts: for each attribute, one text an item.
-        tokenizer: of the backbone.
-        cache_folder: folder of the token cache; None for no cache.
-        say: prints progress.
+        texts: for each attribute, one text per item.
+        tokenizer: tokenizer of the backbone.
+        cache_folder: cache folder; None for no cache.
+        say: prints progress messages.
     """
     tokens = []
     for attribute in settings.attributes:
-        given = texts[attribute]
+        column = texts[attribute]
         if attribute == "body":
-            given = [shortened_body(text) for text in given]
-        tokens.append(tokenised(given, tokenizer, settings.max_tokens(attribute), cache_folder, say))
+            column = [shortened_body(text) for text in column]
+        tokens.append(tokenised(column, tokenizer, settings.max_tokens(attribute), cache_folder, say))
     return TextStore(tokens, settings.tokens_at_once)
 
 
@@ -130,7 +130,7 @@ def _interactions(
     )
 
 
-def _bare(settings: DomainSettings, interactions: Interactions) -> Domain:
+def _without_content(settings: DomainSettings, interactions: Interactions) -> Domain:
     store = IdStore(interactions.n_items)
     return Domain(_name(settings), interactions, store, interactions.identity)
 

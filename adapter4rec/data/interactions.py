@@ -1,4 +1,4 @@
-"""A domain's users and items: read, filtered and split as flat arrays (no object per user or click)."""
+"""Users and items of a domain: reading, filtering and splitting, with flat arrays."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from adapter4rec.data.lines import blocks_of_lines
 from adapter4rec.utils.errors import UserError
 
 ATTRIBUTES = ("title", "abstract", "body")
-"""The text columns of ``items.tsv`` behind the name, in their order."""
+"""Text columns of ``items.tsv`` after the name, in order."""
 
 _END_OF_USER = b"\0"
 _LEFT_OUT = -3
-_MANY = 0.2
-"""Share of users or clicks above which dropping them deserves a warning."""
+_WARNING_SHARE = 0.2
+"""Share of dropped users or clicks above which a warning is printed."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class ItemTable:
     """The lines of ``items.tsv``.
 
     Attributes:
-        path: the file.
+        path: path of the file.
         names: item names, in file order.
-        texts: for each attribute that was asked for, one text an item, in file order.
+        texts: for each requested attribute, one text per item, in file order.
     """
 
     path: Path
@@ -39,34 +39,34 @@ class ItemTable:
 
 @dataclass(frozen=True)
 class Ranges:
-    """One stretch of clicks for each user: ``clicks[start[u]:stop[u]]``, int64 ``[users]`` each."""
+    """One range of clicks per user, ``clicks[start[u]:stop[u]]``; int64 ``[users]`` each."""
 
     start: np.ndarray
     stop: np.ndarray
 
     @property
     def lengths(self) -> np.ndarray:
-        """Number of clicks of each user's stretch."""
+        """Number of clicks in each range, int64 ``[users]``."""
         return self.stop - self.start
 
 
 @dataclass(frozen=True)
 class Interactions:
-    """The kept sequences of a domain, with their items numbered 1…N in the order of ``items.tsv``.
+    """User sequences of a domain after filtering; item ids are 1…N in the order of ``items.tsv``.
 
     Attributes:
-        clicks: int32 ``[clicks]``, the kept sequences of all users, one after the other.
-        offsets: int64 ``[users + 1]``; user u has ``clicks[offsets[u]:offsets[u + 1]]``.
-        user_names: one name a kept user, in file order.
+        clicks: int32 ``[clicks]``, concatenated sequences of all users.
+        offsets: int64 ``[users + 1]``; the sequence of user u is ``clicks[offsets[u]:offsets[u + 1]]``.
+        user_names: user names, in file order.
         item_names: ``item_names[i - 1]`` is the name of item i.
-        item_rows: int64 ``[N]``, the row of each numbered item in its :class:`ItemTable`.
-        max_seq_len: L, the longest input of the user encoder.
+        item_rows: int64 ``[N]``, row of each item in the :class:`ItemTable`.
+        max_seq_len: L, maximum input length of the user encoder.
         dropped_users: number of users with fewer than ``min_seq_len`` clicks.
         dropped_clicks: number of clicks of these users.
-        cut_clicks: number of clicks before the last ``max_seq_len + 3`` of the kept users.
-        left_out_items: number of items of the file that were left out for lack of content.
-        left_out_clicks: number of clicks on these.
-        identity: SHA-256 of what is above; equal data gives equal identities whatever the files' names.
+        cut_clicks: number of clicks of kept users before their last ``max_seq_len + 3``.
+        left_out_items: number of items in the file without content.
+        left_out_clicks: number of clicks on these items.
+        identity: SHA-256 of the sequences and names; independent of file names.
     """
 
     clicks: np.ndarray
@@ -84,35 +84,35 @@ class Interactions:
 
     @property
     def n_users(self) -> int:
-        """Number of users that are left."""
+        """Number of users."""
         return len(self.offsets) - 1
 
     @property
     def n_items(self) -> int:
-        """N, the number of candidates in every ranking."""
+        """Number of items N; all are ranked in evaluation."""
         return len(self.item_names)
 
     @property
     def train(self) -> Ranges:
-        """``s[:-2]`` of each kept sequence s."""
+        """Training sequences: ``s[:-2]`` of each sequence s."""
         return Ranges(self.offsets[:-1], self.offsets[1:] - 2)
 
     @property
     def validation(self) -> Ranges:
-        """``s[-(L + 2):-1]``; its last item is the target."""
+        """Validation sequences: ``s[-(L + 2):-1]``; the last item is the target."""
         stop = self.offsets[1:] - 1
         return Ranges(np.maximum(self.offsets[:-1], stop - self.max_seq_len - 1), stop)
 
     @property
     def test(self) -> Ranges:
-        """``s[-(L + 1):]``; its last item is the target."""
+        """Test sequences: ``s[-(L + 1):]``; the last item is the target."""
         stop = self.offsets[1:]
         return Ranges(np.maximum(self.offsets[:-1], stop - self.max_seq_len - 1), stop)
 
     def describe(self) -> str:
-        """One line for the log."""
+        """One-line summary for the log."""
         left_out = (
-            f", {self.left_out_clicks:,} clicks on {self.left_out_items:,} items without content left out"
+            f", {self.left_out_clicks:,} clicks on {self.left_out_items:,} items without content dropped"
             if self.left_out_items
             else ""
         )
@@ -122,21 +122,21 @@ class Interactions:
         )
 
     def warning(self) -> str | None:
-        """What was dropped and by which setting, if more than a fifth of the users or clicks was."""
+        """A warning with the causes, if more than 20 % of the users or clicks were dropped."""
         users = self.n_users + self.dropped_users
         lost = self.dropped_clicks + self.cut_clicks + self.left_out_clicks
         clicks = len(self.clicks) + lost
-        if self.dropped_users <= _MANY * users and lost <= _MANY * clicks:
+        if self.dropped_users <= _WARNING_SHARE * users and lost <= _WARNING_SHARE * clicks:
             return None
         causes = [
             f"  {self.dropped_users:,} of {users:,} users with {self.dropped_clicks:,} of {clicks:,} clicks: "
             "fewer clicks than --min_seq_len",
-            f"  {self.cut_clicks:,} clicks: before the last --max_seq_len + 3 of their users",
+            f"  {self.cut_clicks:,} clicks: before the last --max_seq_len + 3 clicks of a user",
             f"  {self.left_out_clicks:,} clicks: on items without an image in --images",
         ]
         counts = (self.dropped_users, self.cut_clicks, self.left_out_clicks)
-        named = [cause for cause, count in zip(causes, counts, strict=True) if count]
-        return "\n".join(["warning: more than a fifth of the users or clicks was dropped:", *named])
+        occurring = [cause for cause, count in zip(causes, counts, strict=True) if count]
+        return "\n".join(["warning: more than 20 % of the users or clicks were dropped:", *occurring])
 
 
 def _decoded(raw: bytes, path: Path, line: int) -> str:
@@ -145,12 +145,12 @@ def _decoded(raw: bytes, path: Path, line: int) -> str:
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path}:{line}: not UTF-8 ({error.reason} at byte {error.start} of the column); convert the "
-            "file, for instance with iconv -f latin1 -t utf-8"
+            "file, for example with iconv -f latin1 -t utf-8"
         ) from None
 
 
 def _first_repeated(names: list[bytes]) -> tuple[int, int]:
-    """Positions of the first name that stands twice."""
+    """Positions of the first duplicate name."""
     seen: dict[bytes, int] = {}
     for position, name in enumerate(names):
         if name in seen:
@@ -164,8 +164,7 @@ def _require_distinct(names: list[bytes], distinct: int, path: Path, what: str) 
         return
     first, second = _first_repeated(names)
     raise UserError(
-        f"{path}:{second + 1}: {what} {names[first].decode('utf-8')!r} "
-        f"stands already in line {first + 1}; each {what} may be named once"
+        f"{path}:{second + 1}: duplicate {what} {names[first].decode('utf-8')!r} (first in line {first + 1})"
     )
 
 
@@ -175,13 +174,13 @@ def read_items(
     """Read ``name[<TAB>title[<TAB>abstract[<TAB>body]]]`` lines.
 
     Args:
-        path: the file. All of its lines have the same number of columns.
-        attributes: which text columns to keep (see :data:`ATTRIBUTES`).
-        allow_empty_titles: let items without a title through.
+        path: the file. All lines must have the same number of columns.
+        attributes: text columns to read (see :data:`ATTRIBUTES`).
+        allow_empty_titles: accept items without a title.
 
     Raises:
-        UserError: missing file, no items, uneven or missing columns, an empty title, a repeated name, text
-            that is not UTF-8.
+        UserError: missing file, no items, inconsistent or missing columns, empty title, duplicate name, or
+            text that is not UTF-8.
     """
     names: list[bytes] = []
     texts: dict[str, list[str]] = {attribute: [] for attribute in attributes}
@@ -192,35 +191,32 @@ def read_items(
             columns = columns or _checked_columns(len(fields), attributes, path)
             if len(fields) != columns:
                 raise UserError(
-                    f"{path}:{number}: {len(fields)} columns, but line 1 has {columns}; "
-                    "columns are separated by one tab each"
+                    f"{path}:{number}: {len(fields)} columns, but line 1 has {columns} "
+                    "(columns are separated by single tabs)"
                 )
             if not fields[0]:
-                raise UserError(f"{path}:{number}: the item has no name")
+                raise UserError(f"{path}:{number}: empty item name")
             if columns > 1 and not allow_empty_titles and not fields[1].strip():
-                raise UserError(
-                    f"{path}:{number}: the title is empty; fill it in, or let such items through with "
-                    "--allow_empty_titles"
-                )
+                raise UserError(f"{path}:{number}: empty title; add one, or use --allow_empty_titles")
             _decoded(fields[0], path, number)
             names.append(fields[0])
             for attribute in attributes:
                 field = fields[1 + ATTRIBUTES.index(attribute)]
                 texts[attribute].append(_decoded(field, path, number))
     if not names:
-        raise UserError(f"{path}: the file holds no items")
+        raise UserError(f"{path}: no items in this file")
     _require_distinct(names, len(set(names)), path, "item")
     return ItemTable(path, names, texts)
 
 
 def _checked_columns(columns: int, attributes: tuple[str, ...], path: Path) -> int:
     if columns > 1 + len(ATTRIBUTES):
-        raise UserError(f"{path}:1: {columns} columns; at most 4 are known: name, title, abstract, body")
+        raise UserError(f"{path}:1: {columns} columns; expected at most 4: name, title, abstract, body")
     for attribute in attributes:
         if columns < 2 + ATTRIBUTES.index(attribute):
             raise UserError(
-                f"{path}:1: {columns} columns, so there is no {attribute} "
-                f"(columns are name, {', '.join(ATTRIBUTES)}); choose others with --attributes"
+                f"{path}:1: no {attribute} column: the file has {columns} of the columns name, "
+                f"{', '.join(ATTRIBUTES)}; choose other attributes with --attributes"
             )
     return columns
 
@@ -229,10 +225,10 @@ def _checked_columns(columns: int, attributes: tuple[str, ...], path: Path) -> i
 class _RawUsers:
     names: list[bytes]
     clicks: np.ndarray
-    """Rows of the item table, int32."""
+    """Rows in the item table, int32."""
     offsets: np.ndarray
     dropped_clicks: int
-    """Clicks on items that are left out."""
+    """Clicks on items without content."""
 
 
 def _read_users(path: Path, items: ItemTable, without: Collection[bytes]) -> _RawUsers:
@@ -259,12 +255,9 @@ def _read_users(path: Path, items: ItemTable, without: Collection[bytes]) -> _Ra
         blocks.append(rows[(rows != -1) & (rows != _LEFT_OUT)])
         lengths.append(np.diff(ends, prepend=-1) - 1 - np.diff(left_out, prepend=0))
     if unknown:
-        raise UserError(
-            f"{first_unknown} is not in {items.path}; "
-            f"in all, {unknown:,} clicks are on items that are not there"
-        )
+        raise UserError(f"{first_unknown} is not in {items.path}; {unknown:,} clicks are on unknown items")
     if not names:
-        raise UserError(f"{path}: the file holds no users")
+        raise UserError(f"{path}: no users in this file")
     _require_distinct(names, len(set(names)), path, "user")
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
     return _RawUsers(names, np.concatenate(blocks), offsets, dropped)
@@ -277,8 +270,8 @@ def _names_and_histories(lines: list[bytes], first_line: int, path: Path) -> tup
         if not tab or b"\t" in history or not name or b"\0" in history:
             columns = line.count(b"\t") + 1
             raise UserError(
-                f"{path}:{number}: expected a user name, one tab, and item names separated by spaces; "
-                f"the line has {columns} columns"
+                f"{path}:{number}: expected a user name, a tab, and item names separated by spaces; "
+                f"found {columns} columns"
             )
         _decoded(name, path, number)
         names.append(name)
@@ -294,23 +287,28 @@ def read_interactions(
     max_seq_len: int,
     without: Collection[bytes] = (),
 ) -> Interactions:
-    """Read ``name<TAB>item item …`` lines, filter users and items, number the items (SPEC: data).
+    """Read ``name<TAB>item item …`` lines, filter users and items, and assign item ids.
 
-    A user with fewer than ``min_seq_len`` clicks, repeats counted, is dropped; of the others the last
-    ``max_seq_len + 3`` clicks are kept; items that no kept sequence holds are dropped. Clicks on the items
-    ``without`` count for nothing, as if they had not been made.
+    Users with fewer than ``min_seq_len`` clicks (including repeated ones) are dropped. Of the others, the
+    last ``max_seq_len + 3`` clicks are kept. Items without a click are dropped.
+
+    Args:
+        users_path: path of ``users.tsv``.
+        items: the items.
+        min_seq_len: minimum clicks of a user.
+        max_seq_len: L, maximum input length of the user encoder.
+        without: items without content; clicks on them are removed first.
 
     Raises:
-        UserError: missing file, bad lines, names that are unknown, repeated or not UTF-8, fewer than one
-            user or two items left.
+        UserError: missing file, invalid line or name, or no user or fewer than two items after filtering.
     """
     raw = _read_users(users_path, items, without)
     lengths = np.diff(raw.offsets)
     kept = np.flatnonzero(lengths >= min_seq_len)
     if not len(kept):
         raise UserError(
-            f"{users_path}: no user is left: none of {len(raw.names):,} has {min_seq_len} clicks or more "
-            "(--min_seq_len)"
+            f"{users_path}: no users after filtering: none of {len(raw.names):,} has at least {min_seq_len} "
+            "clicks (--min_seq_len)"
         )
     kept_lengths = np.minimum(lengths[kept], max_seq_len + 3)
     offsets = np.concatenate([[0], np.cumsum(kept_lengths)])
@@ -318,12 +316,12 @@ def read_interactions(
     positions = np.arange(offsets[-1]) + np.repeat(first_click - offsets[:-1], kept_lengths)
     rows = raw.clicks[positions]
 
-    occurs = np.zeros(len(items.names), bool)
-    occurs[rows] = True
-    item_rows = np.flatnonzero(occurs)
+    has_clicks = np.zeros(len(items.names), bool)
+    has_clicks[rows] = True
+    item_rows = np.flatnonzero(has_clicks)
     if len(item_rows) < 2:
-        raise UserError(f"{users_path}: all kept clicks are on one item; a ranking needs at least two")
-    number_of_row = np.cumsum(occurs, dtype=np.int32)
+        raise UserError(f"{users_path}: only one item after filtering; a ranking needs at least two")
+    number_of_row = np.cumsum(has_clicks, dtype=np.int32)
     item_names = [items.names[row] for row in item_rows]
     user_names = [raw.names[user] for user in kept]
     clicks = number_of_row[rows]

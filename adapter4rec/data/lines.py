@@ -1,7 +1,6 @@
-"""Reading large tab-separated files in blocks of whole lines.
+"""Reading large text files in blocks of complete lines.
 
-Only a line feed ends a line. A carriage return before it and a byte order mark at the start of the file
-are read as what they are meant to be: no part of the text.
+Lines end with LF or CRLF; a UTF-8 byte order mark at the start of the file is skipped.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def blocks_of_lines(path: Path) -> Iterator[tuple[int, list[bytes]]]:
-    """Yield (number of the first line, lines without their ends) for some megabytes at a time.
+    """Yield ``(number of the first line, lines without line ends)`` in blocks of some megabytes.
 
     Raises:
-        UserError: the file is missing, is a folder, cannot be read, or has a blank line.
+        UserError: the file is missing, is a folder, cannot be read, or contains a blank line.
     """
     try:
         with path.open("rb") as file:
             yield from _blocks(file, path)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; Dataset/README.md tells what belongs where") from None
+        raise UserError(f"{path}: no such file; see Dataset/README.md") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
 
@@ -37,9 +36,9 @@ def _blocks(file: BinaryIO, path: Path) -> Iterator[tuple[int, list[bytes]]]:
     while unfinished:
         block = file.read(_BLOCK_BYTES)
         whole, line_feed, rest = unfinished.rpartition(b"\n")
-        if not block:  # the end of the file ends the last line too
+        if not block:  # end of file; the last line may have no line feed
             whole, rest = unfinished.removesuffix(b"\n"), b""
-        elif not line_feed:  # a line longer than a block
+        elif not line_feed:  # the line is longer than a block
             whole = None
         if whole is not None:
             lines = whole.split(b"\n")
@@ -51,5 +50,5 @@ def _blocks(file: BinaryIO, path: Path) -> Iterator[tuple[int, list[bytes]]]:
 def _clean(lines: list[bytes], first_line: int, path: Path) -> list[bytes]:
     lines = [line.removesuffix(b"\r") for line in lines]
     if b"" in lines:
-        raise UserError(f"{path}:{first_line + lines.index(b'')}: the line is blank; remove it")
+        raise UserError(f"{path}:{first_line + lines.index(b'')}: blank line")
     return lines

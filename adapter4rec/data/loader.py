@@ -1,4 +1,4 @@
-"""Reading ahead: worker processes that prepare what is asked for next."""
+"""Prefetching with worker processes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 from adapter4rec.utils.errors import UserError
 
 
-class _Reporting(Dataset):
-    """What a data set gives, or the error that preparing it met: a worker process cannot raise it whole."""
+class _ErrorsAsItems(Dataset):
+    """Returns errors instead of raising them: torch wraps an error of a worker process in a traceback."""
 
     def __init__(self, prepared: Dataset) -> None:
         self.prepared = prepared
@@ -24,8 +24,8 @@ class _Reporting(Dataset):
             return error
 
 
-class _Order:
-    """The numbers to be prepared, asked for one by one."""
+class _Sampler:
+    """A sampler over any iterable."""
 
     def __init__(self, numbers: Iterable[int]) -> None:
         self.numbers = numbers
@@ -37,26 +37,26 @@ class _Order:
 def load_ahead(
     prepared: Dataset, numbers: Iterable[int], *, workers: int, prefetch: int, pin_memory: bool
 ) -> Iterator[Any]:
-    """``prepared[number]`` for each number, in order.
+    """Yield ``prepared[number]`` for each number, in order, prefetched by worker processes.
 
     Args:
-        prepared: prepares what belongs to a number.
-        numbers: asked for as far ahead as the workers prepare.
-        workers: processes that prepare; with 0 it is done when it is asked for.
-        prefetch: how much each worker keeps ready.
-        pin_memory: put it into page-locked memory.
+        prepared: dataset.
+        numbers: indices into the dataset; consumed ahead of the results.
+        workers: number of worker processes; 0 loads in this process, without prefetching.
+        prefetch: items that each worker keeps ready.
+        pin_memory: copy the items to pinned memory.
 
     Raises:
-        UserError: preparing met one, or a worker was ended from outside.
+        UserError: the dataset raised one, or a worker process was killed.
     """
     loader = DataLoader(
-        _Reporting(prepared),
+        _ErrorsAsItems(prepared),
         batch_size=None,
-        sampler=_Order(numbers),
+        sampler=_Sampler(numbers),
         num_workers=workers,
         pin_memory=pin_memory,
         prefetch_factor=prefetch if workers else None,
-        # Forked ones share what is mapped from disk; others would be sent a copy.
+        # Forked workers share memory-mapped arrays; spawned ones would get a copy.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
     )
     try:
@@ -68,6 +68,6 @@ def load_ahead(
         if "DataLoader worker" not in str(error):
             raise
         raise UserError(
-            "a process that prepares data was ended from outside, for want of memory or of shared memory "
-            f"(/dev/shm): lower --workers {workers} or --prefetch {prefetch}, or give --workers 0"
+            "a data loader process was killed, probably because memory or shared memory (/dev/shm) ran out; "
+            f"lower --workers {workers} or --prefetch {prefetch}, or use --workers 0"
         ) from None

@@ -1,4 +1,4 @@
-"""Texts laid end to end: no place holds padding."""
+"""Packed sequences: texts concatenated without padding."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from adapter4rec.data.content import Content
 
 @dataclass(frozen=True)
 class Packing(Content):
-    """Where texts lie that stand one behind the other, the short ones first.
+    """Positions of texts that are concatenated in order of ascending length.
 
     Attributes:
-        spans: the number and the length of the texts of each stretch of equally long ones.
-        places: int64 ``[tokens]``, the place of each token in its text, from 0.
-        firsts: int64 ``[texts]``, where the first token of each text stands.
+        spans: ``(number of texts, length)`` for each group of texts of equal length.
+        places: int64 ``[tokens]``, position of each token in its text, from 0.
+        firsts: int64 ``[texts]``, index of the first token of each text.
     """
 
     spans: tuple[tuple[int, int], ...]
@@ -27,7 +27,7 @@ class Packing(Content):
 
     @classmethod
     def of(cls, lengths: np.ndarray) -> Packing:
-        """The packing of texts of these lengths, int ``[texts]``, ascending."""
+        """Create a packing from text lengths, int ``[texts]``, ascending."""
         distinct, counts = np.unique(lengths, return_counts=True)
         firsts = np.cumsum(lengths) - lengths
         places = np.arange(lengths.sum()) - np.repeat(firsts, lengths)
@@ -39,21 +39,21 @@ class Packing(Content):
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest text."""
+        """Number of tokens of the longest text."""
         return self.spans[-1][1]
 
     def real(self, width: int) -> Tensor:
-        """Bool ``[texts, width]``: where tokens stand when each text has a row of its own."""
+        """Mask of the padded form, bool ``[texts, width]``: true at tokens, false at padding on the right."""
         total = self.firsts.new_tensor([len(self.places)])
         lengths = torch.cat([self.firsts, total]).diff()
         return torch.arange(width, device=lengths.device) < lengths[:, None]
 
     def lengthened(self, further: int) -> tuple[Packing, Tensor]:
-        """The packing of the same texts with ``further`` tokens behind each first one.
+        """Insert ``further`` tokens after the first token of each text (prefix or prompt tokens).
 
         Returns:
-            It, and for each of its tokens, int64, which old one it is; the further tokens of a text count on
-            from the number of old ones.
+            The new packing, and for each of its tokens the index of the source token, int64 ``[new tokens]``:
+            old tokens are 0 … T - 1, the inserted tokens of each text T … T + further - 1.
         """
         spans = tuple((count, length + further) for count, length in self.spans)
         numbers = torch.arange(len(self), device=self.firsts.device)

@@ -1,4 +1,4 @@
-"""Settings of the data: the files of a domain, texts, images, batches."""
+"""Data settings: files of a domain, texts, images, data loading."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class TextSettings(Settings):
     tokens_at_once: int = option(4096, "maximum tokens in one call of the backbone", least=1, runtime=True)
 
     def max_tokens(self, attribute: str) -> int:
-        """Number of tokens to which an attribute's text is cut."""
+        """Maximum tokens of an attribute."""
         return getattr(self, f"{attribute}_tokens")
 
 
@@ -56,10 +56,10 @@ class ImageSettings(Settings):
     # Histories are half as long as with text, as in the paper.
     max_seq_len: int = option(10, "L, maximum length of a user's input sequence", least=1)
     images: Path | None = option(
-        None, "LMDB of the item images, written by build_lmdb_hm.py; the id tower needs none", runtime=True
+        None, "LMDB of the item images, built by build_lmdb_hm.py; not needed by the id tower", runtime=True
     )
     image_size: int | None = option(
-        None, "height and width of the images; default: the backbone's (only DINOv2 accepts others)", least=1
+        None, "image height and width; default: the backbone's (only DINOv2 accepts other sizes)", least=1
     )
     images_at_once: int | None = option(
         None,
@@ -76,9 +76,9 @@ class LoaderSettings(Settings):
     workers: int | None = option(
         None, "data loader processes; default: 2 with a GPU, else 0", least=0, runtime=True
     )
-    prefetch: int = option(4, "batches that each data loader process keeps ready", least=1, runtime=True)
+    prefetch: int = option(4, "batches prefetched by each data loader process", least=1, runtime=True)
     pin_memory: bool | None = option(
-        None, "load batches into page-locked memory; default: with a GPU", runtime=True
+        None, "load batches into pinned memory; default: true with a GPU", runtime=True
     )
 
     def workers_on(self, device: torch.device) -> int:
@@ -86,5 +86,5 @@ class LoaderSettings(Settings):
         return (2 if device.type == "cuda" else 0) if self.workers is None else self.workers
 
     def pins_memory_on(self, device: torch.device) -> bool:
-        """Whether batches are loaded into page-locked memory."""
+        """Whether batches are loaded into pinned memory."""
         return device.type == "cuda" if self.pin_memory is None else self.pin_memory

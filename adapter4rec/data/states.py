@@ -1,4 +1,4 @@
-"""What a frozen backbone gives for each item, computed once for the catalogue and mapped from disk."""
+"""Cached hidden states of a frozen backbone: item content, memory-mapped from disk."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from adapter4rec.data.packing import Packing
 from adapter4rec.data.text import TextStore
 
 FORMATS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-"""The number formats that states are kept in."""
+"""Storage formats of hidden states."""
 
 
 def as_array(states: Tensor) -> np.ndarray:
-    """States as numpy takes them: numbers of 16 bits as plain integers."""
+    """Convert hidden states to numpy; 16-bit floats are reinterpreted as int16."""
     states = states.cpu().contiguous()
     return (states if states.dtype == torch.float32 else states.view(torch.int16)).numpy()
 
 
 def array_type(form: str) -> np.dtype:
-    """numpy's type of what :func:`as_array` gives."""
+    """The numpy dtype of :func:`as_array` for a storage format."""
     return np.dtype(np.float32 if form == "fp32" else np.int16)
 
 
@@ -34,7 +34,7 @@ def _states(rows: np.ndarray, form: str) -> Tensor:
 
 @dataclass(frozen=True)
 class States(Content):
-    """[CLS] states of the last layer: float ``[n, attributes, h]``."""
+    """[CLS] states of the last layer, float32 ``[n, attributes, h]``."""
 
     states: Tensor
 
@@ -43,27 +43,27 @@ class States(Content):
 
 
 class StateStore:
-    """[CLS] states of a catalogue, float32 ``[N, attributes, h]``."""
+    """[CLS] states of all items, float32 ``[N, attributes, h]``."""
 
     def __init__(self, states: np.ndarray) -> None:
         self.states = states
 
     def fetch(self, items: np.ndarray) -> States:
-        """Rows of the memory-mapped states."""
+        """Read the states of ``items``."""
         return States(torch.from_numpy(self.states[items - 1]))
 
     def costs(self) -> np.ndarray:
-        """1 an item."""
+        """1 per item."""
         return np.ones(len(self.states), np.int64)
 
 
 @dataclass(frozen=True)
 class StatePack(Content):
-    """Outputs of some layers for texts that lie end to end.
+    """Hidden states of some layers for a pack of texts.
 
     Attributes:
-        states: ``[tokens, layers, h]``.
-        packing: where each text lies.
+        states: float ``[tokens, layers, h]``.
+        packing: positions of the texts.
     """
 
     states: Tensor
@@ -72,7 +72,7 @@ class StatePack(Content):
 
 @dataclass(frozen=True)
 class TextStates(Content):
-    """Outputs of some layers for the texts of n items; see :class:`adapter4rec.data.text.Text`."""
+    """Hidden states of some layers for the texts of n items; see :class:`adapter4rec.data.text.Text`."""
 
     packs: tuple[StatePack, ...]
     layers: tuple[int, ...]
@@ -84,13 +84,13 @@ class TextStates(Content):
 
 
 class TextStateStore(TextStore):
-    """Outputs of some layers for each token of a catalogue's texts.
+    """Hidden states of some layers for all tokens of all item texts.
 
     Args:
-        texts: the texts themselves.
-        rows: ``[tokens, layers, h]``, the tokens of the first attribute's texts before those of the next.
-        layers: the numbers of these layers.
-        form: the format of their numbers, see ``FORMATS``.
+        texts: the tokenised texts.
+        rows: ``[tokens, layers, h]``, concatenated over attributes; see :func:`as_array`.
+        layers: indices of the layers.
+        form: storage format, a key of ``FORMATS``.
     """
 
     def __init__(self, texts: TextStore, rows: np.ndarray, layers: tuple[int, ...], form: str) -> None:
@@ -100,7 +100,7 @@ class TextStateStore(TextStore):
         self._begin = np.concatenate([[0], np.cumsum(sizes)])
 
     def fetch(self, items: np.ndarray) -> TextStates:
-        """Rows of the memory-mapped states, in packs of similar length."""
+        """Read the states of ``items``, in packs of texts of similar length."""
         packs, order = self.packed(items)
         states = tuple(
             StatePack(_states(self.rows[self._begin[owner] + at], self.form), packing)
@@ -111,7 +111,7 @@ class TextStateStore(TextStore):
 
 @dataclass(frozen=True)
 class PatchStates(Content):
-    """Outputs of some layers for n images, ``[n, patches, layers, h]``, and the numbers of these layers."""
+    """Hidden states of some layers for n images, ``[n, patches, layers, h]``, and the layer indices."""
 
     states: Tensor
     layers: tuple[int, ...]
@@ -121,21 +121,21 @@ class PatchStates(Content):
 
 
 class PatchStateStore:
-    """Outputs of some layers for each patch of a catalogue's images.
+    """Hidden states of some layers for all patches of all item images.
 
     Args:
-        rows: ``[N, patches, layers, h]``.
-        layers: the numbers of these layers.
-        form: the format of their numbers, see ``FORMATS``.
+        rows: ``[N, patches, layers, h]``; see :func:`as_array`.
+        layers: indices of the layers.
+        form: storage format, a key of ``FORMATS``.
     """
 
     def __init__(self, rows: np.ndarray, layers: tuple[int, ...], form: str) -> None:
         self.rows, self.layers, self.form = rows, layers, form
 
     def fetch(self, items: np.ndarray) -> PatchStates:
-        """Rows of the memory-mapped states."""
+        """Read the states of ``items``."""
         return PatchStates(_states(self.rows[items - 1], self.form), self.layers)
 
     def costs(self) -> np.ndarray:
-        """1 an item."""
+        """1 per item."""
         return np.ones(len(self.rows), np.int64)

@@ -1,4 +1,4 @@
-"""Item text: tokenised once, kept and fetched without padding."""
+"""Item texts: tokenised once, cached, and batched without padding."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from adapter4rec.data.content import Content
 from adapter4rec.data.packing import Packing
 from adapter4rec.utils.files import file_hash
 
-_TOKENISED_AT_ONCE = 10_000
+_TEXTS_PER_CALL = 10_000
 _BODY_CHARACTERS = 2_000
 _FORM = b"tokens-1"
-"""Part of the cache key; changes when the way of tokenising changes."""
+"""Version in the cache key; change it when tokenisation changes."""
 
 
 @dataclass(frozen=True)
 class TokenPack(Content):
-    """Texts that the backbone reads at once.
+    """Concatenated texts for one call of the backbone.
 
     Attributes:
-        token_ids: int64 ``[tokens]``, one text behind the other.
-        packing: where each lies.
+        token_ids: int64 ``[tokens]``, concatenated texts.
+        packing: positions of the texts.
     """
 
     token_ids: Tensor
@@ -44,13 +44,13 @@ class TokenPack(Content):
 
 @dataclass(frozen=True)
 class Text(Content):
-    """The texts of n items, one or several attributes each.
+    """Tokenised texts of n items with one or several attributes each.
 
     Attributes:
-        packs: together n x attributes texts, sorted by length.
-        order: int64 ``[n * attributes]``; text ``item * attributes + attribute`` is number ``order[…]`` of
-            the packs' texts.
-        n_items: n.
+        packs: packs of texts, n x attributes texts in total, sorted by length.
+        order: int64 ``[n * attributes]``; ``order[item * attributes + attribute]`` is the index of a text in
+            the concatenated packs.
+        n_items: number of items n.
     """
 
     packs: tuple[TokenPack, ...]
@@ -63,12 +63,12 @@ class Text(Content):
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token ids of one text for each item.
+    """Token ids of one attribute for all items.
 
     Attributes:
-        tokens: int32, flat.
-        offsets: int64 ``[N + 1]``; item i has ``tokens[offsets[i - 1]:offsets[i]]``.
-        identity: hash of the texts, the tokenizer and the cut.
+        tokens: int32 ``[tokens]``, concatenated texts.
+        offsets: int64 ``[N + 1]``; the text of item i is ``tokens[offsets[i - 1]:offsets[i]]``.
+        identity: hash of the texts, the tokenizer and the maximum length.
     """
 
     tokens: np.ndarray
@@ -77,11 +77,11 @@ class Tokens:
 
 
 class TextStore:
-    """Tokens of a catalogue's texts.
+    """Tokenised texts of all items.
 
     Args:
-        attributes: tokens of each attribute (title; abstract and body where they are used).
-        tokens_at_once: a pack of texts holds at most so many tokens; a single longer text still makes one.
+        attributes: tokens of each attribute (title, and optionally abstract and body).
+        tokens_at_once: maximum tokens per pack; a longer text gets its own pack.
     """
 
     def __init__(self, attributes: list[Tokens], tokens_at_once: int) -> None:
@@ -90,24 +90,25 @@ class TextStore:
 
     @property
     def identity(self) -> str:
-        """Hash of all that :meth:`fetch` gives."""
+        """Hash of the content of all items."""
         return " ".join(attribute.identity for attribute in self.attributes)
 
     def costs(self) -> np.ndarray:
-        """Tokens an item, all attributes together."""
+        """Tokens per item, summed over attributes, int64 ``[N]``."""
         return sum(np.diff(attribute.offsets) for attribute in self.attributes)
 
     def fetch(self, items: np.ndarray) -> Text:
-        """Tokens of ``items``, in packs of similar length."""
+        """Tokens of ``items``, in packs of texts of similar length."""
         packs, order = self.packed(items)
         return Text(tuple(self._pack(*pack) for pack in packs), order, len(items))
 
     def packed(self, items: np.ndarray) -> tuple[list[tuple[np.ndarray, np.ndarray, Packing]], Tensor]:
-        """How the texts of ``items`` are laid end to end.
+        """Assign the texts of ``items`` to packs.
 
         Returns:
-            For each pack where its tokens stand in their attribute's, and which attribute that is, int64
-            ``[tokens]`` both, and its packing; and the order of :class:`Text`.
+            A list of packs and the order (see :class:`Text`). A pack consists of the index of each token in
+            the tokens of its attribute, int64 ``[tokens]``, the index of that attribute, int64 ``[tokens]``,
+            and the packing.
         """
         starts = np.stack([attribute.offsets[items - 1] for attribute in self.attributes], axis=1).ravel()
         stops = np.stack([attribute.offsets[items] for attribute in self.attributes], axis=1).ravel()
@@ -132,34 +133,35 @@ class TextStore:
 
 
 def pack_bounds(lengths: np.ndarray, most_tokens: int) -> list[tuple[int, int]]:
-    """Cut texts into stretches of at most ``most_tokens`` tokens, as long as that allows.
+    """Greedily split a list of texts into packs of at most ``most_tokens`` tokens.
 
     Args:
-        lengths: int ``[n]``.
-        most_tokens: the limit; a single longer text still makes a stretch.
+        lengths: text lengths, int ``[n]``.
+        most_tokens: maximum tokens per pack; a longer text gets its own pack.
 
     Returns:
-        ``(first, last)`` of each stretch, half-open, in order.
+        Half-open range ``(first, last)`` of each pack, in order.
     """
-    stretches, first = [], 0
+    bounds, first = [], 0
     ends = np.cumsum(lengths)
     while first < len(lengths):
         before = ends[first] - lengths[first]
         last = max(first + 1, int(np.searchsorted(ends, before + most_tokens, side="right")))
-        stretches.append((first, last))
+        bounds.append((first, last))
         first = last
-    return stretches
+    return bounds
 
 
 def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 of everything that decides what the tokenizer gives for a text.
+    """SHA-256 of the tokenizer's definition.
 
-    How far texts are cut and padded is left out: each call says it, and a fast tokenizer remembers the last.
+    Truncation and padding lengths are excluded: they are arguments of each call, and a fast tokenizer stores
+    those of the last call.
     """
     if tokenizer.is_fast:
         settings = json.loads(tokenizer.backend_tokenizer.to_str())
         settings.update(truncation=tokenizer.truncation_side, padding=None)
-    else:  # written in Python: its class in this version of the library, and the files that make it up
+    else:  # a Python tokenizer is defined by its class, the library version and its files
         settings = {
             "class": type(tokenizer).__name__,
             "transformers": transformers.__version__,
@@ -170,7 +172,7 @@ def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _saved_files(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
-    """SHA-256 of each file that the tokenizer is saved as, by name."""
+    """SHA-256 of each file of the saved tokenizer, by name."""
     with TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         return {path.name: file_hash(path) for path in Path(folder).iterdir()}
@@ -183,14 +185,14 @@ def tokenised(
     cache_folder: Path | None,
     say: Callable[[str], None] = print,
 ) -> Tokens:
-    """Tokenise lower-cased texts, special tokens included, or take them from the cache.
+    """Lower-case and tokenise texts, with special tokens, or load the tokens from the cache.
 
     Args:
-        texts: one for each item.
-        tokenizer: fast or slow.
-        most_tokens: longer texts are cut, special tokens kept.
-        cache_folder: where caches lie; None for texts that are read only once, which are not kept.
-        say: is told what is done to fill a cache.
+        texts: one text per item.
+        tokenizer: fast or slow tokenizer.
+        most_tokens: maximum tokens, special tokens included; longer texts are truncated.
+        cache_folder: cache folder; None for no cache.
+        say: prints progress messages.
     """
     digest = hashlib.sha256(
         _FORM + tokenizer_identity(tokenizer).encode() + most_tokens.to_bytes(4, "little")
@@ -203,8 +205,8 @@ def tokenised(
         if cache_folder is not None:
             say(f"tokenising {len(texts):,} texts")
         tokens, lengths = [], []
-        for start in range(0, len(texts), _TOKENISED_AT_ONCE):
-            lowered = [text.lower() for text in texts[start : start + _TOKENISED_AT_ONCE]]
+        for start in range(0, len(texts), _TEXTS_PER_CALL):
+            lowered = [text.lower() for text in texts[start : start + _TEXTS_PER_CALL]]
             ids = tokenizer(lowered, truncation=True, max_length=most_tokens, return_attention_mask=False)[
                 "input_ids"
             ]
@@ -219,5 +221,5 @@ def tokenised(
 
 
 def shortened_body(text: str) -> str:
-    """The part of a body that is tokenised at all."""
+    """The first characters of a body; the rest is beyond the maximum length and is not tokenised."""
     return text[:_BODY_CHARACTERS]

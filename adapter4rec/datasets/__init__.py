@@ -1,1 +1,1 @@
-"""Data sets that this project generates or prepares."""
+"""Generation and preparation of data sets."""

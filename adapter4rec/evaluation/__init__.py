@@ -1,1 +1,1 @@
-"""Leave-one-out evaluation: the encoded catalogue, ranks of the targets, metrics."""
+"""Leave-one-out evaluation: catalogue embeddings, ranks of the targets, metrics."""

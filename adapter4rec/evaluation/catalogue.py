@@ -1,4 +1,4 @@
-"""Embeddings of a whole catalogue: encoded once, kept in memory, or in a file where they are many."""
+"""Embeddings of the whole catalogue: encoded once and kept in memory, or in a file if they are large."""
 
 from __future__ import annotations
 
@@ -30,32 +30,32 @@ _ROWS_SUMMED_AT_ONCE = 1 << 20
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients, and back to the mode that was."""
+    """Eval mode without gradients; restores the previous mode on exit."""
     training = model.training
     model.eval()
     try:
-        with torch.no_grad():  # a divided model cannot train on with what inference mode has made
+        with torch.no_grad():  # not inference_mode: FSDP keeps tensors that training needs afterwards
             yield
     finally:
         model.train(training)
 
 
 class Embeddings(Protocol):
-    """Embeddings of the items 1…N, float32; 0, the number of padding, has a zero one."""
+    """Embeddings of the items 1…N, float32; the embedding of item 0 (padding) is zero."""
 
     n_items: int
 
     def of(self, numbers: np.ndarray) -> Tensor:
-        """Those of some items, int ``[...]`` → ``[..., d]``, on the device where they are computed with."""
+        """Embeddings of item ids, int ``[...]`` → ``[..., d]``, on the compute device."""
         ...
 
     def stretch(self, first: int, last: int) -> Tensor:
-        """Those of the items ``first``…``last - 1``, ``[last - first, d]``, on the same device."""
+        """Embeddings of the items ``first``…``last - 1``, ``[last - first, d]``, on the compute device."""
         ...
 
 
 class EmbeddingsInMemory:
-    """Embeddings as one tensor.
+    """Embeddings in one tensor.
 
     Args:
         rows: ``[N + 1, d]``; row 0 is zero.
@@ -79,11 +79,11 @@ class EmbeddingsInMemory:
 
 
 class EmbeddingsInFile:
-    """Embeddings in a file that is mapped; what has been read or written does not stay in memory.
+    """Embeddings in a memory-mapped file; pages are released after each read or write.
 
     Args:
-        rows: ``[N + 1, d]``, float32, mapped; row 0 is zero.
-        device: where the embeddings are computed with.
+        rows: ``[N + 1, d]``, float32, memory-mapped; row 0 is zero.
+        device: the compute device.
     """
 
     def __init__(self, rows: np.memmap, device: torch.device) -> None:
@@ -93,7 +93,7 @@ class EmbeddingsInFile:
 
     @classmethod
     def new(cls, n_items: int, width: int, folder: Path, device: torch.device) -> EmbeddingsInFile:
-        """Embeddings that are all zero, in a file without a name, which goes when nothing uses it."""
+        """Embeddings initialised to zero in a temporary file, which is deleted automatically."""
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             reserve(file, 4 * (n_items + 1) * width, f"embeddings of {n_items:,} items in {folder}")
@@ -102,22 +102,22 @@ class EmbeddingsInFile:
     def of(self, numbers: np.ndarray) -> Tensor:
         """See :class:`Embeddings`."""
         found = torch.from_numpy(self.rows[numbers]).to(self.device)
-        self._let_go()
+        self._release_pages()
         return found
 
     def stretch(self, first: int, last: int) -> Tensor:
         """See :class:`Embeddings`."""
         found = torch.from_numpy(np.array(self.rows[first:last])).to(self.device)
-        self._let_go()
+        self._release_pages()
         return found
 
     def put(self, items: np.ndarray, rows: Tensor) -> None:
         """Set the embeddings of some items."""
         self.rows[items] = rows.cpu().numpy()
-        self._let_go()
+        self._release_pages()
 
-    def _let_go(self) -> None:
-        """Take the file's pages out of this process; they stay in the file, and in the system's cache."""
+    def _release_pages(self) -> None:
+        """Unmap the file's pages from this process; they stay in the file and in the page cache."""
         mapping = self.rows._mmap
         if hasattr(mmap, "MADV_DONTNEED"):
             mapping.madvise(mmap.MADV_DONTNEED)
@@ -128,12 +128,12 @@ class EncodeConfig:
     """How a catalogue is encoded.
 
     Attributes:
-        workers: processes that fetch content ahead; 0 for none.
-        prefetch: groups of items that each of these keeps ready.
-        pin_memory: whether content lies in page-locked memory.
-        most_memory: embeddings of more bytes are kept in a file.
-        folder: where that file lies.
-        precision: the number format; float32 unless a run is asked to evaluate in another.
+        workers: number of loader processes; 0 to load in the main process.
+        prefetch: groups of items that each worker loads in advance.
+        pin_memory: whether content is copied to page-locked memory.
+        most_memory: size in bytes above which embeddings are kept in a file.
+        folder: folder of that file.
+        precision: number format of the encoder.
     """
 
     workers: int = 0
@@ -145,7 +145,7 @@ class EncodeConfig:
 
     @classmethod
     def of(cls, settings: EvaluationSettings, process: Process) -> EncodeConfig:
-        """What a run's settings say of it."""
+        """From the settings of a run."""
         return cls(
             settings.workers_on(process.device),
             settings.prefetch,
@@ -157,7 +157,7 @@ class EncodeConfig:
 
 
 class _Groups(Dataset):
-    """The content of groups of items."""
+    """The content of groups of items; indices beyond the last group wrap around."""
 
     def __init__(self, groups: list[np.ndarray], store: ContentStore) -> None:
         self.groups = groups
@@ -175,14 +175,16 @@ def encode_catalogue(
     process: Process,
     how: EncodeConfig,
 ) -> EmbeddingsInMemory | EmbeddingsInFile:
-    """Encode all items once, in groups of similar cost that depend on the catalogue alone.
+    """Encode all items once, in groups of similar cost that depend only on the catalogue.
+
+    Groups are distributed dynamically over the processes; the result is the same on all of them.
 
     Args:
-        encoder: what ``encode`` computes with; its weights may be read in another format meanwhile.
-        encode: gives ``[n, d]`` for the content of n items.
-        store: the catalogue's content.
+        encoder: the module that ``encode`` uses; its weights are cast to the number format in ``how``.
+        encode: maps the content of n items to ``[n, d]``.
+        store: the content of the catalogue.
         shape: N and d.
-        process: the groups are dealt out to the processes as they get ready; each ends with all rows.
+        process: this process.
         how: number format, memory, workers.
     """
     n_items = shape[0]
@@ -190,24 +192,24 @@ def encode_catalogue(
     by_cost = np.argsort(store.costs(), kind="stable") + 1
     groups = [by_cost[start : start + _ITEMS_AT_ONCE] for start in range(0, n_items, _ITEMS_AT_ONCE)]
     precision: Precision = choose_precision(how.precision, process.device)
-    asked: deque[int] = deque()
+    pending: deque[int] = deque()
 
-    def shares() -> Iterator[int]:
-        for number in _shares(len(groups), process, in_step=is_sharded(encoder)):
-            asked.append(number)
+    def numbers_to_load() -> Iterator[int]:
+        for number in _group_numbers(len(groups), process, in_step=is_sharded(encoder)):
+            pending.append(number)
             yield number
 
     loader = load_ahead(
         _Groups(groups, store),
-        shares(),
-        workers=min(how.workers, max(0, len(groups) - 1)),  # a single group is waited for anyway
+        numbers_to_load(),
+        workers=min(how.workers, max(0, len(groups) - 1)),  # no benefit for a single group
         prefetch=how.prefetch,
         pin_memory=how.pin_memory,
     )
     with precision.frozen_weights(encoder, whole=True), precision.autocast():
         for content in loader:
             rows = encode(content.to(process.device)).float()
-            if (number := asked.popleft()) < len(groups):
+            if (number := pending.popleft()) < len(groups):
                 found.put(groups[number], rows)
     if process.world_size > 1:
         for first in range(0, n_items + 1, _ROWS_SUMMED_AT_ONCE):
@@ -225,11 +227,11 @@ def _empty(
     return EmbeddingsInMemory(torch.zeros(n_items + 1, width, device=process.device))
 
 
-def _shares(count: int, process: Process, *, in_step: bool) -> Iterator[int]:
-    """Which of ``count`` groups this process encodes.
+def _group_numbers(count: int, process: Process, *, in_step: bool) -> Iterator[int]:
+    """Which of ``count`` groups this process encodes, distributed dynamically.
 
-    The next one when it is ready; or, as a divided model computes on all processes at once, equally many on
-    each, where numbers from ``count`` on are encoded for company alone.
+    With ``in_step``, as a sharded model requires, equally many on each process; the results of numbers from
+    ``count`` on are discarded.
     """
     if not in_step:
         return process.distribute(count)

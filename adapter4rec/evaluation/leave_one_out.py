@@ -1,4 +1,4 @@
-"""Leave-one-out evaluation: the whole catalogue is ranked for every user (see ``ranking.py``)."""
+"""Leave-one-out evaluation with a ranking of the whole catalogue for every user (see ``ranking.py``)."""
 
 from __future__ import annotations
 
@@ -33,14 +33,20 @@ _USERS_LISTED_AT_ONCE = 1024
 
 
 class Split(str, Enum):
-    """Which target is ranked: the last but one click, or the last."""
+    """The target to rank: the second to last click (validation) or the last click (test)."""
 
     VALIDATION = "validation"
     TEST = "test"
 
 
 def eval_batch(interactions: Interactions, split: Split, users: np.ndarray) -> EvalBatch:
-    """The evaluation inputs of ``users`` (SPEC: data)."""
+    """The evaluation batch of ``users``: the last L clicks before the target, all earlier clicks masked.
+
+    Args:
+        interactions: the domain.
+        split: validation or test.
+        users: indices of users, int ``[users]``.
+    """
     ranges = interactions.validation if split is Split.VALIDATION else interactions.test
     starts, stops = interactions.offsets[users], ranges.stop[users] - 1
     lengths = stops - starts
@@ -57,11 +63,11 @@ def eval_batch(interactions: Interactions, split: Split, users: np.ndarray) -> E
 
 @dataclass(frozen=True)
 class Ranking:
-    """What came out of ranking the catalogue for every user.
+    """The result of ranking the catalogue for every user.
 
     Attributes:
-        ranks: int64 ``[users]``, of the targets.
-        shown: by k, how many items stand among the first k of at least one user; empty where not asked for.
+        ranks: ranks of the targets, int64 ``[users]``.
+        shown: for each k, the number of items in the top k of at least one user; empty if not requested.
         n_items: N.
     """
 
@@ -70,7 +76,7 @@ class Ranking:
     n_items: int
 
     def metrics(self, ks: Iterable[int] = (10,)) -> dict[str, float]:
-        """HR@k, NDCG@k, MRR, and coverage@k where it was asked for, in per cent."""
+        """HR@k, NDCG@k, MRR, and coverage@k if requested, in per cent."""
         coverage = {f"coverage@{k}": 100 * count / self.n_items for k, count in self.shown.items()}
         return metrics_of(self.ranks, ks) | coverage
 
@@ -83,18 +89,18 @@ def rank_users(
     process: Process,
     shown_at: Iterable[int] = (),
 ) -> Ranking:
-    """Rank every user's target once, whatever the number of processes.
+    """Rank the target of every user, distributed over the processes.
 
     Args:
-        vectors: gives the next-item vectors, float32 ``[users, d]``, for a question.
+        vectors: returns the next-item vectors, float32 ``[users, d]``, of an evaluation batch.
         catalogue: embeddings of all items.
         interactions: the domain.
         split: validation or test.
-        process: blocks of users, fixed by the data alone, are dealt out to the processes.
-        shown_at: lengths of lists whose items are to be counted.
+        process: this process. Batches of users do not depend on the number of processes.
+        shown_at: cutoffs k of coverage.
 
     Returns:
-        The same on every process.
+        The same result on every process.
     """
     ks = tuple(shown_at)
     ranks = np.zeros(interactions.n_users, np.int64)
@@ -102,11 +108,11 @@ def rank_users(
     for number in process.distribute(-(-interactions.n_users // _USERS_AT_ONCE)):
         first = number * _USERS_AT_ONCE
         users = np.arange(first, min(first + _USERS_AT_ONCE, interactions.n_users))
-        question = eval_batch(interactions, split, users)
-        wanted = vectors(question)
-        ranks[users] = rank_targets(wanted, catalogue, question)
+        batch = eval_batch(interactions, split, users)
+        user_vectors = vectors(batch)
+        ranks[users] = rank_targets(user_vectors, catalogue, batch)
         if ks:
-            _mark_shown(shown, wanted, catalogue, question, ks)
+            _mark_shown(shown, user_vectors, catalogue, batch, ks)
     counts = process.all_gather(shown[None]).any(0).sum(1)
     return Ranking(
         process.all_gather(ranks[None]).sum(0),
@@ -116,25 +122,25 @@ def rank_users(
 
 
 def _mark_shown(
-    shown: np.ndarray, vectors: Tensor, catalogue: Embeddings, question: EvalBatch, ks: tuple[int, ...]
+    shown: np.ndarray, vectors: Tensor, catalogue: Embeddings, batch: EvalBatch, ks: tuple[int, ...]
 ) -> None:
-    """Mark the items that stand in the users' lists, ``[lengths, items]``."""
+    """Mark the items in the users' top-k lists in ``shown``, bool ``[cutoffs, N + 1]``."""
     for first in range(0, len(vectors), _USERS_LISTED_AT_ONCE):
         last = min(first + _USERS_LISTED_AT_ONCE, len(vectors))
-        rows = np.searchsorted(question.masked_users, np.arange(first, last + 1))
-        masked = [question.masked_items[start:stop] for start, stop in itertools.pairwise(rows)]
+        rows = np.searchsorted(batch.masked_users, np.arange(first, last + 1))
+        masked = [batch.masked_items[start:stop] for start, stop in itertools.pairwise(rows)]
         items, scores = best_items(vectors[first:last], catalogue, masked, max(ks))
         for row, k in enumerate(ks):
             shown[row, items[:, :k][np.isfinite(scores[:, :k])]] = True
 
 
 def next_item_vectors(model: TransRec, catalogue: Embeddings, inputs: np.ndarray) -> Tensor:
-    """What some users' next items are scored with.
+    """Next-item vectors at the last position of each sequence.
 
     Args:
         model: in eval mode.
         catalogue: embeddings of all items.
-        inputs: item numbers ``[users, L]``, 0 for padding.
+        inputs: item ids ``[users, L]``, 0 for padding.
 
     Returns:
         float32 ``[users, d]``.
@@ -163,15 +169,18 @@ def rank(
     how: EncodeConfig | None = None,
     shown_at: Iterable[int] = (),
 ) -> Ranking:
-    """Rank the catalogue for every user of a domain, in eval mode; users and scores are float32.
+    """Rank the catalogue for every user of a domain. User vectors and scores are float32.
 
     Args:
-        model: is left in the mode in which it was.
+        model: evaluated in eval mode; its mode is restored afterwards.
         domain: users and items.
         split: validation or test.
-        process: this process, one of those that share the work.
-        how: the catalogue is encoded; in float32 unless it says otherwise.
-        shown_at: lengths of lists whose items are to be counted (coverage).
+        process: this process.
+        how: how the catalogue is encoded; by default in float32.
+        shown_at: cutoffs k of coverage.
+
+    Raises:
+        UserError: scores are not finite.
     """
     interactions = domain.interactions
     with evaluating(model):
@@ -179,18 +188,18 @@ def rank(
             model, domain.store, interactions.n_items, process, how or EncodeConfig()
         )
 
-        def vectors(question: EvalBatch) -> Tensor:
-            return next_item_vectors(model, catalogue, question.inputs)
+        def vectors(batch: EvalBatch) -> Tensor:
+            return next_item_vectors(model, catalogue, batch.inputs)
 
         return rank_users(vectors, catalogue, interactions, split, process, shown_at)
 
 
 def training_clicks(interactions: Interactions, users: np.ndarray | None = None) -> np.ndarray:
-    """Clicks on each item in training sequences, int64 ``[N]``.
+    """Number of clicks on each item in training sequences, int64 ``[N]``.
 
     Args:
         interactions: the domain.
-        users: the users that are trained on; by default all.
+        users: indices of the users to count; by default all.
     """
     train = interactions.train
     counted = np.zeros(interactions.n_users, bool)
@@ -207,14 +216,17 @@ def rank_by_popularity(
     users: np.ndarray | None = None,
     shown_at: Iterable[int] = (),
 ) -> Ranking:
-    """The baseline that ranks items by their training clicks, the same for every user."""
+    """The popularity baseline: items ranked by number of training clicks, the same for every user.
+
+    Arguments as in :func:`rank_users` and :func:`training_clicks`.
+    """
     clicks = training_clicks(interactions, users)
     popularity = torch.from_numpy(np.concatenate([[0], clicks]).astype(np.float32))
-    # A score is the product of one number a user, which is 1, and one an item.
+    # With embeddings of width 1 and user vectors of 1, the score is the popularity.
     catalogue = EmbeddingsInMemory(popularity[:, None])
 
-    def ones(question: EvalBatch) -> Tensor:
-        return torch.ones(len(question.targets), 1)
+    def ones(batch: EvalBatch) -> Tensor:
+        return torch.ones(len(batch.targets), 1)
 
     return rank_users(ones, catalogue, interactions, split, process, shown_at)
 
@@ -222,12 +234,12 @@ def rank_by_popularity(
 def ranked_users(
     interactions: Interactions, ranks: np.ndarray, trained_on: np.ndarray | None = None
 ) -> RankedUsers:
-    """The users of a test with their ranks.
+    """Per-user results of a test.
 
     Args:
         interactions: the domain.
-        ranks: of all users, from the test split.
-        trained_on: the users that were trained on; by default all.
+        ranks: ranks on the test split, int64 ``[users]``.
+        trained_on: indices of the trained users; by default all.
     """
     test = interactions.test
     targets = interactions.clicks[test.stop - 1]

@@ -1,4 +1,4 @@
-"""What is computed from the ranks of users' targets: HR@k, NDCG@k, MRR, and the same for groups of users."""
+"""Metrics from the ranks of users' targets: HR@k, NDCG@k and MRR, for all users and for groups of users."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ MISSED = np.iinfo(np.int32).max
 RANKS_FILE = "test_ranks.csv.gz"
 
 Groups = dict[str, list[dict[str, float | int | str]]]
-"""By what users are grouped by, the groups in order: name, number of users, metrics."""
+"""For each grouping criterion a list of groups: name, number of users, metrics."""
 
 _HISTORY = (("up to 4", 4), ("5 to 9", 9), ("10 and more", MISSED))
 _POPULARITY = (("new", 0), ("rare", 4), ("middle", 19), ("popular", MISSED))
 
 
 def metrics_of(ranks: np.ndarray, ks: Iterable[int] = (10,)) -> dict[str, float]:
-    """HR@k and NDCG@k for each k, and MRR, in per cent, means over users.
+    """HR@k and NDCG@k for each k, and MRR; means over users in per cent.
 
-    There is one relevant item a user, so the ideal DCG is 1. A target that is masked out counts 0.
+    Each user has one relevant item, so the ideal DCG is 1. A masked target counts as 0 in all metrics.
 
     Args:
         ranks: int ``[users]``, from 1.
-        ks: lengths of the lists.
+        ks: evaluation cutoffs k.
     """
     found: dict[str, float] = {}
     for k in ks:
@@ -46,14 +46,14 @@ def ndcg_gains(ranks: np.ndarray, k: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class RankedUsers:
-    """The users of a test, one entry each.
+    """Per-user results of a test; all attributes have one entry per user.
 
     Attributes:
-        users: their names.
-        history: int, how many clicks the model read, L at most.
-        targets: names of the items that were to be found.
-        target_clicks: int, clicks on these in the training sequences of the users that were trained on.
-        ranks: int, from 1; ``MISSED`` where the target is masked out.
+        users: names of the users.
+        history: int, number of clicks in the model's input, at most L.
+        targets: names of the target items.
+        target_clicks: int, clicks on the target in the training sequences of the trained users.
+        ranks: int, rank of the target, from 1; ``MISSED`` if it is masked.
     """
 
     users: Sequence[str]
@@ -63,7 +63,7 @@ class RankedUsers:
     ranks: np.ndarray
 
     def groups(self, ks: Iterable[int] = (10,)) -> Groups:
-        """Metrics by length of the history and by popularity of the target; empty groups are left out."""
+        """Metrics by history length and by popularity of the target; empty groups are omitted."""
         ks = tuple(ks)
         return {
             "history length": self._grouped(self.history, _HISTORY, ks),
@@ -73,7 +73,7 @@ class RankedUsers:
     def _grouped(
         self, values: np.ndarray, limits: Iterable[tuple[str, int]], ks: tuple[int, ...]
     ) -> list[dict[str, float | int | str]]:
-        """One entry a group, each with the values above the limit before and up to its own."""
+        """Metrics per group; a group contains the values above the previous limit and up to its own."""
         groups, before = [], -1
         for name, limit in limits:
             inside = (values > before) & (values <= limit)
@@ -84,7 +84,7 @@ class RankedUsers:
         return groups
 
     def write(self, path: Path) -> None:
-        """Write a compressed CSV with a line a user, which ``pandas.read_csv`` reads as it is."""
+        """Write a compressed CSV with one line per user, which ``pandas.read_csv`` can read."""
         import pandas as pd
 
         table = pd.DataFrame(
@@ -97,5 +97,5 @@ class RankedUsers:
             }
         )
         with whole_file(path) as aside:
-            # Without the time of writing in the file, equal ranks are equal files.
+            # Without a timestamp, equal ranks give identical files.
             table.to_csv(aside, index=False, compression={"method": "gzip", "mtime": 0})

@@ -12,9 +12,7 @@ from adapter4rec.utils.settings import PRECISIONS, Settings, option
 class MetricSettings(Settings):
     """Evaluation."""
 
-    k: tuple[int, ...] = option(
-        (10,), "cutoffs k at which HR, NDCG and coverage are reported", least=1, runtime=True
-    )
+    k: tuple[int, ...] = option((10,), "cutoffs k of HR, NDCG and coverage", least=1, runtime=True)
     evaluation_precision: str = option(
         "fp32", "number format in which items are encoded for validation and test", choices=PRECISIONS
     )
@@ -24,10 +22,10 @@ class MetricSettings(Settings):
 
     @property
     def ks(self) -> tuple[int, ...]:
-        """Cutoffs of the metrics; always with 10, by which the best epoch is chosen."""
+        """Cutoffs of the metrics. Always includes 10, because HR@10 selects the best epoch."""
         return tuple(sorted({10, *self.k}))
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings(MetricSettings, LoaderSettings, DomainSettings):
-    """Everything that evaluation reads."""
+    """All settings that evaluation uses."""

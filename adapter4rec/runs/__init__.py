@@ -1,1 +1,1 @@
-"""What a run leaves: its folder, a line in the ledger, curves, TensorBoard scalars."""
+"""Output of a run: run folder, ledger record, curves, TensorBoard scalars."""

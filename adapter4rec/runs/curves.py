@@ -1,4 +1,4 @@
-"""Pictures of runs: loss and validation metrics over the epochs."""
+"""Plots of runs: loss and validation metrics over the epochs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _PANELS = (
 
 
 def draw_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
-    """Draw one line a run in each panel.
+    """Plot one line per run in each panel.
 
     Args:
-        histories: by the name in the legend, a record for each epoch with ``epoch`` and the panels' values.
-            A run with a single record, or an epoch 0 alone, is drawn as a level line.
-        path: where the PNG is written.
+        histories: records of the epochs, with ``epoch`` and the plotted values, by name in the legend. A run
+            with epoch 0 only is drawn as a horizontal line.
+        path: the PNG file to write.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

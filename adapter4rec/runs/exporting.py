@@ -1,4 +1,4 @@
-"""Exporting the source model of a run, for target domains to start from."""
+"""Exporting the source model of a run, from which target domains start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ class SourceRunSettings(SourceSettings, RunSettings):
 
 
 def require_export(settings: SourceRunSettings, run: Run) -> None:
-    """Raise a UserError where ``--export`` names an unreadable kind of file, or the file of another run."""
+    """Check ``--export`` before training.
+
+    Raises:
+        UserError: the file name has no supported extension, or the file belongs to another run.
+    """
     if settings.export is not None and settings.mode == "train":
         require_export_path(settings.export)
         run.process.on_rank0(lambda: _require_replaceable(settings, run))
@@ -31,16 +35,16 @@ def _require_replaceable(settings: SourceRunSettings, run: Run) -> None:
     description = read_description(path)
     if run.identity.differences(description.get("identity")):
         raise UserError(
-            f"--export {path}: exists, written by the run {description.get('run', 'unknown')}; name another "
-            "file, or replace it with --overwrite true"
+            f"--export {path}: already exists, written by the run {description.get('run', 'unknown')}; "
+            "choose another file, or replace it with --overwrite true"
         )
 
 
 def export_for_targets(model: TransRec, settings: SourceRunSettings, run: Run, result: Record) -> None:
-    """Write the model with the weights of its best epoch to ``--export``, where that is given.
+    """Write the model with the weights of the best epoch to ``--export``, if set.
 
     Raises:
-        UserError: another run has written the file meanwhile.
+        UserError: another run has written the file since training started.
     """
     if settings.export is None:
         return

@@ -1,4 +1,4 @@
-"""What a run computes, compared whenever its files are read again."""
+"""The identity of a run, checked whenever its files are read again."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Identity:
-    """What a run computes. Runs with equal identities give equal results on equal devices and processes.
+    """Everything that determines the result of a run, on the same devices and number of processes.
 
     Attributes:
-        stage: ``source`` or ``target``, and the modality.
-        settings: all but the runtime options.
-        data: hash of what is read of the domain.
-        start: hash of the weights that the run starts from; None where there is no model.
+        stage: modality and stage, as ``text source``.
+        settings: all settings except runtime options.
+        data: hash of the domain's data.
+        start: hash of the initial weights; None without a model.
     """
 
     stage: str
@@ -42,45 +42,50 @@ class Identity:
         """The identity of a run.
 
         Args:
-            settings: of the run.
+            settings: settings of the run.
             domain: its data.
-            model: as the run begins; None where there is no model.
+            model: with its initial weights; None without a model.
         """
         weights = None if model is None else weights_hash(model.state_dict())
         return cls(settings.kind, settings.plain(runtime=False), domain.identity, weights)
 
     def short_hash(self) -> str:
-        """Eight characters that differ for other identities."""
+        """The first eight hexadecimal digits of a SHA-256 hash."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
 
     def differences(self, other: Any) -> list[str]:
-        """Which parts another identity (as JSON) has otherwise."""
+        """Differences to another identity (as JSON), one line each."""
         if not isinstance(other, dict) or not isinstance(other.get("settings"), dict):
-            return ["it does not say which"]
-        mine = asdict(self)
-        trouble = [
-            f"{name}: {other.get(name)} there, {mine[name]} now"
+            return ["no settings recorded"]
+        current = asdict(self)
+        lines = [
+            f"{name}: was {other.get(name)}, now {current[name]}"
             for name in ("stage", "data", "start")
-            if mine[name] != other.get(name)
+            if current[name] != other.get(name)
         ]
-        there = other["settings"]
-        return trouble + [
-            f"--{name}: {there.get(name)} there, {self.settings.get(name)} now"
-            for name in dict.fromkeys([*there, *self.settings])
-            if there.get(name) != self.settings.get(name)
+        recorded = other["settings"]
+        return lines + [
+            f"--{name}: was {recorded.get(name)}, now {self.settings.get(name)}"
+            for name in dict.fromkeys([*recorded, *self.settings])
+            if recorded.get(name) != self.settings.get(name)
         ]
 
 
 def checked_description(path: Path, what: str, identity: Identity) -> Record:
-    """The description of a checkpoint that a run has written as ``what``.
+    """The description of a checkpoint, after a check of its kind and of the run's identity.
+
+    Args:
+        path: the checkpoint.
+        what: the expected kind of checkpoint.
+        identity: of the run.
 
     Raises:
-        UserError: it is missing, damaged, something else, or of another run.
+        UserError: the file is missing, damaged, of another kind, or of another run.
     """
     description = read_description(path)
     if description["what"] != what or identity.differences(description.get("identity")):
         raise UserError(
-            f"{path}: holds {description['what']!r} of another run or kind, not this run's {what}"
+            f"{path}: contains {description['what']!r} of another run or kind, expected {what!r} of this run"
         )
     return description
 
@@ -92,7 +97,7 @@ def load_best(path: Path, identity: Identity, model: nn.Module) -> Record:
         The epoch's record.
 
     Raises:
-        UserError: they are missing, damaged, of another run, or do not fit.
+        UserError: the file is missing, damaged, of another run, or does not match the model.
     """
     description = checked_description(path, BEST, identity)
     load_into(model, read_checkpoint(path).tensors, path, trained_state(model))

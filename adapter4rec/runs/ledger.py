@@ -1,7 +1,7 @@
-"""The ledger: one line for every run, with what it was asked, what it found and what it took.
+"""The ledger: one record per run with its settings, results, time and memory.
 
-A ledger is a file of JSON lines. Lines are appended whole, by any number of processes at once, and never
-changed; where a run was repeated or went on, its last line counts.
+A ledger is a JSON Lines file. Records are appended atomically, also by concurrent processes, and never
+changed. If a run was repeated or resumed, its last record is valid.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from adapter4rec.utils.files import file_hash, json_object, locked_file, read_js
 from adapter4rec.utils.settings import as_argument, options_of
 
 FINISHED, FAILED = "finished", "failed"
-_FORM = 1
+_VERSION = 1
 _MODELS = ("source_checkpoint", "start_from")
 _INPUTS = ("users", "items", "images", *_MODELS)
-"""Settings whose files decide what a run computes."""
+"""Settings that name input files of a run."""
 Record = dict[str, Any]
 
 
 def run_key(settings: RunSettings) -> str:
-    """Sixteen characters that are equal for runs that compute the same: settings, epochs, contents of files.
+    """A hash of settings, number of epochs and contents of input files (16 hexadecimal digits).
 
     Raises:
-        UserError: one of the files cannot be read.
+        UserError: an input file cannot be read.
     """
     plain = settings.plain()
     parts = {
@@ -48,24 +48,24 @@ def run_key(settings: RunSettings) -> str:
 
 
 def _content(name: str, path: Path) -> str:
-    """What the file or the LMDB of images that a setting names holds, as a hash."""
+    """Hash of the content of an input file or image LMDB."""
     if path.is_dir():
         return ImageDatabase(path).description.content
     try:
         return file_hash(path)
     except FileNotFoundError:
-        hint = "" if name in _MODELS else "; Dataset/README.md tells what belongs where"
+        hint = "" if name in _MODELS else "; see Dataset/README.md for the data files"
         raise UserError(f"--{name} {path}: no such file{hint}") from None
     except OSError as error:
         raise UserError(f"--{name} {path}: {error.strerror}") from None
 
 
 def command_of(settings: RunSettings, without: Iterable[str] = ()) -> str:
-    """A command line that repeats a run.
+    """A command line that repeats a run; options with default values are omitted.
 
     Args:
-        settings: of the run.
-        without: settings that are not named.
+        settings: settings of the run.
+        without: names of further options to omit.
     """
     defaults = {name: one.default for name, one in options_of(type(settings)).items()}
     config = getattr(settings, "adapter", None)
@@ -79,50 +79,55 @@ def command_of(settings: RunSettings, without: Iterable[str] = ()) -> str:
 
 
 def append(ledger: Path, record: Mapping[str, Any]) -> None:
-    """Append a line, whole, and let it reach the disk.
+    """Append a record and flush it to disk (fsync).
 
-    A line that somebody's crash left unfinished stays a line of its own.
+    If the last line is incomplete, after a crash, the record starts on a new line.
+
+    Raises:
+        UserError: the record could not be written completely.
     """
     ledger.parent.mkdir(parents=True, exist_ok=True)
-    said = {"ledger": _FORM, "time": datetime.now(timezone.utc).isoformat(timespec="seconds")} | dict(record)
-    line = json.dumps(said, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    header = {"ledger": _VERSION, "time": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+    line = json.dumps(header | dict(record), ensure_ascii=False, allow_nan=False).encode() + b"\n"
     with locked_file(ledger), ledger.open("a+b", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)
         if end:
             file.seek(end - 1)
             line = (b"" if file.read(1) == b"\n" else b"\n") + line
         written = file.write(line)
-        if written != len(line):  # a full disk: what is there is no line, and the next one begins anew
-            raise UserError(f"{ledger}: a record could not be written whole; is the disk full?")
+        if written != len(line):  # disk full; readers skip the incomplete line
+            raise UserError(f"{ledger}: cannot write the record completely; is the disk full?")
         os.fsync(file.fileno())
 
 
 def read_ledger(ledger: Path) -> list[Record]:
-    """All records, oldest first. Lines that are damaged are left out, and named on stderr.
+    """All records, oldest first. Damaged lines are skipped with a warning on stderr.
 
     Raises:
-        UserError: there is no such file, or it was written by a newer version.
+        UserError: the file does not exist, or has another format version.
     """
     if not ledger.is_file():
-        raise UserError(f"{ledger}: no such ledger; runs leave one beside their folders")
+        raise UserError(f"{ledger}: no such ledger; each run writes one next to its run folder")
     records = []
-    # Not splitlines, which also ends lines at characters that JSON texts may hold as they are.
+    # Not splitlines, which also splits at characters that JSON strings may contain unescaped.
     for number, line in enumerate(ledger.read_text("utf-8", errors="replace").split("\n"), 1):
         if not line.strip():
             continue
         try:
             record = json_object(line, ("ledger", "outcome", "key"))
         except ValueError as error:
-            print(f"{ledger}:{number}: left out, damaged ({error})", file=sys.stderr)
+            print(f"{ledger}:{number}: skipped damaged line ({error})", file=sys.stderr)
             continue
-        if record["ledger"] != _FORM:
-            raise UserError(f"{ledger}:{number}: of form {record['ledger']}; this version reads form {_FORM}")
+        if record["ledger"] != _VERSION:
+            raise UserError(
+                f"{ledger}:{number}: unsupported ledger version {record['ledger']}; expected {_VERSION}"
+            )
         records.append(record)
     return records
 
 
 def latest(records: Iterable[Record]) -> dict[str, Record]:
-    """By key the last record of a finished run, or, where none has finished, the last failure."""
+    """For each key the last record of a finished run or, if none has finished, the last failed one."""
     found: dict[str, Record] = {}
     for record in records:
         before = found.get(record["key"])
@@ -132,29 +137,31 @@ def latest(records: Iterable[Record]) -> dict[str, Record]:
 
 
 def finished_record(folder: Path, settings: RunSettings) -> Record:
-    """The record of a finished run, from the files in its folder.
+    """The record of a finished run, from the files in its run folder.
 
-    It tells of the epochs that were trained, where these were more than are asked for now.
+    If more epochs were trained than ``settings`` requests, the record has the trained number.
     """
-    said = read_json(folder / "settings.json", ("identity", "settings", "parameters", "versions", "hardware"))
+    recorded = read_json(
+        folder / "settings.json", ("identity", "settings", "parameters", "versions", "hardware")
+    )
     result = read_json(folder / "result.json", ("epoch", "validation", "test"))
     lines = (folder / "metrics.jsonl").read_text("utf-8").splitlines()
     epochs = [record for record in map(json.loads, lines) if record["split"] == "validation"]
     settings = replace(settings, epochs=max(settings.epochs, epochs[-1]["epoch"]))
     return {
         "outcome": FINISHED,
-        **_asked(settings, folder),
-        "data": said["identity"]["data"],
-        "start": said["identity"]["start"],
-        "domain": said.get("domain"),
-        "versions": said["versions"],
-        "hardware": said["hardware"],
+        **_common_fields(settings, folder),
+        "data": recorded["identity"]["data"],
+        "start": recorded["identity"]["start"],
+        "domain": recorded.get("domain"),
+        "versions": recorded["versions"],
+        "hardware": recorded["hardware"],
         "epochs": epochs,
         "best_epoch": result["epoch"],
         "validation": result["validation"],
         "test": result["test"],
         "groups": result.get("groups", {}),
-        "parameters": {"share": result["trained_share"], **said["parameters"]},
+        "parameters": {"share": result["trained_share"], **recorded["parameters"]},
         "seconds_per_epoch": result["seconds_per_epoch"],
         "seconds": result.get("seconds"),
         "peak_memory_bytes": result["peak_memory_bytes"],
@@ -162,16 +169,16 @@ def finished_record(folder: Path, settings: RunSettings) -> Record:
 
 
 def failed_record(folder: Path, settings: RunSettings, exit_code: int, message: str) -> Record:
-    """The record of a run that ended before it had a result."""
+    """The record of a run that failed."""
     return {
         "outcome": FAILED,
-        **_asked(settings, folder),
+        **_common_fields(settings, folder),
         "exit_code": exit_code,
         "message": message,
     }
 
 
-def _asked(settings: RunSettings, folder: Path) -> Record:
+def _common_fields(settings: RunSettings, folder: Path) -> Record:
     return {
         "key": run_key(settings),
         "stage": settings.kind,

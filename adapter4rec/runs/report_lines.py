@@ -1,4 +1,4 @@
-"""Lines about a run for the terminal and the log, at most 80 columns wide."""
+"""Progress messages of a run for terminal and log, wrapped at 80 columns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _HARD_SPACE = "\N{NO-BREAK SPACE}"
 
 
 def epoch_line(record: Mapping[str, Any], ks: Iterable[int]) -> str:
-    """An epoch: loss, validation metrics in per cent, seconds, speed, share of the time spent on input."""
+    """Summary of an epoch: loss, validation metrics in per cent, time, speed, time waiting for input."""
     return _wrapped(
         f"epoch {record['epoch']}: loss {record['loss']:.4f}",
         *_metrics(record, ks),
@@ -22,7 +22,7 @@ def epoch_line(record: Mapping[str, Any], ks: Iterable[int]) -> str:
 
 
 def result_line(epoch: int, metrics: Mapping[str, float], ks: Iterable[int], *more: str) -> str:
-    """A test: the epoch that was tested, its metrics in per cent, and what else there is to say."""
+    """Summary of a test: the tested epoch, its metrics in per cent, and further texts."""
     return _wrapped(f"test of epoch {epoch}:", *_metrics(metrics, ks), *more)
 
 

@@ -1,19 +1,19 @@
-"""A run's folder: what was asked, what came out, and the weights to go on from.
+"""The run folder: settings, metrics, results and checkpoints of a run.
 
 ::
 
-    settings.json         settings, data, versions, hardware, parameters
-    metrics.jsonl         a record each epoch, and one of the test
-    result.json           the test of the best epoch, with time, memory and trained parameters
-    test_ranks.csv.gz     the rank of each user's target in that test (metrics.py)
-    tensorboard/          the scalars of metrics.jsonl for TensorBoard, where it is asked for
-    log.txt               what was printed
+    settings.json         settings, data, versions, hardware, number of parameters
+    metrics.jsonl         one record per epoch, and one for the test
+    result.json           test metrics of the best epoch, time, memory, trained parameters
+    test_ranks.csv.gz     rank of each user's target in the test (metrics.py)
+    tensorboard/          TensorBoard logs, with --tensorboard
+    log.txt               log messages with time stamps
     curves.png            loss and validation metrics over the epochs
     best.safetensors      trained weights of the epoch with the highest validation HR@10
-    adapter.safetensors   of a run with adapters: the same, for use apart from the run (adapters/files.py)
-    last.safetensors      the state to go on from
+    adapter.safetensors   the same as a stand-alone adapter file, for runs with adapters (adapters/files.py)
+    last.safetensors      training state, to resume from
 
-A finished run leaves a line in the ledger beside its folder (ledger.py).
+A finished run appends a record to the ledger next to its folder (ledger.py).
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ class TestResult:
     """A run's best epoch and its test.
 
     Attributes:
-        best: the record of the epoch.
-        metrics: of the test split.
-        users: with their ranks there.
+        best: record of the best epoch.
+        metrics: metrics on the test split, in per cent.
+        users: per-user results.
     """
 
     best: Record
@@ -74,12 +74,12 @@ class TestResult:
 
 
 def open_run(settings: RunSettings, domain: Domain, model: nn.Module | None, process: Process) -> Run:
-    """The run that these settings describe, its folder checked (see :class:`Run`).
+    """Open the run folder that the settings define; raises like :class:`Run`.
 
     Args:
-        settings: of the run.
+        settings: settings of the run.
         domain: its data.
-        model: as the run begins; None where there is no model.
+        model: with its initial weights; None without a model.
         process: this process.
     """
     identity = Identity.of(settings, domain, model)
@@ -92,18 +92,18 @@ def open_run(settings: RunSettings, domain: Domain, model: nn.Module | None, pro
 
 
 class Run:
-    """A run's folder, opened for training or testing. Only the first process writes.
+    """A run folder, opened for training or testing. Only rank 0 writes.
 
     Args:
-        settings: of the run.
-        identity: of the run; a folder that belongs to another is refused.
-        name: what the run is; part of the default folder's name.
+        settings: settings of the run.
+        identity: identity of the run, compared with that of an existing folder.
+        name: used in the default name of the folder.
         process: this process.
-        warning: about the data; printed when the run begins and again with its result.
+        warning: about the data; printed at the start and with the result.
 
     Raises:
-        UserError: the folder belongs to another run, or holds a run and neither resuming nor testing is
-            asked for, or there is no run to test.
+        UserError: the folder belongs to another run, contains a run that is neither to be resumed nor tested,
+            or contains no run to test.
     """
 
     def __init__(
@@ -129,57 +129,51 @@ class Run:
         description = self.folder / "settings.json"
         if not description.is_file():
             if self.settings.mode == "test":
-                raise UserError(f"{self.folder}: no run there to test")
-            if self.folder.exists() and (not self.folder.is_dir() or _holds_files(self.folder)):
-                raise UserError(
-                    f"{self.folder}: holds something other than a run; choose another --run_folder"
-                )
+                raise UserError(f"{self.folder}: no run to test")
+            if self.folder.exists() and (not self.folder.is_dir() or _has_files(self.folder)):
+                raise UserError(f"{self.folder}: not empty and not a run folder; choose another --run_folder")
             return
-        there = read_json(description, ("identity",))["identity"]
-        trouble = self.identity.differences(there)
-        if trouble:
+        recorded = read_json(description, ("identity",))["identity"]
+        differences = self.identity.differences(recorded)
+        if differences:
             raise UserError(
-                f"{self.folder}: this run folder belongs to other settings; choose another --run_folder\n  "
-                + "\n  ".join(trouble[:_MAX_LISTED])
+                f"{self.folder}: run folder of a run with other settings; choose another --run_folder\n  "
+                + "\n  ".join(differences[:_MAX_LISTED])
             )
-        begun = self.last_path.exists() or (self.folder / "result.json").exists()
-        if begun and self.settings.mode == "train" and not self.settings.resume:
+        started = self.last_path.exists() or (self.folder / "result.json").exists()
+        if started and self.settings.mode == "train" and not self.settings.resume:
             raise UserError(
-                f"{self.folder}: this run is there already; go on with --resume, test it with --mode test, "
+                f"{self.folder}: run already exists; resume it with --resume, test it with --mode test, "
                 "or remove the folder"
             )
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other runs out of the folder.
-
-        Raises:
-            UserError: one is at work there.
-        """
-        with ExitStack() as held:
-            self.process.on_rank0(lambda: self._lock(held))
+        """Lock the folder; raise a UserError if another process has locked it."""
+        with ExitStack() as lock:
+            self.process.on_rank0(lambda: self._lock(lock))
             try:
                 yield
             except KeyboardInterrupt:
                 self.say("interrupted; resume with --resume")
                 raise
 
-    def _lock(self, held: ExitStack) -> None:
+    def _lock(self, lock: ExitStack) -> None:
         def busy() -> None:
             raise UserError(f"{self.folder}: run folder is in use by another process")
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        held.enter_context(locked_file(self.folder / _LOCK, busy))
+        lock.enter_context(locked_file(self.folder / _LOCK, busy))
 
     def begin(self, model: nn.Module | None, domain: Domain) -> None:
-        """Write ``settings.json`` before anything is computed.
+        """Write ``settings.json`` and log what is trained.
 
-        The result of an earlier, shorter training is removed: it would soon be beside other weights.
+        Removes the result of an earlier training with fewer epochs, which no longer matches the weights.
         """
         counts = count_parameters(model) if model is not None else ParameterCounts(0, 0)
         if self.process.is_rank0:
             (self.folder / "result.json").unlink(missing_ok=True)
-            there = domain.interactions
+            interactions = domain.interactions
             write_json(
                 self.folder / "settings.json",
                 {
@@ -187,9 +181,9 @@ class Run:
                     "settings": self.settings.plain(),
                     "domain": {
                         "name": domain.name,
-                        "users": there.n_users,
-                        "items": there.n_items,
-                        "clicks": len(there.clicks),
+                        "users": interactions.n_users,
+                        "items": interactions.n_items,
+                        "clicks": len(interactions.clicks),
                     },
                     "parameters": asdict(counts),
                     "versions": versions(),
@@ -197,13 +191,13 @@ class Run:
                 },
             )
         self.say(f"run folder: {self.folder}")
-        self.say(f"{counts.trained:,} of {counts.total:,} parameters are trained ({counts.share:.2f} %)")
+        self.say(f"trained parameters: {counts.trained:,} of {counts.total:,} ({counts.share:.2f} %)")
         self.say(f"{domain.name}: {domain.interactions.describe()}")
         if self.warning:
             self.say(self.warning)
 
     def say(self, text: str) -> None:
-        """Print a line and keep it in the log, on the first process alone."""
+        """Print a message and append it to ``log.txt``, on rank 0 only."""
         if self.process.is_rank0:
             print(text, flush=True)
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -212,10 +206,10 @@ class Run:
                 log.writelines(f"{now} {line}\n" for line in text.splitlines())
 
     def finished_result(self, model: nn.Module | None = None) -> Record | None:
-        """The result of a run that has finished with as many epochs as are asked for now; it is reported.
+        """Report and return the result if the run has finished with at least ``settings.epochs`` epochs.
 
         Args:
-            model: gets the weights of the best epoch.
+            model: if given, the weights of the best epoch are loaded into it.
         """
 
         def read() -> Record | None:
@@ -226,7 +220,7 @@ class Run:
             if result["asked_epochs"] < self.settings.epochs:
                 return None
             self._report(result)
-            self._enter_in_ledger()
+            self._ensure_in_ledger()
             return result
 
         result = self.process.on_rank0(read)
@@ -246,26 +240,26 @@ class Run:
     def _ledger(self) -> Path:
         return self.settings.ledger_path(self.folder.absolute().parent)
 
-    def _enter_in_ledger(self) -> None:
-        """Leave a line about a run that finished before, unless there is one already."""
+    def _ensure_in_ledger(self) -> None:
+        """Append the record of a finished run to the ledger, unless the ledger has it."""
         record = finished_record(self.folder, self.settings)
-        what = ("outcome", "key", "folder")
+        compared = ("outcome", "key", "folder")
         known = read_ledger(self._ledger) if self._ledger.exists() else []
-        if not any(all(there.get(name) == record[name] for name in what) for there in known):
+        if not any(all(other.get(name) == record[name] for name in compared) for other in known):
             append(self._ledger, record)
 
     def save_best(self, model: nn.Module, record: Record) -> None:
-        """Keep the trained weights of the best epoch so far."""
+        """Save the trained weights of the best epoch so far; collective if the model is sharded."""
         trained = whole_trained_state(model)
         if self.process.is_rank0:
             write_checkpoint(self.best_path, trained, self.described(BEST, record))
 
     def describe_adapter(self, result: Record) -> Record:
-        """What an adapter file says of the run that trained it."""
+        """The description of this run for an adapter file."""
         return {"stage": self.settings.kind, "settings": self.settings.plain(), "result": result}
 
     def described(self, what: str, record: Record) -> Record:
-        """The description that stands in a checkpoint of this run."""
+        """The description of a checkpoint of this run; ``what`` is its kind, ``record`` epoch or progress."""
         return {
             "what": what,
             "run": self.folder.name,
@@ -281,12 +275,12 @@ class Run:
             The epoch's record.
 
         Raises:
-            UserError: they are missing or do not fit.
+            UserError: the checkpoint is missing or does not match the model.
         """
         return load_best(self.best_path, self.identity, model)
 
     def write_metrics(self, history: list[Record], test: Record | None = None) -> None:
-        """Write ``metrics.jsonl`` anew, whole, and the picture of it; on the first process alone."""
+        """Rewrite ``metrics.jsonl`` atomically and plot the curves, on rank 0 only."""
         if not self.process.is_rank0:
             return
         records = history + ([test] if test else [])
@@ -300,16 +294,16 @@ class Run:
     def finish(
         self, history: list[Record], tested: TestResult, counts: ParameterCounts, peak_memory: int
     ) -> Record:
-        """Write the run's result and enter it in the ledger; a run without ``result.json`` has not finished.
+        """Write ``result.json``, which marks the run as finished, and append the ledger record.
 
         Args:
-            history: a record for each epoch.
-            tested: the epoch that was tested, and how its test went.
-            counts: of the model's parameters.
+            history: records of the epochs.
+            tested: the best epoch and its test.
+            counts: number of parameters of the model.
             peak_memory: in bytes.
 
         Returns:
-            The result.
+            The content of ``result.json``.
         """
         times = [record["seconds"] for record in history if "seconds" in record]
         best, test = tested.best, tested.metrics
@@ -334,8 +328,8 @@ class Run:
         return result
 
 
-def _holds_files(folder: Path) -> bool:
-    """Whether there is anything but what a run may leave that was stopped before it began."""
+def _has_files(folder: Path) -> bool:
+    """Whether a folder has files other than those of a run that stopped before it started."""
     return any(not path.name.endswith(".part") and path.name != _LOCK for path in folder.iterdir())
 
 

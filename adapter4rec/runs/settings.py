@@ -17,28 +17,28 @@ class FolderSettings(Settings):
     """Run."""
 
     epochs: int = option(
-        60, "passes over all users; may be raised when a run is resumed", least=0, runtime=True
+        60, "number of epochs; may be increased when a run is resumed", least=0, runtime=True
     )
     mode: str = option(
-        "train", "train, or test a finished run again", choices=("train", "test"), runtime=True
+        "train", "train, or evaluate a finished run again", choices=("train", "test"), runtime=True
     )
-    resume: bool = option(False, "resume an interrupted run; report a finished one", runtime=True)
+    resume: bool = option(False, "resume an interrupted run; report a finished run", runtime=True)
     run_folder: Path | None = option(
-        None, "folder of the run; default: a name made from the settings, under runs/", runtime=True
+        None, "run folder; default: named after the settings, in runs/", runtime=True
     )
     ledger: Path | None = option(
         None,
-        "ledger to append one line to; default: ledger.jsonl beside the run folder",
+        "ledger to append the run's record to; default: ledger.jsonl next to the run folder",
         runtime=True,
     )
-    tensorboard: bool = option(False, "also write the metrics for TensorBoard", runtime=True)
+    tensorboard: bool = option(False, "write TensorBoard logs", runtime=True)
     device: str = option("auto", "auto, cpu, cuda, or cuda:N", runtime=True)
-    threads: int = option(0, "CPU threads of a process; 0: PyTorch's default", least=0, runtime=True)
+    threads: int = option(0, "CPU threads per process; 0: PyTorch's default", least=0, runtime=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings(FolderSettings, EvaluationSettings, BackboneSettings, ModelSettings, StageSettings):
-    """Everything that a run's folder and its line in the ledger are made from.
+    """All settings that define a run, its run folder and its ledger record.
 
     Attributes:
         modality: ``text`` or ``image``.
@@ -49,10 +49,10 @@ class RunSettings(FolderSettings, EvaluationSettings, BackboneSettings, ModelSet
     module: ClassVar[str]
 
     def ledger_path(self, runs: Path) -> Path:
-        """The ledger that gets the run's line.
+        """The ledger of the run.
 
         Args:
-            runs: the folder of the run folder, where that has its default name.
+            runs: parent of the default run folder.
         """
         return (
             self.ledger or (self.run_folder.absolute().parent if self.run_folder else runs) / "ledger.jsonl"

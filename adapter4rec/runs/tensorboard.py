@@ -1,4 +1,4 @@
-"""The scalars of ``metrics.jsonl`` for TensorBoard."""
+"""TensorBoard logs of the metrics in ``metrics.jsonl``."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from adapter4rec.utils.files import whole_folder
 
 
 def require_tensorboard() -> None:
-    """Raise a UserError where the package is missing: before a training, not after its first epoch."""
+    """Raise a UserError if TensorBoard is not installed; called before training starts."""
     if importlib.util.find_spec("tensorboard") is None:
-        raise UserError("--tensorboard true: the package is not there; pip install tensorboard")
+        raise UserError("--tensorboard true: TensorBoard is not installed; pip install tensorboard")
 
 
 def write_scalars(records: Iterable[Mapping[str, Any]], folder: Path) -> None:
-    """Write each number of each record as ``split/name`` over the epoch.
+    """Write each metric of each record as the scalar ``split/name`` at the epoch.
 
-    The folder is written anew each time, so that a run which goes on shows no epoch twice.
+    The folder is rewritten each time, so that a resumed run has no duplicate epochs.
 
     Args:
-        records: those of ``metrics.jsonl``.
-        folder: for ``tensorboard --logdir``.
+        records: the records of ``metrics.jsonl``.
+        folder: the log directory for ``tensorboard --logdir``.
     """
     from torch.utils.tensorboard import SummaryWriter
 

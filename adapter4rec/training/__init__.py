@@ -1,1 +1,1 @@
-"""The training loop and what it stands on: precision, parameter groups, its saved state."""
+"""The training loop, its setup and optimizer, checkpoints and the final test."""

@@ -1,8 +1,8 @@
-"""Caching what a frozen backbone computes, so that training and ranking start behind it.
+"""Caching the hidden states of the frozen part of a backbone, so that it runs only once per item.
 
-Where nothing in the backbone is trained or adapted, that is the [CLS] state of each text or image. Where
-adapters begin in a later layer, or stand beside the backbone, it is the outputs of the layers that they read,
-for every token or patch. Either is computed in eval mode: the frozen part then runs without dropout.
+If no layer of the backbone is trained or adapted, these are the [CLS] hidden states of each text or image. If
+adapters start at a later layer, or run beside the backbone, these are the outputs of the layers that they
+read, for every token or patch. Both are computed in eval mode, so the frozen part runs without dropout.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from adapter4rec.utils.files import relative_to_repository
 from adapter4rec.utils.precision import choose_precision
 from adapter4rec.utils.process_group import Process
 
-_FORM = "states-3"
+_FORMAT_VERSION = "states-3"
 _NAMES_AND_VERSIONS = ("_name_or_path", "transformers_version", "architectures", "dtype")
 _ITEMS_AT_ONCE = 512
 _MOST_BLOCKS = 1000
@@ -40,23 +40,22 @@ _MOST_BLOCKS = 1000
 def with_cached_states(
     domain: Domain, model: TransRec, settings: TrainingSettings, process: Process
 ) -> Domain:
-    """The domain with what the frozen part of the backbone gives in place of its items' content.
+    """The domain with cached hidden states instead of the content of its items.
 
-    It is computed only where no cache has it: that is found by the hash of the backbone's weights and
-    configuration and of the catalogue's content, so that all runs that share these use it. The first process
-    computes it.
+    The cache key is a hash of the backbone's weights and configuration and of the catalogue's content, so
+    runs that share these share the cache. Missing states are computed on rank 0.
 
     Raises:
-        UserError: nothing of the backbone is frozen, or it masks patches at random, so that its states differ
-            from call to call.
+        UserError: no layer of the backbone is frozen, or it masks patches at random, so that its hidden
+            states differ from call to call.
     """
     if not settings.uses_content:
-        raise UserError(f"--cache_frozen true: {settings.method} reads no content that could be encoded")
+        raise UserError(f"--cache_frozen true: {settings.method} does not encode content")
     backbone = model.item_encoder.backbone
     if getattr(backbone.config, "mask_ratio", 0):
         raise UserError(
-            "--cache_frozen true: this ViTMAE masks images anew each time (--release_masking, or --semantics "
-            "release), so that its states cannot be kept"
+            "--cache_frozen true: this ViTMAE masks patches at random (--release_masking, or --semantics "
+            "release), so its hidden states cannot be cached"
         )
     layers = layers_to_cache(settings, len(layers_of(backbone)))
     cache = _StateCache(domain, model, layers, settings, process)
@@ -69,12 +68,10 @@ def with_cached_states(
 
 
 def layers_to_cache(settings: TrainingSettings, count: int) -> tuple[int, ...]:
-    """The layers of a backbone with ``count`` layers whose outputs a run can start from.
-
-    None where the [CLS] state of the last one is all that it needs.
+    """Indices of the layers, of ``count``, whose outputs are cached; () for [CLS] of the last layer only.
 
     Raises:
-        UserError: it trains the backbone from its first layer on.
+        UserError: the run trains or adapts the first layer.
     """
     adapter = getattr(settings, "adapter", None)
     if adapter is not None:
@@ -85,20 +82,20 @@ def layers_to_cache(settings: TrainingSettings, count: int) -> tuple[int, ...]:
     elif "backbone" not in settings.trained_parts:
         return ()
     raise UserError(
-        f"--cache_frozen true: {settings.method} changes the item encoder from its first layer on; there is "
-        "nothing before that to be cached (adapters in the last layers: --item_layers last:2)"
+        f"--cache_frozen true: {settings.method} changes the item encoder from its first layer, so there is "
+        "nothing to cache (for adapters in the last layers only: --item_layers last:2)"
     )
 
 
 class _StateCache:
-    """The table of a catalogue's states.
+    """The cached hidden states of a catalogue, as a table on disk.
 
     Args:
         domain: the catalogue.
-        model: whose backbone computes them.
-        layers: whose outputs are kept; none for the [CLS] states of the last one, in float32.
-        settings: of the run.
-        process: where they are computed.
+        model: the model with the backbone.
+        layers: indices of the layers to cache; empty for [CLS] of the last layer, in float32.
+        settings: settings of the run.
+        process: this process.
     """
 
     def __init__(
@@ -132,7 +129,7 @@ class _StateCache:
     def _key(self) -> str:
         backbone = self.encoder.backbone
         parts = (
-            _FORM,
+            _FORMAT_VERSION,
             weights_hash(backbone.state_dict()),
             _computation(backbone.config),
             self.store.identity,
@@ -141,18 +138,18 @@ class _StateCache:
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]
 
     def _pieces(self) -> list[_Piece]:
-        """What is computed at once: the items of a stretch, of one attribute where texts are read."""
+        """Batches of consecutive items; token outputs of text are computed per attribute."""
         at_once = max(_ITEMS_AT_ONCE, -(-self.n_items // _MOST_BLOCKS))
-        stretches = [
+        chunks = [
             np.arange(first, min(first + at_once, self.n_items + 1))
             for first in range(1, self.n_items + 1, at_once)
         ]
         if not self.layers or not isinstance(self.store, TextStore):
-            return [_Piece(items, self.store, len(items), by_token=False) for items in stretches]
+            return [_Piece(items, self.store, len(items), by_token=False) for items in chunks]
         pieces = []
         for attribute in self.store.attributes:
             alone = TextStore([attribute], self.store.tokens_at_once)
-            for items in stretches:
+            for items in chunks:
                 rows = int(attribute.offsets[items[-1]] - attribute.offsets[items[0] - 1])
                 pieces.append(_Piece(items, alone, rows, by_token=True))
         return pieces
@@ -174,20 +171,20 @@ class _StateCache:
         kept = states.to(FORMATS[self.form])
         if not torch.isfinite(kept).all():
             if torch.isfinite(states).all():
-                raise UserError(f"--cache_format {self.form}: a state is too large for it; take bf16")
-            raise UserError("a state is not finite: the backbone's weights are broken")
+                raise UserError(f"--cache_format {self.form}: hidden states overflow; use bf16")
+            raise UserError("non-finite hidden states: the weights of the backbone contain NaN or inf")
         return as_array(kept)[piece.order()]
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """What is computed at once.
+    """A batch of items with consecutive rows in the table.
 
     Attributes:
-        items: numbers of neighbouring items.
-        store: gives their content.
-        rows: how many rows of the table they fill.
-        by_token: whether these are tokens, which come in the order of the packs.
+        items: ids of consecutive items.
+        store: the store of their content.
+        rows: number of rows in the table.
+        by_token: whether each row is a token. Tokens are computed in the order of the packs.
     """
 
     items: np.ndarray
@@ -196,7 +193,7 @@ class _Piece:
     by_token: bool
 
     def order(self) -> np.ndarray | slice:
-        """For each row of the table, which of the computed ones it is."""
+        """For each row of the table, its index in the computed batch."""
         if not self.by_token:
             return slice(None)
         packs, _ = self.store.packed(self.items)
@@ -204,6 +201,6 @@ class _Piece:
 
 
 def _computation(config: PretrainedConfig) -> str:
-    """What a configuration says of how states are computed (heads, activation, eps, …)."""
-    said = {name: value for name, value in config.to_dict().items() if name not in _NAMES_AND_VERSIONS}
-    return json.dumps(said, sort_keys=True, default=str)
+    """The part of a configuration that affects the hidden states (heads, activation, eps, …), as JSON."""
+    relevant = {name: value for name, value in config.to_dict().items() if name not in _NAMES_AND_VERSIONS}
+    return json.dumps(relevant, sort_keys=True, default=str)

@@ -27,19 +27,20 @@ from adapter4rec.utils.terminal import progress_bar
 
 
 def fit(model: TransRec, domain: Domain, settings: TrainingSettings, process: Process, run: Run) -> None:
-    """Train what requires gradients, validate after each epoch, keep the best and the last weights.
+    """Train a model, validate after each epoch, and save the best weights and the last state.
 
-    Resumes from the run's last checkpoint where there is one, bit for bit.
+    Resumes from the last checkpoint of the run if it exists; the result is bit-identical to that of an
+    uninterrupted run.
 
     Args:
-        model: on its device.
+        model: on its device; trained parameters are those that require gradients.
         domain: users and items.
-        settings: of the run.
+        settings: settings of the run.
         process: this process.
-        run: its folder.
+        run: the run folder.
 
     Raises:
-        UserError: the loss is not finite, or a checkpoint does not fit.
+        UserError: the loss is not finite, or the checkpoint does not match the run.
     """
     if not count_parameters(model).trained:
         return
@@ -62,7 +63,7 @@ def fit(model: TransRec, domain: Domain, settings: TrainingSettings, process: Pr
 def train_epoch(
     setup: TrainingSetup, examples: TrainingSet, settings: TrainingSettings, progress: Progress, run: Run
 ) -> None:
-    """Train the remaining steps of an epoch; a checkpoint is written every ``save_minutes``."""
+    """Train the remaining steps of an epoch, with a checkpoint every ``save_minutes``."""
     setup.model.train()
     process = setup.process
     started = saved = time.monotonic()
@@ -87,13 +88,18 @@ def train_epoch(
 
 
 def train_step(setup: TrainingSetup, parts: list[Batch]) -> float:
-    """One update from a global batch, of which ``parts`` are this process's; the global batch's loss."""
+    """One optimizer step. Returns the mean loss over the global batch.
+
+    Args:
+        setup: model and optimizer.
+        parts: this process's micro-batches (gradient accumulation) of the global batch.
+    """
     process = setup.process
     total = torch.zeros((), device=process.device)
     for number, part in enumerate(parts, 1):
         with setup.gradient_sync(last=number == len(parts)), setup.precision.autocast():
             loss = setup.parallel(part.to(process.device))
-            # Each process holds a part of the sum; DistributedDataParallel averages gradients.
+            # The loss is a sum over processes, but DistributedDataParallel averages gradients.
             setup.scaler.scale(loss * process.world_size).backward()
         total += loss.detach()
     if is_sharded(setup.model):
@@ -117,18 +123,18 @@ def _batches(
 
 
 def _timed(batches: Iterator[list[Batch]], progress: Progress) -> Iterator[list[Batch]]:
-    """The same batches; the time spent waiting for each is added to the progress."""
+    """Yield the batches, and add the time spent waiting for them to ``progress.waited``."""
     while True:
-        asked = time.monotonic()
+        requested = time.monotonic()
         parts = next(batches, None)
-        progress.waited += time.monotonic() - asked
+        progress.waited += time.monotonic() - requested
         if parts is None:
             return
         yield parts
 
 
 def _is_due(setup: TrainingSetup, saved: float, settings: TrainingSettings) -> bool:
-    """Whether a checkpoint is due; processes that share a model's weights write one together."""
+    """Whether a checkpoint is due. Saving a sharded model is collective, so rank 0 decides for all."""
     due = time.monotonic() - saved > 60 * settings.save_minutes
     return setup.process.on_rank0(lambda: due) if is_sharded(setup.model) else due
 
@@ -136,6 +142,6 @@ def _is_due(setup: TrainingSetup, saved: float, settings: TrainingSettings) -> b
 def _not_finite(progress: Progress, run: Run) -> str:
     saved = run.last_path if run.last_path.exists() else "none"
     return (
-        f"non-finite loss in epoch {progress.epoch}, step {progress.step} (last checkpoint: {saved}). Lower "
-        "the learning rates, or train with --precision fp32"
+        f"non-finite loss in epoch {progress.epoch}, step {progress.step} (last checkpoint: {saved}); "
+        "reduce the learning rates, or train with --precision fp32"
     )

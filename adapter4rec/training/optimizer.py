@@ -1,4 +1,4 @@
-"""Parameter groups with their learning rates, and the optimizer."""
+"""The optimizer and the learning rates of its parameter groups."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adapter4rec.models.transrec import TransRec
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters, by name, that share a learning rate."""
+    """Trained parameters, by name, with a common learning rate."""
 
     part: str
     learning_rate: float
@@ -26,11 +26,11 @@ class ParameterGroup:
 
 
 def parameter_groups(model: TransRec, learning_rates: Mapping[str, float]) -> list[ParameterGroup]:
-    """The trained parameters in their groups, in the order of ``TransRec.parameter_groups``.
+    """The trained parameters by group, in the order of ``TransRec.parameter_groups``.
 
     Args:
-        model: its trained parameters require gradients.
-        learning_rates: by part.
+        model: trained parameters are those that require gradients.
+        learning_rates: by name of the group.
     """
     groups = []
     for part, parameters in model.parameter_groups().items():
@@ -41,7 +41,7 @@ def parameter_groups(model: TransRec, learning_rates: Mapping[str, float]) -> li
 
 
 def make_optimizer(groups: list[ParameterGroup]) -> torch.optim.Adam:
-    """Adam with the paper's settings: betas (0.9, 0.999), eps 1e-8, no weight decay, constant rates."""
+    """Adam as in the paper: betas (0.9, 0.999), eps 1e-8, no weight decay, constant learning rates."""
     return torch.optim.Adam(
         [{"params": list(group.parameters.items()), "lr": group.learning_rate} for group in groups],
         fused=True,

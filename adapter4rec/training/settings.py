@@ -15,11 +15,11 @@ class OptimizerSettings(Settings):
 
     user_share: float = option(
         1.0,
-        "fraction of the users that is trained on, drawn by the seed; validation and test rank for all users",
+        "fraction of users to train on, sampled by the seed; validation and test always use all users",
         above=0,
         most=1,
     )
-    batch_size: int = option(64, "users in a step, summed over all processes", least=1)
+    batch_size: int = option(64, "users per step, in total over all processes", least=1)
     accumulation_steps: int = option(1, "gradient accumulation steps", least=1)
     lr_backbone: float = option(5e-5, "learning rate of the backbone", above=0, most=10)
     lr_item_head: float = option(
@@ -28,7 +28,7 @@ class OptimizerSettings(Settings):
     lr_user_encoder: float = option(1e-4, "learning rate of the user encoder", above=0, most=10)
     precision: str = option("auto", "number format of training", choices=PRECISIONS)
     save_minutes: float = option(
-        10.0, "minutes between checkpoints (one is always written after an epoch)", above=0, runtime=True
+        10.0, "checkpoint every n minutes, and after each epoch", above=0, runtime=True
     )
 
     def learning_rates(self) -> dict[str, float]:
@@ -47,7 +47,7 @@ class AdapterTrainingSettings(OptimizerSettings):
     cache_frozen: bool = option(
         False,
         "cache the hidden states before the first trained layer, computed once without dropout, and train "
-        "from them",
+        "on them",
     )
     cache_format: str = option(
         "fp16", "number format of the cached hidden states", choices=("fp16", "bf16", "fp32")
@@ -73,7 +73,7 @@ class AdapterTrainingSettings(OptimizerSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings(OptimizerSettings, RunSettings):
-    """Everything that training reads, whatever its stage and modality."""
+    """Training settings that all stages and modalities share."""
 
     @property
     def caches_states(self) -> bool:

@@ -1,4 +1,4 @@
-"""What training needs besides data: the model on its device, its optimizer, the number format."""
+"""Setup of training: data-parallel model, optimizer, number format, training set."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.precision import Precision, choose_precision
 from adapter4rec.utils.process_group import Process
 
-_DROPOUT = 2  # beside the random streams of data/batches.py
+_DROPOUT = 2  # random stream; others are in data/batches.py
 _BUFFERS_ARE_SENT = "forward_sync_buffers"
 if _BUFFERS_ARE_SENT not in inspect.signature(DistributedDataParallel).parameters:
     _BUFFERS_ARE_SENT = "broadcast_buffers"  # its name before torch 2.14
@@ -30,14 +30,14 @@ if _BUFFERS_ARE_SENT not in inspect.signature(DistributedDataParallel).parameter
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """A model on its device with everything that updates it.
+    """A model with the objects that train it.
 
     Attributes:
-        model: its trained parameters are updated in place.
-        parallel: the module that a step calls: the model, or DistributedDataParallel around it.
+        model: the model, on its device.
+        parallel: the module to call in a training step: the model, or DistributedDataParallel around it.
         groups: the trained parameters with their learning rates.
         optimizer: over these groups.
-        scaler: of fp16 gradients; does nothing in the other formats.
+        scaler: scales fp16 gradients; disabled for other number formats.
         precision: the number format.
         process: this process.
     """
@@ -51,13 +51,13 @@ class TrainingSetup:
     process: Process
 
     def describe(self) -> list[str]:
-        """Lines for the log: parameter groups, number format, processes."""
+        """Lines for the log: parameter groups, number format, number of processes."""
         processes = f"{self.process.world_size} process{'es' * (self.process.world_size > 1)}"
         groups = [f"  {group.describe()}" for group in self.groups]
         return [*groups, f"precision {self.precision.name}, {processes} on {self.process.device}"]
 
     def gradient_sync(self, *, last: bool) -> AbstractContextManager[None]:
-        """Around a gradient accumulation part: processes exchange gradients with the last part alone."""
+        """Context of a backward pass; gradients are synchronised in the last accumulation step only."""
         if is_sharded(self.model):
             self.model.item_encoder.set_requires_gradient_sync(last)
             return nullcontext()
@@ -67,20 +67,20 @@ class TrainingSetup:
 
 
 def prepare(model: TransRec, domain: Domain, settings: TrainingSettings, process: Process) -> TrainingSetup:
-    """Set up the training of a model that is on its device.
+    """Prepare a model for training.
 
     Args:
-        model: what requires gradients is trained.
-        domain: its store shows how many layers are cached, which are not compiled.
-        settings: learning rates, number format, recomputation, compilation.
+        model: on its device; trained parameters are those that require gradients.
+        domain: users and items; layers with cached outputs are not compiled.
+        settings: learning rates, number format, activation recomputation, compilation.
         process: this process.
 
     Raises:
-        UserError: the number format is not available.
+        UserError: the number format is not supported on this device, or with sharding.
     """
     precision = choose_precision(settings.precision, process.device)
     if settings.shard and precision.name == "fp16":
-        raise UserError("--shard true: fp16 gradients are not scaled; use --precision bf16 or fp32")
+        raise UserError("--shard true: fp16 is not supported; use --precision bf16 or fp32")
     if settings.compile and settings.uses_content:
         compile_layers(model.item_encoder.backbone, after=getattr(domain.store, "layers", ()))
     model.item_encoder.recompute = settings.recompute
@@ -95,10 +95,10 @@ def prepare(model: TransRec, domain: Domain, settings: TrainingSettings, process
 def training_set(
     model: TransRec, domain: Domain, settings: TrainingSettings, process: Process
 ) -> TrainingSet:
-    """The training examples of a domain, divided as the settings say.
+    """The training set of a domain: this process's part of each batch.
 
     Raises:
-        UserError: no negative can be drawn for a user.
+        UserError: a user has clicked every item, so that no negative can be sampled.
     """
     return TrainingSet(
         domain.interactions,
@@ -113,13 +113,13 @@ def training_set(
 
 
 def trained_users(domain: Domain, settings: TrainingSettings) -> np.ndarray | None:
-    """Numbers of the users that a run trains on; None for all of them."""
+    """Indices of the users to train on; None for all users."""
     if settings.user_share == 1:
         return None
     return share_of_users(domain.interactions.n_users, settings.user_share, settings.seed)
 
 
 def seed_step(seed: int, epoch: int, step: int, rank: int) -> None:
-    """Fix the dropout of a step by (seed, epoch, step, rank), so that a resumed run draws the same."""
+    """Seed dropout by (seed, epoch, step, rank), so that a resumed run repeats the same random numbers."""
     words = np.random.SeedSequence([seed, _DROPOUT, epoch, step, rank]).generate_state(1, np.uint64)
     torch.manual_seed(int(words[0]) & (2**63 - 1))

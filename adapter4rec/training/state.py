@@ -1,4 +1,4 @@
-"""The state of training, saved so that a resumed run equals an uninterrupted one bit for bit."""
+"""Saving and restoring the training state; a resumed run is bit-identical to an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _LAST = "state of a run"
 
 @dataclass
 class Progress:
-    """How far a run has come.
+    """Progress of a run.
 
     Attributes:
         epoch: the current epoch, from 1.
-        step: its next step, from 0.
-        loss_sum: sum of the losses of the epoch's steps so far.
-        seconds: training time of the epoch so far.
-        waited: seconds of it spent waiting for batches.
-        history: a record for each finished epoch.
-        best: the record of the best epoch; the first of equal ones.
-        precision: the number format of training.
+        step: the next step of the epoch, from 0.
+        loss_sum: sum of the losses of the steps so far in this epoch.
+        seconds: training time so far in this epoch, in seconds.
+        waited: part of ``seconds`` spent waiting for batches.
+        history: records of the finished epochs.
+        best: record of the best epoch; the earliest if several are equal.
+        precision: number format of training.
     """
 
     epoch: int = 1
@@ -46,7 +46,7 @@ class Progress:
     precision: str = ""
 
     def record(self, examples: TrainingSet, metrics: Record, evaluation_seconds: float) -> Record:
-        """The record of the epoch, once its steps are done and it has been validated."""
+        """The record of the epoch, after its last step and its validation."""
         return {
             "epoch": self.epoch,
             "split": Split.VALIDATION.value,
@@ -59,7 +59,7 @@ class Progress:
         }
 
     def finish_epoch(self, record: Record) -> bool:
-        """Add an epoch's record and move to the next epoch; whether it is the best so far."""
+        """Add the record of an epoch and advance to the next. Returns whether it is the best so far."""
         self.history.append(record)
         is_best = self.best is None or record["HR@10"] > self.best["HR@10"]
         if is_best:
@@ -70,9 +70,9 @@ class Progress:
 
 
 def save_state(run: Run, setup: TrainingSetup, progress: Progress) -> None:
-    """Write ``last.safetensors``, whole, then the metrics that people read; the first process writes.
+    """Write ``last.safetensors`` atomically, then the metrics, on rank 0.
 
-    No random state is saved: batches and dropout follow from (seed, epoch, step).
+    No random state is saved, as batches and dropout depend only on (seed, epoch, step, rank).
     """
     trained = whole_trained_state(setup.model)
     optimizer = whole_optimizer_state(setup.model, setup.optimizer)
@@ -87,10 +87,10 @@ def save_state(run: Run, setup: TrainingSetup, progress: Progress) -> None:
 
 
 def restore_state(run: Run, setup: TrainingSetup) -> Progress:
-    """Load the last checkpoint where there is one; otherwise training starts from the beginning.
+    """Load the last checkpoint if it exists; otherwise return the initial progress.
 
     Raises:
-        UserError: the file is damaged, does not fit, or was trained in another number format.
+        UserError: the file is damaged, does not match the run, or has another number format.
     """
     if not run.last_path.exists():
         return Progress(precision=setup.precision.name)
@@ -98,12 +98,14 @@ def restore_state(run: Run, setup: TrainingSetup) -> Progress:
     progress = Progress(**record["progress"])
     if progress.precision != setup.precision.name:
         raise UserError(
-            f"{run.folder}: trained in {progress.precision}, and --precision {run.settings.precision} is "
+            f"{run.folder}: trained in {progress.precision}, but --precision {run.settings.precision} is "
             f"{setup.precision.name} on this device; resume with --precision {progress.precision}"
         )
     last = read_checkpoint(run.last_path)
-    load_into(setup.model, _below(last.tensors, _MODEL), last.path, trained_state(setup.model))
-    kept = {key: _below(last.tensors, f"{_OPTIMIZER}{key}/") for key in ("step", "exp_avg", "exp_avg_sq")}
+    load_into(setup.model, _with_prefix(last.tensors, _MODEL), last.path, trained_state(setup.model))
+    kept = {
+        key: _with_prefix(last.tensors, f"{_OPTIMIZER}{key}/") for key in ("step", "exp_avg", "exp_avg_sq")
+    }
     by_name = {name: {key: tensors[name] for key, tensors in kept.items()} for name in kept["step"]}
     put_optimizer_state(setup.model, setup.optimizer, by_name)
     setup.scaler.load_state_dict(record["scaler"])
@@ -112,7 +114,7 @@ def restore_state(run: Run, setup: TrainingSetup) -> Progress:
 
 
 def last_progress(run: Run) -> Progress:
-    """How far a run has come by its last saved state, as the first process reads it."""
+    """The progress in the last checkpoint of a run, read on rank 0."""
 
     def read() -> Progress:
         if not run.last_path.exists():
@@ -122,5 +124,5 @@ def last_progress(run: Run) -> Progress:
     return run.process.on_rank0(read)
 
 
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

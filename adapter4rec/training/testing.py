@@ -1,4 +1,4 @@
-"""The test that ends a run: the best epoch is ranked on the test split, and the result is written."""
+"""The test at the end of a run: the best epoch is evaluated on the test split and the result is written."""
 
 from __future__ import annotations
 
@@ -25,13 +25,17 @@ from adapter4rec.utils.machine import peak_memory
 from adapter4rec.utils.process_group import Process
 
 Ranks = Callable[..., Ranking]
-"""Ranks a split: called with it, and with ``shown_at`` where coverage is asked for."""
+"""Called with a split, and with the cutoffs of coverage as ``shown_at``."""
 
 
 def evaluate(
     model: TransRec, domain: Domain, settings: TrainingSettings, process: Process, run: Run
 ) -> Record:
-    """Test the best epoch, or the model as it is where nothing is trained, and write the result."""
+    """Evaluate the best epoch (or an untrained model) on the test split, and write the result.
+
+    Returns:
+        The content of ``result.json``.
+    """
     process.barrier()
     ranks = partial(_rank_model, model, domain, process, EncodeConfig.of(settings, process))
     history = last_progress(run).history
@@ -46,25 +50,31 @@ def evaluate(
 def evaluate_again(
     model: TransRec, domain: Domain, settings: TrainingSettings, process: Process, run: Run
 ) -> Record:
-    """Evaluate a finished run's best epoch on the test split once more; nothing is written.
+    """Evaluate the best epoch of a finished run on the test split again, without writing files.
+
+    Returns:
+        The metrics, in per cent.
 
     Raises:
         UserError: the run has no best epoch yet.
     """
     best = run.load_best(model) if count_parameters(model).trained else {"epoch": 0}
     ranks = partial(_rank_model, model, domain, process, EncodeConfig.of(settings, process))
-    return _say_again(ranks, best["epoch"], process, settings)
+    return _report_again(ranks, best["epoch"], process, settings)
 
 
 def evaluate_popularity(domain: Domain, settings: TrainingSettings, process: Process, run: Run) -> Record:
-    """Evaluate the popularity baseline and write it like the result of a run; or report or test it again."""
+    """Evaluate the popularity baseline and write its result like that of a run.
+
+    With ``--mode test`` it is evaluated again without writing files. A finished run is only reported.
+    """
     users = trained_users(domain, settings)
 
     def ranks(split: Split, shown_at: Iterable[int] = ()) -> Ranking:
         return rank_by_popularity(domain.interactions, split, process, users, shown_at)
 
     if settings.mode == "test":
-        return _say_again(ranks, 0, process, settings)
+        return _report_again(ranks, 0, process, settings)
     with run.locked():
         finished = run.finished_result()
         if finished is not None:
@@ -86,7 +96,7 @@ def _rank_model(
 
 
 def _untrained(ranks: Ranks, settings: TrainingSettings) -> Record:
-    """The validation record of a model that is not trained."""
+    """The validation record of a model without training."""
     metrics = ranks(Split.VALIDATION).metrics(settings.ks)
     return {"epoch": 0, "split": Split.VALIDATION.value, **metrics}
 
@@ -107,7 +117,7 @@ def _evaluate(
     return run.finish(history, tested, counts, peak_memory(process.device))
 
 
-def _say_again(ranks: Ranks, epoch: int, process: Process, settings: TrainingSettings) -> Record:
+def _report_again(ranks: Ranks, epoch: int, process: Process, settings: TrainingSettings) -> Record:
     metrics = ranks(Split.TEST, shown_at=settings.ks).metrics(settings.ks)
     process.say(result_line(epoch, metrics, settings.ks))
     return metrics

@@ -1,1 +1,1 @@
-"""Item images: an LMDB that is built once from a folder of image files and read while training."""
+"""Item images: an LMDB built once from a folder of image files and read during training."""

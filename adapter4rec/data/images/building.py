@@ -1,4 +1,4 @@
-"""Building the image database: from a list of items and a folder of images, or from a released LMDB."""
+"""Building the LMDB of item images, from a folder of image files or from an LMDB of the released scripts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from adapter4rec.utils.files import relative_to_repository
 from adapter4rec.utils.settings import Settings, option
 
 _EXAMPLES = 5
-_NO_IMAGE = "there is no image"
+_NO_IMAGE = "no image"
 _DEFAULT_PRESET = "hm"
 
 
@@ -38,7 +38,7 @@ def _usable_cores() -> int:
 
 
 class Missing(Enum):
-    """What becomes of items without a usable image."""
+    """How to handle items without a usable image."""
 
     ERROR = "error"
     SKIP = "skip"
@@ -48,30 +48,32 @@ class Missing(Enum):
 class ImageLmdbSettings(Settings):
     """Build an LMDB of item images. The same command resumes an interrupted build."""
 
-    items: Path = option(help="item list: one item a line, its name in the first column")
-    into: Path = option(help="folder to make for the LMDB")
-    images: Path | None = option(None, "folder of image files; folders in it are searched too")
+    items: Path = option(help="item list: one item per line, the name in the first column")
+    into: Path = option(help="output folder of the LMDB")
+    images: Path | None = option(None, "folder of image files, searched recursively")
     preset: str | None = option(
         None,
-        "hm or amazon: defaults for the paper's data; hm if none of --items, --images, --convert is given",
+        "hm or amazon: defaults for the paper's data; hm if none of --items, --images, --convert is set",
     )
     numbered_files: bool = option(
-        False, "the image of an item v123 is 123.jpg or v123.jpg, leading zeros ignored, as H&M names them"
+        False, "match item v123 with 123.jpg or v123.jpg, ignoring leading zeros (H&M's file names)"
     )
     store: Storage = option(
-        Storage.PIXELS, "pixels: ready to be read; file: the files' bytes, some 10 times smaller"
+        Storage.PIXELS, "pixels: decoded and resized; file: the image files, about 10 times smaller"
     )
-    size: int = option(224, "height and width of the pixels; an encoder takes one size", least=1, most=4096)
-    missing: Missing = option(Missing.ERROR, "items without a usable image: error, or skip to leave them out")
-    workers: int = option(_usable_cores(), "threads that decode images; by default one a CPU core", least=1)
-    convert: Path | None = option(None, "LMDB of the released scripts to convert, in place of --images")
+    size: int = option(
+        224, "height and width of the pixels; must match the image encoder", least=1, most=4096
+    )
+    missing: Missing = option(Missing.ERROR, "items without a usable image: error, or skip them")
+    workers: int = option(_usable_cores(), "decoding threads; default: one per CPU core", least=1)
+    convert: Path | None = option(None, "LMDB of the released scripts to convert, instead of --images")
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> ImageLmdbSettings:
-        """As :meth:`Settings.from_values`; names all of the missing paths at once.
+        """As :meth:`Settings.from_values`; one error lists all missing paths.
 
         Raises:
-            UserError: an unknown name, a missing or an impossible value.
+            UserError: unknown option, missing or invalid value.
         """
         known = cls.options(values)
         needed = ["items", "into"] if "convert" in values else ["items", "images", "into"]
@@ -79,14 +81,11 @@ class ImageLmdbSettings(Settings):
             f"--{name}" for name in needed if name not in values and known[name].default in (MISSING, None)
         ]
         if missing:
-            raise UserError(
-                f"{', '.join(missing)}: needed without --preset; only --preset hm and --preset amazon "
-                "have paths of their own"
-            )
+            raise UserError(f"{', '.join(missing)}: required without --preset hm or --preset amazon")
         return super().from_values(values)
 
     def plan(self, names: Sequence[bytes], source: ImageSource) -> Description:
-        """What is to be built of the items ``names``."""
+        """Description of the LMDB to build for the items ``names``."""
         place = self.images if self.convert is None else self.convert
         assert place is not None
         return Description(
@@ -100,33 +99,34 @@ class ImageLmdbSettings(Settings):
         )
 
     def source(self) -> ImageSource:
-        """Where the images come from.
+        """The source of the images.
 
         Raises:
-            UserError: the settings contradict each other.
+            UserError: conflicting settings.
         """
         if self.convert is not None:
             if self.store is Storage.FILE:
                 raise UserError(
-                    "--store file: the LMDBs of the released scripts hold pixels and no image files; "
-                    "leave it out, or build from the image files"
+                    "--store file: not supported with --convert, since LMDBs of the released scripts contain "
+                    "pixels and not image files"
                 )
             return ReleasedSource(self.convert)
         if self.images is None:
-            raise UserError("--images is needed: the folder of image files (or --convert, a released LMDB)")
+            raise UserError("--images is required: the folder of image files (or --convert, a released LMDB)")
         return FolderSource(self.images, numbered=self.numbered_files)
 
 
 def build_from_page(presets: Mapping[str, Mapping[str, Any]], arguments: Sequence[str]) -> None:
-    """Build what a page of presets and a command line describe.
+    """Build an LMDB from presets and command-line arguments.
 
     Args:
-        presets: values by the name that ``--preset`` chooses; relative paths start at the repository. Without
-            ``--preset`` those of H&M count, unless the arguments name other data.
-        arguments: ``--name value`` over the preset's values; relative paths start at the current folder.
+        presets: settings by preset name; relative paths are resolved against the repository. The preset of
+            H&M is the default unless the arguments contain ``--items``, ``--images`` or ``--convert``.
+        arguments: command-line arguments, which override the preset; relative paths are resolved against the
+            current folder.
 
     Raises:
-        UserError: as :func:`build`, and for unknown names and impossible values.
+        UserError: as :func:`build`; unknown option or invalid value.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("--preset", "--items", "--images", "--convert"):
@@ -142,7 +142,7 @@ def build_from_page(presets: Mapping[str, Mapping[str, Any]], arguments: Sequenc
 
 
 def _with_defaults(cls: type[ImageLmdbSettings], values: Mapping[str, Any]) -> type[ImageLmdbSettings]:
-    """The settings class with other defaults, which ``--help`` then shows."""
+    """A copy of the settings class with other defaults, which are shown in ``--help``."""
     hints = typing.get_type_hints(cls)
     changed: list[tuple[str, Any, Any]] = []
     for one in fields(cls):
@@ -157,21 +157,21 @@ def _with_defaults(cls: type[ImageLmdbSettings], values: Mapping[str, Any]) -> t
 
 
 def build(settings: ImageLmdbSettings) -> Description:
-    """Build the database, or resume its build; if it is complete, report that and do nothing.
+    """Build the LMDB, or resume an interrupted build. Does nothing if the LMDB is complete.
 
     Raises:
-        UserError: bad input, missing or broken images where these are an error, another database or another
-            build in the same place, a full disk. What was written is kept.
+        UserError: invalid input, missing or unreadable images (with ``--missing error``), another LMDB or a
+            running build in the same folder, or a full disk. Images already written are kept.
     """
     source = settings.source()
     names = _item_names(settings.items)
     if settings.convert is not None and settings.convert.absolute() == settings.into.absolute():
-        raise UserError(f"{settings.into}: --convert and --into name one place; give --into another")
+        raise UserError(f"{settings.into}: --convert and --into are the same folder")
     plan = settings.plan(names, source)
     with DatabaseWriter(settings.into, plan) as writer:
         if writer.finished is not None:
             _require_none_left_out(writer.finished, settings)
-            print(f"{settings.into} is already complete: {plan.what()}; nothing is done")
+            print(f"{settings.into} is already complete: {plan.what()}; nothing to do")
             print(_summary(writer.finished, writer.size_on_disk, settings.into))
             return writer.finished
         return _build(settings, source, names, writer)
@@ -180,35 +180,35 @@ def build(settings: ImageLmdbSettings) -> Description:
 def _build(
     settings: ImageLmdbSettings, source: ImageSource, names: list[bytes], writer: DatabaseWriter
 ) -> Description:
-    beside = left_out_file(settings.into)
+    report = left_out_file(settings.into)
     places = source.find(names)
     missing = [name for name in names if name not in places]
     if missing and settings.missing is Missing.ERROR:
-        write_left_out(beside, dict.fromkeys(missing, _NO_IMAGE))
+        write_left_out(report, dict.fromkeys(missing, _NO_IMAGE))
         raise UserError(
             f"{len(missing):,} of {len(names):,} items have no image: {_examples(missing)} "
-            f"(all of them are named in {beside}). Looked for {source.looked_for()} Put the images there, or "
-            "leave such items out with --missing skip"
+            f"(full list in {report}). Searched {source.looked_for()} Add the images, or skip these items "
+            "with --missing skip"
         )
-    there = writer.begin()
-    jobs = [Job(name, places[name]) for name in names if name in places and name not in there]
-    if there:
-        print(f"{settings.into}: resuming after {len(there):,} images", flush=True)
+    stored = writer.begin()
+    jobs = [Job(name, places[name]) for name in names if name in places and name not in stored]
+    if stored:
+        print(f"{settings.into}: resuming after {len(stored):,} images", flush=True)
     preparer = Preparer(source, settings.store, settings.size)
     broken = _write_images(preparer, jobs, settings.workers, writer)
-    # An image that an interrupted build stored stays, even if its file is gone by now.
-    why = dict.fromkeys(set(missing) - there, _NO_IMAGE) | broken
+    # Images stored by an interrupted build are kept, even if their files have been deleted since.
+    why = dict.fromkeys(set(missing) - stored, _NO_IMAGE) | broken
     reasons = {name: why[name] for name in names if name in why}
-    write_left_out(beside, reasons)
+    write_left_out(report, reasons)
     if broken and settings.missing is Missing.ERROR:
         name, reason = next(iter(broken.items()))
         raise UserError(
-            f"{len(broken):,} of {len(names):,} images cannot be used, as that of item {shown(name)}: "
-            f"{reason} (all are named in {beside}). {settings.into} is therefore not complete. Mend them and "
-            "give the same command again, which tries only those; or leave such items out with --missing skip"
+            f"{len(broken):,} of {len(names):,} images cannot be read, for example of item {shown(name)}: "
+            f"{reason} (full list in {report}). {settings.into} is not complete: replace these images and "
+            "run the same command again to resume, or skip these items with --missing skip"
         )
     if len(reasons) == len(names):
-        raise UserError(f"{settings.into}: none of {len(names):,} items has a usable image; see {beside}")
+        raise UserError(f"{settings.into}: none of {len(names):,} items has a usable image; see {report}")
     description = writer.finish(names)
     print(_summary(description, writer.size_on_disk, settings.into, missing=len(reasons) - len(broken)))
     return description
@@ -217,11 +217,11 @@ def _build(
 def _write_images(
     preparer: Preparer, jobs: list[Job], workers: int, writer: DatabaseWriter
 ) -> dict[bytes, str]:
-    """Fill the database; the reasons why some images could not be used, by item."""
+    """Write the images to the LMDB; returns the reasons for unreadable images, by item."""
     broken: dict[bytes, str] = {}
     bar = tqdm(desc="images", total=len(jobs), unit="image", disable=None, leave=False)
     with warnings.catch_warnings(), bar, closing(prepared(preparer, jobs, workers)) as values:
-        # Warning filters belong to the process, so they change here and not in the threads.
+        # Warning filters are global to the process, so they are set here and not in the threads.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         try:
             for one in values:
@@ -246,18 +246,18 @@ def _item_names(path: Path) -> list[bytes]:
     for line, name in enumerate(names, 1):
         if len(name) > LONGEST_NAME:
             raise UserError(
-                f"{path}:{line}: the item's name has {len(name)} bytes; an LMDB takes {LONGEST_NAME} at most"
+                f"{path}:{line}: the item name has {len(name)} bytes; LMDB keys are limited to {LONGEST_NAME}"
             )
         if b"\0" in name:
-            raise UserError(f"{path}:{line}: the item's name holds a zero byte")
+            raise UserError(f"{path}:{line}: the item name contains a null byte")
     return names
 
 
 def _require_none_left_out(found: Description, settings: ImageLmdbSettings) -> None:
     if found.left_out and settings.missing is Missing.ERROR:
         raise UserError(
-            f"{settings.into}: complete, but built with --missing skip: {len(found.left_out):,} items are "
-            f"left out, such as {_examples(found.left_out)}. Use --missing skip to accept that, or remove it "
+            f"{settings.into}: complete, but built with --missing skip: {len(found.left_out):,} items were "
+            f"left out ({_examples(found.left_out)}). Use --missing skip to accept this, or remove the LMDB "
             "and build it again"
         )
 
@@ -272,11 +272,11 @@ def _summary(description: Description, size_on_disk: int, into: Path, missing: i
     if description.left_out:
         left_out = len(description.left_out)
         parts = "" if missing is None else f" ({missing:,} missing, {left_out - missing:,} broken)"
-        lines.append(f"left out: {left_out:,} items{parts}, named with the reasons in {left_out_file(into)}")
+        lines.append(f"left out: {left_out:,} items{parts}, listed with the reasons in {left_out_file(into)}")
     else:
         lines.append("missing or broken: none")
     counts = dict(description.conversions or {})
     turned = counts.pop("exif_turned", 0)
     converted = ", ".join(f"{kind.replace('_', ' ')} {count:,}" for kind, count in counts.items())
-    lines.append(f"converted to 8 bit RGB: {converted}; turned by EXIF {turned:,}")
+    lines.append(f"converted to 8-bit RGB: {converted}; rotated by EXIF {turned:,}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Reading the image database that ``build_lmdb_hm.py`` makes."""
+"""Reading the LMDB of item images built by ``build_lmdb_hm.py``."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _KEYS_OF_RELEASED = (b"__keys__", b"__len__")
 
 
 class ImageDatabase:
-    """Images by item name, from an LMDB that is complete.
+    """Images by item name, read from a complete LMDB.
 
-    Opened at first use, once in each process: an instance may be made before a fork, sent to another process,
-    and be one of several for the same path. The checksum of each image is compared at every read.
+    The LMDB is opened lazily, once per process. Instances can be pickled and used after a fork; several
+    instances may share a path. The checksum of an image is verified at each read.
 
     Args:
-        path: the folder (or file) of the database.
+        path: folder (or file) of the LMDB.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,20 +38,20 @@ class ImageDatabase:
 
     @property
     def description(self) -> Description:
-        """What the database holds.
+        """Description of the LMDB.
 
         Raises:
-            UserError: no complete image database lies there.
+            UserError: not a complete image LMDB.
         """
         self._environment()
         assert self._description is not None
         return self._description
 
     def names(self) -> set[bytes]:
-        """Names of the items that have an image. Reads the keys only.
+        """Names of the items with an image. Only keys are read.
 
         Raises:
-            UserError: no complete image database lies there, or it is damaged.
+            UserError: not a complete image LMDB, or damaged.
         """
         try:
             with self._environment().begin() as transaction:
@@ -71,11 +71,12 @@ class ImageDatabase:
         return out[0]
 
     def read_into(self, names: Sequence[bytes], out: PixelArray) -> None:
-        """Fill ``out``, uint8 ``[len(names), size, size, 3]``, with the images of ``names`` in their order.
+        """Read the images of ``names`` into ``out``, uint8 ``[len(names), size, size, 3]``, RGB, in order.
 
         Raises:
-            UserError: a name has no image, an image is damaged (the item is named), the database holds pixels
-                of another size, or cannot be read at all.
+            UserError: an item has no image, an image is damaged, the pixels have another size, or the LMDB
+                cannot be read.
+            ValueError: wrong shape or dtype of ``out``.
         """
         n, height, width, channels = out.shape
         if (n, width, channels) != (len(names), height, 3) or out.dtype != np.uint8:
@@ -90,55 +91,56 @@ class ImageDatabase:
             raise self._damaged(error) from None
 
     def without_image(self, names: Sequence[bytes], items: Path) -> set[bytes]:
-        """Those of ``names`` that were left out when the database was built.
+        """Items that were left out when the LMDB was built.
 
         Args:
-            names: of a list of items; a part of the list that the database was built from, or all of it.
-            items: the list's file, for the message.
+            names: names of items; all must be in the item list that the LMDB was built from.
+            items: path of the item list, for error messages.
 
         Raises:
-            UserError: the database was built from other items, or cannot be read.
+            UserError: the LMDB was built from another item list, or cannot be read.
         """
         lacking = set(names) - self.names()
         unknown = lacking.difference(self.description.left_out)
         if unknown:
             first = next(name for name in names if name in unknown)
             raise UserError(
-                f"{self.path}: built from another list than {items}: {len(unknown):,} of its items are not "
-                f"there, {shown(first)} the first of them; build one with: {_BUILDER} --items {items} "
+                f"{self.path}: built from another item list than {items}: {len(unknown):,} items are "
+                f"missing, the first is {shown(first)}; build an LMDB with: {_BUILDER} --items {items} "
                 "--into ANOTHER_PATH"
             )
         return lacking
 
     def require_size(self, size: int) -> None:
-        """Check that images of ``size`` x ``size`` can be read.
+        """Check that the LMDB provides images of ``size`` x ``size``.
 
         Raises:
-            UserError: the database holds pixels of another size, or cannot be read.
+            UserError: the pixels have another size, or the LMDB cannot be read.
         """
         kept = self.description.size
         if kept not in (None, size):
             raise UserError(
-                f"{self.path}: it holds images of {kept} x {kept}, and {size} x {size} are needed; build "
-                f"them with: {_BUILDER} --size {size} --into ANOTHER_PATH (or --store file: any size)"
+                f"{self.path}: images are {kept} x {kept}, but the image encoder expects {size} x {size}; "
+                f"build an LMDB with: {_BUILDER} --size {size} --into ANOTHER_PATH (or --store file for any "
+                "size)"
             )
 
     def _fill(self, out: PixelArray, name: bytes, value: Buffer | None) -> None:
         if value is None or name == DESCRIPTION_KEY:
-            raise UserError(f"{self.path}: there is no image of item {shown(name)}")
+            raise UserError(f"{self.path}: no image of item {shown(name)}")
         try:
             record = unpack(name, value)
             if record.form is Storage.FILE:
                 out[:] = resized(decoded(bytes(record.payload)).image, len(out))
                 return
         except DamagedRecordError as error:
-            raise UserError(f"{self.path}: {error}; {self._anew()}") from None
+            raise UserError(f"{self.path}: {error}; {self._rebuild_hint()}") from None
         except BrokenImageError as error:
             raise UserError(f"{self.path}: the image of item {shown(name)}: {error}") from None
         if (record.height, record.width) != out.shape[:2]:
             raise UserError(
-                f"{self.path}: the image of item {shown(name)} is {record.height} x {record.width}, "
-                f"unlike the others; {self._anew()}"
+                f"{self.path}: the image of item {shown(name)} has the wrong size {record.height} x "
+                f"{record.width}; {self._rebuild_hint()}"
             )
         out[:] = np.frombuffer(record.payload, np.uint8).reshape(out.shape)
 
@@ -153,8 +155,8 @@ class ImageDatabase:
     def _opened(self) -> SharedEnvironment:
         if not self.path.exists():
             raise UserError(
-                f"{self.path}: there is no image database; build it with: {_BUILDER} --items ITEMS "
-                f"--images FOLDER --into {self.path}"
+                f"{self.path}: no such LMDB; build it with: {_BUILDER} --items ITEMS --images FOLDER "
+                f"--into {self.path}"
             )
         return opened(self.path)
 
@@ -171,22 +173,21 @@ class ImageDatabase:
                 f"--convert {self.path} --items ITEMS --into ANOTHER_PATH"
             )
         if raw is None:
-            raise UserError(f"{self.path}: an LMDB, but not one that {_BUILDER} made")
+            raise UserError(f"{self.path}: this LMDB was not built by {_BUILDER}")
         try:
             description = Description.from_bytes(raw)
         except ValueError as error:
             raise UserError(
-                f"{self.path}: its description cannot be read ({error}); {self._anew()}"
+                f"{self.path}: cannot read the description ({error}); {self._rebuild_hint()}"
             ) from None
         if description.state is not State.COMPLETE:
             raise UserError(
-                f"{self.path}: the database is only half built; run the {_BUILDER} command that started it "
-                "again to resume"
+                f"{self.path}: incomplete LMDB; run the same {_BUILDER} command again to resume the build"
             )
         return description
 
     def _damaged(self, error: lmdb.Error) -> UserError:
-        return UserError(f"{self.path}: the database is damaged ({lmdb_words(error)}); {self._anew()}")
+        return UserError(f"{self.path}: damaged LMDB ({lmdb_words(error)}); {self._rebuild_hint()}")
 
-    def _anew(self) -> str:
-        return f"copy it again, or remove it and build it again with {_BUILDER}"
+    def _rebuild_hint(self) -> str:
+        return f"copy the LMDB again, or remove it and build it again with {_BUILDER}"

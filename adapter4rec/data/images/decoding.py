@@ -1,4 +1,4 @@
-"""From the bytes of an image file to 8 bit RGB the right way up, at the size that an encoder takes."""
+"""Decoding image files to upright 8-bit RGB, and resizing."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from adapter4rec.data.images.records import Conversion
 PixelArray = NDArray[np.uint8]
 
 RESIZE = "PIL bilinear"
-"""How images are resized; part of a database's description."""
+"""Resizing method, recorded in the description of an LMDB."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _LONGEST_REASON = 120
-_BOMB = "too many pixels, it may be a decompression bomb"
+_BOMB = "too many pixels (possible decompression bomb)"
 _CONVERSIONS_OF_MODE = {
     "RGB": Conversion(0),
     "1": Conversion.GREY,
@@ -38,11 +38,11 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What undoes each EXIF orientation; 1 is upright."""
+"""Transposition that corrects each EXIF orientation; 1 is upright."""
 
 
 class BrokenImageError(Exception):
-    """Bytes that are no image, or none that can be used; the message is a short reason."""
+    """An image that cannot be read; the message is a short reason."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class DecodedImage:
     """A decoded image.
 
     Attributes:
-        image: mode RGB, full size, the right way up.
-        conversions: what was done to make it so.
+        image: upright, mode RGB, original size.
+        conversions: conversions that were applied.
     """
 
     image: Image.Image
@@ -59,16 +59,16 @@ class DecodedImage:
 
 
 def decoded(data: bytes) -> DecodedImage:
-    """Decode an image file; of an animation the first frame.
+    """Decode an image file; the first frame of an animation.
 
-    Transparent places become white, half-transparent ones are laid on white, so that the colours which
-    files hide under transparency never show. Values of 16 bits are scaled to 8, not clipped.
+    Images with transparency are composited on white. 16-bit values are scaled to 8 bits, not clipped.
 
     Raises:
-        BrokenImageError: empty, no image, cut off, damaged, or with more pixels than PIL takes for harmless.
+        BrokenImageError: empty, not an image, truncated, damaged, or more pixels than
+            ``PIL.Image.MAX_IMAGE_PIXELS``.
     """
     if not data:
-        raise BrokenImageError("the file is empty")
+        raise BrokenImageError("empty file")
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             _require_harmless(image)
@@ -77,26 +77,26 @@ def decoded(data: bytes) -> DecodedImage:
         raise
     except UnidentifiedImageError:
         known = ", ".join(_FORMATS)
-        raise BrokenImageError(f"no image: none of {known}, or cut off at its very start") from None
+        raise BrokenImageError(f"not an image, or truncated (supported formats: {known})") from None
     except Image.DecompressionBombError as error:
         raise BrokenImageError(f"{_BOMB}: {_line(error)}") from None
-    except Exception as error:  # the formats' readers raise whatever their parsing runs into
-        raise BrokenImageError(f"it cannot be decoded: {_line(error)}") from None
+    except Exception as error:  # Pillow's decoders raise arbitrary exceptions
+        raise BrokenImageError(f"cannot decode image: {_line(error)}") from None
 
 
 def resized(image: Image.Image, size: int) -> PixelArray:
-    """The pixels of an RGB image at ``[size, size, 3]``, its proportions given up (PIL bilinear)."""
+    """Resize an RGB image to uint8 ``[size, size, 3]`` (PIL bilinear); the aspect ratio is not kept."""
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def in_colour(image: Image.Image) -> DecodedImage:
-    """Any 8 bit image as RGB, transparency laid on white.
+    """Convert an 8-bit image to RGB; transparency is composited on white.
 
     Raises:
-        BrokenImageError: pixels of 32 bits, which have no known range.
+        BrokenImageError: 32-bit pixels, whose value range is unknown.
     """
     if image.mode in ("I", "F"):
-        raise BrokenImageError("its pixels have 32 bits, and what is black and white among them is not known")
+        raise BrokenImageError("32-bit pixels with unknown value range are not supported")
     conversions = _CONVERSIONS_OF_MODE.get(image.mode, Conversion.OTHER)
     if image.info.get("transparency") is not None and image.mode in ("1", "L", "RGB", "P"):
         conversions |= Conversion.ALPHA
@@ -107,28 +107,28 @@ def in_colour(image: Image.Image) -> DecodedImage:
 
 
 def upright(image: Image.Image) -> DecodedImage:
-    """An image that PIL has opened or made, as :func:`decoded` gives it from its file.
+    """As :func:`decoded`, for a PIL image.
 
     Raises:
-        BrokenImageError: cut off, damaged, or of pixels without a known range.
+        BrokenImageError: truncated, damaged, or 32-bit pixels.
     """
     try:
         return _upright(image, 16 if image.mode.startswith("I;16") else 8)
     except BrokenImageError:
         raise
-    except Exception as error:  # a file that is read only now
-        raise BrokenImageError(f"it cannot be decoded: {_line(error)}") from None
+    except Exception as error:  # PIL reads files lazily
+        raise BrokenImageError(f"cannot decode image: {_line(error)}") from None
 
 
 def _require_harmless(image: Image.Image) -> None:
-    """Refuse what Pillow only warns of; to make its warning an error is not safe in threads."""
-    most = Image.MAX_IMAGE_PIXELS
-    if most is not None and image.width * image.height > most:
-        raise BrokenImageError(f"{_BOMB}: {image.width} x {image.height}, and the limit is {most:,} pixels")
+    """Reject images for which Pillow only warns; turning its warning into an error is not thread-safe."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        raise BrokenImageError(f"{_BOMB}: {image.width} x {image.height}; the limit is {limit:,} pixels")
 
 
 def _upright(image: Image.Image, bits: int) -> DecodedImage:
-    # PIL turns TIFF files itself when it loads them, and forgets the orientation.
+    # PIL rotates TIFF images on load and resets the orientation tag.
     before = _orientation(image) if image.format == "TIFF" else 1
     image.load()
     after = _orientation(image)
@@ -145,21 +145,21 @@ def _upright(image: Image.Image, bits: int) -> DecodedImage:
 def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged EXIF data raises anything, and does not make the image unusable
+    except Exception:  # damaged EXIF data raises arbitrary exceptions; the image may still be readable
         return 1
 
 
 def _bits_of_a_channel(image: Image.Image, data: bytes) -> int:
-    """Bits as the file has them: PIL opens most 16 bit colour files as if they had 8."""
+    """Bits per channel in the file: PIL opens most 16-bit colour images as 8-bit."""
     if image.format == "PNG":
-        return data[24]  # of the IHDR chunk, which is always the first
+        return data[24]  # bit depth in the IHDR chunk, which is always the first
     if image.format == "TIFF":
         return int(np.max(image.tag_v2.get(ExifTags.Base.BitsPerSample, 1)))
     return 8
 
 
 def _eight_bit(image: Image.Image, bits: int) -> Image.Image:
-    """The high 8 of 16 bits; PIL does so for colour by itself, but would clip grey values."""
+    """Reduce 16 bits to the high 8; PIL does this for colour images, but clips grey values."""
     hidden = image.info.get("transparency")
     if not image.mode.startswith("I;16"):
         if bits == 16 and isinstance(hidden, tuple):
@@ -173,6 +173,6 @@ def _eight_bit(image: Image.Image, bits: int) -> Image.Image:
 
 
 def _line(error: BaseException) -> str:
-    """An error in one short line, without tabs."""
+    """An error message as one short line without tabs."""
     words = " ".join(str(error).split()) or type(error).__name__
     return words if len(words) <= _LONGEST_REASON else words[: _LONGEST_REASON - 1] + "…"

@@ -1,4 +1,4 @@
-"""The description of an image database: JSON under a key that no item can have."""
+"""The description of an image LMDB: JSON under a reserved key."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from adapter4rec.data.images.records import Storage
 from adapter4rec.utils.files import json_object
 
 DESCRIPTION_KEY = b"\0adapter4rec"
-"""No item's name: those hold no zero byte."""
+"""Reserved key; item names contain no null byte."""
 
 LONGEST_NAME = 511
-"""Bytes that an LMDB key can have."""
+"""Maximum length of an LMDB key in bytes."""
 
 _FORMAT_VERSION = 2
 
 
 class State(Enum):
-    """How far a build has come."""
+    """State of a build."""
 
     BUILDING = "building"
     COMPLETE = "complete"
 
 
 class Origin(Enum):
-    """Where the images were taken from."""
+    """Origin of the images."""
 
     FILES = "image files"
     RELEASED = "an LMDB of the released scripts"
@@ -41,22 +41,22 @@ class Origin(Enum):
 
 @dataclass(frozen=True)
 class Description:
-    """What is in an image database.
+    """Description of an image LMDB.
 
     Attributes:
-        form: what is kept of each image.
-        size: height and width of the pixels, or None in ``Storage.FILE``.
-        origin: where the images were taken from.
-        place: path of the image folder, or of the released LMDB, relative to the database's parent folder.
-        numbered_files: whether an item ``v123`` took the file ``123.jpg``.
-        listed_items: how many items the list names.
-        list_hash: SHA-256 of their names, in order.
-        resize: how pixels were resized.
-        state: only a complete database is read.
-        images: how many items have an image. This and what follows is known of a complete one only.
-        left_out: names of the items without an image, in the order of the list.
-        conversions: how many images went through each conversion, by its name in small letters.
-        content: SHA-256 of all names and checksums in the order of the list, in hexadecimal.
+        form: storage format of the images.
+        size: height and width of the pixels; None for ``Storage.FILE``.
+        origin: origin of the images.
+        place: path of the image folder or of the released LMDB, relative to the parent folder of this LMDB.
+        numbered_files: whether item ``v123`` matches the file ``123.jpg``.
+        listed_items: number of items in the item list.
+        list_hash: SHA-256 of the item names, in order.
+        resize: resizing method.
+        state: state of the build; only complete LMDBs can be read.
+        images: number of items with an image. This and the following are set when the build is complete.
+        left_out: names of the items without an image, in list order.
+        conversions: number of images per conversion, by lower-case name.
+        content: SHA-256 of all names and image checksums in list order, in hexadecimal.
     """
 
     form: Storage
@@ -74,12 +74,12 @@ class Description:
     content: str = ""
 
     def what(self) -> str:
-        """What the database is for, in words."""
+        """One-line summary of the contents."""
         kept = "image files" if self.size is None else f"pixels of {self.size} x {self.size}"
         return f"{kept} ({self.resize}) from {self.origin.value} for {self.listed_items:,} items"
 
     def differing_options(self, other: Description, parent: Path) -> list[str]:
-        """Options by which the planned contents of two databases in ``parent`` differ, with both values."""
+        """Options that differ between two LMDBs in the folder ``parent``, with both values."""
         mine, others = self._options(parent), other._options(parent)
         return [
             f"{name} {mine.get(name, 'none')} (now {others.get(name, 'none')})"
@@ -88,9 +88,9 @@ class Description:
         ]
 
     def _options(self, parent: Path) -> dict[str, str]:
-        """What determines the contents, by the option of ``build_lmdb_hm.py`` that sets it."""
+        """Values that determine the contents, by option of ``build_lmdb_hm.py``."""
         options = {
-            "--items": f"with {self.listed_items:,} names of SHA-256 {self.list_hash[:12]}",
+            "--items": f"with {self.listed_items:,} names, SHA-256 {self.list_hash[:12]}",
             "--images" if self.origin is Origin.FILES else "--convert": os.path.normpath(parent / self.place),
             "--numbered_files": str(self.numbered_files).lower(),
             "--store": self.form.value,
@@ -99,7 +99,7 @@ class Description:
         return options if self.size is None else options | {"--size": str(self.size)}
 
     def to_bytes(self) -> bytes:
-        """JSON, without anything that differs between two builds of the same contents."""
+        """Serialise to JSON; equal contents give equal bytes."""
         values = {
             "format": _FORMAT_VERSION,
             "form": self.form.value,
@@ -120,18 +120,16 @@ class Description:
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Description:
-        """The description that :meth:`to_bytes` gave.
+        """Deserialise the result of :meth:`to_bytes`.
 
         Raises:
-            ValueError: damaged, or of another version.
+            ValueError: damaged, or another format version.
         """
         values = json_object(raw.decode("ascii"), ("format", "form", "size", "state", "checksum"))
         if values["format"] != _FORMAT_VERSION:
-            raise ValueError(
-                f"format version {values['format']}; this program reads version {_FORMAT_VERSION}"
-            )
+            raise ValueError(f"unsupported format version {values['format']}; expected {_FORMAT_VERSION}")
         if values.pop("checksum") != _checksum(values):
-            raise ValueError("damaged: the checksum does not match")
+            raise ValueError("damaged: checksum mismatch")
         del values["format"]
         try:
             values["form"] = Storage(values["form"])
@@ -148,5 +146,5 @@ def _checksum(values: Mapping[str, Any]) -> int:
 
 
 def hash_of_list(names: Sequence[bytes]) -> str:
-    """SHA-256 of item names in their order, in hexadecimal."""
+    """SHA-256 of the item names, in order, in hexadecimal."""
     return hashlib.sha256(b"\n".join(names)).hexdigest()

@@ -1,8 +1,7 @@
-"""Opening an LMDB to read it: what is wrong is found first, and each process has each file open once.
+"""Opening LMDBs for reading: each file is checked first, and opened once per process.
 
-py-lmdb refuses to open a file twice in one process, and an environment must not be used across a fork.
-Environments are therefore shared within a process as long as anybody holds them, and a forked process closes
-those that it inherited.
+py-lmdb cannot open a file twice in a process, and an environment must not be used after a fork. Environments
+are therefore shared within a process while they are referenced, and a forked child closes inherited ones.
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ import lmdb
 from adapter4rec.utils.errors import UserError
 
 DATA_FILE = "data.mdb"
-"""Name of the data in an LMDB that is a folder."""
+"""Name of the data file in the folder of an LMDB."""
 
 
 class SharedEnvironment:
-    """An LMDB that is open for reading in this process, closed when the last holder lets it go.
+    """An LMDB environment that is shared within a process and closed with its last reference.
 
     Attributes:
-        env: the environment: read-only, without lock, without read-ahead.
-        closed: whether it was closed before: in a process that inherited it, or for a writer.
+        env: read-only environment without locking and read-ahead.
+        closed: whether it was closed earlier, after a fork or for a writer.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,7 +32,7 @@ class SharedEnvironment:
                 str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False, meminit=False
             )
         except lmdb.Error as error:
-            raise UserError(f"{path}: not an LMDB, or a damaged one ({lmdb_words(error)})") from None
+            raise UserError(f"{path}: not an LMDB, or damaged ({lmdb_words(error)})") from None
         self.closed = False
         try:
             require_whole(self.env, path)
@@ -42,13 +41,13 @@ class SharedEnvironment:
             raise
 
     def close(self) -> None:
-        """Close it for all holders; they ask for it anew when they need it."""
+        """Close it for all holders, which reopen it on the next access."""
         self.env.close()
         self.closed = True
 
 
 _open: WeakValueDictionary[tuple[int, int], SharedEnvironment] = WeakValueDictionary()
-"""By device and inode of the data file."""
+"""Open environments by device and inode of the data file."""
 
 
 def _close_inherited() -> None:
@@ -61,10 +60,10 @@ os.register_at_fork(after_in_child=_close_inherited)
 
 
 def opened(path: Path) -> SharedEnvironment:
-    """The LMDB at ``path``, a file or a folder, open in this process.
+    """Open the LMDB at ``path`` (file or folder), or return the environment if it is open in this process.
 
     Raises:
-        UserError: it is not there, not an LMDB, or shorter than it says.
+        UserError: the LMDB is missing, truncated or damaged, or not an LMDB.
     """
     file = data_file(path)
     try:
@@ -72,7 +71,7 @@ def opened(path: Path) -> SharedEnvironment:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     if not status.st_size:
-        raise UserError(f"{file}: the file is empty, not an LMDB")
+        raise UserError(f"{file}: empty file, not an LMDB")
     key = _key(status)
     found = _open.get(key)
     if found is None:
@@ -81,7 +80,7 @@ def opened(path: Path) -> SharedEnvironment:
 
 
 def close_for_writer(path: Path) -> None:
-    """Close the LMDB at ``path``, if this process has it open: it can have it open only once."""
+    """Close the LMDB at ``path`` if it is open in this process, so that a writer can open it."""
     file = data_file(path)
     shared = _open.pop(_key(file.stat()), None)
     if shared is not None:
@@ -93,14 +92,14 @@ def _key(status: os.stat_result) -> tuple[int, int]:
 
 
 def data_file(path: Path) -> Path:
-    """The file that holds the data of an LMDB.
+    """Path of the data file of an LMDB.
 
     Raises:
-        UserError: there is none.
+        UserError: the file does not exist.
     """
     if path.is_dir():
         if not (path / DATA_FILE).is_file():
-            raise UserError(f"{path}: no LMDB lies in this folder: there is no {DATA_FILE}")
+            raise UserError(f"{path}: not an LMDB: no {DATA_FILE} in this folder")
         return path / DATA_FILE
     if not path.is_file():
         raise UserError(f"{path}: no such LMDB")
@@ -108,24 +107,24 @@ def data_file(path: Path) -> Path:
 
 
 def require_whole(env: lmdb.Environment, path: Path) -> None:
-    """Check that the file has all of its pages: touching one that is not there ends the process.
+    """Check that the file is not truncated: accessing a missing page would kill the process with SIGBUS.
 
     Raises:
-        UserError: it is shorter than it says.
+        UserError: the file is truncated.
     """
     found, expected = data_file(path).stat().st_size, bytes_in_use(env)
     if found < expected:
         raise UserError(
-            f"{path}: the file is cut off: {found:,} bytes, and it should have {expected:,}; "
-            "copy it again, or remove it and build it anew"
+            f"{path}: truncated file: {found:,} bytes, expected {expected:,}; "
+            "copy it again, or remove it and build it again"
         )
 
 
 def bytes_in_use(env: lmdb.Environment) -> int:
-    """Bytes up to the end of the last page."""
+    """Size in bytes up to the end of the last used page."""
     return (env.info()["last_pgno"] + 1) * env.stat()["psize"]
 
 
 def lmdb_words(error: lmdb.Error) -> str:
-    """What LMDB says, without the path that it may begin with."""
+    """The message of an LMDB error, without the path."""
     return str(error).rpartition(": ")[2]

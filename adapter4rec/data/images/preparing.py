@@ -1,4 +1,4 @@
-"""Reading, decoding and resizing images in threads: Pillow releases the interpreter lock for all of it."""
+"""Reading, decoding and resizing images in threads; Pillow releases the GIL."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from adapter4rec.data.images.records import ImageRecord, Storage, pack
 from adapter4rec.data.images.sources import ImageSource, Place
 
 _IMAGES_AHEAD = 16
-"""Images in progress per worker; keeps memory flat when writing is slower than decoding."""
+"""Images in flight per worker; bounds memory when writing is slower than decoding."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """An item and where its image is."""
+    """An item and the place of its image."""
 
     name: bytes
     place: Place
@@ -27,12 +27,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Prepared:
-    """An item's value for the database, or why there is none.
+    """The LMDB value of an item, or an error.
 
     Attributes:
-        name: the item.
-        value: what to store, or None where the image is broken.
-        reason: why it is.
+        name: name of the item.
+        value: value to store; None if the image cannot be read.
+        reason: the error in that case.
     """
 
     name: bytes
@@ -42,11 +42,11 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Preparer:
-    """Turns jobs into values, in several threads at once.
+    """Reads and converts images. Thread-safe.
 
     Attributes:
-        source: where images come from.
-        form: what is kept of them.
+        source: source of the images.
+        form: storage format.
         size: height and width of the pixels.
     """
 
@@ -55,7 +55,7 @@ class Preparer:
     size: int
 
     def __call__(self, job: Job) -> Prepared:
-        """The value of one item."""
+        """Prepare one item."""
         try:
             data, picture = self.source.load(job.place)
             if self.form is Storage.PIXELS:
@@ -71,17 +71,17 @@ class Preparer:
 
 
 def prepared(preparer: Preparer, jobs: Sequence[Job], workers: int) -> Iterator[Prepared]:
-    """Yield the values of all jobs in order.
+    """Run all jobs in threads and yield the results in order.
 
     Args:
-        preparer: makes them.
+        preparer: prepares an item.
         jobs: the items.
         workers: number of threads.
 
     Raises:
-        UserError: bad input that ends a build.
+        UserError: invalid input.
     """
-    Image.init()  # Pillow imports its readers when it first needs them, which is not safe in threads
+    Image.init()  # Pillow imports its plugins lazily, which is not thread-safe
     pool = ThreadPoolExecutor(workers)
     in_progress: deque[Future[Prepared]] = deque()
     try:

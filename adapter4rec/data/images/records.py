@@ -1,8 +1,8 @@
-"""The value of one item in the image database: a fixed header, then pixels or the image file's bytes.
+"""Binary format of an image in the LMDB: a header, then pixels or the bytes of the image file.
 
 The header is little-endian and 20 bytes long: magic (4 bytes), version, form (1 byte each), conversions
-(2 bytes), height, width and a checksum (4 bytes each). The checksum is the CRC-32 of the item's name, the
-header's other fields and the payload, so that a value which stands under another name is found too.
+(2 bytes), height, width and a checksum (4 bytes each). The checksum is the CRC-32 of the item name, the other
+header fields and the payload, so that a value under the wrong key is also detected.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _VERSION = 1
 
 
 class Storage(Enum):
-    """What is kept of an image."""
+    """Storage format of an image."""
 
     PIXELS = "pixels"
-    """RGB values at the size that the encoder takes, uint8 ``[size, size, 3]``, row by row."""
+    """Decoded and resized RGB pixels, uint8 ``[size, size, 3]``, row-major."""
     FILE = "file"
-    """The bytes of the image file as they are; decoded and resized when read."""
+    """Bytes of the image file; decoded and resized at each read."""
 
 
 _NUMBER_OF_FORM = {Storage.PIXELS: 0, Storage.FILE: 1}
@@ -35,7 +35,7 @@ _FORM_OF_NUMBER = {number: form for form, number in _NUMBER_OF_FORM.items()}
 
 
 class Conversion(IntFlag):
-    """What was done to an image, apart from resizing, to get 8 bit RGB the right way up."""
+    """Conversions applied to an image, not counting resizing, to obtain upright 8-bit RGB."""
 
     GREY = 1
     PALETTE = 2
@@ -47,7 +47,7 @@ class Conversion(IntFlag):
 
 
 class DamagedRecordError(Exception):
-    """A value with other bytes than were written, or under another name; the message names the item."""
+    """A damaged value, or a value under the wrong key; the message contains the item name."""
 
     def __init__(self, name: bytes, reason: str) -> None:
         super().__init__(f"the image of item {shown(name)} {reason}")
@@ -55,14 +55,14 @@ class DamagedRecordError(Exception):
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One item's image.
+    """The image of an item.
 
     Attributes:
-        form: what the payload is.
-        conversions: what was done to the image, or in ``Storage.FILE`` is done when it is decoded.
-        height: of the pixels, or in ``Storage.FILE`` of the decoded image the right way up.
-        width: likewise.
-        payload: ``height * width * 3`` bytes, or the image file's.
+        form: storage format of the payload.
+        conversions: conversions applied to the image (for ``Storage.FILE``, when it is decoded).
+        height: height in pixels (for ``Storage.FILE``, of the upright decoded image).
+        width: width in pixels, likewise.
+        payload: ``height * width * 3`` bytes, or the bytes of the image file.
     """
 
     form: Storage
@@ -73,12 +73,12 @@ class ImageRecord:
 
 
 def shown(name: bytes) -> str:
-    """An item's name as messages write it."""
+    """An item name, quoted for messages."""
     return repr(name.decode("utf-8", "replace"))
 
 
 def pack(name: bytes, record: ImageRecord) -> bytes:
-    """The value to store under ``name``."""
+    """Serialise a record for the key ``name``."""
     fields = _FIELDS.pack(
         _MAGIC, _VERSION, _NUMBER_OF_FORM[record.form], record.conversions, record.height, record.width
     )
@@ -87,31 +87,31 @@ def pack(name: bytes, record: ImageRecord) -> bytes:
 
 
 def unpack(name: bytes, value: Buffer) -> ImageRecord:
-    """The record that stands under ``name``; its payload is a part of ``value``, not a copy.
+    """Deserialise the value of the key ``name`` and verify its checksum. The payload is a view of ``value``.
 
     Raises:
-        DamagedRecordError: the value is no whole record of this item.
+        DamagedRecordError: damaged value, or a value of another item.
     """
     record, checksum = unpack_header(name, value)
     if _checksum(name, value[: _FIELDS.size], record.payload) != checksum:
-        raise DamagedRecordError(name, "is damaged: it has other bytes than were written")
+        raise DamagedRecordError(name, "is damaged: checksum mismatch")
     return record
 
 
 def unpack_header(name: bytes, value: Buffer) -> tuple[ImageRecord, int]:
-    """The record and its checksum, which is not compared with the payload.
+    """Deserialise a record without verifying its checksum; returns the record and the checksum.
 
     Raises:
-        DamagedRecordError: the header is impossible.
+        DamagedRecordError: invalid header.
     """
     if len(value) < _HEADER_BYTES:
-        raise DamagedRecordError(name, f"is cut off after {len(value)} bytes")
+        raise DamagedRecordError(name, f"is damaged: truncated after {len(value)} bytes")
     magic, version, number, conversions, height, width = _FIELDS.unpack_from(value)
     if magic != _MAGIC or number not in _FORM_OF_NUMBER:
-        raise DamagedRecordError(name, "is damaged: it has no header of an image")
+        raise DamagedRecordError(name, "is damaged: invalid header")
     if version != _VERSION:
         raise DamagedRecordError(
-            name, f"is damaged, or of a later version: {version}, and {_VERSION} is known"
+            name, f"is damaged, or has an unsupported format version {version} (expected {_VERSION})"
         )
     form = _FORM_OF_NUMBER[number]
     payload = value[_HEADER_BYTES:]

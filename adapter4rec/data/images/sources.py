@@ -1,4 +1,4 @@
-"""Where the images of a build come from: the files of a folder, each found by its item's name."""
+"""Sources of images for building an LMDB: folders of image files, matched by item name."""
 
 from __future__ import annotations
 
@@ -17,57 +17,57 @@ from adapter4rec.data.images.records import shown
 from adapter4rec.utils.errors import UserError
 
 Place = str | bytes
-"""Where a source has an image: a path, or a key."""
+"""Place of an image in a source: a path or a key."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
-_MOST_BYTES = 1 << 28
+_MAX_BYTES = 1 << 28
 _EXAMPLES = 3
 _NUMBERED_ITEM = re.compile(rb"v([0-9]+)")
 _NUMBERED_FILE = re.compile(rb"v?([0-9]+)")
 
 _STEM, _NUMBER = "stem", "number"
 _Key = tuple[str, bytes]
-"""What a file is found by: its stem, or the number in it."""
+"""Key of a file: its stem, or the number in its stem."""
 
 
 class ImageSource(Protocol):
-    """Images by item name. ``load`` is called from several threads."""
+    """Images by item name. ``load`` must be thread-safe."""
 
     @property
     def origin(self) -> Origin:
-        """Which kind of source it is."""
+        """Kind of source."""
         ...
 
     def find(self, names: Sequence[bytes]) -> Mapping[bytes, Place]:
-        """Places of the images of ``names``; items without an image are left out.
+        """Places of the images of ``names``, by name; items without an image are not included.
 
         Raises:
-            UserError: none is there, or it is not clear which one belongs to an item.
+            UserError: no item has an image, or an item has several.
         """
         ...
 
     def load(self, place: Place) -> tuple[bytes, DecodedImage]:
-        """The bytes of an image file (none where the source has no files), and the image itself.
+        """Bytes of the image file (empty if the source has no files), and the decoded image.
 
         Raises:
-            BrokenImageError: it cannot be used.
+            BrokenImageError: the image cannot be read.
         """
         ...
 
     def looked_for(self) -> str:
-        """Where an item's image was looked for, in words."""
+        """Searched location and naming rule, for error messages."""
         ...
 
 
 @dataclass(frozen=True)
 class FolderSource:
-    """A folder of image files, folders inside it included.
+    """A folder of image files, searched recursively.
 
     Attributes:
-        folder: where they lie.
-        numbered: whether the file of an item ``v123`` has the stem ``123`` or ``v123``, leading zeros ignored
-            (as the images of H&M are named). All other items have a file whose stem is their name.
+        folder: the folder.
+        numbered: whether item ``v123`` matches the file stems ``123`` and ``v123``, ignoring leading zeros
+            (as in H&M). Other items match the file whose stem is the item name.
     """
 
     folder: Path
@@ -79,10 +79,10 @@ class FolderSource:
         return Origin.FILES
 
     def find(self, names: Sequence[bytes]) -> dict[bytes, str]:
-        """Paths, relative to the folder, of the images of ``names``.
+        """Paths of the images of ``names``, relative to the folder.
 
         Raises:
-            UserError: no folder, no image in it, none for any of the items, or two for one item.
+            UserError: missing folder, no image in it, no image of any item, or two images of an item.
         """
         found: dict[bytes, str] = {}
         files = self._files()
@@ -90,35 +90,34 @@ class FolderSource:
             paths = files.get(self._key_of_item(name), ())
             if len(paths) > 1:
                 raise UserError(
-                    f"{self.folder}: both {paths[0]} and {paths[1]} belong to item {shown(name)}; "
-                    "remove one of them"
+                    f"{self.folder}: both {paths[0]} and {paths[1]} match item {shown(name)}; remove one"
                 )
             if paths:
                 found[name] = paths[0]
         if not found:
             paths = [path for (kind, _), paths in files.items() if kind == _STEM for path in paths]
             raise UserError(
-                f"{self.folder}: none of its {len(paths):,} images belongs to an item: they have names like "
-                f"{_examples(paths)}, and the items like {_examples(map(shown, names))}. {self._rule()}"
+                f"{self.folder}: none of {len(paths):,} images matches an item; images: {_examples(paths)}, "
+                f"…; item names: {_examples(map(shown, names))}, …. {self._rule()}"
             )
         return found
 
     def load(self, place: Place) -> tuple[bytes, DecodedImage]:
-        """Bytes of a file, and the image that it holds.
+        """Bytes of the image file, and the decoded image.
 
         Raises:
-            BrokenImageError: the file cannot be read, or is no image that can be used.
+            BrokenImageError: the image cannot be read.
         """
         return read_picture(self.folder / os.fsdecode(place))
 
     def looked_for(self) -> str:
-        """The folder, and how files and items belong together."""
-        return f"in {self.folder}. {self._rule()}"
+        """The folder, and how file names match item names."""
+        return f"{self.folder}. {self._rule()}"
 
     def _rule(self) -> str:
-        rule = "A file belongs to the item whose name is the file's without its suffix"
+        rule = "File names must be the item name plus a suffix"
         if self.numbered:
-            rule += "; to an item v123 belongs 123.jpg as well as v123.jpg, leading zeros ignored"
+            rule += "; item v123 also matches 123.jpg, ignoring leading zeros"
         return f"{rule} (suffixes: {' '.join(SUFFIXES)})."
 
     def _key_of_item(self, name: bytes) -> _Key:
@@ -126,9 +125,9 @@ class FolderSource:
         return (_NUMBER, number[1].lstrip(b"0")) if number else (_STEM, name)
 
     def _files(self) -> dict[_Key, list[str]]:
-        """Image files by stem and, where that is a number, also by this."""
+        """Image files by stem and, if ``numbered``, also by the number in the stem."""
         if not self.folder.is_dir():
-            raise UserError(f"{self.folder}: there is no such folder of images; name it with --images")
+            raise UserError(f"{self.folder}: no such folder; set the image folder with --images")
         files: defaultdict[_Key, list[str]] = defaultdict(list)
         others = []
         for path in _files_below(self.folder):
@@ -141,32 +140,31 @@ class FolderSource:
             if number:
                 files[_NUMBER, number[1].lstrip(b"0")].append(place)
         if not files:
-            there = f"{len(others):,} other files, like {_examples(others)}" if others else "nothing"
+            found = f"{len(others):,} other files ({_examples(others)}, …)" if others else "no files"
             raise UserError(
-                f"{self.folder}: there are no images in this folder or below it, but {there}; "
-                f"images end in {' '.join(SUFFIXES)}"
+                f"{self.folder}: no images, but {found}; supported suffixes: {' '.join(SUFFIXES)}"
             )
         return files
 
 
 def read_picture(path: Path) -> tuple[bytes, DecodedImage]:
-    """Bytes of an image file, and the image that it holds.
+    """Bytes of an image file, and the decoded image.
 
     Raises:
-        BrokenImageError: the file cannot be read, or is no image that can be used.
+        BrokenImageError: the image cannot be read.
     """
     try:
         size = path.stat().st_size
-        if size > _MOST_BYTES:
-            raise BrokenImageError(f"the file has {size:,} bytes; {_MOST_BYTES:,} are the most")
+        if size > _MAX_BYTES:
+            raise BrokenImageError(f"file too large: {size:,} bytes; the limit is {_MAX_BYTES:,}")
         data = path.read_bytes()
     except OSError as error:
-        raise BrokenImageError(f"the file cannot be read: {error.strerror}") from None
+        raise BrokenImageError(f"cannot read file: {error.strerror}") from None
     return data, decoded(data)
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    """All files below a folder in a fixed order, linked folders included, each folder once."""
+    """All files below a folder in a fixed order; symbolic links are followed, each folder is visited once."""
     seen = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         status = Path(parent).stat()

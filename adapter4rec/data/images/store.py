@@ -1,4 +1,4 @@
-"""Item images as a run fetches them: uint8 pixels of the distinct items of a batch."""
+"""Content stores of item images, as uint8 pixels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from adapter4rec.utils.errors import UserError
 
 @dataclass(frozen=True)
 class Pixels(Content):
-    """Images of n items, uint8 ``[n, height, width, 3]``, RGB; they are scaled where they are encoded."""
+    """Images of n items, uint8 ``[n, height, width, 3]``, RGB; normalised by the image encoder."""
 
     pixels: Tensor
 
@@ -30,12 +30,12 @@ class Pixels(Content):
 
 
 class ImageStore:
-    """Images of a catalogue, read from an LMDB when they are fetched, in whichever process fetches them.
+    """Images of all items, read from an LMDB on demand. Works in worker processes.
 
     Args:
-        database: where they lie.
-        names: the name of each item, in the order of the items' numbers 1…N.
-        size: height and width that the item encoder takes, in pixels.
+        database: LMDB of the images.
+        names: item names in the order of the item ids 1…N.
+        size: input height and width of the image encoder, in pixels.
     """
 
     def __init__(self, database: ImageDatabase, names: list[bytes], size: int) -> None:
@@ -45,30 +45,34 @@ class ImageStore:
 
     @property
     def identity(self) -> str:
-        """Hash of all that :meth:`fetch` gives, for which items in which order."""
+        """Hash of the content of all items."""
         digest = hashlib.sha256(f"{self.database.description.content} {self.size}".encode())
         for name in self.names:
             digest.update(len(name).to_bytes(8, "little") + name)
         return digest.hexdigest()
 
     def fetch(self, items: np.ndarray) -> Pixels:
-        """Pixels of ``items``, each read once."""
+        """Read the images of ``items`` (int64 ``[n]``, ids 1…N).
+
+        Raises:
+            UserError: as :meth:`ImageDatabase.read_into`.
+        """
         pixels = np.empty((len(items), self.size, self.size, 3), np.uint8)
         self.database.read_into([self.names[item - 1] for item in items], pixels)
         return Pixels(torch.from_numpy(pixels))
 
     def costs(self) -> np.ndarray:
-        """1 an item: all images are of one size."""
+        """1 per item: all images have the same size."""
         return np.ones(len(self.names), np.int64)
 
 
 class PictureStore:
-    """Images outside of an LMDB, prepared when they are fetched, as ``build_lmdb_hm.py`` prepares them.
+    """Images from files or PIL, decoded and resized on demand, in the same way as ``build_lmdb_hm.py``.
 
     Args:
-        pictures: of each item a file, or an image that PIL has opened or made.
-        labels: what each is called in messages.
-        size: height and width that the item encoder takes, in pixels.
+        pictures: an image file or a PIL image for each item.
+        labels: name of each item in error messages.
+        size: input height and width of the image encoder, in pixels.
     """
 
     def __init__(self, pictures: Sequence[Path | Image.Image], labels: Sequence[str], size: int) -> None:
@@ -77,15 +81,15 @@ class PictureStore:
         self.size = size
 
     def fetch(self, items: np.ndarray) -> Pixels:
-        """Pixels of ``items``.
+        """Decode the images of ``items`` (int64 ``[n]``, ids 1…N).
 
         Raises:
-            UserError: a file is missing or no image, or an image is damaged.
+            UserError: a file is missing, or an image cannot be read.
         """
         return Pixels(torch.from_numpy(np.stack([self._pixels(item - 1) for item in items])))
 
     def costs(self) -> np.ndarray:
-        """1 an item: all images are of one size."""
+        """1 per item: all images have the same size."""
         return np.ones(len(self.pictures), np.int64)
 
     def _pixels(self, row: int) -> np.ndarray:
@@ -96,4 +100,4 @@ class PictureStore:
             return resized(read_picture(picture)[1].image, self.size)
         except BrokenImageError as error:
             where = "" if isinstance(picture, Image.Image) else f" ({picture})"
-            raise UserError(f"{self.labels[row]}: the image cannot be used{where}: {error}") from None
+            raise UserError(f"{self.labels[row]}: cannot read image{where}: {error}") from None

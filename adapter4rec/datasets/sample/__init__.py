@@ -1,12 +1,12 @@
-"""Generated sample data, as text or as images: two domains that share meaning or look, but no item.
+"""Synthetic sample data, with texts or images: a source and a target domain without shared items.
 
     python -m Dataset.generate [--images] [--users N] [--target-users N] [--items N] [--clicks N] [--seed N]
                                [--into FOLDER]
 
-Users behave by the rules in behaviour.py; text.py gives the items titles, images.py gives them pictures.
-Every number is drawn as an integer from PCG64's raw stream, so that the same settings give the same sample
-on every machine and with every numpy (pictures: with the same Pillow). Dataset/sample/README.md and
-Dataset/sample_images/README.md tell what the data can and cannot show.
+behaviour.py simulates the users; text.py generates titles, images.py generates images. All random numbers are
+integers from PCG64's raw stream, so that equal settings give equal data on every machine and with every
+version of numpy (images: with the same version of Pillow). See Dataset/sample/README.md and
+Dataset/sample_images/README.md for what the data can and cannot show.
 """
 
 from __future__ import annotations

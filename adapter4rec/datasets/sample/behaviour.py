@@ -1,6 +1,6 @@
-"""How the users of a generated domain behave: what they click, given each item's topic and mood.
+"""Simulation of users: their clicks, given the topic and mood of each item.
 
-A topic and a mood make a cell. What a cell looks like, as a title or as a picture, is no matter here.
+A cell is a pair of a topic and a mood. Titles and images of the items are generated elsewhere.
 """
 
 from __future__ import annotations
@@ -16,18 +16,26 @@ Integers = NDArray[np.int64]
 
 MINIMUM_CLICKS = 5
 
-# How a user goes on, in per cent of the clicks.
-STAY_AFTER_FIRST = 80  # stay in the topic after one click in it ...
-STAY_AFTER_MORE = 20  # ... and after two or more
-FOLLOW_RULE = 85  # on leaving a topic: go to the next by the rule, else to one of the own interests
-STRAY = 6  # a click that has nothing to do with the user
-REPEAT = 4  # a click on something clicked before
-INTERESTS = 3
+# Transition probabilities, in per cent.
+STAY_AFTER_FIRST = 80  # stay in the topic after one click in it
+STAY_AFTER_MORE = 20  # stay in the topic after two or more clicks in it
+FOLLOW_RULE = 85  # on leaving a topic: go to its successor, else to one of the user's interests
+STRAY = 6  # click a random item
+REPEAT = 4  # click an item of the history again
+INTERESTS = 3  # topics of interest per user
 
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """What a sample depends on; ``items`` are in each domain, ``clicks`` is a history's mean length."""
+    """Settings of a sample.
+
+    Attributes:
+        users: users in the source domain.
+        target_users: users in the target domain.
+        items: items in each domain.
+        clicks: mean length of a user's sequence.
+        seed: random seed.
+    """
 
     users: int = 3000
     target_users: int = 3000
@@ -36,7 +44,14 @@ class SampleSettings:
     seed: int = 1
 
     def check(self, cells: int) -> None:
-        """Raise ``UserError`` on a size that the generator is not made for, as fewer items than cells."""
+        """Check the settings.
+
+        Args:
+            cells: number of cells, the minimum number of items.
+
+        Raises:
+            UserError: a setting is out of range.
+        """
         limits = {
             "users": (1, 1_000_000),
             "target_users": (1, 1_000_000),
@@ -48,65 +63,68 @@ class SampleSettings:
             value = getattr(self, name)
             if not lowest <= value <= highest:
                 option = "--" + name.replace("_", "-")
-                raise UserError(f"{option} is {value}; it can be {lowest} to {highest}")
+                raise UserError(f"{option} {value}: must be between {lowest} and {highest}")
 
 
 @dataclass(frozen=True)
 class SampleDomain:
-    """One side of a sample: its names and how its users behave."""
+    """A domain of a sample: names and parameters of the user behaviour."""
 
     name: str
     number: int
     item_prefix: str
     user_prefix: str
     next_topic: tuple[int, ...]
-    """The topic that follows each topic by the rule."""
+    """The successor of each topic."""
     moods: int
     match_mood: int
-    """Per cent of the clicks that go to the user's mood; the others go to any mood of the topic."""
+    """Per cent of the clicks on items of the user's mood; other clicks ignore the mood."""
 
     @property
     def topics(self) -> int:
-        """How many topics there are."""
+        """Number of topics."""
         return len(self.next_topic)
 
     @property
     def cells(self) -> int:
-        """How many pairs of a topic and a mood there are."""
+        """Number of pairs of a topic and a mood."""
         return self.topics * self.moods
 
 
 class Dice:
-    """Integer draws that depend on the seed alone: no floating point, no numpy distribution."""
+    """A random number generator whose output depends only on the seed.
+
+    It avoids floating point and numpy's distributions, which may differ between machines and versions.
+    """
 
     def __init__(self, *seed: int) -> None:
         self._bits = np.random.PCG64(np.random.SeedSequence(seed))
 
     def below(self, limit: int | Integers, count: int) -> Integers:
-        """``count`` whole numbers from 0 to ``limit`` - 1, with one limit (< 2³¹) for all or one for each."""
+        """``count`` integers in ``[0, limit)``; ``limit`` (< 2³¹) is a scalar or an array ``[count]``."""
         high_bits = (self._bits.random_raw(count) >> np.uint64(33)).astype(np.int64)
         return (high_bits * limit) >> 31
 
     def happens(self, per_cent: int | Integers, count: int) -> NDArray[np.bool_]:
-        """``count`` events of that probability."""
+        """``count`` Bernoulli samples with a probability in per cent."""
         return self.below(100, count) < per_cent
 
     def weighted(self, weights: Integers, count: int) -> Integers:
-        """``count`` indices, each as likely as its whole-number weight."""
+        """``count`` indices with probabilities proportional to integer weights."""
         cumulated = np.cumsum(weights)
         return np.searchsorted(cumulated, self.below(int(cumulated[-1]), count), side="right")
 
     def shuffled(self, count: int) -> Integers:
-        """The numbers 0 … ``count`` - 1 in random order."""
+        """A random permutation of 0 … ``count`` - 1."""
         return np.argsort(self._bits.random_raw(count), kind="stable")
 
     def octets(self, count: int) -> NDArray[np.uint8]:
-        """``count`` whole numbers from 0 to 255, eight from each raw draw."""
+        """``count`` random bytes."""
         return self._bits.random_raw(-(-count // 8)).astype("<u8").view(np.uint8)[:count]
 
 
 class Catalogue:
-    """A domain's items, lined up by cell, the popular ones first in each cell."""
+    """Items of a domain, ordered by cell and within each cell by descending popularity."""
 
     def __init__(self, items: int, cells: int) -> None:
         sizes = items // cells + (np.arange(cells) < items % cells)
@@ -117,14 +135,14 @@ class Catalogue:
         self._cell_weight = self._weight_before[np.append(self.first, items)]
 
     def draw(self, dice: Dice, first_cell: Integers, cells: Integers) -> Integers:
-        """One item from each range of ``cells`` cells that begins at ``first_cell``, by popularity."""
+        """Sample items by popularity, one from each range ``[first_cell, first_cell + cells)`` of cells."""
         lowest = self._cell_weight[first_cell]
         ticket = lowest + dice.below(self._cell_weight[first_cell + cells] - lowest, len(lowest))
         return np.searchsorted(self._weight_before, ticket, side="right") - 1
 
 
 def history_lengths(dice: Dice, users: int, mean: int) -> Integers:
-    """Lengths, longest first: at least ``MINIMUM_CLICKS``, geometric above, the tail cut at six means."""
+    """Sequence lengths in descending order: ``MINIMUM_CLICKS`` plus a geometric variable, up to 6 means."""
     extra = mean - MINIMUM_CLICKS
     weights = [1 << 24]
     while len(weights) <= 6 * mean:
@@ -133,7 +151,7 @@ def history_lengths(dice: Dice, users: int, mean: int) -> Integers:
 
 
 class Crowd:
-    """The users of a domain, all moved on by one click at a time."""
+    """The users of a domain, simulated in parallel click by click."""
 
     def __init__(self, domain: SampleDomain, catalogue: Catalogue, dice: Dice, users: int) -> None:
         self._domain, self._catalogue, self._dice = domain, catalogue, dice
@@ -145,7 +163,7 @@ class Crowd:
         self._run = np.zeros(users, dtype=np.int64)
 
     def _move_on(self, count: int) -> Integers:
-        """The topic of the first ``count`` users' next click."""
+        """Topics of the next click of the first ``count`` users."""
         dice, topic, run = self._dice, self._topic[:count], self._run[:count]
         stays = dice.happens(np.where(run == 1, STAY_AFTER_FIRST, STAY_AFTER_MORE), count) | (run == 0)
         follows = dice.happens(FOLLOW_RULE, count)
@@ -156,7 +174,7 @@ class Crowd:
         return moved
 
     def _choose(self, users: Integers, topic: Integers, strays: NDArray[np.bool_]) -> Integers:
-        """An item of the topic for each of ``users``, of the user's mood as far as the domain minds it."""
+        """Sample an item of the topic for each user, of the user's mood with probability ``match_mood``."""
         count, moods = len(users), self._domain.moods
         matches = self._dice.happens(self._domain.match_mood, count)
         first_cell = topic * moods + np.where(matches, self._mood[users], 0)
@@ -166,12 +184,12 @@ class Crowd:
         )
 
     def click(self, before: NDArray[np.int32]) -> Integers:
-        """The next click of the first users, given all their clicks ``before`` (users × clicks)."""
+        """The next click of the first n users, given their previous clicks, int32 ``[n, clicks]``."""
         count, done = before.shape
         topic = self._move_on(count)
         strays = self._dice.happens(STRAY, count)
         chosen = self._choose(np.arange(count), topic, strays)
-        for _ in range(3):  # rather something new
+        for _ in range(3):  # prefer items that are not in the history
             known = np.flatnonzero((before == chosen[:, None]).any(axis=1))
             chosen[known] = self._choose(known, topic[known], strays[known])
         if done:
@@ -183,7 +201,7 @@ class Crowd:
 def histories(
     domain: SampleDomain, catalogue: Catalogue, dice: Dice, users: int, mean: int
 ) -> list[NDArray[np.int32]]:
-    """Each user's clicks, oldest first, as positions in the catalogue; the longest histories come first."""
+    """Click sequences as indices into the catalogue, oldest click first; users by descending length."""
     lengths = history_lengths(dice, users, mean)
     clicks = np.zeros((users, lengths[0]), dtype=np.int32)
     crowd = Crowd(domain, catalogue, dice, users)
@@ -200,7 +218,7 @@ def user_lines(
     users: int,
     settings: SampleSettings,
 ) -> str:
-    """The text of ``users.tsv``: a line a user, in random order; ``names`` are in the catalogue's order."""
+    """Content of ``users.tsv``, users in random order; ``names`` are item names in catalogue order."""
     dice = Dice(settings.seed, domain.number, 1)
     clicks = histories(domain, catalogue, dice, users, settings.clicks)
     return "".join(

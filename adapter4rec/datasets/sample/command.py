@@ -1,4 +1,4 @@
-"""The command line of the sample: ``python -m Dataset.generate``."""
+"""Command line of the sample generator: ``python -m Dataset.generate``."""
 
 from __future__ import annotations
 
@@ -16,21 +16,25 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         prog="python -m Dataset.generate", description=sample.__doc__.splitlines()[0]
     )
     count = {"type": int, "metavar": "N"}
-    parser.add_argument("--images", action="store_true", help="items with pictures in place of titles")
-    parser.add_argument("--users", **count, default=default.users, help="users in the source (%(default)s)")
-    parser.add_argument("--target-users", **count, help="users in the target (as many as in the source)")
+    parser.add_argument("--images", action="store_true", help="items with images instead of titles")
+    parser.add_argument(
+        "--users", **count, default=default.users, help="users in the source domain (default %(default)s)"
+    )
+    parser.add_argument("--target-users", **count, help="users in the target domain (default: --users)")
     parser.add_argument(
         "--items",
         **count,
-        help=f"items in each domain ({default.items}; {images.DEFAULT_ITEMS} with --images)",
+        help=f"items in each domain (default {default.items}, with --images {images.DEFAULT_ITEMS})",
     )
     parser.add_argument(
-        "--clicks", **count, default=default.clicks, help="a user's mean clicks (%(default)s)"
+        "--clicks", **count, default=default.clicks, help="mean clicks per user (default %(default)s)"
     )
+    parser.add_argument("--seed", **count, default=default.seed, help="random seed (default %(default)s)")
     parser.add_argument(
-        "--seed", **count, default=default.seed, help="another seed, other data (%(default)s)"
+        "--into",
+        type=Path,
+        help="output folder (default Dataset/sample, with --images Dataset/sample_images)",
     )
-    parser.add_argument("--into", type=Path, help="folder (Dataset/sample; Dataset/sample_images)")
     options = parser.parse_args(arguments)
     if options.target_users is None:
         options.target_users = options.users
@@ -42,7 +46,11 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
+    """Generate the sample described by command-line arguments.
+
+    Raises:
+        UserError: setting out of range, or the output folder cannot be written or has other content.
+    """
     options = _options(arguments)
     settings = SampleSettings(
         options.users, options.target_users, options.items, options.clicks, options.seed
@@ -51,9 +59,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         outcome = make(options.into, settings)
     except OSError as error:
-        raise UserError(f"cannot make the sample in {options.into}: {error}") from None
+        raise UserError(f"{options.into}: cannot write the sample ({error})") from None
     print(f"{options.into}: {outcome.value}")
     print(
         f"  source {settings.users} users, target {settings.target_users}, {settings.items} items each, "
-        f"seed {settings.seed}; generated, not real"
+        f"seed {settings.seed}; synthetic data"
     )

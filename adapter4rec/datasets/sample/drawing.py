@@ -1,4 +1,4 @@
-"""Draws the pictures of the image sample: a product as in a shop's catalogue, before a light background."""
+"""Drawing the images of the image sample: product photos on a light background."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from adapter4rec.datasets.sample.silhouettes import Paint, Point, Shape, Silhoue
 Colour = tuple[int, int, int]
 
 FINER = 2
-"""Everything is drawn this many times as large, and reduced, for smooth edges."""
+"""Supersampling factor for smooth edges."""
 OFF_WHITE: Colour = (240, 236, 228)
 EDGE = 2.2
-"""The width of the line around each part, in hundredths of half a picture."""
+"""Width of the outline of each part, in hundredths of half the image size."""
 NOISE = 5
-"""The largest change of a pixel's channel by noise."""
+"""Maximum amplitude of the pixel noise, out of 255."""
 LIGHT = 0.16
-"""How much darker than its middle a picture is on the side away from the light."""
+"""Strength of the brightness gradient."""
 
 
 def _colour(hue: int, lightness: float, saturation: float) -> Colour:
-    """RGB from degrees and per cents."""
+    """RGB from hue (degrees), lightness and saturation (per cent)."""
     channels = colorsys.hls_to_rgb(hue % 360 / 360, lightness / 100, saturation / 100)
     return tuple(round(255 * channel) for channel in channels)
 
@@ -38,7 +38,7 @@ def _darker(colour: Colour, per_cent: int) -> Colour:
 
 
 def _accent(look: Look, cloth: Colour) -> Colour:
-    """The second colour of a pattern: light or dark, and far from the cloth's."""
+    """The second colour of a pattern: light or dark, in contrast to the cloth."""
     bright = 0.3 * cloth[0] + 0.59 * cloth[1] + 0.11 * cloth[2] > 150
     if bright or look.dark_accent:
         return _colour(look.hue, 16, look.saturation * 0.6)
@@ -47,14 +47,14 @@ def _accent(look: Look, cloth: Colour) -> Colour:
 
 @dataclass(frozen=True)
 class _Placement:
-    """From a silhouette's points to places on a canvas of ``size`` pixels."""
+    """Maps the points of a silhouette to pixels on a canvas of ``size`` (width, height)."""
 
     look: Look
     size: tuple[int, int]
 
     @property
     def unit(self) -> float:
-        """The pixels of a hundredth of half a picture."""
+        """Pixels per unit of a silhouette's coordinates."""
         return min(self.size) * self.look.scale / 20_000
 
     def __call__(self, points: tuple[Point, ...]) -> list[Point]:
@@ -70,7 +70,7 @@ class _Placement:
 
 
 def _bands(place: _Placement, slant: int, width: float) -> Image.Image:
-    """Parallel bands over the canvas, one every pitch, as a mask."""
+    """A mask of parallel bands, one per pitch."""
     look, (columns, rows) = place.look, place.size
     mask = Image.new("L", place.size)
     brush = ImageDraw.Draw(mask)
@@ -92,7 +92,7 @@ def _bands(place: _Placement, slant: int, width: float) -> Image.Image:
 
 
 def _dots(place: _Placement) -> Image.Image:
-    """Dots over the canvas, in rows that are set off by half a pitch, as a mask."""
+    """A mask of dots; alternate rows are shifted by half a pitch."""
     look, (columns, rows) = place.look, place.size
     mask = Image.new("L", place.size)
     brush = ImageDraw.Draw(mask)
@@ -110,7 +110,7 @@ def _dots(place: _Placement) -> Image.Image:
 
 
 def _pattern(place: _Placement) -> Image.Image:
-    """How much of the accent there is at each place of the cloth: a mask."""
+    """The mask of the accent colour."""
     look = place.look
     pitch = 2 * look.pitch * place.unit
     if look.pattern is Pattern.STRIPED:
@@ -124,7 +124,7 @@ def _pattern(place: _Placement) -> Image.Image:
 
 
 def _product(silhouette: Silhouette, place: _Placement) -> tuple[Image.Image, Image.Image]:
-    """The product in colour, and the mask of where it is."""
+    """The product in colour, and its mask."""
     look = place.look
     cloth = _colour(look.hue, look.lightness, look.saturation)
     fabric = Image.composite(
@@ -155,7 +155,7 @@ def _fill(brush: ImageDraw.ImageDraw, part: Shape, points: list[Point], unit: fl
 
 
 def _lit(picture: Image.Image, look: Look, dice: Dice) -> Image.Image:
-    """The picture in light from one side, with a camera's noise."""
+    """Add light from one side and camera noise."""
     width, height = picture.size
     angle = math.radians(look.light)
     x = np.linspace(-1, 1, width, dtype=np.float32) * math.cos(angle)
@@ -171,7 +171,7 @@ def _to_octets(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def _before_background(product: Image.Image, mask: Image.Image, look: Look) -> Image.Image:
-    """The product in front of a wall of a light tint, on which its shadow falls."""
+    """The product with its shadow on a light background."""
     wall = Image.new("RGB", mask.size, _colour(look.background_hue, look.background_lightness, 30))
     distance = max(1, round(0.02 * min(mask.size)))
     shadow = ImageChops.offset(mask, -distance, distance).filter(ImageFilter.GaussianBlur(1.5 * distance))
@@ -182,14 +182,14 @@ def _before_background(product: Image.Image, mask: Image.Image, look: Look) -> I
 
 
 def draw(look: Look, silhouette: Silhouette) -> Image.Image:
-    """The picture of an item, in the mode of its form: RGB, L or RGBA."""
+    """Draw the image of an item, in mode RGB, L or RGBA depending on its form."""
     size = look.size
     product, mask = _product(silhouette, _Placement(look, (FINER * size[0], FINER * size[1])))
     product, mask = product.reduce(FINER), mask.reduce(FINER)
     dice = Dice(look.noise)
     if look.form is Form.CUTOUT:
         lit = _lit(product, look, dice)
-        white = Image.new("RGB", size, "white")  # what stands where nothing is seen
+        white = Image.new("RGB", size, "white")  # colour of the transparent pixels
         white.paste(lit, (0, 0), mask.point(lambda value: 255 if value else 0))
         white.putalpha(mask)
         return white

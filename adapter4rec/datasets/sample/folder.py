@@ -1,4 +1,4 @@
-"""The folder that holds a generated sample: kept, made anew, or left alone where it is something else."""
+"""Output folder of a sample: created, kept, or replaced; folders with other content are not touched."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ DESCRIPTION = "sample.json"
 
 
 class Outcome(Enum):
-    """What became of a call to make a sample."""
+    """Outcome of generating a sample."""
 
-    MADE = "made"
-    MADE_ANEW = "made anew, in place of an older sample"
-    KEPT = "there already, nothing done"
+    MADE = "sample generated"
+    MADE_ANEW = "sample generated, replacing an older one"
+    KEPT = "up to date, nothing to do"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One sort of sample and how it is written."""
+    """A kind of sample."""
 
     generator: str
-    """The name by which the description tells this sort of sample."""
+    """Identifies this kind of sample in its description."""
     version: int
     notice: str
     parts: tuple[str, ...]
-    """The files, and folders of files, that the sample consists of."""
+    """Files and folders of the sample."""
     write: Callable[[SampleSettings, Path], None]
-    """Writes all parts into an empty folder; their contents depend on the settings alone."""
+    """Writes all parts to an empty folder; the contents depend only on the settings."""
 
 
 def part_hash(path: Path) -> str:
-    """SHA-256 of a file, or of the names and contents of all files in a folder, in the order of the names."""
+    """SHA-256 of a file, or of the names and contents of all files in a folder, sorted by name."""
     if not path.is_dir():
         return file_hash(path)
     digest = hashlib.sha256()
@@ -59,14 +59,16 @@ def _describes(description: object, generator: str) -> bool:
 
 
 def _description_found(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
-    """What a sample in ``folder`` says of itself, None if nothing is there.
+    """Description of the sample in ``folder``, or None if the folder is missing or empty.
 
-    Raises ``UserError`` where anything but an untouched sample of this sort is. A sample's missing part is no
-    objection: a sample that was interrupted lacks some.
+    Missing parts are accepted: an interrupted generation leaves some out.
+
+    Raises:
+        UserError: the folder contains anything but an unmodified sample of this kind.
     """
     foreign = UserError(
-        f"{folder} holds something other than an untouched sample, and that is left alone; "
-        "choose another folder with --into, or move away what is there"
+        f"{folder}: the folder contains other files or a modified sample; choose another folder with --into, "
+        "or move these files"
     )
     try:
         found = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
@@ -87,9 +89,10 @@ def _description_found(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
 
 
 def keep_or_make(folder: Path, recipe: Recipe, settings: SampleSettings) -> Outcome:
-    """Make the sample in ``folder``, unless it is there already; an older untouched sample is replaced.
+    """Generate the sample in ``folder`` unless it is up to date. An older, unmodified sample is replaced.
 
-    Raises ``UserError`` where the folder holds anything else.
+    Raises:
+        UserError: the folder has other content.
     """
     found = _description_found(folder, recipe)
     wanted = {
@@ -108,8 +111,8 @@ def keep_or_make(folder: Path, recipe: Recipe, settings: SampleSettings) -> Outc
     ):
         recipe.write(settings, Path(new))
         hashes = {name: part_hash(Path(new) / name) for name in recipe.parts}
-        # Parts come and go whole, and the description between the old and the new ones: wherever this is
-        # interrupted, what is left is recognised and made anew.
+        # Old parts are moved out, then the description is replaced, then new parts are moved in. After an
+        # interruption at any point, the folder is recognised as an incomplete sample and generated again.
         for name in recipe.parts:
             if (folder / name).exists():
                 _move(folder / name, Path(old) / name)

@@ -1,4 +1,4 @@
-"""The image sample: items with pictures, whose colour is their topic and whose pattern is their mood."""
+"""The image sample: the colour of an image is its topic, the pattern its mood."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ MOODS = len(Pattern)
 
 @dataclass(frozen=True)
 class ImageDomain(SampleDomain):
-    """One side of the image sample: a domain and its products."""
+    """A domain of the image sample."""
 
     silhouettes: tuple[Silhouette, ...]
 
 
-# As in the text sample: every other colour is followed by another one in the target, and the target minds the
-# pattern more. Each rule is a permutation.
+# As in the text sample: half of the topics have another successor in the target than in the source, and the
+# mood matters more in the target. Successors are permutations of the topics.
 SOURCE = ImageDomain(
     "source",
     0,
@@ -58,7 +58,7 @@ TARGET = ImageDomain(
 
 @dataclass(frozen=True)
 class Shelf:
-    """A domain's items: what each looks like, by name, and where it stands in the catalogue."""
+    """Items of a domain: the look of each item by name, the catalogue, and the names in catalogue order."""
 
     looks: dict[str, Look]
     catalogue: Catalogue
@@ -66,7 +66,7 @@ class Shelf:
 
 
 def fill_shelf(domain: ImageDomain, settings: SampleSettings) -> Shelf:
-    """Draw what a domain's items look like; names tell nothing about it."""
+    """Sample the looks of a domain's items. Item names are independent of the looks."""
     catalogue = Catalogue(settings.items, domain.cells)
     dice = Dice(settings.seed, domain.number, 0)
     order = dice.shuffled(settings.items)
@@ -79,8 +79,8 @@ def fill_shelf(domain: ImageDomain, settings: SampleSettings) -> Shelf:
 
 
 def _write_text(path: Path, text: str) -> None:
-    with whole_file(path) as aside:
-        aside.write_text(text, encoding="utf-8", newline="\n")
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _write_picture(folder: Path, name: str, look: Look, silhouette: Silhouette) -> None:
@@ -112,12 +112,12 @@ RECIPE = Recipe(
 
 
 def make_image_sample(folder: Path, settings: SampleSettings) -> Outcome:
-    """Make the image sample in ``folder``, unless it is there already; an older untouched one is replaced.
+    """Generate the image sample in ``folder`` unless it is up to date. An older, unmodified one is replaced.
 
-    The lists, and what each picture shows, depend on the settings alone; the bytes of the pictures depend
-    also on the Pillow that draws them.
+    The data depend only on the settings; the bytes of the image files also on the version of Pillow.
 
-    Raises ``UserError`` on settings out of range and where the folder holds anything else.
+    Raises:
+        UserError: setting out of range, or the folder has other content.
     """
     settings.check(SOURCE.cells)
     return keep_or_make(folder, RECIPE, settings)

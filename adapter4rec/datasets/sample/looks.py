@@ -1,7 +1,7 @@
-"""What the pictures of the image sample show: colours, patterns, and all that is random about a picture.
+"""Looks of the items in the image sample: colours, patterns and random variation.
 
-A colour family is a topic and a pattern a mood. All else is drawn by chance: no two items look the same, and
-a model has to see what their looks have in common.
+The colour family is the topic, the pattern the mood. All other attributes are random, so that no two items
+look the same and a model has to learn colour and pattern.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from adapter4rec.datasets.sample.behaviour import Dice, Integers
 
 
 class Pattern(IntEnum):
-    """The pattern of the cloth, the mood of an item."""
+    """Pattern of the cloth; the mood of an item."""
 
     PLAIN = 0
     STRIPED = 1
@@ -24,7 +24,7 @@ class Pattern(IntEnum):
 
 
 class Form(Enum):
-    """What kind of file a picture is."""
+    """Kind of image file."""
 
     PHOTO = "a JPEG file in colour"
     GREY = "a JPEG file with one channel, of a grey item"
@@ -34,7 +34,7 @@ class Form(Enum):
 
 @dataclass(frozen=True)
 class Colour:
-    """A colour family: from … to of hue (degrees), saturation and lightness (per cent)."""
+    """A colour family: ranges of hue (degrees), saturation and lightness (per cent)."""
 
     name: str
     hue: tuple[int, int]
@@ -54,7 +54,7 @@ COLOURS = (
 )
 GREY = len(COLOURS) - 1
 
-# Of a hundred items, but at least one.
+# In per cent of the items, rounded up.
 GREY_FILES = 3
 CUTOUT_FILES = 3
 TINY_FILES = 2
@@ -74,7 +74,7 @@ TINY_SIZES = ((32, 32), (36, 48), (40, 40), (48, 48))
 
 @dataclass(frozen=True)
 class Look:
-    """All that a picture depends on, in whole numbers: pixels, degrees, per cent."""
+    """All parameters of an image, as integers (pixels, degrees, per cent)."""
 
     colour: int
     pattern: Pattern
@@ -82,22 +82,22 @@ class Look:
     size: tuple[int, int]
     """Width and height."""
     kind: int
-    """Which of the domain's silhouettes."""
+    """Index of the silhouette."""
     hue: int
     saturation: int
     lightness: int
     dark_accent: bool
-    """Whether the pattern is darker than the cloth, not lighter."""
+    """Whether the pattern is darker than the cloth."""
     pitch: int
-    """The distance from one stripe, square or dot to the next, in hundredths of the silhouette."""
+    """Distance between stripes, squares or dots, in hundredths of the silhouette."""
     slant: int
-    """The direction of the pattern, in degrees."""
+    """Direction of the pattern, in degrees."""
     phase: int
-    """Where the pattern begins, in per cent of its pitch."""
+    """Offset of the pattern, in per cent of the pitch."""
     scale: int
-    """The silhouette's size, in per cent of the picture."""
+    """Size of the silhouette, in per cent of the image."""
     turn: int
-    """The silhouette's rotation, in degrees."""
+    """Rotation of the silhouette, in degrees."""
     shift_x: int
     shift_y: int
     flipped: bool
@@ -105,16 +105,13 @@ class Look:
     background_hue: int
     background_lightness: int
     light: int
-    """The direction that the light comes from, in degrees."""
+    """Direction of the light, in degrees."""
     noise: int
-    """Seed of the picture's noise."""
+    """Random seed of the pixel noise."""
 
 
 def _forms(colour: Integers, dice: Dice) -> list[Form]:
-    """The form of each item: a fixed share of each, whichever items chance picks.
-
-    Only grey items come in grey, so that no item's colour is lost.
-    """
+    """The form of each item. The share of each form is fixed; only grey items get grey files."""
     count = len(colour)
     order = dice.shuffled(count)
     is_grey = colour[order] == GREY
@@ -128,7 +125,13 @@ def _forms(colour: Integers, dice: Dice) -> list[Form]:
 
 
 def draw_looks(cell: Integers, kinds: int, dice: Dice) -> list[Look]:
-    """A look for each item of a domain with that many ``kinds`` of products, given its cell."""
+    """Sample a look for each item.
+
+    Args:
+        cell: cell of each item, int64 ``[items]``.
+        kinds: number of silhouettes of the domain.
+        dice: random number generator.
+    """
     count = len(cell)
     colour, pattern = np.divmod(cell, len(Pattern))
 
@@ -152,10 +155,9 @@ def draw_looks(cell: Integers, kinds: int, dice: Dice) -> list[Look]:
         "saturation": of_family("saturation"),
         "lightness": of_family("lightness"),
         "dark_accent": dice.happens(35, count).tolist(),
-        # Stripes of some three pixels when the picture is reduced to 64: seen within a single patch of eight.
+        # Stripes are about 3 pixels wide at image size 64, so that a patch of 8 x 8 shows them.
         "pitch": between(10, 14),
-        # Stripes run across only: to learn them in every direction, a small model needs thousands of
-        # pictures, not hundreds.
+        # Stripes are roughly horizontal: to learn all directions, a small model needs thousands of images.
         "slant": between(-6, 6),
         "phase": between(0, 99),
         "scale": between(86, 98),

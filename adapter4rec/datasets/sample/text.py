@@ -1,4 +1,4 @@
-"""The text sample: items with titles, whose topic and mood are told by other words in each domain."""
+"""The text sample: titles express the topic and the mood, with different words in each domain."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ MOODS = len(SOURCE_WORDS.moods)
 
 @dataclass(frozen=True)
 class TextDomain(SampleDomain):
-    """One side of the text sample: a domain and its words."""
+    """A domain of the text sample."""
 
     words: DomainWords
 
 
-# Even topics are followed by the same topic in both domains, odd ones by another; each rule is a permutation.
-# The source minds the mood a little, so that a model learns to see it; the target minds it much.
+# Even topics have the same successor in both domains, odd topics another one; successors are permutations of
+# the topics. The mood matters little in the source, enough for a model to learn it, and more in the target.
 SOURCE = TextDomain(
     "source",
     0,
@@ -59,7 +59,7 @@ TARGET = TextDomain(
 
 
 def titles(words: DomainWords, cell: Integers, dice: Dice) -> list[str]:
-    """A title for each item, of words that stand for the topic and the mood of its cell."""
+    """Generate a title for each item from words of the topic and mood of its cell."""
     count = len(cell)
     topic, mood = np.divmod(cell, MOODS)
 
@@ -88,7 +88,7 @@ def titles(words: DomainWords, cell: Integers, dice: Dice) -> list[str]:
 
 
 def domain_files(domain: TextDomain, users: int, settings: SampleSettings) -> dict[str, bytes]:
-    """The bytes of a domain's two files, by their names below the sample's folder."""
+    """Contents of the two files of a domain, by path relative to the sample folder."""
     catalogue = Catalogue(settings.items, domain.cells)
     dice = Dice(settings.seed, domain.number, 0)
     order = dice.shuffled(settings.items)
@@ -103,15 +103,15 @@ def domain_files(domain: TextDomain, users: int, settings: SampleSettings) -> di
 
 
 def sample_files(settings: SampleSettings) -> dict[str, bytes]:
-    """The bytes of all four files; they depend on the settings alone."""
+    """Contents of all four files, by relative path; they depend only on the settings."""
     source = domain_files(SOURCE, settings.users, settings)
     return source | domain_files(TARGET, settings.target_users, settings)
 
 
 def _write(settings: SampleSettings, folder: Path) -> None:
     for name, data in sample_files(settings).items():
-        with whole_file(folder / name) as aside:
-            aside.write_bytes(data)
+        with whole_file(folder / name) as temporary:
+            temporary.write_bytes(data)
 
 
 RECIPE = Recipe(
@@ -124,9 +124,10 @@ RECIPE = Recipe(
 
 
 def make_sample(folder: Path, settings: SampleSettings) -> Outcome:
-    """Make the text sample in ``folder``, unless it is there already; an older untouched one is replaced.
+    """Generate the text sample in ``folder`` unless it is up to date. An older, unmodified one is replaced.
 
-    Raises ``UserError`` on settings out of range and where the folder holds anything else.
+    Raises:
+        UserError: setting out of range, or the folder has other content.
     """
     settings.check(SOURCE.cells)
     return keep_or_make(folder, RECIPE, settings)

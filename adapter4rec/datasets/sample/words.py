@@ -1,7 +1,7 @@
-"""The words of the sample's titles: topics, moods and title patterns, half for each domain.
+"""Vocabulary of the text sample: words of topics and moods, and title patterns, for each domain.
 
-The halves of a topic share no word, only their meaning: what a model learns about a topic in one domain
-reaches the other through its pretrained language model alone.
+The words of a topic differ between the domains and share only their meaning: knowledge about a topic can be
+transferred only through the pretrained language model.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TopicWords:
-    """One topic's words in one domain, by the place they take in a title."""
+    """Words of a topic in one domain, by part of speech."""
 
     nouns: tuple[str, ...]
     actions: tuple[str, ...]
@@ -20,7 +20,7 @@ class TopicWords:
 
 @dataclass(frozen=True)
 class DomainWords:
-    """All that one domain's titles are made of; topics and moods are in the same order in both domains."""
+    """Vocabulary of a domain; topics and moods have the same order in both domains."""
 
     topics: tuple[TopicWords, ...]
     moods: tuple[tuple[str, ...], ...]
@@ -28,7 +28,7 @@ class DomainWords:
     patterns: tuple[str, ...]
 
 
-# A topic, then for the source and for the target its nouns and, in a second line, "actions / adjectives".
+# For each topic two lines for the source and two for the target: nouns, then "actions / adjectives".
 _TOPICS = """\
 music
     violin orchestra melody drummer symphony chorus trumpet rhythm opera composer flute banjo
@@ -172,7 +172,7 @@ parenting
     nursing raising adopting cuddling / motherly fatherly unborn parental
 """
 
-# A mood, then its words in the source and in the target.
+# For each mood one line of words for the source and one for the target.
 _MOODS = """\
 cheap
     affordable bargain low-cost discounted inexpensive thrifty
@@ -210,7 +210,7 @@ _TARGET_PATTERNS = (
 
 
 def _blocks(text: str) -> list[list[str]]:
-    """The indented lines below each heading."""
+    """The indented lines below each unindented heading."""
     blocks: list[list[str]] = []
     for line in text.splitlines():
         if line.startswith(" "):
