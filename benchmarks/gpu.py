@@ -225,9 +225,9 @@ def timed_steps(
     for number in range(before + scale.steps):
         if number == before:
             waited, useful, started = 0.0, 0.0, time.perf_counter()
-        asked = time.perf_counter()
+        requested = time.perf_counter()
         parts = next(loader)
-        waited += time.perf_counter() - asked
+        waited += time.perf_counter() - requested
         useful += houlsby_operations(config, lengths_of(parts[0]))
         train_step(steps.setup, parts)  # ends with the loss on the CPU, so that the clock sees all of it
     seconds = time.perf_counter() - started

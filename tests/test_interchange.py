@@ -192,7 +192,7 @@ FOREIGN = {
     "alphas": ({"alpha_pattern": {"query": 2}}, "alpha_pattern"),
     "other modules": (
         {"target_modules": ["query", "dense"]},
-        "adapts encoder.layer.0.attention.output.dense",
+        "selects encoder.layer.0.attention.output.dense",
     ),
     "start": ({"init_lora_weights": "pissa"}, "weights of the encoder"),
     "excluded": ({"exclude_modules": ["encoder.layer.0.attention.self.query"]}, "exclude_modules"),
@@ -227,7 +227,7 @@ EDITS = {
                 f"encoder.layer.{name}" for name in ("0.attention.self.query", "1.attention.self.value")
             ]
         },
-        "layers differ",
+        "different projections in different layers",
     ),
     "unknown": ({"brand_new": {"on": True}}, "brand_new"),
     "rank": ({"r": "many"}, "expected an integer"),

@@ -411,7 +411,7 @@ def test_a_ledger_without_a_study(tmp_path):
     run_record(ledger, "longer", ranks_of(20, 3), 3, settings={"method": "finetune", "epochs": 9})
     names = [one.name for one in study_in(ledger).sections[0].rows]
     assert {"finetune, epochs 3", "finetune, epochs 9"} < set(names)
-    assert table_of(ledger).columns[3].name == "HR@10 against finetune (%)"
+    assert table_of(ledger).columns[3].name == "HR@10 relative to finetune (%)"
     files = write_report([ledger])
     assert tmp_path / "report" / "ledger.html" in files
 
@@ -460,7 +460,7 @@ def test_a_figure_of_a_row_that_the_study_lacks_is_left_out_with_a_warning(tmp_p
     write_report([ledger], paper=path)
     warnings = capsys.readouterr().err
     assert "paper.csv:3: ignored: the study has no row 'Houlsbi'; did you mean 'Houlsby'?" in warnings
-    assert "paper.csv:4: left out: the study has no section 'CPC'" in warnings
+    assert "paper.csv:4: ignored: the study has no section 'CPC'" in warnings
     assert "the study has no row &#x27;Houlsbi&#x27;" in (tmp_path / "report" / "study_test.html").read_text()
 
 

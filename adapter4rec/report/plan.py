@@ -101,42 +101,42 @@ def read_plan(path: Path) -> Plan:
     return plan
 
 
-def _plan_of(said: dict[str, Any]) -> Plan:
-    scale = said.get("scale")
+def _plan_of(content: dict[str, Any]) -> Plan:
+    scale = content.get("scale")
     plan = Plan(
-        study=_text(said["study"], "study"),
-        title=_text(said["title"], "title"),
-        about=_text(said["about"], "about"),
-        command=_text(said.get("command", ""), "command"),
-        reference=_text(said["reference"], "reference"),
-        groups=bool(said.get("groups", False)),
+        study=_text(content["study"], "study"),
+        title=_text(content["title"], "title"),
+        about=_text(content["about"], "about"),
+        command=_text(content.get("command", ""), "command"),
+        reference=_text(content["reference"], "reference"),
+        groups=bool(content.get("groups", False)),
         scale_label=None if scale is None else _text(scale["label"], "label"),
-        rows=tuple(map(_row_of, said["rows"])),
+        rows=tuple(map(_row_of, content["rows"])),
     )
     if not re.fullmatch(r"[\w-][\w.-]*", plan.study):
         raise ValueError(f"study {plan.study!r}: only letters, digits, '_', '-' and '.' are allowed")
     return plan
 
 
-def _row_of(said: dict[str, Any]) -> PlannedRow:
-    name = _text(said["name"], "name")
-    scale = said.get("scale")
+def _row_of(content: dict[str, Any]) -> PlannedRow:
+    name = _text(content["name"], "name")
+    scale = content.get("scale")
     if scale is not None and not math.isfinite(scale):
         raise ValueError(f"scale of {name!r}: not a finite number")
     return PlannedRow(
-        section=_text(said.get("section", ""), "section"),
+        section=_text(content.get("section", ""), "section"),
         name=name,
-        series=_text(said.get("series") or name, "series"),
+        series=_text(content.get("series") or name, "series"),
         scale=None if scale is None else float(scale),
-        runs=tuple(map(_run_of, said["runs"])),
+        runs=tuple(map(_run_of, content["runs"])),
     )
 
 
-def _run_of(said: dict[str, Any]) -> PlanEntry:
-    key = said.get("key")
+def _run_of(content: dict[str, Any]) -> PlanEntry:
+    key = content.get("key")
     keys = () if key is None else (_text(key, "key"),)
-    folder, command = (_text(said.get(name, ""), name) for name in ("folder", "command"))
-    return PlanEntry(int(said["seed"]), keys, folder, command)
+    folder, command = (_text(content.get(name, ""), name) for name in ("folder", "command"))
+    return PlanEntry(int(content["seed"]), keys, folder, command)
 
 
 def _text(value: Any, name: str) -> str:

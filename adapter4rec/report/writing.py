@@ -77,8 +77,8 @@ def sources_of(ledgers: Iterable[Path]) -> list[LedgerSource]:
     found: dict[str, dict[Path, list[Record]]] = {}
     for ledger in dict.fromkeys(Path(ledger).absolute() for ledger in ledgers):
         records = read_ledger(ledger)
-        beside = ledger.parent / PLAN_FILE
-        plan = read_plan(beside) if beside.is_file() else None
+        plan_file = ledger.parent / PLAN_FILE
+        plan = read_plan(plan_file) if plan_file.is_file() else None
         name = plan.study if plan else ""
         plans.setdefault(name, []).extend([plan] if plan else [])
         found.setdefault(name, {})[ledger] = records

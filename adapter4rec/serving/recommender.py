@@ -262,7 +262,7 @@ class Recommender:
         return np.array([number_of[name] for name in names], np.int64)
 
     def vectors_of(self, histories: Sequence[np.ndarray]) -> Tensor:
-        """Next-item vectors of n histories of item numbers, float32 ``[n, d]``; only the last L are read."""
+        """Next-item vectors of n histories (item numbers), float32 ``[n, d]``. Reads the last L clicks."""
         length = self.interactions.max_seq_len
         inputs = np.zeros((len(histories), length), np.int64)
         for row, history in enumerate(histories):

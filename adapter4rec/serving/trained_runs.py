@@ -92,21 +92,16 @@ def load_adapted(
 ) -> TrainedRun:
     """Load a source model with an adapter file, and the data that the adapter was trained on.
 
-        Args:
-            source: the source model.
-            adapter: the adapter file of a run.
-            process: this process.
-            changed: paths of the data or the backbone that have changed, by setting; None for unchanged ones.
-            force: load the adapter even if it was trained on another source model.
+    Args:
+        source: the source model.
+        adapter: the adapter file of a run.
+        process: this process.
+        changed: paths of the data or the backbone that have changed, by setting; None for unchanged ones.
+        force: load the adapter even if it was trained on another source model.
 
-        Raises:
-    <<<<<<< HEAD
-            UserError: a file is missing or damaged, the adapter file was not written by a run, or the adapter
-                does not fit the source model.
-    =======
-            UserError: a file is missing or damaged, the adapter file is not from a run, or the adapter does
-                not fit the source model.
-    >>>>>>> origin/main
+    Raises:
+        UserError: a file is missing or damaged, the adapter file was not written by a run, or the adapter
+            does not fit the source model.
     """
     description = read_adapter(adapter).description
     kind = description.get("stage")

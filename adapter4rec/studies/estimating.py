@@ -84,11 +84,11 @@ class Estimator:
             UserError: a file that the run reads is missing.
         """
         kept = _BYTES_PER_PARAMETER * _trained(settings)
-        wanted = _without_seed(settings.plain(runtime=False)) | {"epochs": settings.epochs}
+        expected = _without_seed(settings.plain(runtime=False)) | {"epochs": settings.epochs}
         for record in self._finished:
             recorded = record["settings"]
             timed = record["seconds"] is not None
-            if timed and all(recorded.get(name) == value for name, value in wanted.items()):
+            if timed and all(recorded.get(name) == value for name, value in expected.items()):
                 evaluation = sum(epoch.get("evaluation_seconds", 0) for epoch in record["epochs"])
                 seconds = record["seconds"] + evaluation + _STARTUP_SECONDS
                 return Estimate(seconds, kept, "from a finished run of the row")
