@@ -105,7 +105,7 @@ def test_trained_in_place_there_is_a_copy_here():
 @pytest.mark.parametrize(
     ("extra", "why"),
     [
-        (["--method", "finetune"], "has no adapters"),
+        (["--method", "finetune"], "not an adapter family"),
         (["--method", "houlsby", "--item_rank", "3"], "no setting --item_rank"),
         (["--method", "houlsby"], "does not fit the model"),
     ],
