@@ -70,7 +70,7 @@ class TestAppending:
 
     def test_a_newer_form_is_refused(self, tmp_path):
         (tmp_path / "ledger.jsonl").write_text('{"ledger": 2, "outcome": "finished", "key": "a"}\n')
-        with pytest.raises(UserError, match=r"ledger\.jsonl:1: of form 2"):
+        with pytest.raises(UserError, match=r"ledger\.jsonl:1: unsupported ledger version 2"):
             read_ledger(tmp_path / "ledger.jsonl")
         with pytest.raises(UserError, match="no such ledger"):
             read_ledger(tmp_path / "none.jsonl")
@@ -162,7 +162,7 @@ class TestRuns:
     def test_two_runs_do_not_share_a_folder(self, values):
         folder = values["run_folder"]
         folder.mkdir(parents=True)
-        with locked_file(folder / ".lock"), pytest.raises(UserError, match="another process is at work"):
+        with locked_file(folder / ".lock"), pytest.raises(UserError, match="in use by another process"):
             carry_out(TextSourceSettings.from_values(values))
         carry_out(TextSourceSettings.from_values(values))
 

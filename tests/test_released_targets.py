@@ -126,4 +126,4 @@ def test_options_of_an_adapter_need_its_file(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["convert", "a.pt", "b.safetensors", "--method", "lora"])
     with pytest.raises(SystemExit):
         convert.main()
-    assert "--method lora: only with --adapter FILE" in capsys.readouterr().err
+    assert "--method lora: requires --adapter FILE" in capsys.readouterr().err
