@@ -1,6 +1,6 @@
-"""Adapter4Rec: recommenders that learn from raw item content, and adapters that move them to a new domain.
+"""Adapter4Rec: recommenders trained on raw item content, and adapters that transfer them to new domains.
 
-What a notebook needs is here by name: ``from adapter4rec import HoulsbyConfig, add_adapters``.
+The public API for notebooks: ``from adapter4rec import HoulsbyConfig, add_adapters``.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _HOMES = {
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_HOME)  # noqa: PLE0605 (the names are in the table)
+__all__ = sorted(_HOME)  # noqa: PLE0605 (the names are in _HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: torch takes seconds, and ``--help`` needs none of it."""
+    """Import public names lazily: importing torch takes seconds, and ``--help`` does not need it."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,8 +1,8 @@
-"""``python -m adapter4rec.convert RELEASED.pt OURS.safetensors``: a released model becomes ours.
+"""``python -m adapter4rec.convert RELEASED.pt OUTPUT.safetensors``: convert a released checkpoint.
 
-A source model becomes one file. Of a target model, which has adapters in it, ``--adapter FILE`` takes them
-apart; it needs ``--backbone`` and ``--method``, and takes each option of the target stage that the checkpoint
-was trained with, as ``--item_rank 12`` and ``--semantics release``::
+A source model is converted to one file. For a target model with adapters, ``--adapter FILE`` writes the
+adapters to a separate file. It requires ``--backbone`` and ``--method``, and accepts the other options of the
+target stage with which the checkpoint was trained, such as ``--item_rank 12`` and ``--semantics release``::
 
     python -m adapter4rec.convert epoch-9.pt source.safetensors --adapter lora.safetensors \\
         --backbone bert/bert_base_uncased --method lora --semantics release
@@ -30,23 +30,25 @@ _NOT_READ = ["--users", "not-read", "--items", "not-read"]
 
 
 def main() -> None:
-    """Read the command line and convert."""
+    """Parse the command line and convert."""
     parser = argparse.ArgumentParser(
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("released", type=Path, help="a checkpoint of the released code (.pt)")
-    parser.add_argument("ours", type=Path, help="the .safetensors file to write")
-    parser.add_argument("--objective", choices=tuple(LOSSES), default="sasrec")
-    parser.add_argument("--adapter", type=Path, help="the .safetensors file for the adapters in it")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    parser.add_argument("released", type=Path, help="checkpoint of the released code (.pt)")
+    parser.add_argument("ours", type=Path, metavar="output", help="source model to write (.safetensors)")
+    parser.add_argument(
+        "--objective", choices=tuple(LOSSES), default="sasrec", help="its training objective (%(default)s)"
+    )
+    parser.add_argument("--adapter", type=Path, help="adapter file to write (.safetensors)")
+    parser.add_argument("--overwrite", action="store_true", help="overwrite existing files")
     options, rest = parser.parse_known_args()
     if options.adapter is None and rest:
-        parser.error(f"{' '.join(rest)}: only with --adapter FILE")
+        parser.error(f"{' '.join(rest)}: requires --adapter FILE")
     for path in (options.ours, options.adapter):
         if path is None:
             continue
         if path.suffix != ".safetensors":
-            raise UserError(f"{path}: the file to write must end in .safetensors")
+            raise UserError(f"{path}: the name of the output file must end in .safetensors")
         require_new(path, overwrite=options.overwrite)
     tensors = read_released(options.released)
     description = {"converted_from": options.released.name}
@@ -54,7 +56,7 @@ def main() -> None:
         model = _target_model(tensors, options.released, [*rest, "--objective", options.objective])
         save_adapter(model, options.adapter, description)
         total = sum(tensor.numel() for tensor in model.adapters.parameters())
-        print(f"{options.adapter}: the adapter, {total:,} parameters")
+        print(f"{options.adapter}: adapter, {total:,} parameters")
         detach_adapters(model)
         tensors = model.state_dict()
     export_source_model(tensors, options.ours, options.objective, description)
@@ -66,13 +68,13 @@ def _target_model(tensors: dict[str, Tensor], released: Path, arguments: list[st
     """The model of a released target checkpoint, with its adapters.
 
     Raises:
-        UserError: the settings are no adapter's, or the checkpoint does not fit them.
+        UserError: the method has no adapters, or the checkpoint does not match the settings.
     """
     cls = rebuilt_settings_class("text target" if is_text(tensors) else "image target")
     settings = settings_from_command_line(cls, [*_NOT_READ, *arguments])
     if settings.adapter is None:
         raise UserError(
-            f"--method {settings.method}: has no adapters; name their family, as --method houlsby"
+            f"--method {settings.method}: not an adapter family; choose one, such as --method houlsby"
         )
     model = new_transrec(settings, cls.build_encoder if settings.uses_content else None, n_items=0)
     add_adapters(model, settings.adapter)

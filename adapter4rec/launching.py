@@ -1,7 +1,7 @@
-"""Launchers: a page of hyperparameters becomes one run, or a sweep of runs.
+"""Launchers: run one experiment, or a sweep, from hyperparameters in a script.
 
-``launch`` merges the inline settings with the command line, expands lists into all combinations, prints the
-command of each run and carries it out, with torchrun where a run has several processes.
+``launch`` merges the hyperparameters of the script with the command line and expands lists into all
+combinations. It prints and executes the command of each run, with torchrun if it uses several processes.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from adapter4rec.utils.files import REPOSITORY
 from adapter4rec.utils.machine import gpu_count
 from adapter4rec.utils.settings import Settings, Values, as_argument, option, options_of, require_known
 
-_ONE_RUN_EACH = ("run_folder", "export")
-"""Settings that name a place which a run writes to."""
+_OUTPUTS = ("run_folder", "export")
+"""Settings that name outputs of a run; runs of a sweep must not share them."""
 
 
 @dataclass(frozen=True)
 class LaunchSettings(Settings):
     """Launcher."""
 
-    processes: int | None = option(None, "processes on this machine; default: one per GPU, else 1", least=1)
+    processes: int | None = option(None, "processes on this machine; default: one per GPU, or 1", least=1)
     nodes: int = option(1, "number of machines", least=1)
     node_rank: int = option(0, "index of this machine, from 0", least=0)
     master_address: str = option("127.0.0.1", "address of the first machine")
     port: int | None = option(None, "rendezvous port; default: a free one", least=1, most=65535)
-    dry_run: bool = option(False, "print the commands and run nothing")
+    dry_run: bool = option(False, "print the commands without running them")
 
 
 def launch(module: str, inline: Mapping[str, Any]) -> NoReturn:
-    """Carry out what a launcher's page describes and end with the exit code of what ran.
+    """Execute the runs of a launcher and exit with the first non-zero exit code, or 0.
 
     Args:
-        module: the tree's training module, as ``Downstream.Text.train``; its ``Settings`` are the options.
-        inline: the launcher's hyperparameters. A list is swept; relative paths start at the repository.
+        module: the training module, as ``Downstream.Text.train``; its ``Settings`` define the options.
+        inline: hyperparameters of the launcher. Lists are swept; paths are relative to the repository.
     """
     run_main(lambda: _launch(module, inline, sys.argv[1:]))
 
@@ -64,25 +64,25 @@ def _launch(module: str, inline: Mapping[str, Any], arguments: Sequence[str]) ->
     swept = anchored(page, page_options, REPOSITORY) | anchored(given, run_options)
     for name, values in swept.items():
         if not values:
-            raise UserError(f"{name}: the list is empty, so there is nothing to run")
+            raise UserError(f"{name}: the list is empty, nothing to run")
     how = LaunchSettings.from_values(
         {name: single(name, swept[name]) for name in launch_options if name in swept}
     )
     if how.node_rank >= how.nodes:
-        raise UserError(f"--node_rank {how.node_rank}: must be below --nodes {how.nodes}; the first is 0")
+        raise UserError(f"--node_rank {how.node_rank}: must be less than --nodes {how.nodes}")
     runs = _runs(cls, {name: values for name, values in swept.items() if name not in launch_options}, given)
     codes = []
     for number, values in enumerate(runs, 1):
         if len(runs) > 1:
             print(f"run {number} of {len(runs)}", flush=True)
-        codes.append(_carry_out(module, values, how))
+        codes.append(_execute(module, values, how))
     if len(runs) > 1 and not how.dry_run:
         _print_sweep([cls.from_values(values) for values in runs], [n for n in swept if len(swept[n]) > 1])
     return next((code for code in codes if code), 0)
 
 
 def _print_sweep(runs: Sequence[RunSettings], swept: Sequence[str]) -> None:
-    """Print a table of the runs that finished; the best by validation HR@10 is marked."""
+    """Print a table of the finished runs and mark the best by validation HR@10."""
     from adapter4rec.report.rendering import aligned
     from adapter4rec.runs.ledger import FINISHED, latest, read_ledger, run_key
 
@@ -106,7 +106,7 @@ def _print_sweep(runs: Sequence[RunSettings], swept: Sequence[str]) -> None:
 
 
 def _shown(program: str, *arguments: str) -> str:
-    """A command line as a shell takes it, in whichever folder it is copied to."""
+    """A shell command that works in the current folder."""
     python = shutil.which("python")
     if program == "python" and (python is None or not Path(python).samefile(sys.executable)):
         program = sys.executable
@@ -115,7 +115,10 @@ def _shown(program: str, *arguments: str) -> str:
 
 
 def _runs(cls: type[Settings], swept: Swept, given: Collection[str]) -> list[Values]:
-    """The checked settings of each run. What the page alone says counts for the methods that know it."""
+    """The validated settings of each run.
+
+    Settings that only the launcher's script sets are ignored by methods that do not have them.
+    """
     runs: list[Values] = []
     for combination in product(*swept.values()):
         values = dict(zip(swept, combination, strict=True))
@@ -124,27 +127,29 @@ def _runs(cls: type[Settings], swept: Swept, given: Collection[str]) -> list[Val
         cls.from_values(values)
         if values not in runs:
             runs.append(values)
-    for name in _ONE_RUN_EACH:
-        places = [values[name] for values in runs if values.get(name) not in (None, "none")]
-        if len(set(map(str, places))) < len(places):
-            raise UserError(f"--{name} {places[0]}: {len(runs)} runs would write there; give --{name} none")
+    for name in _OUTPUTS:
+        paths = [values[name] for values in runs if values.get(name) not in (None, "none")]
+        if len(set(map(str, paths))) < len(paths):
+            raise UserError(
+                f"--{name} {paths[0]}: {len(runs)} runs would write to the same path; use --{name} none"
+            )
     return runs
 
 
-def _carry_out(module: str, values: Values, how: LaunchSettings) -> int:
+def _execute(module: str, values: Values, how: LaunchSettings) -> int:
     arguments = [part for name, value in values.items() for part in (f"--{name}", as_argument(value))]
     count = how.processes or max(1, gpu_count())
     if count * how.nodes == 1:
         command = [sys.executable, "-m", module, *arguments]
         print(_shown("python", *command[1:]), flush=True)
         return 0 if how.dry_run else processes.run(command, cwd=REPOSITORY).returncode
-    options = [f"--nnodes={how.nodes}", f"--nproc-per-node={count}", *_meeting_place(how)]
+    options = [f"--nnodes={how.nodes}", f"--nproc-per-node={count}", *_rendezvous(how)]
     command = [*options, "-m", module, *arguments]
     print(_shown("torchrun", *command), flush=True)
     return 0 if how.dry_run else _torchrun(command, count, how)
 
 
-def _meeting_place(how: LaunchSettings) -> list[str]:
+def _rendezvous(how: LaunchSettings) -> list[str]:
     if how.nodes == 1 and how.port is None:
         return ["--standalone"]
     port = how.port or 29500
@@ -154,15 +159,16 @@ def _meeting_place(how: LaunchSettings) -> list[str]:
             try:
                 probe.bind(("", port))
             except OSError as error:
-                raise UserError(f"--port {port}: {error.strerror}; choose another, or none") from None
+                raise UserError(f"--port {port}: {error.strerror}; choose another port, or none") from None
     return [f"--node-rank={how.node_rank}", f"--master-addr={how.master_address}", f"--master-port={port}"]
 
 
 def _torchrun(command: list[str], count: int, how: LaunchSettings) -> int:
-    """What the ``torchrun`` program does, but with the exit code of the process that failed.
+    """Run torchrun in this process, and return the exit code of the first process that failed.
 
     Raises:
-        SystemExit: a signal ended the processes, and ends this program, too.
+        SystemExit: the processes were terminated by a signal.
+        UserError: the rendezvous failed.
     """
     from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -176,7 +182,7 @@ def _torchrun(command: list[str], count: int, how: LaunchSettings) -> int:
     os.environ.update(environment)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     try:
-        with processes.interruptible():  # torchrun replaces the signal handlers and leaves its own
+        with processes.interruptible():  # torchrun does not restore the signal handlers
             run(parse_args([f"--signals-to-handle={_handled_signals()}", *command]))
     except ChildFailedError as error:
         return processes.exit_code(error.get_first_failure()[1].exitcode)
@@ -184,13 +190,13 @@ def _torchrun(command: list[str], count: int, how: LaunchSettings) -> int:
         print(f"interrupted by {error.sigval.name}", file=sys.stderr, flush=True)
         raise SystemExit(128 + error.sigval) from None
     except (DistError, RendezvousError) as error:
-        place = f"--master_address {how.master_address} --port {how.port or 'none'}"
-        raise UserError(f"the processes could not meet at {place}: {str(error).splitlines()[0]}") from None
+        address = f"--master_address {how.master_address} --port {how.port or 'none'}"
+        raise UserError(f"rendezvous failed at {address}: {str(error).splitlines()[0]}") from None
     return 0
 
 
 def _handled_signals() -> str:
-    """The signals that torchrun forwards: those that this process does not ignore, as under nohup."""
+    """Signals for torchrun to forward; not those that this process ignores, as SIGHUP under nohup."""
     names = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
     known = [getattr(signal, name) for name in names if hasattr(signal, name)]
     return ",".join(one.name for one in known if signal.getsignal(one) != signal.SIG_IGN)

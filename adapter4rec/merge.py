@@ -1,7 +1,7 @@
-"""``python -m adapter4rec.merge SOURCE ADAPTER FOLDER``: a source model and its LoRA become plain weights.
+"""``python -m adapter4rec.merge SOURCE ADAPTER FOLDER``: merge an adapter into its source model.
 
-FOLDER is then an ordinary Hugging Face folder of the item encoder, which ``AutoModel`` loads without this
-project, with the item head beside it; ``--export`` writes the whole merged model as a source model.
+FOLDER becomes a Hugging Face folder with the item encoder, which ``AutoModel`` loads without this project,
+and the item head. ``--export`` writes the whole merged model as a source model.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ from adapter4rec.utils.errors import UserError, run_main
 
 
 def main() -> None:
-    """Read the command line and merge."""
+    """Parse the command line and merge."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("source", type=Path, help="the source model")
-    parser.add_argument("adapter", type=Path, help="an adapter file of lora, bitfit or layernorm")
-    parser.add_argument("folder", type=Path, help="the Hugging Face folder to write")
-    parser.add_argument("--export", type=Path, metavar="FILE", help="write the whole merged model there")
+    parser.add_argument("source", type=Path, help="source model")
+    parser.add_argument("adapter", type=Path, help="adapter file of lora, bitfit or layernorm")
+    parser.add_argument("folder", type=Path, help="Hugging Face folder to write")
+    parser.add_argument("--export", type=Path, metavar="FILE", help="also write the merged source model")
+    parser.add_argument("--backbone", metavar="NAME", help="backbone, if its folder was moved")
     parser.add_argument(
-        "--backbone", metavar="NAME", help="the backbone, if elsewhere than in the source run"
+        "--force", action="store_true", help="merge even if the adapter belongs to another source model"
     )
-    parser.add_argument("--force", action="store_true", help="even if it belongs to another source model")
-    parser.add_argument("--overwrite", action="store_true", help="replace the file of --export if it exists")
+    parser.add_argument("--overwrite", action="store_true", help="overwrite the file of --export")
     options = parser.parse_args()
     if options.export:
         require_export_path(options.export)
         require_new(options.export, overwrite=options.overwrite)
     if options.folder.exists():
-        raise UserError(f"{options.folder}: is there already")
+        raise UserError(f"{options.folder}: already exists")
     model = load_source(options.source, backbone=options.backbone)
     load_adapter(model, options.adapter, force=options.force)
     merge_adapters(model)
     save_encoder(model, options.folder)
-    print(f"{options.folder}: the item encoder, merged")
+    print(f"{options.folder}: merged item encoder")
     if options.export:
-        # What the source says of its sizes and settings stays true of the merged model.
-        said = read_source_model(options.source).description
-        said = {**said, "merged_from": [options.source.name, options.adapter.name]}
-        export_source_model(model.state_dict(), options.export, model.objective, said)
-        print(f"{options.export}: the whole model, merged")
+        # The recorded settings of the source model are also valid for the merged model.
+        description = read_source_model(options.source).description
+        description = {**description, "merged_from": [options.source.name, options.adapter.name]}
+        export_source_model(model.state_dict(), options.export, model.objective, description)
+        print(f"{options.export}: merged source model")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""``python -m adapter4rec.parity FOLDER``: compare with reference numbers of the released implementation.
+"""``python -m adapter4rec.parity FOLDER``: compare with reference values of the released implementation.
 
-A case is a JSON file that holds a small model, its inputs and what was computed from them. For each case
-one line is printed: ``NAME ok DEVIATION``, ``NAME off WHAT DEVIATION`` or ``NAME unsupported WHY``, where
-the deviation is relative to its tolerance.
+A case is a JSON file with a small model, its inputs and the reference outputs. For each case one line is
+printed: ``NAME ok DEVIATION``, ``NAME off WHAT DEVIATION`` or ``NAME unsupported REASON``. Deviations are
+relative to the tolerance.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ _OPTIONS = {
     "user_inner": "user_bottleneck",
     "user_inner_heads": "k_adapter_user_heads",
 }
-"""Where a case's hyperparameters hold an adapter's options."""
+"""Names of adapter options in the hyperparameters of a case."""
 _EMBEDDING_TOLERANCE = 2e-5
 _LOSS_TOLERANCE = 1e-5
 _GRADIENT_TOLERANCE = 1e-4
@@ -81,22 +81,28 @@ Case = dict[str, Any]
 
 
 class Unsupported(Exception):  # noqa: N818 (an outcome, not an error)
-    """What a case asks for is not built here."""
+    """A case requires a feature that is not supported."""
 
 
 @dataclass(frozen=True)
 class Deviation:
-    """How far a number is from its reference, relative to its tolerance; 1 is the limit."""
+    """Deviation from a reference value, relative to the tolerance; at most 1 to pass."""
 
     what: str
     size: float
 
 
 def reference_value(name: str, shape: list[int], scale: dict[str, float]) -> Tensor:
-    """The value of an entry of the released state, from its name alone (see the cases' description)."""
+    """The value of a released parameter, generated from a seed derived from its name.
+
+    Args:
+        name: of the parameter.
+        shape: of the parameter.
+        scale: factors by suffix of the name.
+    """
     key = "phm_rule" if name.endswith("phm_rule") else name
-    chance = np.random.RandomState(zlib.crc32(key.encode()) & 0xFFFFFFFF)
-    value = (chance.standard_normal(shape) * 0.05).astype(np.float32)
+    generator = np.random.RandomState(zlib.crc32(key.encode()) & 0xFFFFFFFF)
+    value = (generator.standard_normal(shape) * 0.05).astype(np.float32)
     lower = name.lower()
     if name.endswith("weight") and any(part in lower for part in ("layernorm", "layer_norm", ".ln.")):
         value += np.float32(1)
@@ -114,11 +120,11 @@ def reference_state(case: Case) -> dict[str, Tensor]:
 
 
 def build(case: Case) -> TransRec:
-    """The case's model with the case's weights, in eval mode, with what the case trains requiring gradients.
+    """The model of a case with its weights, in eval mode; its trained parameters require gradients.
 
     Raises:
-        Unsupported: the modality, backbone, adapter or semantics is not built.
-        UserError: the adapter means nothing for the model, or the state does not fit.
+        Unsupported: the modality, backbone, adapter or semantics is not supported.
+        UserError: the adapter is not applicable to the model, or the weights do not match.
     """
     sizes = case["hyperparameters"]
     objective = _objective(case)
@@ -129,7 +135,7 @@ def build(case: Case) -> TransRec:
     if case["adapter"] not in (None, "none"):
         add_adapters(model, _adapter(case))
         if case["backbone"] == "mae":
-            _mask(model.item_encoder.backbone.config, sizes)  # a released variant sets its own
+            _mask(model.item_encoder.backbone.config, sizes)  # released variants override mask_ratio
     load_released_target(model, converted(reference_state(case)), Path("the state"))
     train_only(model, ADAPTER_PARTS if len(model.adapters) else PARTS)
     return model.eval()
@@ -162,7 +168,7 @@ def _backbone(case: Case) -> PreTrainedModel:
 def _mask(config: ViTMAEConfig, sizes: dict[str, Any]) -> None:
     config.mask_ratio = sizes.get("mask_ratio") or 0.0
     if config.mask_ratio:
-        raise Unsupported("a mask that is drawn at random has no reference numbers")
+        raise Unsupported("no reference values for patches masked at random")
 
 
 def _adapter(case: Case) -> AdapterConfig:
@@ -170,7 +176,7 @@ def _adapter(case: Case) -> AdapterConfig:
     if name not in FAMILIES or semantics not in (PAPER, RELEASE):
         raise Unsupported(f"adapter {name!r} with the semantics of {semantics!r}")
     config, sizes = FAMILIES[name], case["hyperparameters"]
-    options = {option: sizes[there] for option, there in _OPTIONS.items() if option in options_of(config)}
+    options = {option: sizes[name] for option, name in _OPTIONS.items() if option in options_of(config)}
     if name == "k_adapter":
         options["item_layers"] = ",".join(map(str, sizes["k_adapter_layers"]))
         options["released_tokens"] = _text_width(case)
@@ -180,21 +186,21 @@ def _adapter(case: Case) -> AdapterConfig:
 
 
 def _text_width(case: Case) -> int:
-    """Tokens that the case pads texts to."""
+    """Number of tokens to which the case pads texts."""
     if case["modality"] != "text":
         return 1
     first = np.asarray([case["inputs"]["token_ids"][0], case["inputs"]["attention_mask"][0]])
     if case["semantics"] == RELEASE and first.any():
-        raise Unsupported("a padding item that is more than a masked title of zeros")
+        raise Unsupported("a padding item that is not a masked title of zeros")
     return first.shape[1]
 
 
 class PixelsInMemory:
-    """The images of a case, which holds 4 x 4 values of each.
+    """The images of a case, upscaled from 4 x 4 pixels by nearest neighbour.
 
     Args:
         pixels_4x4: uint8 ``[N, 3, 4, 4]``, item i at row i - 1.
-        size: height and width of the images; each value stands for a square of pixels.
+        size: height and width of the images in pixels.
     """
 
     def __init__(self, pixels_4x4: np.ndarray, size: int) -> None:
@@ -206,12 +212,17 @@ class PixelsInMemory:
         return Pixels(self.pixels[torch.from_numpy(items - 1)])
 
     def costs(self) -> np.ndarray:
-        """1 an item."""
+        """1 for each item."""
         return np.ones(len(self.pixels), np.int64)
 
 
 def content_store(case: Case, config: PretrainedConfig) -> ContentStore:
-    """The content of the case's items 1…n (its row 0 is the padding item), for a backbone of ``config``."""
+    """The content of the items 1…n of a case; row 0 of its inputs is the padding item.
+
+    Args:
+        case: the case.
+        config: of the backbone.
+    """
     if case["modality"] == "image":
         pixels = np.asarray(case["inputs"]["pixels_4x4"], np.uint8)[1:]
         return PixelsInMemory(pixels, config.image_size)
@@ -222,11 +233,11 @@ def content_store(case: Case, config: PretrainedConfig) -> ContentStore:
 
 
 def compare(case: Case) -> list[Deviation]:
-    """All deviations of a case, from item embeddings to gradients.
+    """Deviations of item embeddings, user embeddings, loss and gradients of a case.
 
     Raises:
-        Unsupported: what it asks for is not built.
-        UserError: as in :func:`build`.
+        Unsupported: see :func:`build`.
+        UserError: see :func:`build`.
     """
     model = build(case)
     store = content_store(case, model.item_encoder.backbone.config)
@@ -262,10 +273,10 @@ def _gradient_deviations(model: TransRec, references: dict[str, list[float]]) ->
     trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
     copies = copied_parameters(model)
     for name, (total, norm) in references.items():
-        ours = renamed(name)
-        ours = copies.get(ours, ours)
-        trained.discard(ours)
-        gradient = parameters[ours].grad if ours in parameters else None
+        new_name = renamed(name)
+        new_name = copies.get(new_name, new_name)
+        trained.discard(new_name)
+        gradient = parameters[new_name].grad if new_name in parameters else None
         if gradient is None:
             return [Deviation(f"gradient of {name} is missing", float("inf"))]
         tolerance = _GRADIENT_TOLERANCE * max(norm, _NORM_FLOOR * largest)
@@ -277,12 +288,12 @@ def _gradient_deviations(model: TransRec, references: dict[str, list[float]]) ->
 
 
 def verdict(case: Case) -> tuple[bool, str]:
-    """Whether a case matches, and the line that says so."""
+    """Whether a case matches, and the line to print."""
     try:
         worst = max(compare(case), key=lambda deviation: (np.isnan(deviation.size), deviation.size))
     except (Unsupported, UserError) as why:
         return False, f"{case['case']} unsupported {' '.join(str(why).split())}"
-    except Exception as error:  # a case that makes no sense must not hide the others
+    except Exception as error:  # an invalid case must not prevent the comparison of the others
         return False, f"{case['case']} unsupported {type(error).__name__}: {' '.join(str(error).split())}"
     if worst.size <= 1:
         return True, f"{case['case']} ok {worst.size:.3f}"
@@ -290,13 +301,13 @@ def verdict(case: Case) -> tuple[bool, str]:
 
 
 def main() -> int:
-    """Compare every case of a folder; 0 only if all match."""
+    """Compare all cases of a folder. Returns 0 if all match, else 1."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("folder", type=Path, help="where the cases lie, one JSON file each")
+    parser.add_argument("folder", type=Path, help="folder with the cases, one JSON file each")
     folder = parser.parse_args().folder
     files = sorted(folder.glob("*.json"))
     if not files:
-        raise UserError(f"{folder}: no cases (*.json) there")
+        raise UserError(f"{folder}: no cases (*.json) found")
     all_match = True
     for file in files:
         matches, line = verdict(_read(file))

@@ -60,7 +60,7 @@ class TestAppending:
             file.write('{"ledger": 1, "outc')
         append(path, {"outcome": FINISHED, "key": "b"})
         assert [record["key"] for record in read_ledger(path)] == ["a", "b"]
-        assert "ledger.jsonl:2: left out, damaged" in capsys.readouterr().err
+        assert "ledger.jsonl:2: skipped damaged line" in capsys.readouterr().err
 
     def test_a_line_may_hold_what_ends_lines_elsewhere(self, tmp_path):
         message = "one\ntwo\r\nthree\x85four\u2028five\x0csix"
@@ -70,7 +70,7 @@ class TestAppending:
 
     def test_a_newer_form_is_refused(self, tmp_path):
         (tmp_path / "ledger.jsonl").write_text('{"ledger": 2, "outcome": "finished", "key": "a"}\n')
-        with pytest.raises(UserError, match=r"ledger\.jsonl:1: of form 2"):
+        with pytest.raises(UserError, match=r"ledger\.jsonl:1: unsupported ledger version 2"):
             read_ledger(tmp_path / "ledger.jsonl")
         with pytest.raises(UserError, match="no such ledger"):
             read_ledger(tmp_path / "none.jsonl")

@@ -306,7 +306,7 @@ def test_a_merged_model_is_a_source_model_and_a_plain_folder(text_runs, monkeypa
         sys, "argv", ["merge", *map(str, (source, adapter, tmp_path / "plain", "--export", merged))]
     )
     merge.main()
-    assert "the whole model, merged" in capsys.readouterr().out
+    assert "merged source model" in capsys.readouterr().out
     assert (tmp_path / "plain" / "model.safetensors").is_file()
     again = load_source(merged)
     places, mask = torch.randn(2, LENGTH, 8), torch.ones(2, LENGTH, dtype=torch.bool)
@@ -383,5 +383,5 @@ def test_merging_an_adapter_of_another_source_needs_force(text_runs, monkeypatch
         merge.main()
     monkeypatch.setattr(sys, "argv", [*arguments, "--force"])
     merge.main()
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         merge.main()

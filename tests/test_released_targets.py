@@ -105,8 +105,8 @@ def test_trained_in_place_there_is_a_copy_here():
 @pytest.mark.parametrize(
     ("extra", "why"),
     [
-        (["--method", "finetune"], "has no adapters"),
-        (["--method", "houlsby", "--item_rank", "3"], "unknown option --item_rank"),
+        (["--method", "finetune"], "not an adapter family"),
+        (["--method", "houlsby", "--item_rank", "3"], "no setting --item_rank"),
         (["--method", "houlsby"], "does not fit the model"),
     ],
 )
@@ -126,4 +126,4 @@ def test_options_of_an_adapter_need_its_file(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["convert", "a.pt", "b.safetensors", "--method", "lora"])
     with pytest.raises(SystemExit):
         convert.main()
-    assert "--method lora: only with --adapter FILE" in capsys.readouterr().err
+    assert "--method lora: requires --adapter FILE" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What this tree reads: a target domain with image items, Amazon in the paper (Dataset/README.md)."""
+"""Data of target training with images: a domain with image items, Amazon in the paper (Dataset/README.md)."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings(ImageSettings, DomainSettings, ImageBackboneSettings):
-    """Files and images of the domain, and the backbone that reads them."""
+    """Files, images and backbone."""
 
 
 def read_domain(settings: DataSettings, process: Process, *, content: bool) -> Domain:
-    """The users and the items.
+    """Read the users and the items.
 
     Args:
-        settings: files and images.
+        settings: data settings.
         process: this process.
-        content: whether the images are read; otherwise items are bare ids.
+        content: whether to read the images; otherwise items are ids only.
 
     Raises:
-        UserError: the files, the LMDB or the backbone's configuration are missing, broken or do not fit.
+        UserError: the files, the LMDB or the backbone's configuration are missing, invalid or incompatible.
     """
     from adapter4rec.data.domain import read_image_domain
     from adapter4rec.models.image_encoder import expected_image_size

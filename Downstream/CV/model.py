@@ -1,4 +1,4 @@
-"""What this tree trains: the source model with adapters, or another way of adapting it."""
+"""The target model: the source model with adapters, or adapted by another method."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TargetModelSettings(ImageModelSettings, TargetSettings):
-    """The model, and how it is adapted."""
+    """Model and adaptation method."""
 
 
 def build_model(settings: TargetModelSettings, n_items: int) -> TransRec:
-    """The model that training starts from; what is trained requires gradients.
+    """The initial model; its trained parameters require gradients.
 
     Raises:
-        UserError: the backbone or the source model is missing, broken or does not fit.
+        UserError: the backbone or the source model is missing, invalid or incompatible.
     """
     from adapter4rec.adapters.attaching import add_adapters
     from adapter4rec.checkpoints.source_models import load_source_weights

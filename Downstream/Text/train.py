@@ -1,7 +1,7 @@
-"""Adapt a source model to a target domain with text: one run, read from top to bottom.
+"""Adapt a source model to a target domain with text.
 
-The launchers in ``script/`` hold the hyperparameters. By hand: ``python -m Downstream.Text.train --method
-houlsby --users … --items … --source_checkpoint …``; in a notebook: ``run(method="houlsby", users=…, …)``.
+The launchers in ``script/`` set the hyperparameters. Without a launcher: ``python -m Downstream.Text.train
+--method houlsby --users … --items … --source_checkpoint …``; in a notebook: ``run(method="houlsby", …)``.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class Settings(DataSettings, TargetModelSettings, TargetTraining):
 
 
 def run(**settings: Any) -> dict[str, Any]:
-    """Carry out one run; its settings are the options that ``--help`` lists. Returns the result."""
+    """Execute one run. ``settings`` are the options that ``--help`` lists. Returns the result."""
     return train(Settings.from_values(settings))
 
 
 def train(settings: Settings) -> dict[str, Any]:
-    """Read the domain, build the model, train it, test its best epoch, save the adapter."""
+    """Read the domain, build and train the model, test its best epoch, and save the adapter."""
     from adapter4rec.adapters.files import save_adapter
     from adapter4rec.checkpoints.source_models import require_source
     from adapter4rec.models.sharding import place
@@ -41,7 +41,7 @@ def train(settings: Settings) -> dict[str, Any]:
     from adapter4rec.training.testing import evaluate, evaluate_again, evaluate_popularity
     from adapter4rec.utils.process_group import process_group
 
-    if settings.needs_source:  # before the items are read and tokenised
+    if settings.needs_source:  # fail before items are read and tokenised
         require_source(settings.source_checkpoint, settings.method)
     with process_group(settings.device, settings.threads) as process:
         domain = read_domain(settings, process, content=settings.uses_content)

@@ -1,4 +1,4 @@
-"""What this tree reads: a source domain with text items, MIND in the paper (Dataset/README.md)."""
+"""Data of source training with text: a domain with text items, MIND in the paper (Dataset/README.md)."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings(TextSettings, DomainSettings, BackboneSettings):
-    """Files and texts of the domain, and the backbone that reads them."""
+    """Files, text attributes and backbone."""
 
 
 def read_domain(settings: DataSettings, process: Process, *, content: bool) -> Domain:
-    """The users and the items.
+    """Read the users and the items.
 
     Args:
-        settings: files and texts.
-        process: this process; the first one fills the token cache.
-        content: whether texts are read and tokenised; otherwise items are bare ids.
+        settings: data settings.
+        process: this process; rank 0 writes the token cache.
+        content: whether to read and tokenise the texts; otherwise items are ids only.
 
     Raises:
-        UserError: the files or the backbone's tokenizer are missing or broken.
+        UserError: the files or the backbone's tokenizer are missing or invalid.
     """
     from adapter4rec.data.domain import read_text_domain
     from adapter4rec.models.backbones import backbone_folder, load_tokenizer

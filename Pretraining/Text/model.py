@@ -1,4 +1,4 @@
-"""What this tree trains: a TransRec model with a pretrained text encoder."""
+"""The source model: TransRec with a pretrained text encoder."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceModelSettings(TextModelSettings, SourceSettings):
-    """The model, and what of it is trained."""
+    """Model and source method."""
 
 
 def build_model(settings: SourceModelSettings, n_items: int) -> TransRec:
-    """The model that training starts from; what is trained requires gradients.
+    """The initial model; its trained parameters require gradients.
 
     Raises:
-        UserError: the backbone, or the checkpoint to start from, is missing, broken or does not fit.
+        UserError: the backbone or the checkpoint to start from is missing, invalid or incompatible.
     """
     from adapter4rec.checkpoints.source_models import put_into, read_source_model
     from adapter4rec.models.parameters import train_only

@@ -1,7 +1,7 @@
-"""Train a source model with text: one run, read from top to bottom.
+"""Train a source model with text.
 
-The launchers in ``script/`` hold the hyperparameters. By hand: ``python -m Pretraining.Text.train --users …
---items … --export source.safetensors``; in a notebook: ``run(users=…, items=…, export=…)``.
+The launchers in ``script/`` set the hyperparameters. Without a launcher: ``python -m Pretraining.Text.train
+--users … --items … --export source.safetensors``; in a notebook: ``run(users=…, items=…, export=…)``.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class Settings(DataSettings, SourceModelSettings, SourceTraining):
 
 
 def run(**settings: Any) -> dict[str, Any]:
-    """Carry out one run; its settings are the options that ``--help`` lists. Returns the result."""
+    """Execute one run. ``settings`` are the options that ``--help`` lists. Returns the result."""
     return train(Settings.from_values(settings))
 
 
 def train(settings: Settings) -> dict[str, Any]:
-    """Read the domain, build the model, train it, test its best epoch, export it for target domains."""
+    """Read the domain, build and train the model, test its best epoch, and export it for target domains."""
     from adapter4rec.models.sharding import place
     from adapter4rec.runs.exporting import export_for_targets, require_export
     from adapter4rec.runs.run import open_run
@@ -44,7 +44,7 @@ def train(settings: Settings) -> dict[str, Any]:
         domain = read_domain(settings, process, content=settings.uses_content)
         model = build_model(settings, domain.interactions.n_items)
         run = open_run(settings, domain, model, process)
-        require_export(settings, run)  # now, and not after hours of training
+        require_export(settings, run)  # fail before training, not after
         place(model, process, sharded=settings.shard)
         if settings.caches_states:
             domain = with_cached_states(domain, model, settings, process)

@@ -1,4 +1,4 @@
-"""Compacter in both encoders, trained on Amazon: Houlsby's places, weights of Kronecker products.
+"""Compacter in both encoders, trained on Amazon: weights are sums of Kronecker products.
 
 Settings of the released launcher (4 processes x 8 users).
 """
@@ -6,7 +6,7 @@ Settings of the released launcher (4 processes x 8 users).
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
 
 from adapter4rec.launching import launch
 

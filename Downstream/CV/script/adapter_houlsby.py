@@ -1,13 +1,13 @@
 """Houlsby adapters in both encoders, trained on Amazon; everything else is frozen.
 
-Settings of the released launcher (4 processes x 8 users). For a ViTMAE source name it and its backbone:
+Settings of the released launcher (4 processes x 8 users). For a ViTMAE source model use
 --source_checkpoint … --backbone vit-mae-base.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
 
 from adapter4rec.launching import launch
 

@@ -1,13 +1,13 @@
-"""Parallel adapters in both encoders, trained on Amazon: Houlsby's bottleneck beside each sublayer.
+"""Parallel adapters in both encoders, trained on Amazon: Houlsby adapters in parallel to each sublayer.
 
 Settings of the released launcher (4 processes x 8 users).
-It adapts the feed-forward sublayers of the image encoder only; here both are.
+That launcher adapts only the feed-forward sublayers of the image encoder, this one all sublayers.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
 
 from adapter4rec.launching import launch
 

@@ -1,4 +1,4 @@
-"""A soft prompt of 10 tokens in the image encoder and the item head, trained on Amazon.
+"""Prompt tuning on Amazon: 10 prompt tokens in the image encoder, and the item head, are trained.
 
 Settings of the released launcher (4 processes x 8 users). The user encoder is frozen.
 """
@@ -6,7 +6,7 @@ Settings of the released launcher (4 processes x 8 users). The user encoder is f
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
 
 from adapter4rec.launching import launch
 

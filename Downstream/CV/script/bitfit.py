@@ -1,12 +1,12 @@
-"""BitFit: every bias of both encoders is trained on Amazon and nothing else.
+"""BitFit on Amazon: only the biases of both encoders are trained.
 
-There is no released launcher; the learning rate is chosen here.
+No released launcher exists; the learning rate is our choice.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
 
 from adapter4rec.launching import launch
 

@@ -1,4 +1,4 @@
-"""Full fine-tuning: every weight of the source model is trained on Amazon.
+"""Full fine-tuning on Amazon: all parameters of the source model are trained.
 
 Settings of the released launcher (4 processes x 8 users).
 """
@@ -6,7 +6,7 @@ Settings of the released launcher (4 processes x 8 users).
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
 
 from adapter4rec.launching import launch
 

@@ -1,13 +1,13 @@
-"""The backbone frozen, the item head and the user encoder trained on Amazon.
+"""Frozen backbone on Amazon: the item head and the user encoder are trained.
 
-Trains from states of the backbone that are computed once. There is no released launcher; the learning rates
-are chosen here.
+Hidden states of the backbone are computed once and cached. No released launcher exists; the learning rates
+are our choice.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
 
 from adapter4rec.launching import launch
 

@@ -1,13 +1,13 @@
 """The id tower trained on Amazon: an embedding table in place of the image encoder.
 
-The baseline without content. It has no released settings; its learning rate, one for all, is chosen here.
-Items without an image take part, unless --images names the LMDB that tells which they are.
+The baseline without content. No released settings exist; the learning rate is our choice.
+Items without an image are included, unless --images is set to the LMDB of the images.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
 
 from adapter4rec.launching import launch
 

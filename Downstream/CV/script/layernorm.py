@@ -1,12 +1,12 @@
-"""Layer norms only: those of both encoders are trained on Amazon and nothing else.
+"""Layer norm tuning on Amazon: only the layer norms of both encoders are trained.
 
-There is no released launcher; the learning rates are chosen here.
+No released launcher exists; the learning rates are our choice.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
 
 from adapter4rec.launching import launch
 

@@ -1,12 +1,12 @@
 """From scratch on Amazon: the pretrained backbone with a new item head and user encoder, no source model.
 
-Settings of the released fine-tuning.
+Settings of the released launcher for fine-tuning.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
 
 from adapter4rec.launching import launch
 

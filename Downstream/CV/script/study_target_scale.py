@@ -1,13 +1,13 @@
 """How much target data do adapters need? Fractions of the target's users, adapters against full fine-tuning.
 
-The users that are trained on are drawn by the seed, larger shares holding the smaller ones; validation and
-test always rank for all users.
+Training users are sampled by the seed; larger fractions contain the smaller ones. Validation and test always
+use all users.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
 
 from adapter4rec.studies.launching import launch_study
 from adapter4rec.studies.paper import SCALED, target_scale

@@ -1,5 +1,5 @@
-"""Compacter in both encoders, trained on Adressa: Houlsby's places, weights of Kronecker products; and
-all layer norms.
+"""Compacter in both encoders, trained on Adressa: placed as Houlsby adapters, with weights
+that are sums of Kronecker products. All layer norms are trained, too.
 
 Settings of the released launcher.
 """
@@ -7,7 +7,7 @@ Settings of the released launcher.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
 
 from adapter4rec.launching import launch
 

@@ -1,4 +1,4 @@
-"""Parallel adapters in both encoders, trained on Adressa: Houlsby's bottleneck beside each sublayer.
+"""Parallel adapters in both encoders, trained on Adressa: Houlsby adapters in parallel to each sublayer.
 
 Settings of the released launcher.
 """
@@ -6,7 +6,7 @@ Settings of the released launcher.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
 
 from adapter4rec.launching import launch
 

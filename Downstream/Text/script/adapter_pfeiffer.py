@@ -1,5 +1,5 @@
-"""Pfeiffer adapters in both encoders, trained on Adressa: one after each attention sublayer, and
-all layer norms.
+"""Pfeiffer adapters in both encoders, trained on Adressa: one after each attention sublayer.
+All layer norms are trained, too.
 
 Settings of the released launcher.
 """
@@ -7,7 +7,7 @@ Settings of the released launcher.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
 
 from adapter4rec.launching import launch
 

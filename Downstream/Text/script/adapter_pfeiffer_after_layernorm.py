@@ -1,12 +1,12 @@
-"""Pfeiffer adapters behind the layer norm of each feed-forward sublayer of both encoders, on Adressa.
+"""Pfeiffer adapters after the layer norm of each feed-forward sublayer of both encoders, trained on Adressa.
 
-The learning rate is that of adapter_pfeiffer.py.
+Learning rate as in adapter_pfeiffer.py.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
 
 from adapter4rec.launching import launch
 

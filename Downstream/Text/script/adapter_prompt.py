@@ -1,4 +1,4 @@
-"""A soft prompt of 30 tokens in the text encoder, trained on Adressa; the user encoder is frozen.
+"""Prompt tuning on Adressa: 30 prompt tokens in the text encoder are trained; the user encoder is frozen.
 
 Settings of the released launcher.
 """
@@ -6,7 +6,7 @@ Settings of the released launcher.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
 
 from adapter4rec.launching import launch
 

@@ -1,9 +1,9 @@
-"""The source model as it is, evaluated on Adressa; nothing is trained."""
+"""Zero-shot transfer to Adressa: the source model is evaluated without training."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
 
 from adapter4rec.launching import launch
 

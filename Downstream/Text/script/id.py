@@ -1,12 +1,12 @@
 """The id tower trained on Adressa: an embedding table in place of the text encoder.
 
-The baseline without content. It has no released settings; its learning rate, one for all, is chosen here.
+The baseline without content. No released settings exist; the learning rate is our choice.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
 
 from adapter4rec.launching import launch
 

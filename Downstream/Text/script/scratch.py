@@ -1,12 +1,12 @@
-"""Without a source domain: the pretrained backbone, a new item head and user encoder, all trained on Adressa.
+"""From scratch on Adressa: the pretrained backbone with a new item head and user encoder, no source model.
 
-There is no released launcher; the settings are those of full fine-tuning, the new parts at its higher rate.
+No released launcher exists; settings as in fine-tuning, with the learning rate 1e-4 for the new parts.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
 
 from adapter4rec.launching import launch
 

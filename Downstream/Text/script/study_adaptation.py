@@ -1,18 +1,18 @@
 """Adapters against full fine-tuning, the head alone, the frozen model and training from scratch.
 
 Do adapters come close to full fine-tuning with a few per cent of the parameters, whatever the objective and
-the backbone? Each objective and backbone has a source model and a table of its own.
+the backbone? There is one source model and one table for each objective and backbone.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
 
 from adapter4rec.studies.launching import launch_study
 from adapter4rec.studies.paper import ADAPTATIONS, adaptation
 
-# The source launcher and the backbone, by objective and name of the backbone.
+# Source launcher and backbone, by objective and name of the backbone.
 sources = {
     ("SASRec", "BERT"): ("sm_base_sasrec", "bert/bert_base_uncased"),
     ("CPC", "BERT"): ("sm_base_cpc", "bert/bert_base_uncased"),

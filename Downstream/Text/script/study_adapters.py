@@ -1,17 +1,17 @@
-"""The benchmark of adapters: every family, from one source model, beside full fine-tuning and the baselines.
+"""Benchmark of all adapter families with one source model, against full fine-tuning and the baselines.
 
-Which adapter comes nearest to full fine-tuning, with how many parameters, in what time and memory?
+Which adapter comes closest to full fine-tuning, with how many parameters, how much time and memory?
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
 
 from adapter4rec.studies.launching import launch_study
 from adapter4rec.studies.paper import ADAPTERS, adapters
 
-# Launchers of this folder by the name of the row: take some out, or add yours.
+# Launchers in this folder by name of the table row; remove or add entries as needed.
 study = adapters(
     "Text",
     __doc__,

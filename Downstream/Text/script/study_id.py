@@ -1,13 +1,13 @@
-"""The id tower beside models that read content, also by popularity of the item that was to be found.
+"""The id tower against models that read content, also by popularity of the target item.
 
-Ids can be learned only where there are clicks; content is there for every item. The page shows the same
-metrics for new, rare, middle and popular items, and for short and long histories.
+Embeddings of ids are learned from clicks only; content is available for every item. The report also shows the
+metrics for new, rare, middle and popular target items, and for short and long histories.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
 
 from adapter4rec.studies.launching import launch_study
 from adapter4rec.studies.paper import IDS_AND_CONTENT, ids

@@ -1,12 +1,12 @@
 """Source model without content: an embedding table for the items of H&M. It cannot be transferred.
 
-Items without an image take part, unless --images names the LMDB that tells which they are.
+Items without an image are included, unless --images is set to the LMDB of the images.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
 
 from adapter4rec.launching import launch
 

@@ -1,13 +1,13 @@
-"""How much source data do adapters need? Fractions of its users, each with a source model of its own.
+"""How much source data do adapters need? Fractions of the source's users, with one source model for each.
 
-Each source model is adapted to the whole target domain, by adapters and by full fine-tuning. The users of the
-source that are trained on are drawn by the seed of its training, larger shares holding the smaller ones.
+Each source model is adapted to the whole target domain, with adapters and by full fine-tuning. Source users
+are sampled by the seed of source training; larger fractions contain the smaller ones.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository; nothing needs to be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
 
 from adapter4rec.studies.launching import launch_study
 from adapter4rec.studies.paper import SCALED, source_scale
