@@ -8,7 +8,7 @@ import pytest
 import torch
 from adapter_models import BACKBONES, base_model, batch_for, model_on, snapshot
 from conftest import write_domain
-from trees import TextTargetSettings
+from document_names import documents, stale_names
 
 import adapter4rec
 from adapter4rec import FAMILIES, add_adapters, count_parameters, detach_adapters, load_adapter, save_adapter
@@ -212,10 +212,25 @@ def test_a_size_in_the_table_is_counted(modality, family, options, count, share)
     assert f"{100 * trained / whole:.2f}" == share
 
 
-def test_options_that_documents_name_exist():
-    """Each ``--option`` beside ``--method`` families in the pages of adapters is one of theirs."""
-    known = set()
-    for method in FAMILIES:
-        known |= set(TextTargetSettings.options({"method": method}))
-    named = set(re.findall(r"--([a-z]+_[a-z_]+)", ADAPTERS))
-    assert named <= known
+@pytest.mark.parametrize("page", documents(), ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_what_a_page_names_exists(page):
+    assert stale_names(page.read_text(encoding="utf-8"), page) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "`read_nothing` in `adapter4rec/data/interactions.py`",
+        "`Run.nothing` is a method",
+        "`adapter4rec/data/nothing.py` reads it",
+        "`test_runs.py`: `test_nothing_of_this_name`",
+        "`python -m adapter4rec.nothing` does it",
+        "`--no_such_option 3` sets it",
+        "`name_of_no_function` does it",
+        "[a page](nothing.md), or [a section](data.md#nothing)",
+        "    python adapter_nothing.py",
+        "`make nothing`",
+    ],
+)
+def test_a_changed_name_is_found(line):
+    assert stale_names(f"A page.\n\n{line}\n", REPOSITORY / "docs" / "page.md")

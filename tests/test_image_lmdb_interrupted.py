@@ -47,8 +47,7 @@ def run_build(settings: ImageLmdbSettings, before: str) -> subprocess.CompletedP
         "from adapter4rec.data.images import writing\n"
         "from adapter4rec.data.images.building import ImageLmdbSettings, build\n"
         "from adapter4rec.utils.errors import run_main\n"
-        "writing._RECORDS_PER_TRANSACTION, writing._SMALLEST_MAP = 8, 1 << 16
-"
+        "writing._RECORDS_PER_TRANSACTION, writing._SMALLEST_MAP = 8, 1 << 16\n"
         "put, number = writing.DatabaseWriter.put, 0\n"
         "def counted(self, name, value):\n"
         "    global number\n"

@@ -54,7 +54,7 @@ class TestReading:
     def test_nothing_there(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="no such LMDB; build it with"):
             ImageDatabase(tmp_path / "no.lmdb").names()
-        with pytest.raises(UserError, match="not an LMDB: no data.mdb"):
+        with pytest.raises(UserError, match=r"not an LMDB: no data.mdb"):
             ImageDatabase(tmp_path).names()
 
     @pytest.mark.parametrize("data", [b"", b"text" * 5000, b"\0" * 100])
