@@ -289,7 +289,7 @@ def test_a_source_model_is_one_line_in_a_notebook(text_runs, one_process):
     load_adapter(model, text_runs / "houlsby" / "adapter.safetensors")
     adapted = load_run(text_runs / "houlsby", one_process).model.state_dict()
     assert all(torch.equal(tensor, adapted[name]) for name, tensor in model.state_dict().items())
-    with pytest.raises(UserError, match="this one is bert, 1 layers"):
+    with pytest.raises(UserError, match="bert, 1 layers"):
         load_source(text_runs / "source.safetensors", layers=1)
     with pytest.raises(UserError, match="does not fit the model"):
         load_source(text_runs / "source.safetensors", max_seq_len=LENGTH + 1)
