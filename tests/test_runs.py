@@ -466,9 +466,7 @@ def refused(message, run, *arguments, **options):
 def test_run_folders_of_others_are_refused(common, tmp_path):
     folder = run_source(common, tmp_path / "run", epochs=1)
     refused("resume it with --resume", run_source, common, folder, epochs=1)
-    refused(
-        "--lr_backbone: was 0.001, now 0.002", run_source, common, folder, lr_backbone=2e-3, resume=True
-    )
+    refused("--lr_backbone: was 0.001, now 0.002", run_source, common, folder, lr_backbone=2e-3, resume=True)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("mine")
     refused("not a run folder", run_source, common, tmp_path / "other")
