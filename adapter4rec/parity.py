@@ -36,7 +36,7 @@ from adapter4rec.adapters.config import PAPER, RELEASE, AdapterConfig
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.checkpoints.released import converted, renamed
 from adapter4rec.checkpoints.released_targets import load_released_target
-from adapter4rec.data.batches import IdBatch, with_content
+from adapter4rec.data.batches import IdBatch, fetch_content
 from adapter4rec.data.content import ContentStore
 from adapter4rec.data.images.store import Pixels
 from adapter4rec.data.text import TextStore, Tokens
@@ -250,7 +250,7 @@ def compare(case: Case) -> list[Deviation]:
         rows = torch.cat([items.new_zeros(1, items.shape[1]), items])
         users = model.encode_users(rows[torch.from_numpy(positives[:, 1:])], log_mask)
     targets = int(model.loss.predicted(log_mask.numpy()).sum())
-    loss = model(with_content(IdBatch(positives, negatives), store, targets))
+    loss = model(fetch_content(IdBatch(positives, negatives), store, targets))
     loss.backward()
     user_difference = (users - torch.tensor(outputs["user_embeddings_next"]))[log_mask]
     limit = _LOSS_TOLERANCE * max(1, abs(outputs["loss"]))

@@ -18,7 +18,7 @@ from adapter4rec.runs.curves import draw_curves
 from adapter4rec.runs.run import Record
 from adapter4rec.studies.quickstarts import QUICKSTARTS, Quickstart
 from adapter4rec.utils.errors import UserError, run_main
-from adapter4rec.utils.files import REPOSITORY, whole_file
+from adapter4rec.utils.files import REPOSITORY, atomic_file
 from adapter4rec.utils.processes import run
 
 NAMES = {
@@ -72,7 +72,7 @@ def _report(plan: Quickstart) -> None:
         for name in plan.target_methods
     }
     table = table_of(results)
-    with whole_file(plan.runs / "table.md") as aside:
+    with atomic_file(plan.runs / "table.md") as aside:
         aside.write_text(table, encoding="utf-8")
     curves = {NAMES[name]: validation_history(plan.runs / name) for name in plan.target_methods}
     draw_curves(curves, plan.runs / "curves.png")

@@ -23,7 +23,7 @@ from adapter4rec.serving.recommendations import Recommendation
 from adapter4rec.serving.recommender import HELD_OUT, Recommender
 from adapter4rec.serving.trained_runs import TrainedRun, load_adapted, load_run
 from adapter4rec.utils.errors import UserError, run_main
-from adapter4rec.utils.files import whole_file
+from adapter4rec.utils.files import atomic_file
 from adapter4rec.utils.process_group import Process, single_process
 from adapter4rec.utils.settings import PRECISIONS
 
@@ -45,7 +45,7 @@ def write_csv(recommender: Recommender, top_k: int, path: Path, *, only_new: boo
     candidates, lines = recommender.candidates, 0
     with_new = len(candidates.names) > candidates.n_known
     title, new = ["title"] if candidates.has_titles else [], ["new"] if with_new else []
-    with whole_file(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+    with atomic_file(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["user", "rank", "item", *title, "score", *new])
         for found in recommender.for_all(top_k, only_new=only_new):
@@ -149,7 +149,7 @@ def _loaded(options: argparse.Namespace, process: Process) -> TrainedRun:
 def _selected_users(options: argparse.Namespace, recommender: Recommender) -> list[tuple[str, np.ndarray]]:
     users = [(name, recommender.history_of(name)) for name in options.users or ()]
     if options.history:
-        users.append(("--history", recommender.numbers_of(options.history)))
+        users.append(("--history", recommender.item_numbers_of(options.history)))
     if users:
         return users
     return [

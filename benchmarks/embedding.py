@@ -9,7 +9,7 @@ from adapter4rec.data.text import TextStore
 from adapter4rec.evaluation.catalogue import EncodeConfig, evaluating
 from adapter4rec.evaluation.leave_one_out import encode_all_items
 from adapter4rec.utils.errors import run_main
-from adapter4rec.utils.machine import matrix_rate
+from adapter4rec.utils.machine import matmul_rate
 from benchmarks import released_way
 from benchmarks.measuring import Measurement, in_turns, medians, options_of, report
 from benchmarks.models import domain_folder, forward_operations, read_domain, text_model
@@ -55,7 +55,7 @@ def main() -> None:
     seconds = medians(taken)
     config = model.item_encoder.backbone.config
     useful = forward_operations(config, store.costs()[: options.items])
-    rates = {"fp32": matrix_rate(torch.float32), "bf16": matrix_rate(torch.bfloat16)}
+    rates = {"fp32": matmul_rate(torch.float32), "bf16": matmul_rate(torch.bfloat16)}
     rows = [
         Measurement(
             f"encoding titles, {form}",

@@ -30,7 +30,7 @@ from adapter4rec.models.registry import LOSSES, registered
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.training.fit import train_step
 from adapter4rec.utils.errors import run_main
-from adapter4rec.utils.machine import matrix_rate, peak_memory
+from adapter4rec.utils.machine import matmul_rate, peak_memory
 from adapter4rec.utils.precision import choose_precision
 from adapter4rec.utils.process_group import Process
 from benchmarks.measuring import Measurement, arguments, machine, parsed, report
@@ -231,7 +231,7 @@ def timed_steps(
         useful += houlsby_operations(config, lengths_of(parts[0]))
         train_step(steps.setup, parts)  # ends with the loss on the CPU, so that the clock sees all of it
     seconds = time.perf_counter() - started
-    rate = matrix_rate(torch.bfloat16, scale.device, 8192 if cuda else 2048)
+    rate = matmul_rate(torch.bfloat16, scale.device, 8192 if cuda else 2048)
     what = "all weights" if whole else "Houlsby"
     return Measurement(
         f"{modality}, {what}, {batch} users per step" + (", compiled" if compiled else ""),

@@ -11,7 +11,7 @@ from transformers import BertConfig, BertModel, PretrainedConfig, ViTConfig, ViT
 from adapter4rec.adapters.attaching import add_adapters
 from adapter4rec.adapters.config import AdapterConfig
 from adapter4rec.data.interactions import Interactions, read_interactions, read_items
-from adapter4rec.data.text import TextStore, tokenised
+from adapter4rec.data.text import TextStore, tokenise
 from adapter4rec.datasets.sample import SampleSettings, make_sample
 from adapter4rec.models.backbones import backbone_folder, load_tokenizer
 from adapter4rec.models.image_encoder import ImageItemEncoder
@@ -43,7 +43,7 @@ def read_domain(folder: Path, max_seq_len: int, tokens_at_once: int = 4096) -> t
     interactions = read_interactions(folder / "users.tsv", table, min_seq_len=5, max_seq_len=max_seq_len)
     texts = [table.texts["title"][row] for row in interactions.item_rows]
     tokenizer = load_tokenizer(backbone_folder(_TOKENIZER))
-    tokens = tokenised(texts, tokenizer, TITLE_TOKENS, REPOSITORY / "cache", lambda _: None)
+    tokens = tokenise(texts, tokenizer, TITLE_TOKENS, REPOSITORY / "cache", lambda _: None)
     return interactions, TextStore([tokens], tokens_at_once)
 
 

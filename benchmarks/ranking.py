@@ -14,7 +14,7 @@ from adapter4rec.evaluation.catalogue import EmbeddingsInFile, EmbeddingsInMemor
 from adapter4rec.evaluation.ranking import EvalBatch, rank_targets
 from adapter4rec.utils.errors import run_main
 from adapter4rec.utils.files import REPOSITORY
-from adapter4rec.utils.machine import matrix_rate, peak_memory
+from adapter4rec.utils.machine import matmul_rate, peak_memory
 from benchmarks import released_way
 from benchmarks.measuring import Measurement, arguments, in_turns, parsed, report
 from benchmarks.models import DIM
@@ -53,7 +53,7 @@ def _compared(users: int, items: int, released_users: int, rounds: int) -> Measu
     assert np.abs(found[kept] - expected[kept]).max() <= 2
     taken = in_turns({"project": project, "released": released}, rounds)
     seconds = {name: float(np.median(times)) for name, times in taken.items()}
-    limit = 2 * users * items * DIM / matrix_rate(torch.float32)
+    limit = 2 * users * items * DIM / matmul_rate(torch.float32)
     return Measurement(
         f"ranking {users:,} users, {items:,} items",
         seconds["project"],
@@ -82,7 +82,7 @@ def _bounded(users: int, items: int, folder: Path) -> Measurement:
         done, seconds = first + count, time.perf_counter() - started
         peak = peak_memory() / 2**20
         print(f"{done:,} of {users:,} users, {seconds:,.0f} s, peak memory {peak:,.0f} MiB", flush=True)
-    limit = 2 * users * items * DIM / matrix_rate(torch.float32)
+    limit = 2 * users * items * DIM / matmul_rate(torch.float32)
     return Measurement(
         f"ranking {users:,} users, {items:,} items in a file",
         seconds,

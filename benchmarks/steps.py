@@ -22,7 +22,7 @@ from adapter4rec.models.transrec import TransRec
 from adapter4rec.training.fit import train_step
 from adapter4rec.training.optimizer import make_optimizer, parameter_groups
 from adapter4rec.training.setup import prepare
-from adapter4rec.utils.machine import matrix_rate
+from adapter4rec.utils.machine import matmul_rate
 from adapter4rec.utils.process_group import Process
 from benchmarks import released_way
 from benchmarks.measuring import Measurement, alone, given, in_turns, medians, report, say_alone
@@ -149,7 +149,7 @@ def measure_steps(course: Course, options: argparse.Namespace, goals: Mapping[st
         return
     _require_equal(course)
     taken = taken_in_turns({name: one() for name, one in make.items()}, options.rounds)
-    rates = {"fp32": matrix_rate(torch.float32), "bf16": matrix_rate(torch.bfloat16)}
+    rates = {"fp32": matmul_rate(torch.float32), "bf16": matmul_rate(torch.bfloat16)}
     memory = {name: alone(f"benchmarks.{course.name}", name, given(options))["memory"] for name in make}
     config, seconds = course.model().item_encoder.backbone.config, medians(taken)
     lengths = [lengths_of(course.examples[1, number][0]) for number in range(1, options.rounds + 1)]

@@ -15,7 +15,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from adapter4rec.data.text import TextStore, tokenised
+from adapter4rec.data.text import TextStore, tokenise
 from adapter4rec.models.backbones import IMAGE_ENCODERS, TEXT_ENCODERS, load_backbone, load_tokenizer
 from adapter4rec.models.text_encoder import TextItemEncoder
 from adapter4rec.utils.errors import UserError
@@ -254,7 +254,7 @@ class TestSlowTokenizers:
 
     def tokens(self, folder: Path, cache: Path, said: list[str] | None = None):
         say = [].append if said is None else said.append
-        return tokenised(list(self.TEXTS), load_tokenizer(folder), 8, cache, say)
+        return tokenise(list(self.TEXTS), load_tokenizer(folder), 8, cache, say)
 
     def test_texts_are_tokenised_and_encoded(self, tmp_path, kind):
         folder = slow_folder(tmp_path / "model", kind)

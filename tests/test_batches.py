@@ -14,8 +14,8 @@ from adapter4rec.data.batches import (
     IdBatch,
     TrainingSet,
     draw_negatives,
-    left_padded,
-    with_content,
+    fetch_content,
+    pad_left,
 )
 from adapter4rec.data.content import IdStore, ItemIds
 from adapter4rec.data.interactions import Interactions, Ranges
@@ -89,14 +89,14 @@ class TestLeftPadded:
     def test_last_clicks_with_padding_on_the_left(self) -> None:
         clicks = np.array([9, 8, 7, 6, 5, 4, 3], np.int32)
         ranges = Ranges(np.array([0, 1, 4]), np.array([1, 4, 7]))
-        found = left_padded(clicks, ranges, np.array([2, 0, 1]), 2)
+        found = pad_left(clicks, ranges, np.array([2, 0, 1]), 2)
         assert found.tolist() == [[4, 3], [0, 9], [7, 6]]
         assert found.dtype == np.int64
-        assert left_padded(clicks, ranges, np.array([1, 0]), 4).tolist() == [[0, 8, 7, 6], [0, 0, 0, 9]]
+        assert pad_left(clicks, ranges, np.array([1, 0]), 4).tolist() == [[0, 8, 7, 6], [0, 0, 0, 9]]
 
     def test_against_plain_python(self, interactions: Interactions) -> None:
         users = np.random.default_rng(0).permutation(interactions.n_users)
-        found = left_padded(interactions.clicks, interactions.train, users, MAX_SEQ_LEN + 1)
+        found = pad_left(interactions.clicks, interactions.train, users, MAX_SEQ_LEN + 1)
         sequences = sequences_of(interactions)
         assert found.tolist() == [padded(sequences[user][:-2], MAX_SEQ_LEN + 1) for user in users]
 
@@ -217,7 +217,7 @@ class TestWithContent:
         table = torch.randn(N_ITEMS + 1, 4, generator=torch.Generator().manual_seed(0))
         table[0] = 0
         store = RecordingStore(N_ITEMS)
-        batch = with_content(ids, store, targets_in_step=3)
+        batch = fetch_content(ids, store, targets_in_step=3)
         embeddings = torch.cat([torch.zeros(1, 4), table[batch.content.ids]])
         assert torch.equal(embeddings[batch.positives], table[ids.positives])
         assert torch.equal(embeddings[batch.negatives], table[ids.negatives])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR, RetrievalNormalizedDCG
 
-from adapter4rec.data.batches import share_of_users
+from adapter4rec.data.batches import sample_users
 from adapter4rec.evaluation.catalogue import EmbeddingsInMemory
 from adapter4rec.evaluation.leave_one_out import (
     Split,
@@ -139,10 +139,10 @@ class TestRanksFile:
 
 class TestShareOfUsers:
     def test_larger_shares_hold_smaller_ones(self) -> None:
-        small, large = (set(share_of_users(1000, share, seed=3).tolist()) for share in (0.1, 0.5))
+        small, large = (set(sample_users(1000, share, seed=3).tolist()) for share in (0.1, 0.5))
         assert (len(small), len(large)) == (100, 500)
         assert small < large
-        assert small != set(share_of_users(1000, 0.1, seed=4).tolist())
+        assert small != set(sample_users(1000, 0.1, seed=4).tolist())
 
     def test_at_least_one(self) -> None:
-        assert len(share_of_users(10, 0.01, seed=0)) == 1
+        assert len(sample_users(10, 0.01, seed=0)) == 1

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from adapter_models import WORDS
 from conftest import interactions_of, random_sequences
 
-from adapter4rec.data.batches import Batch, TrainingSet, with_content
+from adapter4rec.data.batches import Batch, TrainingSet, fetch_content
 from adapter4rec.data.content import IdStore
 from adapter4rec.data.text import TextStore, Tokens
 from adapter4rec.models.backbones import TEXT_ENCODERS, backbone_folder, load_backbone, load_tokenizer
@@ -178,7 +178,7 @@ def test_gradients_are_the_same_each_time():
     interactions = interactions_of(random_sequences(chance, 512, 300, 20), 300, 20)
     store = IdStore(300)
     examples = TrainingSet(interactions, store, batch_size=512, seed=0, predicted=SasRecLoss.predicted)
-    batch = with_content(examples.ids(1, 0), store, targets_in_step=1)
+    batch = fetch_content(examples.ids(1, 0), store, targets_in_step=1)
     torch.manual_seed(0)
     encoder = UserEncoder(dim=64, max_seq_len=20, heads=2, blocks=2, dropout=0.0)
     model = TransRec(IdItemEncoder(300, 64), encoder, "sasrec")

@@ -413,7 +413,7 @@ class TestCommandLine:
 class TestDryRun:
     @pytest.fixture(autouse=True)
     def slow_machine(self, monkeypatch):
-        monkeypatch.setattr(estimating, "matrix_rate", lambda *_: 1e5)
+        monkeypatch.setattr(estimating, "matmul_rate", lambda *_: 1e5)
 
     def test_time_and_disk_and_nothing_is_run(self, study, tmp_path, fakes, capsys):
         assert carried_out(study, tmp_path, "--dry-run") == 0

@@ -19,8 +19,8 @@ from adapter4rec.data.text import (
     TextStore,
     Tokens,
     pack_bounds,
-    shortened_body,
-    tokenised,
+    tokenise,
+    truncate_body,
 )
 from adapter4rec.models.backbones import load_tokenizer
 
@@ -58,7 +58,7 @@ class TestTokenising:
     def test_lower_cased_cut_and_with_special_tokens(
         self, tmp_path: Path, any_tokenizer, most_tokens: int
     ) -> None:
-        found = tokenised(TEXTS, any_tokenizer, most_tokens, tmp_path, Said())
+        found = tokenise(TEXTS, any_tokenizer, most_tokens, tmp_path, Said())
         first, last = any_tokenizer.cls_token_id, any_tokenizer.sep_token_id
         expected = []
         for text in TEXTS:
@@ -70,29 +70,29 @@ class TestTokenising:
         assert found.offsets[-1] == len(found.tokens)
 
     def test_case_makes_no_difference(self, tmp_path: Path, any_tokenizer) -> None:
-        low = tokenised(["snow in the city"], any_tokenizer, 30, tmp_path, Said())
-        high = tokenised(["SNOW in the City"], any_tokenizer, 30, tmp_path, Said())
+        low = tokenise(["snow in the city"], any_tokenizer, 30, tmp_path, Said())
+        high = tokenise(["SNOW in the City"], any_tokenizer, 30, tmp_path, Said())
         assert rows_of(low) == rows_of(high)
 
     def test_words_are_whole(self, tmp_path: Path, tokenizer) -> None:
-        found = rows_of(tokenised(["The river's news"], tokenizer, 30, tmp_path, Said()))[0]
+        found = rows_of(tokenise(["The river's news"], tokenizer, 30, tmp_path, Said()))[0]
         assert tokenizer.convert_ids_to_tokens(found) == ["[CLS]", "the", "river", "'", "s", "news", "[SEP]"]
 
     def test_in_several_portions(self, tmp_path: Path, tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-        whole = rows_of(tokenised(TEXTS, tokenizer, 9, tmp_path / "whole", Said()))
+        whole = rows_of(tokenise(TEXTS, tokenizer, 9, tmp_path / "whole", Said()))
         monkeypatch.setattr(text_module, "_TEXTS_PER_CALL", 4)
-        assert rows_of(tokenised(TEXTS, tokenizer, 9, tmp_path / "parts", Said())) == whole
+        assert rows_of(tokenise(TEXTS, tokenizer, 9, tmp_path / "parts", Said())) == whole
 
     def test_a_body_is_cut_first(self) -> None:
-        assert shortened_body("ab" * 1_500) == "ab" * 1_000
-        assert shortened_body("short") == "short"
+        assert truncate_body("ab" * 1_500) == "ab" * 1_000
+        assert truncate_body("short") == "short"
 
 
 class TestTokenCache:
     def test_used_again(self, tmp_path: Path, tokenizer) -> None:
         said = Said()
-        first = tokenised(TEXTS, tokenizer, 8, tmp_path, said)
-        again = tokenised(TEXTS, tokenizer, 8, tmp_path, said)
+        first = tokenise(TEXTS, tokenizer, 8, tmp_path, said)
+        again = tokenise(TEXTS, tokenizer, 8, tmp_path, said)
         assert said == ["tokenising 6 texts"]
         assert rows_of(again) == rows_of(first)
         assert again.identity == first.identity
@@ -103,10 +103,10 @@ class TestTokenCache:
     ) -> None:
         """A tokenizer remembers the last cut; a cache made after another one must be found again."""
         tokenizer = load_tokenizer(tiny_tokenizer_folder)
-        tokenised(TEXTS, tokenizer, 30, tmp_path, Said())
-        after_another_cut = tokenised(TEXTS, tokenizer, 8, tmp_path, Said())
+        tokenise(TEXTS, tokenizer, 30, tmp_path, Said())
+        after_another_cut = tokenise(TEXTS, tokenizer, 8, tmp_path, Said())
         said = Said()
-        fresh = tokenised(TEXTS, load_tokenizer(tiny_tokenizer_folder), 8, tmp_path, said)
+        fresh = tokenise(TEXTS, load_tokenizer(tiny_tokenizer_folder), 8, tmp_path, said)
         assert fresh.identity == after_another_cut.identity
         assert said == []
 
@@ -132,7 +132,7 @@ class TestTokenCache:
             (TEXTS, left, 8),
         ]
         said = Said()
-        found = [tokenised(*way, tmp_path, said) for way in ways]
+        found = [tokenise(*way, tmp_path, said) for way in ways]
         assert len({tokens.identity for tokens in found}) == len(ways)
         assert len(said) == len(ways)
 

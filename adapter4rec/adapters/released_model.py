@@ -24,7 +24,7 @@ from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.text_encoder import TextItemEncoder
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.precision import own_weights
+from adapter4rec.utils.precision import original_weights
 
 _PADDING_WORD = 0
 """Every word of the padding item's title, whatever the tokenizer's padding token is."""
@@ -122,7 +122,7 @@ def _encode_padding(model: TransRec, width: int) -> Iterator[Undo]:
         items, log_mask = arguments
         padded[:] = [~log_mask[..., None]]
         empty = padded[0] & (items == 0).all(-1, keepdim=True)
-        with own_weights(model.item_encoder):  # the user encoder is computed in float32
+        with original_weights(model.item_encoder):  # the user encoder is computed in float32
             padding = model.encode_items(States(_padding_states(model.item_encoder, width)))
         return torch.where(empty, padding.to(items.dtype), items), log_mask
 

@@ -25,7 +25,7 @@ from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.weights import load_into
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import whole_folder
+from adapter4rec.utils.files import atomic_folder
 
 _MERGEABLE = (Lora, Adapter)
 """A plain :class:`Adapter`, as of bitfit and layernorm, consists of copies of parameters only."""
@@ -138,7 +138,7 @@ def save_encoder(model: TransRec | PreTrainedModel, folder: Path | str) -> None:
         raise UserError(f"{folder}: already exists")
     encoder = model.item_encoder.backbone if isinstance(model, TransRec) else model
     original = Path(encoder.config._name_or_path or "nowhere")
-    with whole_folder(folder) as aside, quiet_transformers():
+    with atomic_folder(folder) as aside, quiet_transformers():
         encoder.save_pretrained(aside)
         for name in _PREPROCESSOR_FILES:
             if (original / "config.json").is_file() and (original / name).is_file():

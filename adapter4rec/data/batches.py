@@ -64,7 +64,7 @@ class IdBatch:
         return IdBatch(np.zeros_like(self.positives[:1]), np.zeros_like(self.negatives[:1]))
 
 
-def left_padded(clicks: np.ndarray, ranges: Ranges, users: np.ndarray, width: int) -> np.ndarray:
+def pad_left(clicks: np.ndarray, ranges: Ranges, users: np.ndarray, width: int) -> np.ndarray:
     """The last ``width`` clicks of each user's range, int64 ``[users, width]``, 0 on the left."""
     at = ranges.stop[users, None] - width + np.arange(width)
     real = at >= ranges.start[users, None]
@@ -94,7 +94,7 @@ def draw_negatives(positives: np.ndarray, n_items: int, generator: np.random.Gen
     return negatives
 
 
-def share_of_users(n_users: int, share: float, seed: int) -> np.ndarray:
+def sample_users(n_users: int, share: float, seed: int) -> np.ndarray:
     """Sample a share of the users for training. For one seed, larger shares contain the smaller ones.
 
     Args:
@@ -158,7 +158,7 @@ class TrainingSet(Dataset):
         if self.interactions.n_items > self.width:
             return
         for user in self.users:
-            sequence = left_padded(
+            sequence = pad_left(
                 self.interactions.clicks, self.interactions.train, np.array([user]), self.width
             )
             if len(np.unique(sequence[sequence > 0])) == self.interactions.n_items:
@@ -183,7 +183,7 @@ class TrainingSet(Dataset):
     def ids(self, epoch: int, step: int) -> IdBatch:
         """Ids of a global batch; they depend only on (seed, epoch, step)."""
         users = self.order(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
-        positives = left_padded(self.interactions.clicks, self.interactions.train, users, self.width)
+        positives = pad_left(self.interactions.clicks, self.interactions.train, users, self.width)
         generator = np.random.default_rng([self.seed, _NEGATIVES, epoch, step])
         return IdBatch(positives, draw_negatives(positives, self.interactions.n_items, generator))
 
@@ -193,10 +193,10 @@ class TrainingSet(Dataset):
         ids.negatives[~predicted] = 0
         mine = ids.share(self.rank, self.world_size)
         parts = (mine.share(part, self.accumulation_steps) for part in range(self.accumulation_steps))
-        return [with_content(part, self.store, int(predicted.sum())) for part in parts]
+        return [fetch_content(part, self.store, int(predicted.sum())) for part in parts]
 
 
-def with_content(ids: IdBatch, store: ContentStore, targets_in_step: int) -> Batch:
+def fetch_content(ids: IdBatch, store: ContentStore, targets_in_step: int) -> Batch:
     """Fetch the content of the distinct items of a share, so that each item is encoded once."""
     places = np.concatenate([ids.positives, ids.negatives], axis=1)
     distinct, inverse = np.unique(places, return_inverse=True)

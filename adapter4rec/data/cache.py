@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adapter4rec.utils.files import file_hash, whole_folder, write_json
+from adapter4rec.utils.files import atomic_folder, file_hash, write_json
 
 _DESCRIPTION = "cache.json"
 
@@ -41,7 +41,7 @@ def cached_arrays(
         say(f"warning: {entry}: damaged cache entry ({damage}); computing it again")
         shutil.rmtree(entry)
     arrays = compute()
-    with whole_folder(entry) as temporary:
+    with atomic_folder(entry) as temporary:
         for name, array in arrays.items():
             np.save(temporary / f"{name}.npy", array)
         checksums = {name: file_hash(temporary / f"{name}.npy") for name in arrays}

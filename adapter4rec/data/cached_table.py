@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adapter4rec.utils.files import locked_file, reserve, whole_file, write_json
+from adapter4rec.utils.files import atomic_file, locked_file, reserve, write_json
 
 _ROWS, _CHECKSUMS, _LOCK = "rows.bin", "blocks.json", "lock"
 
@@ -58,7 +58,7 @@ def computed_table(
     with _locked(place, say):
         path = place / _ROWS
         if not path.exists() or path.stat().st_size != table.size:
-            with whole_file(path) as temporary, temporary.open("wb") as file:
+            with atomic_file(path) as temporary, temporary.open("wb") as file:
                 reserve(file, table.size, str(path))
         checksums = _read_checksums(place / _CHECKSUMS, len(table.blocks))
         rows = np.memmap(path, table.dtype, "r", shape=table.shape)

@@ -12,7 +12,7 @@ from adapter4rec.data.images.database import ImageDatabase
 from adapter4rec.data.images.store import ImageStore
 from adapter4rec.data.interactions import Interactions, ItemTable, read_interactions, read_items
 from adapter4rec.data.settings import DomainSettings, ImageSettings, TextSettings
-from adapter4rec.data.text import TextStore, shortened_body, tokenised
+from adapter4rec.data.text import TextStore, tokenise, truncate_body
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import relative_to_repository
 from adapter4rec.utils.process_group import Process
@@ -113,8 +113,8 @@ def text_store(
     for attribute in settings.attributes:
         column = texts[attribute]
         if attribute == "body":
-            column = [shortened_body(text) for text in column]
-        tokens.append(tokenised(column, tokenizer, settings.max_tokens(attribute), cache_folder, say))
+            column = [truncate_body(text) for text in column]
+        tokens.append(tokenise(column, tokenizer, settings.max_tokens(attribute), cache_folder, say))
     return TextStore(tokens, settings.tokens_at_once)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adapter4rec.data.lines import blocks_of_lines
+from adapter4rec.data.lines import read_line_blocks
 from adapter4rec.utils.errors import UserError
 
 ATTRIBUTES = ("title", "abstract", "body")
@@ -185,7 +185,7 @@ def read_items(
     names: list[bytes] = []
     texts: dict[str, list[str]] = {attribute: [] for attribute in attributes}
     columns = 0
-    for first_line, lines in blocks_of_lines(path):
+    for first_line, lines in read_line_blocks(path):
         for number, line in enumerate(lines, first_line):
             fields = line.split(b"\t")
             columns = columns or _checked_columns(len(fields), attributes, path)
@@ -239,7 +239,7 @@ def _read_users(path: Path, items: ItemTable, without: Collection[bytes]) -> _Ra
     blocks, lengths = [], []
     unknown = dropped = 0
     first_unknown = ""
-    for first_line, lines in blocks_of_lines(path):
+    for first_line, lines in read_line_blocks(path):
         users, histories = _names_and_histories(lines, first_line, path)
         names += users
         words = (b" \0 ".join(histories) + b" \0").split()

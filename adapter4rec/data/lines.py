@@ -15,7 +15,7 @@ _BLOCK_BYTES = 8 << 20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def blocks_of_lines(path: Path) -> Iterator[tuple[int, list[bytes]]]:
+def read_line_blocks(path: Path) -> Iterator[tuple[int, list[bytes]]]:
     """Yield ``(number of the first line, lines without line ends)`` in blocks of some megabytes.
 
     Raises:

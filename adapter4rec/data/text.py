@@ -178,7 +178,7 @@ def _saved_files(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
         return {path.name: file_hash(path) for path in Path(folder).iterdir()}
 
 
-def tokenised(
+def tokenise(
     texts: list[str],
     tokenizer: PreTrainedTokenizerBase,
     most_tokens: int,
@@ -220,6 +220,6 @@ def tokenised(
     return Tokens(arrays["tokens"], np.asarray(arrays["offsets"]), key)
 
 
-def shortened_body(text: str) -> str:
+def truncate_body(text: str) -> str:
     """The first characters of a body; the rest is beyond the maximum length and is not tokenised."""
     return text[:_BODY_CHARACTERS]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adapter4rec.data.batches import left_padded
+from adapter4rec.data.batches import pad_left
 from adapter4rec.data.content import ContentStore
 from adapter4rec.data.domain import Domain
 from adapter4rec.data.interactions import Interactions, Ranges
@@ -54,7 +54,7 @@ def eval_batch(interactions: Interactions, split: Split, users: np.ndarray) -> E
     at = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths - starts, lengths)
     before = Ranges(ranges.start, ranges.stop - 1)
     return EvalBatch(
-        inputs=left_padded(interactions.clicks, before, users, interactions.max_seq_len),
+        inputs=pad_left(interactions.clicks, before, users, interactions.max_seq_len),
         targets=interactions.clicks[stops].astype(np.int64),
         masked_users=rows,
         masked_items=interactions.clicks[at].astype(np.int64),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adapter4rec.utils.files import whole_file
+from adapter4rec.utils.files import atomic_file
 
 MISSED = np.iinfo(np.int32).max
 """The rank of a target that is masked out."""
@@ -96,6 +96,6 @@ class RankedUsers:
                 "rank": self.ranks,
             }
         )
-        with whole_file(path) as aside:
+        with atomic_file(path) as aside:
             # Without a timestamp, equal ranks give identical files.
             table.to_csv(aside, index=False, compression={"method": "gzip", "mtime": 0})

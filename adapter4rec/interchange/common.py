@@ -21,7 +21,7 @@ from adapter4rec.adapters.sites import Sites
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.weights import misfits
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import read_json, whole_folder, write_json
+from adapter4rec.utils.files import atomic_folder, read_json, write_json
 
 Model = TransRec | PreTrainedModel
 OPTIONS = "adapter_config.json"
@@ -164,7 +164,7 @@ def write_adapter_folder(
     """
     if folder.exists():
         raise UserError(f"{folder} already exists; choose another folder")
-    with whole_folder(folder) as aside:
+    with atomic_folder(folder) as aside:
         write_json(aside / OPTIONS, options)
         save(aside / weights)
 

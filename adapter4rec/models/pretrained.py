@@ -22,7 +22,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, snapshot_download
 
 from adapter4rec.utils.errors import UserError, nearest
-from adapter4rec.utils.files import REPOSITORY, file_hash, whole_folder
+from adapter4rec.utils.files import REPOSITORY, atomic_folder, file_hash
 from adapter4rec.utils.processes import run
 
 PRETRAINED_MODELS = REPOSITORY / "pretrained_models"
@@ -230,7 +230,7 @@ def fetch(name: str, into: Path = PRETRAINED_MODELS) -> Path:
         return target
 
     print(f"downloading {name} (about {backbone.megabytes} MB) from {backbone.origin}", flush=True)
-    with whole_folder(target) as folder:
+    with atomic_folder(target) as folder:
         try:
             backbone.fill(folder)
             if fault := backbone.fault(folder):

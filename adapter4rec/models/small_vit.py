@@ -10,7 +10,7 @@ from transformers import ViTConfig, ViTModel
 
 from adapter4rec.models.backbones import quiet_transformers
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import whole_folder
+from adapter4rec.utils.files import atomic_folder
 
 SIZES = {
     "image_size": 64,
@@ -39,6 +39,6 @@ def make_small_vit(folder: Path) -> None:
         if all(config.get(name) == value for name, value in SIZES.items()):
             return
         raise UserError(f"{folder}: contains another model; move it to make room for the small ViT")
-    with torch.random.fork_rng(devices=[]), quiet_transformers(), whole_folder(folder) as aside:
+    with torch.random.fork_rng(devices=[]), quiet_transformers(), atomic_folder(folder) as aside:
         torch.manual_seed(_SEED)
         ViTModel(ViTConfig(**SIZES), add_pooling_layer=False).save_pretrained(aside)

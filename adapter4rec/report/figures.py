@@ -9,7 +9,7 @@ from typing import Any
 from adapter4rec.report.comparing import Analysis
 from adapter4rec.report.paper import TRAINED
 from adapter4rec.report.results import ResultRow, Section, Statistic
-from adapter4rec.utils.files import whole_file
+from adapter4rec.utils.files import atomic_file
 
 _QUANTITIES = ("trained_parameters", "seconds_per_epoch", "peak_memory")
 _NAMES = {"peak_memory": "peak_memory_mib"}
@@ -19,7 +19,7 @@ def write_figures(analysis: Analysis, path: Path) -> None:
     """Write the CSV. Metrics are in per cent, memory in MiB; cells without a value are empty."""
     rows = [_row(analysis, section, row) for section in analysis.study.sections for row in section.rows]
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with whole_file(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+    with atomic_file(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)

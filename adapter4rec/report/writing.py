@@ -21,7 +21,7 @@ from adapter4rec.report.results import ReportedStudy, Section, study_of
 from adapter4rec.report.styles import drawing
 from adapter4rec.report.svg import inline_svg
 from adapter4rec.runs.ledger import Record, read_ledger
-from adapter4rec.utils.files import whole_file
+from adapter4rec.utils.files import atomic_file
 
 FOLDER = "report"
 Drawn = dict[str, list[tuple[Path, Picture]]]
@@ -104,7 +104,7 @@ def _write(analysis: Analysis, folder: Path) -> list[Path]:
         folder / "table.tex": _latex(analysis),
     }
     for path, text in texts.items():
-        with whole_file(path) as aside:
+        with atomic_file(path) as aside:
             aside.write_text(text, encoding="utf-8")
     write_figures(analysis, folder / "table.csv")
     return [*texts, folder / "table.csv", *(path for found in drawn.values() for path, _ in found)]
@@ -118,7 +118,7 @@ def _draw(study: ReportedStudy, folder: Path) -> Drawn:
         pictures = pictures_of(study, section)
         drawn[section.name] = [(folder / f"{before}{one.kind}.png", one) for one in pictures]
         for path, picture in drawn[section.name]:
-            with whole_file(path) as aside:
+            with atomic_file(path) as aside:
                 picture.figure.savefig(aside, dpi=130, format="png", facecolor="white")
     return drawn
 

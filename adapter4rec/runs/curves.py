@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from adapter4rec.utils.files import whole_file
+from adapter4rec.utils.files import atomic_file
 
 _PANELS = (
     ("loss", "training loss"),
@@ -44,5 +44,5 @@ def draw_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
     if len(histories) > 1:
         lines, names = figure.axes[1].get_legend_handles_labels()
         figure.legend(lines, names, loc="outside lower center", ncols=3)
-    with whole_file(path) as aside:
+    with atomic_file(path) as aside:
         figure.savefig(aside, dpi=110, format="png")

@@ -49,7 +49,7 @@ from adapter4rec.utils.checkpoint_file import (
     write_checkpoint,
 )
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import REPOSITORY, locked_file, read_json, whole_file, write_json
+from adapter4rec.utils.files import REPOSITORY, atomic_file, locked_file, read_json, write_json
 from adapter4rec.utils.process_group import Process
 from adapter4rec.utils.versions import versions
 
@@ -284,7 +284,7 @@ class Run:
         if not self.process.is_rank0:
             return
         records = history + ([test] if test else [])
-        with whole_file(self.folder / "metrics.jsonl") as aside:
+        with atomic_file(self.folder / "metrics.jsonl") as aside:
             aside.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
         if history:
             draw_curves({self.folder.name: history}, self.folder / "curves.png")

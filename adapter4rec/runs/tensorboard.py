@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import whole_folder
+from adapter4rec.utils.files import atomic_folder
 
 
 def require_tensorboard() -> None:
@@ -29,7 +29,7 @@ def write_scalars(records: Iterable[Mapping[str, Any]], folder: Path) -> None:
     """
     from torch.utils.tensorboard import SummaryWriter
 
-    with whole_folder(folder.with_name(f"{folder.name}.new")) as aside:
+    with atomic_folder(folder.with_name(f"{folder.name}.new")) as aside:
         with SummaryWriter(str(aside)) as writer:
             for record in records:
                 for name, value in record.items():

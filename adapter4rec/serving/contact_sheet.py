@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from adapter4rec.utils.files import whole_file
+from adapter4rec.utils.files import atomic_file
 
 _TILE, _GAP, _MARGIN, _LABEL = 96, 6, 16, 26
 _HISTORY = 8
@@ -62,7 +62,7 @@ def draw_contact_sheet(rows: list[SheetRow], path: Path) -> None:
             x, y = middle + 2 * _GAP + place * step, top + _LABEL - 4
             draw.rectangle([(x - 3, y - 3), (x + _TILE + 2, y + _TILE + 2)], outline=_NEW, width=3)
     draw.line([(middle, _MARGIN // 2), (middle, height - _MARGIN)], _LINE, 2)
-    with whole_file(path) as aside:
+    with atomic_file(path) as aside:
         sheet.save(aside, format="PNG")
 
 

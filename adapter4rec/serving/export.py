@@ -24,7 +24,7 @@ from adapter4rec.evaluation.catalogue import Embeddings
 from adapter4rec.serving.candidates import Candidates
 from adapter4rec.utils.checkpoint_file import Rows, write_rows
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import whole_file
+from adapter4rec.utils.files import atomic_file
 
 _CHUNK = 1 << 16
 
@@ -115,7 +115,7 @@ def export_embeddings(
     }
     with ExitStack() as files:
         tensors, item_lines, user_lines = (
-            files.enter_context(whole_file(file)) for file in (path, exported.items, exported.users)
+            files.enter_context(atomic_file(file)) for file in (path, exported.items, exported.users)
         )
         write_rows(tensors, rows, about)
         _write_lines(item_lines, ("\t".join(_one_line(*candidates.columns(number))) for number in numbers))

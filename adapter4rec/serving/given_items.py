@@ -20,9 +20,9 @@ from adapter4rec.data.domain import text_store
 from adapter4rec.data.images.database import ImageDatabase
 from adapter4rec.data.images.opening import DATA_FILE
 from adapter4rec.data.images.sources import FolderSource
-from adapter4rec.data.images.store import ImageStore, PictureStore
+from adapter4rec.data.images.store import ImageFileStore, ImageStore
 from adapter4rec.data.interactions import ATTRIBUTES, ItemTable, read_items
-from adapter4rec.data.lines import blocks_of_lines
+from adapter4rec.data.lines import read_line_blocks
 from adapter4rec.models.backbones import backbone_folder, load_tokenizer
 from adapter4rec.serving.trained_runs import TrainedRun
 from adapter4rec.utils.errors import UserError
@@ -112,7 +112,7 @@ class _TextReader(_ContentReader):
 class _ImageReader(_ContentReader):
     def store(self, contents: Sequence[Any], labels: Sequence[str]) -> ContentStore:
         pictures = [_picture(content, label) for content, label in zip(contents, labels, strict=True)]
-        return PictureStore(pictures, labels, self.run.domain.store.size)
+        return ImageFileStore(pictures, labels, self.run.domain.store.size)
 
     def check_images_option(self, images: Path | None) -> None:
         if images is None:
@@ -150,7 +150,7 @@ class _ImageReader(_ContentReader):
         if is_database:
             return rows, ImageStore(database, names, size)
         paths = [images / os.fsdecode(files[name]) for name in names]
-        return rows, PictureStore(paths, [labels[row] for row in rows], size)
+        return rows, ImageFileStore(paths, [labels[row] for row in rows], size)
 
 
 _READERS: dict[str, type[_ContentReader]] = {"text": _TextReader, "image": _ImageReader}
@@ -263,7 +263,7 @@ def read_given_items(
     """
     reader = _reader_of(run)
     reader.check_images_option(images)
-    columns = next(blocks_of_lines(path), (1, [b""]))[1][0].count(b"\t") + 1
+    columns = next(read_line_blocks(path), (1, [b""]))[1][0].count(b"\t") + 1
     for attribute in reader.columns:
         if columns < 2 + ATTRIBUTES.index(attribute):
             raise UserError(

@@ -158,7 +158,7 @@ class Recommender:
         Raises:
             UserError: an item is not a candidate, ``top_k`` is less than 1, or there are no new items.
         """
-        numbers = self.numbers_of(listed(history, "item names (clicks_of gives those of a user)"))
+        numbers = self.item_numbers_of(listed(history, "item names (clicks_of gives those of a user)"))
         (found,) = self.best_for([("", numbers)], top_k, only_new=only_new)
         items = self.candidates
         return RankedItems(
@@ -245,7 +245,7 @@ class Recommender:
         offsets = self.interactions.offsets
         return self.interactions.clicks[offsets[user] : offsets[user + 1]]
 
-    def numbers_of(self, names: Sequence[str]) -> np.ndarray:
+    def item_numbers_of(self, names: Sequence[str]) -> np.ndarray:
         """Item numbers of item names.
 
         Raises:

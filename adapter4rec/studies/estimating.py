@@ -37,7 +37,7 @@ from adapter4rec.runs.settings import RunSettings
 from adapter4rec.studies.campaign import Campaign
 from adapter4rec.studies.plan import StudyRow
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.machine import matrix_rate
+from adapter4rec.utils.machine import matmul_rate
 from adapter4rec.utils.precision import choose_precision
 
 _ANY_ENCODER = Kinds("item", TEXT_ENCODERS.model_types + IMAGE_ENCODERS.model_types)
@@ -103,11 +103,11 @@ class Estimator:
 
     @cached_property
     def _fp32(self) -> float:
-        return matrix_rate(torch.float32, self._device)
+        return matmul_rate(torch.float32, self._device)
 
     @cached_property
     def _bf16(self) -> float:
-        return matrix_rate(torch.bfloat16, self._device)
+        return matmul_rate(torch.bfloat16, self._device)
 
     def _operations(self, settings: RunSettings) -> tuple[float, float]:
         """Operations of training, and of validation and test."""

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from adapter4rec.data.batches import TrainingSet, share_of_users
+from adapter4rec.data.batches import TrainingSet, sample_users
 from adapter4rec.data.domain import Domain
 from adapter4rec.models.layers import compile_layers
 from adapter4rec.models.sharding import is_sharded
@@ -116,7 +116,7 @@ def trained_users(domain: Domain, settings: TrainingSettings) -> np.ndarray | No
     """Indices of the users to train on; None for all users."""
     if settings.user_share == 1:
         return None
-    return share_of_users(domain.interactions.n_users, settings.user_share, settings.seed)
+    return sample_users(domain.interactions.n_users, settings.user_share, settings.seed)
 
 
 def seed_step(seed: int, epoch: int, step: int, rank: int) -> None:

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import file_hash, json_object, read_json, whole_file, write_json
+from adapter4rec.utils.files import atomic_file, file_hash, json_object, read_json, write_json
 
 _HEADER = "adapter4rec"
 _HASH, _OLD_HASHES = "sha256", "sha256_before"
@@ -48,7 +48,7 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], description: Map
     on_cpu = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     json_path = path.with_suffix(".json")
     before = _known_hashes(json_path) if path.is_file() and json_path.is_file() else []
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         try:
             save_file(on_cpu, temporary, metadata={_HEADER: json.dumps(description)})
         except SafetensorError as error:

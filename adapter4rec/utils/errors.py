@@ -45,7 +45,7 @@ def run_main(main: Callable[[], Any], *, one_of_several: bool = False) -> NoRetu
     except UserError as error:
         _end_with(str(error), first)
     except OSError as error:  # for example a full disk or a read-only folder
-        _end_with(file_trouble(error), first)
+        _end_with(os_error_message(error), first)
     except KeyboardInterrupt as error:
         number = getattr(error, "signal", signal.SIGINT)
         if first:
@@ -53,7 +53,7 @@ def run_main(main: Callable[[], Any], *, one_of_several: bool = False) -> NoRetu
         sys.exit(128 + number)
 
 
-def file_trouble(error: OSError) -> str:
+def os_error_message(error: OSError) -> str:
     """A one-line message for a file system error."""
     if error.strerror is None:
         return f"cannot write file: {error}"

@@ -57,7 +57,7 @@ class Precision:
 
 
 @contextmanager
-def own_weights(model: nn.Module) -> Iterator[None]:
+def original_weights(model: nn.Module) -> Iterator[None]:
     """Undo :meth:`Precision.frozen_weights` inside the block: linear layers use their own weights."""
     taken = [
         (module, name, vars(module).pop(name))

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from adapter4rec.utils.errors import UserError, file_trouble
+from adapter4rec.utils.errors import UserError, os_error_message
 
 T = TypeVar("T")
 _DISTRIBUTIONS = itertools.count()
@@ -77,7 +77,7 @@ class Process:
             except UserError as error:
                 outcome[1] = str(error)
             except OSError as error:
-                outcome[1] = file_trouble(error)
+                outcome[1] = os_error_message(error)
         dist.broadcast_object_list(outcome, src=0)
         if outcome[1] is not None:
             raise UserError(outcome[1])
@@ -237,7 +237,7 @@ def _shared_error() -> Iterator[None]:
     try:
         yield
     except (UserError, OSError) as error:
-        message = file_trouble(error) if isinstance(error, OSError) else str(error)
+        message = os_error_message(error) if isinstance(error, OSError) else str(error)
         with suppress(RuntimeError):
             store.set(_ERROR_KEY, message)
         raise

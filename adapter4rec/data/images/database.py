@@ -10,7 +10,7 @@ import numpy as np
 
 from adapter4rec.data.images.decoding import BrokenImageError, PixelArray, decoded, resized
 from adapter4rec.data.images.description import DESCRIPTION_KEY, Description, State
-from adapter4rec.data.images.opening import SharedEnvironment, lmdb_words, opened
+from adapter4rec.data.images.opening import SharedEnvironment, lmdb_message, opened
 from adapter4rec.data.images.records import Buffer, DamagedRecordError, Storage, shown, unpack
 from adapter4rec.utils.errors import UserError
 
@@ -187,7 +187,7 @@ class ImageDatabase:
         return description
 
     def _damaged(self, error: lmdb.Error) -> UserError:
-        return UserError(f"{self.path}: damaged LMDB ({lmdb_words(error)}); {self._rebuild_hint()}")
+        return UserError(f"{self.path}: damaged LMDB ({lmdb_message(error)}); {self._rebuild_hint()}")
 
     def _rebuild_hint(self) -> str:
         return f"copy the LMDB again, or remove it and build it again with {_BUILDER}"

@@ -32,7 +32,7 @@ class SharedEnvironment:
                 str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False, meminit=False
             )
         except lmdb.Error as error:
-            raise UserError(f"{path}: not an LMDB, or damaged ({lmdb_words(error)})") from None
+            raise UserError(f"{path}: not an LMDB, or damaged ({lmdb_message(error)})") from None
         self.closed = False
         try:
             require_whole(self.env, path)
@@ -125,6 +125,6 @@ def bytes_in_use(env: lmdb.Environment) -> int:
     return (env.info()["last_pgno"] + 1) * env.stat()["psize"]
 
 
-def lmdb_words(error: lmdb.Error) -> str:
+def lmdb_message(error: lmdb.Error) -> str:
     """The message of an LMDB error, without the path."""
     return str(error).rpartition(": ")[2]

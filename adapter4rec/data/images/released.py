@@ -20,7 +20,7 @@ from PIL import Image
 
 from adapter4rec.data.images.decoding import BrokenImageError, DecodedImage, in_colour
 from adapter4rec.data.images.description import DESCRIPTION_KEY, LONGEST_NAME, Origin
-from adapter4rec.data.images.opening import SharedEnvironment, lmdb_words, opened
+from adapter4rec.data.images.opening import SharedEnvironment, lmdb_message, opened
 from adapter4rec.data.images.records import shown
 from adapter4rec.data.images.sources import Place
 from adapter4rec.utils.errors import UserError
@@ -110,7 +110,7 @@ class ReleasedSource:
                 if not found:
                     raise self._no_match(names, transaction)
         except lmdb.Error as error:
-            raise UserError(f"{self.path}: damaged LMDB ({lmdb_words(error)})") from None
+            raise UserError(f"{self.path}: damaged LMDB ({lmdb_message(error)})") from None
         return found
 
     def load(self, place: Place) -> tuple[bytes, DecodedImage]:
@@ -125,7 +125,7 @@ class ReleasedSource:
             with self._environment().begin() as transaction:
                 raw = transaction.get(key)
         except lmdb.Error as error:
-            raise BrokenImageError(f"damaged LMDB ({lmdb_words(error)})") from None
+            raise BrokenImageError(f"damaged LMDB ({lmdb_message(error)})") from None
         try:
             return b"", _picture(_RecordUnpickler(raw or b"").attributes())
         except _RefusedError as refused:

@@ -108,7 +108,7 @@ class FolderSource:
         Raises:
             BrokenImageError: the image cannot be read.
         """
-        return read_picture(self.folder / os.fsdecode(place))
+        return read_image(self.folder / os.fsdecode(place))
 
     def looked_for(self) -> str:
         """The folder, and how file names match item names."""
@@ -147,7 +147,7 @@ class FolderSource:
         return files
 
 
-def read_picture(path: Path) -> tuple[bytes, DecodedImage]:
+def read_image(path: Path) -> tuple[bytes, DecodedImage]:
     """Bytes of an image file, and the decoded image.
 
     Raises:

@@ -15,7 +15,7 @@ from torch import Tensor
 from adapter4rec.data.content import Content
 from adapter4rec.data.images.database import ImageDatabase
 from adapter4rec.data.images.decoding import BrokenImageError, resized, upright
-from adapter4rec.data.images.sources import read_picture
+from adapter4rec.data.images.sources import read_image
 from adapter4rec.utils.errors import UserError
 
 
@@ -66,7 +66,7 @@ class ImageStore:
         return np.ones(len(self.names), np.int64)
 
 
-class PictureStore:
+class ImageFileStore:
     """Images from files or PIL, decoded and resized on demand, in the same way as ``build_lmdb_hm.py``.
 
     Args:
@@ -97,7 +97,7 @@ class PictureStore:
         try:
             if isinstance(picture, Image.Image):
                 return resized(upright(picture).image, self.size)
-            return resized(read_picture(picture)[1].image, self.size)
+            return resized(read_image(picture)[1].image, self.size)
         except BrokenImageError as error:
             where = "" if isinstance(picture, Image.Image) else f" ({picture})"
             raise UserError(f"{self.labels[row]}: cannot read image{where}: {error}") from None

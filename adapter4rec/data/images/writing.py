@@ -21,12 +21,12 @@ from adapter4rec.data.images.opening import (
     DATA_FILE,
     bytes_in_use,
     close_for_writer,
-    lmdb_words,
+    lmdb_message,
     require_whole,
 )
 from adapter4rec.data.images.records import Conversion, DamagedRecordError, unpack_header
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import whole_file
+from adapter4rec.utils.files import atomic_file
 
 LOCK_FILE = "build.lock"
 
@@ -221,7 +221,7 @@ class DatabaseWriter:
         except (lmdb.Error, OSError) as error:
             if _is_full_disk(error, self.folder):
                 raise UserError(f"{self.folder}: the disk is full. Free some space; {resume}") from None
-            words = lmdb_words(error) if isinstance(error, lmdb.Error) else error.strerror
+            words = lmdb_message(error) if isinstance(error, lmdb.Error) else error.strerror
             raise UserError(f"{self.folder}: cannot write LMDB ({words}); {resume}") from None
 
     def _close(self) -> None:
@@ -254,7 +254,7 @@ def write_left_out(path: Path, reasons: Mapping[bytes, str]) -> None:
     if not reasons:
         path.unlink(missing_ok=True)
         return
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_bytes(
             b"".join(b"%b\t%b\n" % (name, why.encode("utf-8", "replace")) for name, why in reasons.items())
         )

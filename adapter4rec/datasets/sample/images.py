@@ -13,7 +13,7 @@ from adapter4rec.datasets.sample.drawing import draw
 from adapter4rec.datasets.sample.folder import Outcome, Recipe, keep_or_make
 from adapter4rec.datasets.sample.looks import COLOURS, Form, Look, Pattern, draw_looks
 from adapter4rec.datasets.sample.silhouettes import ACCESSORIES, GARMENTS, Silhouette
-from adapter4rec.utils.files import REPOSITORY, whole_file, whole_folder
+from adapter4rec.utils.files import REPOSITORY, atomic_file, atomic_folder
 
 VERSION = 1
 DEFAULT_FOLDER = REPOSITORY / "Dataset" / "sample_images"
@@ -79,7 +79,7 @@ def fill_shelf(domain: ImageDomain, settings: SampleSettings) -> Shelf:
 
 
 def _write_text(path: Path, text: str) -> None:
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
@@ -97,7 +97,7 @@ def _write(settings: SampleSettings, folder: Path) -> None:
         lines = user_lines(domain, shelf.catalogue, shelf.names_in_catalogue, users, settings)
         _write_text(folder / domain.name / "users.tsv", lines)
         _write_text(folder / domain.name / "items.tsv", "".join(f"{name}\n" for name in shelf.looks))
-        with whole_folder(folder / domain.name / "images") as images:
+        with atomic_folder(folder / domain.name / "images") as images:
             for name, look in tqdm(shelf.looks.items(), desc=f"{domain.name} images", disable=None):
                 _write_picture(images, name, look, domain.silhouettes[look.kind])
 

@@ -17,7 +17,7 @@ from adapter4rec.datasets.sample.behaviour import (
 )
 from adapter4rec.datasets.sample.folder import Outcome, Recipe, keep_or_make
 from adapter4rec.datasets.sample.words import SOURCE_WORDS, TARGET_WORDS, DomainWords
-from adapter4rec.utils.files import REPOSITORY, whole_file
+from adapter4rec.utils.files import REPOSITORY, atomic_file
 
 VERSION = 1
 DEFAULT_FOLDER = REPOSITORY / "Dataset" / "sample"
@@ -110,7 +110,7 @@ def sample_files(settings: SampleSettings) -> dict[str, bytes]:
 
 def _write(settings: SampleSettings, folder: Path) -> None:
     for name, data in sample_files(settings).items():
-        with whole_file(folder / name) as temporary:
+        with atomic_file(folder / name) as temporary:
             temporary.write_bytes(data)
 
 
