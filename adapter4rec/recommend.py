@@ -18,7 +18,7 @@ import numpy as np
 from adapter4rec.data.images.store import ImageStore
 from adapter4rec.serving.candidates import Candidates
 from adapter4rec.serving.contact_sheet import SheetRow, draw_contact_sheet
-from adapter4rec.serving.given_items import read_given_items
+from adapter4rec.serving.new_items import read_new_items
 from adapter4rec.serving.recommendations import Recommendation
 from adapter4rec.serving.recommender import HELD_OUT, Recommender
 from adapter4rec.serving.trained_runs import TrainedRun, load_adapted, load_run
@@ -123,7 +123,7 @@ def _with_new_items(recommender: Recommender, options: argparse.Namespace) -> Re
             raise UserError("--item-images: requires --items")
         return recommender
     known = recommender.candidates
-    items, listed = read_given_items(recommender.run, options.items, options.item_images, known.number_of)
+    items, listed = read_new_items(recommender.run, options.items, options.item_images, known.number_of)
     extended = recommender.with_items(items)
     new = len(extended.candidates.names) - known.n_known
     print(f"{options.items}: {listed:,} items, {new:,} of them new to the catalogue")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from adapter4rec.adapters.k_adapter import KAdapterConfig
 from adapter4rec.data.content import ContentStore
 from adapter4rec.data.domain import Domain
-from adapter4rec.training.cached_states import with_cached_states
+from adapter4rec.training.cached_states import cache_hidden_states
 from adapter4rec.utils.errors import run_main
 from adapter4rec.utils.files import REPOSITORY
 from benchmarks.measuring import Measurement, medians, options_of, report
@@ -39,7 +39,7 @@ def _cached(course: Course) -> tuple[ContentStore, float]:
     )
     domain = Domain("benchmark", course.examples.interactions, course.examples.store, "")
     started = time.perf_counter()
-    store = with_cached_states(domain, course.model().train(), settings, ALONE).store
+    store = cache_hidden_states(domain, course.model().train(), settings, ALONE).store
     return store, time.perf_counter() - started
 
 

@@ -84,7 +84,7 @@ def _one_of_several(layers: int) -> None:
         started = time.perf_counter()
         for number in (1, 2, 3):
             step(number)
-        process.say(json.dumps({"rate": 3 * 16 / (time.perf_counter() - started)}))
+        process.log(json.dumps({"rate": 3 * 16 / (time.perf_counter() - started)}))
 
 
 def _draw(curves: dict[str, Curve], path: Path) -> None:

@@ -29,7 +29,7 @@ from adapter4rec.data.domain import Domain
 from adapter4rec.data.text import TextStore, Tokens
 from adapter4rec.models.layers import layers_of
 from adapter4rec.training import cached_states as states
-from adapter4rec.training.cached_states import layers_to_cache, with_cached_states
+from adapter4rec.training.cached_states import cache_hidden_states, layers_to_cache
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.precision import choose_precision
 
@@ -74,13 +74,13 @@ def test_loss_and_gradients_are_those_of_the_whole_model(folder, pair, tmp_path,
     domain = domain_for(store_for(model))
     if is_image(model):
         domain.store.identity = "pixels"
-    cached = with_cached_states(domain, model, settings, one_process)
+    cached = cache_hidden_states(domain, model, settings, one_process)
     batch = batch_for(model)
     model(batch).backward()
     expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     loss = model(batch)
     model.zero_grad()
-    for other in (cached, with_cached_states(domain, model, settings, one_process)):
+    for other in (cached, cache_hidden_states(domain, model, settings, one_process)):
         items = np.arange(1, N_ITEMS + 1)
         with torch.no_grad():
             found = model.encode_items(other.store.fetch(items))
@@ -115,7 +115,7 @@ def test_no_frozen_layer_computes_anything(request, monkeypatch, name, tmp_path,
     domain = domain_for(store_for(model))
     if is_image(model):
         domain.store.identity = "pixels"
-    cached = with_cached_states(domain, model, settings, one_process)
+    cached = cache_hidden_states(domain, model, settings, one_process)
     called = []
     for module in layers_of(model.item_encoder.backbone).modules():
         if isinstance(module, torch.nn.Linear):
@@ -123,7 +123,7 @@ def test_no_frozen_layer_computes_anything(request, monkeypatch, name, tmp_path,
     model.encode_items(cached.store.fetch(np.arange(1, 6)))
     assert not called
     monkeypatch.setattr(states._StateCache, "_compute", lambda *_: pytest.fail("computed again"))
-    with_cached_states(domain, model, settings, one_process)
+    cache_hidden_states(domain, model, settings, one_process)
 
 
 @pytest.mark.parametrize("form", ["fp16", "bf16"])
@@ -132,7 +132,7 @@ def test_states_of_16_bits_are_near(tiny_bert_folder, tmp_path, one_process, for
     settings = replace(settings_for(model, tmp_path, "k_adapter"), cache_format=form)
     add_adapters(model, settings.adapter)
     domain = domain_for(store_for(model))
-    cached = with_cached_states(domain, model, settings, one_process)
+    cached = cache_hidden_states(domain, model, settings, one_process)
     items = np.arange(1, N_ITEMS + 1)
     with torch.no_grad():
         whole = model.encode_items(domain.store.fetch(items))
@@ -157,7 +157,7 @@ def test_several_texts_an_item(tiny_bert_folder, tmp_path, one_process):
     domain = domain_for(TextStore(attributes, 64))
     settings = settings_for(model, tmp_path, "k_adapter")
     add_adapters(model, settings.adapter)
-    cached = with_cached_states(domain, model, settings, one_process)
+    cached = cache_hidden_states(domain, model, settings, one_process)
     items = np.array([5, 1, 30, 17])
     with torch.no_grad():
         whole = model.encode_items(domain.store.fetch(items))
@@ -195,7 +195,7 @@ def test_masked_images_are_refused(tiny_mae_folder, tmp_path, one_process):
     model = model_on(tiny_mae_folder)
     model.item_encoder.backbone.config.mask_ratio = 0.75
     with pytest.raises(UserError, match="masks patches at random"):
-        with_cached_states(
+        cache_hidden_states(
             domain_for(store_for(model)), model, settings_for(model, tmp_path, "k_adapter"), one_process
         )
 

@@ -341,7 +341,7 @@ class TestCatalogue:
         how = replace(how, most_memory=bytes_needed - 1)
         found = self.encoded(CostlyStore(self.COSTS), one_process, how)
         assert isinstance(found, EmbeddingsInFile)
-        assert torch.equal(found.stretch(1, 11), self.TABLE[1:])
+        assert torch.equal(found.slice(1, 11), self.TABLE[1:])
         assert torch.equal(found.of(np.array([[0, 4], [9, 1]]))[1], self.TABLE[[9, 1]])
         assert not found.of(np.array([0])).any()
         assert list(tmp_path.iterdir()) == [], "the file has no name"

@@ -115,7 +115,7 @@ def resumed(values):
     metrics = values["run_folder"] / "metrics.jsonl"
     epochs = len(metrics.read_text().splitlines()) + 2 if metrics.exists() else 2
     train(Settings.from_values(values | {"resume": True, "epochs": epochs}))
-    assert json.loads((values["run_folder"] / "result.json").read_text())["asked_epochs"] == epochs
+    assert json.loads((values["run_folder"] / "result.json").read_text())["requested_epochs"] == epochs
 
 
 def test_a_launcher_trains_under_the_variables_of_another_job(values, started):

@@ -203,7 +203,7 @@ def test_head_from_cached_states_is_the_head_on_the_frozen_backbone(common, sour
         return model
 
     monkeypatch.setattr(tree, "build_model", in_eval_mode)
-    monkeypatch.setattr(cached_states, "with_cached_states", lambda domain, *_: domain)
+    monkeypatch.setattr(cached_states, "cache_hidden_states", lambda domain, *_: domain)
     plain = run_target(common, tmp_path / "plain", **options)
     assert cached["test"] == plain["test"]
     one, two = (load_file(tmp_path / name / "best.safetensors") for name in ("cached", "plain"))

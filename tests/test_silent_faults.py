@@ -128,7 +128,7 @@ class TestExports:
     def test_the_same_run_replaces_its_own(self, values):
         carry_out(TextSourceSettings.from_values(values))
         carry_out(TextSourceSettings.from_values(values | {"epochs": 2, "resume": True}))
-        assert read_checkpoint(values["export"]).description["record"]["asked_epochs"] == 2
+        assert read_checkpoint(values["export"]).description["record"]["requested_epochs"] == 2
 
     def test_foreign_files_are_kept(self, values):
         values["export"].write_bytes(b"something else")

@@ -26,7 +26,7 @@ from adapter4rec.runs.ledger import FAILED, FINISHED, command_of, read_ledger
 from adapter4rec.studies import estimating, launching, running, samples
 from adapter4rec.studies.campaign import Campaign
 from adapter4rec.studies.pages import source
-from adapter4rec.studies.plan import PlannedRun, Study, StudyRow, StudySource, require_sound
+from adapter4rec.studies.plan import PlannedRun, Study, StudyRow, StudySource, validate
 from adapter4rec.studies.running import Runner, command_of_run
 from adapter4rec.utils.errors import EXIT_USER_ERROR, UserError
 
@@ -315,7 +315,7 @@ class TestCommandLine:
     def test_a_row_without_a_method_is_at_its_default(self, study, tmp_path):
         plain = {name: value for name, value in study.rows[1].settings.items() if name != "method"}
         study = replace(study, rows=[replace(study.rows[1], settings=plain)])
-        require_sound(study)
+        validate(study)
         assert campaign(study, tmp_path).distinct_rows()["frozen"].method == "finetune"
 
     def test_few_steps(self, study, tmp_path):
@@ -519,7 +519,7 @@ class TestPages:
         study = runpy.run_path(str(page))["study"]
         assert study.name == page.stem
         assert study.modality == {"Text": "text", "CV": "image"}[page.parts[-3]]
-        require_sound(study)
+        validate(study)
         assert len({row.label for row in study.rows}) == len(study.rows)
         for one in (study, samples.on_sample(study)):
             assert len(campaign(one, tmp_path, "--few_steps").distinct_rows()) == len(study.rows)
@@ -559,7 +559,7 @@ class TestPages:
     def test_what_makes_no_sense(self, study, change, message):
         rows = change.get("rows", lambda rows: rows)(study.rows)
         with pytest.raises(UserError, match=message):
-            require_sound(replace(study, **change | {"rows": rows}))
+            validate(replace(study, **change | {"rows": rows}))
 
     def test_a_source_that_is_changed_is_not_the_one_that_a_launcher_exports(self):
         script = "Pretraining/Text/script/sm_base_sasrec"

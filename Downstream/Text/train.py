@@ -36,7 +36,7 @@ def train(settings: Settings) -> dict[str, Any]:
     from adapter4rec.checkpoints.source_models import require_source
     from adapter4rec.models.sharding import place
     from adapter4rec.runs.run import open_run
-    from adapter4rec.training.cached_states import with_cached_states
+    from adapter4rec.training.cached_states import cache_hidden_states
     from adapter4rec.training.fit import fit
     from adapter4rec.training.testing import evaluate, evaluate_again, evaluate_popularity
     from adapter4rec.utils.process_group import process_group
@@ -51,7 +51,7 @@ def train(settings: Settings) -> dict[str, Any]:
         run = open_run(settings, domain, model, process)
         place(model, process, sharded=settings.shard)
         if settings.caches_states:
-            domain = with_cached_states(domain, model, settings, process)
+            domain = cache_hidden_states(domain, model, settings, process)
         if settings.mode == "test":
             return evaluate_again(model, domain, settings, process, run)
         with run.locked():
@@ -63,7 +63,7 @@ def train(settings: Settings) -> dict[str, Any]:
         if settings.adapter is not None and process.is_rank0:
             path = run.folder / "adapter.safetensors"
             save_adapter(model, path, run.describe_adapter(result))
-            run.say(f"adapter: {path}")
+            run.log(f"adapter: {path}")
     return result
 
 

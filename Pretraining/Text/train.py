@@ -35,7 +35,7 @@ def train(settings: Settings) -> dict[str, Any]:
     from adapter4rec.models.sharding import place
     from adapter4rec.runs.exporting import export_for_targets, require_export
     from adapter4rec.runs.run import open_run
-    from adapter4rec.training.cached_states import with_cached_states
+    from adapter4rec.training.cached_states import cache_hidden_states
     from adapter4rec.training.fit import fit
     from adapter4rec.training.testing import evaluate, evaluate_again
     from adapter4rec.utils.process_group import process_group
@@ -47,7 +47,7 @@ def train(settings: Settings) -> dict[str, Any]:
         require_export(settings, run)  # fail before training, not after
         place(model, process, sharded=settings.shard)
         if settings.caches_states:
-            domain = with_cached_states(domain, model, settings, process)
+            domain = cache_hidden_states(domain, model, settings, process)
         if settings.mode == "test":
             return evaluate_again(model, domain, settings, process, run)
         with run.locked():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from adapter4rec.adapters.config import AdapterConfig
 from adapter4rec.adapters.sites import Undo
-from adapter4rec.models.parts import ADAPTER, SHARED, ParameterGroups, combined
+from adapter4rec.models.parts import ADAPTER, SHARED, ParameterGroups, merge_groups
 from adapter4rec.utils.errors import UserError
 
 
@@ -112,7 +112,7 @@ class AdapterSet(nn.ModuleDict):
 
     def parameter_groups(self) -> ParameterGroups:
         """All parameters by name, in the groups that the adapters declare."""
-        return combined(
+        return merge_groups(
             {
                 name: module.parameter_groups()
                 if isinstance(module, Adapter)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from adapter4rec.checkpoints.rebuilding import rebuilt_settings
 from adapter4rec.checkpoints.released import is_text
-from adapter4rec.checkpoints.source_models import put_into, read_source_model
+from adapter4rec.checkpoints.source_models import load_source_state, read_source_model
 from adapter4rec.models.registry import USER_ENCODERS, registered
 from adapter4rec.models.transrec import TransRec, new_transrec
 from adapter4rec.utils.errors import UserError
@@ -46,7 +46,7 @@ def load_source(path: Path | str, **settings: Any) -> TransRec:
         raise UserError(f"{source.path}: {error}") from None
     n_items = len(source.tensors.get("item_encoder.head.weight", ()))
     model = new_transrec(chosen, type(chosen).build_encoder if chosen.uses_content else None, n_items)
-    put_into(model, source)
+    load_source_state(model, source)
     return model.eval()
 
 

@@ -13,8 +13,8 @@ from typing import Any
 from adapter4rec.adapters.attaching import add_adapters
 from adapter4rec.checkpoints.settings import SourceSettings, StageSettings, TargetSettings
 from adapter4rec.checkpoints.source_models import (
+    load_source_state,
     load_source_weights,
-    put_into,
     read_source_model,
     require_source,
 )
@@ -130,7 +130,7 @@ def rebuilt_model(settings: RebuiltSettings, n_items: int, *, adapters: bool = T
     """
     model = new_transrec(settings, type(settings).build_encoder if settings.uses_content else None, n_items)
     if isinstance(settings, SourceSettings) and settings.start_from is not None:
-        put_into(model, read_source_model(settings.start_from))
+        load_source_state(model, read_source_model(settings.start_from))
     if isinstance(settings, TargetSettings) and settings.needs_source:
         require_source(settings.source_checkpoint, settings.method)
         load_source_weights(model, settings.source_checkpoint, settings.objective)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from adapter4rec.checkpoints.released import read_released
-from adapter4rec.models.backbones import described
+from adapter4rec.models.backbones import describe_config
 from adapter4rec.models.registry import LOSSES
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.weights import load_into
@@ -112,10 +112,10 @@ def load_source_weights(model: TransRec, path: Path, objective: str) -> None:
             f"{path}: trained with the objective {source.objective}; use the same objective on the target "
             f"(--objective {source.objective})"
         )
-    put_into(model, source)
+    load_source_state(model, source)
 
 
-def put_into(model: TransRec, source: SourceModel) -> None:
+def load_source_state(model: TransRec, source: SourceModel) -> None:
     """Load the weights of a source model that has been read already into a model.
 
     Raises:
@@ -123,7 +123,7 @@ def put_into(model: TransRec, source: SourceModel) -> None:
     """
     backbone = getattr(model.item_encoder, "backbone", None)
     if backbone is not None:
-        encoder = described(backbone.config)
+        encoder = describe_config(backbone.config)
         if source.description.get("encoder") not in (None, encoder):
             raise UserError(
                 f"{source.path}: trained with the backbone {source.description['encoder']}; this backbone is "

@@ -17,7 +17,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def cached_arrays(
-    folder: Path, key: str, compute: Callable[[], Arrays], say: Callable[[str], None] = print
+    folder: Path, key: str, compute: Callable[[], Arrays], log: Callable[[str], None] = print
 ) -> Arrays:
     """Load arrays from the cache, or compute and cache them.
 
@@ -28,7 +28,7 @@ def cached_arrays(
         folder: cache folder.
         key: hash of the inputs.
         compute: computes the arrays, by name.
-        say: prints messages.
+        log: prints messages.
 
     Returns:
         Memory-mapped arrays, by name.
@@ -38,7 +38,7 @@ def cached_arrays(
         damage = _damage(entry)
         if not damage:
             return _mapped(entry)
-        say(f"warning: {entry}: damaged cache entry ({damage}); computing it again")
+        log(f"warning: {entry}: damaged cache entry ({damage}); computing it again")
         shutil.rmtree(entry)
     arrays = compute()
     with atomic_folder(entry) as temporary:

@@ -38,7 +38,7 @@ class TableLayout:
 
 
 def computed_table(
-    place: Path, table: TableLayout, compute: Callable[[int], np.ndarray], say: Callable[[str], None] = print
+    place: Path, table: TableLayout, compute: Callable[[int], np.ndarray], log: Callable[[str], None] = print
 ) -> np.memmap:
     """Load a table from the cache; missing or damaged blocks are computed.
 
@@ -46,7 +46,7 @@ def computed_table(
         place: folder of the table, created if missing; its name is the hash of the inputs.
         table: layout of the table.
         compute: computes the rows of a block, by its index.
-        say: prints messages.
+        log: prints messages.
 
     Returns:
         The memory-mapped table.
@@ -55,7 +55,7 @@ def computed_table(
         UserError: not enough disk space.
     """
     place.mkdir(parents=True, exist_ok=True)
-    with _locked(place, say):
+    with _locked(place, log):
         path = place / _ROWS
         if not path.exists() or path.stat().st_size != table.size:
             with atomic_file(path) as temporary, temporary.open("wb") as file:
@@ -68,7 +68,7 @@ def computed_table(
             if checksums[number] is None or checksums[number] != _checksum(rows[first:last])
         ]
         if missing:
-            _fill(path, table, missing, checksums, compute, say)
+            _fill(path, table, missing, checksums, compute, log)
         return rows
 
 
@@ -78,12 +78,12 @@ def _fill(
     missing: list[int],
     checksums: list[str | None],
     compute: Callable[[int], np.ndarray],
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
     """Compute the missing blocks; the checksum of a block is written once the block is on disk."""
     done = len(table.blocks) - len(missing)
     resuming = f", resuming at {100 * done // len(table.blocks)} %" if done else ""
-    say(f"computing {table.size / 2**20:,.1f} MiB of hidden states in {path.parent}{resuming}")
+    log(f"computing {table.size / 2**20:,.1f} MiB of hidden states in {path.parent}{resuming}")
     rows = np.memmap(path, table.dtype, "r+", shape=table.shape)
     for number in missing:
         first, last = table.blocks[number]
@@ -94,12 +94,12 @@ def _fill(
 
 
 @contextmanager
-def _locked(place: Path, say: Callable[[str], None]) -> Iterator[None]:
+def _locked(place: Path, log: Callable[[str], None]) -> Iterator[None]:
     """Lock the table against other runs."""
     if not os.access(place, os.W_OK):  # a read-only table needs no lock: nothing is computed
         yield
         return
-    with locked_file(place / _LOCK, lambda: say(f"waiting for another run that is computing {place}")):
+    with locked_file(place / _LOCK, lambda: log(f"waiting for another run that is computing {place}")):
         yield
 
 

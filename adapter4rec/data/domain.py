@@ -66,7 +66,7 @@ def read_text_domain(
         return _without_content(settings, interactions)
     texts = {name: [texts[row] for row in interactions.item_rows] for name, texts in table.texts.items()}
     cache_folder = relative_to_repository(settings.cache_folder)
-    store = process.rank0_first(lambda: text_store(settings, texts, tokenizer, cache_folder, process.say))
+    store = process.rank0_first(lambda: text_store(settings, texts, tokenizer, cache_folder, process.log))
     return _domain(settings, interactions, store)
 
 
@@ -98,7 +98,7 @@ def text_store(
     texts: Mapping[str, list[str]],
     tokenizer: PreTrainedTokenizerBase,
     cache_folder: Path | None,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> TextStore:
     """Tokenise item texts, each attribute truncated to its maximum length.
 
@@ -107,14 +107,14 @@ def text_store(
         texts: for each attribute, one text per item.
         tokenizer: tokenizer of the backbone.
         cache_folder: cache folder; None for no cache.
-        say: prints progress messages.
+        log: prints progress messages.
     """
     tokens = []
     for attribute in settings.attributes:
         column = texts[attribute]
         if attribute == "body":
             column = [truncate_body(text) for text in column]
-        tokens.append(tokenise(column, tokenizer, settings.max_tokens(attribute), cache_folder, say))
+        tokens.append(tokenise(column, tokenizer, settings.max_tokens(attribute), cache_folder, log))
     return TextStore(tokens, settings.tokens_at_once)
 
 

@@ -183,7 +183,7 @@ def tokenise(
     tokenizer: PreTrainedTokenizerBase,
     most_tokens: int,
     cache_folder: Path | None,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> Tokens:
     """Lower-case and tokenise texts, with special tokens, or load the tokens from the cache.
 
@@ -192,7 +192,7 @@ def tokenise(
         tokenizer: fast or slow tokenizer.
         most_tokens: maximum tokens, special tokens included; longer texts are truncated.
         cache_folder: cache folder; None for no cache.
-        say: prints progress messages.
+        log: prints progress messages.
     """
     digest = hashlib.sha256(
         _FORM + tokenizer_identity(tokenizer).encode() + most_tokens.to_bytes(4, "little")
@@ -203,7 +203,7 @@ def tokenise(
 
     def compute() -> Arrays:
         if cache_folder is not None:
-            say(f"tokenising {len(texts):,} texts")
+            log(f"tokenising {len(texts):,} texts")
         tokens, lengths = [], []
         for start in range(0, len(texts), _TEXTS_PER_CALL):
             lowered = [text.lower() for text in texts[start : start + _TEXTS_PER_CALL]]
@@ -216,7 +216,7 @@ def tokenise(
         return {"tokens": np.concatenate(tokens), "offsets": offsets}
 
     key = digest.hexdigest()[:32]
-    arrays = cached_arrays(cache_folder / "tokens", key, compute, say) if cache_folder else compute()
+    arrays = cached_arrays(cache_folder / "tokens", key, compute, log) if cache_folder else compute()
     return Tokens(arrays["tokens"], np.asarray(arrays["offsets"]), key)
 
 

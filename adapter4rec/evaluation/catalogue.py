@@ -49,7 +49,7 @@ class Embeddings(Protocol):
         """Embeddings of item ids, int ``[...]`` → ``[..., d]``, on the compute device."""
         ...
 
-    def stretch(self, first: int, last: int) -> Tensor:
+    def slice(self, first: int, last: int) -> Tensor:
         """Embeddings of the items ``first``…``last - 1``, ``[last - first, d]``, on the compute device."""
         ...
 
@@ -69,7 +69,7 @@ class EmbeddingsInMemory:
         """See :class:`Embeddings`."""
         return self.rows[torch.from_numpy(numbers).to(self.rows.device)]
 
-    def stretch(self, first: int, last: int) -> Tensor:
+    def slice(self, first: int, last: int) -> Tensor:
         """See :class:`Embeddings`."""
         return self.rows[first:last]
 
@@ -105,7 +105,7 @@ class EmbeddingsInFile:
         self._release_pages()
         return found
 
-    def stretch(self, first: int, last: int) -> Tensor:
+    def slice(self, first: int, last: int) -> Tensor:
         """See :class:`Embeddings`."""
         found = torch.from_numpy(np.array(self.rows[first:last])).to(self.device)
         self._release_pages()

@@ -87,7 +87,7 @@ def rank_users(
     interactions: Interactions,
     split: Split,
     process: Process,
-    shown_at: Iterable[int] = (),
+    coverage_at: Iterable[int] = (),
 ) -> Ranking:
     """Rank the target of every user, distributed over the processes.
 
@@ -97,12 +97,12 @@ def rank_users(
         interactions: the domain.
         split: validation or test.
         process: this process. Batches of users do not depend on the number of processes.
-        shown_at: cutoffs k of coverage.
+        coverage_at: cutoffs k of coverage.
 
     Returns:
         The same result on every process.
     """
-    ks = tuple(shown_at)
+    ks = tuple(coverage_at)
     ranks = np.zeros(interactions.n_users, np.int64)
     shown = np.zeros((len(ks), interactions.n_items + 1), bool)
     for number in process.distribute(-(-interactions.n_users // _USERS_AT_ONCE)):
@@ -167,7 +167,7 @@ def rank(
     split: Split,
     process: Process,
     how: EncodeConfig | None = None,
-    shown_at: Iterable[int] = (),
+    coverage_at: Iterable[int] = (),
 ) -> Ranking:
     """Rank the catalogue for every user of a domain. User vectors and scores are float32.
 
@@ -177,7 +177,7 @@ def rank(
         split: validation or test.
         process: this process.
         how: how the catalogue is encoded; by default in float32.
-        shown_at: cutoffs k of coverage.
+        coverage_at: cutoffs k of coverage.
 
     Raises:
         UserError: scores are not finite.
@@ -191,7 +191,7 @@ def rank(
         def vectors(batch: EvalBatch) -> Tensor:
             return next_item_vectors(model, catalogue, batch.inputs)
 
-        return rank_users(vectors, catalogue, interactions, split, process, shown_at)
+        return rank_users(vectors, catalogue, interactions, split, process, coverage_at)
 
 
 def training_clicks(interactions: Interactions, users: np.ndarray | None = None) -> np.ndarray:
@@ -214,7 +214,7 @@ def rank_by_popularity(
     split: Split,
     process: Process,
     users: np.ndarray | None = None,
-    shown_at: Iterable[int] = (),
+    coverage_at: Iterable[int] = (),
 ) -> Ranking:
     """The popularity baseline: items ranked by number of training clicks, the same for every user.
 
@@ -228,7 +228,7 @@ def rank_by_popularity(
     def ones(batch: EvalBatch) -> Tensor:
         return torch.ones(len(batch.targets), 1)
 
-    return rank_users(ones, catalogue, interactions, split, process, shown_at)
+    return rank_users(ones, catalogue, interactions, split, process, coverage_at)
 
 
 def ranked_users(

@@ -70,7 +70,7 @@ def _chunks(catalogue: Embeddings) -> Iterator[_Chunk]:
     starts = range(1, catalogue.n_items + 1, _ITEMS_AT_ONCE)
     for number, first in enumerate(starts):
         last = min(first + _ITEMS_AT_ONCE, catalogue.n_items + 1)
-        yield _Chunk(number, first, catalogue.stretch(first, last))
+        yield _Chunk(number, first, catalogue.slice(first, last))
 
 
 def rank_targets(users: Tensor, catalogue: Embeddings, question: EvalBatch) -> np.ndarray:

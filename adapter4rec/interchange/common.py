@@ -19,7 +19,7 @@ from adapter4rec.adapters.config import PAPER, AdapterConfig, LayerChoice
 from adapter4rec.adapters.registry import name_of
 from adapter4rec.adapters.sites import Sites
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.models.weights import misfits
+from adapter4rec.models.weights import mismatches
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import atomic_folder, read_json, write_json
 
@@ -140,7 +140,7 @@ def add_imported(
     """
     own = add_adapters(model, config)["item"].state_dict()
     expected = {theirs: own[ours] for ours, theirs in names.items()}
-    if problems := misfits(expected, tensors):
+    if problems := mismatches(expected, tensors):
         detach_adapters(model)
         raise UserError(f"{source}: {len(problems)} tensors do not match; first: {problems[0]}")
     with torch.no_grad():

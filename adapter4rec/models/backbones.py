@@ -21,7 +21,7 @@ from transformers import (
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.utils import logging as transformers_logging
 
-from adapter4rec.models.loading_report import require_same_weights
+from adapter4rec.models.loading_report import check_loading_report
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import REPOSITORY
 
@@ -130,7 +130,7 @@ def _require_supported(folder: Path, config: PretrainedConfig) -> None:
             raise UserError(f"{folder}/config.json: {name} is {value!r}; only {supported[-1]!r} is supported")
 
 
-def described(config: PretrainedConfig) -> str:
+def describe_config(config: PretrainedConfig) -> str:
     """A short description of an encoder's architecture."""
     return (
         f"{config.model_type}, {config.num_hidden_layers} layers of width {config.hidden_size}, "
@@ -209,7 +209,7 @@ def load_backbone(folder: Path, kinds: Kinds, layers: int | None = None) -> PreT
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # checked below, with a clearer error message
         )
-    require_same_weights(folder, model, report, layers)
+    check_loading_report(folder, model, report, layers)
     return model
 
 

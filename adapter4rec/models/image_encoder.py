@@ -20,7 +20,7 @@ from adapter4rec.models.backbones import (
     pixel_statistics,
 )
 from adapter4rec.models.item_encoder import ContentItemEncoder
-from adapter4rec.models.layers import outputs_known, outputs_read
+from adapter4rec.models.layers import record_outputs, replace_outputs
 from adapter4rec.models.settings import ImageModelSettings
 from adapter4rec.utils.errors import UserError
 
@@ -111,7 +111,7 @@ class ImageItemEncoder(ContentItemEncoder):
     def layer_outputs(self, content: Pixels, layers: Sequence[int]) -> Tensor:
         """Outputs of the layers ``layers``, ``[n, patches, layers, h]``; the first patch is [CLS]."""
         parts = []
-        with outputs_read(self.backbone, layers) as found:
+        with record_outputs(self.backbone, layers) as found:
             for part in self._split_pixels(content.pixels):
                 self._states_of(part)
                 parts.append(torch.stack([found[layer] for layer in layers], dim=2))
@@ -121,7 +121,7 @@ class ImageItemEncoder(ContentItemEncoder):
         outputs = {layer: states[:, :, number] for number, layer in enumerate(layers)}
         size = math.isqrt(states.shape[1] - 1) * self.backbone.config.patch_size
         unread = torch.zeros(1, 3, size, size, dtype=self.head.weight.dtype, device=states.device)
-        with outputs_known(self.backbone, outputs):
+        with replace_outputs(self.backbone, outputs):
             return self.states_of_scaled(unread.expand(len(states), -1, -1, -1))
 
     def _scaled(self, pixels: Tensor) -> Tensor:

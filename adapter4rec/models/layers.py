@@ -38,7 +38,7 @@ def compile_layers(
 
 
 @contextmanager
-def outputs_read(backbone: PreTrainedModel, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+def record_outputs(backbone: PreTrainedModel, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
     """Record the outputs of some layers, before adapters change them.
 
     Yields:
@@ -59,7 +59,7 @@ def outputs_read(backbone: PreTrainedModel, layers: Sequence[int]) -> Iterator[d
 
 
 @contextmanager
-def outputs_known(backbone: PreTrainedModel, outputs: Mapping[int, Tensor]) -> Iterator[None]:
+def replace_outputs(backbone: PreTrainedModel, outputs: Mapping[int, Tensor]) -> Iterator[None]:
     """Replace the outputs of some layers by cached ones; layers up to the last of them are skipped.
 
     Args:

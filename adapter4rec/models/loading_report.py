@@ -27,7 +27,7 @@ _UNUSED_WEIGHTS_OF = {
 _MAX_LISTED = 3
 
 
-def require_same_weights(
+def check_loading_report(
     folder: Path, model: PreTrainedModel, report: Mapping[str, Any], layers: int | None
 ) -> None:
     """Check that a folder has exactly the weights of a model, apart from unused heads and poolers.

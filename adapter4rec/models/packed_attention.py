@@ -142,7 +142,7 @@ def _attending_within_texts(backbone: PreTrainedModel) -> Iterator[None]:
         config._attn_implementation = usual
 
 
-def first_states(backbone: PreTrainedModel, words: Tensor, positions: Tensor, packing: Packing) -> Tensor:
+def cls_states(backbone: PreTrainedModel, words: Tensor, positions: Tensor, packing: Packing) -> Tensor:
     """The last hidden state of the first token of each text.
 
     Args:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from adapter4rec.models.sharding import is_sharded, whole_state
+from adapter4rec.models.sharding import full_state_dict, is_sharded
 from adapter4rec.models.transrec import TransRec
 
 
@@ -25,7 +25,7 @@ def trained_state(model: TransRec) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in (trained | frozen).items()}
 
 
-def whole_trained_state(model: TransRec) -> dict[str, Tensor]:
+def full_trained_state(model: TransRec) -> dict[str, Tensor]:
     """As :func:`trained_state` with full tensors; of a sharded model it is empty on ranks other than 0.
 
     A collective operation: all processes must call it.
@@ -33,7 +33,7 @@ def whole_trained_state(model: TransRec) -> dict[str, Tensor]:
     trained = trained_state(model)
     if not is_sharded(model):
         return trained
-    return {name: tensor for name, tensor in whole_state(model).items() if name in trained}
+    return {name: tensor for name, tensor in full_state_dict(model).items() if name in trained}
 
 
 @dataclass(frozen=True)

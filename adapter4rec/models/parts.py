@@ -35,7 +35,7 @@ ADAPTER_PARTS = (
 """Groups of adapters and of the parameters trained with them."""
 
 
-def combined(groups: Mapping[str, ParameterGroups]) -> ParameterGroups:
+def merge_groups(groups: Mapping[str, ParameterGroups]) -> ParameterGroups:
     """The parameter groups of a module, from those of its submodules.
 
     Args:

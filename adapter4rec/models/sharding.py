@@ -62,7 +62,7 @@ def is_sharded(model: nn.Module) -> bool:
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
 
 
-def whole_state(model: nn.Module) -> dict[str, Tensor]:
+def full_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """State dict of a model with full tensors; of a sharded model it is empty on ranks other than 0.
 
     A collective operation: all processes must call it.
@@ -70,7 +70,7 @@ def whole_state(model: nn.Module) -> dict[str, Tensor]:
     return get_model_state_dict(model, options=_FULL) if is_sharded(model) else model.state_dict()
 
 
-def put_state(model: nn.Module, tensors: Mapping[str, Tensor], *, strict: bool) -> None:
+def load_full_state(model: nn.Module, tensors: Mapping[str, Tensor], *, strict: bool) -> None:
     """Load full tensors into a model that may be sharded; all processes must pass the same tensors."""
     if is_sharded(model):
         set_model_state_dict(
@@ -80,18 +80,18 @@ def put_state(model: nn.Module, tensors: Mapping[str, Tensor], *, strict: bool) 
         model.load_state_dict(tensors, strict=strict)
 
 
-def whole_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
-    """Optimizer state with full tensors, by parameter name; collective, see :func:`whole_state`."""
+def full_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
+    """Optimizer state with full tensors, by parameter name; collective, see :func:`full_state_dict`."""
     if is_sharded(model):
         return get_optimizer_state_dict(model, optimizer, options=_FULL).get("state", {})
     names = _names(optimizer)
     return {names[index]: values for index, values in optimizer.state_dict()["state"].items()}
 
 
-def put_optimizer_state(
+def load_full_optimizer_state(
     model: nn.Module, optimizer: torch.optim.Optimizer, kept: Mapping[str, dict[str, Any]]
 ) -> None:
-    """Load optimizer state with full tensors, by parameter name; see :func:`whole_optimizer_state`."""
+    """Load optimizer state with full tensors, by parameter name; see :func:`full_optimizer_state`."""
     names = _names(optimizer)
     if is_sharded(model):
         groups = [{**group, "params": group["param_names"]} for group in optimizer.param_groups]

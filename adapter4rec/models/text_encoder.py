@@ -13,8 +13,8 @@ from adapter4rec.data.states import TextStates
 from adapter4rec.data.text import Text
 from adapter4rec.models.backbones import TEXT_ENCODERS, backbone_folder, first_position, load_backbone
 from adapter4rec.models.item_encoder import ContentItemEncoder
-from adapter4rec.models.layers import outputs_known, outputs_read
-from adapter4rec.models.packed_attention import first_states
+from adapter4rec.models.layers import record_outputs, replace_outputs
+from adapter4rec.models.packed_attention import cls_states
 from adapter4rec.models.settings import TextModelSettings
 from adapter4rec.utils.errors import UserError
 
@@ -62,19 +62,19 @@ class TextItemEncoder(ContentItemEncoder):
     def layer_outputs(self, content: Text, layers: Sequence[int]) -> Tensor:
         """Outputs of the layers ``layers``, ``[tokens, layers, h]``, in the token order of the packs."""
         parts = []
-        with outputs_read(self.backbone, layers) as found:
+        with record_outputs(self.backbone, layers) as found:
             for words, pack in zip(self._words(content), content.packs, strict=True):
                 self._first_states(words, pack.packing)
                 parts.append(torch.stack([found[layer][0] for layer in layers], dim=1))
         return torch.cat(parts)
 
     def _first_states(self, words: Tensor, packing: Packing) -> Tensor:
-        return first_states(self.backbone, words, self._first_position + packing.places, packing)
+        return cls_states(self.backbone, words, self._first_position + packing.places, packing)
 
     def _resume_from(self, states: Tensor, layers: tuple[int, ...], packing: Packing) -> Tensor:
         outputs = {layer: states[None, :, number] for number, layer in enumerate(layers)}
         unread = states.new_zeros(len(states), states.shape[-1], dtype=self.head.weight.dtype)
-        with outputs_known(self.backbone, outputs):
+        with replace_outputs(self.backbone, outputs):
             return self._first_states(unread, packing)
 
     def _words(self, content: Text) -> tuple[Tensor, ...]:

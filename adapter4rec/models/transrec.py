@@ -13,7 +13,7 @@ from adapter4rec.data.batches import Batch
 from adapter4rec.data.content import Content
 from adapter4rec.models.item_encoder import IdItemEncoder
 from adapter4rec.models.losses import Loss
-from adapter4rec.models.parts import ParameterGroups, combined
+from adapter4rec.models.parts import ParameterGroups, merge_groups
 from adapter4rec.models.registry import LOSSES, USER_ENCODERS, registered
 from adapter4rec.models.settings import ModelSettings
 from adapter4rec.models.user_encoder import UserEncoder
@@ -46,7 +46,7 @@ class TransRec(nn.Module):
         }
         if len(self.adapters):
             groups["adapters"] = self.adapters.parameter_groups()
-        return combined(groups)
+        return merge_groups(groups)
 
     def encode_items(self, content: Content) -> Tensor:
         """Item embeddings, float32 ``[n, d]``."""

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from adapter4rec.models.sharding import put_state
+from adapter4rec.models.sharding import load_full_state
 from adapter4rec.utils.errors import UserError
 
 _MAX_LISTED = 5
 
 
-def misfits(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
+def mismatches(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
     """Mismatches between two sets of tensors: unexpected and missing names, and shapes; one line each."""
     lines = [f"{name}: not in the model" for name in tensors if name not in expected]
     lines += [f"{name}: not in the file" for name in expected if name not in tensors]
@@ -41,8 +41,8 @@ def load_into(
     Raises:
         UserError: names or shapes do not match; the message lists them.
     """
-    lines = misfits(model.state_dict() if expected is None else expected, tensors)
+    lines = mismatches(model.state_dict() if expected is None else expected, tensors)
     if lines:
         more = f"\n  … and {len(lines) - _MAX_LISTED} more" if len(lines) > _MAX_LISTED else ""
         raise UserError(f"{source} does not fit the model:\n  " + "\n  ".join(lines[:_MAX_LISTED]) + more)
-    put_state(model, tensors, strict=expected is None)
+    load_full_state(model, tensors, strict=expected is None)

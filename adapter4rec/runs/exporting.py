@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from adapter4rec.checkpoints.settings import SourceSettings
 from adapter4rec.checkpoints.source_models import export_source_model, require_export_path
-from adapter4rec.models.backbones import described
-from adapter4rec.models.sharding import whole_state
+from adapter4rec.models.backbones import describe_config
+from adapter4rec.models.sharding import full_state_dict
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs.run import Record, Run
 from adapter4rec.runs.settings import RunSettings
@@ -48,12 +48,12 @@ def export_for_targets(model: TransRec, settings: SourceRunSettings, run: Run, r
     """
     if settings.export is None:
         return
-    weights = whole_state(model)
+    weights = full_state_dict(model)
     if not run.process.is_rank0:
         return
     _require_replaceable(settings, run)
-    description = run.described("", result)
+    description = run.describe("", result)
     if settings.uses_content:
-        description["encoder"] = described(model.item_encoder.backbone.config)
+        description["encoder"] = describe_config(model.item_encoder.backbone.config)
     export_source_model(weights, settings.export, settings.objective, description)
-    run.say(f"source model: {settings.export}")
+    run.log(f"source model: {settings.export}")

@@ -37,7 +37,7 @@ from adapter4rec.evaluation.metrics import RANKS_FILE, RankedUsers
 from adapter4rec.models.parameters import (
     ParameterCounts,
     count_parameters,
-    whole_trained_state,
+    full_trained_state,
 )
 from adapter4rec.runs.curves import draw_curves
 from adapter4rec.runs.identity import BEST, Identity, load_best
@@ -155,7 +155,7 @@ class Run:
             try:
                 yield
             except KeyboardInterrupt:
-                self.say("interrupted; resume with --resume")
+                self.log("interrupted; resume with --resume")
                 raise
 
     def _lock(self, lock: ExitStack) -> None:
@@ -190,13 +190,13 @@ class Run:
                     "hardware": _hardware(self.process),
                 },
             )
-        self.say(f"run folder: {self.folder}")
-        self.say(f"trained parameters: {counts.trained:,} of {counts.total:,} ({counts.share:.2f} %)")
-        self.say(f"{domain.name}: {domain.interactions.describe()}")
+        self.log(f"run folder: {self.folder}")
+        self.log(f"trained parameters: {counts.trained:,} of {counts.total:,} ({counts.share:.2f} %)")
+        self.log(f"{domain.name}: {domain.interactions.describe()}")
         if self.warning:
-            self.say(self.warning)
+            self.log(self.warning)
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Print a message and append it to ``log.txt``, on rank 0 only."""
         if self.process.is_rank0:
             print(text, flush=True)
@@ -216,8 +216,8 @@ class Run:
             path = self.folder / "result.json"
             if not path.is_file():
                 return None
-            result = read_json(path, ("asked_epochs", "epoch", "test", "peak_memory_bytes"))
-            if result["asked_epochs"] < self.settings.epochs:
+            result = read_json(path, ("requested_epochs", "epoch", "test", "peak_memory_bytes"))
+            if result["requested_epochs"] < self.settings.epochs:
                 return None
             self._report(result)
             self._ensure_in_ledger()
@@ -231,10 +231,10 @@ class Run:
     def _report(self, result: Record) -> None:
         memory = f"peak memory {result['peak_memory_bytes'] / 2**20:,.0f} MiB"
         ks = [k for k in self.settings.ks if f"HR@{k}" in result["test"]]
-        self.say(result_line(result["epoch"], result["test"], ks, memory))
-        self.say(f"result: {self.folder / 'result.json'}")
+        self.log(result_line(result["epoch"], result["test"], ks, memory))
+        self.log(f"result: {self.folder / 'result.json'}")
         if self.warning:
-            self.say(self.warning)
+            self.log(self.warning)
 
     @property
     def _ledger(self) -> Path:
@@ -250,15 +250,15 @@ class Run:
 
     def save_best(self, model: nn.Module, record: Record) -> None:
         """Save the trained weights of the best epoch so far; collective if the model is sharded."""
-        trained = whole_trained_state(model)
+        trained = full_trained_state(model)
         if self.process.is_rank0:
-            write_checkpoint(self.best_path, trained, self.described(BEST, record))
+            write_checkpoint(self.best_path, trained, self.describe(BEST, record))
 
     def describe_adapter(self, result: Record) -> Record:
         """The description of this run for an adapter file."""
         return {"stage": self.settings.kind, "settings": self.settings.plain(), "result": result}
 
-    def described(self, what: str, record: Record) -> Record:
+    def describe(self, what: str, record: Record) -> Record:
         """The description of a checkpoint of this run; ``what`` is its kind, ``record`` epoch or progress."""
         return {
             "what": what,
@@ -308,7 +308,7 @@ class Run:
         times = [record["seconds"] for record in history if "seconds" in record]
         best, test = tested.best, tested.metrics
         result = {
-            "asked_epochs": self.settings.epochs,
+            "requested_epochs": self.settings.epochs,
             "epoch": best["epoch"],
             "validation": {name: best[name] for name in test if name in best},
             "test": test,

@@ -15,7 +15,7 @@ from torch import Tensor
 from adapter4rec.data.content import Content, ContentStore
 from adapter4rec.data.interactions import read_items
 from adapter4rec.evaluation.catalogue import Embeddings
-from adapter4rec.serving.given_items import GivenItems
+from adapter4rec.serving.new_items import NewItems
 from adapter4rec.serving.trained_runs import TrainedRun
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.terminal import progress_bar
@@ -69,7 +69,7 @@ class Candidates:
             titles = [texts[row].strip() for row in run.domain.interactions.item_rows]
         return cls([CandidatePart(run.domain.interactions.item_names, titles, run.domain.store, encode)])
 
-    def beside(self, given: GivenItems, encode: Encode) -> Candidates:
+    def beside(self, given: NewItems, encode: Encode) -> Candidates:
         """These candidates followed by new ones. Items that are candidates already are not added again.
 
         Raises:
@@ -156,13 +156,13 @@ class JoinedEmbeddings:
             found = rows if found is None else found + rows
         return found
 
-    def stretch(self, first: int, last: int) -> Tensor:
+    def slice(self, first: int, last: int) -> Tensor:
         """Embeddings of the items ``first`` to ``last - 1``, ``[last - first, d]``; ``first >= 1``."""
         found = []
         for part, before in zip(self.parts, self._before, strict=True):
             start, stop = max(first - before, 1), min(last - before, part.n_items + 1)
             if start < stop:
-                found.append(part.stretch(int(start), int(stop)))
+                found.append(part.slice(int(start), int(stop)))
         return found[0] if len(found) == 1 else torch.cat(found)
 
 

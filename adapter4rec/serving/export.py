@@ -125,7 +125,7 @@ def export_embeddings(
 
 def _chunks(embeddings: Embeddings) -> Iterator[Tensor]:
     for first in range(1, embeddings.n_items + 1, _CHUNK):
-        yield embeddings.stretch(first, min(first + _CHUNK, embeddings.n_items + 1))
+        yield embeddings.slice(first, min(first + _CHUNK, embeddings.n_items + 1))
 
 
 def _write_lines(path: Path, lines: Iterable[str]) -> None:

@@ -24,7 +24,7 @@ from adapter4rec.evaluation.leave_one_out import encode_all_items, next_item_vec
 from adapter4rec.evaluation.ranking import best_items
 from adapter4rec.serving.candidates import Candidates
 from adapter4rec.serving.export import Exported, export_embeddings
-from adapter4rec.serving.given_items import GivenItems, content_store, given_items, listed, require_content
+from adapter4rec.serving.new_items import NewItems, content_store, listed, new_items, require_content
 from adapter4rec.serving.recommendations import RankedItem, RankedItems, Recommendation
 from adapter4rec.serving.trained_runs import TrainedRun, load_run
 from adapter4rec.utils.errors import UserError, nearest
@@ -127,23 +127,23 @@ class Recommender:
             return torch.zeros(0, self.run.model.user_encoder.width)
         labels = [f"content {number} of {len(contents)}" for number in range(1, len(contents) + 1)]
         store = content_store(self.run, contents, labels)
-        return self._encode_store(store, len(contents)).stretch(1, len(contents) + 1).cpu()
+        return self._encode_store(store, len(contents)).slice(1, len(contents) + 1).cpu()
 
-    def with_items(self, items: Mapping[str, Any] | GivenItems) -> Recommender:
+    def with_items(self, items: Mapping[str, Any] | NewItems) -> Recommender:
         """A new recommender with additional candidates, which may also occur in histories.
 
         The model and the embeddings computed so far are shared. Items that are candidates already, with the
         same name and content, are not added again.
 
         Args:
-            items: content by item name, as :meth:`encode` takes it, or the result of ``read_given_items``.
+            items: content by item name, as :meth:`encode` takes it, or the result of ``read_new_items``.
 
         Raises:
             UserError: the run is an id tower, a name is already used with different content, or see
                 :meth:`encode`.
         """
         require_content(self.run)
-        given = items if isinstance(items, GivenItems) else given_items(self.run, items)
+        given = items if isinstance(items, NewItems) else new_items(self.run, items)
         candidates = self.candidates.beside(given, self._encode_store)
         return Recommender(self.run, self.process, self.precision, candidates)
 
@@ -192,7 +192,7 @@ class Recommender:
         return export_embeddings(
             Path(path),
             self.candidates,
-            (self.interactions.user_names, self.blocks_of_user_vectors(split)),
+            (self.interactions.user_names, self.user_vector_blocks(split)),
             width=self.run.model.user_encoder.width,
             split=split,
             only_new=only_new,
@@ -212,9 +212,9 @@ class Recommender:
         Raises:
             UserError: the split is unknown, or a vector is not finite.
         """
-        return torch.cat([vectors.cpu() for vectors in self.blocks_of_user_vectors(split)])
+        return torch.cat([vectors.cpu() for vectors in self.user_vector_blocks(split)])
 
-    def blocks_of_user_vectors(self, split: str) -> Iterator[Tensor]:
+    def user_vector_blocks(self, split: str) -> Iterator[Tensor]:
         """:meth:`user_vectors` in blocks of users, on the device of the model."""
         if split not in HELD_OUT:
             raise UserError(f"split {split!r}: {nearest(split, list(HELD_OUT))}")

@@ -15,7 +15,7 @@ from typing import NoReturn
 from adapter4rec.runs.ledger import run_key
 from adapter4rec.studies import estimating, samples
 from adapter4rec.studies.campaign import Campaign
-from adapter4rec.studies.plan import Study, require_sound
+from adapter4rec.studies.plan import Study, validate
 from adapter4rec.studies.running import Runner, exit_code
 from adapter4rec.utils.errors import run_main
 from adapter4rec.utils.machine import gpu_count
@@ -27,7 +27,7 @@ def launch_study(study: Study) -> NoReturn:
 
 
 def _launch(study: Study, arguments: list[str]) -> int:
-    require_sound(study)
+    validate(study)
     campaign = Campaign.of(study, arguments)
     if campaign.how.dry_run:
         estimating.print_plan(campaign)

@@ -177,7 +177,7 @@ def require_distinct(study: Study, settings_of: Mapping[str, RunSettings]) -> No
         seen[key] = row.label
 
 
-def require_sound(study: Study) -> None:
+def validate(study: Study) -> None:
     """Raise a UserError for unknown settings, unknown source models or duplicate row names."""
     if study.modality not in TREES:
         raise UserError(f"{study.name}: modality {study.modality!r}; {nearest(study.modality, list(TREES))}")

@@ -37,7 +37,7 @@ _ITEMS_AT_ONCE = 512
 _MOST_BLOCKS = 1000
 
 
-def with_cached_states(
+def cache_hidden_states(
     domain: Domain, model: TransRec, settings: TrainingSettings, process: Process
 ) -> Domain:
     """The domain with cached hidden states instead of the content of its items.
@@ -124,7 +124,7 @@ class _StateCache:
             end += piece.rows
         table = TableLayout((end, *self._row_shape()), array_type(self.form), blocks)
         with evaluating(self.encoder), self.precision.frozen_weights(self.encoder, whole=True):
-            return computed_table(self.folder / self._key(), table, self._compute, self.process.say)
+            return computed_table(self.folder / self._key(), table, self._compute, self.process.log)
 
     def _key(self) -> str:
         backbone = self.encoder.backbone

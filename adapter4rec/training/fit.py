@@ -47,14 +47,14 @@ def fit(model: TransRec, domain: Domain, settings: TrainingSettings, process: Pr
     setup = prepare(model, domain, settings, process)
     examples = training_set(model, domain, settings, process)
     for line in setup.describe():
-        run.say(line)
+        run.log(line)
     progress = restore_state(run, setup)
     while progress.epoch <= settings.epochs:
         train_epoch(setup, examples, settings, progress, run)
         started = time.monotonic()
         ranking = rank(model, domain, Split.VALIDATION, process, EncodeConfig.of(settings, process))
         record = progress.record(examples, ranking.metrics(settings.ks), time.monotonic() - started)
-        run.say(epoch_line(record, settings.ks))
+        run.log(epoch_line(record, settings.ks))
         if progress.finish_epoch(record):
             run.save_best(model, record)
         save_state(run, setup, progress)

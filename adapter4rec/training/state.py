@@ -8,8 +8,8 @@ from torch import Tensor
 
 from adapter4rec.data.batches import TrainingSet
 from adapter4rec.evaluation.leave_one_out import Split
-from adapter4rec.models.parameters import trained_state, whole_trained_state
-from adapter4rec.models.sharding import put_optimizer_state, whole_optimizer_state
+from adapter4rec.models.parameters import full_trained_state, trained_state
+from adapter4rec.models.sharding import full_optimizer_state, load_full_optimizer_state
 from adapter4rec.models.weights import load_into
 from adapter4rec.runs.identity import checked_description
 from adapter4rec.runs.run import Record, Run
@@ -74,15 +74,15 @@ def save_state(run: Run, setup: TrainingSetup, progress: Progress) -> None:
 
     No random state is saved, as batches and dropout depend only on (seed, epoch, step, rank).
     """
-    trained = whole_trained_state(setup.model)
-    optimizer = whole_optimizer_state(setup.model, setup.optimizer)
+    trained = full_trained_state(setup.model)
+    optimizer = full_optimizer_state(setup.model, setup.optimizer)
     if not run.process.is_rank0:
         return
     tensors = {_MODEL + name: tensor for name, tensor in trained.items()}
     for name, values in optimizer.items():
         tensors |= {f"{_OPTIMIZER}{key}/{name}": value for key, value in values.items()}
     record = {"progress": asdict(progress), "scaler": setup.scaler.state_dict()}
-    write_checkpoint(run.last_path, tensors, run.described(_LAST, record))
+    write_checkpoint(run.last_path, tensors, run.describe(_LAST, record))
     run.write_metrics(progress.history)
 
 
@@ -107,9 +107,9 @@ def restore_state(run: Run, setup: TrainingSetup) -> Progress:
         key: _with_prefix(last.tensors, f"{_OPTIMIZER}{key}/") for key in ("step", "exp_avg", "exp_avg_sq")
     }
     by_name = {name: {key: tensors[name] for key, tensors in kept.items()} for name in kept["step"]}
-    put_optimizer_state(setup.model, setup.optimizer, by_name)
+    load_full_optimizer_state(setup.model, setup.optimizer, by_name)
     setup.scaler.load_state_dict(record["scaler"])
-    run.say(f"resuming at epoch {progress.epoch}, step {progress.step}")
+    run.log(f"resuming at epoch {progress.epoch}, step {progress.step}")
     return progress
 
 

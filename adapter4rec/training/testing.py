@@ -25,7 +25,7 @@ from adapter4rec.utils.machine import peak_memory
 from adapter4rec.utils.process_group import Process
 
 Ranks = Callable[..., Ranking]
-"""Called with a split, and with the cutoffs of coverage as ``shown_at``."""
+"""Called with a split, and with the cutoffs of coverage as ``coverage_at``."""
 
 
 def evaluate(
@@ -70,8 +70,8 @@ def evaluate_popularity(domain: Domain, settings: TrainingSettings, process: Pro
     """
     users = trained_users(domain, settings)
 
-    def ranks(split: Split, shown_at: Iterable[int] = ()) -> Ranking:
-        return rank_by_popularity(domain.interactions, split, process, users, shown_at)
+    def ranks(split: Split, coverage_at: Iterable[int] = ()) -> Ranking:
+        return rank_by_popularity(domain.interactions, split, process, users, coverage_at)
 
     if settings.mode == "test":
         return _report_again(ranks, 0, process, settings)
@@ -90,9 +90,9 @@ def _rank_model(
     process: Process,
     how: EncodeConfig,
     split: Split,
-    shown_at: Iterable[int] = (),
+    coverage_at: Iterable[int] = (),
 ) -> Ranking:
-    return rank(model, domain, split, process, how, shown_at)
+    return rank(model, domain, split, process, how, coverage_at)
 
 
 def _untrained(ranks: Ranks, settings: TrainingSettings) -> Record:
@@ -111,13 +111,13 @@ def _evaluate(
     best: Record,
     counts: ParameterCounts,
 ) -> Record:
-    ranking = ranks(Split.TEST, shown_at=settings.ks)
+    ranking = ranks(Split.TEST, coverage_at=settings.ks)
     users = ranked_users(domain.interactions, ranking.ranks, trained_users(domain, settings))
     tested = TestResult(best, ranking.metrics(settings.ks), users)
     return run.finish(history, tested, counts, peak_memory(process.device))
 
 
 def _report_again(ranks: Ranks, epoch: int, process: Process, settings: TrainingSettings) -> Record:
-    metrics = ranks(Split.TEST, shown_at=settings.ks).metrics(settings.ks)
-    process.say(result_line(epoch, metrics, settings.ks))
+    metrics = ranks(Split.TEST, coverage_at=settings.ks).metrics(settings.ks)
+    process.log(result_line(epoch, metrics, settings.ks))
     return metrics

@@ -52,7 +52,7 @@ class Process:
         """Whether this is rank 0, which prints and writes files."""
         return self.rank == 0
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Print on rank 0 only."""
         if self.is_rank0:
             print(text, flush=True)

@@ -31,7 +31,7 @@ _EXAMPLES = 3
 
 
 @dataclass(frozen=True)
-class GivenItems:
+class NewItems:
     """New items with their content.
 
     Attributes:
@@ -223,7 +223,7 @@ def _kind(content: Any) -> str:
     return f"{type(content).__name__} {content!r:.40}"
 
 
-def given_items(run: TrainedRun, items: Mapping[str, Any]) -> GivenItems:
+def new_items(run: TrainedRun, items: Mapping[str, Any]) -> NewItems:
     """New items from a mapping of item name to content.
 
     Args:
@@ -239,12 +239,12 @@ def given_items(run: TrainedRun, items: Mapping[str, Any]) -> GivenItems:
     labels = [f"item {name!r}" for name in items]
     contents = list(items.values())
     reader = _reader_of(run)
-    return GivenItems(list(items), reader.store(contents, labels), reader.titles(contents), labels)
+    return NewItems(list(items), reader.store(contents, labels), reader.titles(contents), labels)
 
 
-def read_given_items(
+def read_new_items(
     run: TrainedRun, path: Path, images: Path | None, known: Container[str]
-) -> tuple[GivenItems, int]:
+) -> tuple[NewItems, int]:
     """Read new items from a file in the format of ``items.tsv``.
 
     Args:
@@ -275,7 +275,7 @@ def read_given_items(
     labels = [f"{path}:{line}: item {_text(name)!r}" for line, name in enumerate(table.names, 1)]
     titles = [text.strip() for text in table.texts["title"]] if with_title else None
     rows, store = reader.from_table(table, labels, images, known)
-    given = GivenItems(
+    given = NewItems(
         [_text(table.names[row]) for row in rows],
         store,
         [titles[row] for row in rows] if titles else None,
