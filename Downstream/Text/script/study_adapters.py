@@ -15,7 +15,7 @@ from adapter4rec.studies.paper import ADAPTERS, adapters
 study = adapters(
     "Text",
     __doc__,
-    ADAPTERS | {"Pfeiffer behind layer norm": "adapter_pfeiffer_after_layernorm"},
+    ADAPTERS | {"Pfeiffer after layer norm": "adapter_pfeiffer_after_layernorm"},
     seeds=[1, 2, 3],
 )
 
