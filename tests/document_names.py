@@ -18,7 +18,7 @@ from trees import ImageSourceSettings, ImageTargetSettings, TextSourceSettings, 
 from adapter4rec import FAMILIES
 from adapter4rec.data.images.building import ImageLmdbSettings
 from adapter4rec.launching import LaunchSettings
-from adapter4rec.studies.launching import StudyOptions
+from adapter4rec.studies.campaign import StudyOptions
 from adapter4rec.utils.settings import options_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent

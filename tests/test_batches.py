@@ -140,7 +140,7 @@ class TestNegatives:
     @pytest.mark.parametrize("max_seq_len", [3, 20])
     def test_a_user_who_clicked_on_all_items(self, max_seq_len: int) -> None:
         sequences = [[1, 2, 1, 3, 3], [2, 2, 1, 4, 4], [1, 3, 2, 2, 4, 4], [1, 2, 3, 4, 1, 2]]
-        with pytest.raises(UserError, match="user 'u3' clicked on all 4 items"):
+        with pytest.raises(UserError, match="user 'u3', who clicked on all 4 items"):
             examples_of(interactions_of(sequences, 4, max_seq_len), 2, seed=0)
         # Validation and test targets do not count as covered.
         examples_of(interactions_of(sequences[:3], 4, max_seq_len), 2, seed=0)

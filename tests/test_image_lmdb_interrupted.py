@@ -161,7 +161,7 @@ class TestInterrupted:
         limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))"
         ran = run_build(settings, f"{limit}\nat = lambda n: None")
         assert ran.returncode == 2
-        assert "cannot be written" in ran.stderr
+        assert "cannot write LMDB" in ran.stderr
         assert "images already written are kept" in ran.stderr
         assert "Traceback" not in ran.stderr
         assert len(contents(settings.into)) > 10

@@ -106,7 +106,7 @@ def test_trained_in_place_there_is_a_copy_here():
     ("extra", "why"),
     [
         (["--method", "finetune"], "not an adapter family"),
-        (["--method", "houlsby", "--item_rank", "3"], "no setting --item_rank"),
+        (["--method", "houlsby", "--item_rank", "3"], "unknown option --item_rank"),
         (["--method", "houlsby"], "does not fit the model"),
     ],
 )

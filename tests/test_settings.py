@@ -583,7 +583,7 @@ class TestSweepsAndMistakes:
     ) -> None:
         page = {"users": "/u", "items": "/i", "method": "finetune", "run_folder": "/r"}
         assert launched(monkeypatch, page, "--seed", "1", "2", settings=TextTargetSettings) == 2
-        assert "2 runs would write there" in capsys.readouterr().err
+        assert "2 runs would write to the same path" in capsys.readouterr().err
         words = ("--seed", "1", "2", "--run_folder", "none")
         assert launched(monkeypatch, page, *words, settings=TextTargetSettings) == 0
         assert len(commands.settings) == 2
