@@ -17,9 +17,11 @@ from adapter_models import (
     store_for,
 )
 from torch import nn
+from trees import TextTargetSettings
 
 from adapter4rec.adapters.attaching import add_adapters
 from adapter4rec.adapters.registry import FAMILIES
+from adapter4rec.data.domain import Domain
 from adapter4rec.data.packing import Packing
 from adapter4rec.data.text import Text
 from adapter4rec.models import packed_attention
@@ -27,6 +29,7 @@ from adapter4rec.models.dropout import Dropout, dropped
 from adapter4rec.models.layers import compile_layers, layers_of
 from adapter4rec.models.parameters import train_only
 from adapter4rec.models.registry import LOSSES, registered
+from adapter4rec.training.setup import prepare
 from adapter4rec.utils.precision import choose_precision
 
 LENGTHS = np.array([1, 2, 2, 5, 5, 9])
@@ -258,3 +261,12 @@ class TestFrozenWeights:
             assert "weight" in vars(model.item_encoder.head)
             x = torch.randn(2, model.item_encoder.head.in_features).bfloat16()
             assert F.gelu(model.item_encoder.head(x)).dtype == torch.bfloat16
+
+
+def test_a_run_compiles_its_layers(monkeypatch, tiny_bert_folder, one_process):
+    compiled = []
+    monkeypatch.setattr(nn.Module, "compile", lambda module, **options: compiled.append(module))
+    model = model_on(tiny_bert_folder)
+    settings = TextTargetSettings(users="-", items="-", method="finetune", compile=True)
+    prepare(model, Domain("test", None, store_for(model), ""), settings, one_process)
+    assert compiled == list(layers_of(model.item_encoder.backbone))

@@ -559,7 +559,7 @@ def test_images_that_do_not_do(common, tmp_path, image_domain, tiny_mae_folder):
     larger = tmp_path / "larger.lmdb"
     folder = Path(image_domain["images"]).parent / "images"
     build(ImageLmdbSettings(items=image_domain["items"], images=folder, into=larger, size=24, workers=1))
-    refused("images are 24 x 24, but the image encoder expects 16 x 16", run_source, common, run, images=larger)
+    refused("images are 24 x 24, but the image encoder expects 16", run_source, common, run, images=larger)
     other = tmp_path / "items.tsv"
     other.write_text(Path(common["items"]).read_text() + "elsewhere\n")
     refused("built from another item list", run_source, common, run, items=other)
@@ -665,7 +665,7 @@ def test_an_image_list_may_have_an_empty_second_column(common, tmp_path):
 
 def test_impossible_settings(common, tmp_path):
     refused("must divide --embedding_dim", run_source, common, tmp_path / "a", user_heads=3)
-    refused("--title_tokens 65: exceeds the 64 positions", run_source, common, tmp_path / "b", title_tokens=65)
+    refused("--title_tokens 65: exceeds the 64", run_source, common, tmp_path / "b", title_tokens=65)
     refused("requires a GPU", run_source, common, tmp_path / "c", precision="fp16")
     refused("GPUs", run_source, common, tmp_path / "d", device="cuda:99")
     refused("expected auto, cpu, cuda", run_source, common, tmp_path / "e", device="meta")
