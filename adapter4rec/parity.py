@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,10 @@ _BACKBONES = {
     ("text", "xlm-roberta"): (XLMRobertaConfig, XLMRobertaModel, {"add_pooling_layer": False}),
     ("image", "vit"): (ViTConfig, ViTModel, {"add_pooling_layer": False}),
     ("image", "mae"): (ViTMAEConfig, ViTMAEModel, {}),
+}
+_ITEM_ENCODERS: dict[str, Callable[[PreTrainedModel, int], ContentItemEncoder]] = {
+    "text": TextItemEncoder,
+    "image": partial(ImageItemEncoder, images_at_once=64),
 }
 _OPTIONS = {
     "item_bottleneck": "item_bottleneck",
@@ -149,9 +155,7 @@ def _objective(case: Case) -> str:
 
 def _item_encoder(case: Case) -> ContentItemEncoder:
     backbone, dim = _backbone(case), case["hyperparameters"]["embedding_dim"]
-    if case["modality"] == "image":
-        return ImageItemEncoder(backbone, dim, images_at_once=64)
-    return TextItemEncoder(backbone, dim)
+    return _ITEM_ENCODERS[case["modality"]](backbone, dim)
 
 
 def _backbone(case: Case) -> PreTrainedModel:
@@ -187,7 +191,7 @@ def _adapter(case: Case) -> AdapterConfig:
 
 def _text_width(case: Case) -> int:
     """Number of tokens to which the case pads texts."""
-    if case["modality"] != "text":
+    if "token_ids" not in case["inputs"]:
         return 1
     first = np.asarray([case["inputs"]["token_ids"][0], case["inputs"]["attention_mask"][0]])
     if case["semantics"] == RELEASE and first.any():
@@ -223,7 +227,7 @@ def content_store(case: Case, config: PretrainedConfig) -> ContentStore:
         case: the case.
         config: of the backbone.
     """
-    if case["modality"] == "image":
+    if "pixels_4x4" in case["inputs"]:
         pixels = np.asarray(case["inputs"]["pixels_4x4"], np.uint8)[1:]
         return PixelsInMemory(pixels, config.image_size)
     mask = np.asarray(case["inputs"]["attention_mask"])[1:].astype(bool)
