@@ -28,6 +28,7 @@ ANOTHER_JOB = {
 }
 """What torchrun sets; nobody listens at that address."""
 LAUNCHER = REPOSITORY / "Pretraining" / "Text" / "script" / "sm_base_sasrec.py"
+POPULARITY = REPOSITORY / "Downstream" / "Text" / "script" / "popularity.py"
 EPOCHS = 100_000  # none of these runs reaches its end
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks into /proc")
@@ -135,6 +136,20 @@ def test_a_signal_to_a_launcher_ends_its_training(values, processes, number, sta
     if processes == 1:
         assert "Traceback" not in printed
         resumed(values)
+
+
+def test_a_sweep_ends_with_a_table_of_its_runs(values, started):
+    ledger = values["cache_folder"] / "ledger.jsonl"
+    given = {name: values[name] for name in ("users", "items", "cache_folder")} | {"ledger": ledger}
+    sweep = (*words_of(given), "--method", "popularity", "--processes", "1", "--max_seq_len", "4", "8")
+    printed, _ = (program := started(POPULARITY, *sweep)).communicate(timeout=120)
+    assert program.returncode == 0, printed
+    rows = [line.split("|") for line in printed.splitlines() if "|" in line][-2:]
+    records = [json.loads(line) for line in ledger.read_text().splitlines()]
+    assert [row[1].strip() for row in rows] == ["4", "8"]
+    for row, record in zip(rows, records, strict=True):
+        assert float(row[2]) == round(record["validation"]["HR@10"], 2)
+        assert float(row[3]) == round(record["test"]["HR@10"], 2)
 
 
 def test_a_signal_ends_a_whole_sweep(values, started):

@@ -21,7 +21,7 @@ from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.process_group import Process
 
 _SHUFFLE, _NEGATIVES = 0, 1
-_SHARE = 3  # 2 is used for dropout (training/fit.py)
+_SHARE = 3  # 2 is used for dropout (training/setup.py)
 
 
 @dataclass(frozen=True)
