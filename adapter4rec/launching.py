@@ -43,6 +43,9 @@ class LaunchSettings(Settings):
     dry_run: bool = option(False, "print the commands without running them")
 
 
+_SWEEP = "Several values of an option, separated by spaces, are a sweep: one run for each combination."
+
+
 def launch(module: str, inline: Mapping[str, Any]) -> NoReturn:
     """Execute the runs of a launcher and exit with the first non-zero exit code, or 0.
 
@@ -60,7 +63,7 @@ def _launch(module: str, inline: Mapping[str, Any], arguments: Sequence[str]) ->
     page_options = options_for(cls, (), inline)
     require_known(inline, page_options | launch_options)
     page = {name: value if isinstance(value, list) else [value] for name, value in inline.items()}
-    given = parse_command_line(arguments, run_options | launch_options, cls.__doc__ or "", inline)
+    given = parse_command_line(arguments, run_options | launch_options, f"{cls.__doc__} {_SWEEP}", inline)
     swept = anchored(page, page_options, REPOSITORY) | anchored(given, run_options)
     for name, values in swept.items():
         if not values:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -138,11 +139,19 @@ def test_a_signal_to_a_launcher_ends_its_training(values, processes, number, sta
         resumed(values)
 
 
+def remove_run_folders(printed):
+    """Remove the run folders that a sweep made in the repository: its runs cannot be given one folder."""
+    for line in printed.splitlines():
+        if line.startswith("run folder: "):
+            shutil.rmtree(line.removeprefix("run folder: "))
+
+
 def test_a_sweep_ends_with_a_table_of_its_runs(values, started):
     ledger = values["cache_folder"] / "ledger.jsonl"
     given = {name: values[name] for name in ("users", "items", "cache_folder")} | {"ledger": ledger}
     sweep = (*words_of(given), "--method", "popularity", "--processes", "1", "--max_seq_len", "4", "8")
     printed, _ = (program := started(POPULARITY, *sweep)).communicate(timeout=120)
+    remove_run_folders(printed)
     assert program.returncode == 0, printed
     rows = [line.split("|") for line in printed.splitlines() if "|" in line][-2:]
     records = [json.loads(line) for line in ledger.read_text().splitlines()]
@@ -156,10 +165,10 @@ def test_a_signal_ends_a_whole_sweep(values, started):
     del values["run_folder"]
     words = words_of(values | {"export": "none", "ledger": values["cache_folder"] / "ledger.jsonl"})
     program = started(LAUNCHER, *words, "--processes", "1", "--seed", "1", "2")
-    lines = iter(program.stdout.readline, "")
-    assert any(line.startswith("run folder") for line in lines)
+    line = next(line for line in iter(program.stdout.readline, "") if line.startswith("run folder: "))
     program.send_signal(signal.SIGINT)
     printed, _ = program.communicate(timeout=60)
+    remove_run_folders(line + printed)
     assert program.returncode == 130
     assert "run 2 of 2" not in printed
 

@@ -301,7 +301,7 @@ class TestCommandLine:
         assert "An experiment." in shown
         assert "a word, 100 % safe (default up)" in shown
         assert "{" not in shown  # argparse would put a dictionary in place of "% s"
-        assert "kinds (default up)" in shown
+        assert "kinds; separated by commas (default up)" in shown
 
 
 class Commands(list):

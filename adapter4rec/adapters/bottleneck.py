@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 class BottleneckConfig(AdapterConfig):
     """Bottleneck adapters."""
 
-    sublayers: tuple[str, ...] = option(
-        SUBLAYERS, "sublayers that are adapted: attention,feed_forward", choices=SUBLAYERS
-    )
+    sublayers: tuple[str, ...] = option(SUBLAYERS, "sublayers that are adapted", choices=SUBLAYERS)
     item_bottleneck: int = option(64, "inner width of the item encoder's adapters", least=1)
     user_bottleneck: int = option(16, "inner width of the user encoder's adapters", least=1)
     adapter_activation: str = option("relu", "activation in the bottleneck", choices=ACTIVATIONS)

@@ -70,7 +70,7 @@ class AdapterConfig(Settings):
     :meth:`build`, and registers the class in ``registry.py``.
     """
 
-    encoders: tuple[str, ...] = option(ENCODERS, "which encoders are adapted: item,user", choices=ENCODERS)
+    encoders: tuple[str, ...] = option(ENCODERS, "encoders that are adapted", choices=ENCODERS)
     item_layers: LayerChoice = option(
         LayerChoice("all"), "layers of the item encoder: all, ends, first:N, last:N, A-B, or numbers from 0"
     )

@@ -33,9 +33,7 @@ class DomainSettings(Settings):
 class TextSettings(Settings):
     """Text items."""
 
-    attributes: tuple[str, ...] = option(
-        ("title",), "texts that are encoded: title,abstract,body", choices=ATTRIBUTES
-    )
+    attributes: tuple[str, ...] = option(("title",), "texts that are encoded", choices=ATTRIBUTES)
     title_tokens: int = option(
         30, "maximum tokens of a title, special tokens included", least=3, most=100_000
     )

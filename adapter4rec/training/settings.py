@@ -23,12 +23,12 @@ class OptimizerSettings(Settings):
     accumulation_steps: int = option(1, "gradient accumulation steps", least=1)
     lr_backbone: float = option(5e-5, "learning rate of the backbone", above=0, most=10)
     lr_item_head: float = option(
-        1e-4, "learning rate of the item head (DTL), or of the id tower's embeddings", above=0, most=10
+        1e-4, "learning rate of the item head, or of the id tower's embeddings", above=0, most=10
     )
     lr_user_encoder: float = option(1e-4, "learning rate of the user encoder", above=0, most=10)
     precision: str = option("auto", "number format of training", choices=PRECISIONS)
     save_minutes: float = option(
-        10.0, "checkpoint every n minutes, and after each epoch", above=0, runtime=True
+        10.0, "minutes between checkpoints (one is always written after an epoch)", above=0, runtime=True
     )
 
     def learning_rates(self) -> dict[str, float]:

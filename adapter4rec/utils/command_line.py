@@ -132,6 +132,7 @@ def _choices(option: Option) -> list[str]:
 def _help(option: Option, default: Any) -> str:
     choices = _choices(option)
     listed = f"; one of {', '.join(choices)}" if choices and len("|".join(choices)) > 30 else ""
+    listed += "; separated by commas" if option.several else ""
     if default is None:
         shown = ""
     elif default is MISSING:
