@@ -54,14 +54,22 @@ class Progress:
             "seconds": self.seconds,
             "sequences_per_second": len(examples.users) / self.seconds,
             "input_wait": 100 * self.waited / self.seconds,
-            "evaluation_seconds": evaluation_seconds,
+            **({"evaluation_seconds": evaluation_seconds} if metrics else {}),
             **metrics,
         }
+
+    def stopped(self, patience: int | None) -> bool:
+        """Whether the last ``patience`` validations were not better than the best before them."""
+        validated = [record for record in self.history if "HR@10" in record]
+        if patience is None or self.best is None:
+            return False
+        return len(validated) - 1 - validated.index(self.best) >= patience
 
     def finish_epoch(self, record: Record) -> bool:
         """Add the record of an epoch and advance to the next. Returns whether it is the best so far."""
         self.history.append(record)
-        is_best = self.best is None or record["HR@10"] > self.best["HR@10"]
+        validated = "HR@10" in record
+        is_best = validated and (self.best is None or record["HR@10"] > self.best["HR@10"])
         if is_best:
             self.best = record
         self.epoch, self.step = self.epoch + 1, 0
