@@ -14,7 +14,6 @@ from adapter4rec.data.loader import load_ahead
 from adapter4rec.evaluation.catalogue import EncodeConfig
 from adapter4rec.evaluation.leave_one_out import Split, rank
 from adapter4rec.models.parameters import count_parameters
-from adapter4rec.models.sharding import average_gradients, is_sharded
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs.report_lines import epoch_line
 from adapter4rec.runs.run import Run
@@ -82,7 +81,7 @@ def train_epoch(
             progress.seconds = before + time.monotonic() - started
             bar.set_postfix(loss=f"{progress.loss_sum / progress.step:.4f}", refresh=False)
             bar.update(min(examples.batch_size, bar.total - bar.n))
-            if progress.step < examples.steps and _is_due(setup, saved, settings):
+            if progress.step < examples.steps and time.monotonic() - saved > 60 * settings.save_minutes:
                 save_state(run, setup, progress)
                 saved = time.monotonic()
 
@@ -102,8 +101,6 @@ def train_step(setup: TrainingSetup, parts: list[Batch]) -> float:
             # The loss is a sum over processes, but DistributedDataParallel averages gradients.
             setup.scaler.scale(loss * process.world_size).backward()
         total += loss.detach()
-    if is_sharded(setup.model):
-        average_gradients(setup.model, process)
     setup.scaler.step(setup.optimizer)
     setup.scaler.update()
     setup.optimizer.zero_grad(set_to_none=True)
@@ -131,12 +128,6 @@ def _timed(batches: Iterator[list[Batch]], progress: Progress) -> Iterator[list[
         if parts is None:
             return
         yield parts
-
-
-def _is_due(setup: TrainingSetup, saved: float, settings: TrainingSettings) -> bool:
-    """Whether a checkpoint is due. Saving a sharded model is collective, so rank 0 decides for all."""
-    due = time.monotonic() - saved > 60 * settings.save_minutes
-    return setup.process.on_rank0(lambda: due) if is_sharded(setup.model) else due
 
 
 def _not_finite(progress: Progress, run: Run) -> str:

@@ -14,11 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 from adapter4rec.data.batches import TrainingSet, sample_users
 from adapter4rec.data.domain import Domain
 from adapter4rec.models.layers import compile_layers
-from adapter4rec.models.sharding import is_sharded
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.training.optimizer import ParameterGroup, make_optimizer, parameter_groups
 from adapter4rec.training.settings import TrainingSettings
-from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.precision import Precision, choose_precision
 from adapter4rec.utils.process_group import Process
 
@@ -58,9 +56,6 @@ class TrainingSetup:
 
     def gradient_sync(self, *, last: bool) -> AbstractContextManager[None]:
         """Context of a backward pass; gradients are synchronised in the last accumulation step only."""
-        if is_sharded(self.model):
-            self.model.item_encoder.set_requires_gradient_sync(last)
-            return nullcontext()
         if last or self.process.world_size == 1:
             return nullcontext()
         return self.parallel.no_sync()
@@ -76,16 +71,14 @@ def prepare(model: TransRec, domain: Domain, settings: TrainingSettings, process
         process: this process.
 
     Raises:
-        UserError: the number format is not supported on this device, or with sharding.
+        UserError: the number format is not supported on this device.
     """
     precision = choose_precision(settings.precision, process.device)
-    if settings.shard and precision.name == "fp16":
-        raise UserError("--shard true: fp16 is not supported; use --precision bf16 or fp32")
     if settings.compile and settings.uses_content:
         compile_layers(model.item_encoder.backbone, after=getattr(domain.store, "layers", ()))
     model.item_encoder.recompute = settings.recompute
     parallel: nn.Module = model
-    if process.world_size > 1 and not is_sharded(model):
+    if process.world_size > 1:
         parallel = DistributedDataParallel(model, **{_BUFFERS_ARE_SENT: False}, gradient_as_bucket_view=True)
     groups = parameter_groups(model, settings.learning_rates())
     optimizer = make_optimizer(groups)
