@@ -39,9 +39,6 @@ class BackboneSettings(Settings):
         "recompute the backbone's activations in the backward pass: less memory, one more forward pass",
         runtime=True,
     )
-    shard: bool = option(
-        False, "shard the backbone's weights over the processes (FSDP2), for full fine-tuning", runtime=True
-    )
     compile: bool = option(False, "compile the backbone's layers; takes minutes at the start", runtime=True)
 
 
