@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
@@ -173,22 +175,32 @@ def _join(backend: str, rank: int, count: int) -> dist.TCPStore:
 
     def join() -> None:
         try:
+            while not hosts_store and not _accepts_connections(host, port):  # torch logs each failed attempt
+                time.sleep(0.1)
             joined.set_result(dist.TCPStore(host, port, count, hosts_store, _JOIN_TIMEOUT))
         except Exception as error:
             joined.set_exception(error)
 
     # In a thread: a signal cannot interrupt a blocking call of torch.
     threading.Thread(target=join, daemon=True).start()
+    limit = f"{_JOIN_TIMEOUT // timedelta(minutes=1)} minutes"
+    if wait([joined], _SHORT_WAIT.total_seconds()).not_done:
+        print(f"waiting for {others}, at most {limit}", file=sys.stderr, flush=True)
+    if wait([joined], _JOIN_TIMEOUT.total_seconds()).not_done:
+        raise UserError(f"timed out after {limit} waiting for {others}; {_ADVICE}")
     try:
-        if wait([joined], _SHORT_WAIT.total_seconds()).not_done:
-            limit = f"{_JOIN_TIMEOUT // timedelta(minutes=1)} minutes"
-            print(f"waiting for {others}, at most {limit}", file=sys.stderr, flush=True)
         store = joined.result()
         store.set_timeout(_TIMEOUT)
         dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_TIMEOUT)
     except (RuntimeError, dist.DistError) as error:
-        raise UserError(f"could not join {others}: {str(error).splitlines()[0]}; {_ADVICE}") from None
+        raise UserError(f"could not join {others}: {str(error).splitlines()[0]}") from None
     return store
+
+
+def _accepts_connections(host: str, port: int) -> bool:
+    with suppress(OSError), socket.create_connection((host, port), timeout=1):
+        return True
+    return False
 
 
 @contextmanager
