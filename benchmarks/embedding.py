@@ -6,8 +6,7 @@ import numpy as np
 import torch
 
 from adapter4rec.data.text import TextStore
-from adapter4rec.evaluation.catalogue import EncodeConfig, evaluating
-from adapter4rec.evaluation.leave_one_out import encode_all_items
+from adapter4rec.evaluation.catalogue import EncodeConfig, encode_catalogue, evaluating
 from adapter4rec.utils.errors import run_main
 from adapter4rec.utils.machine import matmul_rate
 from benchmarks import released_way
@@ -45,7 +44,7 @@ def main() -> None:
     def project(form: str) -> torch.Tensor:
         with evaluating(model):
             how = EncodeConfig(precision=form)
-            return encode_all_items(model, _First(store, options.items), options.items, ALONE, how).rows
+            return encode_catalogue(model, _First(store, options.items), options.items, ALONE, how).rows
 
     assert torch.allclose(project("fp32")[1:], released(), atol=1e-4)
     taken = in_turns(

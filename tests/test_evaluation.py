@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -283,10 +284,13 @@ class TestCatalogue:
     COSTS = np.array([5, 1, 4, 1, 5, 9, 2, 6, 5, 3])
 
     def encode(self, content: ItemIds) -> Tensor:
-        return self.TABLE[content.ids].double()
+        return self.TABLE[content.ids]
 
     def encoded(self, store: CostlyStore, process: Process, how: EncodeConfig | None = None) -> Embeddings:
-        return encode_catalogue(nn.Identity(), self.encode, store, (10, 3), process, how or EncodeConfig())
+        model = SimpleNamespace(
+            item_encoder=nn.Identity(), user_encoder=SimpleNamespace(width=3), encode_items=self.encode
+        )
+        return encode_catalogue(model, store, 10, process, how or EncodeConfig())
 
     @pytest.mark.parametrize(
         ("at_once", "group_sizes"), [(3, [3, 3, 3, 1]), (5, [5, 5]), (10, [10]), (512, [10])]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from adapter4rec.data.content import Content, ContentStore
 from adapter4rec.data.loader import load_ahead
 from adapter4rec.evaluation.settings import EvaluationSettings
+from adapter4rec.models.transrec import TransRec
 from adapter4rec.utils.precision import choose_precision
 from adapter4rec.utils.process_group import Process
 
@@ -95,27 +96,20 @@ class _Groups(Dataset[Content]):
 
 
 def encode_catalogue(
-    encoder: nn.Module,
-    encode: Callable[[Content], Tensor],
-    store: ContentStore,
-    shape: tuple[int, int],
-    process: Process,
-    how: EncodeConfig,
+    model: TransRec, store: ContentStore, n_items: int, process: Process, how: EncodeConfig
 ) -> Embeddings:
     """Encode all items once, in groups of similar cost that depend only on the catalogue.
 
     The groups are divided among the processes; the result is the same on all of them.
 
     Args:
-        encoder: the module that ``encode`` uses; its weights are cast to the number format in ``how``.
-        encode: maps the content of n items to ``[n, d]``.
+        model: in eval mode; the weights of its item encoder are cast to the number format in ``how``.
         store: the content of the catalogue.
-        shape: N and d.
+        n_items: N.
         process: this process.
         how: number format, workers.
     """
-    n_items, width = shape
-    rows = torch.zeros(n_items + 1, width, device=process.device)
+    rows = torch.zeros(n_items + 1, model.user_encoder.width, device=process.device)
     by_cost = np.argsort(store.costs(), kind="stable") + 1
     groups = [by_cost[start : start + _ITEMS_AT_ONCE] for start in range(0, n_items, _ITEMS_AT_ONCE)]
     own = process.distribute(len(groups))
@@ -127,7 +121,7 @@ def encode_catalogue(
         prefetch=how.prefetch,
         pin_memory=how.pin_memory,
     )
-    with precision.frozen_weights(encoder, whole=True), precision.autocast():
+    with precision.frozen_weights(model.item_encoder, whole=True), precision.autocast():
         for number, content in zip(own, loader, strict=True):
-            rows[torch.from_numpy(groups[number])] = encode(content.to(process.device)).float()
+            rows[torch.from_numpy(groups[number])] = model.encode_items(content.to(process.device))
     return Embeddings(process.all_reduce(rows))

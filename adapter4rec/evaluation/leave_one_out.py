@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from adapter4rec.data.batches import pad_left
-from adapter4rec.data.content import ContentStore
 from adapter4rec.data.domain import Domain
 from adapter4rec.data.interactions import Interactions, Ranges
 from adapter4rec.evaluation.catalogue import (
@@ -152,14 +151,6 @@ def next_item_vectors(model: TransRec, catalogue: Embeddings, inputs: np.ndarray
     return torch.cat(parts)
 
 
-def encode_all_items(
-    model: TransRec, store: ContentStore, n_items: int, process: Process, how: EncodeConfig
-) -> Embeddings:
-    """Embeddings of all items of a catalogue; see :func:`encode_catalogue`."""
-    shape = (n_items, model.user_encoder.width)
-    return encode_catalogue(model.item_encoder, model.encode_items, store, shape, process, how)
-
-
 def rank(
     model: TransRec,
     domain: Domain,
@@ -183,7 +174,7 @@ def rank(
     """
     interactions = domain.interactions
     with evaluating(model):
-        catalogue = encode_all_items(
+        catalogue = encode_catalogue(
             model, domain.store, interactions.n_items, process, how or EncodeConfig()
         )
 

@@ -21,8 +21,9 @@ from adapter4rec.data.images.database import ImageDatabase
 from adapter4rec.data.images.opening import DATA_FILE
 from adapter4rec.data.images.sources import FolderSource
 from adapter4rec.data.images.store import ImageFileStore, ImageStore
-from adapter4rec.data.interactions import ATTRIBUTES, ItemTable, read_items
+from adapter4rec.data.interactions import ItemTable, read_items
 from adapter4rec.data.lines import read_line_blocks
+from adapter4rec.data.settings import ATTRIBUTES
 from adapter4rec.models.backbones import backbone_folder, load_tokenizer
 from adapter4rec.serving.trained_runs import TrainedRun
 from adapter4rec.utils.errors import UserError

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from adapter4rec.data.content import ContentStore
-from adapter4rec.evaluation.catalogue import Embeddings, EncodeConfig, evaluating
-from adapter4rec.evaluation.leave_one_out import encode_all_items, next_item_vectors
+from adapter4rec.evaluation.catalogue import Embeddings, EncodeConfig, encode_catalogue, evaluating
+from adapter4rec.evaluation.leave_one_out import next_item_vectors
 from adapter4rec.evaluation.ranking import best_items
 from adapter4rec.serving.candidates import Candidates
 from adapter4rec.serving.export import Exported, export_embeddings
@@ -314,4 +314,4 @@ class Recommender:
     def _encode_store(self, store: ContentStore, n_items: int) -> Embeddings:
         config = replace(EncodeConfig.of(self.run.settings, self.process), precision=self.precision)
         with evaluating(self.run.model):
-            return encode_all_items(self.run.model, store, n_items, self.process, config)
+            return encode_catalogue(self.run.model, store, n_items, self.process, config)

@@ -37,7 +37,7 @@ def evaluate(
         The content of ``result.json``.
     """
     process.barrier()
-    ranks = partial(_rank_model, model, domain, process, EncodeConfig.of(settings, process))
+    ranks = partial(rank, model, domain, process=process, how=EncodeConfig.of(settings, process))
     history = last_progress(run).history
     if history:
         best = run.load_best(model)
@@ -59,7 +59,7 @@ def evaluate_again(
         UserError: the run has no best epoch yet.
     """
     best = run.load_best(model) if count_parameters(model).trained else {"epoch": 0}
-    ranks = partial(_rank_model, model, domain, process, EncodeConfig.of(settings, process))
+    ranks = partial(rank, model, domain, process=process, how=EncodeConfig.of(settings, process))
     return _report_again(ranks, best["epoch"], process, settings)
 
 
@@ -82,17 +82,6 @@ def evaluate_popularity(domain: Domain, settings: TrainingSettings, process: Pro
         run.begin(None, domain)
         best = _untrained(ranks, settings)
         return _evaluate(ranks, domain, settings, process, run, [best], best, ParameterCounts(0, 0))
-
-
-def _rank_model(
-    model: TransRec,
-    domain: Domain,
-    process: Process,
-    how: EncodeConfig,
-    split: Split,
-    coverage_at: Iterable[int] = (),
-) -> Ranking:
-    return rank(model, domain, split, process, how, coverage_at)
 
 
 def _untrained(ranks: Ranks, settings: TrainingSettings) -> Record:

@@ -1,7 +1,7 @@
 """Checkpoints: safetensors files with a JSON description in their header.
 
 ``NAME.json`` next to ``NAME.safetensors`` repeats the description and adds the file's SHA-256, which is
-verified when the checkpoint is read. Files are written atomically, so weights and description match.
+verified when the checkpoint is read. Each file is written atomically.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import atomic_file, file_hash, json_object, read_json, write_json
 
 _HEADER = "adapter4rec"
-_HASH, _OLD_HASHES = "sha256", "sha256_before"
+_HASH = "sha256"
 
 
 @dataclass(frozen=True)
@@ -38,20 +38,14 @@ class Checkpoint:
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
     """Write a checkpoint and a JSON file next to it with the description and the SHA-256.
 
-    Until the new file has replaced the old one, the JSON file lists the hashes of both, so a process killed
-    at any point leaves a readable pair.
-
     Raises:
         UserError: the file cannot be written.
     """
     json_path = path.with_suffix(".json")
-    before = _known_hashes(json_path) if path.is_file() and json_path.is_file() else []
     with atomic_file(path) as temporary:
         save_tensors(temporary, tensors, description)
-        record = {**description, _HASH: file_hash(temporary)}
-        write_json(json_path, {**record, _OLD_HASHES: before} if before else record)
-    if before:
-        write_json(json_path, record)
+        json_path.unlink(missing_ok=True)  # a process killed after this leaves no hash, not a wrong one
+    write_json(json_path, {**description, _HASH: file_hash(path)})
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
@@ -107,16 +101,11 @@ def _verify(path: Path) -> None:
     json_path = path.with_suffix(".json")
     if not json_path.is_file():
         print(f"warning: {path}: not verified: {json_path.name} with the SHA-256 is missing", file=sys.stderr)
-    elif file_hash(path) not in _known_hashes(json_path):
+    elif file_hash(path) != read_json(json_path, (_HASH,))[_HASH]:
         raise UserError(
             f"{path}: SHA-256 does not match {json_path.name}: the file is damaged or was replaced; "
             "restore both files from the same copy, or train again"
         )
-
-
-def _known_hashes(json_path: Path) -> list[str]:
-    found = read_json(json_path, (_HASH,))
-    return [found[_HASH], *found.get(_OLD_HASHES, ())]
 
 
 def _described(file, path: Path) -> dict[str, Any]:  # noqa: ANN001

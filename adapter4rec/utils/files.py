@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -105,28 +105,6 @@ def locked_file(path: Path, busy: Callable[[], None] = lambda: None) -> Iterator
         yield
     finally:
         lock.release()
-
-
-def reserve(file: IO[bytes], size: int, what: str) -> None:
-    """Allocate ``size`` bytes for a new, open file.
-
-    Writing to a memory-mapped file on a full disk would kill the process with SIGBUS.
-
-    Raises:
-        UserError: not enough disk space.
-    """
-    folder = Path(file.name).parent if isinstance(file.name, str) else None
-    try:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)
-        else:
-            file.truncate(size)
-    except OSError:
-        free = f", {shutil.disk_usage(folder).free / 2**30:,.1f} GiB available" if folder else ""
-        raise UserError(
-            f"{what}: not enough disk space: {size / 2**30:,.1f} GiB needed{free}; choose another disk "
-            "with --cache_folder"
-        ) from None
 
 
 def write_json(path: Path, content: Any) -> None:
