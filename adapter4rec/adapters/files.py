@@ -24,7 +24,6 @@ from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.weights import load_into
 from adapter4rec.utils.checkpoint_file import Checkpoint, read_checkpoint, weights_hash, write_checkpoint
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import read_json
 from adapter4rec.utils.versions import versions
 
 WHAT = "adapter"
@@ -41,8 +40,7 @@ def save_adapter(
         about: further entries of the description.
 
     Raises:
-        UserError: the model has no adapters, the file name does not end in ``.safetensors``, or the ``.json``
-            file is not that of a checkpoint.
+        UserError: the model has no adapters, or the file name does not end in ``.safetensors``.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -50,9 +48,6 @@ def save_adapter(
     adapters = adapters_of(model)
     if adapters is None:
         raise UserError(f"{path}: the model has no adapters to save")
-    beside = path.with_suffix(".json")
-    if beside.is_file() and "what" not in read_json(beside):
-        raise UserError(f"{path}: would overwrite {beside.name}, which describes no checkpoint")
     tensors = adapter_tensors(model)
     description = {
         "what": WHAT,
@@ -142,14 +137,11 @@ def base_identity(model: TransRec | PreTrainedModel) -> dict[str, dict[str, str]
     parts = {group: dict(parameters) for group, parameters in base_groups_of(model).items()}
     parts.get(BACKBONE, {}).update(parts.pop(FIXED, {}))
     kinds = _kinds(model)
-    return {
-        part: {"kind": f"{kinds[part]}, {_types(tensors)}", "weights": weights_hash(tensors)}
-        for part, tensors in parts.items()
-    }
-
-
-def _types(tensors: Mapping[str, Tensor]) -> str:
-    return " and ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}))
+    identity = {}
+    for part, tensors in parts.items():
+        types = " and ".join(sorted({str(one.dtype).removeprefix("torch.") for one in tensors.values()}))
+        identity[part] = {"kind": f"{kinds[part]}, {types}", "weights": weights_hash(tensors)}
+    return identity
 
 
 def _kinds(model: TransRec | PreTrainedModel) -> dict[str, str]:
@@ -164,17 +156,15 @@ def _kinds(model: TransRec | PreTrainedModel) -> dict[str, str]:
 
 
 def _differences(there: Any, here: Mapping[str, Mapping[str, str]]) -> list[str]:
-    if not isinstance(there, dict) or not all(
-        isinstance(part, dict) and {"kind", "weights"} <= set(part) for part in there.values()
-    ):
+    """The parts in which the model of a file differs from this one, one line each."""
+    if not isinstance(there, dict):
         return ["the file does not name the model"]
-    trouble = []
+    nothing = {"kind": "none", "weights": ""}
+    lines = []
     for part in dict.fromkeys([*there, *here]):
-        if part not in there or part not in here:
-            missing, having = ("file", "model") if part not in there else ("model", "file")
-            trouble.append(f"{part}: in the {having}, not in the {missing}")
-        elif there[part]["kind"] != here[part]["kind"]:
-            trouble.append(f"{part}: {there[part]['kind']} in the file, {here[part]['kind']} in the model")
-        elif there[part]["weights"] != here[part]["weights"]:
-            trouble.append(f"{part}: same kind ({here[part]['kind']}), different weights")
-    return trouble
+        theirs, ours = there.get(part, nothing), here.get(part, nothing)
+        if theirs["kind"] != ours["kind"]:
+            lines.append(f"{part}: {theirs['kind']} in the file, {ours['kind']} in the model")
+        elif theirs["weights"] != ours["weights"]:
+            lines.append(f"{part}: same kind ({ours['kind']}), different weights")
+    return lines
