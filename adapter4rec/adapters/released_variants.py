@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import ClassVar
 
 import loralib
 import torch
@@ -17,16 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapter4rec.adapters.base import Adapter
+from adapter4rec.adapters.bottleneck import BottleneckConfig
 from adapter4rec.adapters.bottleneck_layers import SublayerAdapter
 from adapter4rec.adapters.compacter import CompacterConfig
 from adapter4rec.adapters.config import FEED_FORWARD, AdapterConfig
-from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.adapters.houlsby_parallel import HoulsbyParallelConfig
 from adapter4rec.adapters.k_adapter import KAdapterConfig
 from adapter4rec.adapters.k_adapter_layers import KAdapter
 from adapter4rec.adapters.lora import LoraConfig
-from adapter4rec.adapters.pfeiffer import PfeifferConfig
-from adapter4rec.adapters.pfeiffer_after_layernorm import PfeifferAfterLayerNormConfig
 from adapter4rec.adapters.prompt import PromptConfig
 from adapter4rec.adapters.prompt_layers import Prompt
 from adapter4rec.adapters.sites import Projection, Sites, Undo
@@ -52,10 +51,7 @@ class ReleasedHoulsbyParallelConfig(HoulsbyParallelConfig):
         config = self
         if sites.reads is Reads.PATCHES:
             if FEED_FORWARD not in self.sublayers:
-                raise UserError(
-                    f"--sublayers {','.join(self.sublayers)}: with --semantics release, parallel adapters of "
-                    "image encoders support feed_forward only"
-                )
+                raise UserError("--sublayers: released parallel adapters of images support feed_forward only")
             config = replace(self, sublayers=(FEED_FORWARD,))
         return SublayerAdapter(config, sites, partial(self.build_module, sites))
 
@@ -74,14 +70,12 @@ class ReleasedCompacterConfig(CompacterConfig):
 class ReleasedLoraConfig(LoraConfig):
     """New layers replace the projections."""
 
+    adapter: ClassVar[str] = "adapter4rec.adapters.released_variants:ReleasedLora"
+
     def rank_of_projection(self, kind: str, sites: Sites) -> int:
         """r of a query or value projection; with 0 the new layer is trained as a whole, without factors."""
         del kind
         return self.rank_of(sites)
-
-    def build(self, sites: Sites) -> Adapter:
-        """See :class:`ReleasedLora`."""
-        return ReleasedLora(self, sites)
 
 
 @dataclass(frozen=True)
@@ -114,10 +108,7 @@ class ReleasedLora(Adapter):
             for kind in config.projections:
                 projection: Projection = getattr(layer, kind)
                 if projection.parts > 1:
-                    raise UserError(
-                        "--semantics release: not supported for lora on an encoder that computes query, key "
-                        "and value in one linear layer"
-                    )
+                    raise UserError("--semantics release: lora does not support fused query, key and value")
                 rank = config.rank_of_projection(kind, sites)
                 own = self.layers[number][kind] = _new_projection(projection.module, rank, config)
                 path = paths[id(projection.module)]
@@ -219,8 +210,6 @@ RELEASED: dict[type[AdapterConfig], type[AdapterConfig]] = {
 }
 """The variant of each family that has one, by its config class."""
 RELEASED_WITH_IMAGES = RELEASED | {LoraConfig: ReleasedImageLoraConfig}
-WITHOUT_DROPOUT = (HoulsbyConfig, HoulsbyParallelConfig, PfeifferConfig, PfeifferAfterLayerNormConfig)
-"""Families whose dropout in the bottleneck is defined, but never applied."""
 
 
 def as_released(config: AdapterConfig, *, images: bool) -> AdapterConfig:
@@ -232,5 +221,6 @@ def as_released(config: AdapterConfig, *, images: bool) -> AdapterConfig:
     """
     variants = RELEASED_WITH_IMAGES if images else RELEASED
     variant = variants.get(type(config), type(config))
-    dropout = {"adapter_dropout": 0.0} if type(config) in WITHOUT_DROPOUT else {}
-    return variant(**vars(config) | dropout)
+    if isinstance(config, BottleneckConfig) and not isinstance(config, CompacterConfig):
+        config = replace(config, adapter_dropout=0.0)  # defined, but never applied
+    return variant(**vars(config))

@@ -101,10 +101,14 @@ class Candidates:
         """Embeddings of all items, or of the new items only, numbered from 1."""
         return JoinedEmbeddings([part.embeddings for part in self.parts[int(only_new) :]])
 
+    def described(self, item: int) -> tuple[str, str]:
+        """Name and title of an item."""
+        return self.names[item - 1], self.titles[item - 1]
+
     def shown(self, item: int) -> str:
         """Name and title of an item on one line for the terminal; new items are marked."""
         mark = "(new)" if item > self.n_known else ""
-        return "  ".join(word for word in (self.names[item - 1], self.titles[item - 1], mark) if word)
+        return "  ".join(word for word in (*self.described(item), mark) if word)
 
     def content_of(self, item: int) -> Content:
         """The content of one item."""

@@ -286,12 +286,7 @@ class Recommender:
         numbers, scores = best_items(vectors, candidates.embeddings(only_new=only_new), excluded, top_k)
         return [
             RankedItems(
-                RankedItem(
-                    candidates.names[item - 1],
-                    candidates.titles[item - 1],
-                    float(score),
-                    item > candidates.n_known,
-                )
+                RankedItem(*candidates.described(item), score=float(score), new=item > candidates.n_known)
                 for item, score in zip((items + before).tolist(), values, strict=True)
                 if np.isfinite(score)
             )
