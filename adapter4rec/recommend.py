@@ -93,6 +93,8 @@ def main() -> None:
     run = _loaded(options, process)
     if options.sheet and not isinstance(run.domain.store, ImageStore):
         raise UserError(f"--sheet: {run.folder} is not an image run")
+    if options.item_images and not options.items:
+        raise UserError("--item-images: requires --items")
     recommender = Recommender(run, process, options.precision)
     if options.items:
         known = recommender.candidates.number_of

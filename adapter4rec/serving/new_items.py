@@ -125,7 +125,8 @@ class _ImageReader:
         if images is None:
             raise UserError("--item-images is required: a folder or an LMDB with images of the new items")
         size = self.run.domain.store.size
-        database = ImageDatabase(images) if (images / DATA_FILE).is_file() else None
+        is_database = images.is_file() or (images / DATA_FILE).is_file()
+        database = ImageDatabase(images) if is_database else None
         files = {} if database else FolderSource(images).find(table.names)
         available = database.names() if database else files
         missing = [
