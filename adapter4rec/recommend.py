@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +21,7 @@ from adapter4rec.data.images.store import ImageStore
 from adapter4rec.serving.candidates import Candidates
 from adapter4rec.serving.contact_sheet import SheetRow, draw_contact_sheet
 from adapter4rec.serving.new_items import read_new_items
-from adapter4rec.serving.recommendations import Recommendation
+from adapter4rec.serving.recommendations import RankedItems
 from adapter4rec.serving.recommender import HELD_OUT, Recommender
 from adapter4rec.serving.trained_runs import TrainedRun, load_adapted, load_run
 from adapter4rec.utils.errors import UserError, run_main
@@ -30,61 +32,56 @@ from adapter4rec.utils.settings import PRECISIONS
 _SHOWN_USERS = 5
 
 
-def write_csv(recommender: Recommender, top_k: int, path: Path, *, only_new: bool = False) -> int:
-    """Write recommendations for all users as CSV: ``user,rank,item[,title],score[,new]``.
+def write_csv(recommender: Recommender, top_k: int, path: Path, *, only_new: bool = False) -> None:
+    """Write recommendations for all users as CSV: ``user,rank,item,title,score,new``.
 
     Args:
         recommender: the model and its candidates.
         top_k: number of items per user.
         path: the CSV file.
         only_new: rank only the new items.
-
-    Returns:
-        The number of recommendations written.
     """
-    candidates, lines = recommender.candidates, 0
-    with_new = len(candidates.names) > candidates.n_known
-    title, new = ["title"] if candidates.has_titles else [], ["new"] if with_new else []
     with atomic_file(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["user", "rank", "item", *title, "score", *new])
-        for found in recommender.for_all(top_k, only_new=only_new):
-            for rank, (item, score) in enumerate(zip(found.items.tolist(), found.scores, strict=True), 1):
-                mark = [int(candidates.is_new(item))] if with_new else []
-                writer.writerow([found.user, rank, *candidates.columns(item), f"{score:.6g}", *mark])
-                lines += 1
-    return lines
+        writer.writerow(["user", "rank", "item", "title", "score", "new"])
+        for user, found in recommender.for_all(top_k, only_new=only_new):
+            for rank, one in enumerate(found, 1):
+                writer.writerow([user, rank, one.item, one.title, f"{one.score:.6g}", int(one.new)])
 
 
-def describe(found: Recommendation, candidates: Candidates) -> str:
+def describe(user: str, history: np.ndarray, found: RankedItems, candidates: Candidates) -> str:
     """Format a user's history and recommendations for the terminal."""
-    lines = [f"{found.user}: clicked, oldest first"]
-    lines += [f"       {candidates.shown(item)}" for item in found.history.tolist()]
-    lines.append(f"{found.user}: recommended, best first, with scores")
-    lines += [
-        f"  {rank:>2}. {score:8.3f}  {candidates.shown(item)}"
-        for rank, (item, score) in enumerate(zip(found.items.tolist(), found.scores, strict=True), 1)
-    ]
-    return "\n".join(lines)
+    clicked = [f"      {candidates.shown(item)}" for item in history.tolist()]
+    return "\n".join(
+        [
+            f"{user}: clicked, oldest first",
+            *clicked,
+            f"{user}: recommended, best first, with scores",
+            repr(found),
+        ]
+    )
 
 
-def draw_sheet(recommender: Recommender, recommendations: list[Recommendation], path: Path) -> None:
+def draw_sheet(
+    recommender: Recommender,
+    users: Sequence[tuple[str, np.ndarray]],
+    found: Sequence[RankedItems],
+    path: Path,
+) -> None:
     """Draw a contact sheet of an image run."""
     candidates = recommender.candidates
 
-    def pictures(items: np.ndarray) -> np.ndarray:
-        size = recommender.run.domain.store.size
-        found = [candidates.content_of(item).pixels.numpy() for item in items.tolist()]
-        return np.concatenate([np.zeros((0, size, size, 3), np.uint8), *found])
+    def pictures(items: Iterable[int]) -> list[np.ndarray]:
+        return [candidates.content_of(item).pixels[0].numpy() for item in items]
 
     rows = [
         SheetRow(
-            found.user,
-            pictures(found.history),
-            pictures(found.items),
-            np.array([candidates.is_new(item) for item in found.items.tolist()], bool),
+            user,
+            pictures(history.tolist()),
+            pictures(candidates.number_of[one.item] for one in ranked),
+            [one.new for one in ranked],
         )
-        for found in recommendations
+        for (user, history), ranked in zip(users, found, strict=True)
     ]
     draw_contact_sheet(rows, path)
 
@@ -96,38 +93,36 @@ def main() -> None:
     run = _loaded(options, process)
     if options.sheet and not isinstance(run.domain.store, ImageStore):
         raise UserError(f"--sheet: {run.folder} is not an image run")
-    recommender = _with_new_items(Recommender(run, process, options.precision), options)
+    if options.item_images and not options.items:
+        raise UserError("--item-images: requires --items")
+    recommender = Recommender(run, process, options.precision)
+    if options.items:
+        known = recommender.candidates.number_of
+        items, listed = read_new_items(run, options.items, options.item_images, known)
+        recommender = recommender.with_items(items)
+        new = recommender.candidates.n_new
+        print(f"{options.items}: {listed:,} items, {new:,} of them new to the catalogue")
     recommender.require(options.top_k, only_new=options.only_new)
     users = _selected_users(options, recommender)
     if options.export:
         exported = recommender.export(options.export, split=options.split, only_new=options.only_new)
         print(exported.describe())
     if options.csv:
-        lines = write_csv(recommender, options.top_k, options.csv, only_new=options.only_new)
-        n_users = run.domain.interactions.n_users
-        print(f"{options.csv}: {lines:,} recommendations for {n_users:,} users")
+        write_csv(recommender, options.top_k, options.csv, only_new=options.only_new)
+        print(f"{options.csv}: recommendations for {run.domain.interactions.n_users:,} users")
     written = options.csv or options.export
     if written and not (options.users or options.history or options.sheet):
         return
-    found = recommender.best_for(users, options.top_k, only_new=options.only_new)
-    print("\n\n".join(describe(one, recommender.candidates) for one in found))
+    histories = [history for _, history in users]
+    found = recommender.best_for(histories, options.top_k, only_new=options.only_new)
+    blocks = [
+        describe(user, history, ranked, recommender.candidates)
+        for (user, history), ranked in zip(users, found, strict=True)
+    ]
+    print("\n\n".join(blocks))
     if options.sheet:
-        draw_sheet(recommender, found, options.sheet)
+        draw_sheet(recommender, users, found, options.sheet)
         print(f"\ncontact sheet: {options.sheet}")
-
-
-def _with_new_items(recommender: Recommender, options: argparse.Namespace) -> Recommender:
-    """Add the items of ``--items`` to the candidates."""
-    if options.items is None:
-        if options.item_images is not None:
-            raise UserError("--item-images: requires --items")
-        return recommender
-    known = recommender.candidates
-    items, listed = read_new_items(recommender.run, options.items, options.item_images, known.number_of)
-    extended = recommender.with_items(items)
-    new = len(extended.candidates.names) - known.n_known
-    print(f"{options.items}: {listed:,} items, {new:,} of them new to the catalogue")
-    return extended
 
 
 def _loaded(options: argparse.Namespace, process: Process) -> TrainedRun:
@@ -147,14 +142,13 @@ def _loaded(options: argparse.Namespace, process: Process) -> TrainedRun:
 
 
 def _selected_users(options: argparse.Namespace, recommender: Recommender) -> list[tuple[str, np.ndarray]]:
-    users = [(name, recommender.history_of(name)) for name in options.users or ()]
+    names = options.users or []
+    if not names and not options.history:
+        names = recommender.interactions.user_names[:_SHOWN_USERS]
+    users = [(name, recommender.history_of(name)) for name in names]
     if options.history:
         users.append(("--history", recommender.item_numbers_of(options.history)))
-    if users:
-        return users
-    return [
-        (name, recommender.history_of(name)) for name in recommender.interactions.user_names[:_SHOWN_USERS]
-    ]
+    return users
 
 
 def _options() -> argparse.Namespace:
@@ -162,9 +156,10 @@ def _options() -> argparse.Namespace:
         prog="python -m adapter4rec.recommend", description=__doc__.split("\n\n", 1)[1], allow_abbrev=False
     )
     parser.add_argument("run_folder", type=Path, nargs="?", help="folder of a finished run")
+    path: dict[str, Any] = {"type": Path, "metavar": "FILE"}
     files = parser.add_argument_group("source model and adapter, instead of a run folder")
-    files.add_argument("--source", type=Path, metavar="FILE", help="source model")
-    files.add_argument("--adapter", type=Path, metavar="FILE", help="adapter file of a run")
+    files.add_argument("--source", **path, help="source model")
+    files.add_argument("--adapter", **path, help="adapter file of a run")
     files.add_argument(
         "--force", action="store_true", help="load an adapter that was trained on another source model"
     )
@@ -172,38 +167,25 @@ def _options() -> argparse.Namespace:
         "new paths of files that have moved since the run",
         "With a run folder, --source is the new path of the model that the run started from.",
     )
-    for name, what in (
-        ("users_file", "users.tsv of the run"),
-        ("items_file", "items.tsv of the run (for new items, see --items)"),
-        ("images", "LMDB of the run"),
-    ):
-        flags = dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"])
-        moved.add_argument(*flags, type=Path, metavar="FILE", help=what)
+    moved.add_argument("--users-file", "--users_file", **path, help="users.tsv of the run")
+    moved.add_argument("--items-file", "--items_file", **path, help="items.tsv of the run")
+    moved.add_argument("--images", **path, help="LMDB of the run")
     moved.add_argument("--backbone", metavar="NAME", help="backbone of the run")
+    new = parser.add_argument_group("new items, which the model was not trained on")
+    new.add_argument("--items", **path, help="items in the format of items.tsv, ranked with the catalogue")
+    new.add_argument(
+        "--item-images", "--item_images", type=Path, metavar="PATH", help="their images: a folder or an LMDB"
+    )
+    new.add_argument("--only-new", "--only_new", action="store_true", help="rank only the new items")
     parser.add_argument(
         "--users", nargs="+", metavar="USER", help=f"user names (default: the first {_SHOWN_USERS})"
     )
     parser.add_argument("--history", nargs="+", metavar="ITEM", help="clicked items, oldest first")
     parser.add_argument("--top-k", "--top_k", type=int, default=10, help="items per user (%(default)s)")
+    parser.add_argument("--csv", **path, help="write recommendations for all users to FILE")
+    parser.add_argument("--sheet", **path, help="draw a contact sheet to FILE (.png)")
     parser.add_argument(
-        "--csv", type=Path, metavar="FILE", help="write recommendations for all users to FILE"
-    )
-    new = parser.add_argument_group("new items, which the model was not trained on")
-    new.add_argument(
-        "--items",
-        type=Path,
-        metavar="FILE",
-        help="new items in the format of items.tsv (image runs: one name per line), ranked along with the "
-        "catalogue",
-    )
-    flags = ["--item-images", "--item_images"]
-    new.add_argument(*flags, type=Path, metavar="PATH", help="images of the new items: a folder or an LMDB")
-    new.add_argument("--only-new", "--only_new", action="store_true", help="rank only the new items")
-    parser.add_argument(
-        "--export",
-        type=Path,
-        metavar="FILE",
-        help="write embeddings of all items and users to FILE (.safetensors), and their names next to it",
+        "--export", **path, help="write embeddings of all items and users to FILE (.safetensors)"
     )
     parser.add_argument(
         "--split",
@@ -212,13 +194,9 @@ def _options() -> argparse.Namespace:
         help="with --export: clicks that user vectors are computed from; test: those before the test target, "
         "as in the reported metrics; validation: those before the validation target; all (%(default)s)",
     )
-    parser.add_argument("--sheet", type=Path, metavar="FILE", help="draw a contact sheet to FILE (.png)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, or cuda:N")
     parser.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default="fp32",
-        help="number format in which items are encoded; bf16 is faster if supported (%(default)s)",
+        "--precision", choices=PRECISIONS, default="fp32", help="number format of the encoders (%(default)s)"
     )
     return parser.parse_args()
 

@@ -503,10 +503,9 @@ def test_one_sublayer_alone(tiny_vit_folder):
 @pytest.mark.parametrize(
     ("family", "options", "message"),
     [
-        ("prompt", {"encoders": ("item", "user")}, "the user encoder has no tokens"),
-        ("prompt", {"item_layers": "first:1"}, "input of the first layer"),
-        ("prompt", {"prompt_tokens": 10_000}, "size of the vocabulary"),
-        ("pfeiffer_after_layernorm", {"sublayers": ("attention",)}, "supports feed_forward only"),
+        ("prompt", {"encoders": ("item", "user")}, "--encoders user"),
+        ("prompt", {"item_layers": "first:1"}, "--item_layers first:1"),
+        ("pfeiffer_after_layernorm", {"sublayers": ("attention",)}, "--sublayers attention"),
         ("k_adapter", {"item_inner_heads": 5}, "must divide"),
         ("compacter", {"divisions": 5}, "must divide each width"),
         ("layernorm", {"train_layer_norms": False}, "trains nothing else"),

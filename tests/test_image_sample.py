@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adapter4rec.datasets.sample import Outcome, SampleSettings, images, make_image_sample, make_sample
+from adapter4rec.datasets.sample import SampleSettings, images, make_image_sample, make_sample
 from adapter4rec.datasets.sample import folder as sample_folder
+from adapter4rec.datasets.sample.behaviour import Dice, user_lines
 from adapter4rec.datasets.sample.command import main
 from adapter4rec.datasets.sample.drawing import draw
-from adapter4rec.datasets.sample.images import LISTS, SOURCE, TARGET, ImageDomain, fill_shelf
+from adapter4rec.datasets.sample.folder import LISTS
+from adapter4rec.datasets.sample.images import SOURCE, TARGET, ImageDomain, fill_catalogue
 from adapter4rec.datasets.sample.looks import COLOURS, GREY, TINY_SIZES, Form, Look, Pattern, draw_looks
 from adapter4rec.datasets.sample.silhouettes import ACCESSORIES, GARMENTS, Paint, Shape, Silhouette
 from adapter4rec.utils.errors import UserError
@@ -31,7 +33,7 @@ DOMAINS = (SOURCE, TARGET)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     into = tmp_path_factory.mktemp("images") / "made"
-    assert make_image_sample(into, SMALL) is Outcome.MADE
+    assert make_image_sample(into, SMALL)
     return into
 
 
@@ -67,16 +69,16 @@ def test_same_settings_give_the_same_bytes_and_another_seed_others(tmp_path, fol
 
 
 def test_lists_and_looks_do_not_drift():
-    """A changed generator needs a new VERSION, and this hash of it; Pillow plays no part in it."""
+    """A changed generator needs a new version, and this hash of it; Pillow plays no part in it."""
     digest = hashlib.sha256()
     for domain in DOMAINS:
-        shelf = fill_shelf(domain, SMALL)
-        for name, look in shelf.looks.items():
+        catalogue, looks = fill_catalogue(domain, SMALL)
+        for name, look in looks.items():
             drawn = json.dumps(dataclasses.astuple(look), default=lambda form: form.name)
             digest.update(f"{name} {drawn}\n".encode())
-        users = images.user_lines(domain, shelf.catalogue, shelf.names_in_catalogue, 40, SMALL)
-        digest.update(users.encode())
-    assert (images.VERSION, digest.hexdigest()[:16]) == (1, "abeb6def7b49464a")
+        lines = user_lines(catalogue, dataclasses.replace(SMALL, target_users=40))
+        digest.update("".join(f"{line}\n" for line in lines).encode())
+    assert (images.IMAGE_SAMPLE.version, digest.hexdigest()[:16]) == (1, "abeb6def7b49464a")
 
 
 def test_lists_are_well_formed_and_of_the_asked_size(folder):
@@ -108,7 +110,7 @@ def test_every_item_has_one_picture_and_the_domains_share_none(folder):
 
 @pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: domain.name)
 def test_pictures_come_in_all_promised_forms(folder, domain):
-    looks, seen = fill_shelf(domain, SMALL).looks, Counter()
+    (_, looks), seen = fill_catalogue(domain, SMALL), Counter()
     for name, file in pictures(folder, domain).items():
         look = looks[name]
         with Image.open(file) as picture:
@@ -126,7 +128,7 @@ def test_pictures_come_in_all_promised_forms(folder, domain):
 
 
 def test_a_large_catalogue_has_the_promised_shares_and_sizes():
-    looks = draw_looks(np.arange(4000) % SOURCE.cells, 8, images.Dice(1))
+    looks = draw_looks(np.arange(4000) % SOURCE.cells, 8, Dice(1))
     shares = Counter(look.form for look in looks)
     assert (shares[Form.GREY], shares[Form.CUTOUT], shares[Form.TINY]) == (120, 120, 80)
     sizes = Counter(look.size for look in looks if look.form is not Form.TINY)
@@ -141,7 +143,7 @@ def test_a_large_catalogue_has_the_promised_shares_and_sizes():
 
 def look_of(pattern: Pattern) -> Look:
     """An upright blue and white look, for a picture that pixels are read off."""
-    (look,) = draw_looks(np.array([pattern]), 1, images.Dice(5))
+    (look,) = draw_looks(np.array([pattern]), 1, Dice(5))
     upright = {"turn": 0, "slant": 0, "shift_x": 0, "shift_y": 0, "size": (224, 224), "form": Form.PHOTO}
     colour = {"hue": 215, "saturation": 70, "lightness": 45, "dark_accent": False}
     return dataclasses.replace(look, **upright, **colour)
@@ -173,7 +175,7 @@ def test_each_pattern_is_seen_in_its_own_way():
 @pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: domain.name)
 def test_plain_items_have_the_colour_of_their_topic(domain):
     cells = np.arange(len(COLOURS)) * len(Pattern)
-    for look in draw_looks(cells, len(domain.silhouettes), images.Dice(7)):
+    for look in draw_looks(cells, len(domain.silhouettes), Dice(7)):
         picture = draw(dataclasses.replace(look, form=Form.PHOTO), domain.silhouettes[look.kind])
         pixels = np.asarray(picture).reshape(-1, 3)
         spread = np.ptp(pixels.astype(int), axis=1)
@@ -194,7 +196,7 @@ def test_no_two_colours_overlap():
 
 
 def test_items_of_a_cell_are_different_pictures_also_to_a_small_encoder():
-    looks = draw_looks(np.zeros(12, dtype=int), 1, images.Dice(2))
+    looks = draw_looks(np.zeros(12, dtype=int), 1, Dice(2))
     small = [
         np.asarray(draw(look, GARMENTS[0]).convert("RGB").resize((16, 16)), dtype=float) for look in looks
     ]
@@ -224,10 +226,9 @@ def crowds() -> dict[str, list[list[Look]]]:
     settings = SampleSettings(users=600, target_users=600, items=400, clicks=13, seed=1)
     seen = {}
     for domain in DOMAINS:
-        shelf = fill_shelf(domain, settings)
-        lines = images.user_lines(domain, shelf.catalogue, shelf.names_in_catalogue, 600, settings)
-        histories = [line.split("\t")[1].split(" ") for line in lines.splitlines()]
-        seen[domain.name] = [[shelf.looks[name] for name in history] for history in histories]
+        catalogue, looks = fill_catalogue(domain, settings)
+        histories = [line.split("\t")[1].split(" ") for line in user_lines(catalogue, settings)]
+        seen[domain.name] = [[looks[name] for name in history] for history in histories]
     return seen
 
 
@@ -264,12 +265,12 @@ def test_users_hold_to_a_pattern_in_the_target_more_than_in_the_source(crowds):
 def test_rules_are_permutations_and_every_cell_has_items():
     for domain in DOMAINS:
         assert sorted(domain.next_topic) == list(range(len(COLOURS)))
-        looks = fill_shelf(domain, SampleSettings(items=32)).looks.values()
+        looks = fill_catalogue(domain, SampleSettings(items=32))[1].values()
         assert len({(look.colour, look.pattern) for look in looks}) == 32
 
 
 def test_names_tell_nothing_of_the_look():
-    looks = list(fill_shelf(SOURCE, SampleSettings(items=2000)).looks.values())
+    looks = list(fill_catalogue(SOURCE, SampleSettings(items=2000))[1].values())
     same = np.mean([a.colour == b.colour for a, b in pairwise(looks)])
     assert abs(same - 1 / len(COLOURS)) < 0.03
 
@@ -289,9 +290,8 @@ def test_second_call_keeps_what_is_there(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("quick")
-def test_command_line_has_its_own_defaults_for_images(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(images, "DEFAULT_FOLDER", tmp_path / "sample_images")
-    main(["--images", "--users", "50"])
+def test_command_line_has_its_own_default_of_items_for_images(tmp_path, capsys):
+    main(["--images", "--users", "50", "--into", str(tmp_path / "sample_images")])
     assert "target 50, 400 items each" in capsys.readouterr().out
     assert len(names_in(tmp_path / "sample_images", SOURCE)) == 400
 
@@ -299,7 +299,7 @@ def test_command_line_has_its_own_defaults_for_images(tmp_path, monkeypatch, cap
 def test_description_tells_settings_hashes_and_that_it_is_not_real(folder):
     found = json.loads((folder / "sample.json").read_text(encoding="utf-8"))
     assert found["settings"] == dataclasses.asdict(SMALL)
-    assert found["version"] == images.VERSION and "not real" in found["notice"]
+    assert found["version"] == images.IMAGE_SAMPLE.version and "not real" in found["notice"]
     assert set(found["sha256"]) == {*LISTS, "source/images", "target/images"}
     assert found["sha256"]["source/images"] == sample_folder.part_hash(folder / "source/images")
 
@@ -319,14 +319,14 @@ def test_interrupted_sample_is_made_anew(tmp_path, monkeypatch, older, moves):
 
     monkeypatch.setattr(sample_folder, "_move", interrupted)
     if not older and moves >= 6:  # there are no old parts to move away
-        assert make_image_sample(tmp_path / "s", SMALL) is Outcome.MADE
+        assert make_image_sample(tmp_path / "s", SMALL)
         return
     with pytest.raises(KeyboardInterrupt):
         make_image_sample(tmp_path / "s", SMALL)
     monkeypatch.undo()
     monkeypatch.setattr(images, "draw", lambda *_: Image.new("RGB", (2, 2)))
-    assert make_image_sample(tmp_path / "s", SMALL) in (Outcome.MADE, Outcome.MADE_ANEW)
-    assert make_image_sample(tmp_path / "s", SMALL) is Outcome.KEPT
+    assert make_image_sample(tmp_path / "s", SMALL)
+    assert not make_image_sample(tmp_path / "s", SMALL)
     assert sorted(entry.name for entry in (tmp_path / "s").iterdir()) == ["sample.json", "source", "target"]
 
 
@@ -360,7 +360,7 @@ def test_missing_parts_are_made_anew(tmp_path, loss):
     make_image_sample(tmp_path, SMALL)
     before = contents(tmp_path)
     loss(tmp_path)
-    assert make_image_sample(tmp_path, SMALL) is Outcome.MADE_ANEW
+    assert make_image_sample(tmp_path, SMALL)
     assert contents(tmp_path) == before
 
 

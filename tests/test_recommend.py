@@ -125,7 +125,7 @@ def test_the_best_unseen_items_by_score(text_runs, one_process):
     run = load_run(text_runs / "source", one_process)
     recommender = Recommender(run, one_process)
     history = recommender.history_of("u3")
-    (found,) = recommender.best_for([("u3", history)], top_k=5)
+    (found,) = recommender.best_for([history], top_k=5)
     model, interactions = run.model.eval(), run.domain.interactions
     with torch.no_grad():
         items = model.encode_items(run.domain.store.fetch(np.arange(1, interactions.n_items + 1)))
@@ -135,8 +135,8 @@ def test_the_best_unseen_items_by_score(text_runs, one_process):
         mask = torch.arange(LENGTH)[None] >= LENGTH - len(recent)
         scores = (model.encode_users(places, mask)[0, -1] @ items.T).numpy()
     unseen = [item for item in np.argsort(-scores) + 1 if item not in history]
-    assert found.items.tolist() == unseen[:5]
-    assert np.allclose(found.scores, scores[np.array(unseen[:5]) - 1], atol=1e-5)
+    assert [one.item for one in found] == [interactions.item_names[item - 1] for item in unseen[:5]]
+    assert np.allclose([one.score for one in found], scores[np.array(unseen[:5]) - 1], atol=1e-5)
 
 
 def test_items_are_encoded_in_the_format_that_is_asked_for(text_runs, one_process, monkeypatch, capsys):
@@ -152,9 +152,10 @@ def test_items_are_encoded_in_the_format_that_is_asked_for(text_runs, one_proces
 def test_more_items_than_there_are_gives_all_unseen_ones(text_runs, one_process):
     recommender = Recommender(load_run(text_runs / "source", one_process), one_process)
     history = recommender.history_of("u0")
-    (found,) = recommender.best_for([("u0", history)], top_k=1000)
-    n_items = recommender.interactions.n_items
-    assert sorted(found.items.tolist() + np.unique(history).tolist()) == list(range(1, n_items + 1))
+    (found,) = recommender.best_for([history], top_k=1000)
+    clicked = set(recommender.clicks_of("u0"))
+    assert {one.item for one in found} == set(recommender.interactions.item_names) - clicked
+    assert len(found) == recommender.interactions.n_items - len(clicked)
 
 
 def test_lines_for_users_and_for_a_history(text_runs, monkeypatch, capsys, clicks):
@@ -163,7 +164,7 @@ def test_lines_for_users_and_for_a_history(text_runs, monkeypatch, capsys, click
     assert "u2: recommended" in printed
     assert "--history: recommended" in printed
     assert printed.count("  3. ") == 2
-    assert f"       {clicks['u2'][-1]}  {TITLES[clicks['u2'][-1]]}" in printed.splitlines()
+    assert f"      {clicks['u2'][-1]}  {TITLES[clicks['u2'][-1]]}" in printed.splitlines()
 
 
 def test_csv_for_all_users(text_runs, one_process, monkeypatch, tmp_path, clicks):
@@ -172,10 +173,9 @@ def test_csv_for_all_users(text_runs, one_process, monkeypatch, tmp_path, clicks
     rows = list(csv.DictReader(path.open(encoding="utf-8")))
     assert [row["user"] for row in rows] == [user for user in clicks for _ in range(2)]
     recommender = Recommender(load_run(text_runs / "source", one_process), one_process)
-    (found,) = recommender.best_for([("u7", recommender.history_of("u7"))], top_k=2)
-    names = recommender.interactions.item_names
+    (found,) = recommender.best_for([recommender.history_of("u7")], top_k=2)
     mine = [row for row in rows if row["user"] == "u7"]
-    assert [row["item"] for row in mine] == [names[item - 1] for item in found.items]
+    assert [row["item"] for row in mine] == [one.item for one in found]
     assert all(row["title"] == TITLES[row["item"]] for row in rows)
     assert [row["rank"] for row in mine] == ["1", "2"]
 

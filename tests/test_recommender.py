@@ -80,8 +80,8 @@ class TestEncoding:
         ("contents", "message"),
         [
             ("one title", "expected a list"),
-            ([3], "the title as a string"),
-            ([("a", "b")], "2 texts"),
+            ([3], "expected texts of title"),
+            ([("a", "b")], "expected texts of title"),
             ([""], "empty"),
         ],
     )

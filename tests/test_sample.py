@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adapter4rec.datasets.sample import Outcome, SampleSettings, behaviour, make_sample, text
+from adapter4rec.datasets.sample import SampleSettings, behaviour, make_sample, text
 from adapter4rec.datasets.sample.command import main
-from adapter4rec.datasets.sample.text import DATA_FILES, SOURCE, TARGET, TextDomain
+from adapter4rec.datasets.sample.folder import LISTS
+from adapter4rec.datasets.sample.text import SOURCE, TARGET, TextDomain, Words
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import file_hash
 
@@ -37,14 +38,17 @@ class Data:
         return np.bincount(np.concatenate([user[:-2] for user in self.users]), minlength=len(self.names))
 
 
+def topic_words(words: Words) -> np.ndarray:
+    """All words of each topic, ``[topics, words]``."""
+    return np.concatenate([words.nouns, words.actions, words.adjectives], axis=1)
+
+
 def meanings(domain: TextDomain) -> tuple[dict[str, int], dict[str, int]]:
     """The topic and the mood that a word stands for."""
-    topic_of = {
-        word: number
-        for number, topic in enumerate(domain.words.topics)
-        for word in (*topic.nouns, *topic.actions, *topic.adjectives)
-    }
-    mood_of = {word: number for number, mood in enumerate(domain.words.moods) for word in mood}
+    topic_of, mood_of = (
+        {word: number for number, row in enumerate(table.tolist()) for word in row}
+        for table in (topic_words(domain.words), domain.words.moods)
+    )
     return topic_of, mood_of
 
 
@@ -110,7 +114,7 @@ def oracle(data: Data, next_topic: tuple[int, ...], mood_share: float) -> list[n
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     into = tmp_path_factory.mktemp("sample") / "made"
-    assert make_sample(into, SampleSettings()) is Outcome.MADE
+    assert make_sample(into, SampleSettings())
     return into
 
 
@@ -136,19 +140,20 @@ def test_same_settings_give_the_same_bytes_and_another_seed_others(tmp_path):
         make_sample(tmp_path / name, SampleSettings(60, 40, 150, 8, seed))
     one, same, other = (contents(tmp_path / name) for name in ("one", "same", "other"))
     assert one == same
-    assert all(one[name] != other[name] for name in DATA_FILES)
+    assert all(one[name] != other[name] for name in LISTS)
 
 
-def test_bytes_do_not_drift():
-    """A changed generator needs a new VERSION, and these hashes of it."""
-    digest = hashlib.sha256(b"".join(text.sample_files(SMALL).values())).hexdigest()
-    assert (text.VERSION, digest[:16]) == (1, "435d3a133fe30935")
+def test_bytes_do_not_drift(tmp_path):
+    """A changed generator needs a new version, and these hashes of it."""
+    text.write(SMALL, tmp_path)
+    digest = hashlib.sha256(b"".join((tmp_path / name).read_bytes() for name in LISTS)).hexdigest()
+    assert (text.TEXT_SAMPLE.version, digest[:16]) == (1, "435d3a133fe30935")
 
 
 def test_sizes_are_those_asked_for(tmp_path):
     make_sample(tmp_path / "s", SMALL)
     lines = {name: content.count(b"\n") for name, content in contents(tmp_path / "s").items()}
-    assert [lines[name] for name in DATA_FILES] == [60, 150, 40, 150]
+    assert [lines[name] for name in LISTS] == [60, 150, 40, 150]
 
 
 def test_every_line_is_well_formed(folder):
@@ -190,11 +195,10 @@ def test_domains_share_no_item_no_title_and_no_word_that_matters(source, target)
 
 def test_each_word_has_one_meaning():
     for domain in (SOURCE, TARGET):
-        words = [w for t in domain.words.topics for w in (*t.nouns, *t.actions, *t.adjectives)]
-        words += [word for mood in domain.words.moods for word in mood]
+        words = [*topic_words(domain.words).flat, *domain.words.moods.flat]
         assert len(words) == len(set(words))
-        neutral = {word for pattern in domain.words.patterns for word in title_words(pattern)}
-        assert not (neutral | set(domain.words.fillers)) & set(words)
+        neutral = {word for pattern in domain.words.patterns.flat for word in title_words(pattern)}
+        assert not (neutral | set(domain.words.fillers.flat)) & set(words)
 
 
 # What decides the clicks
@@ -250,30 +254,32 @@ def test_second_call_reuses(tmp_path, capsys):
 
 
 def test_older_sample_is_made_anew(tmp_path):
-    make_sample(tmp_path, SMALL)
+    make_sample(tmp_path / "s", SMALL)
     newer = SampleSettings(60, 40, 150, 8, seed=4)
-    assert make_sample(tmp_path, newer) is Outcome.MADE_ANEW
-    assert {name: contents(tmp_path)[name] for name in DATA_FILES} == text.sample_files(newer)
+    assert make_sample(tmp_path / "s", newer)
+    text.write(newer, tmp_path / "expected")
+    expected = contents(tmp_path / "expected")
+    assert {name: contents(tmp_path / "s")[name] for name in LISTS} == expected
 
 
 def test_interrupted_sample_is_made_anew(tmp_path):
     make_sample(tmp_path, SMALL)
     (tmp_path / "target/items.tsv").unlink()
-    assert make_sample(tmp_path, SMALL) is Outcome.MADE_ANEW
-    assert make_sample(tmp_path, SMALL) is Outcome.KEPT
+    assert make_sample(tmp_path, SMALL)
+    assert not make_sample(tmp_path, SMALL)
 
 
 def test_description_tells_settings_hashes_and_that_it_is_not_real(tmp_path):
     make_sample(tmp_path, SMALL)
     found = json.loads((tmp_path / "sample.json").read_text(encoding="utf-8"))
     assert found["settings"] == {"users": 60, "target_users": 40, "items": 150, "clicks": 8, "seed": 3}
-    assert found["version"] == text.VERSION and "not real" in found["notice"]
-    assert found["sha256"] == {name: file_hash(tmp_path / name) for name in DATA_FILES}
+    assert found["version"] == text.TEXT_SAMPLE.version and "not real" in found["notice"]
+    assert found["sha256"] == {name: file_hash(tmp_path / name) for name in LISTS}
 
 
 def test_readme_beside_the_sample_stays(tmp_path):
     (tmp_path / "README.md").write_text("mine")
-    assert make_sample(tmp_path, SMALL) is Outcome.MADE
+    assert make_sample(tmp_path, SMALL)
     assert (tmp_path / "README.md").read_text() == "mine"
 
 
@@ -332,6 +338,6 @@ def test_trouble_with_the_disk_is_told_without_a_traceback(tmp_path):
     [("users", 0), ("target-users", 0), ("items", 50), ("clicks", 5), ("seed", -1)],
 )
 def test_sizes_out_of_range_are_named(tmp_path, option, value):
-    with pytest.raises(UserError, match=f"--{option} {value}: must be"):
+    with pytest.raises(UserError, match=f"--{option.replace('-', '_')} {value}: must be"):
         main([f"--{option}", str(value), "--into", str(tmp_path / "s")])
     assert not (tmp_path / "s").exists()

@@ -15,8 +15,8 @@ from adapter4rec.adapters.base import Adapter, AdapterSet, adapters_of
 from adapter4rec.adapters.config import RELEASE, AdapterConfig
 from adapter4rec.adapters.registry import name_of
 from adapter4rec.adapters.released_model import change_as_released
-from adapter4rec.adapters.released_variants import build_released
-from adapter4rec.adapters.sites import Sites, Undo, find_sites
+from adapter4rec.adapters.released_variants import as_released
+from adapter4rec.adapters.sites import Sites, find_sites
 from adapter4rec.models.image_encoder import ImageItemEncoder
 from adapter4rec.models.layouts import LAYOUTS, UNREAD
 from adapter4rec.models.parts import ADAPTED_HEAD, ParameterGroups
@@ -64,7 +64,7 @@ def add_adapters(
     """Build the adapters that ``config`` describes and attach them; all other parameters are frozen.
 
     They become the submodule ``model.adapters``, with the model's dtype and device. For a Hugging Face
-    encoder, the options of the user encoder are ignored.
+    encoder, the options of the user encoder and ``encoders`` are ignored.
 
     Args:
         model: without adapters.
@@ -84,32 +84,22 @@ def add_adapters(
     config.check()
     if seed is not None:
         torch.manual_seed(seed)
-    sites = encoder_sites(model)
-    if isinstance(model, TransRec):
-        chosen = config.encoders
-    elif "item" in config.encoders:
-        chosen = ("item",)
-    else:
-        raise UserError(f"--encoders {','.join(config.encoders)}: an encoder alone is an item encoder")
-    for encoder in chosen:
-        if encoder not in sites:
-            raise UserError(_without_sites(model, encoder))
+    found = encoder_sites(model)
+    encoders = config.encoders if isinstance(model, TransRec) else ("item",)
+    for encoder in encoders:
+        if encoder not in found:
+            other = "user" if encoder == "item" else "item"
+            raise UserError(f"adapters do not support the model's {encoder} encoder; use --encoders {other}")
+    sites = {encoder: found[encoder] for encoder in encoders}
     model.adapters = AdapterSet(config, base_groups_of(model))
     try:
-        model.adapters.attach(_freeze(model))
-        _build(model, config, {encoder: sites[encoder] for encoder in chosen})
+        _freeze(model)
+        _build(model, config, sites)
     except BaseException:
         detach_adapters(model)
         raise
     like = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
     return model.adapters.to(device=like.device, dtype=like.dtype).train(model.training)
-
-
-def _without_sites(model: TransRec, encoder: str) -> str:
-    if encoder == "item":
-        return "the item encoder has no backbone to adapt"
-    kind = type(model.user_encoder).__name__
-    return f"adapters cannot be attached to the user encoder, a {kind}: it has no layout; use --encoders item"
 
 
 def base_groups_of(model: TransRec | PreTrainedModel) -> ParameterGroups:
@@ -122,36 +112,33 @@ def base_groups_of(model: TransRec | PreTrainedModel) -> ParameterGroups:
     return {"encoder": {name: one for name, one in model.named_parameters() if not name.startswith(UNREAD)}}
 
 
-def _freeze(model: nn.Module) -> Undo:
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-
-    def undo() -> None:
-        for parameter in trained:
-            parameter.requires_grad_(True)
-
-    return undo
+def _freeze(model: TransRec | PreTrainedModel) -> None:
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.requires_grad_(False)
+            model.adapters.attach(partial(parameter.requires_grad_, True))
 
 
 def _build(model: TransRec | PreTrainedModel, config: AdapterConfig, sites: dict[str, Sites]) -> None:
-    build = config.build
+    adapters: AdapterSet = model.adapters
+    builder = config
     if config.semantics == RELEASE:
         images = isinstance(getattr(model, "item_encoder", None), ImageItemEncoder)
-        build = partial(build_released, config, images=images)
+        builder = as_released(config, images=images)
         change_as_released(model, config)
-    shared = config.build_shared()
-    if shared is not None:
-        model.adapters["shared"] = shared
-    for role, own in sites.items():
-        adapter = model.adapters[role] = build(own, shared)
+    for name, adapter in builder.build_all(sites):
+        adapters[name] = adapter
+        if not isinstance(adapter, Adapter):
+            continue
+        adapters.attach(adapter.detach)
         if config.train_layer_norms:
+            own = sites[name]
             norms = own.layer_norms_of(list(config.layers_of(own).values()))
-            adapter.train_copies("layer_norms", own.encoder, norms, f"{role}_layer_norms")
+            adapter.train_copies("layer_norms", own.encoder, norms, f"{name}_layer_norms")
     if config.train_head:
         if not isinstance(model, TransRec):
             raise UserError("--train_head true: an encoder alone has no item head")
-        head, owner = model.item_encoder.head, model.adapters["item" if "item" in sites else "user"]
+        head, owner = model.item_encoder.head, adapters["item" if "item" in sites else "user"]
         owner.train_copies("head", head, [name for name, _ in head.named_parameters()], ADAPTED_HEAD)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import wraps
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,7 +18,8 @@ from adapter4rec.utils.modules import shadow
 class Adapter(nn.Module):
     """The adapter of one encoder: its own modules, and what it attached to the encoder's sites.
 
-    The constructor of a family's subclass builds the modules and attaches them.
+    The constructor of a family's subclass builds the modules and attaches them. It raises errors before it
+    attaches anything.
 
     Attributes:
         groups: parameter group of each child module whose parameters are not in the group ``adapter``, by
@@ -30,24 +31,17 @@ class Adapter(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._undo: list[Undo] = []
+        self._attached = ExitStack()
         self.groups: dict[str, str] = {}
         self.copies: dict[str, tuple[nn.Module, str]] = {}
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        """Make a constructor that fails take back what it has attached."""
-        super().__init_subclass__(**options)
-        if "__init__" in vars(cls):
-            cls.__init__ = _detaching_on_failure(cls.__init__)
-
     def attach(self, undo: Undo) -> None:
         """Register what takes back an attachment."""
-        self._undo.append(undo)
+        self._attached.callback(undo)
 
     def detach(self) -> None:
         """Take back all attachments, last one first. The encoder is then as it was before."""
-        while self._undo:
-            self._undo.pop()()
+        self._attached.close()
 
     def parameter_groups(self) -> ParameterGroups:
         """All parameters by name, in the groups given by ``groups``."""
@@ -78,19 +72,6 @@ class Adapter(nn.Module):
             self.copies[f"{field}.{name}"] = (module, name)
 
 
-def _detaching_on_failure(construct: Callable[..., None]) -> Callable[..., None]:
-    @wraps(construct)
-    def constructed(self: Adapter, *arguments: Any, **options: Any) -> None:
-        try:
-            construct(self, *arguments, **options)
-        except BaseException:
-            if "_undo" in vars(self):
-                self.detach()
-            raise
-
-    return constructed
-
-
 class AdapterSet(nn.ModuleDict):
     """The adapters of a model, by the encoder that they adapt, and what these share, ``shared``.
 
@@ -104,7 +85,7 @@ class AdapterSet(nn.ModuleDict):
         super().__init__()
         self.config = config
         self.base_groups = base_groups
-        self._undo: list[Undo] = []
+        self._attached = ExitStack()
 
     @property
     def base(self) -> dict[str, nn.Parameter]:
@@ -113,14 +94,11 @@ class AdapterSet(nn.ModuleDict):
 
     def parameter_groups(self) -> ParameterGroups:
         """All parameters by name, in the groups that the adapters declare."""
-        return merge_groups(
-            {
-                name: module.parameter_groups()
-                if isinstance(module, Adapter)
-                else {SHARED: dict(module.named_parameters())}
-                for name, module in self.items()
-            }
-        )
+        groups: dict[str, ParameterGroups] = {}
+        for name, module in self.items():
+            shared = not isinstance(module, Adapter)
+            groups[name] = {SHARED: dict(module.named_parameters())} if shared else module.parameter_groups()
+        return merge_groups(groups)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Refuse to be copied or pickled: hooks would refer to the original.
@@ -134,16 +112,12 @@ class AdapterSet(nn.ModuleDict):
         )
 
     def attach(self, undo: Undo) -> None:
-        """Register what takes back a change to the whole model."""
-        self._undo.append(undo)
+        """Register what takes back a change to the model."""
+        self._attached.callback(undo)
 
     def detach(self) -> None:
         """Take back everything that attaching the adapters changed, last change first."""
-        for adapter in reversed(list(self.values())):
-            if isinstance(adapter, Adapter):
-                adapter.detach()
-        while self._undo:
-            self._undo.pop()()
+        self._attached.close()
 
 
 def adapters_of(model: nn.Module) -> AdapterSet | None:

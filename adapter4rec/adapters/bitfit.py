@@ -9,8 +9,6 @@ from adapter4rec.adapters.config import AdapterConfig
 from adapter4rec.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from adapter4rec.adapters.base import Adapter
     from adapter4rec.adapters.sites import Sites
 
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 class BitFitConfig(AdapterConfig):
     """Every bias of the chosen layers, layer norms included; with all layers, all biases of the encoder."""
 
-    def build(self, sites: Sites, shared: nn.Module | None = None) -> Adapter:
+    def build(self, sites: Sites) -> Adapter:
         """Copies of the biases: W x + b becomes W x + b', initialised with b' = b.
 
         Raises:
@@ -27,7 +25,6 @@ class BitFitConfig(AdapterConfig):
         """
         from adapter4rec.adapters.base import Adapter
 
-        del shared
         layers = list(self.layers_of(sites).values())
         elsewhere = set(sites.layer_norms_of(layers)) if self.train_layer_norms else set()
         names = [name for name in sites.parameters_of(layers) if name.rpartition(".")[2] == "bias"]

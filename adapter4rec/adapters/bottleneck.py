@@ -1,9 +1,11 @@
-"""Options of the families that are made of bottlenecks, and the base of those that change sublayers."""
+"""Options of the families that are made of bottlenecks, one in each chosen sublayer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, ClassVar
 
 from adapter4rec.adapters.config import ACTIVATIONS, SUBLAYERS, AdapterConfig
 from adapter4rec.utils.settings import option
@@ -12,12 +14,19 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from adapter4rec.adapters.base import Adapter
-    from adapter4rec.adapters.sites import Sites
+    from adapter4rec.adapters.sites import Sites, Sublayer, Undo
 
 
 @dataclass(frozen=True)
 class BottleneckConfig(AdapterConfig):
-    """Bottleneck adapters."""
+    """Bottleneck adapters.
+
+    Base of the families that change the output of sublayers, each by a module of its own. A family implements
+    :meth:`change`, its formula.
+    """
+
+    module: ClassVar[str] = "adapter4rec.adapters.bottleneck_layers:Bottleneck"
+    """Class of the module of one sublayer."""
 
     sublayers: tuple[str, ...] = option(SUBLAYERS, "sublayers that are adapted", choices=SUBLAYERS)
     item_bottleneck: int = option(64, "inner width of the item encoder's adapters", least=1)
@@ -29,14 +38,6 @@ class BottleneckConfig(AdapterConfig):
         """r, the inner width of an encoder's adapters."""
         return self.item_bottleneck if sites.role == "item" else self.user_bottleneck
 
-
-@dataclass(frozen=True)
-class SublayerConfig(BottleneckConfig):
-    """Base of the families that change the output of sublayers, each by a module of its own.
-
-    A family implements :meth:`change`, its formula.
-    """
-
     def change(self, module: nn.Module, y: Tensor, x: Tensor) -> Tensor:
         """The new output of a sublayer f.
 
@@ -47,17 +48,17 @@ class SublayerConfig(BottleneckConfig):
         """
         raise NotImplementedError
 
-    def build_module(self, sites: Sites, shared: nn.Module | None) -> nn.Module:
-        """The module of one sublayer, by default a bottleneck."""
-        from adapter4rec.adapters.bottleneck_layers import Bottleneck
+    def attach(self, sublayer: Sublayer, module: nn.Module) -> Undo:
+        """Attach the module of a sublayer, by default to its output."""
+        return sublayer.on_output(partial(self.change, module))
 
-        del shared
-        return Bottleneck(
-            sites.width, self.bottleneck_of(sites), self.adapter_activation, self.adapter_dropout
-        )
+    def build_module(self, sites: Sites) -> nn.Module:
+        """The module of one sublayer."""
+        build = resolve_name(self.module)
+        return build(sites.width, self.bottleneck_of(sites), self.adapter_activation, self.adapter_dropout)
 
-    def build(self, sites: Sites, shared: nn.Module | None = None) -> Adapter:
+    def build(self, sites: Sites) -> Adapter:
         """One module for each chosen sublayer."""
         from adapter4rec.adapters.bottleneck_layers import SublayerAdapter
 
-        return SublayerAdapter(self, sites, shared, self.change)
+        return SublayerAdapter(self, sites, partial(self.build_module, sites))

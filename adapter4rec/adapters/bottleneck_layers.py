@@ -14,7 +14,7 @@ from adapter4rec.adapters.sites import Sites
 from adapter4rec.models.dropout import Dropout
 
 if TYPE_CHECKING:
-    from adapter4rec.adapters.bottleneck import SublayerConfig
+    from adapter4rec.adapters.bottleneck import BottleneckConfig
 
 ACTIVATION_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -57,29 +57,30 @@ class Bottleneck(nn.Module):
         return self.dropout(self.up(self.activation(self.down(x))))
 
 
+class AfterNorm(Bottleneck):
+    """A bottleneck with its own layer norm, see ``pfeiffer_after_layernorm.py``; initialised as by torch."""
+
+    def __init__(self, width: int, bottleneck: int, activation: str, dropout: float) -> None:
+        super().__init__(width, bottleneck, activation, dropout, near_zero=False)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+
+
 class SublayerAdapter(Adapter):
-    """One module m at the output of each chosen sublayer f: y = f(x) becomes ``change(m, y, x)``.
+    """One module m at each chosen sublayer f, by default at its output: y = f(x) becomes ``change(m, y, x)``.
 
     ``layers.N.attention`` and ``layers.N.feed_forward`` are the modules of layer N, counted from 0.
 
     Args:
-        config: chooses layers and sublayers, and builds the modules.
+        config: chooses layers and sublayers, and attaches the modules.
         sites: the sites of the encoder.
-        shared: what the modules of both encoders share.
-        change: the family's formula, see ``SublayerConfig.change``.
+        build_module: builds the module of one sublayer.
     """
 
-    def __init__(
-        self,
-        config: SublayerConfig,
-        sites: Sites,
-        shared: nn.Module | None,
-        change: Callable[[nn.Module, Tensor, Tensor], Tensor],
-    ) -> None:
+    def __init__(self, config: BottleneckConfig, sites: Sites, build_module: Callable[[], nn.Module]) -> None:
         super().__init__()
         self.layers = nn.ModuleDict()
         for number, layer in config.layers_of(sites).items():
-            modules = {kind: config.build_module(sites, shared) for kind in config.sublayers}
+            modules = {kind: build_module() for kind in config.sublayers}
             self.layers[number] = nn.ModuleDict(modules)
             for kind, module in modules.items():
-                self.attach(layer.sublayers[kind].on_output(partial(change, module)))
+                self.attach(config.attach(layer.sublayers[kind], module))

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from adapter4rec.adapters.config import ACTIVATIONS
@@ -34,14 +36,14 @@ class CompacterConfig(HoulsbyConfig):
         """The shared rule has its own learning rate."""
         return {"shared": self.lr_rule}
 
-    def build_shared(self) -> nn.Module:
-        """The rule."""
-        from adapter4rec.adapters.compacter_layers import Rule
+    def build_all(self, sites: Mapping[str, Sites]) -> Iterator[tuple[str, nn.Module]]:
+        """The rule, then the adapters."""
+        from adapter4rec.adapters.bottleneck_layers import SublayerAdapter
+        from adapter4rec.adapters.compacter_layers import HypercomplexBottleneck, Rule
 
-        return Rule(self)
-
-    def build_module(self, sites: Sites, shared: nn.Module | None) -> nn.Module:
-        """The hypercomplex bottleneck of one sublayer."""
-        from adapter4rec.adapters.compacter_layers import HypercomplexBottleneck
-
-        return HypercomplexBottleneck(sites.width, self.bottleneck_of(sites), self, shared)
+        rule = Rule(self)
+        yield "shared", rule
+        for role, own in sites.items():
+            width, bottleneck = own.width, self.bottleneck_of(own)
+            build_module = partial(HypercomplexBottleneck, width, bottleneck, self, rule)
+            yield role, SublayerAdapter(self, own, build_module)

@@ -6,8 +6,10 @@ Configs are settings: nothing here imports torch.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, ClassVar
 
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.settings import Settings, option
@@ -66,8 +68,8 @@ class LayerChoice(str):
 class AdapterConfig(Settings):
     """Adapters.
 
-    Base of the configs; each field is an option of the launchers. A family defines a subclass, implements
-    :meth:`build`, and registers the class in ``registry.py``.
+    Base of the configs; each field is an option of the launchers. A family defines a subclass, names its
+    ``adapter`` or overrides :meth:`build`, and registers the class in ``registry.py``.
     """
 
     encoders: tuple[str, ...] = option(ENCODERS, "encoders that are adapted", choices=ENCODERS)
@@ -83,18 +85,26 @@ class AdapterConfig(Settings):
         choices=(PAPER, RELEASE),
     )
 
-    def build(self, sites: Sites, shared: nn.Module | None = None) -> Adapter:
-        """Build the adapter of one encoder and attach it.
+    adapter: ClassVar[str]
+    """Class of the adapter of one encoder, ``module:Class``. It is imported when it is built."""
+
+    def build(self, sites: Sites) -> Adapter:
+        """Build the adapter of one encoder and attach it to its sites."""
+        return resolve_name(self.adapter)(self, sites)
+
+    def build_all(self, sites: Mapping[str, Sites]) -> Iterator[tuple[str, nn.Module]]:
+        """Build the adapters of a model and attach them, one at a time.
+
+        A family whose adapters share a module yields it first, as ``shared``.
 
         Args:
-            sites: the sites of the encoder.
-            shared: what :meth:`build_shared` returned.
-        """
-        raise NotImplementedError
+            sites: the sites of each adapted encoder, ``item`` or ``user``.
 
-    def build_shared(self) -> nn.Module | None:
-        """Build the module that the adapters of both encoders share; None if there is none."""
-        return None
+        Yields:
+            The name of the encoder and its adapter.
+        """
+        for role, own in sites.items():
+            yield role, self.build(own)
 
     def check(self) -> None:
         """Raise a UserError for a combination of options that is not valid."""

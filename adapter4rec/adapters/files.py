@@ -24,7 +24,6 @@ from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.weights import load_into
 from adapter4rec.utils.checkpoint_file import Checkpoint, read_checkpoint, weights_hash, write_checkpoint
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import read_json
 from adapter4rec.utils.versions import versions
 
 WHAT = "adapter"
@@ -41,8 +40,7 @@ def save_adapter(
         about: further entries of the description.
 
     Raises:
-        UserError: the model has no adapters, the file name does not end in ``.safetensors``, or the ``.json``
-            file is not that of a checkpoint.
+        UserError: the model has no adapters, or the file name does not end in ``.safetensors``.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -50,9 +48,6 @@ def save_adapter(
     adapters = adapters_of(model)
     if adapters is None:
         raise UserError(f"{path}: the model has no adapters to save")
-    beside = path.with_suffix(".json")
-    if beside.is_file() and "what" not in read_json(beside):
-        raise UserError(f"{path}: would overwrite {beside.name}, which describes no checkpoint")
     tensors = adapter_tensors(model)
     description = {
         "what": WHAT,
@@ -84,14 +79,11 @@ def load_adapter(model: TransRec | PreTrainedModel, path: Path | str, *, force: 
             keeps the adapters that it has, unless the config or the tensors do not fit: then it has none.
     """
     checkpoint = read_adapter(Path(path))
-    config = config_of(checkpoint)
+    config = _config_of(checkpoint)
     trouble = _differences(checkpoint.description.get("base"), base_identity(model))
     if trouble and not force:
-        raise UserError(
-            f"{path}: these adapters were trained on another model:\n  "
-            + "\n  ".join(trouble)
-            + "\n--force (force=True) loads them anyway"
-        )
+        listed = "\n  ".join(["these adapters were trained on another model:", *trouble])
+        raise UserError(f"{path}: {listed}\n--force (force=True) loads them anyway")
     detach_adapters(model)
     adapters = add_adapters(model, config)
     try:
@@ -119,22 +111,19 @@ def read_adapter(path: Path) -> Checkpoint:
     return checkpoint
 
 
-def config_of(checkpoint: Checkpoint) -> AdapterConfig:
+def _config_of(checkpoint: Checkpoint) -> AdapterConfig:
     """The config of an adapter file's adapters.
 
     Raises:
         UserError: the family is not registered, or the config is not valid.
     """
-    family, values = (checkpoint.description.get(name) for name in ("family", "config"))
-    if not isinstance(family, str) or family not in FAMILIES or not isinstance(values, dict):
+    family = checkpoint.description.get("family")
+    if family not in FAMILIES:
         raise UserError(
             f"{checkpoint.path}: unknown adapter family {family!r}; known are {', '.join(FAMILIES)} "
             "(register an own family before loading its files)"
         )
-    try:
-        return FAMILIES[family].from_values(values)
-    except UserError as error:
-        raise UserError(f"{checkpoint.path}: its config is not valid: {error}") from None
+    return FAMILIES[family].from_values(checkpoint.description["config"])
 
 
 def base_identity(model: TransRec | PreTrainedModel) -> dict[str, dict[str, str]]:
@@ -142,14 +131,11 @@ def base_identity(model: TransRec | PreTrainedModel) -> dict[str, dict[str, str]
     parts = {group: dict(parameters) for group, parameters in base_groups_of(model).items()}
     parts.get(BACKBONE, {}).update(parts.pop(FIXED, {}))
     kinds = _kinds(model)
-    return {
-        part: {"kind": f"{kinds[part]}, {_types(tensors)}", "weights": weights_hash(tensors)}
-        for part, tensors in parts.items()
-    }
-
-
-def _types(tensors: Mapping[str, Tensor]) -> str:
-    return " and ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}))
+    identity = {}
+    for part, tensors in parts.items():
+        types = " and ".join(sorted({str(one.dtype).removeprefix("torch.") for one in tensors.values()}))
+        identity[part] = {"kind": f"{kinds[part]}, {types}", "weights": weights_hash(tensors)}
+    return identity
 
 
 def _kinds(model: TransRec | PreTrainedModel) -> dict[str, str]:
@@ -164,17 +150,15 @@ def _kinds(model: TransRec | PreTrainedModel) -> dict[str, str]:
 
 
 def _differences(there: Any, here: Mapping[str, Mapping[str, str]]) -> list[str]:
-    if not isinstance(there, dict) or not all(
-        isinstance(part, dict) and {"kind", "weights"} <= set(part) for part in there.values()
-    ):
+    """The parts in which the model of a file differs from this one, one line each."""
+    if not isinstance(there, dict):
         return ["the file does not name the model"]
-    trouble = []
+    nothing = {"kind": "none", "weights": ""}
+    lines = []
     for part in dict.fromkeys([*there, *here]):
-        if part not in there or part not in here:
-            missing, having = ("file", "model") if part not in there else ("model", "file")
-            trouble.append(f"{part}: in the {having}, not in the {missing}")
-        elif there[part]["kind"] != here[part]["kind"]:
-            trouble.append(f"{part}: {there[part]['kind']} in the file, {here[part]['kind']} in the model")
-        elif there[part]["weights"] != here[part]["weights"]:
-            trouble.append(f"{part}: same kind ({here[part]['kind']}), different weights")
-    return trouble
+        theirs, ours = there.get(part, nothing), here.get(part, nothing)
+        if theirs["kind"] != ours["kind"]:
+            lines.append(f"{part}: {theirs['kind']} in the file, {ours['kind']} in the model")
+        elif theirs["weights"] != ours["weights"]:
+            lines.append(f"{part}: same kind ({ours['kind']}), different weights")
+    return lines

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from adapter4rec.adapters.bottleneck import SublayerConfig
+from adapter4rec.adapters.bottleneck import BottleneckConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class HoulsbyConfig(SublayerConfig):
+class HoulsbyConfig(BottleneckConfig):
     """Serial adapters after attention and after feed-forward, in every layer.
 
     In every sublayer f of an encoder, y = f(x) becomes A(y) = y + a(y), before the residual is added.

@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from adapter4rec.adapters.bottleneck import SublayerConfig
+from adapter4rec.adapters.bottleneck import BottleneckConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class HoulsbyParallelConfig(SublayerConfig):
+class HoulsbyParallelConfig(BottleneckConfig):
     """Houlsby's bottleneck in parallel with each sublayer, with the same input.
 
     LN(x + f(x)) becomes LN(x + f(x) + a(x)); in pre-norm encoders x + f(LN(x)) becomes x + f(LN(x)) + a(x).

@@ -7,23 +7,18 @@ linear layer combines its output with that of the chain.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 from adapter4rec.adapters.config import RELEASE, AdapterConfig, LayerChoice
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.settings import option
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from adapter4rec.adapters.base import Adapter
-    from adapter4rec.adapters.sites import Sites
 
 
 @dataclass(frozen=True)
 class KAdapterConfig(AdapterConfig):
     """Transformer adapters that read some layers' outputs, or the inputs of the user encoder's blocks."""
 
+    adapter: ClassVar[str] = "adapter4rec.adapters.k_adapter_layers:KAdapter"
     item_layers: LayerChoice = option(
         LayerChoice("ends"), "layers whose outputs adapters read: ends (first and last), all, first:N …"
     )
@@ -69,10 +64,3 @@ class KAdapterConfig(AdapterConfig):
     def learning_rates(self) -> dict[str, float]:
         """The joining layers have their own learning rates."""
         return {"item_join": self.lr_item_join, "user_join": self.lr_user_join}
-
-    def build(self, sites: Sites, shared: nn.Module | None = None) -> Adapter:
-        """See :class:`KAdapter`."""
-        from adapter4rec.adapters.k_adapter_layers import KAdapter
-
-        del shared
-        return KAdapter(self, sites)

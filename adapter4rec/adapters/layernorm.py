@@ -10,8 +10,6 @@ from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.settings import option
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from adapter4rec.adapters.base import Adapter
     from adapter4rec.adapters.sites import Sites
 
@@ -27,9 +25,9 @@ class LayerNormConfig(AdapterConfig):
         if not self.train_layer_norms:
             raise UserError("--train_layer_norms false: layernorm trains nothing else")
 
-    def build(self, sites: Sites, shared: nn.Module | None = None) -> Adapter:
+    def build(self, sites: Sites) -> Adapter:
         """No module of its own: ``add_adapters`` trains layer norms for every family that asks for it."""
         from adapter4rec.adapters.base import Adapter
 
-        del sites, shared
+        del sites
         return Adapter()

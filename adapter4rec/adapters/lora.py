@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from adapter4rec.adapters.config import PROJECTIONS, AdapterConfig
 from adapter4rec.utils.settings import option
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from adapter4rec.adapters.base import Adapter
     from adapter4rec.adapters.sites import Sites
 
 
@@ -19,6 +16,7 @@ if TYPE_CHECKING:
 class LoraConfig(AdapterConfig):
     """Low-rank updates of the query and value projections of every layer."""
 
+    adapter: ClassVar[str] = "adapter4rec.adapters.lora_layers:Lora"
     projections: tuple[str, ...] = option(
         PROJECTIONS, "projections that are adapted: query,value", choices=PROJECTIONS
     )
@@ -30,10 +28,3 @@ class LoraConfig(AdapterConfig):
     def rank_of(self, sites: Sites) -> int:
         """r in an encoder."""
         return self.item_rank if sites.role == "item" else self.user_rank
-
-    def build(self, sites: Sites, shared: nn.Module | None = None) -> Adapter:
-        """See :class:`Lora`."""
-        from adapter4rec.adapters.lora_layers import Lora
-
-        del shared
-        return Lora(self, sites)

@@ -3,38 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
 
 from adapter4rec.adapters.bottleneck import BottleneckConfig
-from adapter4rec.adapters.config import FEED_FORWARD, SUBLAYERS
-from adapter4rec.utils.errors import UserError
+from adapter4rec.adapters.config import FEED_FORWARD
 from adapter4rec.utils.settings import option
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
-    from adapter4rec.adapters.base import Adapter
-    from adapter4rec.adapters.sites import Sites
+    from adapter4rec.adapters.sites import Sublayer, Undo
 
 
 @dataclass(frozen=True)
 class PfeifferAfterLayerNormConfig(BottleneckConfig):
-    """One adapter per layer, after the layer norm that follows feed-forward, with its own layer norm."""
+    """One adapter per layer, after the layer norm that follows feed-forward, with its own layer norm.
+
+    LN(s) becomes LN_own(a(LN(s)) + s), where s = x + FeedForward(x). Post-norm encoders only.
+    """
+
+    module: ClassVar[str] = "adapter4rec.adapters.bottleneck_layers:AfterNorm"
 
     sublayers: tuple[str, ...] = option(
-        (FEED_FORWARD,), "sublayers that are adapted: feed_forward", choices=SUBLAYERS
+        (FEED_FORWARD,), "sublayers that are adapted: feed_forward", choices=(FEED_FORWARD,)
     )
 
-    def check(self) -> None:
-        """Raise a UserError for a sublayer other than feed-forward."""
-        if self.sublayers != (FEED_FORWARD,):
-            raise UserError(
-                f"--sublayers {','.join(self.sublayers)}: pfeiffer_after_layernorm supports feed_forward only"
-            )
+    def change(self, module: nn.Module, y: Tensor, x: Tensor) -> Tensor:
+        """LN_own(a(y) + x); here y is LN(s) and x is s."""
+        return module.norm(module(y) + x)
 
-    def build(self, sites: Sites, shared: nn.Module | None = None) -> Adapter:
-        """See :class:`PfeifferAfterLayerNorm`."""
-        from adapter4rec.adapters.pfeiffer_after_layernorm_layers import PfeifferAfterLayerNorm
-
-        del shared
-        return PfeifferAfterLayerNorm(self, sites)
+    def attach(self, sublayer: Sublayer, module: nn.Module) -> Undo:
+        """Attach the module of a sublayer to its layer norm."""
+        return sublayer.on_normed_sum(partial(self.change, module))

@@ -10,7 +10,6 @@ from torch import nn
 from adapter4rec.adapters.base import Adapter
 from adapter4rec.adapters.sites import Sites
 from adapter4rec.models.layouts import Reads
-from adapter4rec.utils.errors import UserError
 
 if TYPE_CHECKING:
     from adapter4rec.adapters.prompt import PromptConfig
@@ -27,10 +26,6 @@ class Prompt(Adapter):
         count = config.prompt_tokens
         if sites.reads is Reads.WORDS:
             words = sites.encoder.get_input_embeddings().weight
-            if count > len(words):
-                raise UserError(
-                    f"--prompt_tokens {count}: must be at most {len(words)}, the size of the vocabulary"
-                )
             self.vectors = nn.Parameter(words[:count].detach().clone())
         else:
             self.vectors = nn.Parameter(torch.zeros(count, sites.width))

@@ -6,6 +6,7 @@ See docs/differences.md. The variants of the adapter families are in ``released_
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from adapter4rec.adapters.sites import Undo
 from adapter4rec.data.content import Content
 from adapter4rec.data.states import States
 from adapter4rec.data.text import Text, TokenPack
-from adapter4rec.models.backbones import first_position, image_size
+from adapter4rec.models.backbones import image_size
 from adapter4rec.models.image_encoder import RELEASED_MASK_RATIO, ImageItemEncoder
 from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.text_encoder import TextItemEncoder
@@ -37,40 +38,22 @@ def change_as_released(model: TransRec | PreTrainedModel, config: AdapterConfig)
     length, and a padded position of a user's sequence holds the embedding of a padding item.
 
     Raises:
-        UserError: the backbone has fewer positions than the padded texts, or items have no content.
+        UserError: items have no content.
     """
     attach = model.adapters.attach
     whole = isinstance(model, TransRec)
     backbone = getattr(model.item_encoder, "backbone", None) if whole else model
     if backbone is not None and backbone.config.model_type == "vit_mae":
-        attach(_set_mask_ratio(backbone, RELEASED_MASK_RATIO))
+        attach(partial(setattr, backbone.config, "mask_ratio", backbone.config.mask_ratio))
+        backbone.config.mask_ratio = RELEASED_MASK_RATIO
     if whole and isinstance(config, KAdapterConfig):
-        _require_positions(model.item_encoder, config.released_tokens)
+        if not isinstance(model.item_encoder, ContentItemEncoder):
+            raise UserError("--semantics release: not supported for an id tower, which has no padding item")
         if "item" in config.encoders and isinstance(model.item_encoder, TextItemEncoder):
             attach(_pad_texts(model.item_encoder, config.released_tokens))
         if "user" in config.encoders:
             for undo in _encode_padding(model, config.released_tokens):
                 attach(undo)
-
-
-def _require_positions(encoder: nn.Module, width: int) -> None:
-    if not isinstance(encoder, ContentItemEncoder):
-        raise UserError("--semantics release: not supported for an id tower, which has no padding item")
-    if isinstance(encoder, TextItemEncoder):
-        config = encoder.backbone.config
-        positions = config.max_position_embeddings - first_position(config)
-        if width > positions:
-            raise UserError(f"--released_tokens {width}: the backbone has only {positions} positions")
-
-
-def _set_mask_ratio(backbone: PreTrainedModel, ratio: float) -> Undo:
-    before = backbone.config.mask_ratio
-    backbone.config.mask_ratio = ratio
-
-    def undo() -> None:
-        backbone.config.mask_ratio = before
-
-    return undo
 
 
 def _pad_texts(encoder: TextItemEncoder, width: int) -> Undo:

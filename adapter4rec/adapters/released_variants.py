@@ -8,8 +8,9 @@ computes the same in both semantics. Differences outside the adapters are in ``r
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import ClassVar
 
 import loralib
 import torch
@@ -21,13 +22,10 @@ from adapter4rec.adapters.bottleneck import BottleneckConfig
 from adapter4rec.adapters.bottleneck_layers import SublayerAdapter
 from adapter4rec.adapters.compacter import CompacterConfig
 from adapter4rec.adapters.config import FEED_FORWARD, AdapterConfig
-from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.adapters.houlsby_parallel import HoulsbyParallelConfig
 from adapter4rec.adapters.k_adapter import KAdapterConfig
 from adapter4rec.adapters.k_adapter_layers import KAdapter
 from adapter4rec.adapters.lora import LoraConfig
-from adapter4rec.adapters.pfeiffer import PfeifferConfig
-from adapter4rec.adapters.pfeiffer_after_layernorm import PfeifferAfterLayerNormConfig
 from adapter4rec.adapters.prompt import PromptConfig
 from adapter4rec.adapters.prompt_layers import Prompt
 from adapter4rec.adapters.sites import Projection, Sites, Undo
@@ -35,35 +33,58 @@ from adapter4rec.data.packing import Packing
 from adapter4rec.models.layouts import Reads
 from adapter4rec.utils.errors import UserError
 
-Builder = Callable[[Any, Sites, nn.Module | None], Adapter]
-"""Builds the adapter of one encoder from a family's config, as ``AdapterConfig.build`` does."""
+
+@dataclass(frozen=True)
+class ReleasedHoulsbyParallelConfig(HoulsbyParallelConfig):
+    """The residual x is added twice, and image encoders adapt feed-forward only."""
+
+    def change(self, module: nn.Module, y: Tensor, x: Tensor) -> Tensor:
+        """f(x) + a(x) + x; the encoder adds the residual afterwards."""
+        return y + module(x) + x
+
+    def build(self, sites: Sites) -> Adapter:
+        """One bottleneck for each chosen sublayer.
+
+        Raises:
+            UserError: only attention is chosen, in an image encoder.
+        """
+        config = self
+        if sites.reads is Reads.PATCHES:
+            if FEED_FORWARD not in self.sublayers:
+                raise UserError("--sublayers: released parallel adapters of images support feed_forward only")
+            config = replace(self, sublayers=(FEED_FORWARD,))
+        return SublayerAdapter(config, sites, partial(self.build_module, sites))
 
 
-def _without_dropout(config: BottleneckConfig, sites: Sites, shared: nn.Module | None) -> Adapter:
-    """Dropout in the bottleneck is defined, but never applied."""
-    return replace(config, adapter_dropout=0.0).build(sites, shared)
+@dataclass(frozen=True)
+class ReleasedCompacterConfig(CompacterConfig):
+    """There is no residual around the adapter."""
+
+    def change(self, module: nn.Module, y: Tensor, x: Tensor) -> Tensor:
+        """a(y)."""
+        del x
+        return module(y)
 
 
-def _houlsby_parallel(config: HoulsbyParallelConfig, sites: Sites, shared: nn.Module | None) -> Adapter:
-    """The residual x is added twice, there is no dropout, and image encoders adapt feed-forward only.
+@dataclass(frozen=True)
+class ReleasedLoraConfig(LoraConfig):
+    """New layers replace the projections."""
 
-    Raises:
-        UserError: only attention is chosen, in an image encoder.
-    """
-    config = replace(config, adapter_dropout=0.0)
-    if sites.reads is Reads.PATCHES:
-        if FEED_FORWARD not in config.sublayers:
-            raise UserError(
-                f"--sublayers {','.join(config.sublayers)}: with --semantics release, parallel adapters of "
-                "image encoders support feed_forward only"
-            )
-        config = replace(config, sublayers=(FEED_FORWARD,))
-    return SublayerAdapter(config, sites, shared, lambda module, y, x: y + module(x) + x)
+    adapter: ClassVar[str] = "adapter4rec.adapters.released_variants:ReleasedLora"
+
+    def rank_of_projection(self, kind: str, sites: Sites) -> int:
+        """r of a query or value projection; with 0 the new layer is trained as a whole, without factors."""
+        del kind
+        return self.rank_of(sites)
 
 
-def _compacter(config: CompacterConfig, sites: Sites, shared: nn.Module | None) -> Adapter:
-    """There is no residual around the adapter: y = f(x) becomes a(y)."""
-    return SublayerAdapter(config, sites, shared, lambda module, y, x: module(y))
+@dataclass(frozen=True)
+class ReleasedImageLoraConfig(ReleasedLoraConfig):
+    """With images, r is 0 for value projections of the user encoder."""
+
+    def rank_of_projection(self, kind: str, sites: Sites) -> int:
+        """r of a query or value projection."""
+        return 0 if sites.role == "user" and kind == "value" else self.rank_of(sites)
 
 
 class ReleasedLora(Adapter):
@@ -78,9 +99,8 @@ class ReleasedLora(Adapter):
             not support.
     """
 
-    def __init__(self, config: LoraConfig, sites: Sites, shared: nn.Module | None) -> None:
+    def __init__(self, config: ReleasedLoraConfig, sites: Sites) -> None:
         super().__init__()
-        del shared
         paths = {id(module): name for name, module in sites.encoder.named_modules()}
         self.layers = nn.ModuleDict()
         for number, layer in config.layers_of(sites).items():
@@ -88,29 +108,13 @@ class ReleasedLora(Adapter):
             for kind in config.projections:
                 projection: Projection = getattr(layer, kind)
                 if projection.parts > 1:
-                    raise UserError(
-                        "--semantics release: not supported for lora on an encoder that computes query, key "
-                        "and value in one linear layer"
-                    )
-                rank = self.rank_of(kind, config, sites)
+                    raise UserError("--semantics release: lora does not support fused query, key and value")
+                rank = config.rank_of_projection(kind, sites)
                 own = self.layers[number][kind] = _new_projection(projection.module, rank, config)
                 path = paths[id(projection.module)]
                 for name in ("weight", "bias"):
                     self.copies[f"layers.{number}.{kind}.{name}"] = (sites.encoder, f"{path}.{name}")
                 self.attach(projection.replace_by(_StandIn(projection.module, own)))
-
-    def rank_of(self, kind: str, config: LoraConfig, sites: Sites) -> int:
-        """r of a query or value projection; with 0 the new layer is trained as a whole, without factors."""
-        del kind
-        return config.rank_of(sites)
-
-
-class ReleasedImageLora(ReleasedLora):
-    """With images, r is 0 for value projections of the user encoder."""
-
-    def rank_of(self, kind: str, config: LoraConfig, sites: Sites) -> int:
-        """r of a query or value projection."""
-        return 0 if sites.role == "user" and kind == "value" else super().rank_of(kind, config, sites)
 
 
 def _new_projection(original: nn.Linear, rank: int, config: LoraConfig) -> loralib.Linear:
@@ -168,12 +172,13 @@ class OverwritingSites(Sites):
         return self.on_inputs(overwrite)
 
 
-class ReleasedPrompt(Prompt):
+@dataclass(frozen=True)
+class ReleasedPromptConfig(PromptConfig):
     """With text, the prompt overwrites the first tokens of a title; with images, it is that of the paper."""
 
-    def __init__(self, config: PromptConfig, sites: Sites, shared: nn.Module | None) -> None:
-        del shared
-        super().__init__(config, OverwritingSites(**vars(sites)))
+    def build(self, sites: Sites) -> Adapter:
+        """See :class:`OverwritingSites`."""
+        return Prompt(self, OverwritingSites(**vars(sites)))
 
 
 class UnmaskedSites(Sites):
@@ -184,40 +189,38 @@ class UnmaskedSites(Sites):
         return super().on_mask(lambda mask: remember(None))
 
 
-class ReleasedKAdapter(KAdapter):
+@dataclass(frozen=True)
+class ReleasedKAdapterConfig(KAdapterConfig):
     """The adapters attend to padding and, in the user encoder, to later positions.
 
     So the content of padding matters: see ``released_model.py``.
     """
 
-    def __init__(self, config: KAdapterConfig, sites: Sites, shared: nn.Module | None) -> None:
-        del shared
-        super().__init__(config, UnmaskedSites(**vars(sites)))
+    def build(self, sites: Sites) -> Adapter:
+        """See :class:`UnmaskedSites`."""
+        return KAdapter(self, UnmaskedSites(**vars(sites)))
 
 
-RELEASED: dict[type[AdapterConfig], Builder] = {
-    HoulsbyConfig: _without_dropout,
-    PfeifferConfig: _without_dropout,
-    PfeifferAfterLayerNormConfig: _without_dropout,
-    HoulsbyParallelConfig: _houlsby_parallel,
-    CompacterConfig: _compacter,
-    LoraConfig: ReleasedLora,
-    PromptConfig: ReleasedPrompt,
-    KAdapterConfig: ReleasedKAdapter,
+RELEASED: dict[type[AdapterConfig], type[AdapterConfig]] = {
+    HoulsbyParallelConfig: ReleasedHoulsbyParallelConfig,
+    CompacterConfig: ReleasedCompacterConfig,
+    LoraConfig: ReleasedLoraConfig,
+    PromptConfig: ReleasedPromptConfig,
+    KAdapterConfig: ReleasedKAdapterConfig,
 }
 """The variant of each family that has one, by its config class."""
-_RELEASED_WITH_IMAGES = RELEASED | {LoraConfig: ReleasedImageLora}
+RELEASED_WITH_IMAGES = RELEASED | {LoraConfig: ReleasedImageLoraConfig}
 
 
-def build_released(config: AdapterConfig, sites: Sites, shared: nn.Module | None, *, images: bool) -> Adapter:
-    """Build the adapter of one encoder as the released code computes it, and attach it.
+def as_released(config: AdapterConfig, *, images: bool) -> AdapterConfig:
+    """A config with the same options that builds adapters as the released code computes them.
 
     Args:
-        config: of the family.
-        sites: the sites of the encoder.
-        shared: as for ``AdapterConfig.build``.
+        config: of a family.
         images: whether the model's items are images.
     """
-    variants = _RELEASED_WITH_IMAGES if images else RELEASED
-    build = variants.get(type(config), type(config).build)
-    return build(config, sites, shared)
+    variants = RELEASED_WITH_IMAGES if images else RELEASED
+    variant = variants.get(type(config), type(config))
+    if isinstance(config, BottleneckConfig) and not isinstance(config, CompacterConfig):
+        config = replace(config, adapter_dropout=0.0)  # defined, but never applied
+    return variant(**vars(config))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from adapter4rec.adapters.config import ATTENTION, FEED_FORWARD
 from adapter4rec.data.packing import Packing
 from adapter4rec.models.layouts import UNREAD, EncoderLayout, ProjectionLayout, Reads
+from adapter4rec.utils.errors import UserError
 
 Undo = Callable[[], None]
 """Takes back an attachment."""
@@ -46,25 +48,25 @@ class Sublayer:
         def replace(_: nn.Module, __: tuple, y: Tensor) -> Tensor | None:
             return change(y, seen.pop()) if seen else None  # else this is the output of the other sublayer
 
-        return _undo(
-            self.layer.register_forward_pre_hook(forget),
-            self.entry.register_forward_pre_hook(remember),
-            self.output.register_forward_hook(replace),
-        )
+        hooks = ExitStack()
+        hooks.callback(self.layer.register_forward_pre_hook(forget).remove)
+        hooks.callback(self.entry.register_forward_pre_hook(remember).remove)
+        hooks.callback(self.output.register_forward_hook(replace).remove)
+        return hooks.close
 
     def on_normed_sum(self, change: Callable[[Tensor, Tensor], Tensor]) -> Undo:
         """Replace LN(s) by ``change(LN(s), s)``, where s = x + f(x); post-norm encoders only.
 
         Raises:
-            ValueError: the encoder is pre-norm: no layer norm follows the sum.
+            UserError: the encoder is pre-norm: no layer norm follows the sum.
         """
         if self.pre_norm:
-            raise ValueError("a pre-norm encoder has no layer norm after the sum of a sublayer")
+            raise UserError("the encoder is pre-norm: no layer norm follows its sublayers; use pfeiffer")
 
         def replace(_: nn.Module, arguments: tuple, normed: Tensor) -> Tensor:
             return change(normed, arguments[0])
 
-        return _undo(self.norm.register_forward_hook(replace))
+        return self.norm.register_forward_hook(replace).remove
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class Layer:
         def replace(_: nn.Module, arguments: tuple, output: Tensor) -> Tensor:
             return change(output, arguments[0])
 
-        return _undo(self.module.register_forward_hook(replace))
+        return self.module.register_forward_hook(replace).remove
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ class Sites:
         def replace(_: nn.Module, arguments: tuple, keywords: dict) -> tuple[tuple, dict]:
             return (), change(dict(zip(names, arguments, strict=False)) | keywords)
 
-        return _undo(self.encoder.register_forward_pre_hook(replace, with_kwargs=True))
+        return self.encoder.register_forward_pre_hook(replace, with_kwargs=True).remove
 
     def on_mask(self, remember: Callable[[Tensor | Packing | None], None]) -> Undo:
         """Call ``remember(mask)`` in each forward pass with the mask of the layers' attention.
@@ -162,7 +164,7 @@ class Sites:
         """
         if self.reads is Reads.ITEMS:
             first = self.layers[0].module
-            return _undo(first.register_forward_pre_hook(lambda _, arguments: remember(arguments[1])))
+            return first.register_forward_pre_hook(lambda _, arguments: remember(arguments[1])).remove
 
         def look(arguments: dict) -> dict:
             mask = arguments.get("attention_mask")
@@ -191,7 +193,7 @@ class Sites:
             longer = torch.cat([own, further.to(own.dtype).expand(len(own), -1, -1)], dim=1)
             return (longer, *rest) if isinstance(output, tuple) else longer
 
-        return _undo(self.tokens.register_forward_hook(append))
+        return self.tokens.register_forward_hook(append).remove
 
 
 def _with_words(arguments: dict, further: Tensor, embed: nn.Module) -> dict:
@@ -243,11 +245,3 @@ def _projection(module: nn.Module, layout: ProjectionLayout) -> Projection:
     path = next(path for path in layout.paths if path in names)
     owner, _, name = path.rpartition(".")
     return Projection(names[owner], name, layout.part, layout.parts)
-
-
-def _undo(*handles) -> Undo:  # noqa: ANN002 (torch's removable handles)
-    def remove() -> None:
-        for handle in handles:
-            handle.remove()
-
-    return remove

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +12,10 @@ import torch
 from torch import Tensor
 
 from adapter4rec.data.content import Content, ContentStore
-from adapter4rec.data.interactions import read_items
 from adapter4rec.evaluation.catalogue import Embeddings
-from adapter4rec.serving.new_items import NewItems
+from adapter4rec.serving.new_items import NewItems, read_titled_items
 from adapter4rec.serving.trained_runs import TrainedRun
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.terminal import progress_bar
 
 Encode = Callable[[ContentStore, int], Embeddings]
 """Encodes the items of a store: ``encode(store, n_items)``."""
@@ -30,13 +27,13 @@ class CandidatePart:
 
     Attributes:
         names: item names.
-        titles: title of each item, or None if the items have no titles.
+        titles: title of each item; empty if it has none.
         store: content of the items, numbered from 1.
         encode: computes their embeddings.
     """
 
     names: list[str]
-    titles: list[str] | None
+    titles: list[str]
     store: ContentStore
     encode: Encode
 
@@ -56,18 +53,22 @@ class Candidates:
     def __init__(self, parts: Sequence[CandidatePart]) -> None:
         self.parts = tuple(parts)
         self.names = [name for part in parts for name in part.names]
+        self.titles = [title for part in parts for title in part.titles]
         self.n_known = len(parts[0].names)
-        self.has_titles = any(part.titles is not None for part in parts)
         self._before = np.cumsum([0, *(len(part.names) for part in parts)])
 
     @classmethod
     def of_run(cls, run: TrainedRun, encode: Encode) -> Candidates:
         """The catalogue of a run, with titles if its items file has them."""
-        titles = None
-        with suppress(UserError):  # the file has no title column
-            texts = read_items(Path(run.settings.items), ("title",), allow_empty_titles=True).texts["title"]
-            titles = [texts[row].strip() for row in run.domain.interactions.item_rows]
-        return cls([CandidatePart(run.domain.interactions.item_names, titles, run.domain.store, encode)])
+        interactions = run.domain.interactions
+        texts = read_titled_items(Path(run.settings.items)).texts.get("title")
+        titles = [texts[row].strip() if texts else "" for row in interactions.item_rows]
+        return cls([CandidatePart(interactions.item_names, titles, run.domain.store, encode)])
+
+    @property
+    def n_new(self) -> int:
+        """Number of new items."""
+        return len(self.names) - self.n_known
 
     def beside(self, given: NewItems, encode: Encode) -> Candidates:
         """These candidates followed by new ones. Items that are candidates already are not added again.
@@ -76,25 +77,19 @@ class Candidates:
             UserError: a new item has the name of a candidate but different content.
         """
         fresh = []
-        with progress_bar("new items", len(given.names), unit="item") as bar:
-            for row, name in enumerate(given.names):
-                number = self.number_of.get(name)
-                if number is None:
-                    fresh.append(row)
-                elif not same(self.content_of(number), given.store.fetch(np.array([row + 1]))):
-                    raise UserError(
-                        f"{given.labels[row]} is already in the catalogue with different content: "
-                        f"{self.shown(number)}; rename the new item"
-                    )
-                bar.update()
+        for row, name in enumerate(given.names):
+            number = self.number_of.get(name)
+            if number is None:
+                fresh.append(row)
+            elif not same(self.content_of(number), given.store.fetch(np.array([row + 1]))):
+                raise UserError(
+                    f"{given.labels[row]} is already in the catalogue with different content: "
+                    f"{self.shown(number)}; rename the new item"
+                )
         if not fresh:
             return self
-        part = CandidatePart(
-            [given.names[row] for row in fresh],
-            [given.titles[row] for row in fresh] if given.titles else None,
-            _Subset(given.store, np.array(fresh) + 1),
-            encode,
-        )
+        names, titles = [given.names[row] for row in fresh], [given.titles[row] for row in fresh]
+        part = CandidatePart(names, titles, _Subset(given.store, np.array(fresh) + 1), encode)
         return Candidates([*self.parts, part])
 
     @cached_property
@@ -107,33 +102,19 @@ class Candidates:
         first, *further = (part.embeddings.rows for part in self.parts[int(only_new) :])
         return Embeddings(torch.cat([first, *(rows[1:] for rows in further)]))
 
-    def is_new(self, item: int) -> bool:
-        """Whether an item is not in the run's catalogue."""
-        return item > self.n_known
-
-    def title(self, item: int) -> str:
-        """The title of an item; empty if it has none."""
-        part, number = self._at(item)
-        return part.titles[number - 1] if part.titles else ""
-
-    def columns(self, item: int) -> list[str]:
-        """Name of an item and, if the candidates have titles, its title."""
-        return [self.names[item - 1], *([self.title(item)] if self.has_titles else [])]
+    def described(self, item: int) -> tuple[str, str]:
+        """Name and title of an item."""
+        return self.names[item - 1], self.titles[item - 1]
 
     def shown(self, item: int) -> str:
         """Name and title of an item on one line for the terminal; new items are marked."""
-        mark = ["(new)"] if self.is_new(item) else []
-        return "  ".join([word for word in self.columns(item) if word] + mark)
+        mark = "(new)" if item > self.n_known else ""
+        return "  ".join(word for word in (*self.described(item), mark) if word)
 
     def content_of(self, item: int) -> Content:
         """The content of one item."""
-        part, number = self._at(item)
-        return part.store.fetch(np.array([number]))
-
-    def _at(self, item: int) -> tuple[CandidatePart, int]:
-        """The part that contains an item, and the item's number within it."""
-        number = int(np.searchsorted(self._before, item)) - 1
-        return self.parts[number], int(item - self._before[number])
+        part = int(np.searchsorted(self._before, item)) - 1
+        return self.parts[part].store.fetch(np.array([item - self._before[part]]))
 
 
 class _Subset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,15 +26,15 @@ class SheetRow:
 
     Attributes:
         user: user name.
-        clicked: images of clicked items, uint8 ``[clicks, height, width, 3]``, oldest first.
-        recommended: images of recommended items, uint8 ``[k, height, width, 3]``, best first.
-        new: which recommended items are new to the model, bool ``[k]``; these are framed.
+        clicked: images of clicked items, each uint8 ``[height, width, 3]``, oldest first.
+        recommended: images of recommended items, best first.
+        new: which recommended items are new to the model; these are framed.
     """
 
     user: str
-    clicked: np.ndarray
-    recommended: np.ndarray
-    new: np.ndarray
+    clicked: Sequence[np.ndarray]
+    recommended: Sequence[np.ndarray]
+    new: Sequence[bool]
 
 
 def draw_contact_sheet(rows: list[SheetRow], path: Path) -> None:
@@ -48,10 +49,8 @@ def draw_contact_sheet(rows: list[SheetRow], path: Path) -> None:
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(15)
     draw.text((_MARGIN, _MARGIN // 2), "clicked, latest on the right", _INK, font)
-    heading = "recommended, best on the left"
-    if any(row.new.any() for row in rows):
-        heading += "; framed: new items"
-    draw.text((middle + 2 * _GAP, _MARGIN // 2), heading, _INK, font)
+    new = "; framed: new items" if any(any(row.new) for row in rows) else ""
+    draw.text((middle + 2 * _GAP, _MARGIN // 2), f"recommended, best on the left{new}", _INK, font)
     for number, row in enumerate(rows):
         top = _LABEL + _MARGIN + number * (step + _LABEL)
         draw.text((_MARGIN, top), row.user, _INK, font)
@@ -66,7 +65,7 @@ def draw_contact_sheet(rows: list[SheetRow], path: Path) -> None:
         sheet.save(aside, format="PNG")
 
 
-def _paste(sheet: Image.Image, pictures: np.ndarray, x: int, y: int) -> None:
+def _paste(sheet: Image.Image, pictures: Sequence[np.ndarray], x: int, y: int) -> None:
     for number, pixels in enumerate(pictures):
         tile = Image.fromarray(pixels).resize((_TILE, _TILE), Image.Resampling.BICUBIC)
         sheet.paste(tile, (x + number * (_TILE + _GAP), y))

@@ -3,7 +3,7 @@
 ::
 
     embeddings.safetensors    items [N, d] and users [U, d], float32; items @ users.T are the scores
-    embeddings.items.tsv      name[<TAB>title] of each row of ``items``
+    embeddings.items.tsv      name<TAB>title of each row of ``items``
     embeddings.users.tsv      name of each row of ``users``
 
 The metadata of the safetensors file records the split, that is, which clicks the user vectors are computed
@@ -13,7 +13,6 @@ from.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,13 +32,11 @@ class Exported:
 
     Attributes:
         path: safetensors file with the tensors ``items`` and ``users``.
-        items: text file with item names and, if available, titles.
+        items: text file with item names and titles.
         users: text file with user names.
         n_items: N.
         n_new: number of exported items that are not in the run's catalogue; they come last.
         n_users: U.
-        width: d.
-        split: split whose targets are held out of the user vectors.
     """
 
     path: Path
@@ -48,15 +45,12 @@ class Exported:
     n_items: int
     n_new: int
     n_users: int
-    width: int
-    split: str
 
     def describe(self) -> str:
         """One line for the terminal."""
         new = f", the last {self.n_new:,} of them new" if self.n_new else ""
-        items = f"items [{self.n_items:,}, {self.width}]"
-        users = f"users [{self.n_users:,}, {self.width}] (split {self.split})"
-        return f"{self.path}: {items}{new}, {users}; names in {self.items.name} and {self.users.name}"
+        sizes = f"{self.n_items:,} items{new}, {self.n_users:,} users"
+        return f"{self.path}: {sizes}; names in {self.items.name} and {self.users.name}"
 
 
 def export_embeddings(
@@ -89,17 +83,9 @@ def export_embeddings(
         raise UserError(f"--export {path}: expected a file name that ends in .safetensors")
     user_names, user_vectors = users
     first = candidates.n_known if only_new else 0
-    exported = Exported(
-        path,
-        path.with_suffix(".items.tsv"),
-        path.with_suffix(".users.tsv"),
-        len(candidates.names) - first,
-        len(candidates.names) - candidates.n_known,
-        len(user_names),
-        width,
-        split,
-    )
-    numbers = range(first + 1, len(candidates.names) + 1)
+    names, titles = candidates.names[first:], candidates.titles[first:]
+    items, users_file = path.with_suffix(".items.tsv"), path.with_suffix(".users.tsv")
+    exported = Exported(path, items, users_file, len(names), candidates.n_new, len(user_names))
     vectors = {
         "items": candidates.embeddings(only_new=only_new).rows[1:],
         "users": torch.cat(list(user_vectors)),
@@ -107,25 +93,22 @@ def export_embeddings(
     about = {
         "what": "embeddings of items and users",
         "scores": "items @ users.T",
-        "new_items": exported.n_new,
+        "new_items": candidates.n_new,
         "split": split,
         **metadata,
     }
-    with ExitStack() as files:
-        tensors, item_lines, user_lines = (
-            files.enter_context(atomic_file(file)) for file in (path, exported.items, exported.users)
-        )
+    with (
+        atomic_file(path) as tensors,
+        atomic_file(items) as item_lines,
+        atomic_file(users_file) as user_lines,
+    ):
         save_tensors(tensors, vectors, about)
-        _write_lines(item_lines, ("\t".join(_one_line(*candidates.columns(number))) for number in numbers))
-        _write_lines(user_lines, user_names)
+        # Tabs and line breaks in titles become spaces.
+        _write(item_lines, (f"{n}\t{' '.join(t.split())}" for n, t in zip(names, titles, strict=True)))
+        _write(user_lines, user_names)
     return exported
 
 
-def _write_lines(path: Path, lines: Iterable[str]) -> None:
+def _write(path: Path, lines: Iterable[str]) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(f"{line}\n" for line in lines)
-
-
-def _one_line(name: str, *titles: str) -> list[str]:
-    """Name and titles; tabs and line breaks in titles become spaces."""
-    return [name, *(" ".join(title.split()) for title in titles)]

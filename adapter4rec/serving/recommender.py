@@ -24,8 +24,8 @@ from adapter4rec.evaluation.leave_one_out import next_item_vectors
 from adapter4rec.evaluation.ranking import best_items
 from adapter4rec.serving.candidates import Candidates
 from adapter4rec.serving.export import Exported, export_embeddings
-from adapter4rec.serving.new_items import NewItems, content_store, listed, new_items, require_content
-from adapter4rec.serving.recommendations import RankedItem, RankedItems, Recommendation
+from adapter4rec.serving.new_items import NewItems, content_store, listed, new_items
+from adapter4rec.serving.recommendations import RankedItem, RankedItems
 from adapter4rec.serving.trained_runs import TrainedRun, load_run
 from adapter4rec.utils.errors import UserError, nearest
 from adapter4rec.utils.process_group import Process, single_process
@@ -65,8 +65,13 @@ def load(
     """
     if precision not in PRECISIONS:
         raise UserError(f"precision {precision!r}: {nearest(precision, list(PRECISIONS))}")
-    moved = {"users": users, "items": items, "images": images, "backbone": backbone}
-    moved["source_checkpoint"] = source_checkpoint
+    moved = {
+        "users": users,
+        "items": items,
+        "images": images,
+        "backbone": backbone,
+        "source_checkpoint": source_checkpoint,
+    }
     process = single_process(device)
     return Recommender(load_run(Path(run_folder), process, moved), process, precision)
 
@@ -96,12 +101,8 @@ class Recommender:
         self.candidates = candidates or Candidates.of_run(run, self._encode_store)
 
     def __repr__(self) -> str:
-        new = len(self.candidates.names) - self.candidates.n_known
-        added = f" and {new:,} new ones" if new else ""
-        return (
-            f"Recommender({self.run.folder}: {self.run.settings.method}, {self.candidates.n_known:,} items"
-            f"{added}, {self.interactions.n_users:,} users, on {self.process.device})"
-        )
+        method, items, users = self.run.settings.method, len(self.candidates.names), self.interactions.n_users
+        return f"Recommender({self.run.folder}: {method}, {items:,} items, {users:,} users)"
 
     @property
     def items(self) -> Embeddings:
@@ -121,7 +122,6 @@ class Recommender:
         Raises:
             UserError: the run is an id tower, an entry has the wrong type, or an image cannot be decoded.
         """
-        require_content(self.run)
         contents = listed(contents, "contents")
         if not contents:
             return torch.zeros(0, self.run.model.user_encoder.width)
@@ -142,7 +142,6 @@ class Recommender:
             UserError: the run is an id tower, a name is already used with different content, or see
                 :meth:`encode`.
         """
-        require_content(self.run)
         given = items if isinstance(items, NewItems) else new_items(self.run, items)
         candidates = self.candidates.beside(given, self._encode_store)
         return Recommender(self.run, self.process, self.precision, candidates)
@@ -159,12 +158,8 @@ class Recommender:
             UserError: an item is not a candidate, ``top_k`` is less than 1, or there are no new items.
         """
         numbers = self.item_numbers_of(listed(history, "item names (clicks_of gives those of a user)"))
-        (found,) = self.best_for([("", numbers)], top_k, only_new=only_new)
-        items = self.candidates
-        return RankedItems(
-            RankedItem(items.names[item - 1], items.title(item), float(score), items.is_new(item))
-            for item, score in zip(found.items.tolist(), found.scores, strict=True)
-        )
+        (found,) = self.best_for([numbers], top_k, only_new=only_new)
+        return found
 
     def clicks_of(self, user: str) -> list[str]:
         """Names of the items that a user clicked, oldest first. A run keeps the last L + 3 clicks.
@@ -236,7 +231,7 @@ class Recommender:
         if user not in names:
             raise UserError(
                 f"user {user!r} is not in {self.run.settings.users}, or has fewer than "
-                f"{self.run.settings.min_seq_len} clicks; user names look like {names[0]!r}, {names[-1]!r}"
+                f"{self.run.settings.min_seq_len} clicks"
             )
         return self.history(names.index(user))
 
@@ -251,13 +246,12 @@ class Recommender:
         Raises:
             UserError: an item is not a candidate.
         """
-        number_of, known = self.candidates.number_of, self.candidates.names
+        number_of = self.candidates.number_of
         for name in names:
             if name not in number_of:
                 raise UserError(
-                    f"item {name!r} is not in the catalogue of {self.run.folder} (the catalogue leaves out "
-                    f"items without clicks; pass them as new items); item names look like {known[0]!r}, "
-                    f"{known[-1]!r}"
+                    f"item {name!r} is not in the catalogue of {self.run.folder}, such as "
+                    f"{self.candidates.names[0]!r}; items without clicks are new items"
                 )
         return np.array([number_of[name] for name in names], np.int64)
 
@@ -272,12 +266,12 @@ class Recommender:
             return next_item_vectors(self.run.model, self.items, inputs)
 
     def best_for(
-        self, users: Sequence[tuple[str, np.ndarray]], top_k: int, *, only_new: bool = False
-    ) -> list[Recommendation]:
-        """The ``top_k`` recommendations for each user.
+        self, histories: Sequence[np.ndarray], top_k: int, *, only_new: bool = False
+    ) -> list[RankedItems]:
+        """The ``top_k`` recommendations for each history.
 
         Args:
-            users: name and history (item numbers, oldest first) of each user.
+            histories: item numbers of each user, oldest first.
             top_k: number of items per user.
             only_new: rank only the new items.
 
@@ -285,30 +279,35 @@ class Recommender:
             UserError: ``top_k`` is less than 1, or ``only_new`` and there are no new items.
         """
         self.require(top_k, only_new=only_new)
-        before = self.candidates.n_known if only_new else 0
-        excluded = [history[history > before] - before for _, history in users]
-        vectors = self.vectors_of([history for _, history in users])
-        numbers, scores = best_items(vectors, self.candidates.embeddings(only_new=only_new), excluded, top_k)
+        candidates = self.candidates
+        before = candidates.n_known if only_new else 0
+        excluded = [history[history > before] - before for history in histories]
+        vectors = self.vectors_of(histories)
+        numbers, scores = best_items(vectors, candidates.embeddings(only_new=only_new), excluded, top_k)
         return [
-            Recommendation(name, history, items[kept := np.isfinite(values)] + before, values[kept])
-            for (name, history), items, values in zip(users, numbers, scores, strict=True)
+            RankedItems(
+                RankedItem(*candidates.described(item), score=float(score), new=item > candidates.n_known)
+                for item, score in zip((items + before).tolist(), values, strict=True)
+                if np.isfinite(score)
+            )
+            for items, values in zip(numbers, scores, strict=True)
         ]
 
-    def for_all(self, top_k: int, *, only_new: bool = False) -> Iterator[Recommendation]:
-        """Recommendations for all users, in the order of the users file."""
+    def for_all(self, top_k: int, *, only_new: bool = False) -> Iterator[tuple[str, RankedItems]]:
+        """Name and recommendations of all users, in the order of the users file."""
         names = self.interactions.user_names
         with progress_bar("recommend", len(names), unit="user") as bar:
             for first in range(0, len(names), USERS_AT_ONCE):
                 block = range(first, min(first + USERS_AT_ONCE, len(names)))
-                users = [(names[user], self.history(user)) for user in block]
-                yield from self.best_for(users, top_k, only_new=only_new)
+                found = self.best_for([self.history(user) for user in block], top_k, only_new=only_new)
+                yield from zip(names[first : block.stop], found, strict=True)
                 bar.update(len(block))
 
     def require(self, top_k: int, *, only_new: bool) -> None:
         """Raise a UserError if ``top_k`` is less than 1, or if ``only_new`` and there are no new items."""
         if top_k < 1:
             raise UserError(f"--top-k {top_k}: must be at least 1")
-        if only_new and len(self.candidates.parts) == 1:
+        if only_new and not self.candidates.n_new:
             raise UserError("no new items to rank: pass items that are not in the catalogue")
 
     def _encode_store(self, store: ContentStore, n_items: int) -> Embeddings:

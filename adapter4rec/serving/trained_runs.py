@@ -8,12 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adapter4rec.adapters.files import load_adapter, read_adapter
-from adapter4rec.checkpoints.rebuilding import (
-    KINDS,
-    RebuiltSettings,
-    rebuilt_model,
-    rebuilt_settings,
-)
+from adapter4rec.checkpoints.rebuilding import KINDS, RebuiltSettings, rebuilt_model, rebuilt_settings
 from adapter4rec.checkpoints.settings import SourceSettings
 from adapter4rec.data.domain import Domain
 from adapter4rec.evaluation.settings import EvaluationSettings
@@ -60,12 +55,9 @@ def load_run(folder: Path, process: Process, changed: Mapping[str, Any] | None =
     if not (folder / "settings.json").is_file():
         raise UserError(f"{folder}: not a run folder (settings.json not found)")
     recorded = read_json(folder / "settings.json", ("identity", "settings"))
-    try:
-        identity = Identity(**recorded["identity"])
-    except TypeError:
-        identity = None
-    if identity is None or identity.stage not in KINDS or not isinstance(recorded["settings"], dict):
+    if recorded["identity"].get("stage") not in KINDS:
         raise UserError(f"{folder}/settings.json: does not describe a run of this project")
+    identity = Identity(**recorded["identity"])
     moved = _not_none(changed or {})
     if "source_checkpoint" in moved and identity.stage.endswith(SourceSettings.stage):
         moved["start_from"] = moved.pop("source_checkpoint")
@@ -105,7 +97,7 @@ def load_adapted(
     """
     description = read_adapter(adapter).description
     kind = description.get("stage")
-    if kind not in KINDS or not isinstance(description.get("settings"), dict):
+    if kind not in KINDS:
         raise UserError(f"{adapter}: records no training data; it was not written by a run")
     moved = {"source_checkpoint": source} | _not_none(changed)
     settings = rebuilt_settings(kind, description["settings"], moved, (EvaluationSettings,))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapter4rec.data.images.building import ImageLmdbSettings, build
-from adapter4rec.datasets.sample import Outcome, SampleSettings, make_image_sample, make_sample
+from adapter4rec.datasets.sample import SampleSettings, make_image_sample, make_sample
 from adapter4rec.models.pretrained import fetch
 from adapter4rec.models.small_vit import SIZES, make_small_vit
 from adapter4rec.runs.run import Record
@@ -90,11 +90,11 @@ TEXT = Quickstart(
 
 
 def _prepare_images(plan: Quickstart) -> None:
-    outcome = make_image_sample(plan.sample, SampleSettings(users=3000, target_users=1000, items=400))
+    made = make_image_sample(plan.sample, SampleSettings(users=3000, target_users=1000, items=400))
     print(f"sample data (generated): {plan.sample}")
     for folder in (plan.sample / "source", plan.sample / "target"):
         lmdb = folder / "images.lmdb"
-        if outcome is not Outcome.KEPT:
+        if made:
             shutil.rmtree(lmdb, ignore_errors=True)  # the new images have the same names as the old ones
         build(
             ImageLmdbSettings(

@@ -12,8 +12,7 @@ Dataset/sample_images/README.md for what the data can and cannot show.
 from __future__ import annotations
 
 from adapter4rec.datasets.sample.behaviour import SampleSettings
-from adapter4rec.datasets.sample.folder import Outcome
 from adapter4rec.datasets.sample.images import make_image_sample
 from adapter4rec.datasets.sample.text import make_sample
 
-__all__ = ["Outcome", "SampleSettings", "make_image_sample", "make_sample"]
+__all__ = ["SampleSettings", "make_image_sample", "make_sample"]

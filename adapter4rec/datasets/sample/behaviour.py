@@ -6,11 +6,12 @@ A cell is a pair of a topic and a mood. Titles and images of the items are gener
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.settings import Settings, option
 
 Integers = NDArray[np.int64]
 
@@ -26,44 +27,16 @@ INTERESTS = 3  # topics of interest per user
 
 
 @dataclass(frozen=True)
-class SampleSettings:
-    """Settings of a sample.
+class SampleSettings(Settings):
+    """Sample."""
 
-    Attributes:
-        users: users in the source domain.
-        target_users: users in the target domain.
-        items: items in each domain.
-        clicks: mean length of a user's sequence.
-        seed: random seed.
-    """
-
-    users: int = 3000
-    target_users: int = 3000
-    items: int = 1000
-    clicks: int = 13
-    seed: int = 1
-
-    def check(self, cells: int) -> None:
-        """Check the settings.
-
-        Args:
-            cells: number of cells, the minimum number of items.
-
-        Raises:
-            UserError: a setting is out of range.
-        """
-        limits = {
-            "users": (1, 1_000_000),
-            "target_users": (1, 1_000_000),
-            "items": (cells, 200_000),
-            "clicks": (MINIMUM_CLICKS + 1, 50),
-            "seed": (0, 2**32 - 1),
-        }
-        for name, (lowest, highest) in limits.items():
-            value = getattr(self, name)
-            if not lowest <= value <= highest:
-                option = "--" + name.replace("_", "-")
-                raise UserError(f"{option} {value}: must be between {lowest} and {highest}")
+    users: int = option(3000, "users in the source domain (default 3000)", least=1, most=1_000_000)
+    target_users: int = option(
+        3000, "users in the target domain (default: as in the source domain)", least=1, most=1_000_000
+    )
+    items: int = option(1000, "items in each domain (default 1000, with --images 400)", least=1, most=200_000)
+    clicks: int = option(13, "mean clicks per user (default 13)", least=MINIMUM_CLICKS + 1, most=50)
+    seed: int = option(1, "random seed (default 1)", least=0, most=2**32 - 1)
 
 
 @dataclass(frozen=True)
@@ -124,15 +97,31 @@ class Dice:
 
 
 class Catalogue:
-    """Items of a domain, ordered by cell and within each cell by descending popularity."""
+    """Items of a domain, ordered by cell and within each cell by descending popularity.
 
-    def __init__(self, items: int, cells: int) -> None:
+    Attributes:
+        domain: the domain.
+        dice: random number generator for the content of the items.
+        listed: item names in the order of ``items.tsv``, which is random.
+        listed_cells: cell of each listed item, int64 ``[items]``.
+        names: item names in the order of the catalogue.
+    """
+
+    def __init__(self, domain: SampleDomain, settings: SampleSettings, digits: int = 0) -> None:
+        self.domain = domain
+        items, cells = settings.items, domain.cells
         sizes = items // cells + (np.arange(cells) < items % cells)
-        self.cell = np.repeat(np.arange(cells), sizes)
-        self.first = np.cumsum(sizes) - sizes
-        rank = np.arange(items) - self.first[self.cell]
+        cell = np.repeat(np.arange(cells), sizes)
+        first = np.cumsum(sizes) - sizes
+        rank = np.arange(items) - first[cell]
         self._weight_before = np.concatenate([[0], np.cumsum((1 << 20) // (rank + 3))])
-        self._cell_weight = self._weight_before[np.append(self.first, items)]
+        self._cell_weight = self._weight_before[np.append(first, items)]
+        self.dice = Dice(settings.seed, domain.number, 0)
+        order = self.dice.shuffled(items)
+        self.listed = [f"{domain.item_prefix}{number:0{digits}}" for number in range(1, items + 1)]
+        self.listed_cells: Integers = cell[order]
+        self.names = np.empty(items, dtype=object)
+        self.names[order] = self.listed
 
     def draw(self, dice: Dice, first_cell: Integers, cells: Integers) -> Integers:
         """Sample items by popularity, one from each range ``[first_cell, first_cell + cells)`` of cells."""
@@ -153,8 +142,9 @@ def history_lengths(dice: Dice, users: int, mean: int) -> Integers:
 class Crowd:
     """The users of a domain, simulated in parallel click by click."""
 
-    def __init__(self, domain: SampleDomain, catalogue: Catalogue, dice: Dice, users: int) -> None:
-        self._domain, self._catalogue, self._dice = domain, catalogue, dice
+    def __init__(self, catalogue: Catalogue, dice: Dice, users: int) -> None:
+        self._catalogue, self._dice = catalogue, dice
+        self._domain = domain = catalogue.domain
         self._next_topic = np.array(domain.next_topic)
         liking = 1000 // (np.arange(domain.topics) + 8)
         self._interests = dice.weighted(liking, users * INTERESTS).reshape(users, INTERESTS)
@@ -198,30 +188,32 @@ class Crowd:
         return chosen
 
 
-def histories(
-    domain: SampleDomain, catalogue: Catalogue, dice: Dice, users: int, mean: int
-) -> list[NDArray[np.int32]]:
+def histories(catalogue: Catalogue, dice: Dice, users: int, mean: int) -> list[NDArray[np.int32]]:
     """Click sequences as indices into the catalogue, oldest click first; users by descending length."""
     lengths = history_lengths(dice, users, mean)
     clicks = np.zeros((users, lengths[0]), dtype=np.int32)
-    crowd = Crowd(domain, catalogue, dice, users)
+    crowd = Crowd(catalogue, dice, users)
     for step in range(lengths[0]):
         active = np.searchsorted(-lengths, -step, side="left")
         clicks[:active, step] = crowd.click(clicks[:active, :step])
     return [row[:length] for row, length in zip(clicks, lengths, strict=True)]
 
 
-def user_lines(
-    domain: SampleDomain,
-    catalogue: Catalogue,
-    names: NDArray[np.object_],
-    users: int,
-    settings: SampleSettings,
-) -> str:
-    """Content of ``users.tsv``, users in random order; ``names`` are item names in catalogue order."""
+def user_lines(catalogue: Catalogue, settings: SampleSettings) -> list[str]:
+    """Lines of ``users.tsv``, users in random order."""
+    domain = catalogue.domain
+    users = settings.target_users if domain.number else settings.users
     dice = Dice(settings.seed, domain.number, 1)
-    clicks = histories(domain, catalogue, dice, users, settings.clicks)
-    return "".join(
-        f"{domain.user_prefix}{number}\t{' '.join(names[clicks[user]])}\n"
+    clicks = histories(catalogue, dice, users, settings.clicks)
+    return [
+        f"{domain.user_prefix}{number}\t{' '.join(catalogue.names[clicks[user]])}"
         for number, user in enumerate(dice.shuffled(users).tolist(), start=1)
-    )
+    ]
+
+
+def write_lists(folder: Path, item_lines: list[str], catalogue: Catalogue, settings: SampleSettings) -> None:
+    """Write ``items.tsv`` and ``users.tsv`` of a domain to a new folder."""
+    folder.mkdir(parents=True)
+    for name, lines in (("items.tsv", item_lines), ("users.tsv", user_lines(catalogue, settings))):
+        text = "".join(f"{line}\n" for line in lines)
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import colorsys
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from adapter4rec.datasets.sample.behaviour import Dice
@@ -46,8 +46,8 @@ def _accent(look: Look, cloth: Colour) -> Colour:
 
 
 @dataclass(frozen=True)
-class _Placement:
-    """Maps the points of a silhouette to pixels on a canvas of ``size`` (width, height)."""
+class _Canvas:
+    """A canvas of ``size`` (width, height) for one look."""
 
     look: Look
     size: tuple[int, int]
@@ -57,92 +57,85 @@ class _Placement:
         """Pixels per unit of a silhouette's coordinates."""
         return min(self.size) * self.look.scale / 20_000
 
-    def __call__(self, points: tuple[Point, ...]) -> list[Point]:
-        turn = math.radians(self.look.turn)
-        cosine, sine = math.cos(turn) * self.unit, math.sin(turn) * self.unit
-        middle_x = self.size[0] * (50 + self.look.shift_x) / 100
-        middle_y = self.size[1] * (50 + self.look.shift_y) / 100
+    @property
+    def pitch(self) -> float:
+        """Pixels from one stripe, square or dot to the next."""
+        return 2 * self.look.pitch * self.unit
+
+    def mask(self) -> Image.Image:
+        """An empty mask."""
+        return Image.new("L", self.size)
+
+    def turned(
+        self, points: Iterable[Point], degrees: int, middle: tuple[float, float] = (50, 50), unit: float = 1
+    ) -> list[Point]:
+        """Rotate points; their origin is at ``middle`` (per cent of the canvas), their unit in pixels."""
+        turn = math.radians(degrees)
+        cosine, sine = math.cos(turn) * unit, math.sin(turn) * unit
+        middle_x, middle_y = self.size[0] * middle[0] / 100, self.size[1] * middle[1] / 100
+        return [(middle_x + x * cosine - y * sine, middle_y + x * sine + y * cosine) for x, y in points]
+
+    def placed(self, points: Iterable[Point]) -> list[Point]:
+        """The pixels of points of a silhouette."""
         side = -1 if self.look.flipped else 1
-        return [
-            (middle_x + side * x * cosine - y * sine, middle_y + side * x * sine + y * cosine)
-            for x, y in points
+        middle = (50 + self.look.shift_x, 50 + self.look.shift_y)
+        return self.turned([(side * x, y) for x, y in points], self.look.turn, middle, self.unit)
+
+    def bands(self, slant: int, width: float) -> Image.Image:
+        """A mask of parallel bands, one per pitch."""
+        mask = self.mask()
+        brush = ImageDraw.Draw(mask)
+        reach = math.hypot(*self.size)
+        count = math.ceil(reach / self.pitch)
+        for number in range(-count, count + 1):
+            begin = (number + self.look.phase / 100) * self.pitch
+            corners = [(-reach, begin), (reach, begin), (reach, begin + width), (-reach, begin + width)]
+            brush.polygon(self.turned(corners, slant + self.look.turn), fill=255)
+        return mask
+
+    def dots(self) -> Image.Image:
+        """A mask of dots; alternate rows are shifted by half a pitch."""
+        look, mask = self.look, self.mask()
+        brush = ImageDraw.Draw(mask)
+        radius = 0.31 * self.pitch
+        reach = math.ceil(math.hypot(*self.size) / 2 / self.pitch) + 1
+        grid = [
+            ((column + row % 2 / 2 + look.phase / 100) * self.pitch, row * 0.87 * self.pitch)
+            for row in range(-reach, reach + 1)
+            for column in range(-reach, reach + 1)
         ]
-
-
-def _bands(place: _Placement, slant: int, width: float) -> Image.Image:
-    """A mask of parallel bands, one per pitch."""
-    look, (columns, rows) = place.look, place.size
-    mask = Image.new("L", place.size)
-    brush = ImageDraw.Draw(mask)
-    angle = math.radians(slant + look.turn)
-    along, across = (math.cos(angle), math.sin(angle)), (-math.sin(angle), math.cos(angle))
-    pitch = 2 * look.pitch * place.unit
-    reach = math.hypot(columns, rows)
-    for number in range(-math.ceil(reach / pitch), math.ceil(reach / pitch) + 1):
-        begin = (number + look.phase / 100) * pitch
-        corners = [(-reach, begin), (reach, begin), (reach, begin + width), (-reach, begin + width)]
-        brush.polygon(
-            [
-                (columns / 2 + a * along[0] + b * across[0], rows / 2 + a * along[1] + b * across[1])
-                for a, b in corners
-            ],
-            fill=255,
-        )
-    return mask
-
-
-def _dots(place: _Placement) -> Image.Image:
-    """A mask of dots; alternate rows are shifted by half a pitch."""
-    look, (columns, rows) = place.look, place.size
-    mask = Image.new("L", place.size)
-    brush = ImageDraw.Draw(mask)
-    angle = math.radians(look.slant + look.turn)
-    pitch = 2 * look.pitch * place.unit
-    radius = 0.31 * pitch
-    reach = math.ceil(math.hypot(columns, rows) / 2 / pitch) + 1
-    for row in range(-reach, reach + 1):
-        for column in range(-reach, reach + 1):
-            a, b = (column + row % 2 / 2 + look.phase / 100) * pitch, row * 0.87 * pitch
-            x = columns / 2 + a * math.cos(angle) - b * math.sin(angle)
-            y = rows / 2 + a * math.sin(angle) + b * math.cos(angle)
+        for x, y in self.turned(grid, look.slant + look.turn):
             brush.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
-    return mask
+        return mask
+
+    def pattern(self) -> Image.Image:
+        """The mask of the accent colour."""
+        look = self.look
+        if look.pattern is Pattern.STRIPED:
+            return self.bands(look.slant, 0.48 * self.pitch)
+        if look.pattern is Pattern.CHECKED:
+            both = (self.bands(slant, 0.5 * self.pitch) for slant in (look.slant, look.slant + 90))
+            return ImageChops.add(*both, scale=2)
+        return self.dots() if look.pattern is Pattern.DOTTED else self.mask()
 
 
-def _pattern(place: _Placement) -> Image.Image:
-    """The mask of the accent colour."""
-    look = place.look
-    pitch = 2 * look.pitch * place.unit
-    if look.pattern is Pattern.STRIPED:
-        return _bands(place, look.slant, 0.48 * pitch)
-    if look.pattern is Pattern.CHECKED:
-        both = (_bands(place, slant, 0.5 * pitch) for slant in (look.slant, look.slant + 90))
-        return ImageChops.add(*both, scale=2)
-    if look.pattern is Pattern.DOTTED:
-        return _dots(place)
-    return Image.new("L", place.size)
-
-
-def _product(silhouette: Silhouette, place: _Placement) -> tuple[Image.Image, Image.Image]:
+def _product(silhouette: Silhouette, canvas: _Canvas) -> tuple[Image.Image, Image.Image]:
     """The product in colour, and its mask."""
-    look = place.look
+    look, size = canvas.look, canvas.size
     cloth = _colour(look.hue, look.lightness, look.saturation)
-    fabric = Image.composite(
-        Image.new("RGB", place.size, _accent(look, cloth)),
-        Image.new("RGB", place.size, cloth),
-        _pattern(place),
-    )
+    plain = Image.new("RGB", size, cloth)
+    fabric = Image.composite(Image.new("RGB", size, _accent(look, cloth)), plain, canvas.pattern())
     paints = {Paint.TRIM: _darker(cloth, 25), Paint.LINING: _darker(cloth, 60), Paint.SOLE: OFF_WHITE}
-    picture, mask = Image.new("RGB", place.size, cloth), Image.new("L", place.size)
+    picture, mask = plain.copy(), canvas.mask()
     for part in silhouette.parts:
-        points = place(part.points)
-        stamp = Image.new("L", place.size)
-        for canvas in (stamp, mask):
-            _fill(ImageDraw.Draw(canvas), part, points, place.unit)
+        points = canvas.placed(part.points)
+        stamp = canvas.mask()
+        for target in (stamp, mask):
+            _fill(ImageDraw.Draw(target), part, points, canvas.unit)
         picture.paste(fabric if part.paint is Paint.CLOTH else paints[part.paint], (0, 0), stamp)
         if not part.width:
             edge = _darker(OFF_WHITE if part.paint is Paint.SOLE else cloth, 45)
-            width = max(1, round(EDGE * place.unit))
+            width = max(1, round(EDGE * canvas.unit))
             ImageDraw.Draw(picture).line([*points, points[0]], fill=edge, width=width, joint="curve")
     return picture, mask
 
@@ -163,11 +156,7 @@ def _lit(picture: Image.Image, look: Look, dice: Dice) -> Image.Image:
     light = 1 + LIGHT / 2 * (x + y[:, None])
     noise = dice.octets(width * height * 3).reshape(height, width, 3) % (2 * NOISE + 1)
     pixels = np.asarray(picture) * light[..., None] + noise - np.float32(NOISE)
-    return Image.fromarray(_to_octets(pixels))
-
-
-def _to_octets(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
-    return np.clip(pixels + 0.5, 0, 255).astype(np.uint8)
+    return Image.fromarray(np.clip(pixels + 0.5, 0, 255).astype(np.uint8))
 
 
 def _before_background(product: Image.Image, mask: Image.Image, look: Look) -> Image.Image:
@@ -184,7 +173,7 @@ def _before_background(product: Image.Image, mask: Image.Image, look: Look) -> I
 def draw(look: Look, silhouette: Silhouette) -> Image.Image:
     """Draw the image of an item, in mode RGB, L or RGBA depending on its form."""
     size = look.size
-    product, mask = _product(silhouette, _Placement(look, (FINER * size[0], FINER * size[1])))
+    product, mask = _product(silhouette, _Canvas(look, (FINER * size[0], FINER * size[1])))
     product, mask = product.reduce(FINER), mask.reduce(FINER)
     dice = Dice(look.noise)
     if look.form is Form.CUTOUT:

@@ -3,41 +3,42 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from enum import Enum
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from adapter4rec.datasets.sample.behaviour import SampleSettings
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import file_hash, write_json
+from adapter4rec.utils.files import file_hash, read_json, write_json
 
 DESCRIPTION = "sample.json"
-
-
-class Outcome(Enum):
-    """Outcome of generating a sample."""
-
-    MADE = "sample generated"
-    MADE_ANEW = "sample generated, replacing an older one"
-    KEPT = "up to date, nothing to do"
+NOTICE = "Generated to try things out: users, items and clicks are made up, not real data."
+LISTS = ("source/users.tsv", "source/items.tsv", "target/users.tsv", "target/items.tsv")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A kind of sample."""
+    """A kind of sample.
+
+    Attributes:
+        generator: identifies this kind in the description of a sample.
+        version: of the generator; samples of other versions are replaced.
+        folder: default output folder.
+        items: default number of items in each domain.
+        least_items: minimum number of items.
+        parts: files and folders of the sample.
+        write: writes all parts to a folder; the contents depend only on the settings.
+    """
 
     generator: str
-    """Identifies this kind of sample in its description."""
     version: int
-    notice: str
+    folder: Path
+    items: int
+    least_items: int
     parts: tuple[str, ...]
-    """Files and folders of the sample."""
     write: Callable[[SampleSettings, Path], None]
-    """Writes all parts to an empty folder; the contents depend only on the settings."""
 
 
 def part_hash(path: Path) -> str:
@@ -50,16 +51,8 @@ def part_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _describes(description: object, generator: str) -> bool:
-    return (
-        isinstance(description, dict)
-        and description.get("generator") == generator
-        and isinstance(description.get("sha256"), dict)
-    )
-
-
-def _description_found(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
-    """Description of the sample in ``folder``, or None if the folder is missing or empty.
+def _description(folder: Path, recipe: Recipe) -> dict[str, Any]:
+    """Description of the sample in ``folder``; empty if the folder is missing or empty.
 
     Missing parts are accepted: an interrupted generation leaves some out.
 
@@ -70,56 +63,59 @@ def _description_found(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
         f"{folder}: the folder contains other files or a modified sample; choose another folder with --into, "
         "or move these files"
     )
-    try:
-        found = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        if folder.exists() and any(
-            entry.name != "README.md" and not entry.name.startswith(".") for entry in folder.iterdir()
-        ):
-            raise foreign from None
-        return None
-    except (ValueError, NotADirectoryError):
-        raise foreign from None
-    if not _describes(found, recipe.generator):
+    if not folder.exists():
+        return {}
+    if not folder.is_dir():
         raise foreign
-    there = [name for name in recipe.parts if (folder / name).exists()]
-    if any(part_hash(folder / name) != found["sha256"].get(name) for name in there):
+    if not (folder / DESCRIPTION).exists():
+        if any(entry.name != "README.md" and not entry.name.startswith(".") for entry in folder.iterdir()):
+            raise foreign
+        return {}
+    try:
+        found = read_json(folder / DESCRIPTION, ("generator", "sha256"))
+    except UserError:
+        raise foreign from None
+    there = {name: part_hash(folder / name) for name in recipe.parts if (folder / name).exists()}
+    if found["generator"] != recipe.generator or not there.items() <= found["sha256"].items():
         raise foreign
     return found
 
 
-def keep_or_make(folder: Path, recipe: Recipe, settings: SampleSettings) -> Outcome:
+def keep_or_make(folder: Path, recipe: Recipe, settings: SampleSettings) -> bool:
     """Generate the sample in ``folder`` unless it is up to date. An older, unmodified sample is replaced.
 
+    Returns:
+        Whether the sample was generated.
+
     Raises:
-        UserError: the folder has other content.
+        UserError: too few items, or the folder has other content.
     """
-    found = _description_found(folder, recipe)
+    if settings.items < recipe.least_items:
+        raise UserError(f"--items {settings.items}: must be at least {recipe.least_items}")
+    found = _description(folder, recipe)
     wanted = {
-        "notice": recipe.notice,
+        "notice": NOTICE,
         "generator": recipe.generator,
         "version": recipe.version,
-        "settings": asdict(settings),
+        "settings": settings.plain(),
     }
     complete = all((folder / name).exists() for name in recipe.parts)
-    if found and complete and found == wanted | {"sha256": found["sha256"]}:
-        return Outcome.KEPT
+    if complete and found == wanted | {"sha256": found.get("sha256")}:
+        return False
     folder.mkdir(parents=True, exist_ok=True)
-    with (
-        TemporaryDirectory(dir=folder, prefix=".new.") as new,
-        TemporaryDirectory(dir=folder, prefix=".old.") as old,
-    ):
-        recipe.write(settings, Path(new))
-        hashes = {name: part_hash(Path(new) / name) for name in recipe.parts}
+    with TemporaryDirectory(dir=folder, prefix=".new.") as temporary:
+        new, old = Path(temporary, "new"), Path(temporary, "old")
+        recipe.write(settings, new)
+        hashes = {name: part_hash(new / name) for name in recipe.parts}
         # Old parts are moved out, then the description is replaced, then new parts are moved in. After an
         # interruption at any point, the folder is recognised as an incomplete sample and generated again.
         for name in recipe.parts:
             if (folder / name).exists():
-                _move(folder / name, Path(old) / name)
+                _move(folder / name, old / name)
         write_json(folder / DESCRIPTION, wanted | {"sha256": hashes})
         for name in recipe.parts:
-            _move(Path(new) / name, folder / name)
-    return Outcome.MADE_ANEW if found else Outcome.MADE
+            _move(new / name, folder / name)
+    return True
 
 
 def _move(part: Path, to: Path) -> None:

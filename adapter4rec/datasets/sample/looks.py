@@ -59,16 +59,8 @@ GREY_FILES = 3
 CUTOUT_FILES = 3
 TINY_FILES = 2
 
-SIZES = (
-    *[(224, 224)] * 5,
-    (240, 320),
-    (256, 256),
-    (280, 360),
-    (300, 400),
-    (320, 320),
-    (360, 300),
-    (400, 400),
-)
+SIZES = ((224, 224), (240, 320), (256, 256), (280, 360), (300, 400), (320, 320), (360, 300), (400, 400))
+SIZE_WEIGHTS = (5, 1, 1, 1, 1, 1, 1, 1)
 TINY_SIZES = ((32, 32), (36, 48), (40, 40), (48, 48))
 
 
@@ -143,7 +135,8 @@ def draw_looks(cell: Integers, kinds: int, dice: Dice) -> list[Look]:
         return between(lowest, highest)
 
     forms = _forms(colour, dice)
-    sizes = [SIZES[number] for number in between(0, len(SIZES) - 1)]
+    weighted = [size for size, weight in zip(SIZES, SIZE_WEIGHTS, strict=True) for _ in range(weight)]
+    sizes = [weighted[number] for number in between(0, len(weighted) - 1)]
     tiny = [TINY_SIZES[number] for number in between(0, len(TINY_SIZES) - 1)]
     columns = {
         "colour": colour.tolist(),
