@@ -176,9 +176,9 @@ def test_first_layers(tiny_vit_folder):
 
 
 def test_folders_that_do_not_do(tiny_vit_folder, tiny_bert_folder, tmp_path):
-    with pytest.raises(UserError, match="'bert' is not a supported image encoder"):
+    with pytest.raises(UserError, match="'bert' is not supported"):
         load_backbone(tiny_bert_folder, IMAGE_ENCODERS)
-    with pytest.raises(UserError, match="'vit' is not a supported text encoder"):
+    with pytest.raises(UserError, match="'vit' is not supported"):
         load_backbone(tiny_vit_folder, TEXT_ENCODERS)
     other = tmp_path / "other_size"
     shutil.copytree(tiny_vit_folder, other)
@@ -193,9 +193,6 @@ def test_the_size_that_an_encoder_takes(tiny_vit_folder):
     assert image_size(config) == 16
     config.image_size = (16, 16)
     assert image_size(config) == 16
-    config.image_size, config.num_channels = 16, 1
-    with pytest.raises(UserError, match="1 channels"):
-        image_size(config)
     config.image_size = (16, 32)
     with pytest.raises(UserError, match=r"\(16, 32\)"):
         image_size(config)
