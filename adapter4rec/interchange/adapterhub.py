@@ -19,12 +19,9 @@ the user encoder, the item head) are stored only in this project's adapter file.
 from __future__ import annotations
 
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from adapter4rec.adapters.bottleneck import BottleneckConfig
@@ -34,6 +31,7 @@ from adapter4rec.adapters.houlsby_parallel import HoulsbyParallelConfig
 from adapter4rec.adapters.pfeiffer import PfeifferConfig
 from adapter4rec.adapters.sites import Sites
 from adapter4rec.interchange.common import Model, Names, add_imported, item_adapter, item_sites, new_folder
+from adapter4rec.models.weights import read_tensors
 from adapter4rec.utils.errors import UserError, nearest
 from adapter4rec.utils.files import read_json, write_json
 
@@ -196,13 +194,9 @@ def _options(config: BottleneckConfig, sites: Sites) -> dict[str, Any]:
         "reduction_factor": factor,
         "non_linearity": theirs[config.adapter_activation],
         "original_ln_before": False,
-        "residual_before_ln": True,
-        "adapter_residual_before_ln": False,
         "is_parallel": isinstance(config, HoulsbyParallelConfig),
-        "scaling": 1.0,
         "dropout": config.adapter_dropout,
         "leave_out": [number for number in range(len(sites.layers)) if str(number) not in chosen],
-        "init_weights": "houlsby",
         **_NEEDED,
     }
 
@@ -237,12 +231,7 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
     path = folder / WEIGHTS if (folder / WEIGHTS).is_file() else folder / SAFE_WEIGHTS
     if not path.is_file():
         raise UserError(f"{folder}: neither {WEIGHTS} nor {SAFE_WEIGHTS} found")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: not a file of tensors ({str(error).splitlines()[0]})") from None
+    content = read_tensors(path)
     if not isinstance(content, dict) or not all(isinstance(one, Tensor) for one in content.values()):
         raise UserError(f"{path}: not a dict of tensors")
     return content

@@ -1,10 +1,15 @@
-"""Loading tensors into a model, with an error message that lists mismatches."""
+"""Reading files of tensors, and loading tensors into a model, with a message that lists mismatches."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from adapter4rec.models.sharding import load_full_state
@@ -22,6 +27,22 @@ def mismatches(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) ->
         for name, tensor in expected.items()
         if name in tensors and tensors[name].shape != tensor.shape
     ]
+
+
+def read_tensors(path: Path) -> Any:
+    """Read a safetensors file, or one written by ``torch.save``, without unpickling other objects.
+
+    Raises:
+        UserError: the file is missing or damaged, or contains other objects.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path}: cannot be read, or contains more than tensors ({type(error).__name__})"
+        ) from None
 
 
 def load_into(
