@@ -55,7 +55,6 @@ _PLACES = {
 }
 """Modules of the library with the attention and feed-forward adapters of layer N, by model type."""
 
-_LINEAR = {"down": "adapter_down.0", "up": "adapter_up"}
 _ACTIVATIONS = {
     "relu": "relu",
     "gelu": "gelu",
@@ -171,13 +170,13 @@ def _names(sites: Sites, name: str) -> Names:
             f"AdapterHub does not support adapters of {kind!r} encoders, only of {', '.join(_PLACES)}"
         )
     return {
-        (number, sublayer): {
-            f"{ours}.{field}": f"{place.format(number)}.adapters.{name}.{theirs}.{field}"
-            for ours, theirs in _LINEAR.items()
-            for field in ("weight", "bias")
-        }
+        f"layers.{number}.{sublayer}.{ours}.{field}": (
+            f"{place.format(number)}.adapters.{name}.{theirs}.{field}"
+        )
         for number in range(len(sites.layers))
         for sublayer, place in zip(SUBLAYERS, _PLACES[kind], strict=True)
+        for ours, theirs in (("down", "adapter_down.0"), ("up", "adapter_up"))
+        for field in ("weight", "bias")
     }
 
 

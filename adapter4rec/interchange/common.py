@@ -24,8 +24,8 @@ from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import atomic_folder
 
 Model: TypeAlias = TransRec | PreTrainedModel
-Names: TypeAlias = dict[tuple[int, str], dict[str, str]]
-"""Names of tensors: by layer and kind of site (such as ``query``), the library's name by this project's."""
+Names: TypeAlias = dict[str, str]
+"""A library's names of tensors by this project's names, such as ``layers.0.query.lora_A``."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,7 @@ class ItemAdapter:
     def tensors(self, names: Names) -> dict[str, Tensor]:
         """The adapter's tensors on the CPU, by their names in another library."""
         own = self.adapter.state_dict()
-        return {
-            theirs: own[ours].cpu().contiguous()
-            for ours, theirs in _by_our_name(names).items()
-            if ours in own
-        }
+        return {theirs: own[ours].cpu().contiguous() for ours, theirs in names.items() if ours in own}
 
 
 def item_adapter(model: Model, library: str, families: tuple[str, ...]) -> ItemAdapter:
@@ -129,32 +125,23 @@ def add_imported(
     Raises:
         UserError: the adapters cannot be added, or the tensors do not match. The model is then unchanged.
     """
-    encoder = item_sites(model).encoder
-    known = set(_by_our_name(names).values())
-    enclosing = re.compile(rf"\b({encoder.base_model_prefix}|vision_model)\.")
+    sites = item_sites(model)
+    enclosing = re.compile(rf"\b({sites.encoder.base_model_prefix}|vision_model)\.")
     tensors = {
-        name if name in known else enclosing.sub("", name, count=1): tensor
+        name if name in names.values() else enclosing.sub("", name, count=1): tensor
         for name, tensor in tensors.items()
     }
-    adapted = [place for place, theirs in names.items() if any(name in tensors for name in theirs.values())]
+    adapted = [ours.split(".") for ours, theirs in names.items() if theirs in tensors]
     if not adapted:
         raise UserError(f"{source}: no supported adapters; first tensor: {next(iter(tensors), 'none')}")
-    numbers = sorted({number for number, _ in adapted})
-    layers = "all" if len(numbers) == len({number for number, _ in names}) else ",".join(map(str, numbers))
-    kinds = tuple(dict.fromkeys(kind for _, kind in adapted))
-    own = add_adapters(model, config_for(LayerChoice(layers), kinds))["item"].state_dict()
-    expected = {theirs: own[ours] for ours, theirs in _by_our_name(names).items() if ours in own}
+    numbers = dict.fromkeys(number for _, number, *_ in adapted)
+    layers = LayerChoice("all" if len(numbers) == len(sites.layers) else ",".join(numbers))
+    kinds = tuple(dict.fromkeys(kind for _, _, kind, *_ in adapted))
+    own = add_adapters(model, config_for(layers, kinds))["item"].state_dict()
+    expected = {theirs: own[ours] for ours, theirs in names.items() if ours in own}
     if problems := mismatches(expected, tensors):
         detach_adapters(model)
         raise UserError(f"{source}: {len(problems)} tensors do not match; first: {problems[0]}")
     with torch.no_grad():
         for name, tensor in tensors.items():
             expected[name].copy_(tensor)
-
-
-def _by_our_name(names: Names) -> dict[str, str]:
-    return {
-        f"layers.{number}.{kind}.{ours}": theirs
-        for (number, kind), tensors in names.items()
-        for ours, theirs in tensors.items()
-    }

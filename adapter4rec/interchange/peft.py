@@ -113,9 +113,8 @@ def _names(sites: Sites) -> Names:
                 raise UserError(
                     f"{path} computes query, key and value together; PEFT adapts whole linear layers only"
                 )
-            names[number, kind] = {
-                factor: f"{_PREFIX}{path}.{factor}.weight" for factor in ("lora_A", "lora_B")
-            }
+            for factor in ("lora_A", "lora_B"):
+                names[f"layers.{number}.{kind}.{factor}"] = f"{_PREFIX}{path}.{factor}.weight"
     return names
 
 

@@ -147,26 +147,21 @@ def fetch(name: str, into: Path = PRETRAINED_MODELS) -> Path:
         The backbone's folder, which ``AutoModel`` and ``AutoTokenizer`` can load.
 
     Raises:
-        UserError: the name is unknown, the folder exists but lacks files, or the download failed; the message
-            then explains a manual download.
+        UserError: the name is unknown, or the download failed; the message then explains a manual download.
     """
     if name not in BACKBONES:
         raise UserError(f"unknown backbone {name!r}: {nearest(name, list(BACKBONES))}")
     backbone = BACKBONES[name]
     target = Path(into).resolve() / name
     if target.exists():
-        if missing := _missing(backbone, target):
-            raise UserError(
-                f"{target}: missing {missing}; add the files, or move the folder and run this again"
-            )
         print(f"{name} already exists: {target}", flush=True)
         return target
     print(f"downloading {name} (about {backbone.megabytes} MB) from {backbone.origin}", flush=True)
     with atomic_folder(target) as folder:
         try:
             backbone.download(folder)
-            if missing := _missing(backbone, folder):
-                raise UserError(f"missing {missing}")
+            if missing := [file for file in backbone.files if not (folder / file).is_file()]:
+                raise UserError(f"missing {', '.join(missing)}")
         except Exception as error:  # huggingface_hub does not wrap the exceptions of its HTTP library
             raise UserError(
                 f"download of {name} failed ({type(error).__name__}: {error})\n"
@@ -177,7 +172,3 @@ def fetch(name: str, into: Path = PRETRAINED_MODELS) -> Path:
             ) from error
     print(f"downloaded {name}: {target}", flush=True)
     return target
-
-
-def _missing(backbone: Backbone, folder: Path) -> str:
-    return ", ".join(file for file in backbone.files if not (folder / file).is_file())
