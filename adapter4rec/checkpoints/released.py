@@ -15,7 +15,6 @@ from torch import Tensor
 from adapter4rec.adapters.attaching import copied_parameters
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.weights import load_into, read_tensors
-from adapter4rec.utils.errors import UserError
 
 _UNUSED = re.compile(r"(^|\.)(pooler\..*|position_ids|token_type_ids)$")
 """Poolers and index buffers, which the model does not use."""
@@ -120,11 +119,7 @@ def read_released(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing or damaged, contains arbitrary objects, or no ``model_state_dict``.
     """
-    content = read_tensors(path)
-    state = content.get("model_state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise UserError(f"{path}: not a checkpoint of the released code: no tensors in 'model_state_dict'")
-    return converted(state)
+    return converted(read_tensors(path, "model_state_dict"))
 
 
 def load_released_target(model: TransRec, tensors: Mapping[str, Tensor], source: Path) -> None:

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from adapter4rec.adapters.bottleneck import BottleneckConfig
 from adapter4rec.adapters.config import ATTENTION, FEED_FORWARD, SUBLAYERS, LayerChoice
@@ -137,9 +136,10 @@ def import_adapterhub(model: Model, folder: Path) -> None:
     if description["model_type"] != kind:
         raise UserError(f"{path}: model_type is {description['model_type']!r}; the item encoder is {kind!r}")
     options = _supported_options(description["config"], path)
+    weights = folder / (WEIGHTS if (folder / WEIGHTS).is_file() else SAFE_WEIGHTS)
     tensors = {
         name: tensor * options["scaling"] if ".adapter_up." in name else tensor
-        for name, tensor in _read_tensors(folder).items()
+        for name, tensor in read_tensors(weights).items()
     }
     widths = {tensor.shape[0] for name, tensor in tensors.items() if name.endswith(".adapter_down.0.weight")}
     if len(widths) != 1:
@@ -219,18 +219,3 @@ def _supported_options(options: Any, path: Path) -> dict[str, Any]:
     if read["non_linearity"] not in _ACTIVATIONS:
         raise UserError(f"{path}: non_linearity {nearest(read['non_linearity'], list(_ACTIVATIONS))}")
     return read
-
-
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    """Read the tensors of a folder, without unpickling other objects.
-
-    Raises:
-        UserError: no weights file, or a damaged one.
-    """
-    path = folder / WEIGHTS if (folder / WEIGHTS).is_file() else folder / SAFE_WEIGHTS
-    if not path.is_file():
-        raise UserError(f"{folder}: neither {WEIGHTS} nor {SAFE_WEIGHTS} found")
-    content = read_tensors(path)
-    if not isinstance(content, dict) or not all(isinstance(one, Tensor) for one in content.values()):
-        raise UserError(f"{path}: not a dict of tensors")
-    return content

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -29,8 +28,15 @@ def mismatches(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) ->
     ]
 
 
-def read_tensors(path: Path) -> Any:
+def read_tensors(path: Path, entry: str | None = None) -> dict[str, Tensor]:
     """Read a safetensors file, or one written by ``torch.save``, without unpickling other objects.
+
+    Args:
+        path: the file.
+        entry: the entry of a pickled dictionary that has the tensors; by default the whole file.
+
+    Returns:
+        Tensors by name, on CPU.
 
     Raises:
         UserError: the file is missing or damaged, or contains other objects.
@@ -38,11 +44,16 @@ def read_tensors(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise UserError(
             f"{path}: cannot be read, or contains more than tensors ({type(error).__name__})"
         ) from None
+    if entry is not None:
+        content = content.get(entry) if isinstance(content, dict) else None
+    if not isinstance(content, dict) or not all(isinstance(one, Tensor) for one in content.values()):
+        raise UserError(f"{path}: not a dictionary of tensors" + (f" in {entry!r}" if entry else ""))
+    return content
 
 
 def load_into(
