@@ -120,7 +120,6 @@ class TargetSettings(StageSettings):
         family = FAMILIES.get(values.get("method", ""))
         if family is None:
             return cls(**values)
-        names = options_of(family)
-        own = {name: value for name, value in values.items() if name in names}
-        rest = {name: value for name, value in values.items() if name not in names}
+        own = {name: values[name] for name in options_of(family) if name in values}
+        rest = {name: value for name, value in values.items() if name not in own}
         return cls(**rest, adapter=family(**own))
