@@ -18,9 +18,9 @@ from torch import Tensor
 from adapter4rec.adapters.attaching import add_adapters, detach_adapters
 from adapter4rec.adapters.files import save_adapter
 from adapter4rec.checkpoints.rebuilding import rebuilt_settings_class
-from adapter4rec.checkpoints.released import is_text, read_released
-from adapter4rec.checkpoints.released_targets import load_released_target
-from adapter4rec.checkpoints.source_models import export_source_model, require_new
+from adapter4rec.checkpoints.released import is_text, load_released_target, read_released
+from adapter4rec.checkpoints.source_models import export_source_model, require_export_path, require_new
+from adapter4rec.models.parameters import count_parameters
 from adapter4rec.models.registry import OBJECTIVES
 from adapter4rec.models.transrec import TransRec, new_transrec
 from adapter4rec.utils.command_line import settings_from_command_line
@@ -48,18 +48,15 @@ def main() -> None:
     if options.adapter is None and rest:
         parser.error(f"{' '.join(rest)}: requires --adapter FILE")
     for path in (options.ours, options.adapter):
-        if path is None:
-            continue
-        if path.suffix != ".safetensors":
-            raise UserError(f"{path}: the name of the output file must end in .safetensors")
-        require_new(path, overwrite=options.overwrite)
+        if path is not None:
+            require_export_path(path)
+            require_new(path, overwrite=options.overwrite)
     tensors = read_released(options.released)
     description = {"converted_from": options.released.name}
     if options.adapter is not None:
         model = _target_model(tensors, options.released, [*rest, "--objective", options.objective])
         save_adapter(model, options.adapter, description)
-        total = sum(tensor.numel() for tensor in model.adapters.parameters())
-        print(f"{options.adapter}: adapter, {total:,} parameters")
+        print(f"{options.adapter}: adapter, {count_parameters(model.adapters).total:,} parameters")
         detach_adapters(model)
         tensors = model.state_dict()
     export_source_model(tensors, options.ours, options.objective, description)

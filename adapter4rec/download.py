@@ -11,8 +11,7 @@ from adapter4rec.utils.errors import run_main
 
 def _listing() -> str:
     lines = [
-        f"{name:<{max(map(len, BACKBONES))}}  {backbone.layers:>2} layers, width {backbone.width}, "
-        f"about {backbone.megabytes} MB, from {backbone.origin}"
+        f"{name:<{max(map(len, BACKBONES))}}  about {backbone.megabytes:>3} MB, from {backbone.origin}"
         for name, backbone in BACKBONES.items()
     ]
     return "\n".join(lines)

@@ -36,8 +36,7 @@ from transformers import (
 from adapter4rec.adapters.attaching import add_adapters, copied_parameters
 from adapter4rec.adapters.config import PAPER, RELEASE, AdapterConfig
 from adapter4rec.adapters.registry import FAMILIES
-from adapter4rec.checkpoints.released import converted, renamed
-from adapter4rec.checkpoints.released_targets import load_released_target
+from adapter4rec.checkpoints.released import converted, load_released_target, renamed
 from adapter4rec.data.batches import IdBatch, make_batch
 from adapter4rec.data.content import ContentStore
 from adapter4rec.data.images.store import Pixels

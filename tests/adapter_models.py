@@ -31,7 +31,7 @@ def is_image(model):
 
 def model_on(folder):
     """A model on a backbone's folder, the same at each call."""
-    images = AutoConfig.from_pretrained(folder).model_type in ("clip", *IMAGE_ENCODERS.model_types)
+    images = AutoConfig.from_pretrained(folder).model_type in ("clip", *IMAGE_ENCODERS)
     backbone = load_backbone(folder, IMAGE_ENCODERS if images else TEXT_ENCODERS)
     if backbone.config.model_type == "vit_mae":
         backbone.config.mask_ratio = 0.0

@@ -234,7 +234,7 @@ def test_the_best_checkpoint_holds_what_was_trained(case, bench):
 
 @pytest.mark.parametrize("case", SOURCES, ids=str)
 def test_a_source_launcher_exports_a_model_of_its_objective(case, bench):
-    assert read_source_model(bench.run(case) / EXPORT).objective == case.objective
+    assert read_source_model(bench.run(case) / EXPORT).description["objective"] == case.objective
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "source_checkpoint" in page.says], ids=str)

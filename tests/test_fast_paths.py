@@ -80,8 +80,7 @@ def plain_attention(query, key, value, packing, scaling, window):
 
 
 def attended(way, tensors, packing, dropout, scaling=None, window=None):
-    how = packed_attention._AttentionOptions(dropout, scaling, window)
-    return getattr(packed_attention, way)(tuple(tensors), packing, how)
+    return getattr(packed_attention, way)(*tensors, packing, dropout, scaling, window)
 
 
 class TestPackedAttention:

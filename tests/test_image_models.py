@@ -176,9 +176,9 @@ def test_first_layers(tiny_vit_folder):
 
 
 def test_folders_that_do_not_do(tiny_vit_folder, tiny_bert_folder, tmp_path):
-    with pytest.raises(UserError, match="'bert' is not a supported image encoder"):
+    with pytest.raises(UserError, match="'bert' is not supported"):
         load_backbone(tiny_bert_folder, IMAGE_ENCODERS)
-    with pytest.raises(UserError, match="'vit' is not a supported text encoder"):
+    with pytest.raises(UserError, match="'vit' is not supported"):
         load_backbone(tiny_vit_folder, TEXT_ENCODERS)
     other = tmp_path / "other_size"
     shutil.copytree(tiny_vit_folder, other)
@@ -193,9 +193,6 @@ def test_the_size_that_an_encoder_takes(tiny_vit_folder):
     assert image_size(config) == 16
     config.image_size = (16, 16)
     assert image_size(config) == 16
-    config.image_size, config.num_channels = 16, 1
-    with pytest.raises(UserError, match="1 channels"):
-        image_size(config)
     config.image_size = (16, 32)
     with pytest.raises(UserError, match=r"\(16, 32\)"):
         image_size(config)
@@ -217,7 +214,7 @@ def test_an_encoder_is_what_the_settings_say(tiny_vit_folder):
     assert not torch.equal(encoder.head.weight, other.head.weight)
 
 
-def test_the_small_vit_is_the_same_each_time_and_leaves_others_alone(tmp_path):
+def test_the_small_vit_is_the_same_each_time_and_written_once(tmp_path):
     for name in ("one", "two"):
         torch.rand(3)  # nothing drawn before plays a part
         make_small_vit(tmp_path / name)
@@ -227,8 +224,4 @@ def test_the_small_vit_is_the_same_each_time_and_leaves_others_alone(tmp_path):
     before = (tmp_path / "one" / "model.safetensors").stat().st_mtime_ns
     make_small_vit(tmp_path / "one")
     assert (tmp_path / "one" / "model.safetensors").stat().st_mtime_ns == before
-    config = json.loads((tmp_path / "two" / "config.json").read_text())
-    (tmp_path / "two" / "config.json").write_text(json.dumps(config | {"hidden_size": 128}))
-    with pytest.raises(UserError, match="contains another model"):
-        make_small_vit(tmp_path / "two")
     assert image_size(load_backbone(tmp_path / "one", IMAGE_ENCODERS).config) == 64

@@ -136,7 +136,7 @@ def test_scaling_goes_into_the_upper_projection(bert, saved):
     assert_equal_states(states(ours), states(scaled))
 
 
-def test_widths_of_layers_and_options_without_effect(bert, saved):
+def test_options_without_effect(bert, saved):
     same = {"reduction_factor": {"0": 3.9, "default": 4}, "residual_before_ln": False, "phm_dim": 8}
     edit(saved, same | {"leave_out": None, "scaling": 1})
     ours = bert()
@@ -147,14 +147,14 @@ def test_widths_of_layers_and_options_without_effect(bert, saved):
 UNABLE = {
     "after its norm": (
         PfeifferAfterLayerNormConfig(),
-        "pfeiffer_after_layernorm adapters to AdapterHub: its layer norm",
+        "cannot export pfeiffer_after_layernorm",
     ),
     "compacter": (
         CompacterConfig(),
         "cannot export compacter adapters .*; supported families: houlsby, pfeiffer",
     ),
-    "lora": (LoraConfig(), "export it to PEFT"),
-    "layer norms": (HoulsbyConfig(train_layer_norms=True), "layer norms were trained"),
+    "lora": (LoraConfig(), "cannot export lora"),
+    "layer norms": (HoulsbyConfig(train_layer_norms=True), "trained layer norms"),
     "user alone": (HoulsbyConfig(encoders=("user",)), "no adapters to export"),
 }
 
@@ -174,44 +174,31 @@ def test_encoders_that_the_library_does_not_know(request, bert, saved, tmp_path)
     edit(saved, model_type="dinov2")
     with pytest.raises(UserError, match="adapters of 'dinov2' encoders"):
         import_adapterhub(dinov2(), saved)
-    with pytest.raises(UserError, match="model_type is 'dinov2': the item encoder is 'bert'"):
+    with pytest.raises(UserError, match="model_type is 'dinov2'; the item encoder is 'bert'"):
         import_adapterhub(bert(), saved)
 
 
-def test_a_name_that_is_none_and_a_folder_that_is_there(bert, tmp_path):
-    model = adapted(bert(), HoulsbyConfig())
-    with pytest.raises(UserError, match="invalid adapter name"):
-        export_adapterhub(model, tmp_path / "saved", "a.b")
+def test_a_folder_that_exists_is_kept(bert, tmp_path):
     with pytest.raises(UserError, match="already exists"):
-        export_adapterhub(model, tmp_path)
+        export_adapterhub(adapted(bert(), HoulsbyConfig()), tmp_path)
 
 
 FOREIGN = {
     "reads the sum": (
         {"original_ln_before": True},
-        "original_ln_before is True: adapters that read the sum",
+        "original_ln_before is True",
     ),
-    "no residual": ({"original_ln_after": False}, "residual and layer norm are not supported"),
+    "no residual": ({"original_ln_after": False}, "original_ln_after"),
     "norm before": ({"ln_before": True}, "ln_before"),
-    "norm behind": ({"ln_after": True}, "epsilon 1e-5"),
+    "norm behind": ({"ln_after": True}, "ln_after"),
     "gates": ({"use_gating": True}, "use_gating"),
     "invertible": ({"inv_adapter": "nice"}, "inv_adapter"),
     "cross": ({"cross_adapter": True}, "cross_adapter"),
     "phm": ({"phm_layer": True}, "phm_layer"),
     "depth": ({"stochastic_depth": 0.1}, "stochastic_depth"),
     "trained factor": ({"scaling": "learned"}, "scaling is 'learned'"),
-    "another method": ({"architecture": "lora"}, "config is 'lora'"),
-    "unknown": ({"brand_new": 1}, "brand_new is 1: unknown option"),
+    "another method": ({"architecture": "lora"}, "only bottleneck adapters"),
     "activation": ({"non_linearity": "leakyrelu"}, "did you mean 'relu'"),
-    "widths": ({"reduction_factor": {"0": 4, "default": 8}}, "different bottleneck widths"),
-    "no width": ({"reduction_factor": {"0": 4}}, "expected a number above 0"),
-    "nowhere": ({"mh_adapter": False, "output_adapter": False}, "no layer of this encoder"),
-    "no layer": ({"leave_out": [0, 1]}, "no layer of this encoder"),
-    "no list": ({"leave_out": 1}, "expected a list of layer numbers"),
-    "missing": ({"mh_adapter": None}, "mh_adapter missing"),
-    "other width": ({"reduction_factor": 8}, r"\[8, 32\] in the file, \[4, 32\] in the model"),
-    "fewer": ({"leave_out": [0]}, "8 tensors do not match; .* not in the model"),
-    "parallel and fewer": ({"is_parallel": True, "mh_adapter": False}, "not in the model"),
 }
 
 
@@ -237,7 +224,7 @@ class Trap:
 
 
 def test_damaged_files(bert, saved, tmp_path):
-    with pytest.raises(UserError, match="not an adapter folder saved by AdapterHub"):
+    with pytest.raises(UserError, match="not an adapter folder of AdapterHub"):
         import_adapterhub(bert(), tmp_path / "nowhere")
     weights = saved / "pytorch_adapter.bin"
     tensors = weights_of(saved)
@@ -245,19 +232,18 @@ def test_damaged_files(bert, saved, tmp_path):
     torch.save(tensors, weights)
     with pytest.raises(UserError, match=f"{name}: not in the file"):
         import_adapterhub(bert(), saved)
+    torch.save({name: one[:3] if "layer.0" in name else one for name, one in tensors.items()}, weights)
+    with pytest.raises(UserError, match=r"bottleneck widths \[3, 8\]"):
+        import_adapterhub(bert(), saved)
     torch.save({"config": 1}, weights)
-    with pytest.raises(UserError, match="a dict of named tensors"):
+    with pytest.raises(UserError, match="not a dictionary of tensors"):
         import_adapterhub(bert(), saved)
     weights.write_bytes(pickle.dumps(Trap(tmp_path / "trapped")))
-    with pytest.raises(UserError, match="objects other than tensors"):
+    with pytest.raises(UserError, match="more than tensors"):
         import_adapterhub(bert(), saved)
     assert not (tmp_path / "trapped").exists()
-    save_file(tensors, saved / "adapter.safetensors")
-    with pytest.raises(UserError, match="found both"):
-        import_adapterhub(bert(), saved)
     weights.unlink()
-    (saved / "adapter.safetensors").unlink()
-    with pytest.raises(UserError, match="found neither"):
+    with pytest.raises(UserError, match="FileNotFoundError"):
         import_adapterhub(bert(), saved)
 
 

@@ -135,13 +135,13 @@ def test_backbone_folders_that_do_not_do(tiny_bert_folder, tmp_path):
     with pytest.raises(UserError, match=r"adapter4rec\.download"):
         backbone_folder("no/such/model")
     without_weights = copy_without(tiny_bert_folder, tmp_path / "a", "model.safetensors")
-    with pytest.raises(UserError, match="no weights"):
+    with pytest.raises(UserError, match=r"weights.*model\.safetensors"):
         load_backbone(without_weights, TEXT_ENCODERS)
-    with pytest.raises(UserError, match="no tokenizer"):
+    with pytest.raises(UserError, match=r"no vocabulary.*vocab\.txt"):
         load_tokenizer(copy_without(tiny_bert_folder, tmp_path / "b", "vocab.txt"))
     image = copy_without(tiny_bert_folder, tmp_path / "c")
     (image / "config.json").write_text(json.dumps({"model_type": "vit"}))
-    with pytest.raises(UserError, match="'vit' is not a supported"):
+    with pytest.raises(UserError, match="'vit' is not supported"):
         load_backbone(image, TEXT_ENCODERS)
     broken = copy_without(tiny_bert_folder, tmp_path / "d")
     (broken / "model.safetensors").write_bytes(b"half a file")

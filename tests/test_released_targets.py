@@ -12,8 +12,7 @@ from adapter4rec.adapters.attaching import add_adapters, detach_adapters
 from adapter4rec.adapters.files import load_adapter
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.checkpoints.loading import load_source
-from adapter4rec.checkpoints.released import converted, read_released
-from adapter4rec.checkpoints.released_targets import load_released_target
+from adapter4rec.checkpoints.released import converted, load_released_target, read_released
 from adapter4rec.utils.errors import UserError
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from adapter4rec.checkpoints.rebuilding import rebuilt_settings
 from adapter4rec.checkpoints.released import is_text
@@ -16,7 +13,6 @@ from adapter4rec.models.transrec import TransRec, new_transrec
 from adapter4rec.utils.errors import UserError
 
 _NOT_READ = {"users": "not read", "items": "not read"}
-_USER_ENCODER = "user_encoder."
 
 
 def load_source(path: Path | str, **settings: Any) -> TransRec:
@@ -36,10 +32,16 @@ def load_source(path: Path | str, **settings: Any) -> TransRec:
     changed = {name: value for name, value in settings.items() if value is not None}
     source = read_source_model(Path(path))
     identity = source.description.get("identity") or {}
-    modality = changed.pop("modality", None) or identity.get("stage", _modality_of(source.tensors)).split()[0]
     of_file = identity.get("settings", {})
-    sizes = _sizes(source.tensors, {**of_file, **changed}.get("user_encoder", "transformer"))
-    recorded = _NOT_READ | sizes | of_file | {"start_from": None}
+    stage = identity.get("stage", "text" if is_text(source.tensors) else "image")
+    modality = changed.pop("modality", None) or stage.split()[0]
+    user_encoder = registered(USER_ENCODERS, {**of_file, **changed}.get("user_encoder", "transformer"))
+    weights = {
+        name.removeprefix("user_encoder."): tensor
+        for name, tensor in source.tensors.items()
+        if name.startswith("user_encoder.")
+    }
+    recorded = _NOT_READ | user_encoder.sizes_of(weights) | of_file | {"start_from": None}
     try:
         chosen = rebuilt_settings(f"{modality} source", recorded, changed)
     except UserError as error:
@@ -48,18 +50,3 @@ def load_source(path: Path | str, **settings: Any) -> TransRec:
     model = new_transrec(chosen, type(chosen).build_encoder if chosen.uses_content else None, n_items)
     load_source_state(model, source)
     return model.eval()
-
-
-def _modality_of(tensors: Mapping[str, Tensor]) -> str:
-    return "text" if is_text(tensors) else "image"
-
-
-def _sizes(tensors: Mapping[str, Tensor], kind: str) -> dict[str, int]:
-    """Settings inferred from the weights of the user encoder."""
-    user_encoder = registered(USER_ENCODERS, kind)
-    weights = {
-        name.removeprefix(_USER_ENCODER): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(_USER_ENCODER)
-    }
-    return user_encoder.sizes_of(weights)

@@ -6,17 +6,18 @@ merged into the encoder's weights. Other adapter families add operations and can
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from adapter4rec.adapters.attaching import add_adapters, copied_parameters, detach_adapters
 from adapter4rec.adapters.base import Adapter, AdapterSet, adapters_of
-from adapter4rec.adapters.config import RELEASE, AdapterConfig
+from adapter4rec.adapters.config import AdapterConfig
 from adapter4rec.adapters.files import adapter_tensors
 from adapter4rec.adapters.lora_layers import Lora
 from adapter4rec.adapters.registry import name_of
@@ -43,13 +44,11 @@ class Merged:
         config: of the adapters.
         tensors: weights of the adapters.
         weights: original values of the merged parameters, by name.
-        merged: merged values of these parameters, by name.
     """
 
     config: AdapterConfig
     tensors: dict[str, Tensor]
     weights: dict[str, Tensor]
-    merged: dict[str, Tensor]
 
 
 @torch.no_grad()
@@ -66,15 +65,14 @@ def merge_adapters(model: TransRec | PreTrainedModel) -> Merged:
     if adapters is None:
         raise UserError("the model has no adapters to merge")
     if not all(type(adapter) in _MERGEABLE for adapter in adapters.values()):
-        released = " with --semantics release" if adapters.config.semantics == RELEASE else ""
         raise UserError(
-            f"{name_of(adapters.config)}{released} cannot be merged into the weights; only lora, bitfit and "
-            "layernorm can (not with all options)"
+            f"{name_of(adapters.config)} (--semantics {adapters.config.semantics}) cannot be merged into the "
+            "weights; only lora, bitfit and layernorm can (not with all options)"
         )
     parameters = adapters.base
     new = _new_weights(model)
     tensors = {name: tensor.clone() for name, tensor in adapter_tensors(model).items()}
-    merged = Merged(adapters.config, tensors, {name: parameters[name].clone() for name in new}, new)
+    merged = Merged(adapters.config, tensors, {name: parameters[name].clone() for name in new})
     detach_adapters(model)
     for name, value in new.items():
         parameters[name].copy_(value)
@@ -83,39 +81,33 @@ def merge_adapters(model: TransRec | PreTrainedModel) -> Merged:
 
 @torch.no_grad()
 def unmerge_adapters(model: TransRec | PreTrainedModel, merged: Merged) -> AdapterSet:
-    """Restore the original weights, bit for bit, and attach the adapters again.
+    """Attach the adapters again and restore the original weights, bit for bit.
+
+    Args:
+        model: as :func:`merge_adapters` left it; later changes of the merged weights are lost.
+        merged: the result of that call.
 
     Returns:
         ``model.adapters``.
 
     Raises:
-        UserError: the model has adapters, or its merged weights have changed. The model is not modified.
+        UserError: the model has adapters. It is not modified.
     """
-    parameters = dict(model.named_parameters())
-    if adapters_of(model) is not None:
-        raise UserError("cannot undo the merge: the model has adapters; detach them first")
-    changed = [
-        name
-        for name, value in merged.merged.items()
-        if name not in parameters or not torch.equal(parameters[name], value.to(parameters[name].device))
-    ]
-    if changed:
-        raise UserError(f"cannot undo the merge: {changed[0]} has changed since")
-    for name, value in merged.weights.items():
-        parameters[name].copy_(value)
     adapters = add_adapters(model, merged.config)
+    for name, value in merged.weights.items():
+        adapters.base[name].copy_(value)
     load_into(model, merged.tensors, Path("the merged adapters"), adapter_tensors(model))
     return adapters
 
 
 def _new_weights(model: TransRec | PreTrainedModel) -> dict[str, Tensor]:
     """The merged values of the parameters that merging changes, by name."""
-    names = {id(parameter): name for name, parameter in model.adapters.base.items()}
     own = dict(model.named_parameters())
     new = {name: own[copy].clone() for name, copy in copied_parameters(model).items()}
+    names = {parameter: name for name, parameter in model.adapters.base.items()}
     for adapter in model.adapters.values():
         if isinstance(adapter, Lora):
-            new |= {names[id(weight)]: value for weight, value in adapter.merged_weights()}
+            new |= {names[weight]: value for weight, value in adapter.merged_weights()}
     return new
 
 
@@ -137,15 +129,11 @@ def save_encoder(model: TransRec | PreTrainedModel, folder: Path | str) -> None:
     if folder.exists():
         raise UserError(f"{folder}: already exists")
     encoder = model.item_encoder.backbone if isinstance(model, TransRec) else model
-    original = Path(encoder.config._name_or_path or "nowhere")
+    original = Path(encoder.name_or_path or "nowhere")
     with atomic_folder(folder) as aside, quiet_transformers():
         encoder.save_pretrained(aside)
         for name in _PREPROCESSOR_FILES:
-            if (original / "config.json").is_file() and (original / name).is_file():
-                (aside / name).write_bytes((original / name).read_bytes())
+            if (original / name).is_file():
+                shutil.copy(original / name, aside / name)
         if isinstance(model, TransRec):
-            head: nn.Module = model.item_encoder.head
-            save_file(
-                {name: tensor.contiguous() for name, tensor in head.state_dict().items()},
-                aside / "item_head.safetensors",
-            )
+            save_file(model.item_encoder.head.state_dict(), aside / "item_head.safetensors")

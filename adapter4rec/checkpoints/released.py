@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 
-import torch
 from torch import Tensor
 
-from adapter4rec.utils.errors import UserError
+from adapter4rec.adapters.attaching import copied_parameters
+from adapter4rec.models.transrec import TransRec
+from adapter4rec.models.weights import load_into, read_tensors
 
 _UNUSED = re.compile(r"(^|\.)(pooler\..*|position_ids|token_type_ids)$")
 """Poolers and index buffers, which the model does not use."""
@@ -119,15 +119,27 @@ def read_released(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing or damaged, contains arbitrary objects, or no ``model_state_dict``.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{path}: not a checkpoint, or it contains more than tensors ({str(error).splitlines()[0]})"
-        ) from None
-    state = content.get("model_state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise UserError(f"{path}: not a checkpoint of the released code: no tensors in 'model_state_dict'")
-    return converted(state)
+    return converted(read_tensors(path, "model_state_dict"))
+
+
+def load_released_target(model: TransRec, tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Load a released checkpoint of a target domain, with source model and adapters, into a model with both.
+
+    The released code trains some parameters in place (layer norms, the item head, with LoRA whole
+    projections), of which adapters have copies here. As the file does not have the original values, the
+    original parameters get the trained values, too.
+
+    Args:
+        model: with adapters.
+        tensors: by the names of this project (see :func:`read_released`).
+        source: path of the file, for error messages.
+
+    Raises:
+        UserError: the tensors do not match the model; the message lists the differences.
+    """
+    own = model.state_dict()
+    state = dict(tensors)
+    for original, copy in copied_parameters(model).items():
+        if original in state:
+            state[copy] = state[original] if original in own else state.pop(original)
+    load_into(model, state, source)

@@ -15,23 +15,20 @@ from adapter4rec.utils.settings import Option, Settings, Values, option, options
 
 T = TypeVar("T", bound="TargetSettings")
 
-SOURCE_METHODS: dict[str, tuple[str, ...]] = {
+_HEAD = ("item_head", "user_encoder")
+METHODS: dict[str, tuple[str, ...]] = {
     "all": PARTS,
-    "head": ("item_head", "user_encoder"),
-    "id": ("item_head", "user_encoder"),
-}
-"""Parameter groups that each method of the source stage trains."""
-
-TARGET_METHODS: dict[str, tuple[str, ...]] = {
     "finetune": PARTS,
-    "head": ("item_head", "user_encoder"),
-    "frozen": (),
     "scratch": PARTS,
-    "id": ("item_head", "user_encoder"),
+    "head": _HEAD,
+    "id": _HEAD,
+    "frozen": (),
     "popularity": (),
 }
-"""Parameter groups that each method of the target stage trains; for adapters see ``AdapterConfig``."""
+"""Parameter groups that each method trains; for adapters see ``AdapterConfig``."""
 
+SOURCE_METHODS = ("all", "head", "id")
+TARGET_METHODS = dict.fromkeys(("finetune", "head", "frozen", "scratch", "id", "popularity"))
 _WITHOUT_CONTENT = ("id", "popularity")
 WITHOUT_SOURCE = ("scratch", *_WITHOUT_CONTENT)
 """Methods of the target stage that do not need a source model."""
@@ -52,7 +49,7 @@ class StageSettings(Settings):
     @property
     def trained_parts(self) -> tuple[str, ...]:
         """Names of the parameter groups that are trained."""
-        raise NotImplementedError
+        return METHODS[self.method]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +70,6 @@ class SourceSettings(StageSettings):
         None, "file for the source model of the best epoch (.safetensors)", runtime=True
     )
     overwrite: bool = option(False, "let --export overwrite the model of another run", runtime=True)
-
-    @property
-    def trained_parts(self) -> tuple[str, ...]:
-        """Names of the parameter groups that are trained."""
-        return SOURCE_METHODS[self.method]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +94,7 @@ class TargetSettings(StageSettings):
     def trained_parts(self) -> tuple[str, ...]:
         """Names of the parameter groups that are trained."""
         if self.adapter is None:
-            return TARGET_METHODS[self.method]
+            return super().trained_parts
         return tuple(dict.fromkeys((*ADAPTER_PARTS, *self.adapter.learning_rates())))
 
     @property
@@ -128,7 +120,6 @@ class TargetSettings(StageSettings):
         family = FAMILIES.get(values.get("method", ""))
         if family is None:
             return cls(**values)
-        names = options_of(family)
-        own = {name: value for name, value in values.items() if name in names}
-        rest = {name: value for name, value in values.items() if name not in names}
+        own = {name: values[name] for name in options_of(family) if name in values}
+        rest = {name: value for name, value in values.items() if name not in own}
         return cls(**rest, adapter=family(**own))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +13,17 @@ from adapter4rec.models.backbones import describe_config
 from adapter4rec.models.registry import OBJECTIVES
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.weights import load_into
-from adapter4rec.utils.checkpoint_file import read_checkpoint, write_checkpoint
+from adapter4rec.utils.checkpoint_file import Checkpoint, read_checkpoint, write_checkpoint
 from adapter4rec.utils.errors import UserError
 
 _WHAT = "source model"
 _RELEASED_SUFFIXES = (".pt", ".pth", ".bin")
 
 
-@dataclass(frozen=True)
-class SourceModel:
-    """All weights of a TransRec model without adapters.
-
-    Attributes:
-        path: the file.
-        tensors: weights by the names of this project.
-        objective: the training objective; None if not recorded.
-        description: other metadata of the file.
-    """
-
-    path: Path
-    tensors: dict[str, Tensor]
-    objective: str | None
-    description: dict[str, Any]
-
-
 def require_export_path(path: Path) -> None:
     """Raise a UserError unless the path ends in ``.safetensors``."""
     if path.suffix != ".safetensors":
-        raise UserError(f"--export {path}: the file name must end in .safetensors")
+        raise UserError(f"{path}: the file name must end in .safetensors")
 
 
 def require_new(path: Path, *, overwrite: bool) -> None:
@@ -64,24 +46,27 @@ def export_source_model(
     write_checkpoint(path, tensors, {**description, "what": _WHAT, "objective": objective})
 
 
-def read_source_model(path: Path) -> SourceModel:
-    """Read an exported source model, or a checkpoint of the released code (``.pt``).
+def read_source_model(path: Path) -> Checkpoint:
+    """Read all weights of a TransRec model without adapters.
+
+    Args:
+        path: an exported source model, or a checkpoint of the released code (``.pt``), which has no
+            description.
 
     Raises:
         UserError: the file is missing, damaged, or not a source model.
     """
     if path.suffix in _RELEASED_SUFFIXES:
-        return SourceModel(path, read_released(path), None, {})
+        return Checkpoint(path, read_released(path), {})
     checkpoint = read_checkpoint(path)
     if checkpoint.description.get("what") != _WHAT:
         raise UserError(
             f"{path}: contains {checkpoint.description.get('what')!r}, not a {_WHAT}; "
             "pass the file that source training exported (--export)"
         )
-    objective = checkpoint.description.get("objective")
-    if objective not in OBJECTIVES:
-        raise UserError(f"{path}: trained with the unknown objective {objective!r}")
-    return SourceModel(path, checkpoint.tensors, objective, checkpoint.description)
+    if checkpoint.description.get("objective") not in OBJECTIVES:
+        raise UserError(f"{path}: unknown training objective {checkpoint.description.get('objective')!r}")
+    return checkpoint
 
 
 def require_source(path: Path | None, method: str) -> None:
@@ -107,15 +92,16 @@ def load_source_weights(model: TransRec, path: Path, objective: str) -> None:
         UserError: the source model cannot be read, does not match the model, or has another objective.
     """
     source = read_source_model(path)
-    if source.objective not in (None, objective):
+    trained_with = source.description.get("objective", objective)
+    if trained_with != objective:
         raise UserError(
-            f"{path}: trained with the objective {source.objective}; use the same objective on the target "
-            f"(--objective {source.objective})"
+            f"{path}: trained with the objective {trained_with}; use the same objective on the target "
+            f"(--objective {trained_with})"
         )
     load_source_state(model, source)
 
 
-def load_source_state(model: TransRec, source: SourceModel) -> None:
+def load_source_state(model: TransRec, source: Checkpoint) -> None:
     """Load the weights of a source model that has been read already into a model.
 
     Raises:
@@ -124,9 +110,7 @@ def load_source_state(model: TransRec, source: SourceModel) -> None:
     backbone = getattr(model.item_encoder, "backbone", None)
     if backbone is not None:
         encoder = describe_config(backbone.config)
-        if source.description.get("encoder") not in (None, encoder):
-            raise UserError(
-                f"{source.path}: trained with the backbone {source.description['encoder']}; this backbone is "
-                f"{encoder}"
-            )
+        recorded = source.description.get("encoder", encoder)
+        if recorded != encoder:
+            raise UserError(f"{source.path}: trained with the backbone {recorded}, not with {encoder}")
     load_into(model, source.tensors, source.path)

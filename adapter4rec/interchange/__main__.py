@@ -8,32 +8,30 @@ LIBRARY is peft or adapterhub; SOURCE is the source model that the adapters belo
 from __future__ import annotations
 
 import argparse
+from importlib import import_module
 from pathlib import Path
 
-from adapter4rec.adapters.files import load_adapter, save_adapter
-from adapter4rec.checkpoints.loading import load_source
-from adapter4rec.checkpoints.source_models import require_new
-from adapter4rec.interchange.adapterhub import export_adapterhub, import_adapterhub
-from adapter4rec.interchange.peft import export_peft, import_peft
 from adapter4rec.utils.errors import run_main
-
-_EXPORT = {"peft": export_peft, "adapterhub": export_adapterhub}
-_IMPORT = {"peft": import_peft, "adapterhub": import_adapterhub}
 
 
 def main() -> None:
     """Entry point of the command."""
     options = _options()
+    from adapter4rec.adapters.files import load_adapter, save_adapter
+    from adapter4rec.checkpoints.loading import load_source
+    from adapter4rec.checkpoints.source_models import require_new
+
+    library = import_module(f"adapter4rec.interchange.{options.library}")
     if options.direction == "import":
         require_new(options.adapter, overwrite=options.overwrite)
     model = load_source(options.source, backbone=options.backbone)
     if options.direction == "export":
         load_adapter(model, options.adapter, force=options.force)
-        for omission in _EXPORT[options.library](model, options.folder):
+        for omission in getattr(library, f"export_{options.library}")(model, options.folder):
             print(f"not exported: {omission}")
         print(f"{options.folder}: item encoder adapters in the format of {options.library}")
     else:
-        _IMPORT[options.library](model, options.folder)
+        getattr(library, f"import_{options.library}")(model, options.folder)
         save_adapter(model, options.adapter, {"imported_from": options.library})
         print(f"{options.adapter}: item encoder adapters imported from {options.library}")
 
@@ -43,22 +41,18 @@ def _options() -> argparse.Namespace:
         prog="python -m adapter4rec.interchange", description=__doc__.split("\n\n", 1)[1], allow_abbrev=False
     )
     directions = parser.add_subparsers(dest="direction", required=True)
-    for direction in ("export", "import"):
-        one = directions.add_parser(direction, allow_abbrev=False)
-        one.add_argument("library", choices=tuple(_EXPORT))
-        one.add_argument("source", type=Path, help="source model")
-        files = ("adapter", "folder") if direction == "export" else ("folder", "adapter")
-        for name in files:
-            one.add_argument(name, type=Path)
-        if direction == "export":
-            one.add_argument(
-                "--force",
-                action="store_true",
-                help="load an adapter that was trained on another source model",
-            )
-        else:
-            one.add_argument("--overwrite", action="store_true", help="replace the adapter file if it exists")
-        one.add_argument("--backbone", metavar="NAME", help="backbone, if it has moved since the source run")
+    export, back = (directions.add_parser(name, allow_abbrev=False) for name in ("export", "import"))
+    for command, files in ((export, ("adapter", "folder")), (back, ("folder", "adapter"))):
+        command.add_argument("library", choices=("peft", "adapterhub"))
+        for name in ("source", *files):
+            command.add_argument(name, type=Path)
+        command.add_argument(
+            "--backbone", metavar="NAME", help="backbone, if it has moved since the source run"
+        )
+    export.add_argument(
+        "--force", action="store_true", help="load an adapter that was trained on another source model"
+    )
+    back.add_argument("--overwrite", action="store_true", help="replace the adapter file if it exists")
     return parser.parse_args()
 
 

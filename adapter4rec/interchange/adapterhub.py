@@ -1,7 +1,16 @@
 """Export and import of bottleneck adapters in the format of AdapterHub's library ``adapters``.
 
 A folder contains ``adapter_config.json`` and ``pytorch_adapter.bin`` (or ``adapter.safetensors``, which the
-library loads on request only). See ``adapterhub_options.py`` for the meaning of the options.
+library loads on request only). The library does not have to be installed.
+
+For a sublayer f of an encoder and a bottleneck a, the library computes:
+
+- ``original_ln_before`` false: a reads y = f(x), and y + a(y) replaces y. This is houlsby and pfeiffer. True:
+  a reads the sum x + y, after the layer norm in post-norm encoders.
+- ``is_parallel``: a reads x, and y + scaling · a(x) replaces y. This is houlsby_parallel.
+- ``original_ln_after`` true: the residual and the layer norm of the encoder follow, as without adapters.
+- ``residual_before_ln`` and ``adapter_residual_before_ln`` have no effect if ``original_ln_before``,
+  ``ln_before`` and ``ln_after`` are false.
 
 Only adapters of the item encoder are converted. Other parameters trained on the target domain (adapters of
 the user encoder, the item head) are stored only in this project's adapter file.
@@ -9,65 +18,66 @@ the user encoder, the item head) are stored only in this project's adapter file.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from adapter4rec.adapters.bottleneck import BottleneckConfig
-from adapter4rec.adapters.config import ATTENTION, FEED_FORWARD
+from adapter4rec.adapters.config import ATTENTION, FEED_FORWARD, SUBLAYERS, LayerChoice
+from adapter4rec.adapters.houlsby import HoulsbyConfig
+from adapter4rec.adapters.houlsby_parallel import HoulsbyParallelConfig
+from adapter4rec.adapters.pfeiffer import PfeifferConfig
 from adapter4rec.adapters.sites import Sites
-from adapter4rec.interchange.adapterhub_options import checked_options, config_of, written_options
-from adapter4rec.interchange.common import (
-    OPTIONS,
-    Model,
-    add_imported,
-    exported,
-    item_half,
-    item_sites,
-    read_options,
-    read_safetensors,
-    refusal,
-    within,
-    write_adapter_folder,
-)
-from adapter4rec.utils.errors import UserError
+from adapter4rec.interchange.common import Model, Names, add_imported, item_adapter, item_sites, new_folder
+from adapter4rec.models.weights import read_tensors
+from adapter4rec.utils.errors import UserError, nearest
+from adapter4rec.utils.files import read_json, write_json
 
+OPTIONS = "adapter_config.json"
 WEIGHTS = "pytorch_adapter.bin"
 SAFE_WEIGHTS = "adapter.safetensors"
 
-_LIBRARY = "AdapterHub"
 _VERSION = "adapters.1.3.0"
 """Version of the library whose format is written."""
 
-_BERT = {ATTENTION: "encoder.layer.{}.attention.output", FEED_FORWARD: "encoder.layer.{}.output"}
+_BERT = ("encoder.layer.{}.attention.output", "encoder.layer.{}.output")
 _PLACES = {
     "bert": _BERT,
     "roberta": _BERT,
     "xlm-roberta": _BERT,
-    "vit": {
-        ATTENTION: "encoder.layer.{}.attention_adapters",
-        FEED_FORWARD: "encoder.layer.{}.output.output_adapters",
-    },
-    "clip_vision_model": {
-        ATTENTION: "vision_model.encoder.layers.{}.attention_adapters",
-        FEED_FORWARD: "vision_model.encoder.layers.{}.output_adapters",
-    },
+    "vit": ("encoder.layer.{}.attention_adapters", "encoder.layer.{}.output.output_adapters"),
+    "clip_vision_model": (
+        "vision_model.encoder.layers.{}.attention_adapters",
+        "vision_model.encoder.layers.{}.output_adapters",
+    ),
 }
-"""Module of the adapters of layer N in the library, by model type of the encoder and sublayer."""
+"""Modules of the library with the attention and feed-forward adapters of layer N, by model type."""
 
-_FAMILIES = ("houlsby", "pfeiffer", "houlsby_parallel")
-_REASONS = {
-    "pfeiffer_after_layernorm": "its layer norm has epsilon 1e-6, that of the library 1e-5",
-    "compacter": "its parametrisation differs from the library's PHM layers",
-    "lora": "export it to PEFT instead",
+_ACTIVATIONS = {
+    "relu": "relu",
+    "gelu": "gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "swish": "silu",
+    "silu": "silu",
+    "tanh": "tanh",
+    "linear": "none",
 }
-"""Reasons why other families are not supported."""
+"""This project's name by the library's name. On export, the first of several names is written."""
 
-_LINEAR = {"down": "adapter_down.0", "up": "adapter_up"}
+_NEEDED = {
+    "original_ln_after": True,
+    "ln_before": False,
+    "ln_after": False,
+    "use_gating": False,
+    "inv_adapter": None,
+    "cross_adapter": False,
+    "phm_layer": False,
+    "stochastic_depth": 0.0,
+}
+"""Options with a required value, which is also the library's default; other options are ignored."""
 
 
 def export_adapterhub(model: Model, folder: Path, name: str = "adapter4rec") -> list[str]:
@@ -76,7 +86,7 @@ def export_adapterhub(model: Model, folder: Path, name: str = "adapter4rec") -> 
     Args:
         model: a :class:`TransRec` or a Hugging Face encoder, with adapters attached.
         folder: output folder; must not exist.
-        name: name of the adapter in the library; letters, digits, ``_`` and ``-``.
+        name: name of the adapter in the library.
 
     Returns:
         Descriptions of trained parameters that are not exported.
@@ -85,29 +95,29 @@ def export_adapterhub(model: Model, folder: Path, name: str = "adapter4rec") -> 
         UserError: a family other than houlsby, pfeiffer and houlsby_parallel, trained layer norms, a model
             type that the library does not support, or an existing folder.
     """
-    if not re.fullmatch(r"[\w-]+", name):
-        raise UserError(f"invalid adapter name {name!r}: only letters, digits, _ and - are allowed")
-    half = item_half(model, _LIBRARY, _FAMILIES, _REASONS)
-    config: BottleneckConfig = half.config
-    tensors = exported(half.adapter, _names(half.sites, config, name))
-    backbone = half.sites.encoder
-    options = {
-        "config": written_options(config, half.sites),
-        "hidden_size": half.sites.width,
-        "model_class": type(backbone).__name__,
+    item = item_adapter(model, "AdapterHub", ("houlsby", "pfeiffer", "houlsby_parallel"))
+    tensors = item.tensors(_names(item.sites, name))
+    encoder = item.sites.encoder
+    description = {
+        "config": _options(item.config, item.sites),
+        "hidden_size": item.sites.width,
+        "model_class": type(encoder).__name__,
         "model_name": "",
-        "model_type": backbone.config.model_type,
+        "model_type": encoder.config.model_type,
         "name": name,
         "version": _VERSION,
     }
-    write_adapter_folder(folder, options, WEIGHTS, lambda path: torch.save(tensors, path))
-    return half.left_out
+    with new_folder(folder) as aside:
+        write_json(aside / OPTIONS, description)
+        torch.save(tensors, aside / WEIGHTS)
+    return item.left_out
 
 
 def import_adapterhub(model: Model, folder: Path) -> None:
     """Add bottleneck adapters saved by the library's ``save_adapter`` to the item encoder.
 
-    A constant ``scaling`` is multiplied into weight and bias of the up-projection.
+    The tensors determine the layers, the sublayers and the bottleneck width. A constant ``scaling`` is
+    multiplied into weight and bias of the up-projection.
 
     Args:
         model: a :class:`TransRec` or a Hugging Face encoder, without adapters.
@@ -118,66 +128,94 @@ def import_adapterhub(model: Model, folder: Path) -> None:
             or a model that has adapters already. The model is then unchanged.
     """
     sites = item_sites(model)
-    content = read_options(folder, _LIBRARY, ("config", "name", "model_type", "version"))
-    source = folder / OPTIONS
+    path = folder / OPTIONS
+    if not path.is_file():
+        raise UserError(f"{folder}: not an adapter folder of AdapterHub ({OPTIONS} not found)")
+    description = read_json(path, ("config", "name", "model_type"))
     kind = sites.encoder.config.model_type
-    if content["model_type"] != kind:
-        raise refusal(source, "model_type", content["model_type"], f"the item encoder is {kind!r}")
-    options = checked_options(content["config"], source)
-    config = config_of(options, sites, source)
-    start = _places(sites)[ATTENTION].partition("{")[0]
-    tensors = {within(name, start): tensor for name, tensor in _read_tensors(folder).items()}
-    scaled = {
-        name: tensor * options["scaling"] if f".{_LINEAR['up']}." in name else tensor
-        for name, tensor in tensors.items()
+    if description["model_type"] != kind:
+        raise UserError(f"{path}: model_type is {description['model_type']!r}; the item encoder is {kind!r}")
+    options = _supported_options(description["config"], path)
+    weights = folder / (WEIGHTS if (folder / WEIGHTS).is_file() else SAFE_WEIGHTS)
+    tensors = {
+        name: tensor * options["scaling"] if ".adapter_up." in name else tensor
+        for name, tensor in read_tensors(weights).items()
     }
-    add_imported(model, config, _names(sites, config, content["name"]), scaled, folder)
+    widths = {tensor.shape[0] for name, tensor in tensors.items() if name.endswith(".adapter_down.0.weight")}
+    if len(widths) != 1:
+        raise UserError(f"{folder}: bottleneck widths {sorted(widths)}; only one width is supported")
+
+    def config_for(layers: LayerChoice, sublayers: tuple[str, ...]) -> BottleneckConfig:
+        if options["is_parallel"]:
+            family = HoulsbyParallelConfig
+        else:
+            family = HoulsbyConfig if sublayers == SUBLAYERS else PfeifferConfig
+        return family(
+            encoders=("item",),
+            item_layers=layers,
+            sublayers=sublayers,
+            item_bottleneck=widths.pop(),
+            adapter_activation=_ACTIVATIONS[options["non_linearity"]],
+            adapter_dropout=options["dropout"],
+        )
+
+    add_imported(model, _names(sites, description["name"]), tensors, config_for, folder)
 
 
-def _places(sites: Sites) -> Mapping[str, str]:
+def _names(sites: Sites, name: str) -> Names:
+    """The library's names of the tensors of adapter ``name`` in every sublayer."""
     kind = sites.encoder.config.model_type
     if kind not in _PLACES:
         raise UserError(
-            f"{_LIBRARY} does not support adapters of {kind!r} encoders, only of {', '.join(_PLACES)}"
+            f"AdapterHub does not support adapters of {kind!r} encoders, only of {', '.join(_PLACES)}"
         )
-    return _PLACES[kind]
-
-
-def _names(sites: Sites, config: BottleneckConfig, name: str) -> dict[str, str]:
-    """Names of the tensors of an adapter in the library, by this project's names."""
-    places = _places(sites)
     return {
         f"layers.{number}.{sublayer}.{ours}.{field}": (
-            f"{places[sublayer].format(number)}.adapters.{name}.{theirs}.{field}"
+            f"{place.format(number)}.adapters.{name}.{theirs}.{field}"
         )
-        for number in config.layers_of(sites)
-        for sublayer in config.sublayers
-        for ours, theirs in _LINEAR.items()
+        for number in range(len(sites.layers))
+        for sublayer, place in zip(SUBLAYERS, _PLACES[kind], strict=True)
+        for ours, theirs in (("down", "adapter_down.0"), ("up", "adapter_up"))
         for field in ("weight", "bias")
     }
 
 
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    """Read the tensors of a folder, without unpickling other objects.
+def _options(config: BottleneckConfig, sites: Sites) -> dict[str, Any]:
+    """Options with which the library computes the same as an adapter config."""
+    chosen = config.layers_of(sites)
+    theirs = {ours: name for name, ours in reversed(_ACTIVATIONS.items())}
+    factor = sites.width / config.item_bottleneck
+    if int(sites.width // factor) != config.item_bottleneck:  # the library rounds h / factor down
+        factor = sites.width / (config.item_bottleneck + 0.5)
+    return {
+        "mh_adapter": ATTENTION in config.sublayers,
+        "output_adapter": FEED_FORWARD in config.sublayers,
+        "reduction_factor": factor,
+        "non_linearity": theirs[config.adapter_activation],
+        "original_ln_before": False,
+        "is_parallel": isinstance(config, HoulsbyParallelConfig),
+        "dropout": config.adapter_dropout,
+        "leave_out": [number for number in range(len(sites.layers)) if str(number) not in chosen],
+        **_NEEDED,
+    }
+
+
+def _supported_options(options: Any, path: Path) -> dict[str, Any]:
+    """The options of an adapter, with defaults.
 
     Raises:
-        UserError: no weights file, two of them, or a damaged one.
+        UserError: options of another method, or an unsupported one.
     """
-    files = [folder / name for name in (WEIGHTS, SAFE_WEIGHTS) if (folder / name).is_file()]
-    if len(files) != 1:
-        found = "found both" if files else "found neither"
-        raise UserError(f"{folder}: expected {WEIGHTS} or {SAFE_WEIGHTS}, {found}")
-    if files[0].name == SAFE_WEIGHTS:
-        return read_safetensors(files[0])
-    try:
-        content = torch.load(files[0], map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{files[0]}: damaged, or contains objects other than tensors ({str(error).splitlines()[0]})"
-        ) from None
-    named = isinstance(content, dict) and all(
-        isinstance(name, str) and isinstance(one, Tensor) for name, one in content.items()
-    )
-    if not named:
-        raise UserError(f"{files[0]}: expected a dict of named tensors")
-    return content
+    if not isinstance(options, dict) or options.get("architecture") is not None:
+        raise UserError(f"{path}: only bottleneck adapters are supported")
+    read = {**_NEEDED, "original_ln_before": False, "is_parallel": False, "dropout": 0.0, **options}
+    needed = _NEEDED if read["is_parallel"] else {**_NEEDED, "original_ln_before": False}
+    for name, value in needed.items():
+        if read[name] != value and (read[name] or value):
+            raise UserError(f"{path}: {name} is {read[name]!r}; only {value!r} is supported")
+    if not isinstance(read.setdefault("scaling", 1.0), int | float):
+        raise UserError(f"{path}: scaling is {read['scaling']!r}; only a number is supported")
+    read["non_linearity"] = str(read.get("non_linearity")).lower()
+    if read["non_linearity"] not in _ACTIVATIONS:
+        raise UserError(f"{path}: non_linearity {nearest(read['non_linearity'], list(_ACTIVATIONS))}")
+    return read

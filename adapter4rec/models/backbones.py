@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +21,13 @@ from transformers import (
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.utils import logging as transformers_logging
 
-from adapter4rec.models.loading_report import check_loading_report
+from adapter4rec.models.pretrained import PRETRAINED_MODELS
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import REPOSITORY
 
-PRETRAINED_MODELS = REPOSITORY / "pretrained_models"
-
-
-@dataclass(frozen=True)
-class Kinds:
-    """The supported encoders of one modality.
-
-    Attributes:
-        what: name of the modality, for error messages.
-        model_types: their ``model_type`` in config.json.
-    """
-
-    what: str
-    model_types: tuple[str, ...]
-
-
-TEXT_ENCODERS = Kinds("text", ("bert", "roberta", "xlm-roberta", "modernbert"))
-IMAGE_ENCODERS = Kinds("image", ("vit", "vit_mae", "dinov2", "clip_vision_model"))
+TEXT_ENCODERS = ("bert", "roberta", "xlm-roberta", "modernbert")
+IMAGE_ENCODERS = ("vit", "vit_mae", "dinov2", "clip_vision_model")
+"""Supported encoders, by the ``model_type`` of their config.json."""
 
 _WITHOUT_POOLER = {kind: {"add_pooling_layer": False} for kind in ("bert", "roberta", "xlm-roberta", "vit")}
 _COUNTS_FROM_PADDING = ("roberta", "xlm-roberta")
@@ -50,28 +35,10 @@ _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 _PIXEL_STATISTICS = {"dinov2": _IMAGENET, "clip_vision_model": _CLIP}
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-_WEIGHTS = (
-    "model.safetensors",
-    "pytorch_model.bin",
-    "model.safetensors.index.json",
-    "pytorch_model.bin.index.json",
-)
 _LOCAL = {"trust_remote_code": False, "local_files_only": True}
 """Folders are read without executing code that they contain, and without downloads."""
 
-_SUPPORTED_SETTINGS: dict[str, tuple[Any, ...]] = {
-    "pruned_heads": (None, {}),  # transformers 5 ignores it
-    "quantization_config": (None,),
-    "return_dict": (None, True),
-}
-"""Supported values of settings in config.json that change what an encoder computes."""
-_SUPPORTED_BERT_SETTINGS: dict[str, tuple[Any, ...]] = {
-    "position_embedding_type": (None, "absolute"),  # transformers 5 ignores it
-    "is_decoder": (None, False),
-    "add_cross_attention": (None, False),
-    "chunk_size_feed_forward": (None, 0),
-}
-"""More such settings, of BERT, RoBERTa and XLM-RoBERTa only."""
+_MAX_LISTED = 3
 
 
 def backbone_folder(name: str) -> Path:
@@ -89,28 +56,25 @@ def backbone_folder(name: str) -> Path:
     )
 
 
-def backbone_config(folder: Path, kinds: Kinds, layers: int | None = None) -> PretrainedConfig:
+def backbone_config(folder: Path, kinds: Collection[str], layers: int | None = None) -> PretrainedConfig:
     """The configuration of a backbone, truncated to its first ``layers`` layers.
 
     Args:
         folder: a Hugging Face folder.
-        kinds: the supported encoders.
+        kinds: supported model types.
         layers: number of layers to keep; None for all.
 
     Raises:
         UserError: the configuration cannot be read, requires custom code, has too few layers, or its model
-            type or one of its settings is not supported.
+            type is not supported.
     """
     with _reading(folder, "config.json"):
         config = AutoConfig.from_pretrained(folder, **_LOCAL)
-    _require_supported(folder, config)
     if config.model_type == "clip":  # the folder has both towers; use the vision tower
         config = config.vision_config
-        _require_supported(folder, config)
-    if config.model_type not in kinds.model_types:
+    if config.model_type not in kinds:
         raise UserError(
-            f"{folder}: model type {config.model_type!r} is not a supported {kinds.what} encoder; supported: "
-            + ", ".join(kinds.model_types)
+            f"{folder}: model type {config.model_type!r} is not supported; choose from {', '.join(kinds)}"
         )
     if layers is not None:
         if not 1 <= layers <= config.num_hidden_layers:
@@ -119,15 +83,6 @@ def backbone_config(folder: Path, kinds: Kinds, layers: int | None = None) -> Pr
         if getattr(config, "layer_types", None) is not None:  # ModernBERT has one entry per layer
             config.layer_types = config.layer_types[:layers]
     return config
-
-
-def _require_supported(folder: Path, config: PretrainedConfig) -> None:
-    """Raise a UserError for a setting that would change what the pretrained encoder computes."""
-    bert = _SUPPORTED_BERT_SETTINGS if config.model_type in ("bert", *_COUNTS_FROM_PADDING) else {}
-    for name, supported in (_SUPPORTED_SETTINGS | bert).items():
-        value = getattr(config, name, None)
-        if value not in supported:
-            raise UserError(f"{folder}/config.json: {name} is {value!r}; only {supported[-1]!r} is supported")
 
 
 def describe_config(config: PretrainedConfig) -> str:
@@ -160,30 +115,29 @@ def image_size(config: PretrainedConfig, asked: int | None = None) -> int:
             it interpolates its position embeddings.
 
     Raises:
-        UserError: the encoder expects images that are not square or not RGB, or does not support the size.
+        UserError: the encoder expects images that are not square, or does not support the size.
     """
-    sizes = config.image_size if isinstance(config.image_size, list | tuple) else [config.image_size]
-    if not 1 <= len(sizes) <= 2 or len(set(sizes)) > 1 or not isinstance(sizes[0], int):
+    sides = {config.image_size} if isinstance(config.image_size, int) else set(config.image_size)
+    if len(sides) != 1:
         raise UserError(f"the backbone expects images of size {config.image_size}; only square is supported")
-    if config.num_channels != 3:
-        raise UserError(f"the backbone expects images with {config.num_channels} channels; RGB has 3")
-    if asked in (None, sizes[0]):
-        return sizes[0]
+    own = sides.pop()
+    if asked in (None, own):
+        return own
     if config.model_type != "dinov2":
         raise UserError(
-            f"--image_size {asked}: this backbone expects {sizes[0]}; only DINOv2 supports other sizes"
+            f"--image_size {asked}: this backbone expects {own}; only DINOv2 supports other sizes"
         )
     if asked % config.patch_size:
         raise UserError(f"--image_size {asked}: must be a multiple of the patch size {config.patch_size}")
     return asked
 
 
-def load_backbone(folder: Path, kinds: Kinds, layers: int | None = None) -> PreTrainedModel:
+def load_backbone(folder: Path, kinds: Collection[str], layers: int | None = None) -> PreTrainedModel:
     """A pretrained encoder in float32, without pooler, with attention by ``scaled_dot_product_attention``.
 
     Args:
         folder: a Hugging Face folder.
-        kinds: the supported encoders.
+        kinds: supported model types.
         layers: number of layers to keep; None for all.
 
     Raises:
@@ -191,15 +145,11 @@ def load_backbone(folder: Path, kinds: Kinds, layers: int | None = None) -> PreT
             the configuration is not supported (see :func:`backbone_config`).
     """
     config = backbone_config(folder, kinds, layers)
-    if not any((folder / name).is_file() for name in _WEIGHTS):
-        raise UserError(f"{folder}: no weights found (model.safetensors)")
     if (folder / "adapter_config.json").is_file():  # transformers would load the adapter, or ignore it
-        raise UserError(
-            f"{folder}: contains an adapter in addition to the backbone (adapter_config.json); merge it into "
-            "the weights, or move it to another folder"
-        )
+        raise UserError(f"{folder}: contains an adapter (adapter_config.json); move it to another folder")
     with _reading(folder, "the weights"):
-        model, report = _model_class(config).from_pretrained(
+        model_class = CLIPVisionModel if config.model_type == "clip_vision_model" else AutoModel
+        model, report = model_class.from_pretrained(
             folder,
             config=config,
             **_WITHOUT_POOLER.get(config.model_type, {}),
@@ -209,12 +159,38 @@ def load_backbone(folder: Path, kinds: Kinds, layers: int | None = None) -> PreT
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # checked below, with a clearer error message
         )
-    check_loading_report(folder, model, report, layers)
+    _check_weights(folder, model, report)
     return model
 
 
-def _model_class(config: PretrainedConfig) -> type:
-    return CLIPVisionModel if config.model_type == "clip_vision_model" else AutoModel
+def _check_weights(folder: Path, model: PreTrainedModel, report: Mapping[str, Any]) -> None:
+    """Check the loading report of transformers.
+
+    Weights outside the encoder's modules are ignored: published checkpoints have heads, poolers, decoders and
+    text towers. So are index buffers, and layers beyond those that are kept.
+
+    Raises:
+        UserError: weights are missing, of another shape, or in the encoder's modules but not in the encoder.
+    """
+    modules = "|".join(name for name, _ in model.named_children())
+    inside = re.compile(rf"(({model.base_model_prefix}|vision_model)\.)?({modules})\..+")
+    buffer = re.compile(r".*embeddings\.(position_ids|token_type_ids|mask_token)")
+
+    def is_unread(name: str) -> bool:
+        layer = re.search(r"\blayers?\.(\d+)\.", name)
+        cut_off = layer is not None and int(layer[1]) >= model.config.num_hidden_layers
+        return inside.fullmatch(name) is not None and not buffer.fullmatch(name) and not cut_off
+
+    found = {
+        "missing": report["missing_keys"],
+        "not in the model": [name for name in report["unexpected_keys"] if is_unread(name)],
+        "of another shape": {name for name, *_ in report["mismatched_keys"]},
+    }
+    lines = [
+        f"\n  {kind}: {', '.join(sorted(names)[:_MAX_LISTED])}" for kind, names in found.items() if names
+    ]
+    if lines:
+        raise UserError(f"{folder}: the weights do not match config.json{''.join(lines)}")
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -227,17 +203,13 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     config = backbone_config(folder, TEXT_ENCODERS)
     with _reading(folder, "the tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(folder, config=config, **_LOCAL)
-    names = tokenizer.vocab_files_names
-    vocabulary = [name for key, name in names.items() if key != "tokenizer_file"]
-    choices = [vocabulary, [names["tokenizer_file"]]] if "tokenizer_file" in names else [vocabulary]
-    # Without these files, transformers loads a tokenizer that has only special tokens.
-    if not any(choice and all((folder / name).is_file() for name in choice) for choice in choices):
-        needed = ", or ".join(" and ".join(choice) for choice in choices if choice)
-        raise UserError(f"{folder}: no tokenizer found; {type(tokenizer).__name__} needs {needed}")
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers does not need the files to exist
+        files = ", ".join(tokenizer.vocab_files_names.values())
+        raise UserError(f"{folder}: the tokenizer has no vocabulary; it is read from {files}")
     token, largest = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1], default=("", -1))
     if largest >= config.vocab_size:
         raise UserError(
-            f"{folder}: the tokenizer does not match the weights: token {token!r} has id {largest}, but "
+            f"{folder}: the tokenizer does not match the weights: token {token!r} has id {largest}, "
             f"vocab_size in config.json is {config.vocab_size}"
         )
     empty, short = (tokenizer(text)["input_ids"][:1] for text in ("", "a"))

@@ -18,6 +18,11 @@ def layers_of(backbone: PreTrainedModel) -> nn.ModuleList:
     return backbone.get_submodule(LAYOUTS[backbone.config.model_type].layers)
 
 
+def has_forward_hooks(module: nn.Module) -> bool:
+    """Whether forward hooks read or change the output of a module. PyTorch has no public query for this."""
+    return bool(module._forward_hooks)
+
+
 def compile_layers(
     backbone: PreTrainedModel, *, after: Sequence[int] = (), backend: str | Callable = "inductor"
 ) -> None:

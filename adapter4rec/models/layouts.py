@@ -28,17 +28,17 @@ class SublayerLayout:
 
     Attributes:
         entry: a module that is called with the residual stream x.
-        entry_argument: index of x in the positional arguments of that call.
         output: a module that returns y = f(x), after dropout, before the residual is added. If both sublayers
             share it, its output belongs to the sublayer whose entry was called last.
         norm: the layer norm of the sublayer: after the residual addition in post-norm encoders, before f in
             pre-norm encoders.
+        entry_argument: index of x in the positional arguments of the call of ``entry``.
     """
 
     entry: str
-    entry_argument: int
     output: str
     norm: str
+    entry_argument: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,12 @@ _BERT = EncoderLayout(
     layers="encoder.layer",
     attention=SublayerLayout(
         entry="attention.output",
-        entry_argument=1,
         output="attention.output.dropout",
         norm="attention.output.LayerNorm",
+        entry_argument=1,
     ),
     feed_forward=SublayerLayout(
-        entry="output", entry_argument=1, output="output.dropout", norm="output.LayerNorm"
+        entry="output", output="output.dropout", norm="output.LayerNorm", entry_argument=1
     ),
     query=ProjectionLayout(("attention.self.query",)),
     value=ProjectionLayout(("attention.self.value",)),
@@ -99,8 +99,8 @@ _BERT = EncoderLayout(
 )
 _MODERNBERT = EncoderLayout(
     layers="layers",
-    attention=SublayerLayout(entry="attn_norm", entry_argument=0, output="attn.out_drop", norm="attn_norm"),
-    feed_forward=SublayerLayout(entry="mlp_norm", entry_argument=0, output="mlp", norm="mlp_norm"),
+    attention=SublayerLayout(entry="attn_norm", output="attn.out_drop", norm="attn_norm"),
+    feed_forward=SublayerLayout(entry="mlp_norm", output="mlp", norm="mlp_norm"),
     query=ProjectionLayout(("attn.Wqkv",), part=0, parts=3),
     value=ProjectionLayout(("attn.Wqkv",), part=2, parts=3),
     pre_norm=True,
@@ -108,12 +108,8 @@ _MODERNBERT = EncoderLayout(
 )
 _VIT = EncoderLayout(
     layers="layers",
-    attention=SublayerLayout(
-        entry="layernorm_before", entry_argument=0, output="dropout", norm="layernorm_before"
-    ),
-    feed_forward=SublayerLayout(
-        entry="layernorm_after", entry_argument=0, output="dropout", norm="layernorm_after"
-    ),
+    attention=SublayerLayout(entry="layernorm_before", output="dropout", norm="layernorm_before"),
+    feed_forward=SublayerLayout(entry="layernorm_after", output="dropout", norm="layernorm_after"),
     query=ProjectionLayout(("attention.q_proj",)),
     value=ProjectionLayout(("attention.v_proj",)),
     pre_norm=True,
@@ -122,8 +118,8 @@ _VIT = EncoderLayout(
 )
 _DINOV2 = EncoderLayout(
     layers="encoder.layer",
-    attention=SublayerLayout(entry="norm1", entry_argument=0, output="drop_path", norm="norm1"),
-    feed_forward=SublayerLayout(entry="norm2", entry_argument=0, output="drop_path", norm="norm2"),
+    attention=SublayerLayout(entry="norm1", output="drop_path", norm="norm1"),
+    feed_forward=SublayerLayout(entry="norm2", output="drop_path", norm="norm2"),
     query=ProjectionLayout(("attention.q_proj", "attention.attention.query")),
     value=ProjectionLayout(("attention.v_proj", "attention.attention.value")),
     pre_norm=True,
@@ -132,10 +128,8 @@ _DINOV2 = EncoderLayout(
 )
 _CLIP_VISION = EncoderLayout(
     layers="encoder.layers",
-    attention=SublayerLayout(
-        entry="layer_norm1", entry_argument=0, output="self_attn.out_proj", norm="layer_norm1"
-    ),
-    feed_forward=SublayerLayout(entry="layer_norm2", entry_argument=0, output="mlp", norm="layer_norm2"),
+    attention=SublayerLayout(entry="layer_norm1", output="self_attn.out_proj", norm="layer_norm1"),
+    feed_forward=SublayerLayout(entry="layer_norm2", output="mlp", norm="layer_norm2"),
     query=ProjectionLayout(("self_attn.q_proj",)),
     value=ProjectionLayout(("self_attn.v_proj",)),
     pre_norm=True,

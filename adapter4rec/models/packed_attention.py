@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +11,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from adapter4rec.data.packing import Packing
 from adapter4rec.models.dropout import dropped
-from adapter4rec.models.layers import layers_of
+from adapter4rec.models.layers import has_forward_hooks, layers_of
 from adapter4rec.models.layouts import LAYOUTS
 
 _NAME = "adapter4rec_packed"
@@ -47,50 +45,58 @@ def packed_attention(
         ``[1, heads, tokens, width]``.
     """
     attend = _padded if query.is_cuda else _by_spans
-    return attend((query, key, value), packing, _AttentionOptions(dropout, scaling, window))
+    return attend(query, key, value, packing, dropout, scaling, window)
 
 
-class _AttentionOptions(NamedTuple):
-    dropout: float
-    scaling: float | None
-    window: int | None
-
-    def window_mask(self, length: int, device: torch.device) -> Tensor | None:
-        """Bool ``[length, length]``, true within the sliding window; None if all positions are."""
-        if self.window is None or length <= self.window:
-            return None
-        positions = torch.arange(length, device=device)
-        return (positions[:, None] - positions).abs() < self.window
+def _window_mask(window: int | None, length: int, device: torch.device) -> Tensor | None:
+    """Bool ``[length, length]``, true within the sliding window; None if all positions are."""
+    if window is None or length <= window:
+        return None
+    positions = torch.arange(length, device=device)
+    return (positions[:, None] - positions).abs() < window
 
 
-def _by_spans(tensors: tuple[Tensor, Tensor, Tensor], packing: Packing, options: _AttentionOptions) -> Tensor:
+def _by_spans(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    packing: Packing,
+    dropout: float,
+    scaling: float | None,
+    window: int | None,
+) -> Tensor:
     tokens = [count * length for count, length in packing.spans]
-    spans = zip(*(tensor[0].split(tokens, dim=1) for tensor in tensors), strict=True)
+    spans = zip(*(tensor[0].split(tokens, dim=1) for tensor in (query, key, value)), strict=True)
     attended = []
     for shape, span in zip(packing.spans, spans, strict=True):
         rows = [part.unflatten(1, shape).transpose(0, 1) for part in span]
-        mask = options.window_mask(shape[1], rows[0].device)
-        if options.dropout:
-            y = _attention_with_dropout(*rows, mask, options.dropout, options.scaling)
+        mask = _window_mask(window, shape[1], query.device)
+        if dropout:
+            y = _attention_with_dropout(*rows, mask, dropout, scaling)
         else:
-            y = F.scaled_dot_product_attention(*rows, attn_mask=mask, scale=options.scaling)
+            y = F.scaled_dot_product_attention(*rows, attn_mask=mask, scale=scaling)
         attended.append(y.transpose(1, 2).flatten(0, 1))
     return torch.cat(attended).transpose(0, 1)[None]
 
 
-def _padded(tensors: tuple[Tensor, Tensor, Tensor], packing: Packing, options: _AttentionOptions) -> Tensor:
-    longest = packing.longest
-    real = packing.real(longest)
-    tokens = packing.firsts[:, None] + torch.arange(longest, device=real.device)
+def _padded(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    packing: Packing,
+    dropout: float,
+    scaling: float | None,
+    window: int | None,
+) -> Tensor:
+    real = packing.real(packing.longest)
+    tokens = packing.firsts[:, None] + torch.arange(packing.longest, device=real.device)
     tokens = tokens.clamp(max=len(packing.places) - 1)
-    rows = [tensor[0].transpose(0, 1)[tokens].transpose(1, 2) for tensor in tensors]
-    mask, window = real[:, None, None], options.window_mask(longest, real.device)
-    if window is not None:
+    rows = [tensor[0].transpose(0, 1)[tokens].transpose(1, 2) for tensor in (query, key, value)]
+    mask, within = real[:, None, None], _window_mask(window, packing.longest, real.device)
+    if within is not None:
         # Padding queries attend to all tokens of the text, so that no row is fully masked (NaN).
-        mask = mask & (window | ~real[:, None, :, None])
-    y = F.scaled_dot_product_attention(
-        *rows, attn_mask=mask, dropout_p=options.dropout, scale=options.scaling
-    )
+        mask = mask & (within | ~real[:, None, :, None])
+    y = F.scaled_dot_product_attention(*rows, attn_mask=mask, dropout_p=dropout, scale=scaling)
     return y.transpose(1, 2)[real].transpose(0, 1)[None]
 
 
@@ -116,30 +122,13 @@ def _for_transformers(
 ) -> tuple[Tensor, None]:
     """The attention function registered with transformers; returns ``[1, tokens, heads, width]``."""
     del module, attention_mask
-    y = packed_attention(
-        query,
-        key,
-        value,
-        options["packing"],
-        dropout=options.get("dropout", 0.0),
-        scaling=options.get("scaling"),
-        window=options.get("sliding_window"),
-    )
+    how = {"dropout": options.get("dropout", 0.0), "scaling": options.get("scaling")}
+    window = options.get("sliding_window")
+    y = packed_attention(query, key, value, options["packing"], window=window, **how)
     return y.transpose(1, 2), None
 
 
 AttentionInterface.register(_NAME, _for_transformers)
-
-
-@contextmanager
-def _attending_within_texts(backbone: PreTrainedModel) -> Iterator[None]:
-    config = backbone.config
-    usual = config._attn_implementation
-    config._attn_implementation = _NAME
-    try:
-        yield
-    finally:
-        config._attn_implementation = usual
 
 
 def cls_states(backbone: PreTrainedModel, words: Tensor, positions: Tensor, packing: Packing) -> Tensor:
@@ -162,7 +151,7 @@ def cls_states(backbone: PreTrainedModel, words: Tensor, positions: Tensor, pack
         )
     ]
     layout, last = LAYOUTS[backbone.config.model_type], layers_of(backbone)[-1]
-    first_only = not layout.pre_norm and not last._forward_hooks
+    first_only = not layout.pre_norm and not has_forward_hooks(last)
     if first_only:
         # After the last attention only first tokens are needed, unless a hook reads the whole output.
         entry = last.get_submodule(layout.attention.entry)
@@ -172,11 +161,12 @@ def cls_states(backbone: PreTrainedModel, words: Tensor, positions: Tensor, pack
                 prepend=True,
             )
         )
-    with _attending_within_texts(backbone):
-        try:
-            output = backbone(inputs_embeds=words[None], position_ids=positions[None], packing=packing)
-        finally:
-            for hook in hooks:
-                hook.remove()
+    backbone.set_attn_implementation(_NAME)
+    try:
+        output = backbone(inputs_embeds=words[None], position_ids=positions[None], packing=packing)
+    finally:
+        backbone.set_attn_implementation("sdpa")
+        for hook in hooks:
+            hook.remove()
     states = output.last_hidden_state[0]
     return states if first_only else states[packings[0].firsts]

@@ -112,14 +112,9 @@ class UserEncoder(nn.Module):
 
     layout: ClassVar[EncoderLayout] = EncoderLayout(
         layers="blocks",
-        attention=SublayerLayout(
-            entry="attention", entry_argument=0, output="attention.dropout", norm="attention.layer_norm"
-        ),
+        attention=SublayerLayout(entry="attention", output="attention.dropout", norm="attention.layer_norm"),
         feed_forward=SublayerLayout(
-            entry="feed_forward",
-            entry_argument=0,
-            output="feed_forward.dropout",
-            norm="feed_forward.layer_norm",
+            entry="feed_forward", output="feed_forward.dropout", norm="feed_forward.layer_norm"
         ),
         query=ProjectionLayout(("attention.query",)),
         value=ProjectionLayout(("attention.value",)),

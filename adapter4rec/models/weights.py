@@ -1,10 +1,14 @@
-"""Loading tensors into a model, with an error message that lists mismatches."""
+"""Reading files of tensors, and loading tensors into a model, with a message that lists mismatches."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from adapter4rec.utils.errors import UserError
@@ -21,6 +25,34 @@ def mismatches(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) ->
         for name, tensor in expected.items()
         if name in tensors and tensors[name].shape != tensor.shape
     ]
+
+
+def read_tensors(path: Path, entry: str | None = None) -> dict[str, Tensor]:
+    """Read a safetensors file, or one written by ``torch.save``, without unpickling other objects.
+
+    Args:
+        path: the file.
+        entry: the entry of a pickled dictionary that has the tensors; by default the whole file.
+
+    Returns:
+        Tensors by name, on CPU.
+
+    Raises:
+        UserError: the file is missing or damaged, or contains other objects.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path}: cannot be read, or contains more than tensors ({type(error).__name__})"
+        ) from None
+    if entry is not None:
+        content = content.get(entry) if isinstance(content, dict) else None
+    if not isinstance(content, dict) or not all(isinstance(one, Tensor) for one in content.values()):
+        raise UserError(f"{path}: not a dictionary of tensors" + (f" in {entry!r}" if entry else ""))
+    return content
 
 
 def load_into(

@@ -58,7 +58,6 @@ def export_embeddings(
     candidates: Candidates,
     users: tuple[Sequence[str], Iterable[Tensor]],
     *,
-    width: int,
     split: str,
     only_new: bool = False,
     metadata: Mapping[str, Any],
@@ -71,7 +70,6 @@ def export_embeddings(
         path: a ``.safetensors`` file.
         candidates: the items.
         users: names of the U users, and their next-item vectors in blocks of ``[users in block, d]``.
-        width: d.
         split: split that the user vectors are computed for.
         only_new: export only the new items.
         metadata: further entries for the metadata of the file.

@@ -188,7 +188,6 @@ class Recommender:
             Path(path),
             self.candidates,
             (self.interactions.user_names, self.user_vector_blocks(split)),
-            width=self.run.model.user_encoder.width,
             split=split,
             only_new=only_new,
             metadata={"run": self.run.folder.name, "precision": self.precision},

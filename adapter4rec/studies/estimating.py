@@ -24,7 +24,6 @@ from adapter4rec.data.settings import ImageSettings
 from adapter4rec.models.backbones import (
     IMAGE_ENCODERS,
     TEXT_ENCODERS,
-    Kinds,
     backbone_config,
     backbone_folder,
 )
@@ -40,7 +39,7 @@ from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.machine import matmul_rate
 from adapter4rec.utils.precision import choose_precision
 
-_ANY_ENCODER = Kinds("item", TEXT_ENCODERS.model_types + IMAGE_ENCODERS.model_types)
+_ANY_ENCODER = TEXT_ENCODERS + IMAGE_ENCODERS
 _EFFICIENCY = 0.6
 _STARTUP_SECONDS = 15.0
 """Time per run for imports and for reading and writing files."""
