@@ -181,7 +181,9 @@ class TestMissingAndBroken:
     ) -> None:
         shop.names[3:3] = ["n1", "n2"]
         monkeypatch.setattr("adapter4rec.data.images.building.resized", lambda *_: pytest.fail("decoded"))
-        with pytest.raises(UserError, match="2 of 62 items have no image: 'n1', 'n2' ") as caught:
+        with pytest.raises(
+            UserError, match="2 of 62 items have no usable image, the first is 'n1': no image"
+        ) as caught:
             build(shop.settings())
         assert str(shop.folder / "shop.left_out.tsv") in str(caught.value)
         assert set(shop.left_out()) == {"n1", "n2"}
@@ -191,7 +193,7 @@ class TestMissingAndBroken:
         for name, data in self.BROKEN.items():
             shop.add(name, data)
         shop.names = [*shop.names[-3:], *shop.names[:-3]]
-        with pytest.raises(UserError, match=r"3 of 63 images cannot be read.*'empty': not an image"):
+        with pytest.raises(UserError, match=r"3 of 63 items have no usable image, .*'empty': not an image"):
             build(shop.settings())
         assert set(shop.left_out()) == set(self.BROKEN)
         assert "not an image" in shop.left_out()["empty"]

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from adapter4rec.data.images.database import ImageDatabase
 from adapter4rec.data.images.decoding import BrokenImageError, resized
-from adapter4rec.data.images.records import Description, examples, pack, shown
+from adapter4rec.data.images.records import Description, pack, shown
 from adapter4rec.data.images.released import ReleasedSource
 from adapter4rec.data.images.sources import FolderSource
 from adapter4rec.data.images.writing import ImageWriter, image_writer
@@ -152,15 +152,8 @@ def build(settings: ImageLmdbSettings) -> Description:
 def _build(
     settings: ImageLmdbSettings, source: FolderSource | ReleasedSource, names: list[bytes], plan: Description
 ) -> Description:
-    report = left_out_file(settings.into)
     places = source.find(names)
-    missing = [name for name in names if name not in places]
-    if missing and settings.missing is Missing.ERROR:
-        _write_reasons(report, dict.fromkeys(missing, _NO_IMAGE))
-        raise UserError(
-            f"{len(missing):,} of {len(names):,} items have no image: {examples(missing)} (full list in "
-            f"{report}). Add the images, or skip these items with --missing skip"
-        )
+    _report_left_out(settings, {name: _NO_IMAGE for name in names if name not in places}, names)
     folder = unfinished_folder(settings.into)
     with image_writer(folder, plan, len(names)) as writer:
         stored = writer.names()
@@ -171,16 +164,9 @@ def _build(
         # Images stored by an interrupted build are kept, even if their files have been deleted since.
         stored = writer.names()
         reasons = {name: broken.get(name, _NO_IMAGE) for name in names if name not in stored}
-        _write_reasons(report, reasons)
-        if broken and settings.missing is Missing.ERROR:
-            name, reason = next(iter(broken.items()))
-            raise UserError(
-                f"{len(broken):,} of {len(names):,} images cannot be read, for example of item "
-                f"{shown(name)}: {reason} (full list in {report}). Replace these images and run the same "
-                "command again to resume, or skip these items with --missing skip"
-            )
+        _report_left_out(settings, reasons, names)
         if not stored:
-            raise UserError(f"none of {len(names):,} items has a usable image; see {report}")
+            raise UserError(f"{settings.into}: none of {len(names):,} items has a usable image")
         description = writer.finish(tuple(reasons))
     folder.rename(settings.into)
     return description
@@ -235,11 +221,25 @@ def left_out_file(folder: Path) -> Path:
     return folder.with_name(folder.name.removesuffix(".lmdb") + ".left_out.tsv")
 
 
-def _write_reasons(path: Path, reasons: Mapping[bytes, str]) -> None:
-    """Write ``name<TAB>reason`` lines; if there are none, remove the file of an earlier build."""
+def _report_left_out(
+    settings: ImageLmdbSettings, reasons: Mapping[bytes, str], names: Sequence[bytes]
+) -> None:
+    """Write the left-out file: ``name<TAB>reason`` lines. If there are none, it is removed.
+
+    Raises:
+        UserError: there are some, and ``--missing error`` is set.
+    """
+    path = left_out_file(settings.into)
     if not reasons:
         path.unlink(missing_ok=True)
         return
     with atomic_file(path) as temporary:
         lines = (b"%b\t%b\n" % (name, why.encode("utf-8", "replace")) for name, why in reasons.items())
         temporary.write_bytes(b"".join(lines))
+    if settings.missing is Missing.ERROR:
+        first, why = next(iter(reasons.items()))
+        raise UserError(
+            f"{len(reasons):,} of {len(names):,} items have no usable image, the first is {shown(first)}: "
+            f"{why} (full list in {path}). Add or replace these images and run the same command again, or "
+            "skip the items with --missing skip"
+        )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -37,19 +38,14 @@ class ImageDatabase:
         """
         if not self.path.exists():
             raise UserError(f"{self.path}: no such LMDB, or its build is not complete; run {_BUILDER}")
-        try:
-            with opened(self.path).begin() as transaction:
-                raw = transaction.get(DESCRIPTION_KEY)
+        with self._transaction() as transaction:
+            raw = transaction.get(DESCRIPTION_KEY)
             if raw is None:
                 raise UserError(
                     f"{self.path}: not built by {_BUILDER}; convert an LMDB of the released scripts with "
                     f"--convert {self.path} --into ANOTHER_PATH"
                 )
-            return Description.from_bytes(raw)
-        except (ValueError, TypeError, KeyError) as error:
-            raise self._damaged(f"cannot read the description ({error})") from None
-        except lmdb.Error as error:
-            raise self._damaged(lmdb_message(error)) from None
+            return Description.from_bytes(bytes(raw), self.path)
 
     def names(self) -> set[bytes]:
         """Names of the items with an image. Only keys are read.
@@ -57,11 +53,9 @@ class ImageDatabase:
         Raises:
             UserError: damaged LMDB.
         """
-        try:
-            with opened(self.path).begin() as transaction:
-                return set(transaction.cursor().iternext(keys=True, values=False)) - {DESCRIPTION_KEY}
-        except lmdb.Error as error:
-            raise self._damaged(lmdb_message(error)) from None
+        with self._transaction() as transaction:
+            keys = transaction.cursor().iternext(keys=True, values=False)
+            return set(map(bytes, keys)) - {DESCRIPTION_KEY}
 
     def read(self, names: Sequence[bytes]) -> PixelArray:
         """The images of ``names``, uint8 ``[len(names), size, size, 3]``, RGB.
@@ -71,17 +65,12 @@ class ImageDatabase:
         """
         size = self.description.size
         images = np.empty((len(names), size, size, 3), np.uint8)
-        try:
-            with opened(self.path).begin(buffers=True) as transaction:
-                for row, name in enumerate(names):
-                    value = transaction.get(name)
-                    if value is None:
-                        raise UserError(f"{self.path}: no image of item {shown(name)}")
-                    images[row] = unpack(name, value, size)
-        except ValueError as error:
-            raise self._damaged(str(error)) from None
-        except lmdb.Error as error:
-            raise self._damaged(lmdb_message(error)) from None
+        with self._transaction() as transaction:
+            for row, name in enumerate(names):
+                value = transaction.get(name)
+                if value is None:
+                    raise UserError(f"{self.path}: no image of item {shown(name)}")
+                images[row] = unpack(name, value, size)
         return images
 
     def without_image(self, names: Sequence[bytes], items: Path) -> set[bytes]:
@@ -118,5 +107,12 @@ class ImageDatabase:
                 f"build another LMDB with {_BUILDER} --size {size}"
             )
 
-    def _damaged(self, reason: str) -> UserError:
-        return UserError(f"{self.path}: {reason}; remove the LMDB and build it again with {_BUILDER}")
+    @contextmanager
+    def _transaction(self) -> Iterator[lmdb.Transaction]:
+        """A read transaction; values are memoryviews. Damage to the LMDB becomes a UserError."""
+        try:
+            with opened(self.path).begin(buffers=True) as transaction:
+                yield transaction
+        except (lmdb.Error, ValueError) as error:
+            reason = lmdb_message(error) if isinstance(error, lmdb.Error) else error
+            raise UserError(f"{self.path}: {reason}; remove the LMDB and build it again") from None

@@ -76,19 +76,23 @@ class Description:
         return json.dumps(asdict(self) | {"format": _FORMAT_VERSION, "left_out": names}).encode("ascii")
 
     @classmethod
-    def from_bytes(cls, raw: bytes) -> Description:
-        """Deserialise the result of :meth:`to_bytes`.
+    def from_bytes(cls, raw: bytes, path: Path) -> Description:
+        """Deserialise the result of :meth:`to_bytes`, read from the LMDB at ``path``.
 
         Raises:
-            ValueError: another format version.
-            KeyError, TypeError, ValueError: damaged.
+            UserError: damaged, or another format version.
         """
-        values = json_object(raw.decode("ascii"), ("format",))
-        version = values.pop("format")
-        if version != _FORMAT_VERSION:
-            raise ValueError(f"format version {version}; expected {_FORMAT_VERSION}")
-        names = [name.encode("utf-8", "surrogateescape") for name in values.pop("left_out")]
-        return cls(**values, left_out=tuple(names))
+        try:
+            values = json_object(raw.decode("ascii"), ("format",))
+            version = values.pop("format")
+            if version != _FORMAT_VERSION:
+                raise ValueError(f"format version {version}; expected {_FORMAT_VERSION}")
+            names = [name.encode("utf-8", "surrogateescape") for name in values.pop("left_out")]
+            return cls(**values, left_out=tuple(names))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path}: cannot read the description ({error}); remove the LMDB and build it again"
+            ) from None
 
 
 def pack(name: bytes, pixels: bytes) -> bytes:

@@ -36,7 +36,8 @@ class ImageWriter:
             if raw is None:
                 transaction.put(DESCRIPTION_KEY, plan.to_bytes())
             else:
-                Description.from_bytes(raw).require_same_options(plan, Path(environment.path()))
+                folder = Path(environment.path())
+                Description.from_bytes(raw, folder).require_same_options(plan, folder)
 
     def names(self) -> set[bytes]:
         """Names of the items already written."""
