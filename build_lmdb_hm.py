@@ -19,18 +19,14 @@ presets = {
         "items": "Dataset/HM/hm_50w_items.tsv",
         "images": "Dataset/HM/images",
         "into": "Dataset/HM/hm_50w_images.lmdb",
-        "store": "pixels",
         "size": 224,
-        "missing": "error",
         "numbered_files": True,
     },
     "amazon": {
         "items": "Dataset/Amazon/amazon_2w_items.tsv",
         "images": "Dataset/Amazon/images",
         "into": "Dataset/Amazon/amazon_images.lmdb",
-        "store": "pixels",
         "size": 224,
-        "missing": "error",
     },
 }
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import shutil
 import struct
+import tempfile
 import zlib
 from pathlib import Path
 
@@ -12,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from adapter4rec.data.images import writing
+from adapter4rec.data.images import building
 from adapter4rec.data.images.building import ImageLmdbSettings
+from adapter4rec.data.images.database import ImageDatabase
 
 SIZE = 16
 
@@ -65,8 +68,14 @@ def png(values: np.ndarray, transparent: bytes = b"", claimed: tuple[int, int] |
 
 
 def contents(path: Path) -> dict[bytes, bytes]:
-    with lmdb.open(str(path), subdir=path.is_dir(), readonly=True, lock=False) as env, env.begin() as read:
-        return dict(read.cursor())
+    with tempfile.TemporaryDirectory() as copy:  # the database itself may be open in this process
+        shutil.copy(path / "data.mdb", copy)
+        with lmdb.open(copy, readonly=True, lock=False) as env, env.begin() as read:
+            return dict(read.cursor())
+
+
+def pixels(database: ImageDatabase, name: bytes) -> np.ndarray:
+    return database.read([name])[0]
 
 
 class Shop:
@@ -102,7 +111,6 @@ class Shop:
         return dict(line.split("\t") for line in text.splitlines())
 
 
-def small_portions(patch: pytest.MonkeyPatch) -> None:
-    """Several transactions and map sizes within a test."""
-    patch.setattr(writing, "_RECORDS_PER_TRANSACTION", 8)
-    patch.setattr(writing, "_SMALLEST_MAP", 1 << 16)
+def small_batches(patch: pytest.MonkeyPatch) -> None:
+    """Several transactions within a test."""
+    patch.setattr(building, "_BATCH", 8)

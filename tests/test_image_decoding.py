@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,37 +11,35 @@ from image_shop import encoded, exif, picture, png
 from PIL import Image, ImageOps, ImageSequence
 
 from adapter4rec.data.images.decoding import BrokenImageError, decoded, in_colour
-from adapter4rec.data.images.records import Conversion, DamagedRecordError, ImageRecord, Storage, pack, unpack
+from adapter4rec.data.images.records import pack, unpack
 
 
 class TestRecords:
-    RECORD = ImageRecord(Storage.PIXELS, Conversion.GREY | Conversion.ALPHA, 2, 1, bytes(range(6)))
+    PIXELS = bytes(range(12))
 
-    @pytest.mark.parametrize("form", Storage)
-    def test_round_trip(self, form: Storage) -> None:
-        record = replace(self.RECORD, form=form)
-        value = pack(b"v1", record)
-        assert len(value) == 20 + 6
-        assert unpack(b"v1", value) == record
-        assert unpack(b"v1", memoryview(value)).payload == record.payload
+    def test_round_trip(self) -> None:
+        value = pack(b"v1", self.PIXELS)
+        assert len(value) == 4 + 12
+        assert unpack(b"v1", value, 2).tobytes() == self.PIXELS
+        assert unpack(b"v1", memoryview(value), 2).shape == (2, 2, 3)
 
     def test_a_flipped_bit_anywhere_names_the_item(self) -> None:
-        value = pack(b"v1", self.RECORD)
+        value = pack(b"v1", self.PIXELS)
         for position in range(len(value)):
             damaged = bytearray(value)
             damaged[position] ^= 1
-            with pytest.raises(DamagedRecordError, match="'v1'"):
-                unpack(b"v1", bytes(damaged))
+            with pytest.raises(ValueError, match="'v1'"):
+                unpack(b"v1", bytes(damaged), 2)
 
     def test_cut_off(self) -> None:
-        value = pack(b"v1", replace(self.RECORD, form=Storage.FILE))
+        value = pack(b"v1", self.PIXELS)
         for length in range(len(value)):
-            with pytest.raises(DamagedRecordError, match="'v1'"):
-                unpack(b"v1", value[:length])
+            with pytest.raises(ValueError, match="'v1'"):
+                unpack(b"v1", value[:length], 2)
 
     def test_another_items_value_is_no_value(self) -> None:
-        with pytest.raises(DamagedRecordError, match="'v2'"):
-            unpack(b"v2", pack(b"v1", self.RECORD))
+        with pytest.raises(ValueError, match="'v2'"):
+            unpack(b"v2", pack(b"v1", self.PIXELS), 2)
 
 
 def one_colour() -> Image.Image:
@@ -51,94 +48,78 @@ def one_colour() -> Image.Image:
     return image
 
 
-G, P, C, A, S, E = (
-    Conversion.GREY,
-    Conversion.PALETTE,
-    Conversion.CMYK,
-    Conversion.ALPHA,
-    Conversion.SIXTEEN_BIT,
-    Conversion.EXIF_TURNED,
-)
 SIXTEEN = np.random.default_rng(5).integers(0, 65536, (6, 7, 3)).astype(np.uint16)
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's, about damaged images
 class TestDecoding:
     @pytest.mark.parametrize(
-        ("data", "conversions"),
+        "data",
         [
-            (encoded(picture(1), "JPEG"), Conversion(0)),
-            (encoded(picture(1), "PNG"), Conversion(0)),
-            (encoded(picture(1), "WEBP"), Conversion(0)),
-            (encoded(picture(1), "BMP"), Conversion(0)),
-            (encoded(picture(1), "TIFF"), Conversion(0)),
-            (encoded(picture(1), "TIFF", compression="tiff_lzw"), Conversion(0)),
-            (encoded(picture(1, "L"), "JPEG"), G),
-            (encoded(picture(1, "1"), "PNG"), G),
-            (encoded(picture(1, "P"), "PNG"), P),
-            (encoded(picture(1, "P"), "GIF"), P),
-            (encoded(picture(1, "CMYK"), "JPEG"), C),
+            encoded(picture(1), "JPEG"),
+            encoded(picture(1), "PNG"),
+            encoded(picture(1), "WEBP"),
+            encoded(picture(1), "BMP"),
+            encoded(picture(1), "TIFF"),
+            encoded(picture(1), "TIFF", compression="tiff_lzw"),
+            encoded(picture(1, "L"), "JPEG"),
+            encoded(picture(1, "1"), "PNG"),
+            encoded(picture(1, "P"), "PNG"),
+            encoded(picture(1, "P"), "GIF"),
+            encoded(picture(1, "CMYK"), "JPEG"),
         ],
     )
-    def test_modes_become_what_pil_makes_of_them(self, data: bytes, conversions: Conversion) -> None:
+    def test_modes_become_what_pil_makes_of_them(self, data: bytes) -> None:
         found = decoded(data)
-        assert found.conversions == conversions
         expected = Image.open(io.BytesIO(data)).convert("RGB")
-        np.testing.assert_array_equal(np.asarray(found.image), np.asarray(expected))
+        np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
 
     def test_rare_modes(self) -> None:
         found = in_colour(picture(1, "YCbCr"))
-        assert found.conversions == Conversion.OTHER
-        assert found.image.mode == "RGB"
+        assert found.mode == "RGB"
 
-    @pytest.mark.parametrize(("mode", "conversions"), [("RGBA", A), ("LA", A | G)])
+    @pytest.mark.parametrize("mode", ["RGBA", "LA"])
     @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-    def test_alpha_is_laid_on_white(self, mode: str, conversions: Conversion, kind: str) -> None:
+    def test_alpha_is_laid_on_white(self, mode: str, kind: str) -> None:
         image = picture(2, mode)
         *colours, alpha = (np.asarray(band).astype(float) for band in image.split())
         found = decoded(encoded(image, kind))
-        assert found.conversions == conversions
         expected = np.stack(colours * (3 // len(colours)), axis=2)
         share = alpha[..., None] / 255
         expected = expected * share + 255 * (1 - share)
-        assert np.abs(np.asarray(found.image) - expected).max() <= 1
+        assert np.abs(np.asarray(found) - expected).max() <= 1
 
     @pytest.mark.parametrize(
-        ("data", "conversions"),
+        "data",
         [
-            (encoded(Image.new("RGBA", (9, 5), (200, 0, 0, 0)), "PNG"), A),
-            (encoded(Image.new("RGBA", (9, 5), (200, 0, 0, 0)), "WEBP", lossless=True, exact=True), A),
-            (encoded(one_colour(), "PNG", transparency=3), A | P),
-            (encoded(one_colour(), "GIF", transparency=3, optimize=False), A | P),
-            (encoded(Image.new("RGB", (9, 5), (200, 0, 0)), "PNG", transparency=(200, 0, 0)), A),
-            (encoded(Image.new("L", (9, 5), 7), "PNG", transparency=7), A | G),
-            (png(np.full((5, 9), 777), struct.pack(">H", 777)), A | G | S),
-            (png(np.full((5, 9, 3), 777), struct.pack(">HHH", 777, 777, 777)), A | S),
+            encoded(Image.new("RGBA", (9, 5), (200, 0, 0, 0)), "PNG"),
+            encoded(Image.new("RGBA", (9, 5), (200, 0, 0, 0)), "WEBP", lossless=True, exact=True),
+            encoded(one_colour(), "PNG", transparency=3),
+            encoded(one_colour(), "GIF", transparency=3, optimize=False),
+            encoded(Image.new("RGB", (9, 5), (200, 0, 0)), "PNG", transparency=(200, 0, 0)),
+            encoded(Image.new("L", (9, 5), 7), "PNG", transparency=7),
+            png(np.full((5, 9), 777), struct.pack(">H", 777)),
+            png(np.full((5, 9, 3), 777), struct.pack(">HHH", 777, 777, 777)),
         ],
     )
-    def test_hidden_colours_never_show(self, data: bytes, conversions: Conversion) -> None:
+    def test_hidden_colours_never_show(self, data: bytes) -> None:
         found = decoded(data)
-        assert found.conversions == conversions
-        assert (np.asarray(found.image) == 255).all()
+        assert (np.asarray(found) == 255).all()
 
     @pytest.mark.parametrize(
-        ("data", "conversions", "values"),
+        ("data", "values"),
         [
-            (png(SIXTEEN), S, SIXTEEN),
-            (png(SIXTEEN[..., 0]), S | G, np.repeat(SIXTEEN[..., :1], 3, axis=2)),
+            (png(SIXTEEN), SIXTEEN),
+            (png(SIXTEEN[..., 0]), np.repeat(SIXTEEN[..., :1], 3, axis=2)),
             (
                 encoded(Image.fromarray(SIXTEEN[..., 0]), "TIFF"),
-                S | G,
                 np.repeat(SIXTEEN[..., :1], 3, axis=2),
             ),
         ],
     )
-    def test_16_bits_are_scaled_not_clipped(
-        self, data: bytes, conversions: Conversion, values: np.ndarray
-    ) -> None:
+    def test_16_bits_are_scaled_not_clipped(self, data: bytes, values: np.ndarray) -> None:
         found = decoded(data)
-        assert found.conversions == conversions
-        np.testing.assert_array_equal(np.asarray(found.image), values >> 8)
+        np.testing.assert_array_equal(np.asarray(found), values >> 8)
 
     @pytest.mark.parametrize("orientation", range(1, 9))
     @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
@@ -146,21 +127,20 @@ class TestDecoding:
         image = picture(3)
         data = encoded(image, kind, exif=exif(orientation))
         found = decoded(data)
-        assert found.conversions == (E if orientation > 1 else Conversion(0))
-        assert found.image.size == (image.size if orientation < 5 else image.size[::-1])
+        assert found.size == (image.size if orientation < 5 else image.size[::-1])
         expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
-        np.testing.assert_array_equal(np.asarray(found.image), np.asarray(expected))
+        np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
 
     def test_nonsense_in_exif_does_no_harm(self) -> None:
         data = encoded(picture(3), "JPEG", exif=b"Exif\0\0MM\0\x2a\xff\xff\xff\xff")
-        assert decoded(data).conversions == Conversion(0)
-        assert decoded(encoded(picture(3), "JPEG", exif=exif(9))).conversions == Conversion(0)
+        assert decoded(data).size == picture(3).size
+        assert decoded(encoded(picture(3), "JPEG", exif=exif(9))).size == picture(3).size
 
     def test_the_first_frame_of_an_animation(self) -> None:
         frames = [picture(seed, "P") for seed in (1, 2)]
         data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
         first = next(iter(ImageSequence.Iterator(Image.open(io.BytesIO(data))))).convert("RGB")
-        np.testing.assert_array_equal(np.asarray(decoded(data).image), np.asarray(first))
+        np.testing.assert_array_equal(np.asarray(decoded(data)), np.asarray(first))
 
     @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
     def test_cut_off(self, kind: str) -> None:
@@ -172,15 +152,11 @@ class TestDecoding:
     @pytest.mark.parametrize(
         ("data", "reason"),
         [
-            (b"", "empty"),
+            (b"", "not an image"),
             (b"no image at all", "not an image"),
             (b"<html><body>404</body></html>" * 50, "not an image"),
             (
                 png(np.zeros((4, 4)), claimed=(10**5, 10**5)),
-                "bomb",
-            ),
-            (
-                png(np.zeros((4, 4)), claimed=(10**4, 10**4)),
                 "bomb",
             ),
             (encoded(Image.new("F", (4, 4)), "TIFF"), "32-bit"),

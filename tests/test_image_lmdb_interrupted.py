@@ -13,12 +13,11 @@ from pathlib import Path
 import lmdb
 import pytest
 from conftest import REPOSITORY
-from image_shop import SIZE, Shop, contents, small_portions
+from image_shop import SIZE, Shop, contents, small_batches
 
-from adapter4rec.data.images.building import ImageLmdbSettings, build
+from adapter4rec.data.images.building import ImageLmdbSettings, build, unfinished_folder
 from adapter4rec.data.images.database import ImageDatabase
-from adapter4rec.data.images.description import DESCRIPTION_KEY, Description, State
-from adapter4rec.data.images.writing import DatabaseWriter
+from adapter4rec.data.images.writing import ImageWriter
 from adapter4rec.utils.errors import UserError
 
 
@@ -33,8 +32,8 @@ def shop(empty_shop: Shop) -> Shop:
 
 
 @pytest.fixture(autouse=True)
-def several_portions(monkeypatch: pytest.MonkeyPatch) -> None:
-    small_portions(monkeypatch)
+def several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_batches(monkeypatch)
 
 
 def run_build(settings: ImageLmdbSettings, before: str) -> subprocess.CompletedProcess[str]:
@@ -44,19 +43,18 @@ def run_build(settings: ImageLmdbSettings, before: str) -> subprocess.CompletedP
         "import os, signal, resource\n"
         # A shell starts what runs in its background with Ctrl-C ignored, and that would be inherited.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from adapter4rec.data.images import writing\n"
-        "from adapter4rec.data.images.building import ImageLmdbSettings, build\n"
+        "from adapter4rec.data.images import building, writing\n"
         "from adapter4rec.utils.errors import run_main\n"
-        "writing._RECORDS_PER_TRANSACTION, writing._SMALLEST_MAP = 8, 1 << 16\n"
-        "put, number = writing.DatabaseWriter.put, 0\n"
-        "def counted(self, name, value):\n"
+        "building._BATCH = 8\n"
+        "write, number = writing.ImageWriter.write, 0\n"
+        "def counted(self, values):\n"
         "    global number\n"
-        "    number += 1\n"
-        "    put(self, name, value)\n"
         "    at(number)\n"
-        "writing.DatabaseWriter.put = counted\n"
+        "    number += 1\n"
+        "    write(self, values)\n"
+        "writing.ImageWriter.write = counted\n"
         f"{before}\n"
-        f"run_main(lambda: build(ImageLmdbSettings(**{values!r})) and 0)\n"
+        f"run_main(lambda: building.build(building.ImageLmdbSettings(**{values!r})) and 0)\n"
     )
     return subprocess.run(
         [sys.executable, "-c", code],
@@ -77,45 +75,44 @@ class TestInterrupted:
         build(shop.settings(into=into, missing="skip"))
         return contents(into)
 
-    @pytest.mark.parametrize(("end", "code", "least"), [("SIGKILL", -9, 24), ("SIGTERM", 143, 29)])
-    def test_killed(self, shop: Shop, whole: dict[bytes, bytes], end: str, code: int, least: int) -> None:
+    @pytest.mark.parametrize(("end", "code"), [("SIGKILL", -9), ("SIGTERM", 143)])
+    def test_killed(self, shop: Shop, whole: dict[bytes, bytes], end: str, code: int) -> None:
         settings = shop.settings(missing="skip", workers=4)
-        ran = run_build(settings, f"at = lambda n: n == 30 and os.kill(os.getpid(), signal.{end})")
+        ran = run_build(settings, f"at = lambda n: n == 3 and os.kill(os.getpid(), signal.{end})")
         assert ran.returncode == code
-        found = contents(settings.into)
-        assert 1 + least <= len(found) <= 1 + 30  # a transaction of 8 at least; with time to flush, all
-        assert Description.from_bytes(found[DESCRIPTION_KEY]).state is State.BUILDING
-        with pytest.raises(UserError, match="incomplete LMDB"):
-            ImageDatabase(settings.into).pixels(b"B001", SIZE)
+        assert len(contents(unfinished_folder(settings.into))) == 1 + 3 * 8
+        with pytest.raises(UserError, match="its build is not complete"):
+            ImageDatabase(settings.into).read([b"B001"])
         build(settings)
         assert contents(settings.into) == whole
 
-    def test_going_on_writes_only_what_is_not_there(
+    def test_resuming_writes_only_what_is_not_there(
         self, shop: Shop, whole: dict[bytes, bytes], capsys: pytest.CaptureFixture[str]
     ) -> None:
         settings = shop.settings(missing="skip")
-        put = DatabaseWriter.put
+        write = ImageWriter.write
         seen: list[bytes] = []
 
-        def failing(writer: DatabaseWriter, name: bytes, value: bytes) -> None:
-            put(writer, name, value)
-            seen.append(name)
-            if len(seen) == 30:
+        def failing(writer: ImageWriter, values: dict[bytes, bytes]) -> None:
+            write(writer, values)
+            seen.extend(values)
+            if len(seen) == 24:
                 raise KeyboardInterrupt
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(DatabaseWriter, "put", failing)
+            patch.setattr(ImageWriter, "write", failing)
             with pytest.raises(KeyboardInterrupt):
                 build(settings)
             assert "run the same command again" in capsys.readouterr().err
-            assert len(contents(settings.into)) == 31  # what waited is written
+            assert len(contents(unfinished_folder(settings.into))) == 1 + 24
             build(settings)
         assert len(seen) == len(set(seen)) == 60
         assert contents(settings.into) == whole
+        assert not unfinished_folder(settings.into).exists()
 
     def test_files_that_go_between_two_goes(self, shop: Shop, whole: dict[bytes, bytes]) -> None:
         settings = shop.settings(missing="skip")
-        run_build(settings, "at = lambda n: n == 30 and os.kill(os.getpid(), signal.SIGKILL)")
+        run_build(settings, "at = lambda n: n == 3 and os.kill(os.getpid(), signal.SIGKILL)")
         (shop.images / f"{shop.names[0]}.jpg").unlink()
         assert build(settings).left_out == (b"broken",)
         assert set(shop.left_out()) == {"broken"}
@@ -149,11 +146,11 @@ class TestInterrupted:
 
     def test_ctrl_c(self, shop: Shop) -> None:
         settings = shop.settings(workers=4)
-        ran = run_build(settings, "at = lambda n: n == 30 and os.killpg(0, signal.SIGINT)")
+        ran = run_build(settings, "at = lambda n: n == 3 and os.killpg(0, signal.SIGINT)")
         assert ran.returncode == 130
         assert "run the same command again" in ran.stderr
         assert "Traceback" not in ran.stderr
-        assert len(contents(settings.into)) == 1 + 30
+        assert len(contents(unfinished_folder(settings.into))) == 1 + 3 * 8
         assert build(shop.settings()).images == 60
 
     def test_a_disk_that_takes_no_more(self, shop: Shop, whole: dict[bytes, bytes]) -> None:
@@ -162,9 +159,9 @@ class TestInterrupted:
         ran = run_build(settings, f"{limit}\nat = lambda n: None")
         assert ran.returncode == 2
         assert "cannot write LMDB" in ran.stderr
-        assert "images already written are kept" in ran.stderr
+        assert "Images already written are kept" in ran.stderr
         assert "Traceback" not in ran.stderr
-        assert len(contents(settings.into)) > 10
+        assert len(contents(unfinished_folder(settings.into))) > 10
         build(settings)
         assert contents(settings.into) == whole
 
@@ -173,10 +170,10 @@ class TestInterrupted:
     ) -> None:
         settings = shop.settings(missing="skip")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(DatabaseWriter, "_write", full_after(3))
-            with pytest.raises(UserError, match=r"the disk is full.*images already written are kept"):
+            patch.setattr(ImageWriter, "write", full_after(2))
+            with pytest.raises(UserError, match=r"No space left.*Images already written are kept"):
                 build(settings)
-        assert len(contents(settings.into)) == 17
+        assert len(contents(unfinished_folder(settings.into))) == 1 + 2 * 8
         build(settings)
         assert contents(settings.into) == whole
 
@@ -202,14 +199,13 @@ def processes_of_session(session: int) -> set[int]:
 
 
 def full_after(writes: int) -> Callable[..., None]:
-    write = DatabaseWriter._write
+    write = ImageWriter.write
     left = [writes]
 
-    def limited(writer: DatabaseWriter, values: list[tuple[bytes, bytes]]) -> None:
+    def limited(writer: ImageWriter, values: dict[bytes, bytes]) -> None:
         left[0] -= 1
-        with writer._user_errors():
-            if left[0] < 0:
-                raise lmdb.DiskError("mdb_txn_commit: No space left on device")
+        if left[0] < 0:
+            raise lmdb.DiskError("mdb_txn_commit: No space left on device")
         write(writer, values)
 
     return limited

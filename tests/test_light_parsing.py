@@ -10,7 +10,7 @@ import pytest
 from conftest import REPOSITORY
 
 TREES = ("Pretraining/Text", "Pretraining/CV", "Downstream/Text", "Downstream/CV")
-HEAVY = ("torch", "transformers", "loralib", "lmdb")
+HEAVY = ("torch", "torchvision", "transformers", "loralib", "lmdb")
 LAUNCHERS = {
     "Pretraining/Text": "sm_base_sasrec",
     "Pretraining/CV": "sm_vit_sasrec",

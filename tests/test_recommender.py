@@ -269,13 +269,15 @@ class TestCommandLine:
         assert printed[0] == printed[1]
 
 
-def test_a_run_is_loaded_by_the_package_alone_in_an_empty_folder(text_runs, tmp_path):
+@pytest.mark.parametrize("kind", ["text", "image"])
+def test_a_run_is_loaded_by_the_package_alone_in_an_empty_folder(text_runs, image_run, tmp_path, kind):
     """As installed from a wheel: the trees are not there."""
     installed, empty = tmp_path / "site-packages", tmp_path / "empty"
     shutil.copytree(REPOSITORY / "adapter4rec", installed / "adapter4rec")
     empty.mkdir()
+    run = text_runs / "houlsby" if kind == "text" else image_run
     program = (
-        f"import adapter4rec\nmodel = adapter4rec.load({str(text_runs / 'houlsby')!r}, device='cpu')\n"
+        f"import adapter4rec\nmodel = adapter4rec.load({str(run)!r}, device='cpu')\n"
         "model.export('embeddings.safetensors')\nprint(adapter4rec.__file__)"
     )
     environment = os.environ | {"PYTHONPATH": str(installed)}

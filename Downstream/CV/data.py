@@ -21,6 +21,8 @@ class DataSettings(ImageSettings, DomainSettings, ImageBackboneSettings):
 def read_domain(settings: DataSettings, process: Process, *, content: bool) -> Domain:
     """Read the users and the items.
 
+    Images stay uint8 until the image encoder normalises them on the device (``pixel_transform``).
+
     Args:
         settings: data settings.
         process: this process.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from adapter4rec.data.images.store import Pixels
 from adapter4rec.data.states import PatchStates
@@ -23,6 +24,9 @@ from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.layers import record_outputs, replace_outputs
 from adapter4rec.models.settings import ImageModelSettings
 from adapter4rec.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from torchvision.transforms.v2 import Transform
 
 RELEASED_MASK_RATIO = 0.75
 """Fraction of patches that ViTMAE drops in the released code, as in its pretraining."""
@@ -40,6 +44,20 @@ def expected_image_size(settings: ImageModelSettings) -> int:
     return image_size(
         backbone_config(backbone_folder(settings.backbone), IMAGE_ENCODERS), settings.image_size
     )
+
+
+def pixel_transform(config: PretrainedConfig) -> Transform:
+    """Normalise pixels as in the backbone's pretraining.
+
+    It runs on the device, since uint8 pixels are a quarter of the size of normalised ones.
+
+    Returns:
+        A transform of uint8 ``[n, 3, height, width]`` to float32.
+    """
+    from torchvision.transforms.v2 import Compose, Normalize, ToDtype
+
+    mean, std = pixel_statistics(config)
+    return Compose([ToDtype(torch.float32, scale=True), Normalize(mean, std)])
 
 
 def build_image_encoder(settings: ImageModelSettings) -> ImageItemEncoder:
@@ -73,9 +91,7 @@ class ImageItemEncoder(ContentItemEncoder):
     def __init__(self, backbone: PreTrainedModel, dim: int, images_at_once: int | None) -> None:
         super().__init__(backbone, dim)
         self.images_at_once = images_at_once
-        mean, deviation = (torch.tensor(values) for values in pixel_statistics(backbone.config))
-        self.register_buffer("_mean", mean[:, None, None], persistent=False)
-        self.register_buffer("_deviation", deviation[:, None, None], persistent=False)
+        self.transform = pixel_transform(backbone.config)
         for parameter in self.fixed_parameters():
             parameter.requires_grad_(False)  # from_pretrained resets this
         nn.init.xavier_normal_(self.head.weight)
@@ -106,7 +122,7 @@ class ImageItemEncoder(ContentItemEncoder):
         return self._split(pixels, patches + 1)
 
     def _states_of(self, pixels: Tensor) -> Tensor:
-        return self.states_of_scaled(self._scaled(pixels))
+        return self.states_of_scaled(self.transform(pixels.permute(0, 3, 1, 2)))
 
     def layer_outputs(self, content: Pixels, layers: Sequence[int]) -> Tensor:
         """Outputs of the layers ``layers``, ``[n, patches, layers, h]``; the first patch is [CLS]."""
@@ -123,10 +139,6 @@ class ImageItemEncoder(ContentItemEncoder):
         unread = torch.zeros(1, 3, size, size, dtype=self.head.weight.dtype, device=states.device)
         with replace_outputs(self.backbone, outputs):
             return self.states_of_scaled(unread.expand(len(states), -1, -1, -1))
-
-    def _scaled(self, pixels: Tensor) -> Tensor:
-        """``uint8 [n, height, width, 3]`` → ``[n, 3, height, width]``."""
-        return (pixels.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._deviation
 
     def states_of_scaled(self, pixels: Tensor) -> Tensor:
         """[CLS] hidden states of normalised images.

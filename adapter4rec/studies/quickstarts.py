@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapter4rec.data.images.building import ImageLmdbSettings, build
+from adapter4rec.data.images.building import ImageLmdbSettings, build, unfinished_folder
 from adapter4rec.datasets.sample import SampleSettings, make_image_sample, make_sample
 from adapter4rec.models.pretrained import fetch
 from adapter4rec.models.small_vit import SIZES, make_small_vit
@@ -95,7 +95,8 @@ def _prepare_images(plan: Quickstart) -> None:
     for folder in (plan.sample / "source", plan.sample / "target"):
         lmdb = folder / "images.lmdb"
         if made:
-            shutil.rmtree(lmdb, ignore_errors=True)  # the new images have the same names as the old ones
+            for old in (lmdb, unfinished_folder(lmdb)):  # the new images have the same names as the old ones
+                shutil.rmtree(old, ignore_errors=True)
         build(
             ImageLmdbSettings(
                 items=folder / "items.tsv",

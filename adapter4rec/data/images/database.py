@@ -2,93 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import lmdb
 import numpy as np
 
-from adapter4rec.data.images.decoding import BrokenImageError, PixelArray, decoded, resized
-from adapter4rec.data.images.description import DESCRIPTION_KEY, Description, State
-from adapter4rec.data.images.opening import SharedEnvironment, lmdb_message, opened
-from adapter4rec.data.images.records import Buffer, DamagedRecordError, Storage, shown, unpack
+from adapter4rec.data.images.opening import lmdb_message, opened
+from adapter4rec.data.images.records import DESCRIPTION_KEY, Description, PixelArray, shown, unpack
 from adapter4rec.utils.errors import UserError
 
 _BUILDER = "python build_lmdb_hm.py"
-_KEYS_OF_RELEASED = (b"__keys__", b"__len__")
 
 
 class ImageDatabase:
-    """Images by item name, read from a complete LMDB.
+    """Images by item name, read from an LMDB.
 
-    The LMDB is opened lazily, once per process. Instances can be pickled and used after a fork; several
-    instances may share a path. The checksum of an image is verified at each read.
+    Instances can be pickled and used after a fork. The checksum of an image is verified at each read.
 
     Args:
-        path: folder (or file) of the LMDB.
+        path: folder (or file) of the LMDB, which is opened at the first access.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._shared: SharedEnvironment | None = None
-        self._description: Description | None = None
 
-    def __reduce__(self) -> tuple[type[ImageDatabase], tuple[Path]]:
-        return ImageDatabase, (self.path,)
-
-    @property
+    @cached_property
     def description(self) -> Description:
         """Description of the LMDB.
 
         Raises:
-            UserError: not a complete image LMDB.
+            UserError: not an image LMDB.
         """
-        self._environment()
-        assert self._description is not None
-        return self._description
+        if not self.path.exists():
+            raise UserError(f"{self.path}: no such LMDB, or its build is not complete; run {_BUILDER}")
+        with self._transaction() as transaction:
+            raw = transaction.get(DESCRIPTION_KEY)
+            if raw is None:
+                raise UserError(
+                    f"{self.path}: not built by {_BUILDER}; convert an LMDB of the released scripts with "
+                    f"--convert {self.path} --into ANOTHER_PATH"
+                )
+            return Description.from_bytes(bytes(raw), self.path)
 
     def names(self) -> set[bytes]:
         """Names of the items with an image. Only keys are read.
 
         Raises:
-            UserError: not a complete image LMDB, or damaged.
+            UserError: damaged LMDB.
         """
-        try:
-            with self._environment().begin() as transaction:
-                found = set(transaction.cursor().iternext(keys=True, values=False))
-        except lmdb.Error as error:
-            raise self._damaged(error) from None
-        return found - {DESCRIPTION_KEY}
+        with self._transaction() as transaction:
+            keys = transaction.cursor().iternext(keys=True, values=False)
+            return set(map(bytes, keys)) - {DESCRIPTION_KEY}
 
-    def pixels(self, name: bytes, size: int) -> PixelArray:
-        """The image of one item, uint8 ``[size, size, 3]``, RGB.
+    def read(self, names: Sequence[bytes]) -> PixelArray:
+        """The images of ``names``, uint8 ``[len(names), size, size, 3]``, RGB.
 
         Raises:
-            UserError: as :meth:`read_into`.
+            UserError: an item has no image, an image is damaged, or the LMDB cannot be read.
         """
-        out = np.empty((1, size, size, 3), np.uint8)
-        self.read_into([name], out)
-        return out[0]
-
-    def read_into(self, names: Sequence[bytes], out: PixelArray) -> None:
-        """Read the images of ``names`` into ``out``, uint8 ``[len(names), size, size, 3]``, RGB, in order.
-
-        Raises:
-            UserError: an item has no image, an image is damaged, the pixels have another size, or the LMDB
-                cannot be read.
-            ValueError: wrong shape or dtype of ``out``.
-        """
-        n, height, width, channels = out.shape
-        if (n, width, channels) != (len(names), height, 3) or out.dtype != np.uint8:
-            raise ValueError(f"out is {out.dtype} {list(out.shape)} for {len(names)} images")
-        environment = self._environment()
-        self.require_size(height)
-        try:
-            with environment.begin(buffers=True) as transaction:
-                for row, name in enumerate(names):
-                    self._fill(out[row], name, transaction.get(name))
-        except lmdb.Error as error:
-            raise self._damaged(error) from None
+        size = self.description.size
+        images = np.empty((len(names), size, size, 3), np.uint8)
+        with self._transaction() as transaction:
+            for row, name in enumerate(names):
+                value = transaction.get(name)
+                if value is None:
+                    raise UserError(f"{self.path}: no image of item {shown(name)}")
+                images[row] = unpack(name, value, size)
+        return images
 
     def without_image(self, names: Sequence[bytes], items: Path) -> set[bytes]:
         """Items that were left out when the LMDB was built.
@@ -100,94 +83,36 @@ class ImageDatabase:
         Raises:
             UserError: the LMDB was built from another item list, or cannot be read.
         """
+        left_out = self.description.left_out
         lacking = set(names) - self.names()
-        unknown = lacking.difference(self.description.left_out)
+        unknown = lacking.difference(left_out)
         if unknown:
             first = next(name for name in names if name in unknown)
             raise UserError(
                 f"{self.path}: built from another item list than {items}: {len(unknown):,} items are "
-                f"missing, the first is {shown(first)}; build an LMDB with: {_BUILDER} --items {items} "
-                "--into ANOTHER_PATH"
+                f"missing, the first is {shown(first)}; build another LMDB with {_BUILDER} --items {items}"
             )
         return lacking
 
     def require_size(self, size: int) -> None:
-        """Check that the LMDB provides images of ``size`` x ``size``.
+        """Check that the images are of ``size`` x ``size``.
 
         Raises:
-            UserError: the pixels have another size, or the LMDB cannot be read.
+            UserError: they have another size, or the LMDB cannot be read.
         """
-        kept = self.description.size
-        if kept not in (None, size):
+        found = self.description.size
+        if found != size:
             raise UserError(
-                f"{self.path}: images are {kept} x {kept}, but the image encoder expects {size} x {size}; "
-                f"build an LMDB with: {_BUILDER} --size {size} --into ANOTHER_PATH (or --store file for any "
-                "size)"
+                f"{self.path}: images are {found} x {found}, but the image encoder expects {size} x {size}; "
+                f"build another LMDB with {_BUILDER} --size {size}"
             )
 
-    def _fill(self, out: PixelArray, name: bytes, value: Buffer | None) -> None:
-        if value is None or name == DESCRIPTION_KEY:
-            raise UserError(f"{self.path}: no image of item {shown(name)}")
+    @contextmanager
+    def _transaction(self) -> Iterator[lmdb.Transaction]:
+        """A read transaction; values are memoryviews. Damage to the LMDB becomes a UserError."""
         try:
-            record = unpack(name, value)
-            if record.form is Storage.FILE:
-                out[:] = resized(decoded(bytes(record.payload)).image, len(out))
-                return
-        except DamagedRecordError as error:
-            raise UserError(f"{self.path}: {error}; {self._rebuild_hint()}") from None
-        except BrokenImageError as error:
-            raise UserError(f"{self.path}: the image of item {shown(name)}: {error}") from None
-        if (record.height, record.width) != out.shape[:2]:
-            raise UserError(
-                f"{self.path}: the image of item {shown(name)} has the wrong size {record.height} x "
-                f"{record.width}; {self._rebuild_hint()}"
-            )
-        out[:] = np.frombuffer(record.payload, np.uint8).reshape(out.shape)
-
-    def _environment(self) -> lmdb.Environment:
-        if self._shared is None or self._shared.closed:
-            self._shared = None
-            shared = self._opened()
-            self._description = self._complete_description(shared.env)
-            self._shared = shared
-        return self._shared.env
-
-    def _opened(self) -> SharedEnvironment:
-        if not self.path.exists():
-            raise UserError(
-                f"{self.path}: no such LMDB; build it with: {_BUILDER} --items ITEMS --images FOLDER "
-                f"--into {self.path}"
-            )
-        return opened(self.path)
-
-    def _complete_description(self, environment: lmdb.Environment) -> Description:
-        try:
-            with environment.begin() as transaction:
-                raw = transaction.get(DESCRIPTION_KEY)
-                released = raw is None and any(transaction.get(key) for key in _KEYS_OF_RELEASED)
-        except lmdb.Error as error:
-            raise self._damaged(error) from None
-        if released:
-            raise UserError(
-                f"{self.path}: an LMDB of the released scripts; convert it with: {_BUILDER} "
-                f"--convert {self.path} --items ITEMS --into ANOTHER_PATH"
-            )
-        if raw is None:
-            raise UserError(f"{self.path}: this LMDB was not built by {_BUILDER}")
-        try:
-            description = Description.from_bytes(raw)
-        except ValueError as error:
-            raise UserError(
-                f"{self.path}: cannot read the description ({error}); {self._rebuild_hint()}"
-            ) from None
-        if description.state is not State.COMPLETE:
-            raise UserError(
-                f"{self.path}: incomplete LMDB; run the same {_BUILDER} command again to resume the build"
-            )
-        return description
-
-    def _damaged(self, error: lmdb.Error) -> UserError:
-        return UserError(f"{self.path}: damaged LMDB ({lmdb_message(error)}); {self._rebuild_hint()}")
-
-    def _rebuild_hint(self) -> str:
-        return f"copy the LMDB again, or remove it and build it again with {_BUILDER}"
+            with opened(self.path).begin(buffers=True) as transaction:
+                yield transaction
+        except (lmdb.Error, ValueError) as error:
+            reason = lmdb_message(error) if isinstance(error, lmdb.Error) else error
+            raise UserError(f"{self.path}: {reason}; remove the LMDB and build it again") from None

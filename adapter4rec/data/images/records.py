@@ -1,75 +1,119 @@
-"""Binary format of an image in the LMDB: a header, then pixels or the bytes of the image file.
+"""Format of an image LMDB: the image of each item under its name, and a description.
 
-The header is little-endian and 20 bytes long: magic (4 bytes), version, form (1 byte each), conversions
-(2 bytes), height, width and a checksum (4 bytes each). The checksum is the CRC-32 of the item name, the other
-header fields and the payload, so that a value under the wrong key is also detected.
+A value is the CRC-32 of the item's name and the pixels (4 bytes, little-endian), followed by the pixels,
+uint8 ``[size, size, 3]``, RGB, row-major. The description is JSON under a reserved key.
 """
 
 from __future__ import annotations
 
-import struct
+import json
 import zlib
-from dataclasses import dataclass
-from enum import Enum, IntFlag
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import json_object
 
 Buffer = bytes | memoryview
+PixelArray = NDArray[np.uint8]
 
-_FIELDS = struct.Struct("<4sBBHII")
-_CHECKSUM = struct.Struct("<I")
-_HEADER_BYTES = _FIELDS.size + _CHECKSUM.size
-_MAGIC = b"A4RI"
-_VERSION = 1
+DESCRIPTION_KEY = b"\0adapter4rec"
+"""Reserved key."""
 
+CHECKSUM_BYTES = 4
 
-class Storage(Enum):
-    """Storage format of an image."""
-
-    PIXELS = "pixels"
-    """Decoded and resized RGB pixels, uint8 ``[size, size, 3]``, row-major."""
-    FILE = "file"
-    """Bytes of the image file; decoded and resized at each read."""
-
-
-_NUMBER_OF_FORM = {Storage.PIXELS: 0, Storage.FILE: 1}
-_FORM_OF_NUMBER = {number: form for form, number in _NUMBER_OF_FORM.items()}
-
-
-class Conversion(IntFlag):
-    """Conversions applied to an image, not counting resizing, to obtain upright 8-bit RGB."""
-
-    GREY = 1
-    PALETTE = 2
-    CMYK = 4
-    ALPHA = 8
-    SIXTEEN_BIT = 16
-    EXIF_TURNED = 32
-    OTHER = 64
-
-
-class DamagedRecordError(Exception):
-    """A damaged value, or a value under the wrong key; the message contains the item name."""
-
-    def __init__(self, name: bytes, reason: str) -> None:
-        super().__init__(f"the image of item {shown(name)} {reason}")
+_FORMAT_VERSION = 3
+_EXAMPLES = 5
 
 
 @dataclass(frozen=True)
-class ImageRecord:
-    """The image of an item.
+class Description:
+    """Description of an image LMDB.
 
     Attributes:
-        form: storage format of the payload.
-        conversions: conversions applied to the image (for ``Storage.FILE``, when it is decoded).
-        height: height in pixels (for ``Storage.FILE``, of the upright decoded image).
-        width: width in pixels, likewise.
-        payload: ``height * width * 3`` bytes, or the bytes of the image file.
+        options: the options of ``build_lmdb_hm.py`` that determine the content, by name.
+        images: number of items with an image. This and the following are set when the build is complete.
+        left_out: names of the items without an image, in list order.
+        content: SHA-256 of the names and checksums of all images, in hexadecimal.
     """
 
-    form: Storage
-    conversions: Conversion
-    height: int
-    width: int
-    payload: Buffer
+    options: dict[str, Any]
+    images: int = 0
+    left_out: tuple[bytes, ...] = ()
+    content: str = ""
+
+    @property
+    def size(self) -> int:
+        """Height and width of the images, in pixels."""
+        return int(self.options["size"])
+
+    def require_same_options(self, plan: Description, folder: Path) -> None:
+        """Check that this LMDB in ``folder`` has the options of ``plan``.
+
+        Raises:
+            UserError: other options; the message names them.
+        """
+        differing = [
+            f"--{name} {self.options.get(name)} (now {value})"
+            for name, value in plan.options.items()
+            if self.options.get(name) != value
+        ]
+        if differing:
+            raise UserError(
+                f"{folder}: built with other options: {', '.join(differing)}. Remove it, or choose another "
+                "folder with --into"
+            )
+
+    def to_bytes(self) -> bytes:
+        """Serialise to JSON; equal contents give equal bytes."""
+        names = [name.decode("utf-8", "surrogateescape") for name in self.left_out]
+        return json.dumps(asdict(self) | {"format": _FORMAT_VERSION, "left_out": names}).encode("ascii")
+
+    @classmethod
+    def from_bytes(cls, raw: bytes, path: Path) -> Description:
+        """Deserialise the result of :meth:`to_bytes`, read from the LMDB at ``path``.
+
+        Raises:
+            UserError: damaged, or another format version.
+        """
+        try:
+            values = json_object(raw.decode("ascii"), ("format",))
+            version = values.pop("format")
+            if version != _FORMAT_VERSION:
+                raise ValueError(f"format version {version}; expected {_FORMAT_VERSION}")
+            names = [name.encode("utf-8", "surrogateescape") for name in values.pop("left_out")]
+            return cls(**values, left_out=tuple(names))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path}: cannot read the description ({error}); remove the LMDB and build it again"
+            ) from None
+
+
+def pack(name: bytes, pixels: bytes) -> bytes:
+    """The value of an image under the key ``name``."""
+    return _checksum(name, pixels) + pixels
+
+
+def unpack(name: bytes, value: Buffer, size: int) -> PixelArray:
+    """The image of the key ``name``, a view of ``value``, uint8 ``[size, size, 3]``.
+
+    Raises:
+        ValueError: damaged value, value of another item, or other size.
+    """
+    pixels = value[CHECKSUM_BYTES:]
+    if value[:CHECKSUM_BYTES] != _checksum(name, pixels):
+        raise ValueError(f"the image of item {shown(name)} is damaged: checksum mismatch")
+    return np.frombuffer(pixels, np.uint8).reshape(size, size, 3)
+
+
+def _checksum(name: bytes, pixels: Buffer) -> bytes:
+    return zlib.crc32(pixels, zlib.crc32(name)).to_bytes(CHECKSUM_BYTES, "little")
 
 
 def shown(name: bytes) -> str:
@@ -77,49 +121,7 @@ def shown(name: bytes) -> str:
     return repr(name.decode("utf-8", "replace"))
 
 
-def pack(name: bytes, record: ImageRecord) -> bytes:
-    """Serialise a record for the key ``name``."""
-    fields = _FIELDS.pack(
-        _MAGIC, _VERSION, _NUMBER_OF_FORM[record.form], record.conversions, record.height, record.width
-    )
-    checksum = _CHECKSUM.pack(_checksum(name, fields, record.payload))
-    return b"".join((fields, checksum, record.payload))
-
-
-def unpack(name: bytes, value: Buffer) -> ImageRecord:
-    """Deserialise the value of the key ``name`` and verify its checksum. The payload is a view of ``value``.
-
-    Raises:
-        DamagedRecordError: damaged value, or a value of another item.
-    """
-    record, checksum = unpack_header(name, value)
-    if _checksum(name, value[: _FIELDS.size], record.payload) != checksum:
-        raise DamagedRecordError(name, "is damaged: checksum mismatch")
-    return record
-
-
-def unpack_header(name: bytes, value: Buffer) -> tuple[ImageRecord, int]:
-    """Deserialise a record without verifying its checksum; returns the record and the checksum.
-
-    Raises:
-        DamagedRecordError: invalid header.
-    """
-    if len(value) < _HEADER_BYTES:
-        raise DamagedRecordError(name, f"is damaged: truncated after {len(value)} bytes")
-    magic, version, number, conversions, height, width = _FIELDS.unpack_from(value)
-    if magic != _MAGIC or number not in _FORM_OF_NUMBER:
-        raise DamagedRecordError(name, "is damaged: invalid header")
-    if version != _VERSION:
-        raise DamagedRecordError(
-            name, f"is damaged, or has an unsupported format version {version} (expected {_VERSION})"
-        )
-    form = _FORM_OF_NUMBER[number]
-    payload = value[_HEADER_BYTES:]
-    if form is Storage.PIXELS and len(payload) != height * width * 3:
-        raise DamagedRecordError(name, f"is damaged: {len(payload)} bytes for {height} x {width} pixels")
-    (checksum,) = _CHECKSUM.unpack_from(value, _FIELDS.size)
-    return ImageRecord(form, Conversion(conversions), height, width, payload), checksum
-
-
-def _checksum(name: bytes, fields: Buffer, payload: Buffer) -> int:
-    return zlib.crc32(payload, zlib.crc32(fields, zlib.crc32(name)))
+def examples(names: Iterable[bytes]) -> str:
+    """The first of several item names or paths, for messages."""
+    first = [*islice(names, _EXAMPLES + 1)]
+    return ", ".join([*map(shown, first[:_EXAMPLES]), "…"][: len(first)])

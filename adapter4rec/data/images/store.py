@@ -14,8 +14,7 @@ from torch import Tensor
 
 from adapter4rec.data.content import Content
 from adapter4rec.data.images.database import ImageDatabase
-from adapter4rec.data.images.decoding import BrokenImageError, resized, upright
-from adapter4rec.data.images.sources import read_image
+from adapter4rec.data.images.decoding import BrokenImageError, read_image, resized, upright
 from adapter4rec.utils.errors import UserError
 
 
@@ -55,11 +54,9 @@ class ImageStore:
         """Read the images of ``items`` (int64 ``[n]``, ids 1…N).
 
         Raises:
-            UserError: as :meth:`ImageDatabase.read_into`.
+            UserError: as :meth:`ImageDatabase.read`.
         """
-        pixels = np.empty((len(items), self.size, self.size, 3), np.uint8)
-        self.database.read_into([self.names[item - 1] for item in items], pixels)
-        return Pixels(torch.from_numpy(pixels))
+        return Pixels(torch.from_numpy(self.database.read([self.names[item - 1] for item in items])))
 
     def costs(self) -> np.ndarray:
         """1 per item: all images have the same size."""
@@ -95,9 +92,8 @@ class ImageFileStore:
     def _pixels(self, row: int) -> np.ndarray:
         picture = self.pictures[row]
         try:
-            if isinstance(picture, Image.Image):
-                return resized(upright(picture).image, self.size)
-            return resized(read_image(picture)[1].image, self.size)
+            image = upright(picture) if isinstance(picture, Image.Image) else read_image(picture)
         except BrokenImageError as error:
             where = "" if isinstance(picture, Image.Image) else f" ({picture})"
             raise UserError(f"{self.labels[row]}: cannot read image{where}: {error}") from None
+        return resized(image, self.size)
