@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from adapter4rec.report.writing import write_report
 from adapter4rec.utils.errors import run_main
 
 
@@ -34,6 +33,8 @@ def main() -> None:
         help="published results to compare with (default: Dataset/paper_results.csv)",
     )
     options = parser.parse_args()
+    from adapter4rec.report.writing import write_report
+
     written = write_report(options.ledgers, options.into, options.paper)
     for path in written:
         if path.name == "table.md":

@@ -1,136 +1,85 @@
-"""The page of a study: a single self-contained HTML file."""
+"""The page of a study: a single self-contained HTML file, from the template ``page.html.j2``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import io
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from html import escape
-from pathlib import Path
-from string import Template
+from typing import TYPE_CHECKING, Any
 
-from adapter4rec.report import wording
-from adapter4rec.report.comparing import Analysis, comparison_table
-from adapter4rec.report.facts import StudySettings, data_table, environment_table
-from adapter4rec.report.groups import group_tables, metrics_table
-from adapter4rec.report.markup import command_html, folded, pairs_html, paragraphs, table_html
-from adapter4rec.report.results import ReportedRun, ReportedStudy, ResultRow, Section
+import pandas as pd
+from jinja2 import Environment, PackageLoader
 
-_HERE = Path(__file__).parent
+from adapter4rec.report.results import Section, Study
+from adapter4rec.report.tables import Table
+from adapter4rec.utils.settings import as_argument
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_OF_A_RUN = ("seed", "run_folder")
+"""Settings that differ between the runs of a row; shown in the commands only."""
 
 
-def page_html(analysis: Analysis, pictures: Mapping[str, Sequence[tuple[str, str]]]) -> str:
-    """Render the page.
+@dataclass(frozen=True)
+class ReportPart:
+    """A section with its tables, and its plots by file name."""
 
-    Args:
-        analysis: the study.
-        pictures: caption and SVG of each plot, by section name.
-    """
-    study = analysis.study
-    settings = StudySettings.of(study)
-    return Template(_part("page.html")).substitute(
-        title=escape(study.plan.title),
-        style=_part("page.css").strip(),
-        script=_part("page.js").strip(),
-        about=paragraphs(study.plan.about),
-        made=escape(_made(study)),
-        warnings="".join(f'<p class="warning">{escape(one)}</p>' for one in analysis.paper.warnings),
-        command=command_html(study.plan.command),
-        contents=_contents(study),
-        sections="\n".join(
-            _section(analysis, section, number, settings, pictures[section.name])
-            for number, section in enumerate(study.sections, 1)
-        ),
-        failures=_failures(study),
-        settings=pairs_html(settings.shared.items()) or "<p>No runs yet.</p>",
-        environment=_environment(study),
+    section: Section
+    comparison: Table
+    groups: Sequence[Table]
+    metrics: Table
+    plots: Mapping[str, Figure]
+
+
+def page_html(study: Study, parts: Sequence[ReportPart], warnings: Sequence[str]) -> str:
+    """Render the page."""
+    loader = PackageLoader("adapter4rec.report", "")
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["data_uri"] = _data_uri
+    states = study.runs["state"].str.replace(r"[(:].*", "", regex=True).str.strip().value_counts()
+    finished = study.runs[study.runs["finished"]].drop_duplicates("key")["record"]
+    hardware = [record["hardware"] | record["versions"] for record in finished]
+    data = [{**(record.get("domain") or {}), "hash": record["data"]} for record in finished]
+    shared, own = _settings(study.runs)
+    return environment.get_template("page.html.j2").render(
+        study=study,
+        parts=parts,
+        warnings=warnings,
+        created=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M UTC}",
+        progress=", ".join(f"{count} {state}" for state, count in states.items()),
+        failures=study.runs[study.runs["state"].str.startswith("failed")].to_dict("records"),
+        shared=shared,
+        own=own,
+        environment={"Environments": _counted(hardware), "Data": _counted(data)},
     )
 
 
-def _part(name: str) -> str:
-    return (_HERE / name).read_text("utf-8")
+def _data_uri(figure: Figure) -> str:
+    file = io.BytesIO()
+    figure.savefig(file, format="svg", metadata={"Date": None})
+    return f"data:image/svg+xml;base64,{b64encode(file.getvalue()).decode()}"
 
 
-def _made(study: ReportedStudy) -> str:
-    runs = [run for row in study.rows for run in row.runs]
-    finished, failed = sum(run.finished for run in runs), sum(run.failed for run in runs)
-    rest = len(runs) - finished - failed
-    now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    parts = [f"{finished} of {wording.plural(len(runs), 'run')} finished"]
-    parts += [f"{failed} failed"] if failed else []
-    parts += [f"{rest} not run"] if rest else []
-    return f"Created {now}; {', '.join(parts)}."
-
-
-def _contents(study: ReportedStudy) -> str:
-    """Table of contents."""
-    links = [(f"section-{number}", one.name) for number, one in enumerate(study.sections, 1) if one.name]
-    links += (
-        [("failures", "Failed runs")] if any(run.failed for row in study.rows for run in row.runs) else []
-    )
-    links += [("settings", "Settings"), ("environment", "Environment")]
-    items = "".join(f'<li><a href="#{target}">{escape(name)}</a></li>' for target, name in links)
-    return f'<nav aria-label="Contents"><ul>{items}</ul></nav>'
-
-
-def _section(
-    analysis: Analysis,
-    section: Section,
-    number: int,
-    settings: StudySettings,
-    pictures: Sequence[tuple[str, str]],
-) -> str:
-    name = section.name or "Results"
-    figures = "\n".join(
-        f"<figure><div>{svg}</div><figcaption>{escape(caption)}</figcaption></figure>"
-        for caption, svg in pictures
-    )
-    groups = "\n".join(
-        f"<h3>{escape(table.title)}</h3>\n{table_html(table, f'{name}: {table.title}')}"
-        for table in group_tables(analysis, section)
-    )
-    metrics = metrics_table(analysis, section)
-    parts = [
-        f'<section id="section-{number}">\n<h2>{escape(name)}</h2>',
-        table_html(comparison_table(analysis, section), name),
-        f'<div class="pictures">{figures}</div>' if figures else "",
-        groups,
-        folded(metrics.title, table_html(metrics, f"{name}: {metrics.title}")) if metrics.columns else "",
-        folded(
-            "Settings and commands of each row",
-            "\n".join(_row(row, settings) for row in section.rows),
-        ),
-        "</section>",
+def _settings(runs: pd.DataFrame) -> tuple[dict[str, str], dict[tuple[str, str], dict[str, str]]]:
+    """Settings that all rows have in common, and the others by section and row."""
+    runs = runs.dropna(subset="record")
+    settings = [
+        {name: as_argument(value) for name, value in record["settings"].items() if name not in _OF_A_RUN}
+        for record in runs["record"]
     ]
-    return "\n".join(filter(None, parts))
+    values = pd.DataFrame(settings, runs.index)
+    shared = [name for name in values if values[name].nunique(dropna=False) == 1]
+    rest = values.drop(columns=shared).groupby([runs["section"], runs["row"]])
+    own = {
+        place: {name: " / ".join(of_row[name].dropna().unique()) for name in of_row.dropna(axis=1, how="all")}
+        for place, of_row in rest
+    }
+    return {name: values[name].iloc[0] for name in shared}, own
 
 
-def _row(row: ResultRow, settings: StudySettings) -> str:
-    values = settings.of_rows.get(row, {})
-    pairs = pairs_html((name, " / ".join(several)) for name, several in values.items())
-    runs = "\n".join(
-        f"<p>Seed {run.planned.seed}: {escape(run.state)}</p>{command_html(run.command)}" for run in row.runs
-    )
-    return f"<h3>{escape(row.name)}</h3>\n{pairs}{runs}\n"
-
-
-def _failures(study: ReportedStudy) -> str:
-    failed = [(row, run) for row in study.rows for run in row.runs if run.failed]
-    if not failed:
-        return ""
-    inner = "\n".join(_failure(row, run) for row, run in failed)
-    return f'<section id="failures">\n<h2>Failed runs</h2>\n{inner}\n</section>'
-
-
-def _failure(row: ResultRow, run: ReportedRun) -> str:
-    where = f"{row.section}: {row.name}" if row.section else row.name
-    return (
-        f"<h3>{escape(where)}, seed {run.planned.seed}: exit code {run.record['exit_code']}</h3>\n"
-        f"<pre>{escape(str(run.record['message']))}</pre>\n" + folded("Command", command_html(run.command))
-    )
-
-
-def _environment(study: ReportedStudy) -> str:
-    if not study.records:
-        return "<p>No finished runs.</p>"
-    tables = (environment_table(study), data_table(study))
-    return "\n".join(f"<h3>{table.title}</h3>\n{table_html(table, table.title)}" for table in tables)
+def _counted(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """The distinct lines and their number of runs."""
+    return pd.DataFrame(lines).value_counts(sort=False, dropna=False).rename("runs").reset_index()
