@@ -63,14 +63,15 @@ def read_paper(path: Path | None, study: Study) -> PaperFigures:
             if entry["study"] != study.name:
                 continue
             place, section, row = f"{path}:{reader.line_num}", entry["section"], entry["row"]
+            ignored = f"{path.name}:{reader.line_num}: ignored: the study has no"
             value = _checked(place, entry)
             values = figures.values.setdefault((section, entry["metric"]), {})
             if section not in rows:
                 hint = nearest(section, list(rows))
-                figures.warnings.append(f"{place}: ignored: the study has no section {section!r}; {hint}")
+                figures.warnings.append(f"{ignored} section {section!r}; {hint}")
             elif row not in rows[section]:
                 hint = nearest(row, rows[section])
-                figures.warnings.append(f"{place}: ignored: the study has no row {row!r}; {hint}")
+                figures.warnings.append(f"{ignored} row {row!r}; {hint}")
             elif row in values:
                 raise UserError(f"{place}: duplicate of an earlier line; remove one of them")
             else:

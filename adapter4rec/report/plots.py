@@ -21,6 +21,7 @@ _FEW = 4
 """A plot with at most this many points is small."""
 _WIDE = 10
 """An axis is logarithmic if its largest value exceeds the smallest by more than this factor."""
+_PANELS_PER_ROW = 3
 _LINE = 95
 """Characters in a line of the legend."""
 
@@ -64,17 +65,14 @@ def plots_of(study: Study, section: Section) -> dict[str, Figure]:
     }
     plots = {}
     for kind, (label, at) in places.items():
-        points = rows.assign(at=at)
-        if label and points.dropna(subset="at")["at" if kind == "scale" else "series"].nunique() > 1:
-            title = f"Test {metric} over {label}"
-            plots[kind] = _plot(title, label, f"test {metric} (%)", {"": points}, styles)
+        points = {"": rows.assign(at=at)}
+        if label and at.nunique() > 1:
+            plots[kind] = _plot(f"Test {metric} over {label}", label, f"test {metric} (%)", points, styles)
     curves = _curves(section, metric)
     if curves["at"].nunique() > 1:
         scales = sorted(curves["scale"].dropna().unique()) if rows["series"].duplicated().any() else []
-        panels = {
-            f"{study.scale_label} {scale:g}": curves[curves["scale"].isin([scale, None])] for scale in scales
-        }
-        title = f"Validation {metric} over the epochs, mean over the seeds"
+        panels = {f"{scale:g}": curves[curves["scale"].fillna(scale) == scale] for scale in scales}
+        title = f"Validation {metric} over the epochs" + (f", by {study.scale_label}" if panels else "")
         plots["curves"] = _plot(title, "epoch", f"validation {metric} (%)", panels or {"": curves}, styles)
     return plots
 
@@ -106,12 +104,13 @@ def _plot(
     """
     from matplotlib.figure import Figure
 
-    few = max(map(len, panels.values())) <= _FEW
-    width, height = (5.4, 3.0) if few else (max(7.4, 2.4 * len(panels)), 4.0)
+    rows = -(-len(panels) // _PANELS_PER_ROW)
     figure = Figure(layout="constrained")
-    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    grid = figure.subplots(rows, min(len(panels), _PANELS_PER_ROW), sharey=True, squeeze=False).ravel()
+    for axes in grid[len(panels) :]:
+        axes.remove()
     legend: dict[str, Any] = {}
-    for axes, (name, points) in zip(grid, panels.items(), strict=True):
+    for axes, (name, points) in zip(grid, panels.items(), strict=False):
         for series, line in points.groupby("series", sort=False):
             colour, marker = styles[str(series)]
             placed = line.dropna(subset="at").sort_values("at")
@@ -129,9 +128,10 @@ def _plot(
             axes.locator_params("x", integer=True)
         axes.xaxis.set_major_formatter(_short_number)
         axes.set(title=name, xlabel=horizontal)
-    grid[0].set_ylabel(vertical)
+    figure.supylabel(vertical, fontsize="medium")
     figure.suptitle(title)
     columns = max(1, _LINE // (6 + max(len(name) for name in legend)))
+    width, height = (5.4, 3.2) if max(map(len, panels.values())) <= _FEW else (7.4, 1.8 + 2.2 * rows)
     figure.set_size_inches(width, height + 0.2 * -(-len(legend) // columns))
     figure.legend(legend.values(), legend, loc="outside lower left", ncols=columns)
     return figure

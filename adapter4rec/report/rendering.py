@@ -9,8 +9,7 @@ from html import escape
 
 import pandas as pd
 
-from adapter4rec.report.columns import BEST, SECOND
-from adapter4rec.report.tables import Table
+from adapter4rec.report.tables import BEST, SECOND, Table
 
 _HEAD_WIDTH = 9
 _LATEX = str.maketrans(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -52,14 +52,10 @@ class Section:
             reference: name of the row that the others are compared with.
             k: evaluation cutoff of the significance test.
         """
-        rows = runs.groupby("row", sort=False).agg(
-            name=("name", "first"),
-            series=("series", "first"),
-            scale=("scale", "first"),
-            planned=("seed", "size"),
-            finished=("finished", "sum"),
-            state=("state", _state_of_row),
-        )
+        grouped = runs.groupby("row", sort=False)
+        rows = grouped[["name", "series", "scale"]].first()
+        rows["planned"], rows["finished"] = grouped.size(), grouped["finished"].sum()
+        rows["state"] = grouped["state"].agg(_state_of_row)
         section = cls(name, runs, _with_references(rows, reference))
         costs = pd.DataFrame({cost: section.over_seeds(cost)["mean"] for cost in (SECONDS, TRAINED, MEMORY)})
         rows["tpme"] = tpme(costs[costs[TRAINED] > 0].dropna(), rows["group"])
@@ -121,22 +117,21 @@ class Study:
         grouped = self.runs.groupby("section", sort=False)
         return [Section.of(str(name), runs, self.plan["reference"], self.cutoff) for name, runs in grouped]
 
-    @cached_property
-    def metrics(self) -> list[str]:
-        """Names of all test metrics."""
-        return [name.removeprefix("test.") for name in self.runs if name.startswith("test.")]
+    def numbers(self, prefix: str) -> list[str]:
+        """Names of the numbers in the ledger that begin with a prefix, such as ``test.``, without it."""
+        return [name.removeprefix(prefix) for name in map(str, self.runs) if name.startswith(prefix)]
 
     @property
     def cutoff(self) -> int:
         """Evaluation cutoff k of the tables: 10 if available, otherwise the first one."""
-        cutoffs = [int(found[1]) for name in self.metrics if (found := re.fullmatch(r"HR@(\d+)", name))]
+        cutoffs = [int(k) for k in self.numbers("test.HR@")]
         return _DEFAULT_CUTOFF if _DEFAULT_CUTOFF in cutoffs or not cutoffs else cutoffs[0]
 
     @property
     def headline(self) -> list[str]:
         """Names of the metrics in the tables."""
         at_cutoff = [f"HR@{self.cutoff}", f"NDCG@{self.cutoff}"]
-        return at_cutoff + (["MRR"] if "MRR" in self.metrics else [])
+        return at_cutoff + (["MRR"] if "MRR" in self.numbers("test.") else [])
 
 
 def read_studies(ledgers: Iterable[Path]) -> list[Study]:
@@ -160,7 +155,8 @@ def _read_study(ledgers: list[Path]) -> Study:
     records = latest(record for ledger in ledgers for record in _read_records(ledger))
     plan = _read_plan(ledgers[0])
     if "rows" in plan:
-        planned = pd.concat(map(_planned_runs, ledgers), ignore_index=True)
+        place = [*_PLACE, "series"]
+        planned = pd.concat([pd.json_normalize(_read_plan(one)["rows"], "runs", place) for one in ledgers])
     elif records:
         planned = planned_runs_of(records.values())
     else:
@@ -177,15 +173,6 @@ def _read_records(ledger: Path) -> list[Record]:
     return records
 
 
-def _planned_runs(ledger: Path) -> pd.DataFrame:
-    """One line per run of a study's plan."""
-    try:
-        return pd.json_normalize(_read_plan(ledger)["rows"], "runs", [*_PLACE, "series"])
-    except (KeyError, TypeError, AttributeError) as error:
-        path = ledger.parent / PLAN_FILE
-        raise UserError(f"{path}: damaged ({error}); run the study again to rewrite it") from None
-
-
 def _runs(planned: pd.DataFrame, records: Mapping[str, Record]) -> pd.DataFrame:
     """The planned runs with their records. A run that several machines planned is listed once."""
     lines = []
@@ -199,9 +186,9 @@ def _runs(planned: pd.DataFrame, records: Mapping[str, Record]) -> pd.DataFrame:
     runs = runs.sort_values("finished", kind="stable").drop_duplicates(["number", "seed"], keep="last")
     runs = runs.sort_values(["number", "seed"], ignore_index=True)
     scaled = runs.groupby(["section", "name"])["number"].transform("nunique") > 1
-    scale = runs["scale"].map(" ({:g})".format, na_action="ignore").fillna(" (no scale)")
+    scale = runs["scale"].map(lambda scale: " (no scale)" if math.isnan(scale) else f" ({scale:g})")
     numbers = pd.json_normalize([_numbers(record) for record in runs["record"]])
-    return runs.assign(row=runs["name"] + scale.where(scaled, "")).join(numbers)
+    return runs.assign(row=runs["name"] + scale.where(scaled, "")).drop(columns="number").join(numbers)
 
 
 def _numbers(record: Record | None) -> Record:

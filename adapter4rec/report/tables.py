@@ -1,19 +1,149 @@
-"""Tables of a section: formatted values with marks and notes."""
+"""Tables of a section, and their columns. A new column is one entry in :func:`comparison_columns`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import pandas as pd
 
-from adapter4rec.report.columns import Column, comparison_columns, group_columns, metric_columns
 from adapter4rec.report.paper import PaperFigures
-from adapter4rec.report.results import Section, Study
+from adapter4rec.report.results import MEMORY, SECONDS, TRAINED, Section, Study
 from adapter4rec.report.significance import LEVEL, NAME
-from adapter4rec.report.wording import plural, span
+from adapter4rec.report.wording import fixed, p_value, plural, seconds, span
 
 _NOTHING = "-"
+BEST, SECOND = 1, 2
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        name: header, with the unit.
+        compute: the value of each row of a section, NaN if it has none: as :meth:`Section.over_seeds`, or the
+            values alone.
+        text: formats a row, which has the results of ``compute`` (values alone as ``mean``) and the columns
+            of :attr:`Section.rows`.
+        better: which direction is better.
+        places: decimal places to which values are compared to mark the best and the second best; None if the
+            column is not marked.
+        cost: whether it is a cost of training, which has a LaTeX table of its own.
+        optional: whether the column is omitted if no row has a value.
+    """
+
+    name: str
+    compute: Callable[[Section], pd.DataFrame | pd.Series[float]]
+    text: Callable[[pd.Series[Any]], str]
+    better: Literal["higher", "lower"] = "higher"
+    places: int | None = None
+    cost: bool = False
+    optional: bool = False
+
+    def of(self, section: Section) -> pd.DataFrame:
+        """The rows of a section with the results of ``compute``, and their ``mark``: BEST, SECOND or NaN."""
+        found = self.compute(section)
+        rows = section.rows.join(found.rename("mean") if isinstance(found, pd.Series) else found)
+        grouped = rows["mean"].round(self.places or 0).groupby(rows["group"])
+        ranks = grouped.rank("dense", ascending=self.better == "lower")
+        marked = (self.places is not None) & (ranks <= SECOND) & (grouped.transform("count") > 1)
+        return rows.assign(mark=ranks.where(marked))
+
+
+def comparison_columns(study: Study, paper: PaperFigures) -> list[Column]:
+    """The columns of the comparison tables: accuracy, then cost."""
+    first = f"test.{study.headline[0]}"
+    accuracy = [
+        Column(study.scale_label or "scale", _of_rows("scale"), mean_text("{:g}".format), optional=True)
+    ]
+    for metric in study.headline:
+        text = _starred if metric == f"NDCG@{study.cutoff}" else _with_deviation
+        accuracy.append(Column(f"{metric} (%)", over_seeds(f"test.{metric}"), text, places=2))
+        accuracy += _paper_columns(paper, metric, f"test.{metric}", 2)
+    return [
+        *accuracy,
+        Column("relative (%)", lambda section: section.relative(first), mean_text(fixed(1, "+"))),
+        Column("p", _of_rows("corrected"), mean_text(p_value), "lower"),
+        Column("trained parameters", over_seeds(TRAINED), mean_text(fixed(0)), "lower", cost=True),
+        *_paper_columns(paper, "trained parameters", TRAINED, 0, cost=True),
+        Column("share (%)", over_seeds("parameters.share"), mean_text(fixed(2)), "lower", cost=True),
+        Column("s / epoch", over_seeds(SECONDS), mean_text(seconds), "lower", cost=True),
+        Column("peak memory (MiB)", over_seeds(MEMORY), _mebibytes, "lower", cost=True),
+        Column("TPME (%)", _of_rows("tpme"), mean_text(fixed(1)), "lower", places=1, cost=True),
+        Column("best epoch", over_seeds("best_epoch"), _each_seed, "lower", cost=True),
+        Column("seeds", _of_rows("finished"), lambda row: f"{row['finished']}/{row['planned']}", cost=True),
+    ]
+
+
+def metric_columns(study: Study) -> list[Column]:
+    """One column for each test metric."""
+    names = study.numbers("test.")
+    return [Column(f"{name} (%)", over_seeds(f"test.{name}"), _with_deviation) for name in names]
+
+
+def group_columns(study: Study, section: Section, kind: str, metric: str) -> list[Column]:
+    """One column for each group of users or items, with a metric of the group.
+
+    Numbers of users may differ between rows: new items depend on the training users.
+    """
+    columns = []
+    for name in study.numbers(f"groups.{kind}."):
+        group, _, what = name.rpartition(".")
+        users = section.runs[f"groups.{kind}.{group}.users"].dropna()
+        if what == metric and len(users):
+            quantity = over_seeds(f"groups.{kind}.{name}")
+            columns.append(Column(f"{group} (n = {span(users)})", quantity, _with_deviation))
+    return columns
+
+
+def _paper_columns(
+    paper: PaperFigures, metric: str, quantity: str, places: int, *, cost: bool = False
+) -> list[Column]:
+    """The published values of a metric, and the differences of the measured ones."""
+
+    def published(section: Section) -> pd.Series[float]:
+        return paper.of(section.name, metric).reindex(section.rows.index)
+
+    def difference(section: Section) -> pd.Series[float]:
+        return section.over_seeds(quantity)["mean"] - published(section)
+
+    return [
+        Column(f"{metric}, paper", published, mean_text(fixed(places)), cost=cost, optional=True),
+        Column(f"{metric}, difference", difference, mean_text(fixed(places, "+")), cost=cost, optional=True),
+    ]
+
+
+def over_seeds(quantity: str) -> Callable[[Section], pd.DataFrame]:
+    return lambda section: section.over_seeds(quantity)
+
+
+def _of_rows(name: str) -> Callable[[Section], pd.Series[float]]:
+    return lambda section: section.rows[name]
+
+
+def mean_text(text: Callable[[float], str]) -> Callable[[pd.Series[Any]], str]:
+    return lambda row: text(row["mean"])
+
+
+def _with_deviation(row: pd.Series[Any]) -> str:
+    """Mean, standard deviation if there are several seeds, and the number of seeds if any are missing."""
+    deviation = f" ± {row['deviation']:.2f}" if row["count"] > 1 else ""
+    missing = f" ({row['count']:.0f} of {row['planned']})" if row["count"] < row["planned"] else ""
+    return fixed(2)(row["mean"]) + deviation + missing
+
+
+def _starred(row: pd.Series[Any]) -> str:
+    return _with_deviation(row) + (" *" if row["corrected"] < LEVEL else "")
+
+
+def _mebibytes(row: pd.Series[Any]) -> str:
+    return fixed(0)(row["mean"] / 2**20)
+
+
+def _each_seed(row: pd.Series[Any]) -> str:
+    return ", ".join(f"{value:.0f}" for value in row["values"])
 
 
 @dataclass(frozen=True)
@@ -70,9 +200,9 @@ def metrics_table(study: Study, section: Section) -> Table:
 
 def group_tables(study: Study, section: Section) -> list[Table]:
     """One table per kind of group and headline metric, with one column per group."""
-    kinds = dict.fromkeys(name.split(".")[1] for name in study.runs if name.startswith("groups."))
+    kinds = dict.fromkeys(name.partition(".")[0] for name in study.numbers("groups."))
     return [
-        Table.of(f"{metric} (%) by {kind}", group_columns(section, kind, metric), section)
+        Table.of(f"{metric} (%) by {kind}", group_columns(study, section, kind, metric), section)
         for kind in kinds
         for metric in study.headline[:2]
         if study.plan.get("groups")
@@ -97,10 +227,9 @@ def _notes(study: Study, section: Section) -> list[str]:
             "between training runs, since users' values are means over seeds; see the deviations."
         )
     notes += [f"No test: {reason}." for reason in rows["trouble"].dropna().unique()]
-    failed = section.runs[section.runs["state"].str.startswith("failed")].groupby("row", sort=False).size()
+    failed = section.runs.loc[section.runs["state"].str.startswith("failed"), "row"].value_counts(sort=False)
     if len(failed):
-        counts = [f"{row} {count} of {rows.loc[row, 'planned']}" for row, count in failed.items()]
-        notes.append(f"Failed runs: {'; '.join(counts)}.")
+        notes.append(f"Failed runs: {'; '.join(f'{row} {count}' for row, count in failed.items())}.")
     if rows["tpme"].notna().any():
         notes.append(
             "TPME: 0.45 seconds per epoch + 0.10 trained parameters + 0.45 peak memory, each min-max "

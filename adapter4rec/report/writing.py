@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+import io
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from jinja2 import Environment, PackageLoader
 
-from adapter4rec.report.page import ReportPart, page_html
 from adapter4rec.report.paper import PaperFigures, read_paper
 from adapter4rec.report.plots import drawing, plots_of
 from adapter4rec.report.rendering import latex, markdown, markdown_text
-from adapter4rec.report.results import Study, read_studies
+from adapter4rec.report.results import Section, Study, read_studies
 from adapter4rec.report.tables import Table, comparison_table, group_tables, metrics_table
 from adapter4rec.utils.files import atomic_file
+from adapter4rec.utils.settings import as_argument
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FOLDER = "report"
+_OF_A_RUN = ("seed", "run_folder")
+"""Settings that differ between the runs of a row; shown in the commands only."""
+
+
+@dataclass(frozen=True)
+class ReportPart:
+    """A section with its tables, and its plots by file name."""
+
+    section: Section
+    comparison: Table
+    groups: Sequence[Table]
+    metrics: Table
+    plots: Mapping[str, Figure]
 
 
 def write_report(ledgers: Sequence[Path], into: Path | None = None, paper: Path | None = None) -> list[Path]:
@@ -55,16 +76,14 @@ def _write(study: Study, paper: PaperFigures, folder: Path) -> list[Path]:
             "table.tex": _latex(study, parts),
             "table.csv": _results(study, paper).to_csv(index=False),
         }
-        writers: dict[str, Callable[[Path], object]] = {
-            name: partial(Path.write_text, data=text, encoding="utf-8") for name, text in texts.items()
-        }
-        for part in parts:
-            for name, figure in part.plots.items():
-                writers[name] = partial(figure.savefig, dpi=130, format="png")
-        for name, write in writers.items():
+        figures = {name: figure for part in parts for name, figure in part.plots.items()}
+        for name, text in texts.items():
             with atomic_file(folder / name) as temporary:
-                write(temporary)
-    return [folder / name for name in writers]
+                temporary.write_text(text, encoding="utf-8")
+        for name, figure in figures.items():
+            with atomic_file(folder / name) as temporary:
+                figure.savefig(temporary, dpi=130, format="png")
+    return [folder / name for name in (*texts, *figures)]
 
 
 def _parts(study: Study, paper: PaperFigures) -> list[ReportPart]:
@@ -81,15 +100,11 @@ def _results(study: Study, paper: PaperFigures) -> pd.DataFrame:
     """The results in full precision: one line per row, with every number of the ledger."""
     frames = []
     for section in study.sections:
-        rows = section.rows.reset_index().assign(study=study.name, section=section.name)
-        numbers = section.finished.select_dtypes("number").columns.drop(["seed", "scale", "number"])
-        for name in numbers:
-            found = section.over_seeds(name).reset_index()
-            rows = rows.assign(**{name: found["mean"], f"{name} deviation": found["deviation"]})
-        for name, metric in paper.values:
-            if name == section.name:
-                rows[f"{metric}, paper"] = rows["row"].map(paper.of(name, metric))
-        frames.append(rows)
+        numbers = section.finished.drop(columns=["seed", "scale", "finished"]).groupby("row")
+        deviations = numbers.std(numeric_only=True).add_suffix(" deviation")
+        published = {f"{metric}, paper": paper.of(section.name, metric) for _, metric in paper.values}
+        rows = section.rows.assign(study=study.name, section=section.name, **published)
+        frames.append(rows.join(numbers.mean(numeric_only=True)).join(deviations).reset_index())
     return pd.concat(frames)
 
 
@@ -121,3 +136,54 @@ def _latex(study: Study, parts: Sequence[ReportPart]) -> str:
             label = f"tab:{study.name.replace('_', '-')}-{number}-{place}"
             texts.append(latex(table, f"{'. '.join(filter(None, caption))}.", label))
     return "\n".join(texts)
+
+
+def page_html(study: Study, parts: Sequence[ReportPart], warnings: Sequence[str]) -> str:
+    """Render the page."""
+    loader = PackageLoader("adapter4rec.report", "")
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["data_uri"] = _data_uri
+    states = study.runs["state"].str.replace(r"[(:].*", "", regex=True).str.strip().value_counts()
+    finished = study.runs[study.runs["finished"]].drop_duplicates("key")["record"]
+    hardware = [record["hardware"] | record["versions"] for record in finished]
+    data = [{**(record.get("domain") or {}), "hash": record["data"]} for record in finished]
+    shared, own = _settings(study.runs)
+    return environment.get_template("page.html.j2").render(
+        study=study,
+        parts=parts,
+        warnings=warnings,
+        created=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M UTC}",
+        progress=", ".join(f"{count} {state}" for state, count in states.items()),
+        failures=study.runs[study.runs["state"].str.startswith("failed")].to_dict("records"),
+        shared=shared,
+        own=own,
+        environment={"Environments": _counted(hardware), "Data": _counted(data)},
+    )
+
+
+def _data_uri(figure: Figure) -> str:
+    file = io.BytesIO()
+    figure.savefig(file, format="svg", metadata={"Date": None})
+    return f"data:image/svg+xml;base64,{b64encode(file.getvalue()).decode()}"
+
+
+def _settings(runs: pd.DataFrame) -> tuple[dict[str, str], dict[tuple[str, str], dict[str, str]]]:
+    """Settings that all rows have in common, and the others by section and row."""
+    runs = runs.dropna(subset="record")
+    settings = [
+        {name: as_argument(value) for name, value in record["settings"].items() if name not in _OF_A_RUN}
+        for record in runs["record"]
+    ]
+    values = pd.DataFrame(settings, runs.index)
+    shared = [name for name in values if values[name].nunique(dropna=False) == 1]
+    rest = values.drop(columns=shared).groupby([runs["section"], runs["row"]])
+    own = {
+        place: {name: " / ".join(of_row[name].dropna().unique()) for name in of_row.dropna(axis=1, how="all")}
+        for place, of_row in rest
+    }
+    return {name: values[name].iloc[0] for name in shared}, own
+
+
+def _counted(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """The distinct lines and their number of runs."""
+    return pd.DataFrame(lines).value_counts(sort=False, dropna=False).rename("runs").reset_index()
