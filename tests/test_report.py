@@ -12,13 +12,14 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import rc_context
 from report_study import failure, ranks_of, row, run_record, write_plan
 from scipy.stats import ttest_rel
 
 from adapter4rec.report import paper as paper_module
 from adapter4rec.report.efficiency import tpme
 from adapter4rec.report.paper import PaperFigures, read_paper
-from adapter4rec.report.plots import COLOURS, drawing, plots_of
+from adapter4rec.report.plots import COLOURS, STYLE, plots_of
 from adapter4rec.report.rendering import latex_text, markdown_text
 from adapter4rec.report.results import read_studies
 from adapter4rec.report.significance import holm, paired_p_value
@@ -673,7 +674,7 @@ def test_a_legend_names_each_series_once_and_grows_with_them(tmp_path):
         hits = {f"adapter of family {number}": [number % 4] for number in range(rows)}
         changes = {name: {"seconds_per_epoch": float(n + 1)} for n, name in enumerate(hits)}
         study = study_in(simple_study(tmp_path / str(rows), hits, **changes))
-        with drawing():
+        with rc_context(STYLE):
             figure = plots_of(study, study.sections[0])["seconds"]
         (legend,) = figure.legends
         assert [one.get_text() for one in legend.get_texts()] == list(hits)

@@ -24,4 +24,5 @@ def tpme(costs: pd.DataFrame, group: pd.Series[str]) -> pd.Series[float]:
     grouped = costs.groupby(group)
     least, most = grouped.transform("min"), grouped.transform("max")
     normalised = (costs - least) / (most - least).where(most > least, 1)
-    return (100 * normalised @ WEIGHTS).where(group.groupby(group.reindex(costs.index)).transform("size") > 1)
+    found = 100 * normalised.mul(list(WEIGHTS)).sum(axis=1)
+    return found.where(grouped[costs.columns[0]].transform("size") > 1)

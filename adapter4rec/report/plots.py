@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from adapter4rec.report.results import MEMORY, SECONDS, TRAINED, Section, Study
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009070", "#b8589b", "#9a7a00", "#7a6fd0", "#1f8fc4", "#808080")
 """After Okabe and Ito, for colour-blind readers; contrast of at least 3 with white."""
@@ -25,32 +23,25 @@ _PANELS_PER_ROW = 3
 _LINE = 95
 """Characters in a line of the legend."""
 
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+    "savefig.bbox": "tight",
+    "text.parse_math": False,  # names entered by users may contain $
+    "svg.hashsalt": "report",  # the same plot gives the same file
+}
+"""Matplotlib's settings for drawing and saving."""
+
 Styles = Mapping[str, tuple[str, str]]
 """Colour and marker of each series, the same in all plots of a study."""
 
 
-@contextmanager
-def drawing() -> Iterator[None]:
-    """Context in which plots are drawn and saved, reproducibly."""
-    from matplotlib import rc_context
-
-    look: dict[Any, Any] = {
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "grid.alpha": 0.3,
-        "legend.frameon": False,
-        "savefig.bbox": "tight",
-        "text.parse_math": False,  # names entered by users may contain $
-        "svg.hashsalt": "report",
-    }
-    with rc_context(look):
-        yield
-
-
 def plots_of(study: Study, section: Section) -> dict[str, Figure]:
-    """All plots of a section that have data, by kind. Call within :func:`drawing`."""
+    """All plots of a section that have data, by kind. Call it with :data:`STYLE`."""
     metric = study.headline[0]
     series = study.runs["series"].drop_duplicates()
     styles = dict(zip(series, zip(cycle(COLOURS), cycle(MARKERS), strict=False), strict=False))
@@ -79,9 +70,9 @@ def plots_of(study: Study, section: Section) -> dict[str, Figure]:
 
 def _curves(section: Section, metric: str) -> pd.DataFrame:
     """Means over the seeds: ``series``, ``scale``, epoch ``at`` (NaN if nothing is trained), and ``mean``."""
-    place = ["row", "series", "scale"]
+    place: list[Any] = ["row", "series", "scale"]
     runs = section.finished[place].assign(epochs=[record["epochs"] for record in section.finished["record"]])
-    epochs = pd.json_normalize(runs.to_dict("records"), "epochs", place)
+    epochs = pd.json_normalize(runs.to_dict("records"), "epochs", place)  # type: ignore[arg-type]
     epochs = epochs.reindex(columns=[*place, "epoch", metric]).dropna(subset=metric)
     curves = (
         epochs.groupby([*place, "epoch"], dropna=False, sort=False)[metric].mean().reset_index(name="mean")
@@ -102,8 +93,6 @@ def _plot(
         panels: points by title of the panel: ``series``, place ``at``, ``mean`` and ``deviation``.
         styles: styles of the series.
     """
-    from matplotlib.figure import Figure
-
     rows = -(-len(panels) // _PANELS_PER_ROW)
     figure = Figure(layout="constrained")
     grid = figure.subplots(rows, min(len(panels), _PANELS_PER_ROW), sharey=True, squeeze=False).ravel()
@@ -138,6 +127,4 @@ def _plot(
 
 
 def _short_number(value: float, _position: int | None = None) -> str:
-    from matplotlib.ticker import EngFormatter
-
     return f"{value:g}" if value < 1000 else EngFormatter(sep="")(value)

@@ -155,8 +155,8 @@ def _read_study(ledgers: list[Path]) -> Study:
     records = latest(record for ledger in ledgers for record in _read_records(ledger))
     plan = _read_plan(ledgers[0])
     if "rows" in plan:
-        place = [*_PLACE, "series"]
-        planned = pd.concat([pd.json_normalize(_read_plan(one)["rows"], "runs", place) for one in ledgers])
+        place: list[Any] = [*_PLACE, "series"]
+        planned = pd.concat(pd.json_normalize(_read_plan(one)["rows"], "runs", place) for one in ledgers)
     elif records:
         planned = planned_runs_of(records.values())
     else:
@@ -200,7 +200,7 @@ def _numbers(record: Record | None) -> Record:
     return {name: record[name] for name in names} | {"groups": named}
 
 
-def _state(run: Mapping[str, Any], record: Record | None) -> str:
+def _state(run: Mapping[Any, Any], record: Record | None) -> str:
     if record is None:
         return "not run" if isinstance(run["key"], str) else "not run: source model not trained yet"
     return "finished" if record["outcome"] == FINISHED else f"failed (exit code {record['exit_code']})"

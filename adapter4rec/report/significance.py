@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,7 @@ def compare(finished: pd.DataFrame, references: pd.Series[str], k: int) -> pd.Da
         By row: ``users``, the number of pairs; ``p``; ``corrected``, the p-value with Holm's correction; and
         ``trouble``, the reason why there is no test. Rows without a finished run or a reference are omitted.
     """
-    found = {}
+    found: dict[Any, dict[str, Any]] = {}
     for row, reference in references[references.index.isin(finished["row"])].dropna().items():
         try:
             gains = paired_gains(finished, str(row), reference, k)
@@ -57,12 +58,11 @@ def paired_gains(finished: pd.DataFrame, row: str, reference: str, k: int) -> pd
     seeds = mine.merge(theirs, on="seed", suffixes=("", "_reference"))
     if seeds.empty:
         raise NotComparableError(f"{row} and {reference} have no finished seeds in common")
-    gains = {("row", folder): user_gains(folder, k) for folder in seeds["folder"]}
-    gains |= {("reference", folder): user_gains(folder, k) for folder in seeds["folder_reference"]}
-    users = pd.concat(gains, axis=1)
-    if users.isna().to_numpy().any():
+    first = pd.concat([user_gains(folder, k) for folder in seeds["folder"]], axis=1)
+    second = pd.concat([user_gains(folder, k) for folder in seeds["folder_reference"]], axis=1)
+    if pd.concat([first, second], axis=1).isna().to_numpy().any():
         raise NotComparableError(f"{row} and {reference} were tested on different users")
-    return pd.DataFrame({name: users[name].mean(axis=1) for name in ("row", "reference")})
+    return pd.DataFrame({"row": first.mean(axis=1), "reference": second.mean(axis=1)})
 
 
 def paired_p_value(first: pd.Series[float], second: pd.Series[float]) -> float:
@@ -91,7 +91,7 @@ def user_gains(folder: str, k: int) -> pd.Series[float]:
     Raises:
         NotComparableError: the file is missing or damaged.
     """
-    kinds = {"user": str, "rank": "int64"}
+    kinds: dict[str, Any] = {"user": str, "rank": "int64"}
     path = Path(folder) / RANKS_FILE
     try:
         ranks = pd.read_csv(path, usecols=list(kinds), dtype=kinds, keep_default_na=False, index_col="user")

@@ -23,10 +23,10 @@ class Column:
 
     Attributes:
         name: header, with the unit.
-        compute: the value of each row of a section, NaN if it has none: as :meth:`Section.over_seeds`, or the
-            values alone.
-        text: formats a row, which has the results of ``compute`` (values alone as ``mean``) and the columns
-            of :attr:`Section.rows`.
+        value: the value of each row: the key of a number in the ledger, which is averaged over the row's runs
+            (:meth:`Section.over_seeds`); a column of :attr:`Section.rows`; or a function that computes it.
+        text: formats a row: its value is ``mean``, and the other columns are those of ``over_seeds`` and
+            :attr:`Section.rows`.
         better: which direction is better.
         places: decimal places to which values are compared to mark the best and the second best; None if the
             column is not marked.
@@ -35,7 +35,7 @@ class Column:
     """
 
     name: str
-    compute: Callable[[Section], pd.DataFrame | pd.Series[float]]
+    value: str | Callable[[Section], pd.Series[float]]
     text: Callable[[pd.Series[Any]], str]
     better: Literal["higher", "lower"] = "higher"
     places: int | None = None
@@ -43,9 +43,13 @@ class Column:
     optional: bool = False
 
     def of(self, section: Section) -> pd.DataFrame:
-        """The rows of a section with the results of ``compute``, and their ``mark``: BEST, SECOND or NaN."""
-        found = self.compute(section)
-        rows = section.rows.join(found.rename("mean") if isinstance(found, pd.Series) else found)
+        """The rows of a section with their values (or NaN), and ``mark``: BEST, SECOND or NaN."""
+        if callable(self.value):
+            rows = section.rows.assign(mean=self.value(section))
+        elif self.value in section.rows:
+            rows = section.rows.assign(mean=section.rows[self.value])
+        else:
+            rows = section.rows.join(section.over_seeds(self.value))
         grouped = rows["mean"].round(self.places or 0).groupby(rows["group"])
         ranks = grouped.rank("dense", ascending=self.better == "lower")
         marked = (self.places is not None) & (ranks <= SECOND) & (grouped.transform("count") > 1)
@@ -55,32 +59,24 @@ class Column:
 def comparison_columns(study: Study, paper: PaperFigures) -> list[Column]:
     """The columns of the comparison tables: accuracy, then cost."""
     first = f"test.{study.headline[0]}"
-    accuracy = [
-        Column(study.scale_label or "scale", _of_rows("scale"), mean_text("{:g}".format), optional=True)
-    ]
+    accuracy = [Column(study.scale_label or "scale", "scale", mean_text("{:g}".format), optional=True)]
     for metric in study.headline:
         text = _starred if metric == f"NDCG@{study.cutoff}" else _with_deviation
-        accuracy.append(Column(f"{metric} (%)", over_seeds(f"test.{metric}"), text, places=2))
+        accuracy.append(Column(f"{metric} (%)", f"test.{metric}", text, places=2))
         accuracy += _paper_columns(paper, metric, f"test.{metric}", 2)
     return [
         *accuracy,
         Column("relative (%)", lambda section: section.relative(first), mean_text(fixed(1, "+"))),
-        Column("p", _of_rows("corrected"), mean_text(p_value), "lower"),
-        Column("trained parameters", over_seeds(TRAINED), mean_text(fixed(0)), "lower", cost=True),
+        Column("p", "corrected", mean_text(p_value), "lower"),
+        Column("trained parameters", TRAINED, mean_text(fixed(0)), "lower", cost=True),
         *_paper_columns(paper, "trained parameters", TRAINED, 0, cost=True),
-        Column("share (%)", over_seeds("parameters.share"), mean_text(fixed(2)), "lower", cost=True),
-        Column("s / epoch", over_seeds(SECONDS), mean_text(seconds), "lower", cost=True),
-        Column("peak memory (MiB)", over_seeds(MEMORY), _mebibytes, "lower", cost=True),
-        Column("TPME (%)", _of_rows("tpme"), mean_text(fixed(1)), "lower", places=1, cost=True),
-        Column("best epoch", over_seeds("best_epoch"), _each_seed, "lower", cost=True),
-        Column("seeds", _of_rows("finished"), lambda row: f"{row['finished']}/{row['planned']}", cost=True),
+        Column("share (%)", "parameters.share", mean_text(fixed(2)), "lower", cost=True),
+        Column("s / epoch", SECONDS, mean_text(seconds), "lower", cost=True),
+        Column("peak memory (MiB)", MEMORY, lambda row: fixed(0)(row["mean"] / 2**20), "lower", cost=True),
+        Column("TPME (%)", "tpme", mean_text(fixed(1)), "lower", places=1, cost=True),
+        Column("best epoch", "best_epoch", _each_seed, "lower", cost=True),
+        Column("seeds", "finished", lambda row: f"{row['finished']}/{row['planned']}", cost=True),
     ]
-
-
-def metric_columns(study: Study) -> list[Column]:
-    """One column for each test metric."""
-    names = study.numbers("test.")
-    return [Column(f"{name} (%)", over_seeds(f"test.{name}"), _with_deviation) for name in names]
 
 
 def group_columns(study: Study, section: Section, kind: str, metric: str) -> list[Column]:
@@ -93,8 +89,8 @@ def group_columns(study: Study, section: Section, kind: str, metric: str) -> lis
         group, _, what = name.rpartition(".")
         users = section.runs[f"groups.{kind}.{group}.users"].dropna()
         if what == metric and len(users):
-            quantity = over_seeds(f"groups.{kind}.{name}")
-            columns.append(Column(f"{group} (n = {span(users)})", quantity, _with_deviation))
+            title = f"{group} (n = {span(users)})"
+            columns.append(Column(title, f"groups.{kind}.{name}", _with_deviation))
     return columns
 
 
@@ -115,15 +111,8 @@ def _paper_columns(
     ]
 
 
-def over_seeds(quantity: str) -> Callable[[Section], pd.DataFrame]:
-    return lambda section: section.over_seeds(quantity)
-
-
-def _of_rows(name: str) -> Callable[[Section], pd.Series[float]]:
-    return lambda section: section.rows[name]
-
-
 def mean_text(text: Callable[[float], str]) -> Callable[[pd.Series[Any]], str]:
+    """Formats the value of a row alone."""
     return lambda row: text(row["mean"])
 
 
@@ -136,10 +125,6 @@ def _with_deviation(row: pd.Series[Any]) -> str:
 
 def _starred(row: pd.Series[Any]) -> str:
     return _with_deviation(row) + (" *" if row["corrected"] < LEVEL else "")
-
-
-def _mebibytes(row: pd.Series[Any]) -> str:
-    return fixed(0)(row["mean"] / 2**20)
 
 
 def _each_seed(row: pd.Series[Any]) -> str:
@@ -176,10 +161,10 @@ class Table:
         texts = pd.DataFrame(_NOTHING, values.index, values.columns, dtype=object)
         for column, rows in found.items():
             for row, line in rows[rows["mean"].notna()].iterrows():
-                texts.loc[row, column.name] = column.text(line)
-        for row, state in section.rows["state"].items():
-            if state != "finished" and found:
-                texts.loc[row, (texts.loc[row] == _NOTHING).idxmax()] = state
+                texts.loc[str(row), column.name] = column.text(line)
+        for row, state in section.rows.loc[texts.index, "state"].items():
+            if state != "finished":
+                texts.loc[str(row), str((texts.loc[str(row)] == _NOTHING).idxmax())] = state
         return cls(title, list(found), values, texts, marks, notes)
 
     def lines(self) -> Iterator[tuple[str, Iterator[tuple[str, float, float]]]]:
@@ -195,7 +180,8 @@ def comparison_table(study: Study, section: Section, paper: PaperFigures) -> Tab
 
 def metrics_table(study: Study, section: Section) -> Table:
     """All test metrics."""
-    return Table.of("All test metrics", metric_columns(study), section)
+    columns = [Column(f"{name} (%)", f"test.{name}", _with_deviation) for name in study.numbers("test.")]
+    return Table.of("All test metrics", columns, section)
 
 
 def group_tables(study: Study, section: Section) -> list[Table]:

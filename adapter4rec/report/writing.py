@@ -9,21 +9,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
 from adapter4rec.report.paper import PaperFigures, read_paper
-from adapter4rec.report.plots import drawing, plots_of
+from adapter4rec.report.plots import STYLE, plots_of
 from adapter4rec.report.rendering import latex, markdown, markdown_text
 from adapter4rec.report.results import Section, Study, read_studies
 from adapter4rec.report.tables import Table, comparison_table, group_tables, metrics_table
 from adapter4rec.utils.files import atomic_file
 from adapter4rec.utils.settings import as_argument
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 FOLDER = "report"
 _OF_A_RUN = ("seed", "run_folder")
@@ -68,7 +67,7 @@ def write_report(ledgers: Sequence[Path], into: Path | None = None, paper: Path 
 def _write(study: Study, paper: PaperFigures, folder: Path) -> list[Path]:
     for warning in paper.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    with drawing():
+    with rc_context(STYLE):
         parts = _parts(study, paper)
         texts = {
             f"{study.name}.html": page_html(study, parts, paper.warnings),
@@ -167,23 +166,22 @@ def _data_uri(figure: Figure) -> str:
     return f"data:image/svg+xml;base64,{b64encode(file.getvalue()).decode()}"
 
 
-def _settings(runs: pd.DataFrame) -> tuple[dict[str, str], dict[tuple[str, str], dict[str, str]]]:
-    """Settings that all rows have in common, and the others by section and row."""
-    runs = runs.dropna(subset="record")
-    settings = [
-        {name: as_argument(value) for name, value in record["settings"].items() if name not in _OF_A_RUN}
-        for record in runs["record"]
-    ]
-    values = pd.DataFrame(settings, runs.index)
-    shared = [name for name in values if values[name].nunique(dropna=False) == 1]
-    rest = values.drop(columns=shared).groupby([runs["section"], runs["row"]])
-    own = {
-        place: {name: " / ".join(of_row[name].dropna().unique()) for name in of_row.dropna(axis=1, how="all")}
-        for place, of_row in rest
+def _settings(runs: pd.DataFrame) -> tuple[dict[str, str], dict[Any, dict[str, str]]]:
+    """Settings that all runs have in common, and the others by run."""
+    settings = {
+        run: {name: as_argument(value) for name, value in record["settings"].items() if name not in _OF_A_RUN}
+        for run, record in runs["record"].dropna().items()
     }
-    return {name: values[name].iloc[0] for name in shared}, own
+    first = next(iter(settings.values()), {})
+    shared = {
+        name: value
+        for name, value in first.items()
+        if all(one.get(name) == value for one in settings.values())
+    }
+    own = {run: {name: one[name] for name in one if name not in shared} for run, one in settings.items()}
+    return shared, own
 
 
 def _counted(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """The distinct lines and their number of runs."""
-    return pd.DataFrame(lines).value_counts(sort=False, dropna=False).rename("runs").reset_index()
+    return pd.DataFrame(list(lines)).value_counts(sort=False, dropna=False).rename("runs").reset_index()
