@@ -574,6 +574,7 @@ def test_the_latex_tables(tmp_path):
         assert text.count(rf"\{one}") == 2
     assert r"\textbf{75.00}" in text
     assert r"\underline{50.00}" in text
+    assert "\nrow &" not in text  # pandas' line for the name of the index
     for columns, body in re.findall(r"\\begin{tabular}{@{}(lr*)@{}}(.*?)\\end{tabular}", text, re.DOTALL):
         for line in re.findall(r"^(.*) \\\\$", body, re.MULTILINE):
             assert len(re.split(r"(?<!\\)&", line)) == len(columns)

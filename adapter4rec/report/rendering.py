@@ -61,7 +61,7 @@ def latex(table: Table, caption: str, label: str) -> str:
         label: label for ``\\ref``; letters, digits, ``-`` and ``:``.
     """
     commands = {BEST: "textbf:--rwrap;", SECOND: "underline:--rwrap;"}
-    texts = table.texts.map(latex_text).rename(index=latex_text, columns=_latex_head)
+    texts = table.texts.map(latex_text).rename(index=latex_text, columns=_latex_head).rename_axis(index=None)
     marks = table.marks.set_axis(texts.index).set_axis(texts.columns, axis=1)
     text = texts.style.apply(lambda _: marks.map(lambda mark: commands.get(mark, "")), axis=None).to_latex(
         caption=latex_text(caption),

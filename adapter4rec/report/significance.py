@@ -37,6 +37,7 @@ def compare(finished: pd.DataFrame, references: pd.Series[str], k: int) -> pd.Da
         By row: ``users``, the number of pairs; ``p``; ``corrected``, the p-value with Holm's correction; and
         ``trouble``, the reason why there is no test. Rows without a finished run or a reference are omitted.
     """
+    user_gains.cache_clear()  # a run may have been repeated since the last report
     found: dict[Any, dict[str, Any]] = {}
     for row, reference in references[references.index.isin(finished["row"])].dropna().items():
         try:

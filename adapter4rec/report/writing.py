@@ -127,7 +127,7 @@ def _latex(study: Study, parts: Sequence[ReportPart]) -> str:
         accuracy, cost = ([one for one in both.columns if one.cost == cost] for cost in (False, True))
         tables = [
             Table.of("Test", accuracy, part.section, both.notes),
-            Table.of("Cost of training", cost, part.section),
+            Table.of("Cost of training", cost, part.section, both.notes),
             *part.groups,
         ]
         for place, table in enumerate(tables, 1):
