@@ -86,9 +86,10 @@ def validation_records(reached, epochs):
     ]
 
 
-def failure(ledger: Path, name, key, message="RuntimeError: no memory", exit_code=1, seed=1):
+def failure(ledger: Path, name, key, message="RuntimeError: no memory", exit_code=1, *, method="houlsby"):
     """Append a failed run to a ledger."""
-    settings = {"users": "data/Instruments/users.tsv", "method": "houlsby", "seed": seed}
+    settings = {"users": "data/Instruments/users.tsv", "method": method, "epochs": 3, "lr_adapter": 1e-3}
+    settings |= {"seed": 1}
     append(
         ledger,
         {
@@ -98,7 +99,7 @@ def failure(ledger: Path, name, key, message="RuntimeError: no memory", exit_cod
             "name": name,
             "settings": settings,
             "identity": identity_of(settings),
-            "seed": seed,
+            "seed": 1,
             "folder": str(ledger.parent / name),
             "command": "python -m Downstream.Text.train --method houlsby",
             "exit_code": exit_code,

@@ -10,20 +10,21 @@ import sys
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib import rc_context
 from report_study import failure, ranks_of, row, run_record, write_plan
 from scipy.stats import ttest_rel
 
 from adapter4rec.report import paper as paper_module
-from adapter4rec.report.comparing import Analysis, comparison_table
-from adapter4rec.report.efficiency import Cost, section_tpme, tpme
-from adapter4rec.report.labels import spread
+from adapter4rec.report.efficiency import tpme
 from adapter4rec.report.paper import PaperFigures, read_paper
+from adapter4rec.report.plots import COLOURS, STYLE, plots_of
 from adapter4rec.report.rendering import latex_text, markdown_text
-from adapter4rec.report.significance import compare, holm, paired_p_value
-from adapter4rec.report.styles import COLOURS, INK, Style
-from adapter4rec.report.tables import Mark
-from adapter4rec.report.writing import sources_of, study_of, write_report
+from adapter4rec.report.results import read_studies
+from adapter4rec.report.significance import holm, paired_p_value
+from adapter4rec.report.tables import BEST, SECOND, comparison_table
+from adapter4rec.report.writing import write_report
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import REPOSITORY
 
@@ -38,21 +39,18 @@ def _no_paper(tmp_path, monkeypatch):
 
 def study_in(*ledgers):
     """The only study of some ledgers."""
-    (source,) = sources_of(ledgers)
-    return study_of(source.plan, source.ledgers)
+    (study,) = read_studies(ledgers)
+    return study
 
 
 def table_of(*ledgers, paper=None):
-    """The comparison table of the first section, by row name and column name."""
+    """The comparison table of the first section."""
     study = study_in(*ledgers)
-    analysis = Analysis.of(study, read_paper(paper, study))
-    return comparison_table(analysis, study.sections[0])
+    return comparison_table(study, study.sections[0], read_paper(paper, study))
 
 
-def cell(table, name, column):
-    (place,) = (place for place, one in enumerate(table.columns) if one.name == column)
-    (line,) = (line for line in table.lines if line.name == name)
-    return line.cells[place]
+def text(table, name, column):
+    return table.texts.loc[name, column]
 
 
 def simple_study(folder, hits, **changes):
@@ -76,34 +74,34 @@ def simple_study(folder, hits, **changes):
 
 def test_means_and_sample_deviations_over_the_seeds(tmp_path):
     table = table_of(simple_study(tmp_path, {REFERENCE: [1, 2, 4], "Houlsby": [2]}))
-    assert cell(table, REFERENCE, "HR@10 (%)").text == "58.33 ± 38.19"  # of 25, 50, 100
-    assert cell(table, "Houlsby", "HR@10 (%)").text == "50.00"
-    assert cell(table, "Houlsby", "HR@10 relative to full fine-tuning (%)").text == "−14.3"
-    assert cell(table, REFERENCE, "HR@10 relative to full fine-tuning (%)").text == "-"
-    assert cell(table, REFERENCE, "seeds").text == "3/3"
-    assert any("sample standard deviation" in note and "one finished seed" in note for note in table.notes)
-
-
-def test_a_study_of_one_seed_says_so(tmp_path):
-    table = table_of(simple_study(tmp_path, {REFERENCE: [1], "Houlsby": [2]}))
-    assert table.notes[0] == "Results of one seed, without standard deviation."
+    assert text(table, REFERENCE, "HR@10 (%)") == "58.33 ± 38.19"  # of 25, 50, 100
+    assert text(table, "Houlsby", "HR@10 (%)") == "50.00"
+    assert text(table, "Houlsby", "relative (%)") == "−14.3"
+    assert text(table, REFERENCE, "relative (%)") == "-"
+    assert text(table, REFERENCE, "seeds") == "3/3"
+    assert any("sample standard deviation" in note for note in table.notes)
 
 
 def test_the_best_and_the_second_best_are_marked_and_ties_share_a_mark(tmp_path):
     table = table_of(simple_study(tmp_path, {"a": [3], "b": [3], REFERENCE: [2], "c": [1]}))
-    marks = {line.name: cell(table, line.name, "HR@10 (%)").mark for line in table.lines}
-    assert marks == {"a": Mark.BEST, "b": Mark.BEST, REFERENCE: Mark.SECOND, "c": Mark.NONE}
+    assert list(table.marks["HR@10 (%)"].fillna(0)) == [BEST, BEST, SECOND, 0]
 
 
 def test_a_single_row_is_not_marked(tmp_path):
     table = table_of(simple_study(tmp_path, {REFERENCE: [2]}))
-    assert {one.mark for one in table.lines[0].cells} == {Mark.NONE}
+    assert table.marks.isna().all(axis=None)
 
 
 def test_tpme_by_hand():
-    costs = [Cost(100, 1000, 50), Cost(300, 3000, 150), Cost(200, 1000, 150)]
-    assert tpme(costs) == pytest.approx([0, 100, 100 * (0.45 * 0.5 + 0 + 0.45)])
-    assert tpme([Cost(1, 5, 7), Cost(1, 9, 7)]) == pytest.approx([0, 10])
+    costs = pd.DataFrame(
+        {"seconds": [100, 300, 200], "parameters": [1000, 3000, 1000], "memory": [5, 15, 15]}
+    )
+    found = tpme(costs, pd.Series(["", "", ""]))
+    assert list(found) == pytest.approx([0, 100, 100 * (0.45 * 0.5 + 0 + 0.45)])
+    costs = pd.DataFrame({"seconds": [1, 1, 9], "parameters": [5, 9, 9], "memory": [7, 7, 7]})
+    found = tpme(costs, pd.Series(["a", "a", "b"]))
+    assert list(found[:2]) == pytest.approx([0, 10])
+    assert np.isnan(found[2])
 
 
 def test_rows_that_train_nothing_have_no_tpme_and_do_not_shift_the_others(tmp_path):
@@ -121,34 +119,28 @@ def test_rows_that_train_nothing_have_no_tpme_and_do_not_shift_the_others(tmp_pa
         **{REFERENCE: costly},
     )
     table = table_of(ledger)
-    assert [cell(table, name, "TPME (%)").text for name in ("popularity", "Houlsby", REFERENCE)] == [
+    assert [text(table, name, "TPME (%)") for name in ("popularity", "Houlsby", REFERENCE)] == [
         "-",
         "0.0",
         "90.0",
     ]
-    assert cell(table, "frozen", "TPME (%)").text == "-"
-    assert cell(table, "Houlsby", "TPME (%)").mark is Mark.BEST  # the least
-    assert cell(table, "popularity", "s / epoch").text == "-"
-    assert cell(table, "popularity", "best epoch").text == "-"
-    assert cell(table, REFERENCE, "peak memory (MiB)").text == "3,000"
-
-
-def test_a_row_that_trains_alone_has_no_tpme(tmp_path):
-    (section,) = study_in(simple_study(tmp_path, {REFERENCE: [2]})).sections
-    assert section_tpme(section) == {}
+    assert text(table, "frozen", "TPME (%)") == "-"
+    assert table.marks.loc["Houlsby", "TPME (%)"] == BEST  # the least
+    assert text(table, "popularity", "s / epoch") == "-"
+    assert text(table, REFERENCE, "peak memory (MiB)") == "3,000"
 
 
 # Significance
 
 
 def test_holm_by_hand():
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
-    assert holm([]) == []
+    assert list(holm(pd.Series([0.01, 0.04, 0.03, 0.005]))) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert list(holm(pd.Series([0.9, 0.8]))) == [1.0, 1.0]
+    assert holm(pd.Series([], dtype=float)).empty
 
 
 def test_equal_users_give_a_p_of_one():
-    assert paired_p_value(np.ones(5), np.ones(5)) == 1.0
+    assert paired_p_value(pd.Series(np.ones(5)), pd.Series(np.ones(5))) == 1.0
 
 
 def test_the_test_is_scipys_over_the_mean_of_common_seeds(tmp_path):
@@ -164,7 +156,7 @@ def test_the_test_is_scipys_over_the_mean_of_common_seeds(tmp_path):
         run_record(ledger, f"{name} {seed}", some, seed, f"{name}-{seed}")
     write_plan(tmp_path, [row(n, [f"{n}-1", f"{n}-2"]) for n in (REFERENCE, "Houlsby", "LoRA")])
     (section,) = study_in(ledger).sections
-    found = {one.name: comparison for one, comparison in compare(section, 10).items()}
+    found = section.rows
 
     def gain(name, seed):
         some = ranks[name, seed]
@@ -174,16 +166,15 @@ def test_the_test_is_scipys_over_the_mean_of_common_seeds(tmp_path):
         (gain("Houlsby", 1) + gain("Houlsby", 2)) / 2, (gain(REFERENCE, 1) + gain(REFERENCE, 2)) / 2
     ).pvalue
     lora = ttest_rel(gain("LoRA", 2), gain(REFERENCE, 2)).pvalue
-    assert found["Houlsby"].p == pytest.approx(houlsby)
-    assert found["LoRA"].p == pytest.approx(lora)
-    assert found["LoRA"].seeds == (2,)
-    assert found["Houlsby"].corrected == pytest.approx(2 * houlsby)
-    assert found["LoRA"].corrected == pytest.approx(lora)
-    assert set(found) == {"Houlsby", "LoRA"}
+    assert found.loc["Houlsby", "p"] == pytest.approx(houlsby)
+    assert found.loc["LoRA", "p"] == pytest.approx(lora)
+    assert found.loc["Houlsby", "corrected"] == pytest.approx(2 * houlsby)
+    assert found.loc["LoRA", "corrected"] == pytest.approx(lora)
+    assert np.isnan(found.loc[REFERENCE, "p"])
     table = table_of(ledger)
     assert houlsby < 0.025 < lora
-    assert cell(table, "Houlsby", "NDCG@10 (%)").aside == "*"
-    assert cell(table, "LoRA", "NDCG@10 (%)").aside == "(1 of 2)"
+    assert text(table, "Houlsby", "NDCG@10 (%)").endswith(" *")
+    assert text(table, "LoRA", "NDCG@10 (%)").endswith(" (1 of 2)")
     (note,) = (note for note in table.notes if note.startswith("p: "))
     assert "paired t-test over users" in note
     assert "Holm" in note
@@ -198,7 +189,7 @@ def test_ranks_in_another_order_are_paired_by_user(tmp_path):
         if name == "Houlsby":
             lines[1:] = lines[:0:-1]
         path.write_bytes(gzip.compress("\n".join([*lines, ""]).encode()))
-    assert cell(table_of(ledger), "Houlsby", "p").text == "1.000"
+    assert text(table_of(ledger), "Houlsby", "p") == "1.000"
 
 
 @pytest.mark.parametrize(
@@ -212,7 +203,7 @@ def test_without_ranks_there_is_no_test_and_a_note_says_why(tmp_path, damage, wh
     ledger = simple_study(tmp_path, {REFERENCE: [3], "Houlsby": [2]})
     damage(tmp_path / "run Houlsby 1")
     table = table_of(ledger)
-    assert cell(table, "Houlsby", "p").text == "-"
+    assert text(table, "Houlsby", "p") == "-"
     assert any(note.startswith("No test: run Houlsby 1") and why in note for note in table.notes)
 
 
@@ -238,12 +229,11 @@ def test_cells_without_a_run_say_so(tmp_path):
     ]
     write_plan(tmp_path, [row(*one) for one in planned])
     table = table_of(ledger)
-    assert cell(table, "LoRA", "HR@10 (%)").text == "failed (exit code 137)"
-    assert cell(table, "LoRA", "seeds").text == "0/1"
-    figures = [one.text for one in next(line for line in table.lines if line.name == "prompt").cells]
-    assert set(figures) == {"not run", "0/2"}
-    assert cell(table, "Houlsby", "HR@10 (%)").aside == "(2 of 3)"
-    assert cell(table, "again", "HR@10 (%)").text == "100.00"
+    assert text(table, "LoRA", "HR@10 (%)") == "failed (exit code 137)"
+    assert text(table, "LoRA", "seeds") == "0/1"
+    assert set(table.texts.loc["prompt"]) == {"not run", "-", "0/2"}
+    assert text(table, "Houlsby", "HR@10 (%)").endswith(" (2 of 3)")
+    assert text(table, "again", "HR@10 (%)") == "100.00"
     page = page_of(ledger)
     assert "not run: source model not trained yet" in page
     assert "python -m planned --seed 2" in page  # the command of a run that is still to come
@@ -253,7 +243,7 @@ def test_nothing_run_at_all(tmp_path):
     (tmp_path / "ledger.jsonl").write_text("")
     write_plan(tmp_path, [row(REFERENCE, ["a"]), row("Houlsby", [None])])
     page = page_of(tmp_path / "ledger.jsonl")
-    assert "0 of 2 runs finished, 2 not run" in page
+    assert "2 runs: 2 not run" in page
     assert "not run" in (tmp_path / "report" / "table.md").read_text()
     assert not list((tmp_path / "report").glob("*.png"))
 
@@ -271,8 +261,8 @@ def test_other_lists_than_of_ten(tmp_path):
         run_record(ledger, name, np.ones(4, int), 1, name, test=test, epochs=curve)
     write_plan(tmp_path, [row(REFERENCE, [REFERENCE]), row("LoRA", ["LoRA"])])
     table = table_of(ledger)
-    assert cell(table, "LoRA", "NDCG@20 (%)").text == "3.00"
-    assert "MRR (%)" not in [column.name for column in table.columns]
+    assert text(table, "LoRA", "NDCG@20 (%)") == "3.00"
+    assert "MRR (%)" not in [*table.texts]
 
 
 # Scales, groups, sections
@@ -296,23 +286,23 @@ def scale_study(folder, scales=(1.0, 10.0, 100.0)):
 def test_rows_are_compared_with_the_reference_of_their_scale(tmp_path):
     ledger = scale_study(tmp_path)
     (section,) = study_in(ledger).sections
-    names = {one.name: getattr(section.reference_of(one), "name", None) for one in section.rows}
-    assert names["LoRA (10)"] == "full fine-tuning (10)"
-    assert names["LoRA (100)"] == "full fine-tuning (100)"
-    assert names["full fine-tuning (10)"] is None
-    assert names["popularity"] is None
+    references = section.rows["reference"].fillna("")
+    assert references["LoRA (10)"] == "full fine-tuning (10)"
+    assert references["LoRA (100)"] == "full fine-tuning (100)"
+    assert references["full fine-tuning (10)"] == references["popularity"] == ""
     table = table_of(ledger)
     for scale in (1, 10, 100):  # a best row each, though a row without scale is better than all
-        marks = {cell(table, f"{name} ({scale})", "HR@10 (%)").mark for name in (REFERENCE, "LoRA")}
-        assert Mark.BEST in marks
-    assert cell(table, "popularity", "HR@10 (%)").mark is Mark.NONE
-    assert [cell(table, f"LoRA ({scale})", "TPME (%)").text for scale in (1, 10, 100)] == ["45.0"] * 3
-    assert cell(table, "LoRA (10)", "users trained on (%)").value == 10
+        names = [f"{name} ({scale})" for name in (REFERENCE, "LoRA")]
+        assert BEST in set(table.marks.loc[names, "HR@10 (%)"])
+    assert np.isnan(table.marks.loc["popularity", "HR@10 (%)"])
+    assert [text(table, f"LoRA ({scale})", "TPME (%)") for scale in (1, 10, 100)] == ["45.0"] * 3
+    assert table.values.loc["LoRA (10)", "users trained on (%)"] == 10
 
 
 def test_pictures_of_a_scale_study(tmp_path):
     names = {path.name for path in write_report([scale_study(tmp_path)])}
-    assert {"scale.png", "seconds.png", "parameters.png", "memory.png", "curves.png"} <= names
+    assert {"scale.png", "seconds.png", "curves.png"} <= names
+    assert not {"memory.png", "parameters.png"} & names  # equal in all rows
 
 
 def test_group_tables_where_a_study_asks_for_them(tmp_path):
@@ -330,8 +320,8 @@ def test_group_tables_where_a_study_asks_for_them(tmp_path):
         for metric in ("HR@10", "NDCG@10")
     ]
     heads = [one.strip() for one in tables["HR@10 (%) by target item"].splitlines()[0].split("|")]
-    assert heads[2:-1] == ["new (1 user)", "rare (3 users)"]
-    assert "| 83.33 ± 23.57  |" in tables["HR@10 (%) by target item"]  # 2 and 3 of the 3 rare ones
+    assert heads[2:-1] == ["new (n = 1)", "rare (n = 3)"]
+    assert " 83.33 ± 23.57 |" in tables["HR@10 (%) by target item"]  # 2 and 3 of the 3 rare ones
 
 
 def test_each_section_has_its_own_table_and_tests(tmp_path):
@@ -349,7 +339,7 @@ def test_each_section_has_its_own_table_and_tests(tmp_path):
     assert "n = 100 users, 1 comparison." in text
     assert "n = 150 users, 1 comparison." in text
     assert {"1-curves.png", "2-curves.png"} <= {path.name for path in files}
-    assert "![Test HR@10 over trained parameters](2-parameters.png)" in text
+    assert "![Validation HR@10 over the epochs](2-curves.png)" in text
 
 
 # Ledgers
@@ -366,13 +356,13 @@ def test_ledgers_of_one_study_are_merged(tmp_path):
         write_plan(ledger.parent, [*(row(name, key) for name, key in keys.items()), *extra])
     ledgers = [tmp_path / "one" / "ledger.jsonl", tmp_path / "two" / "ledger.jsonl"]
     table = table_of(*ledgers)
-    assert [line.name for line in table.lines] == [REFERENCE, "LoRA", "prompt"]
-    assert [cell(table, name, "seeds").text for name in (REFERENCE, "LoRA", "prompt")] == [
+    assert list(table.texts.index) == [REFERENCE, "LoRA", "prompt"]
+    assert [text(table, name, "seeds") for name in (REFERENCE, "LoRA", "prompt")] == [
         "1/1",
         "1/1",
         "0/1",
     ]
-    assert cell(table, "LoRA", "p").text == "1.000"
+    assert text(table, "LoRA", "p") == "1.000"
     files = write_report(ledgers)
     assert {path.parent for path in files} == {tmp_path / "one" / "report"}
 
@@ -398,28 +388,43 @@ def test_a_ledger_without_a_study(tmp_path):
         )
         run_record(ledger, f"f{seed}", ranks_of(20, seed), seed, settings={"method": "finetune"})
     run_record(ledger, "s", ranks_of(20, 7), 1, settings={"method": "all"}, stage="text source")
-    failure(ledger, "failed", "never", message="boom")
+    failure(ledger, "failed", "never", message="boom", method="lora")
     study = study_in(ledger)
     assert [section.name for section in study.sections] == [
         "text target, Instruments",
         "text source, Instruments",
     ]
-    rows = {one.name: one for one in study.sections[0].rows}
-    assert list(rows)[:3] == ["houlsby, lr_adapter 0.001", "houlsby, lr_adapter 0.5", "finetune"]
-    assert [run.planned.seed for run in rows["houlsby, lr_adapter 0.5"].finished] == [1, 2]
+    rows = study.sections[0].rows
+    assert list(rows.index)[:3] == ["houlsby, lr_adapter 0.001", "houlsby, lr_adapter 0.5", "finetune"]
+    assert rows.loc["houlsby, lr_adapter 0.5", "finished"] == 2
     assert len(rows) == 4
-    run_record(ledger, "longer", ranks_of(20, 3), 3, settings={"method": "finetune", "epochs": 9})
-    names = [one.name for one in study_in(ledger).sections[0].rows]
-    assert {"finetune, epochs 3", "finetune, epochs 9"} < set(names)
-    assert table_of(ledger).columns[3].name == "HR@10 relative to finetune (%)"
+    assert [*table_of(ledger).texts][3] == "relative (%)"
     files = write_report([ledger])
     assert tmp_path / "report" / "ledger.html" in files
+
+
+def test_a_run_continued_for_more_epochs_is_one_row(tmp_path):
+    ledger = tmp_path / "ledger.jsonl"
+    run_record(ledger, "f1", ranks_of(20, 1), 1, "short", settings={"method": "finetune"})
+    run_record(ledger, "f1", ranks_of(30, 1), 1, "long", settings={"method": "finetune", "epochs": 9})
+    (section,) = study_in(ledger).sections
+    assert list(section.runs["key"]) == ["long"]
+    assert list(section.rows.index) == ["finetune"]
+    run_record(ledger, "f2", ranks_of(20, 3), 1, settings={"method": "finetune", "epochs": 3})
+    (section,) = study_in(ledger).sections
+    assert list(section.rows.index) == ["finetune, epochs 9", "finetune, epochs 3"]
+
+
+def test_an_empty_ledger_has_no_report(tmp_path):
+    (tmp_path / "ledger.jsonl").write_text("")
+    with pytest.raises(UserError, match="no runs"):
+        read_studies([tmp_path / "ledger.jsonl"])
 
 
 def test_a_study_that_was_moved_finds_its_ranks(tmp_path):
     simple_study(tmp_path / "here", {REFERENCE: [3], "LoRA": [2]})
     shutil.move(tmp_path / "here", tmp_path / "there")
-    assert cell(table_of(tmp_path / "there" / "ledger.jsonl"), "LoRA", "p").value is not None
+    assert text(table_of(tmp_path / "there" / "ledger.jsonl"), "LoRA", "p") != "-"
 
 
 # Figures of a paper
@@ -442,16 +447,15 @@ def test_figures_of_a_paper_stand_beside_the_measured_ones(tmp_path):
         "study_test,,LoRA,trained parameters,600000,\n",
     )
     table = table_of(ledger, paper=path)
-    assert cell(table, "LoRA", "HR@10, paper").text == "70.50"
-    assert cell(table, REFERENCE, "HR@10, paper").text == "-"
-    assert "NDCG@10, paper" not in [column.name for column in table.columns]
-    place = [column.name for column in table.columns].index("difference")
-    assert table.lines[1].cells[place].text == "+4.50"
-    assert table.lines[0].cells[place].text == "-"
-    assert cell(table, "LoRA", "trained parameters, paper").text == "600,000"
+    assert text(table, "LoRA", "HR@10, paper") == "70.50"
+    assert text(table, REFERENCE, "HR@10, paper") == "-"
+    assert "NDCG@10, paper" not in [*table.texts]
+    assert text(table, "LoRA", "HR@10, difference") == "+4.50"
+    assert text(table, REFERENCE, "HR@10, difference") == "-"
+    assert text(table, "LoRA", "trained parameters, paper") == "600,000"
     write_report([ledger], paper=path)
     (line,) = (one for one in read_csv(tmp_path) if one["row"] == "LoRA")
-    assert float(line["HR@10 paper"]) == 70.5
+    assert float(line["HR@10, paper"]) == 70.5
 
 
 def test_a_figure_of_a_row_that_the_study_lacks_is_left_out_with_a_warning(tmp_path, capsys):
@@ -461,7 +465,7 @@ def test_a_figure_of_a_row_that_the_study_lacks_is_left_out_with_a_warning(tmp_p
     warnings = capsys.readouterr().err
     assert "paper.csv:3: ignored: the study has no row 'Houlsbi'; did you mean 'Houlsby'?" in warnings
     assert "paper.csv:4: ignored: the study has no section 'CPC'" in warnings
-    assert "the study has no row &#x27;Houlsbi&#x27;" in (tmp_path / "report" / "study_test.html").read_text()
+    assert "the study has no row &#39;Houlsbi&#39;" in (tmp_path / "report" / "study_test.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -470,8 +474,8 @@ def test_a_figure_of_a_row_that_the_study_lacks_is_left_out_with_a_warning(tmp_p
         ("study_test,,LoRA,HR@10,five,", r"paper.csv:3: invalid value 'five'"),
         ("study_test,,LoRA,HR@10,nan,", r"paper.csv:3: invalid value 'nan'"),
         ("\nstudy_test,,LoRA,HT@10,5,", r"paper.csv:4: unknown metric 'HT@10'; did you mean 'HR@10'\?"),
-        ("study_test,,LoRA,HR@10,5,\nstudy_test,,LoRA,HR@10,6,", r"paper.csv:4: duplicate of line 3"),
-        ("study_test,SASRec, MiniLM,LoRA,HR@10,5,", r"paper.csv:3: expected 6 columns, got 7"),
+        ("study_test,,LoRA,HR@10,5,\nstudy_test,,LoRA,HR@10,6,", r"paper.csv:4: duplicate"),
+        ("study_test,SASRec, MiniLM,LoRA,HR@10,5,", r"paper.csv:3: expected 6 columns"),
     ],
 )
 def test_lines_that_cannot_be_understood_end_the_report(tmp_path, lines, message):
@@ -515,25 +519,18 @@ def awkward_study(folder):
 class Tags(HTMLParser):
     """Collects what is open at the end, ids, and what attributes refer to."""
 
-    VOID = ("meta", "br", "path", "use", "rect")
+    VOID = ("meta", "img")
 
     def __init__(self):
         super().__init__()
         self.open, self.ids, self.references, self.loads = [], [], [], []
 
     def handle_starttag(self, tag, attrs):
-        self.open += [tag] if tag not in self.VOID or not self.get_starttag_text().endswith("/>") else []
-        if tag == "meta":
-            self.open.remove(tag)
+        self.open += [tag] if tag not in self.VOID else []
         found = dict(attrs)
         self.ids += [found["id"]] if "id" in found else []
         self.references += [found["href"]] if "href" in found else []
         self.loads += [found[name] for name in ("src", "srcset", "action") if name in found]
-
-    def handle_startendtag(self, tag, attrs):
-        found = dict(attrs)
-        self.ids += [found["id"]] if "id" in found else []
-        self.references += [found["href"]] if "href" in found else []
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
@@ -546,10 +543,9 @@ def test_the_page_is_whole_and_names_nothing_outside_of_itself(tmp_path):
     assert tags.open == []
     assert len(set(tags.ids)) == len(tags.ids)
     assert set(tags.references) <= {f"#{name}" for name in tags.ids}
-    assert set(re.findall(r"url\(([^)]*)\)", page)) <= {f"#{name}" for name in tags.ids}
-    assert tags.loads == []
-    assert not re.search(r"https?:|//\w|@import|<link|xmlns", page.replace("</", ""))
-    assert page.count("<svg") == len(list((tmp_path / "report").glob("*.png"))) == 4
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in tags.loads)
+    assert not re.search(r"https?:|@import|<link|url\(", page)
+    assert len(tags.loads) == len(list((tmp_path / "report").glob("*.png"))) == 1  # all cost the same
 
 
 def test_all_that_users_wrote_is_escaped(tmp_path):
@@ -578,13 +574,13 @@ def test_the_latex_tables(tmp_path):
         assert text.count(rf"\{one}") == 2
     assert r"\textbf{75.00}" in text
     assert r"\underline{50.00}" in text
-    for table in re.findall(r"\\begin{tabular}{@{}(l r*|lr*)@{}}(.*?)\\end{tabular}", text, re.DOTALL):
-        columns = len(table[0])
-        for line in re.findall(r"^ +(.*) \\\\$", table[1], re.MULTILINE):
-            assert len(re.split(r"(?<!\\)&", line)) == columns
+    assert "\nrow &" not in text  # pandas' line for the name of the index
+    for columns, body in re.findall(r"\\begin{tabular}{@{}(lr*)@{}}(.*?)\\end{tabular}", text, re.DOTALL):
+        for line in re.findall(r"^(.*) \\\\$", body, re.MULTILINE):
+            assert len(re.split(r"(?<!\\)&", line)) == len(columns)
     assert text.replace(r"\%", "").replace("% study_test", "").count("%") == 0
     labels = re.findall(r"\\label{(.*?)}", text)
-    assert labels == ["tab:study-test-1-accuracy", "tab:study-test-1-efficiency"]
+    assert labels == ["tab:study-test-1-1", "tab:study-test-1-2"]
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
@@ -601,17 +597,6 @@ def test_the_latex_tables_compile(tmp_path):
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "document.tex"]
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
     assert found.returncode == 0, found.stdout.decode(errors="replace")[-2000:]
-
-
-def test_a_row_that_is_not_run_spans_the_figures_in_latex(tmp_path):
-    ledger = simple_study(tmp_path, {REFERENCE: [3], "LoRA": [2]})
-    plan = json.loads((tmp_path / "study.json").read_text())
-    plan["rows"].append(row("prompt", [None]))
-    (tmp_path / "study.json").write_text(json.dumps(plan))
-    write_report([ledger])
-    text = (tmp_path / "report" / "table.tex").read_text()
-    assert r"prompt & \multicolumn{5}{l}{\emph{not run}} \\" in text
-    assert r"prompt & \multicolumn{6}{l}{\emph{not run}} & 0/1 \\" in text
 
 
 def test_the_markdown_table(tmp_path):
@@ -631,13 +616,13 @@ def test_the_csv_has_full_precision_and_empty_cells(tmp_path):
     (tmp_path / "study.json").write_text(json.dumps(plan))
     write_report([ledger])
     reference, lora, prompt = read_csv(tmp_path)
-    assert float(reference["HR@10"]) == pytest.approx(100 * 7 / 12)
-    assert float(reference["HR@10 deviation"]) == pytest.approx(np.std([25, 50, 100], ddof=1))
-    assert lora["HR@10 deviation"] == ""
-    assert float(lora["coverage@10"]) == 12.5
-    assert (lora["reference"], lora["test_users"]) == (REFERENCE, "4")
-    assert 0 < float(lora["test_p"]) == float(lora["test_corrected"]) <= 1
-    assert (prompt["state"], prompt["HR@10"], prompt["test_p"]) == ("not run", "", "")
+    assert float(reference["test.HR@10"]) == pytest.approx(100 * 7 / 12)
+    assert float(reference["test.HR@10 deviation"]) == pytest.approx(np.std([25, 50, 100], ddof=1))
+    assert lora["test.HR@10 deviation"] == ""
+    assert float(lora["test.coverage@10"]) == 12.5
+    assert (lora["reference"], float(lora["users"])) == (REFERENCE, 4)
+    assert 0 < float(lora["p"]) == float(lora["corrected"]) <= 1
+    assert (prompt["state"], prompt["test.HR@10"], prompt["p"]) == ("not run", "", "")
 
 
 def test_the_page_says_what_stands_behind_the_rows(tmp_path):
@@ -660,18 +645,17 @@ def test_the_page_says_what_stands_behind_the_rows(tmp_path):
     assert "head, seed 1: exit code 3" in page
     assert "CUDA &lt;error&gt;\nline two" in page
     assert "0123456789ab" in page
-    assert "x86_64, linux, 1 process, 1 thread" in page
+    assert "x86_64" in page
     assert "2.14.1" in page
-    assert "2 of 3 runs finished, 1 failed" in page
+    assert "3 runs: 2 finished, 1 failed" in page
     assert 'data-value="50"' in page
     assert "python study_test.py --sample" in page
 
 
 def test_pictures_are_the_same_each_time(tmp_path):
     ledger = simple_study(tmp_path, {REFERENCE: [3], "LoRA": [2]})
-    first, second = (re.findall(r"<svg.*?</svg>", page_of(ledger), re.DOTALL) for _ in range(2))
+    first, second = (re.findall(r"data:image/svg[^\"]*", page_of(ledger)) for _ in range(2))
     assert first == second
-    assert all("currentColor" in one and INK not in one for one in first)
 
 
 def luminance(colour):
@@ -680,19 +664,23 @@ def luminance(colour):
     return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
-def test_colours_can_be_seen_on_light_and_dark_paper():
-    style = (REPOSITORY / "adapter4rec" / "report" / "page.css").read_text()
-    papers = re.findall(r"--paper: (#\w{6})", style)
+def test_colours_can_be_seen_on_white():
     for colour in COLOURS:
-        for paper in papers[:2]:
-            light, dark = sorted((luminance(colour), luminance(paper)), reverse=True)
-            assert (light + 0.05) / (dark + 0.05) >= 3, (colour, paper)
-    looks = {(one.colour, one.marker) for one in map(Style.of, range(60))}
-    assert len(looks) == 60
+        assert 1.05 / (luminance(colour) + 0.05) >= 3, colour
 
 
-def test_names_of_levels_keep_apart():
-    assert spread([0.5, 0.51, 0.1], 0.05) == pytest.approx([0.5, 0.55, 0.1])
+def test_a_legend_names_each_series_once_and_grows_with_them(tmp_path):
+    heights = []
+    for rows in (2, 30):
+        hits = {f"adapter of family {number}": [number % 4] for number in range(rows)}
+        changes = {name: {"seconds_per_epoch": float(n + 1)} for n, name in enumerate(hits)}
+        study = study_in(simple_study(tmp_path / str(rows), hits, **changes))
+        with rc_context(STYLE):
+            figure = plots_of(study, study.sections[0])["seconds"]
+        (legend,) = figure.legends
+        assert [one.get_text() for one in legend.get_texts()] == list(hits)
+        heights.append(figure.get_figheight())
+    assert heights[0] < heights[1]
 
 
 # The command line
@@ -746,14 +734,6 @@ def test_bad_input_ends_the_command_without_a_traceback(tmp_path):
     [
         (lambda plan: "{", "damaged"),
         (lambda plan: plan.pop("rows") and json.dumps(plan), "missing keys: rows"),
-        (lambda plan: json.dumps(plan | {"rows": [{"name": "a"}]}), "'runs' is missing"),
-        (lambda plan: json.dumps(plan | {"rows": 3}), "damaged"),
-        (lambda plan: json.dumps(plan | {"study": "../a"}), "letters, digits"),
-        (lambda plan: json.dumps(plan | {"title": 5}), "title: expected a string"),
-        (
-            lambda plan: json.dumps(plan | {"rows": plan["rows"] * 2}),
-            "duplicate row 'full fine-tuning'",
-        ),
     ],
 )
 def test_a_damaged_study_is_named(tmp_path, damage, message):

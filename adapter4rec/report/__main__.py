@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from adapter4rec.report.writing import write_report
 from adapter4rec.utils.errors import run_main
 
 
@@ -16,24 +15,15 @@ def main() -> None:
         description="Report the runs in ledgers as a page (HTML), tables (Markdown, CSV, LaTeX) and plots.",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "ledgers",
-        type=Path,
-        nargs="+",
-        metavar="LEDGER",
-        help="ledger of a study, in the same folder as its study.json, or of any runs; ledgers of the same "
-        "study are merged",
-    )
-    parser.add_argument(
-        "--into", type=Path, metavar="FOLDER", help="output folder (default: report, next to the ledger)"
-    )
-    parser.add_argument(
-        "--paper",
-        type=Path,
-        metavar="FILE",
-        help="published results to compare with (default: Dataset/paper_results.csv)",
-    )
+    ledgers = "ledger of a study (with its study.json) or of any runs; those of the same study are merged"
+    into = "output folder (default: report, next to the ledger)"
+    paper = "published results to compare with (default: Dataset/paper_results.csv)"
+    parser.add_argument("ledgers", type=Path, nargs="+", metavar="LEDGER", help=ledgers)
+    parser.add_argument("--into", type=Path, metavar="FOLDER", help=into)
+    parser.add_argument("--paper", type=Path, metavar="FILE", help=paper)
     options = parser.parse_args()
+    from adapter4rec.report.writing import write_report
+
     written = write_report(options.ledgers, options.into, options.paper)
     for path in written:
         if path.name == "table.md":

@@ -1,93 +1,130 @@
-"""Axes, lines and legends shared by all plots."""
+"""Plots of a section: test metrics over the varied quantity and over cost, and validation curves."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from itertools import cycle
+from typing import Any
 
-from adapter4rec.report.results import Statistic
-from adapter4rec.report.styles import Style
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from adapter4rec.report.results import MEMORY, SECONDS, TRAINED, Section, Study
 
-_WIDTH, _HEIGHT = 7.4, 4.4
-_PANELS_PER_ROW = 3
-_LONG_NAME = 26
+COLOURS = ("#0072b2", "#d55e00", "#009070", "#b8589b", "#9a7a00", "#7a6fd0", "#1f8fc4", "#808080")
+"""After Okabe and Ito, for colour-blind readers; contrast of at least 3 with white."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*", "d")
+_FEW = 4
+"""A plot with at most this many points is small."""
 _WIDE = 10
 """An axis is logarithmic if its largest value exceeds the smallest by more than this factor."""
+_PANELS_PER_ROW = 3
+_LINE = 95
+"""Characters in a line of the legend."""
+
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+    "savefig.bbox": "tight",
+    "text.parse_math": False,  # names entered by users may contain $
+    "svg.hashsalt": "report",  # the same plot gives the same file
+}
+"""Matplotlib's settings for drawing and saving."""
+
+Styles = Mapping[str, tuple[str, str]]
+"""Colour and marker of each series, the same in all plots of a study."""
 
 
-def new_figure(panels: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure with panels that share the vertical axis."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def plots_of(study: Study, section: Section) -> dict[str, Figure]:
+    """All plots of a section that have data, by kind. Call it with :data:`STYLE`."""
+    metric = study.headline[0]
+    series = study.runs["series"].drop_duplicates()
+    styles = dict(zip(series, zip(cycle(COLOURS), cycle(MARKERS), strict=False), strict=False))
+    rows = section.rows.join(section.over_seeds(f"test.{metric}")).dropna(subset="mean")
+    trains = section.over_seeds(TRAINED)["mean"] > 0
+    costs = {name: section.over_seeds(name)["mean"].where(trains) for name in (TRAINED, SECONDS, MEMORY)}
+    places = {
+        "scale": (study.scale_label or "", rows["scale"]),
+        "parameters": ("trained parameters", costs[TRAINED]),
+        "seconds": ("seconds per epoch", costs[SECONDS]),
+        "memory": ("peak memory (MiB)", costs[MEMORY] / 2**20),
+    }
+    plots = {}
+    for kind, (label, at) in places.items():
+        points = {"": rows.assign(at=at)}
+        if label and at.nunique() > 1:
+            plots[kind] = _plot(f"Test {metric} over {label}", label, f"test {metric} (%)", points, styles)
+    curves = _curves(section, metric)
+    if curves["at"].nunique() > 1:
+        scales = sorted(curves["scale"].dropna().unique()) if rows["series"].duplicated().any() else []
+        panels = {f"{scale:g}": curves[curves["scale"].fillna(scale) == scale] for scale in scales}
+        title = f"Validation {metric} over the epochs" + (f", by {study.scale_label}" if panels else "")
+        plots["curves"] = _plot(title, "epoch", f"validation {metric} (%)", panels or {"": curves}, styles)
+    return plots
 
-    rows = -(-panels // _PANELS_PER_ROW)
-    figure = Figure(figsize=(_WIDTH, _HEIGHT if panels == 1 else 0.8 + 2.3 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(rows, min(panels, _PANELS_PER_ROW), sharey=True, squeeze=False).ravel()
-    for axes in grid[panels:]:
-        axes.remove()
-    return figure, list(grid[:panels])
 
-
-def draw_line(
-    axes: Axes,
-    name: str,
-    points: Sequence[tuple[float, Statistic]],
-    style: Style,
-    **more: Any,
-) -> None:
-    """Draw connected means, with error bars of one standard deviation if available."""
-    deviations = [found.deviation or 0 for _, found in points]
-    axes.errorbar(
-        [at for at, _ in points],
-        [found.mean for _, found in points],
-        deviations if any(deviations) else None,
-        label=name,
-        color=style.colour,
-        marker=style.marker,
-        linestyle=style.line,
-        capsize=2.5,
-        elinewidth=0.9,
-        **more,
+def _curves(section: Section, metric: str) -> pd.DataFrame:
+    """Means over the seeds: ``series``, ``scale``, epoch ``at`` (NaN if nothing is trained), and ``mean``."""
+    place: list[Any] = ["row", "series", "scale"]
+    runs = section.finished[place].assign(epochs=[record["epochs"] for record in section.finished["record"]])
+    epochs = pd.json_normalize(runs.to_dict("records"), "epochs", place)  # type: ignore[arg-type]
+    epochs = epochs.reindex(columns=[*place, "epoch", metric]).dropna(subset=metric)
+    curves = (
+        epochs.groupby([*place, "epoch"], dropna=False, sort=False)[metric].mean().reset_index(name="mean")
     )
+    trained = curves.groupby("row")["epoch"].transform("max") > 0
+    return curves.assign(at=curves["epoch"].where(trained), deviation=float("nan"))
 
 
-def draw_level(axes: Axes, name: str, level: float, style: Style) -> None:
-    """Draw a horizontal line."""
-    axes.axhline(level, color=style.colour, linestyle=(0, (5, 3)), linewidth=1.2, label=name)
+def _plot(
+    title: str, horizontal: str, vertical: str, panels: Mapping[str, pd.DataFrame], styles: Styles
+) -> Figure:
+    """Draw connected means with error bars of one deviation. Points without a place are horizontal lines.
+
+    Args:
+        title: title of the plot.
+        horizontal: label of the horizontal axis.
+        vertical: label of the vertical axis.
+        panels: points by title of the panel: ``series``, place ``at``, ``mean`` and ``deviation``.
+        styles: styles of the series.
+    """
+    rows = -(-len(panels) // _PANELS_PER_ROW)
+    figure = Figure(layout="constrained")
+    grid = figure.subplots(rows, min(len(panels), _PANELS_PER_ROW), sharey=True, squeeze=False).ravel()
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    legend: dict[str, Any] = {}
+    for axes, (name, points) in zip(grid, panels.items(), strict=False):
+        for series, line in points.groupby("series", sort=False):
+            colour, marker = styles[str(series)]
+            placed = line.dropna(subset="at").sort_values("at")
+            if placed.empty:
+                legend[str(series)] = axes.axhline(line["mean"].iloc[0], color=colour, linestyle="--")
+            else:
+                bars = None if placed["deviation"].isna().all() else placed["deviation"]
+                legend[str(series)] = axes.errorbar(
+                    placed["at"], placed["mean"], bars, color=colour, marker=marker, capsize=2.5
+                )
+        if points["at"].min() > 0 and points["at"].max() > _WIDE * points["at"].min():
+            axes.set_xscale("log", subs=[])
+            axes.xaxis.get_major_locator().set_params(subs=(1, 2, 5))
+        elif (points["at"].dropna() % 1 == 0).all():
+            axes.locator_params("x", integer=True)
+        axes.xaxis.set_major_formatter(_short_number)
+        axes.set(title=name, xlabel=horizontal)
+    figure.supylabel(vertical, fontsize="medium")
+    figure.suptitle(title)
+    columns = max(1, _LINE // (6 + max(len(name) for name in legend)))
+    width, height = (5.4, 3.2) if max(map(len, panels.values())) <= _FEW else (7.4, 1.8 + 2.2 * rows)
+    figure.set_size_inches(width, height + 0.2 * -(-len(legend) // columns))
+    figure.legend(legend.values(), legend, loc="outside lower left", ncols=columns)
+    return figure
 
 
-def name_axes(axes: Axes, horizontal: str, vertical: str, values: Iterable[float] = ()) -> None:
-    """Label the axes. The horizontal axis is logarithmic if ``values``, its values, span a wide range."""
-    from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
-
-    axes.set_xlabel(horizontal)
-    if axes.get_subplotspec().is_first_col():
-        axes.set_ylabel(vertical)
-    values = list(values)
-    if not values:
-        return
-    axes.margins(x=0.08)
-    if min(values) > 0 and max(values) > _WIDE * min(values):
-        wide = max(values) > _WIDE**3 * min(values)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-    thousands = EngFormatter(sep="")  # not for values below 1: it formats 0.1 as 100m
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: f"{at:g}" if at < 1000 else thousands(at)))
-
-
-def legend(figure: Figure) -> None:
-    """Draw one legend for all axes: to the right, or below if names are long."""
-    found: dict[str, Any] = {}
-    for axes in figure.axes:
-        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
-            found.setdefault(name, handle)
-    if max(map(len, found)) > _LONG_NAME:
-        figure.legend(found.values(), found, loc="outside lower left", ncols=2)
-    else:
-        figure.legend(found.values(), found, loc="outside right upper")
+def _short_number(value: float, _position: int | None = None) -> str:
+    return f"{value:g}" if value < 1000 else EngFormatter(sep="")(value)

@@ -1,262 +1,224 @@
-"""The results of a study so far: runs of each planned row, with means and deviations over seeds."""
+"""The results of a study so far: a table of its runs, and for each section a table of its rows."""
 
 from __future__ import annotations
 
-import re
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from adapter4rec.report.plan import Plan, PlanEntry, PlannedRow
-from adapter4rec.runs.ledger import FAILED, FINISHED, Record, latest
+import pandas as pd
 
+from adapter4rec.report.efficiency import tpme
+from adapter4rec.report.generic import planned_runs_of
+from adapter4rec.report.significance import compare
+from adapter4rec.runs.ledger import FINISHED, Record, latest, read_ledger
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import read_json
+
+PLAN_FILE = "study.json"
+TRAINED, SECONDS, MEMORY = "parameters.trained", "seconds_per_epoch", "peak_memory_bytes"
+_PLACE = ["section", "name", "scale"]
+"""What identifies a row."""
 _DEFAULT_CUTOFF = 10
-
-
-@dataclass(frozen=True)
-class Statistic:
-    """A quantity over the seeds of a row.
-
-    Attributes:
-        mean: mean over the finished runs that have a value.
-        deviation: sample standard deviation; None for a single run.
-        count: number of these runs.
-    """
-
-    mean: float
-    deviation: float | None
-    count: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Statistic | None:
-        """Mean and deviation of values; None if there are no values."""
-        if not values:
-            return None
-        deviation = statistics.stdev(values) if len(values) > 1 else None
-        return cls(statistics.fmean(values), deviation, len(values))
-
-
-@dataclass(frozen=True)
-class ReportedRun:
-    """A planned run and its ledger record.
-
-    Attributes:
-        planned: the planned run.
-        record: ledger record; None if it has not been run.
-        folder: run folder.
-    """
-
-    planned: PlanEntry
-    record: Record | None
-    folder: Path
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run has a result."""
-        return self.record is not None and self.record["outcome"] == FINISHED
-
-    @property
-    def failed(self) -> bool:
-        """Whether the run ended without a result."""
-        return self.record is not None and self.record["outcome"] == FAILED
-
-    @property
-    def command(self) -> str:
-        """Command that repeats the run."""
-        return self.record["command"] if self.record else self.planned.command
-
-    @property
-    def state(self) -> str:
-        """State of the run, for display."""
-        if self.finished:
-            return "finished"
-        if self.failed:
-            return f"failed (exit code {self.record['exit_code']})"
-        return "not run" if self.planned.keys else "not run: source model not trained yet"
+_PLAN_OF_LEDGER = {"study": "ledger", "title": "Runs in a ledger", "about": "", "reference": "finetune"}
 
 
 @dataclass(frozen=True, eq=False)
-class ResultRow:
-    """A row of a table; compares by identity.
-
-    Attributes:
-        section: name of the section.
-        name: name of the row, with the scale if the name alone is not unique.
-        planned: the planned row.
-        runs: one run per seed.
-    """
-
-    section: str
-    name: str
-    planned: PlannedRow
-    runs: tuple[ReportedRun, ...]
-
-    @cached_property
-    def finished(self) -> tuple[ReportedRun, ...]:
-        """Runs with a result."""
-        return tuple(run for run in self.runs if run.finished)
-
-    @property
-    def records(self) -> list[Record]:
-        """Ledger records of the finished runs."""
-        return [run.record for run in self.finished]
-
-    @property
-    def state(self) -> str:
-        """``finished`` if any run has finished, otherwise ``failed (exit code N)`` or ``not run``."""
-        if self.finished:
-            return "finished"
-        return next((run.state for run in self.runs if run.failed), "not run")
-
-    def test(self, metric: str) -> Statistic | None:
-        """A test metric over the seeds, in per cent."""
-        return self.over_seeds(lambda record: record["test"].get(metric))
-
-    def over_seeds(self, quantity: Any) -> Statistic | None:
-        """A quantity over the seeds. ``quantity`` computes it from a ledger record; None is skipped."""
-        found = (quantity(record) for record in self.records)
-        return Statistic.of([value for value in found if value is not None])
-
-    @property
-    def trained_parameters(self) -> Statistic | None:
-        """Number of trained parameters."""
-        return self.over_seeds(lambda record: record["parameters"]["trained"])
-
-    @property
-    def trained_share(self) -> Statistic | None:
-        """Trained parameters in per cent of all parameters."""
-        return self.over_seeds(lambda record: record["parameters"]["share"])
-
-    @property
-    def seconds_per_epoch(self) -> Statistic | None:
-        """Training time per epoch in seconds; None if nothing is trained."""
-        return self.over_seeds(lambda record: record["seconds_per_epoch"])
-
-    @property
-    def peak_memory(self) -> Statistic | None:
-        """Peak memory in MiB."""
-        found = self.over_seeds(lambda record: record["peak_memory_bytes"])
-        if found is None:
-            return None
-        deviation = None if found.deviation is None else found.deviation / 2**20
-        return Statistic(found.mean / 2**20, deviation, found.count)
-
-
-@dataclass(frozen=True)
 class Section:
-    """Rows of one table, which are compared with each other.
+    """Rows that are compared with each other.
 
     Attributes:
         name: name of the section; may be empty.
-        rows: rows in the order of the plan.
-        reference: name of the row that the others are compared with.
+        runs: one line per run, as :attr:`Study.runs`.
+        rows: one line per row, indexed by its name: ``series``, ``scale``, number of ``planned`` and
+            ``finished`` runs, ``state``, ``reference`` row, ``group`` of rows that it is compared with,
+            ``tpme``, and the columns of :func:`adapter4rec.report.significance.compare`.
     """
 
     name: str
-    rows: tuple[ResultRow, ...]
-    reference: str
+    runs: pd.DataFrame
+    rows: pd.DataFrame
 
-    def reference_of(self, row: ResultRow) -> ResultRow | None:
-        """The reference row for a row; if there are several, the one at the same scale.
+    @classmethod
+    def of(cls, name: str, runs: pd.DataFrame, reference: str, k: int) -> Section:
+        """Compare the rows of a section.
 
-        None if the row is itself a reference, or if there is no reference.
+        Args:
+            name: name of the section.
+            runs: its runs.
+            reference: name of the row that the others are compared with.
+            k: evaluation cutoff of the significance test.
         """
-        candidates = [one for one in self.rows if self.reference in (one.planned.name, one.planned.series)]
-        if row in candidates:
-            return None
-        if len(candidates) == 1:
-            return candidates[0]
-        return next((one for one in candidates if one.planned.scale == row.planned.scale), None)
+        grouped = runs.groupby("row", sort=False)
+        rows = grouped[["name", "series", "scale"]].first()
+        rows["planned"], rows["finished"] = grouped.size(), grouped["finished"].sum()
+        rows["state"] = grouped["state"].agg(_state_of_row)
+        section = cls(name, runs, _with_references(rows, reference))
+        costs = pd.DataFrame({cost: section.over_seeds(cost)["mean"] for cost in (SECONDS, TRAINED, MEMORY)})
+        rows["tpme"] = tpme(costs[costs[TRAINED] > 0].dropna(), rows["group"])
+        return cls(name, runs, rows.join(compare(section.finished, rows["reference"], k)))
 
-    @cached_property
-    def compared(self) -> tuple[tuple[ResultRow, ...], ...]:
-        """Groups of rows to compare: one per scale if there are several references, otherwise all rows."""
-        references = [one for one in self.rows if self.reference in (one.planned.name, one.planned.series)]
-        if len(references) < 2:
-            return (self.rows,)
-        scales = dict.fromkeys(row.planned.scale for row in self.rows)
-        return tuple(tuple(row for row in self.rows if row.planned.scale == scale) for scale in scales)
+    @property
+    def finished(self) -> pd.DataFrame:
+        """The finished runs."""
+        return self.runs[self.runs["finished"]]
+
+    def over_seeds(self, quantity: str) -> pd.DataFrame:
+        """A quantity of the ledger, such as ``test.HR@10``, by row.
+
+        Returns:
+            ``mean``, sample standard ``deviation``, ``count`` and ``values`` of the finished runs; NaN for
+            rows without a value.
+        """
+        values = self.finished.reindex(columns=[quantity])[quantity].astype(float).dropna()
+        found = values.groupby(self.runs["row"]).agg(["mean", "std", "count", list])
+        return found.set_axis(["mean", "deviation", "count", "values"], axis=1).reindex(self.rows.index)
+
+    def relative(self, quantity: str) -> pd.Series[float]:
+        """Relative difference of a quantity's mean to that of the reference row, in per cent."""
+        mean = self.over_seeds(quantity)["mean"]
+        reference = self.rows["reference"].map(mean)
+        return 100 * (mean / reference.where(reference != 0) - 1)
 
 
-@dataclass(frozen=True)
-class ReportedStudy:
+@dataclass(frozen=True, eq=False)
+class Study:
     """A study with its results.
 
     Attributes:
-        plan: plan of the study.
-        sections: sections with the result rows.
+        plan: contents of its ``study.json``.
+        folder: folder of its first ledger.
+        runs: one line per planned run: ``section``, ``name`` and ``scale`` identify the row, ``row`` is its
+            name within the section, ``series`` its line in plots over ``scale``; then ``seed``, ``key``,
+            ``state``, ``finished``, ``command``, ``folder``, the ledger ``record`` (None if it has not been
+            run), and the numbers of the record, such as ``test.HR@10``.
     """
 
-    plan: Plan
-    sections: tuple[Section, ...]
+    plan: Mapping[str, Any]
+    folder: Path
+    runs: pd.DataFrame
+
+    @property
+    def name(self) -> str:
+        """Name of the study, used in file names."""
+        return str(self.plan["study"])
+
+    @property
+    def scale_label(self) -> str | None:
+        """The quantity that the study varies, with its unit; None if it varies none."""
+        return (self.plan.get("scale") or {}).get("label")
 
     @cached_property
-    def rows(self) -> tuple[ResultRow, ...]:
-        """Rows of all sections."""
-        return tuple(row for section in self.sections for row in section.rows)
+    def sections(self) -> list[Section]:
+        """Sections in the order of the plan."""
+        grouped = self.runs.groupby("section", sort=False)
+        return [Section.of(str(name), runs, self.plan["reference"], self.cutoff) for name, runs in grouped]
 
-    @cached_property
-    def records(self) -> list[Record]:
-        """Records of all finished runs, each once even if several rows share it."""
-        return list({record["key"]: record for row in self.rows for record in row.records}.values())
+    def numbers(self, prefix: str) -> list[str]:
+        """Names of the numbers in the ledger that begin with a prefix, such as ``test.``, without it."""
+        return [name.removeprefix(prefix) for name in map(str, self.runs) if name.startswith(prefix)]
 
-    @cached_property
-    def metrics(self) -> list[str]:
-        """Names of all test metrics, in order of appearance."""
-        return list(dict.fromkeys(name for record in self.records for name in record["test"]))
-
-    @cached_property
+    @property
     def cutoff(self) -> int:
         """Evaluation cutoff k of the tables: 10 if available, otherwise the first one."""
-        cutoffs = [int(found[1]) for name in self.metrics if (found := re.fullmatch(r"HR@(\d+)", name))]
+        cutoffs = [int(k) for k in self.numbers("test.HR@")]
         return _DEFAULT_CUTOFF if _DEFAULT_CUTOFF in cutoffs or not cutoffs else cutoffs[0]
 
     @property
     def headline(self) -> list[str]:
         """Names of the metrics in the tables."""
         at_cutoff = [f"HR@{self.cutoff}", f"NDCG@{self.cutoff}"]
-        return at_cutoff + (["MRR"] if "MRR" in self.metrics else [])
+        return at_cutoff + (["MRR"] if "MRR" in self.numbers("test.") else [])
 
 
-def study_of(plan: Plan, ledgers: Mapping[Path, Iterable[Record]]) -> ReportedStudy:
-    """Match the records of ledgers with the runs of a plan.
+def read_studies(ledgers: Iterable[Path]) -> list[Study]:
+    """Read ledgers and merge those of the same study, in order of appearance.
 
-    Args:
-        plan: plan of the study.
-        ledgers: records of each ledger, by path of the ledger.
+    Raises:
+        UserError: a ledger is missing or has no runs, or a ``study.json`` is damaged.
     """
-    homes = [(record, ledger.parent) for ledger, records in ledgers.items() for record in records]
-    homes.sort(key=lambda found: found[0].get("time", ""))
-    folders = {id(record): _folder(record, home) for record, home in homes}
-    found = latest(record for record, _ in homes)
-    names = [(row.section, row.name) for row in plan.rows]
-    rows = []
-    for row in plan.rows:
-        name = row.name
-        if names.count((row.section, name)) > 1:
-            name += " (no scale)" if row.scale is None else f" ({row.scale:g})"
-        rows.append(ResultRow(row.section, name, row, tuple(_run(run, found, folders) for run in row.runs)))
-    sections = dict.fromkeys(row.section for row in rows)
-    return ReportedStudy(
-        plan,
-        tuple(
-            Section(name, tuple(row for row in rows if row.section == name), plan.reference)
-            for name in sections
-        ),
-    )
+    found: dict[str, list[Path]] = {}
+    for ledger in dict.fromkeys(Path(ledger).absolute() for ledger in ledgers):
+        found.setdefault(_read_plan(ledger)["study"], []).append(ledger)
+    return [_read_study(of_study) for of_study in found.values()]
 
 
-def _run(planned: PlanEntry, found: Mapping[str, Record], folders: Mapping[int, Path]) -> ReportedRun:
-    records = [found[key] for key in planned.keys if key in found]
-    record = next((one for one in records if one["outcome"] == FINISHED), records[0] if records else None)
-    folder = Path(planned.folder) if record is None else folders[id(record)]
-    return ReportedRun(planned, record, folder)
+def _read_plan(ledger: Path) -> dict[str, Any]:
+    path = ledger.parent / PLAN_FILE
+    return read_json(path, (*_PLAN_OF_LEDGER, "rows")) if path.is_file() else _PLAN_OF_LEDGER
 
 
-def _folder(record: Record, home: Path) -> Path:
-    """The recorded run folder, or one of the same name next to the ledger if the study was moved."""
-    folder = Path(record["folder"])
-    return folder if folder.is_dir() else home / folder.name
+def _read_study(ledgers: list[Path]) -> Study:
+    records = latest(record for ledger in ledgers for record in _read_records(ledger))
+    plan = _read_plan(ledgers[0])
+    if "rows" in plan:
+        place: list[Any] = [*_PLACE, "series"]
+        planned = pd.concat(pd.json_normalize(_read_plan(one)["rows"], "runs", place) for one in ledgers)
+    elif records:
+        planned = planned_runs_of(records.values())
+    else:
+        raise UserError(f"{ledgers[0]}: no runs")
+    return Study(plan, ledgers[0].parent, _runs(planned, records))
+
+
+def _read_records(ledger: Path) -> list[Record]:
+    """Records with their run folder, or one of the same name next to the ledger if the study was moved."""
+    records = read_ledger(ledger)
+    for record in records:
+        if not Path(record["folder"]).is_dir():
+            record["folder"] = str(ledger.parent / Path(record["folder"]).name)
+    return records
+
+
+def _runs(planned: pd.DataFrame, records: Mapping[str, Record]) -> pd.DataFrame:
+    """The planned runs with their records. A run that several machines planned is listed once."""
+    lines = []
+    for run in planned.to_dict("records"):
+        record = records.get(run["key"])
+        ran = {name: record[name] for name in ("command", "folder")} if record else {}
+        lines.append(run | ran | {"state": _state(run, record), "record": record})
+    runs = pd.DataFrame(lines).astype({"scale": float})
+    runs["finished"] = runs["state"] == "finished"
+    runs["number"] = runs.groupby(_PLACE, sort=False, dropna=False).ngroup()
+    runs = runs.sort_values("finished", kind="stable").drop_duplicates(["number", "seed"], keep="last")
+    runs = runs.sort_values(["number", "seed"], ignore_index=True)
+    scaled = runs.groupby(["section", "name"])["number"].transform("nunique") > 1
+    scale = runs["scale"].map(lambda scale: " (no scale)" if math.isnan(scale) else f" ({scale:g})")
+    numbers = pd.json_normalize([_numbers(record) for record in runs["record"]])
+    return runs.assign(row=runs["name"] + scale.where(scaled, "")).drop(columns="number").join(numbers)
+
+
+def _numbers(record: Record | None) -> Record:
+    """The part of a finished run's record that consists of numbers, with groups by name."""
+    if record is None or record["outcome"] != FINISHED:
+        return {}
+    named = {kind: {one["group"]: one for one in groups} for kind, groups in record["groups"].items()}
+    names = ("test", "parameters", "best_epoch", "seconds", SECONDS, MEMORY)
+    return {name: record[name] for name in names} | {"groups": named}
+
+
+def _state(run: Mapping[Any, Any], record: Record | None) -> str:
+    if record is None:
+        return "not run" if isinstance(run["key"], str) else "not run: source model not trained yet"
+    return "finished" if record["outcome"] == FINISHED else f"failed (exit code {record['exit_code']})"
+
+
+def _state_of_row(states: pd.Series[str]) -> str:
+    """``finished`` if any run has finished, otherwise ``failed (exit code N)`` or ``not run``."""
+    failed = [state for state in states if state.startswith("failed")]
+    return "finished" if "finished" in set(states) else failed[0] if failed else "not run"
+
+
+def _with_references(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Add the reference of each row, and the group of rows that it is compared with.
+
+    If there are several references, these are the rows of the same scale.
+    """
+    is_reference = (rows["name"] == reference) | (rows["series"] == reference)
+    rows["group"] = rows["scale"].astype(str) if is_reference.sum() > 1 else ""
+    references = rows[is_reference].reset_index().drop_duplicates("group").set_index("group")["row"]
+    rows["reference"] = rows["group"].map(references).mask(is_reference)
+    return rows

@@ -8,14 +8,14 @@ Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statist
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from adapter4rec.evaluation.metrics import RANKS_FILE, ndcg_gains
-from adapter4rec.report.results import ResultRow, Section
 
 NAME = "paired t-test over users, two-sided, Holm-corrected"
 LEVEL = 0.05
@@ -25,135 +25,79 @@ class NotComparableError(Exception):
     """A row cannot be tested against its reference; the message is the reason."""
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The significance test of a row against its reference.
+def compare(finished: pd.DataFrame, references: pd.Series[str], k: int) -> pd.DataFrame:
+    """Test each row of a section against its reference, by NDCG@k.
 
-    Attributes:
-        users: number of paired users; 0 if there is no test.
-        seeds: seeds that both rows have; users' values are means over them.
-        p: p-value; None if there is no test.
-        corrected: p-value with Holm's correction; None if there is no test.
-        trouble: reason why there is no test; empty if there is one.
+    Args:
+        finished: finished runs of the section, with ``row``, ``seed`` and ``folder``.
+        references: name of the reference by row; NaN for a row without one.
+        k: evaluation cutoff.
+
+    Returns:
+        By row: ``users``, the number of pairs; ``p``; ``corrected``, the p-value with Holm's correction; and
+        ``trouble``, the reason why there is no test. Rows without a finished run or a reference are omitted.
     """
-
-    users: int = 0
-    seeds: tuple[int, ...] = ()
-    p: float | None = None
-    corrected: float | None = None
-    trouble: str = ""
-
-    @property
-    def significant(self) -> bool:
-        """Whether the corrected p-value is below 0.05."""
-        return self.corrected is not None and self.corrected < LEVEL
-
-
-@dataclass(frozen=True)
-class UserGains:
-    """NDCG@k of each user of a run.
-
-    Attributes:
-        users: user names, sorted, ``[U]``.
-        gains: values between 0 and 1, float64 ``[U]``.
-    """
-
-    users: np.ndarray
-    gains: np.ndarray
-
-
-def compare(section: Section, k: int) -> dict[ResultRow, Comparison]:
-    """Compare each finished row with its reference, by NDCG@k. Rows without a reference are left out."""
-    found, references = {}, {}
-    for row in section.rows:
-        reference = section.reference_of(row)
-        if reference is None or not row.finished:
-            continue
+    user_gains.cache_clear()  # a run may have been repeated since the last report
+    found: dict[Any, dict[str, Any]] = {}
+    for row, reference in references[references.index.isin(finished["row"])].dropna().items():
         try:
-            found[row] = _compared(row, reference, k, references)
+            gains = paired_gains(finished, str(row), reference, k)
+            found[row] = {"users": len(gains), "p": paired_p_value(gains["row"], gains["reference"])}
         except NotComparableError as reason:
-            found[row] = Comparison(trouble=str(reason))
-    return _corrected(found)
+            found[row] = {"trouble": str(reason)}
+    tests = pd.DataFrame.from_dict(found, orient="index").reindex(columns=["users", "p", "trouble"])
+    return tests.assign(corrected=holm(tests["p"].astype(float)))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values with Holm's correction, in the order given."""
-    ascending = np.argsort(p_values, kind="stable")
-    corrected, largest = [0.0] * len(p_values), 0.0
-    for place, number in enumerate(ascending):
-        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[number]))
-        corrected[number] = largest
-    return corrected
+def paired_gains(finished: pd.DataFrame, row: str, reference: str, k: int) -> pd.DataFrame:
+    """NDCG@k by user, in the columns ``row`` and ``reference``: means over the seeds that both have.
+
+    Raises:
+        NotComparableError: they have no seeds or not the same users in common, or ranks are missing.
+    """
+    mine, theirs = (finished[finished["row"] == name] for name in (row, reference))
+    seeds = mine.merge(theirs, on="seed", suffixes=("", "_reference"))
+    if seeds.empty:
+        raise NotComparableError(f"{row} and {reference} have no finished seeds in common")
+    first = pd.concat([user_gains(folder, k) for folder in seeds["folder"]], axis=1)
+    second = pd.concat([user_gains(folder, k) for folder in seeds["folder_reference"]], axis=1)
+    if pd.concat([first, second], axis=1).isna().to_numpy().any():
+        raise NotComparableError(f"{row} and {reference} were tested on different users")
+    return pd.DataFrame({"row": first.mean(axis=1), "reference": second.mean(axis=1)})
 
 
-def _corrected(comparisons: Mapping[ResultRow, Comparison]) -> dict[ResultRow, Comparison]:
-    tested = [row for row, one in comparisons.items() if one.p is not None]
-    values = holm([comparisons[row].p for row in tested])
-    corrected = dict(zip(tested, values, strict=True))
-    return {row: replace(one, corrected=corrected.get(row)) for row, one in comparisons.items()}
-
-
-def _compared(
-    row: ResultRow,
-    reference: ResultRow,
-    k: int,
-    references: dict[tuple[ResultRow, tuple[int, ...]], UserGains],
-) -> Comparison:
-    """Compare two rows. ``references`` caches the gains of reference rows, which many rows share."""
-    seeds = sorted({run.planned.seed for run in row.finished} & {r.planned.seed for r in reference.finished})
-    if not seeds:
-        raise NotComparableError(f"{row.name} and {reference.name} have no finished seeds in common")
-    mine, place = _over_seeds(row, seeds, k), (reference, tuple(seeds))
-    if place not in references:
-        references[place] = _over_seeds(reference, seeds, k)
-    theirs = references[place]
-    if not np.array_equal(mine.users, theirs.users):
-        raise NotComparableError(f"{row.name} and {reference.name} were tested on different users")
-    p = paired_p_value(mine.gains, theirs.gains)
-    return Comparison(len(mine.users), tuple(seeds), p)
-
-
-def paired_p_value(first: np.ndarray, second: np.ndarray) -> float:
+def paired_p_value(first: pd.Series[float], second: pd.Series[float]) -> float:
     """P-value of Student's paired t-test, two-sided; 1 if all pairs are equal.
 
     Args:
         first: float ``[U]``.
-        second: float ``[U]``.
-
-    Raises:
-        NotComparableError: there are fewer than two pairs.
+        second: float ``[U]``, of the same users.
     """
     from scipy.stats import ttest_rel
 
-    if len(first) < 2:
-        raise NotComparableError("fewer than two users")
-    if np.array_equal(first, second):
-        return 1.0
-    return float(ttest_rel(first, second).pvalue)
+    return 1.0 if np.array_equal(first, second) else float(ttest_rel(first, second).pvalue)
 
 
-def _over_seeds(row: ResultRow, seeds: Sequence[int], k: int) -> UserGains:
-    folders = {run.planned.seed: run.folder for run in row.finished}
-    found = [user_gains(folders[seed] / RANKS_FILE, k) for seed in seeds]
-    if any(not np.array_equal(one.users, found[0].users) for one in found):
-        raise NotComparableError(f"the seeds of {row.name} were tested on different users")
-    return UserGains(found[0].users, np.mean([one.gains for one in found], axis=0))
+def holm(p_values: pd.Series[float]) -> pd.Series[float]:
+    """P-values with Holm's correction; NaN where there is none."""
+    ascending = p_values.dropna().sort_values(kind="stable")
+    tests_left = np.arange(len(ascending), 0, -1)
+    return (ascending * tests_left).clip(upper=1).cummax().reindex(p_values.index)
 
 
-def user_gains(path: Path, k: int) -> UserGains:
-    """NDCG@k of each user from the file of test ranks of a run.
+@lru_cache(maxsize=16)
+def user_gains(folder: str, k: int) -> pd.Series[float]:
+    """NDCG@k by user, between 0 and 1, from the test ranks in a run folder.
 
     Raises:
         NotComparableError: the file is missing or damaged.
     """
-    import pandas as pd
-
-    kinds = {"user": str, "rank": np.int64}
+    kinds: dict[str, Any] = {"user": str, "rank": "int64"}
+    path = Path(folder) / RANKS_FILE
     try:
-        table = pd.read_csv(path, usecols=list(kinds), dtype=kinds, keep_default_na=False)
+        ranks = pd.read_csv(path, usecols=list(kinds), dtype=kinds, keep_default_na=False, index_col="user")
     except FileNotFoundError:
         raise NotComparableError(f"{path.parent.name}: {RANKS_FILE} not found") from None
     except (OSError, EOFError, ValueError, zlib.error):
         raise NotComparableError(f"{path.parent.name}: {RANKS_FILE} is damaged") from None
-    table = table.sort_values("user", kind="stable")
-    return UserGains(table["user"].to_numpy(), ndcg_gains(table["rank"].to_numpy(), k))
+    return pd.Series(ndcg_gains(ranks["rank"].to_numpy(), k), ranks.index)

@@ -1,37 +1,23 @@
-"""Formatting of values."""
+"""Formatting of numbers."""
 
 from __future__ import annotations
 
-from adapter4rec.report.results import Statistic
-
-_LEAST_P = 0.001
+from collections.abc import Callable, Iterable
 
 
-def per_cent(value: float) -> str:
-    """A percentage with two decimal places."""
-    return signed_zero(f"{value:.2f}")
+def fixed(places: int, sign: str = "") -> Callable[[float], str]:
+    """A formatter: a number of decimal places, thousands separators and a typographic minus sign.
 
+    Args:
+        places: decimal places.
+        sign: ``+`` to show the sign of positive numbers. Zero has none.
+    """
 
-def difference(value: float, places: int = 2) -> str:
-    """A difference with its sign; zero has none."""
-    text = f"{value:+.{places}f}"
-    return text[1:] if float(text) == 0 else text.replace("-", "−")
+    def text(value: float) -> str:
+        shown = sign if round(value, places) else ""
+        return f"{round(value, places) + 0.0:{shown},.{places}f}".replace("-", "−")
 
-
-def signed_zero(text: str) -> str:
-    """A formatted number with a typographic minus sign; zero has no sign."""
-    return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
-
-
-def with_deviation(found: Statistic) -> str:
-    """Mean and, if there are several seeds, standard deviation."""
-    mean = per_cent(found.mean)
-    return mean if found.deviation is None else f"{mean} ± {found.deviation:.2f}"
-
-
-def count(value: float) -> str:
-    """An integer with thousands separators."""
-    return f"{value:,.0f}"
+    return text
 
 
 def seconds(value: float) -> str:
@@ -41,9 +27,15 @@ def seconds(value: float) -> str:
 
 def p_value(value: float) -> str:
     """A p-value with three decimal places."""
-    return f"<{_LEAST_P}" if value < _LEAST_P else f"{value:.3f}"
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def plural(number: int, one: str, several: str = "") -> str:
     """A number with its noun: ``1 run``, ``2 runs``."""
     return f"{number:,} {one if number == 1 else several or one + 's'}"
+
+
+def span(values: Iterable[float]) -> str:
+    """The range of some numbers: ``5``, or ``5 to 9``."""
+    least, most = min(values := list(values)), max(values)
+    return f"{least:,.0f}" if least == most else f"{least:,.0f} to {most:,.0f}"

@@ -2,43 +2,42 @@
 
 from __future__ import annotations
 
+import io
 import sys
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
-from adapter4rec.report.comparing import Analysis, accuracy_table, comparison_table, efficiency_table
-from adapter4rec.report.figures import write_figures
-from adapter4rec.report.generic import plan_of_records
-from adapter4rec.report.groups import group_tables
-from adapter4rec.report.page import page_html
-from adapter4rec.report.paper import read_paper
-from adapter4rec.report.pictures import Picture, pictures_of
-from adapter4rec.report.plan import PLAN_FILE, Plan, merged, read_plan
+import pandas as pd
+from jinja2 import Environment, PackageLoader
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from adapter4rec.report.paper import PaperFigures, read_paper
+from adapter4rec.report.plots import STYLE, plots_of
 from adapter4rec.report.rendering import latex, markdown, markdown_text
-from adapter4rec.report.results import ReportedStudy, Section, study_of
-from adapter4rec.report.styles import drawing
-from adapter4rec.report.svg import inline_svg
-from adapter4rec.runs.ledger import Record, read_ledger
+from adapter4rec.report.results import Section, Study, read_studies
+from adapter4rec.report.tables import Table, comparison_table, group_tables, metrics_table
 from adapter4rec.utils.files import atomic_file
+from adapter4rec.utils.settings import as_argument
 
 FOLDER = "report"
-Drawn = dict[str, list[tuple[Path, Picture]]]
-"""Plots and their paths, by section name."""
+_OF_A_RUN = ("seed", "run_folder")
+"""Settings that differ between the runs of a row; shown in the commands only."""
 
 
 @dataclass(frozen=True)
-class LedgerSource:
-    """Ledgers of the same study.
+class ReportPart:
+    """A section with its tables, and its plots by file name."""
 
-    Attributes:
-        plan: plan of the study.
-        ledgers: records of each ledger, by path of the ledger.
-    """
-
-    plan: Plan
-    ledgers: Mapping[Path, Sequence[Record]]
+    section: Section
+    comparison: Table
+    groups: Sequence[Table]
+    metrics: Table
+    plots: Mapping[str, Figure]
 
 
 def write_report(ledgers: Sequence[Path], into: Path | None = None, paper: Path | None = None) -> list[Path]:
@@ -57,100 +56,132 @@ def write_report(ledgers: Sequence[Path], into: Path | None = None, paper: Path 
     Raises:
         UserError: a ledger is missing, or a ``study.json`` or the file of published results is damaged.
     """
-    sources = sources_of(ledgers)
-    analyses = []
-    for source in sources:
-        study = study_of(source.plan, source.ledgers)
-        analyses.append(Analysis.of(study, read_paper(paper, study)))
+    studies = [(study, read_paper(paper, study)) for study in read_studies(ledgers)]
     written = []
-    for source, analysis in zip(sources, analyses, strict=True):
-        folder = into or next(iter(source.ledgers)).parent / FOLDER
-        if into and len(sources) > 1:
-            folder = into / source.plan.study
-        written += _write(analysis, folder)
+    for study, figures in studies:
+        folder = into or study.folder / FOLDER
+        written += _write(study, figures, folder / study.name if into and len(studies) > 1 else folder)
     return written
 
 
-def sources_of(ledgers: Iterable[Path]) -> list[LedgerSource]:
-    """Group ledgers by study, in order of appearance."""
-    plans: dict[str, list[Plan]] = {}
-    found: dict[str, dict[Path, list[Record]]] = {}
-    for ledger in dict.fromkeys(Path(ledger).absolute() for ledger in ledgers):
-        records = read_ledger(ledger)
-        plan_file = ledger.parent / PLAN_FILE
-        plan = read_plan(plan_file) if plan_file.is_file() else None
-        name = plan.study if plan else ""
-        plans.setdefault(name, []).extend([plan] if plan else [])
-        found.setdefault(name, {})[ledger] = records
-    return [
-        LedgerSource(merged(plans[name]) if name else plan_of_records(chain(*held.values())), held)
-        for name, held in found.items()
-    ]
-
-
-def _write(analysis: Analysis, folder: Path) -> list[Path]:
-    for warning in analysis.paper.warnings:
+def _write(study: Study, paper: PaperFigures, folder: Path) -> list[Path]:
+    for warning in paper.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    page = folder / f"{analysis.study.plan.study}.html"
-    with drawing():
-        drawn = _draw(analysis.study, folder)
-        inside = {
-            section: [(one.caption, inline_svg(one.figure, path.stem, one.caption)) for path, one in found]
-            for section, found in drawn.items()
+    with rc_context(STYLE):
+        parts = _parts(study, paper)
+        texts = {
+            f"{study.name}.html": page_html(study, parts, paper.warnings),
+            "table.md": _markdown(study, parts),
+            "table.tex": _latex(study, parts),
+            "table.csv": _results(study, paper).to_csv(index=False),
         }
-    texts = {
-        page: page_html(analysis, inside),
-        folder / "table.md": _markdown(analysis, drawn),
-        folder / "table.tex": _latex(analysis),
-    }
-    for path, text in texts.items():
-        with atomic_file(path) as aside:
-            aside.write_text(text, encoding="utf-8")
-    write_figures(analysis, folder / "table.csv")
-    return [*texts, folder / "table.csv", *(path for found in drawn.values() for path, _ in found)]
+        figures = {name: figure for part in parts for name, figure in part.plots.items()}
+        for name, text in texts.items():
+            with atomic_file(folder / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        for name, figure in figures.items():
+            with atomic_file(folder / name) as temporary:
+                figure.savefig(temporary, dpi=130, format="png")
+    return [folder / name for name in (*texts, *figures)]
 
 
-def _draw(study: ReportedStudy, folder: Path) -> Drawn:
-    """Draw all plots and save them as PNG."""
-    drawn: Drawn = {}
+def _parts(study: Study, paper: PaperFigures) -> list[ReportPart]:
+    parts = []
     for number, section in enumerate(study.sections, 1):
         before = f"{number}-" if len(study.sections) > 1 else ""
-        pictures = pictures_of(study, section)
-        drawn[section.name] = [(folder / f"{before}{one.kind}.png", one) for one in pictures]
-        for path, picture in drawn[section.name]:
-            with atomic_file(path) as aside:
-                picture.figure.savefig(aside, dpi=130, format="png", facecolor="white")
-    return drawn
+        plots = {f"{before}{kind}.png": figure for kind, figure in plots_of(study, section).items()}
+        comparison, metrics = comparison_table(study, section, paper), metrics_table(study, section)
+        parts.append(ReportPart(section, comparison, group_tables(study, section), metrics, plots))
+    return parts
 
 
-def _markdown(analysis: Analysis, drawn: Drawn) -> str:
-    plan = analysis.study.plan
-    parts = [f"# {markdown_text(plan.title)}\n"]
-    parts += [f"{markdown_text(part)}\n" for part in plan.about.split("\n\n") if part.strip()]
-    for section in analysis.study.sections:
-        if section.name:
-            parts.append(f"## {markdown_text(section.name)}\n")
-        parts.append(markdown(comparison_table(analysis, section)))
-        parts += [f"![{markdown_text(one.caption)}]({path.name})\n" for path, one in drawn[section.name]]
-        for table in group_tables(analysis, section):
-            parts.append(f"### {markdown_text(table.title)}\n\n{markdown(table)}")
-    return "\n".join(parts)
+def _results(study: Study, paper: PaperFigures) -> pd.DataFrame:
+    """The results in full precision: one line per row, with every number of the ledger."""
+    frames = []
+    for section in study.sections:
+        numbers = section.finished.drop(columns=["seed", "scale", "finished"]).groupby("row")
+        deviations = numbers.std(numeric_only=True).add_suffix(" deviation")
+        published = {f"{metric}, paper": paper.of(section.name, metric) for _, metric in paper.values}
+        rows = section.rows.assign(study=study.name, section=section.name, **published)
+        frames.append(rows.join(numbers.mean(numeric_only=True)).join(deviations).reset_index())
+    return pd.concat(frames)
 
 
-def _latex(analysis: Analysis) -> str:
-    parts = [f"% {analysis.study.plan.study}: \\input this file into a document that loads booktabs.\n"]
-    for number, section in enumerate(analysis.study.sections, 1):
-        kinds = {
-            "accuracy": (accuracy_table(analysis, section), "Test"),
-            "efficiency": (efficiency_table(analysis, section), "Cost of training"),
-        }
-        for table in group_tables(analysis, section):
-            kinds[f"group{len(kinds) - 1}"] = (table, f"Test, {table.title}")
-        for kind, (table, what) in kinds.items():
-            label = f"tab:{analysis.study.plan.study.replace('_', '-')}-{number}-{kind}"
-            parts.append(latex(table, _caption(analysis.study, section, what), label))
-    return "\n".join(parts)
+def _markdown(study: Study, parts: Sequence[ReportPart]) -> str:
+    texts = [
+        f"# {markdown_text(study.plan['title'])}",
+        *map(markdown_text, study.plan["about"].split("\n\n")),
+    ]
+    for part in parts:
+        texts += [f"## {markdown_text(part.section.name)}" if part.section.name else ""]
+        texts += [markdown(part.comparison)]
+        texts += [f"![{markdown_text(plot.get_suptitle())}]({name})" for name, plot in part.plots.items()]
+        texts += [f"### {markdown_text(table.title)}\n\n{markdown(table)}" for table in part.groups]
+    return "\n\n".join(filter(None, texts)) + "\n"
 
 
-def _caption(study: ReportedStudy, section: Section, what: str) -> str:
-    return ". ".join(filter(None, (study.plan.title.rstrip("."), section.name, what))) + "."
+def _latex(study: Study, parts: Sequence[ReportPart]) -> str:
+    texts = [f"% {study.name}: \\input this file into a document that loads booktabs."]
+    for number, part in enumerate(parts, 1):
+        both = part.comparison
+        accuracy, cost = ([one for one in both.columns if one.cost == cost] for cost in (False, True))
+        tables = [
+            Table.of("Test", accuracy, part.section, both.notes),
+            Table.of("Cost of training", cost, part.section, both.notes),
+            *part.groups,
+        ]
+        for place, table in enumerate(tables, 1):
+            caption = [study.plan["title"].rstrip("."), part.section.name, table.title]
+            label = f"tab:{study.name.replace('_', '-')}-{number}-{place}"
+            texts.append(latex(table, f"{'. '.join(filter(None, caption))}.", label))
+    return "\n".join(texts)
+
+
+def page_html(study: Study, parts: Sequence[ReportPart], warnings: Sequence[str]) -> str:
+    """Render the page."""
+    loader = PackageLoader("adapter4rec.report", "")
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["data_uri"] = _data_uri
+    states = study.runs["state"].str.replace(r"[(:].*", "", regex=True).str.strip().value_counts()
+    finished = study.runs[study.runs["finished"]].drop_duplicates("key")["record"]
+    hardware = [record["hardware"] | record["versions"] for record in finished]
+    data = [{**(record.get("domain") or {}), "hash": record["data"]} for record in finished]
+    shared, own = _settings(study.runs)
+    return environment.get_template("page.html.j2").render(
+        study=study,
+        parts=parts,
+        warnings=warnings,
+        created=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M UTC}",
+        progress=", ".join(f"{count} {state}" for state, count in states.items()),
+        failures=study.runs[study.runs["state"].str.startswith("failed")].to_dict("records"),
+        shared=shared,
+        own=own,
+        environment={"Environments": _counted(hardware), "Data": _counted(data)},
+    )
+
+
+def _data_uri(figure: Figure) -> str:
+    file = io.BytesIO()
+    figure.savefig(file, format="svg", metadata={"Date": None})
+    return f"data:image/svg+xml;base64,{b64encode(file.getvalue()).decode()}"
+
+
+def _settings(runs: pd.DataFrame) -> tuple[dict[str, str], dict[Any, dict[str, str]]]:
+    """Settings that all runs have in common, and the others by run."""
+    settings = {
+        run: {name: as_argument(value) for name, value in record["settings"].items() if name not in _OF_A_RUN}
+        for run, record in runs["record"].dropna().items()
+    }
+    first = next(iter(settings.values()), {})
+    shared = {
+        name: value
+        for name, value in first.items()
+        if all(one.get(name) == value for one in settings.values())
+    }
+    own = {run: {name: one[name] for name in one if name not in shared} for run, one in settings.items()}
+    return shared, own
+
+
+def _counted(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """The distinct lines and their number of runs."""
+    return pd.DataFrame(list(lines)).value_counts(sort=False, dropna=False).rename("runs").reset_index()
