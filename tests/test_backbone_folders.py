@@ -47,6 +47,9 @@ class TestWeights:
         "names",
         [
             [f"{QUERY}.lora_A.default.weight", f"{QUERY}.lora_B.default.weight"],
+            ["adapters.item.layers.0.attention.down.weight"],
+            ["prompt"],
+            ["encoder.layer.2.output.dense.weight"],  # of a layer that config.json does not have
             ["encoder.layer.0.output.adapters.news.adapter_up.weight"],
         ],
     )
@@ -150,12 +153,16 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("name", "value"),
         [
+            ("position_embedding_type", "relative_key"),
+            ("is_decoder", True),
+            ("pruned_heads", {"0": [1]}),
+            ("quantization_config", {"quant_method": "bitsandbytes", "load_in_8bit": True}),
             ("hidden_act", "no_such_function"),
             ("hidden_size", "wide"),
         ],
     )
     @pytest.mark.parametrize("backbone", ["tiny_bert_folder", "tiny_roberta_folder"])
-    def test_invalid_settings_are_named(self, request, tmp_path, backbone, name, value):
+    def test_settings_that_would_change_the_encoder_are_named(self, request, tmp_path, backbone, name, value):
         folder = changed_config(request.getfixturevalue(backbone), tmp_path / "other", **{name: value})
         with pytest.raises(UserError, match=rf"{name}|{value}"):
             load_backbone(folder, TEXT_ENCODERS)

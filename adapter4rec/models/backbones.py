@@ -38,6 +38,19 @@ _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _LOCAL = {"trust_remote_code": False, "local_files_only": True}
 """Folders are read without executing code that they contain, and without downloads."""
 
+_UNUSED_WEIGHTS = (
+    r"(pooler|cls|lm_head|head|decoder|classifier|qa_outputs|text_model|text_projection|visual_projection)\..+"
+    r"|logit_scale|embeddings\.(position_ids|token_type_ids|mask_token)"
+)
+"""Weights of published checkpoints that an encoder does not use: heads, poolers, decoders, text towers."""
+_SUPPORTED_SETTINGS: dict[str, tuple[Any, ...]] = {
+    "position_embedding_type": (None, "sans_pos", "absolute"),  # transformers 5 ignores it
+    "pruned_heads": (None, {}),  # transformers 5 ignores it
+    "quantization_config": (None,),
+    "is_decoder": (None, False),
+    "add_cross_attention": (None, False),
+}
+"""Supported values of settings in config.json that change what an encoder computes."""
 _MAX_LISTED = 3
 
 
@@ -66,12 +79,15 @@ def backbone_config(folder: Path, kinds: Collection[str], layers: int | None = N
 
     Raises:
         UserError: the configuration cannot be read, requires custom code, has too few layers, or its model
-            type is not supported.
+            type or one of its settings is not supported.
     """
     with _reading(folder, "config.json"):
         config = AutoConfig.from_pretrained(folder, **_LOCAL)
     if config.model_type == "clip":  # the folder has both towers; use the vision tower
         config = config.vision_config
+    for name, supported in _SUPPORTED_SETTINGS.items():
+        if (value := getattr(config, name, None)) not in supported:
+            raise UserError(f"{folder}/config.json: {name} is {value!r}; only {supported[-1]!r} is supported")
     if config.model_type not in kinds:
         raise UserError(
             f"{folder}: model type {config.model_type!r} is not supported; choose from {', '.join(kinds)}"
@@ -159,27 +175,24 @@ def load_backbone(folder: Path, kinds: Collection[str], layers: int | None = Non
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # checked below, with a clearer error message
         )
-    _check_weights(folder, model, report)
+    _check_weights(folder, model, report, layers)
     return model
 
 
-def _check_weights(folder: Path, model: PreTrainedModel, report: Mapping[str, Any]) -> None:
-    """Check the loading report of transformers.
-
-    Weights outside the encoder's modules are ignored: published checkpoints have heads, poolers, decoders and
-    text towers. So are index buffers, and layers beyond those that are kept.
+def _check_weights(
+    folder: Path, model: PreTrainedModel, report: Mapping[str, Any], layers: int | None
+) -> None:
+    """Check the loading report of transformers: all weights are read, but heads and layers that are cut off.
 
     Raises:
-        UserError: weights are missing, of another shape, or in the encoder's modules but not in the encoder.
+        UserError: weights are missing, of another shape, or not in the model.
     """
-    modules = "|".join(name for name, _ in model.named_children())
-    inside = re.compile(rf"(({model.base_model_prefix}|vision_model)\.)?({modules})\..+")
-    buffer = re.compile(r".*embeddings\.(position_ids|token_type_ids|mask_token)")
+    prefix = rf"(({model.base_model_prefix}|vision_model)\.)?"
 
     def is_unread(name: str) -> bool:
-        layer = re.search(r"\blayers?\.(\d+)\.", name)
-        cut_off = layer is not None and int(layer[1]) >= model.config.num_hidden_layers
-        return inside.fullmatch(name) is not None and not buffer.fullmatch(name) and not cut_off
+        layer = re.match(rf"{prefix}(encoder\.)?layers?\.(\d+)\.", name)
+        cut_off = layers is not None and layer is not None and int(layer[4]) >= layers
+        return not cut_off and not re.fullmatch(rf"{prefix}({_UNUSED_WEIGHTS})", name)
 
     found = {
         "missing": report["missing_keys"],
