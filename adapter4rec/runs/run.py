@@ -8,7 +8,7 @@
     test_ranks.csv.gz     rank of each user's target in the test (metrics.py)
     tensorboard/          TensorBoard logs, with --tensorboard
     log.txt               log messages with time stamps
-    curves.png            loss and validation metrics over the epochs
+    curves.png            loss and validation metrics over the epochs, drawn at the end of training
     best.safetensors      trained weights of the epoch with the highest validation HR@10
     adapter.safetensors   the same as a stand-alone adapter file, for runs with adapters (adapters/files.py)
     last.safetensors      training state, to resume from
@@ -44,7 +44,7 @@ from adapter4rec.runs.identity import BEST, Identity, load_best
 from adapter4rec.runs.ledger import append, finished_record, read_ledger
 from adapter4rec.runs.report_lines import result_line
 from adapter4rec.runs.settings import RunSettings
-from adapter4rec.runs.tensorboard import require_tensorboard, write_scalars
+from adapter4rec.runs.tensorboard import ScalarLog
 from adapter4rec.utils.checkpoint_file import (
     write_checkpoint,
 )
@@ -121,8 +121,7 @@ class Run:
         self.folder = Path(settings.run_folder or REPOSITORY / "runs" / f"{name}_{identity.short_hash()}")
         self.best_path = self.folder / "best.safetensors"
         self.last_path = self.folder / "last.safetensors"
-        if settings.tensorboard:
-            require_tensorboard()
+        self._scalars = ScalarLog(self.folder / "tensorboard") if settings.tensorboard else None
         process.on_rank0(self._open)
 
     def _open(self) -> None:
@@ -280,16 +279,14 @@ class Run:
         return load_best(self.best_path, self.identity, model)
 
     def write_metrics(self, history: list[Record], test: Record | None = None) -> None:
-        """Rewrite ``metrics.jsonl`` atomically and plot the curves, on rank 0 only."""
+        """Rewrite ``metrics.jsonl`` atomically, on rank 0 only."""
         if not self.process.is_rank0:
             return
         records = history + ([test] if test else [])
         with atomic_file(self.folder / "metrics.jsonl") as aside:
             aside.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-        if history:
-            draw_curves({self.folder.name: history}, self.folder / "curves.png")
-        if self.settings.tensorboard:
-            write_scalars(records, self.folder / "tensorboard")
+        if self._scalars is not None:
+            self._scalars.write(records)
 
     def finish(
         self, history: list[Record], tested: TestResult, counts: ParameterCounts, peak_memory: int
@@ -323,6 +320,8 @@ class Run:
         if self.process.is_rank0:
             tested.users.write(self.folder / RANKS_FILE)
             write_json(self.folder / "result.json", result)
+            if best["epoch"] > 0:
+                draw_curves({self.folder.name: history}, self.folder / "curves.png")
             self._report(result)
             append(self._ledger, finished_record(self.folder, self.settings))
         return result
