@@ -17,7 +17,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from adapter4rec.data.images.database import ImageDatabase
 from adapter4rec.runs.settings import RunSettings
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import file_hash, json_object, locked_file, read_json
@@ -50,6 +49,8 @@ def run_key(settings: RunSettings) -> str:
 def _content(name: str, path: Path) -> str:
     """Hash of the content of an input file or image LMDB."""
     if path.is_dir():
+        from adapter4rec.data.images.database import ImageDatabase
+
         return ImageDatabase(path).description.content
     try:
         return file_hash(path)
@@ -136,6 +137,12 @@ def latest(records: Iterable[Record]) -> dict[str, Record]:
     return found
 
 
+def validation_history(folder: Path) -> list[Record]:
+    """The validation records of a run's epochs, from its ``metrics.jsonl``."""
+    lines = (folder / "metrics.jsonl").read_text("utf-8").splitlines()
+    return [record for record in map(json.loads, lines) if record["split"] == "validation"]
+
+
 def finished_record(folder: Path, settings: RunSettings) -> Record:
     """The record of a finished run, from the files in its run folder.
 
@@ -145,8 +152,7 @@ def finished_record(folder: Path, settings: RunSettings) -> Record:
         folder / "settings.json", ("identity", "settings", "parameters", "versions", "hardware")
     )
     result = read_json(folder / "result.json", ("epoch", "validation", "test"))
-    lines = (folder / "metrics.jsonl").read_text("utf-8").splitlines()
-    epochs = [record for record in map(json.loads, lines) if record["split"] == "validation"]
+    epochs = validation_history(folder)
     settings = replace(settings, epochs=max(settings.epochs, epochs[-1]["epoch"]))
     return {
         "outcome": FINISHED,
