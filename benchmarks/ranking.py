@@ -14,9 +14,9 @@ from adapter4rec.evaluation.catalogue import EmbeddingsInFile, EmbeddingsInMemor
 from adapter4rec.evaluation.ranking import EvalBatch, rank_targets
 from adapter4rec.utils.errors import run_main
 from adapter4rec.utils.files import REPOSITORY
-from adapter4rec.utils.machine import matmul_rate, peak_memory
+from adapter4rec.utils.machine import peak_memory
 from benchmarks import released_way
-from benchmarks.measuring import Measurement, arguments, in_turns, parsed, report
+from benchmarks.measuring import Measurement, arguments, in_turns, matmul_rate, parsed, report
 from benchmarks.models import DIM
 
 _HISTORY = 10
