@@ -21,7 +21,7 @@ from adapter4rec.checkpoints.rebuilding import rebuilt_settings_class
 from adapter4rec.checkpoints.released import is_text, read_released
 from adapter4rec.checkpoints.released_targets import load_released_target
 from adapter4rec.checkpoints.source_models import export_source_model, require_new
-from adapter4rec.models.registry import LOSSES
+from adapter4rec.models.registry import OBJECTIVES
 from adapter4rec.models.transrec import TransRec, new_transrec
 from adapter4rec.utils.command_line import settings_from_command_line
 from adapter4rec.utils.errors import UserError, run_main
@@ -37,7 +37,10 @@ def main() -> None:
     parser.add_argument("released", type=Path, help="checkpoint of the released code (.pt)")
     parser.add_argument("ours", type=Path, metavar="output", help="source model to write (.safetensors)")
     parser.add_argument(
-        "--objective", choices=tuple(LOSSES), default="sasrec", help="its training objective (%(default)s)"
+        "--objective",
+        choices=tuple(OBJECTIVES),
+        default="sasrec",
+        help="its training objective (%(default)s)",
     )
     parser.add_argument("--adapter", type=Path, help="adapter file to write (.safetensors)")
     parser.add_argument("--overwrite", action="store_true", help="overwrite existing files")

@@ -38,7 +38,7 @@ from adapter4rec.adapters.config import PAPER, RELEASE, AdapterConfig
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.checkpoints.released import converted, renamed
 from adapter4rec.checkpoints.released_targets import load_released_target
-from adapter4rec.data.batches import IdBatch, fetch_content
+from adapter4rec.data.batches import IdBatch, make_batch
 from adapter4rec.data.content import ContentStore
 from adapter4rec.data.images.store import Pixels
 from adapter4rec.data.text import TextStore, Tokens
@@ -46,7 +46,7 @@ from adapter4rec.models.image_encoder import ImageItemEncoder
 from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.parameters import train_only
 from adapter4rec.models.parts import ADAPTER_PARTS, PARTS
-from adapter4rec.models.registry import LOSSES
+from adapter4rec.models.registry import OBJECTIVES
 from adapter4rec.models.text_encoder import TextItemEncoder
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
@@ -148,7 +148,7 @@ def build(case: Case) -> TransRec:
 
 
 def _objective(case: Case) -> str:
-    if case["objective"] not in LOSSES:
+    if case["objective"] not in OBJECTIVES:
         raise Unsupported(f"objective {case['objective']!r}")
     return case["objective"]
 
@@ -253,8 +253,8 @@ def compare(case: Case) -> list[Deviation]:
         items = model.encode_items(store.fetch(np.arange(1, len(outputs["item_embeddings"]) + 1)))
         rows = torch.cat([items.new_zeros(1, items.shape[1]), items])
         users = model.encode_users(rows[torch.from_numpy(positives[:, 1:])], log_mask)
-    targets = int(model.loss.predicted(log_mask.numpy()).sum())
-    loss = model(fetch_content(IdBatch(positives, negatives), store, targets))
+    ids = IdBatch(positives, negatives[..., None], shared=np.empty(0, np.int64))
+    loss = model(make_batch(ids, store, model.positions))
     loss.backward()
     user_difference = (users - torch.tensor(outputs["user_embeddings_next"]))[log_mask]
     limit = _LOSS_TOLERANCE * max(1, abs(outputs["loss"]))

@@ -26,7 +26,6 @@ from adapter4rec.evaluation.catalogue import EmbeddingsInMemory
 from adapter4rec.evaluation.ranking import EvalBatch, rank_targets
 from adapter4rec.models.layers import compile_layers
 from adapter4rec.models.parameters import train_only
-from adapter4rec.models.registry import LOSSES, registered
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.training.fit import train_step
 from adapter4rec.utils.errors import run_main
@@ -103,8 +102,7 @@ def _model(modality: str, layers: int, adapter: HoulsbyConfig | None) -> TransRe
 
 
 def _batch(interactions: Interactions, store: ContentStore, users: int, objective: str) -> Batch:
-    (part,) = examples_of(interactions, store, users, loss=registered(LOSSES, objective))[1, 0]
-    return part
+    return examples_of(interactions, store, users, objective=objective)[1, 0]
 
 
 def checks(scale: Scale) -> Iterator[tuple[str, float, float]]:
@@ -126,7 +124,7 @@ def checks(scale: Scale) -> Iterator[tuple[str, float, float]]:
 
 def _built(modality: str, family: str, objective: str) -> TransRec:
     model = _model(modality, 2, None).eval()
-    model.loss = registered(LOSSES, objective)()
+    model.objective = objective
     torch.manual_seed(0)
     if family == "finetune":
         train_only(model, ("backbone", "item_head", "user_encoder"))
@@ -226,10 +224,11 @@ def timed_steps(
         if number == before:
             waited, useful, started = 0.0, 0.0, time.perf_counter()
         requested = time.perf_counter()
-        parts = next(loader)
+        loaded = next(loader)
         waited += time.perf_counter() - requested
-        useful += houlsby_operations(config, lengths_of(parts[0]))
-        train_step(steps.setup, parts)  # ends with the loss on the CPU, so that the clock sees all of it
+        useful += houlsby_operations(config, lengths_of(loaded))
+        # It returns the loss on the CPU, so that the clock sees all of it.
+        train_step(steps.setup, loaded, (1, 1, number))
     seconds = time.perf_counter() - started
     rate = matmul_rate(torch.bfloat16, scale.device, 8192 if cuda else 2048)
     what = "all weights" if whole else "Houlsby"

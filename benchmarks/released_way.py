@@ -62,7 +62,7 @@ def encoded_images(model: TransRec, read: Callable[[int], np.ndarray], items: np
 def loss(model: TransRec, encode: Callable[[np.ndarray], Tensor], ids: IdBatch) -> Tensor:
     """The SASRec loss of a batch of users."""
     users, width = ids.positives.shape
-    items = encode(np.concatenate([ids.positives, ids.negatives], axis=1).ravel())
+    items = encode(np.concatenate([ids.positives, ids.negatives[:, :, 0]], axis=1).ravel())
     items = items.view(users, 2 * width - 1, -1)
     positives, negatives = items[:, :width], items[:, width:]
     log_mask = torch.from_numpy(ids.log_mask)

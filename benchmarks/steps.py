@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from adapter4rec.adapters.k_adapter import KAdapterConfig
-from adapter4rec.data.batches import Batch, TrainingSet
+from adapter4rec.data.batches import Batch, Sampling, TrainingSet
 from adapter4rec.data.content import ContentStore
 from adapter4rec.data.domain import Domain
 from adapter4rec.data.images.store import Pixels
 from adapter4rec.data.interactions import Interactions
-from adapter4rec.models.losses import Loss, SasRecLoss
+from adapter4rec.models.registry import OBJECTIVES
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.training.fit import train_step
 from adapter4rec.training.optimizer import make_optimizer, parameter_groups
 from adapter4rec.training.setup import prepare
+from adapter4rec.training.step import train_step
 from adapter4rec.utils.process_group import Process
 from benchmarks import released_way
 from benchmarks.measuring import Measurement, alone, given, in_turns, matmul_rate, medians, report, say_alone
@@ -60,12 +60,17 @@ def examples_of(
     store: ContentStore,
     batch: int,
     *,
-    loss: type[Loss] = SasRecLoss,
+    objective: str = "sasrec",
     process: Process = ALONE,
 ) -> TrainingSet:
     """The training batches of a domain for a process."""
     return TrainingSet(
-        interactions, store, batch_size=batch, seed=1, predicted=loss.predicted, process=process
+        interactions,
+        store,
+        batch_size=batch,
+        seed=1,
+        sampling=Sampling(OBJECTIVES[objective], per_target=1),
+        process=process,
     )
 
 
@@ -96,7 +101,7 @@ class ProjectSteps:
 
     def __call__(self, number: int) -> float:
         """Take a step of the first epoch by its number. Returns the loss."""
-        return train_step(self.setup, self.examples[1, number])
+        return train_step(self.setup, self.examples[1, number], (1, 1, number))
 
 
 def released_steps(course: Course) -> Step:
@@ -121,11 +126,12 @@ def taken_in_turns(arms: Mapping[str, Step], rounds: int) -> dict[str, list[floa
     return in_turns({name: lambda name=name: arms[name](next(numbers[name])) for name in arms}, rounds)
 
 
-def lengths_of(part: Batch) -> np.ndarray:
+def lengths_of(batch: Batch) -> np.ndarray:
     """Number of tokens or patches of each distinct item of a batch."""
-    if isinstance(part.content, Pixels):
-        return np.full(len(part.content), (part.content.pixels.shape[1] // 16) ** 2 + 1)
-    spans = [span for pack in part.content.packs for span in pack.packing.spans]
+    (content,) = batch.contents
+    if isinstance(content, Pixels):
+        return np.full(len(content), (content.pixels.shape[1] // 16) ** 2 + 1)
+    spans = [span for pack in content.packs for span in pack.packing.spans]
     return np.concatenate([np.full(count, length) for count, length in spans])
 
 
@@ -151,7 +157,7 @@ def measure_steps(course: Course, options: argparse.Namespace, goals: Mapping[st
     rates = {"fp32": matmul_rate(torch.float32), "bf16": matmul_rate(torch.bfloat16)}
     memory = {name: alone(f"benchmarks.{course.name}", name, given(options))["memory"] for name in make}
     config, seconds = course.model().item_encoder.backbone.config, medians(taken)
-    lengths = [lengths_of(course.examples[1, number][0]) for number in range(1, options.rounds + 1)]
+    lengths = [lengths_of(course.examples[1, number]) for number in range(1, options.rounds + 1)]
     useful = sum(houlsby_operations(config, one) for one in lengths)
     rows = [
         Measurement(
@@ -177,6 +183,6 @@ def measure_steps(course: Course, options: argparse.Namespace, goals: Mapping[st
 def _require_equal(course: Course) -> None:
     """Assert that both implementations compute the same loss in float32 without dropout."""
     with torch.no_grad():
-        found = course.model().eval()(course.examples[1, 0][0]).item()
+        found = course.model().eval()(course.examples[1, 0]).item()
         expected = course.released_loss(released_way.plain(course.model()).eval(), 0).item()
     assert abs(found - expected) < 1e-3 * abs(expected), (found, expected)

@@ -7,11 +7,10 @@ import torch
 from conftest import RandomImages, interactions_of, random_sequences
 from transformers import AutoConfig, BertConfig, BertModel, ViTConfig, ViTModel
 
-from adapter4rec.data.batches import TrainingSet
+from adapter4rec.data.batches import Sampling, TrainingSet
 from adapter4rec.data.text import TextStore, Tokens
 from adapter4rec.models.backbones import IMAGE_ENCODERS, TEXT_ENCODERS, load_backbone
 from adapter4rec.models.image_encoder import ImageItemEncoder
-from adapter4rec.models.losses import SasRecLoss
 from adapter4rec.models.text_encoder import TextItemEncoder
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
@@ -78,8 +77,8 @@ def batch_for(model):
         random_sequences(np.random.default_rng(0), 8, N_ITEMS, LENGTH), N_ITEMS, LENGTH
     )
     store = store_for(model)
-    examples = TrainingSet(interactions, store, batch_size=8, seed=0, predicted=SasRecLoss.predicted)
-    return examples[1, 0][0]
+    examples = TrainingSet(interactions, store, batch_size=8, seed=0, sampling=Sampling(per_target=1))
+    return examples[1, 0]
 
 
 def snapshot(module):

@@ -12,18 +12,16 @@ from conftest import interactions_of, random_sequences
 from adapter4rec.data.batches import (
     Batch,
     IdBatch,
+    Sampling,
     TrainingSet,
     draw_negatives,
-    fetch_content,
+    make_batch,
     pad_left,
 )
 from adapter4rec.data.content import IdStore, ItemIds
 from adapter4rec.data.interactions import Interactions, Ranges
 from adapter4rec.data.loader import load_ahead
-from adapter4rec.models.item_encoder import IdItemEncoder
-from adapter4rec.models.losses import CpcLoss, Loss, SasRecLoss
-from adapter4rec.models.transrec import TransRec
-from adapter4rec.models.user_encoder import UserEncoder
+from adapter4rec.models.registry import OBJECTIVES
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.process_group import Process
 
@@ -56,7 +54,8 @@ def examples_of(
     seed: int,
     *,
     store: IdStore | None = None,
-    loss: type[Loss] = SasRecLoss,
+    objective: str = "sasrec",
+    sampling: Sampling | None = None,
     share: tuple[int, int] = (0, 1),
     parts: int = 1,
 ) -> TrainingSet:
@@ -66,7 +65,7 @@ def examples_of(
         store or IdStore(interactions.n_items),
         batch_size=batch_size,
         seed=seed,
-        predicted=loss.predicted,
+        sampling=sampling or Sampling(OBJECTIVES[objective], per_target=1),
         process=Process(*share, torch.device("cpu")),
         accumulation_steps=parts,
     )
@@ -82,7 +81,7 @@ def padded(sequence: list[int], width: int) -> list[int]:
 
 def item_numbers(batch: Batch, places: torch.Tensor) -> np.ndarray:
     """The item numbers behind a batch's places."""
-    return torch.cat([torch.zeros(1, dtype=torch.int64), batch.content.ids])[places].numpy()
+    return torch.cat([torch.zeros(1, dtype=torch.int64), batch.items])[places].numpy()
 
 
 class TestLeftPadded:
@@ -106,20 +105,19 @@ class TestNegatives:
         chance = np.random.default_rng(1)
         sequences = random_sequences(chance, 400, 9, MAX_SEQ_LEN)
         positives = np.array([padded(sequence[:-2], MAX_SEQ_LEN + 1) for sequence in sequences])
-        negatives = draw_negatives(positives, 9, chance)
-        assert negatives.shape == (400, MAX_SEQ_LEN)
+        negatives = draw_negatives(positives, 9, 2, chance)
+        assert negatives.shape == (400, MAX_SEQ_LEN, 2)
         for row, drawn in zip(positives, negatives, strict=True):
-            for place, item in enumerate(drawn):
+            for place, items in enumerate(drawn):
                 if row[place] == 0:
-                    assert item == 0
+                    assert not items.any()
                 else:
-                    assert 1 <= item <= 9
-                    assert item not in row
+                    assert set(items) <= set(range(1, 10)) - set(row)
 
     def test_uniform_over_the_other_items(self) -> None:
         n_items, allowed = 12, [1, 2, 3, 5, 6, 8, 9, 10, 12]
         positives = np.tile([0, 4, 7, 4, 11], (3_000, 1))
-        negatives = draw_negatives(positives, n_items, np.random.default_rng(2))
+        negatives = draw_negatives(positives, n_items, 1, np.random.default_rng(2))[..., 0]
         for place in (1, 2, 3):
             counts = Counter(negatives[:, place].tolist())
             assert sorted(counts) == allowed
@@ -129,8 +127,8 @@ class TestNegatives:
         assert not negatives[:, 0].any()
 
     def test_the_one_item_left_is_found(self) -> None:
-        negatives = draw_negatives(np.array([[1, 2, 4, 5]]), 5, np.random.default_rng(0))
-        assert negatives.tolist() == [[3, 3, 3]]
+        negatives = draw_negatives(np.array([[1, 2, 4, 5]]), 5, 2, np.random.default_rng(0))
+        assert negatives.tolist() == [[[3, 3]] * 3]
 
     def test_validation_and_test_targets_may_be_drawn(self) -> None:
         examples = examples_of(interactions_of([[1, 2, 3, 4, 5]], 5, 5), 1, seed=0)
@@ -187,7 +185,7 @@ class TestEpochs:
 
     def test_a_step_does_not_depend_on_those_before(self, interactions: Interactions) -> None:
         def step_of(examples: TrainingSet, epoch: int, step: int) -> tuple[list, list]:
-            (batch,) = examples[epoch, step]
+            batch = examples[epoch, step]
             return (
                 item_numbers(batch, batch.positives).tolist(),
                 item_numbers(batch, batch.negatives).tolist(),
@@ -204,128 +202,144 @@ class TestEpochs:
         remaining = [(1, step) for step in range(1, examples.steps)]
         found = list(load_ahead(examples, remaining, workers=0, prefetch=4, pin_memory=False))
         assert len(found) == 3
-        for at, (batch,) in zip(remaining, found, strict=True):
-            (expected,) = examples[at]
-            assert torch.equal(batch.content.ids, expected.content.ids)
+        for at, batch in zip(remaining, found, strict=True):
+            expected = examples[at]
+            assert torch.equal(batch.contents[0].ids, expected.contents[0].ids)
             assert torch.equal(batch.positives, expected.positives)
             assert torch.equal(batch.negatives, expected.negatives)
 
 
 class TestWithContent:
-    def check(self, positives: list[list[int]], negatives: list[list[int]]) -> Batch:
-        ids = IdBatch(np.array(positives), np.array(negatives))
+    def check(self, positives: list[list[int]], negatives: list[list[int]]) -> list[int]:
+        ids = IdBatch(np.array(positives), np.array(negatives)[..., None], np.empty(0, np.int64))
         table = torch.randn(N_ITEMS + 1, 4, generator=torch.Generator().manual_seed(0))
         table[0] = 0
         store = RecordingStore(N_ITEMS)
-        batch = fetch_content(ids, store, targets_in_step=3)
-        embeddings = torch.cat([torch.zeros(1, 4), table[batch.content.ids]])
+        batch = make_batch(ids, store)
+        embeddings = torch.cat([torch.zeros(1, 4), *(table[content.ids] for content in batch.contents)])
         assert torch.equal(embeddings[batch.positives], table[ids.positives])
         assert torch.equal(embeddings[batch.negatives], table[ids.negatives])
+        assert torch.equal(embeddings[batch.next_rows], table[ids.positives[:, 1:]])
         assert batch.log_mask.tolist() == ids.log_mask.tolist()
-        assert batch.targets_in_step == 3
-        (fetched,) = store.fetched
+        assert batch.targets_in_step == ids.log_mask.sum()
+        fetched = [item for items in store.fetched for item in items]
         assert len(set(fetched)) == len(fetched)
         assert 0 not in fetched
-        return batch
+        return fetched
 
     def test_every_place_gets_its_item_and_each_is_fetched_once(self) -> None:
-        batch = self.check([[0, 0, 7, 9, 7], [0, 3, 9, 3, 2]], [[0, 0, 4, 30], [0, 1, 4, 4]])
-        assert sorted(batch.content.ids.tolist()) == [1, 2, 3, 4, 7, 9, 30]
+        fetched = self.check([[0, 0, 7, 9, 7], [0, 3, 9, 3, 2]], [[0, 0, 4, 30], [0, 1, 4, 4]])
+        assert sorted(fetched) == [1, 2, 3, 4, 7, 9, 30]
 
     def test_without_padding(self) -> None:
-        batch = self.check([[5, 1, 5]], [[2, 2]])
-        assert sorted(batch.content.ids.tolist()) == [1, 2, 5]
-
-    def test_of_padding_alone_something_is_fetched(self) -> None:
-        batch = self.check([[0, 0, 0]], [[0, 0]])
-        assert len(batch.content) == 1
-        assert not batch.log_mask.any()
+        assert sorted(self.check([[5, 1, 5]], [[2, 2]])) == [1, 2, 5]
 
 
 class TestShares:
-    @pytest.mark.parametrize("processes", [1, 2, 3, 7])
+    @pytest.mark.parametrize("processes", [1, 2, 3, 9])
     @pytest.mark.parametrize("parts", [1, 2, 4])
-    @pytest.mark.parametrize("loss", [SasRecLoss, CpcLoss])
+    @pytest.mark.parametrize("objective", ["sasrec", "cpc"])
     def test_all_shares_together_are_the_global_batch(
-        self, interactions: Interactions, processes: int, parts: int, loss: type[Loss]
+        self, interactions: Interactions, processes: int, parts: int, objective: str
     ) -> None:
         everyone = [
-            examples_of(interactions, 7, seed=1, loss=loss, share=(rank, processes), parts=parts)
+            examples_of(interactions, 7, seed=1, objective=objective, share=(rank, processes), parts=parts)
             for rank in range(processes)
         ]
         for step in range(everyone[0].steps):
             ids = everyone[0].ids(1, step)
-            last_place_only = loss is CpcLoss
-            targets = len(ids.positives) if last_place_only else int((ids.positives[:, :-1] > 0).sum())
-            shares = [examples[1, step] for examples in everyone]
-            assert all(len(share) == parts for share in shares)
-            batches = [batch for share in shares for batch in share]
+            positions = OBJECTIVES[objective]
+            batches = [examples[1, step] for examples in everyone]
             positives = np.concatenate([item_numbers(batch, batch.positives) for batch in batches])
             negatives = np.concatenate([item_numbers(batch, batch.negatives) for batch in batches])
+            targets = np.concatenate([item_numbers(batch, batch.next_rows) for batch in batches])
             log_mask = np.concatenate([batch.log_mask.numpy() for batch in batches])
+            predicted = np.concatenate([batch.predicted.numpy() for batch in batches])
             real = log_mask.any(axis=1)
-            if last_place_only:
-                ids.negatives[:, :-1] = 0
             assert positives[real].tolist() == ids.positives.tolist()
-            assert negatives[real].tolist() == ids.negatives.tolist()
+            assert negatives[real].tolist() == ids.negatives[:, positions].tolist()
+            assert targets[real].tolist() == ids.positives[:, 1:][:, positions].tolist()
             assert log_mask[real].tolist() == ids.log_mask.tolist()
-            assert {batch.targets_in_step for batch in batches} == {targets}
+            assert predicted[real].tolist() == ids.log_mask[:, positions].tolist()
+            assert not predicted[~real].any()
+            assert {batch.targets_in_step for batch in batches} == {predicted.sum()}
+
+    @pytest.mark.parametrize("processes", [1, 2, 9])
+    def test_each_item_is_encoded_by_one_process(self, interactions: Interactions, processes: int) -> None:
+        batches = [
+            examples_of(interactions, 3, seed=1, share=(rank, processes), parts=2)[1, 0]
+            for rank in range(processes)
+        ]
+        for batch in batches:
+            encoded = [item for content in batch.contents for item in content.ids.tolist()]
+            assert encoded == batch.items[batch.own].tolist()
+            assert len(batch.contents) == min(2, len(encoded))
+        together = np.concatenate([batch.items[batch.own] for batch in batches])
+        assert together.tolist() == batches[0].items.tolist()
 
     def test_shares_are_near_equal(self, interactions: Interactions) -> None:
         shares = [examples_of(interactions, 17, seed=1, share=(rank, 4))[1, 0] for rank in range(4)]
-        assert [len(batch.positives) for (batch,) in shares] == [5, 4, 4, 4]
-
-    @pytest.mark.parametrize("objective", ["sasrec", "cpc"])
-    def test_the_loss_and_its_gradient_do_not_depend_on_the_shares(
-        self, interactions: Interactions, objective: str
-    ) -> None:
-        torch.manual_seed(0)
-        model = TransRec(IdItemEncoder(N_ITEMS, 8), UserEncoder(8, MAX_SEQ_LEN, 2, 1, 0.0), objective)
-        loss_class = type(model.loss)
-
-        def loss_and_gradient(processes: int, parts: int) -> tuple[float, torch.Tensor]:
-            model.zero_grad()
-            total = 0.0
-            for rank in range(processes):
-                share = (rank, processes)
-                examples = examples_of(interactions, 7, seed=1, loss=loss_class, share=share, parts=parts)
-                for batch in examples[1, 2]:  # the short one, of 3 users
-                    loss = model(batch)
-                    loss.backward()
-                    total += float(loss.detach())
-            return total, model.item_encoder.head.weight.grad.clone()
-
-        whole, gradient = loss_and_gradient(1, 1)
-        assert whole > 0
-        for processes, parts in ((2, 1), (1, 3), (2, 2), (5, 1)):
-            divided, divided_gradient = loss_and_gradient(processes, parts)
-            assert divided == pytest.approx(whole, rel=1e-5)
-            torch.testing.assert_close(divided_gradient, gradient, rtol=1e-4, atol=1e-6)
+        assert [len(batch.positives) for batch in shares] == [5, 4, 4, 4]
+        sizes = [len(batch.contents[0]) for batch in shares]
+        assert max(sizes) - min(sizes) <= 1
 
     def test_an_empty_share_is_one_user_of_padding(self) -> None:
         examples = examples_of(interactions_of([[1, 2, 3, 4, 5]], 9, 4), 4, seed=0, share=(2, 3))
-        (batch,) = examples[1, 0]
+        batch = examples[1, 0]
         assert batch.positives.tolist() == [[0] * 5]
-        assert batch.negatives.tolist() == [[0] * 4]
-        assert not batch.log_mask.any()
-        assert len(batch.content) == 1
+        assert not batch.negatives.any()
+        assert not batch.predicted.any()
         assert batch.targets_in_step == 2
 
 
-class TestPredictedPlaces:
+class TestSampling:
     def test_no_negative_but_the_last_is_fetched_where_the_last_place_alone_is_predicted(
         self, interactions: Interactions
     ) -> None:
         store = RecordingStore(N_ITEMS)
-        examples = examples_of(interactions, 6, seed=2, store=store, loss=CpcLoss)
+        examples = examples_of(interactions, 6, seed=2, store=store, objective="cpc")
         spared = 0
         for step in range(examples.steps):
-            (batch,) = examples[1, step]
-            ids = examples.ids(1, step)
-            needed = {*ids.positives.ravel().tolist(), *ids.negatives[:, -1].tolist()} - {0}
+            batch, ids = examples[1, step], examples.ids(1, step)
+            needed = {*ids.positives.ravel().tolist(), *ids.negatives[:, -1].ravel().tolist()} - {0}
             assert set(store.fetched[-1]) == needed
-            assert item_numbers(batch, batch.negatives)[:, -1].tolist() == ids.negatives[:, -1].tolist()
-            assert not batch.negatives[:, :-1].any()
             assert batch.targets_in_step == len(ids.positives)
             spared += len(set(ids.negatives.ravel().tolist()) - needed - {0})
         assert spared > 0
+
+    def test_in_batch_candidates_need_no_other_items(self, interactions: Interactions) -> None:
+        examples = examples_of(interactions, 6, seed=2, sampling=Sampling(in_batch=True))
+        assert examples[1, 0].items.tolist() == sorted({*examples.ids(1, 0).positives.ravel()} - {0})
+
+    def test_shared_negatives_are_distinct_and_uniform(self, interactions: Interactions) -> None:
+        examples = examples_of(interactions, 6, seed=2, sampling=Sampling(shared=5))
+        counts = Counter()
+        for epoch in range(1, 201):
+            batch = examples[epoch, 0]
+            drawn = item_numbers(batch, batch.shared).tolist()
+            assert len(set(drawn)) == 5
+            counts.update(drawn)
+        expected = 200 * 5 / N_ITEMS
+        chi_square = sum((counts[item] - expected) ** 2 / expected for item in range(1, N_ITEMS + 1))
+        assert chi_square < 58.3  # 29 degrees of freedom, one in a thousand
+
+    def test_the_expected_number_of_draws_is_the_mean_over_batches(self, interactions: Interactions) -> None:
+        examples = examples_of(interactions, 5, seed=2, sampling=Sampling(in_batch=True, shared=5))
+        drawn = np.zeros(N_ITEMS + 1)
+        batches = [(epoch, step) for epoch in range(1, 301) for step in range(examples.steps - 1)]
+        for at in batches:
+            ids = examples.ids(*at)
+            drawn += np.bincount(ids.positives.ravel(), minlength=N_ITEMS + 1)
+            drawn += np.bincount(ids.shared, minlength=N_ITEMS + 1)
+        assert examples.expected == pytest.approx(drawn[1:] / len(batches), rel=0.1, abs=0.05)
+
+    def test_the_catalogue_is_all_items(self, interactions: Interactions) -> None:
+        examples = examples_of(interactions, 6, seed=2, sampling=Sampling(catalogue=True))
+        assert examples[1, 0].items.tolist() == list(range(1, N_ITEMS + 1))
+
+    @pytest.mark.parametrize("sampling", [Sampling(per_target=N_ITEMS + 1), Sampling(shared=N_ITEMS + 1)])
+    def test_more_negatives_than_items_are_refused(
+        self, interactions: Interactions, sampling: Sampling
+    ) -> None:
+        with pytest.raises(UserError, match="--negatives 31"):
+            examples_of(interactions, 6, seed=2, sampling=sampling)

@@ -13,11 +13,10 @@ from transformers import BertConfig, BertModel
 
 from adapter4rec.adapters.attaching import add_adapters
 from adapter4rec.adapters.houlsby import HoulsbyConfig
-from adapter4rec.data.batches import TrainingSet
+from adapter4rec.data.batches import Sampling, TrainingSet
 from adapter4rec.data.text import TextStore, Tokens
 from adapter4rec.evaluation.catalogue import EmbeddingsInMemory
 from adapter4rec.evaluation.ranking import MISSED, EvalBatch, rank_targets
-from adapter4rec.models.losses import SasRecLoss
 from adapter4rec.models.text_encoder import TextItemEncoder
 from benchmarks import released_way
 from benchmarks.measuring import Measurement, in_turns, table
@@ -47,7 +46,7 @@ def test_the_released_way_gives_the_same_loss_and_gradients(request, name):
     loss.backward()
     expected = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     interactions = interactions_of(random_sequences(np.random.default_rng(0), 8, N_ITEMS, 6), N_ITEMS, 6)
-    examples = TrainingSet(interactions, store, batch_size=8, seed=0, predicted=SasRecLoss.predicted)
+    examples = TrainingSet(interactions, store, batch_size=8, seed=0, sampling=Sampling(per_target=1))
     ids = examples.ids(1, 0)
     released_way.plain(model).eval()
     model.zero_grad()

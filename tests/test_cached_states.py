@@ -98,13 +98,14 @@ def test_loss_and_gradients_are_those_of_the_whole_model(folder, pair, tmp_path,
 def _items_of(batch, store) -> np.ndarray:
     """The numbers of the items whose content a batch holds."""
     numbers = np.arange(1, N_ITEMS + 1)
-    if hasattr(batch.content, "pixels"):
-        same = (batch.content.pixels[:, None] == store.pixels[None]).flatten(2).all(-1)
+    (content,) = batch.contents
+    if hasattr(content, "pixels"):
+        same = (content.pixels[:, None] == store.pixels[None]).flatten(2).all(-1)
         return numbers[same.int().argmax(1).numpy()]
     texts = [store.fetch(np.array([number])).packs[0].token_ids.tolist() for number in numbers]
-    lengths = [n for pack in batch.content.packs for count, n in pack.packing.spans for _ in range(count)]
-    rows = torch.cat([pack.token_ids for pack in batch.content.packs]).split(lengths)
-    return numbers[[texts.index(rows[place].tolist()) for place in batch.content.order.tolist()]]
+    lengths = [n for pack in content.packs for count, n in pack.packing.spans for _ in range(count)]
+    rows = torch.cat([pack.token_ids for pack in content.packs]).split(lengths)
+    return numbers[[texts.index(rows[place].tolist()) for place in content.order.tolist()]]
 
 
 @pytest.mark.parametrize("name", ["tiny_bert_folder", "tiny_vit_folder"])

@@ -32,7 +32,6 @@ from adapter4rec.evaluation.leave_one_out import (
     rank,
     rank_by_popularity,
     rank_users,
-    training_clicks,
 )
 from adapter4rec.evaluation.metrics import metrics_of
 from adapter4rec.evaluation.ranking import MISSED, EvalBatch, best_items, rank_targets
@@ -428,7 +427,7 @@ class TestPopularity:
     def test_scores_are_counts_of_training_clicks(self, n_items: int) -> None:
         sequences, interactions = random_domain(n_items)
         counts = Counter(item for sequence in sequences for item in sequence[:-2])
-        scores = training_clicks(interactions)
+        scores = interactions.training_clicks()
         assert scores.tolist() == [counts[item] for item in range(1, n_items + 1)]
 
     @both_splits

@@ -16,7 +16,6 @@ from adapter4rec.evaluation.leave_one_out import (
     eval_batch,
     rank_users,
     ranked_users,
-    training_clicks,
 )
 from adapter4rec.evaluation.metrics import RankedUsers, metrics_of
 from adapter4rec.evaluation.ranking import MISSED, rank_targets
@@ -118,7 +117,7 @@ class TestGroups:
         counts = np.zeros(41, int)
         for user in users:
             np.add.at(counts, sequences[user][:-2], 1)
-        assert training_clicks(interactions, users).tolist() == counts[1:].tolist()
+        assert interactions.training_clicks(users).tolist() == counts[1:].tolist()
         found = ranked_users(interactions, np.ones(interactions.n_users, int), users)
         assert found.target_clicks.tolist() == [counts[sequence[-1]] for sequence in sequences]
         assert found.history.tolist() == [min(len(one) - 1, interactions.max_seq_len) for one in sequences]

@@ -10,13 +10,11 @@ import torch.nn.functional as F
 from adapter_models import WORDS
 from conftest import interactions_of, random_sequences
 
-from adapter4rec.data.batches import Batch, TrainingSet, fetch_content
+from adapter4rec.data.batches import Sampling, TrainingSet
 from adapter4rec.data.content import IdStore
 from adapter4rec.data.text import TextStore, Tokens
 from adapter4rec.models.backbones import TEXT_ENCODERS, backbone_folder, load_backbone, load_tokenizer
 from adapter4rec.models.item_encoder import IdItemEncoder
-from adapter4rec.models.losses import SasRecLoss
-from adapter4rec.models.registry import LOSSES, registered
 from adapter4rec.models.text_encoder import TextItemEncoder
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder, causal_padding_mask
@@ -87,22 +85,6 @@ def test_fresh_weights_follow_the_description():
     assert down.weight.std().item() == pytest.approx((2 / (64 + 256)) ** 0.5, rel=0.05)
     assert encoder.position_embedding.weight.std().item() == pytest.approx((2 / (20 + 64)) ** 0.5, rel=0.1)
     assert encoder.blocks[1].attention.layer_norm.eps == 1e-6
-
-
-def test_losses_are_binary_cross_entropies():
-    torch.manual_seed(0)
-    users, positives, negatives = (torch.randn(2, 3, 4) for _ in range(3))
-    log_mask = torch.tensor([[False, True, True], [True, True, True]])
-    scores = torch.stack([(users * positives).sum(-1), (users * negatives).sum(-1)], -1)
-    targets = torch.tensor([1.0, 0.0]).expand_as(scores)
-    each = F.binary_cross_entropy_with_logits(scores, targets, reduction="none").sum(-1)
-    items = torch.cat([torch.zeros(1, 4), negatives.flatten(0, 1)])
-    at = torch.arange(1, 7).view(2, 3)
-    batch = Batch(None, positives=None, negatives=at, log_mask=log_mask, targets_in_step=1)
-    sasrec = registered(LOSSES, "sasrec")()(users, positives, items, batch)
-    cpc = registered(LOSSES, "cpc")()(users, positives, items, batch)
-    assert sasrec.item() == pytest.approx(each[log_mask].sum().item(), rel=1e-6)
-    assert cpc.item() == pytest.approx(each[:, -1].sum().item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("folder", WORDS)
@@ -177,8 +159,8 @@ def test_gradients_are_the_same_each_time():
     chance = np.random.default_rng(0)
     interactions = interactions_of(random_sequences(chance, 512, 300, 20), 300, 20)
     store = IdStore(300)
-    examples = TrainingSet(interactions, store, batch_size=512, seed=0, predicted=SasRecLoss.predicted)
-    batch = fetch_content(examples.ids(1, 0), store, targets_in_step=1)
+    examples = TrainingSet(interactions, store, batch_size=512, seed=0, sampling=Sampling(per_target=1))
+    batch = examples[1, 0]
     torch.manual_seed(0)
     encoder = UserEncoder(dim=64, max_seq_len=20, heads=2, blocks=2, dropout=0.0)
     model = TransRec(IdItemEncoder(300, 64), encoder, "sasrec")

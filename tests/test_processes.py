@@ -139,18 +139,6 @@ def test_a_signal_to_a_launcher_ends_its_training(values, processes, number, sta
         resumed(values)
 
 
-@pytest.mark.parametrize(("world_size", "code"), [("2", 0), ("1", 9)])
-def test_one_of_several_processes_exits_without_the_shutdown_of_python(world_size, code, started):
-    program = """
-import atexit, os
-from adapter4rec.utils.errors import run_main
-atexit.register(lambda: os._exit(9))
-run_main(lambda: print("done"), one_of_several=True)
-"""
-    printed, _ = (running := started("-c", program, WORLD_SIZE=world_size)).communicate(timeout=60)
-    assert (printed, running.returncode) == ("done\n", code)
-
-
 def remove_run_folders(printed):
     """Remove the run folders that a sweep made in the repository: its runs cannot be given one folder."""
     for line in printed.splitlines():

@@ -341,41 +341,6 @@ def without_dropout(backbone, into):
 
 
 @both_modalities
-def test_divided_weights_train_like_whole_ones(common, tmp_path):
-    """The same loss, metrics and weights, with several packs a part and several parts a step, and resumed."""
-    common["backbone"] = without_dropout(Path(common["backbone"]), tmp_path / "backbone")
-    at_once = {"images_at_once": 8} if "images" in common else {"tokens_at_once": 40}
-    options = common | at_once | {"dropout": 0.0, "accumulation_steps": 2, "epochs": 2}
-    folders = {name: tmp_path / name for name in ("whole", "divided", "stopped")}
-    runs = [
-        ("whole", {}),
-        ("divided", {"shard": "true"}),
-        ("stopped", {"shard": "true", "epochs": 1}),
-        ("stopped", {"shard": "true", "resume": "true"}),
-    ]
-    for name, further in runs:
-        export = {"export": tmp_path / f"{name}.safetensors"}
-        done = launched_on_two_processes(options | {"run_folder": folders[name]} | export | further)
-        assert done.returncode == 0, done.stderr
-    whole, divided, stopped = (records(folder) for folder in folders.values())
-    assert [record["loss"] for record in divided[:2]] == pytest.approx(
-        [record["loss"] for record in whole[:2]], rel=1e-5
-    )
-    assert list(map(without_times, stopped)) == list(map(without_times, divided))
-    for name in ("best.safetensors", "last.safetensors"):
-        assert_same_file(folders["stopped"] / name, folders["divided"] / name)
-        one, other = (load_file(folders[which] / name) for which in ("whole", "divided"))
-        assert one.keys() == other.keys()
-        # Adam divides by the square root of gradients that may be as good as zero.
-        assert all(torch.allclose(one[key], other[key], atol=2e-4) for key in one)
-    one, other = (load_file(tmp_path / f"{name}.safetensors") for name in ("whole", "divided"))
-    assert one.keys() == other.keys()
-    assert {key: value.shape for key, value in one.items()} == {
-        key: value.shape for key, value in other.items()
-    }
-
-
-@both_modalities
 @pytest.mark.parametrize("method", ["k_adapter", "houlsby"])
 def test_a_run_from_cached_layers_equals_one_through_them(common, source, tmp_path, method):
     """In float32, and where the frozen part has no dropout that it would be without."""
@@ -416,15 +381,6 @@ def test_recomputing_changes_no_result(common, tmp_path):
     again = run_source(common, tmp_path / "again", epochs=1, recompute=True)
     losses = [records(folder)[0]["loss"] for folder in (plain, again)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
-
-
-def test_what_cannot_be_divided(common, source, tmp_path):
-    with pytest.raises(UserError, match="more than one process"):
-        run_source(common, tmp_path / "alone", shard=True)
-    command = {"method": "head", "shard": "true", "run_folder": tmp_path / "head"}
-    done = launched_on_two_processes(common | command)
-    assert done.returncode == 2
-    assert "--shard true: only for training the whole backbone" in done.stderr
 
 
 def test_what_the_first_of_two_processes_refuses_ends_both_with_one_message(common, tmp_path):

@@ -34,7 +34,6 @@ def train(settings: Settings) -> dict[str, Any]:
     """Read the domain, build and train the model, test its best epoch, and save the adapter."""
     from adapter4rec.adapters.files import save_adapter
     from adapter4rec.checkpoints.source_models import require_source
-    from adapter4rec.models.sharding import place
     from adapter4rec.runs.run import open_run
     from adapter4rec.training.cached_states import cache_hidden_states
     from adapter4rec.training.fit import fit
@@ -49,7 +48,7 @@ def train(settings: Settings) -> dict[str, Any]:
             return evaluate_popularity(domain, settings, process, open_run(settings, domain, None, process))
         model = build_model(settings, domain.interactions.n_items)
         run = open_run(settings, domain, model, process)
-        place(model, process, sharded=settings.shard)
+        model.to(process.device)
         if settings.caches_states:
             domain = cache_hidden_states(domain, model, settings, process)
         if settings.mode == "test":

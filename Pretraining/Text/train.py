@@ -32,7 +32,6 @@ def run(**settings: Any) -> dict[str, Any]:
 
 def train(settings: Settings) -> dict[str, Any]:
     """Read the domain, build and train the model, test its best epoch, and export it for target domains."""
-    from adapter4rec.models.sharding import place
     from adapter4rec.runs.exporting import export_for_targets, require_export
     from adapter4rec.runs.run import open_run
     from adapter4rec.training.cached_states import cache_hidden_states
@@ -45,7 +44,7 @@ def train(settings: Settings) -> dict[str, Any]:
         model = build_model(settings, domain.interactions.n_items)
         run = open_run(settings, domain, model, process)
         require_export(settings, run)  # fail before training, not after
-        place(model, process, sharded=settings.shard)
+        model.to(process.device)
         if settings.caches_states:
             domain = cache_hidden_states(domain, model, settings, process)
         if settings.mode == "test":

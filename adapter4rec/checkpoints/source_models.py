@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adapter4rec.checkpoints.released import read_released
 from adapter4rec.models.backbones import describe_config
-from adapter4rec.models.registry import LOSSES
+from adapter4rec.models.registry import OBJECTIVES
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.weights import load_into
 from adapter4rec.utils.checkpoint_file import read_checkpoint, write_checkpoint
@@ -79,7 +79,7 @@ def read_source_model(path: Path) -> SourceModel:
             "pass the file that source training exported (--export)"
         )
     objective = checkpoint.description.get("objective")
-    if objective not in LOSSES:
+    if objective not in OBJECTIVES:
         raise UserError(f"{path}: trained with the unknown objective {objective!r}")
     return SourceModel(path, checkpoint.tensors, objective, checkpoint.description)
 

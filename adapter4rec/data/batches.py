@@ -1,14 +1,13 @@
 """Training batches: item ids, sampled negatives and masks, then the content of the distinct items.
 
-The ids of a global batch depend only on (seed, epoch, step). Every process builds them for the global batch,
-so that it knows the total number of targets, then keeps its share of the users and fetches the content of
-their distinct items.
+The ids of a global batch depend only on (seed, epoch, step). Every process builds them for the global batch.
+It then keeps its share of the users, and fetches the content of its share of the distinct items.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,47 +20,85 @@ from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.process_group import Process
 
 _SHUFFLE, _NEGATIVES = 0, 1
-_SHARE = 3  # 2 is used for dropout (training/setup.py)
+_SHARE = 3  # 2 is used for dropout (training/step.py)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The targets of a training objective, and the items that a loss compares with them.
+
+    Attributes:
+        positions: the positions of a sequence whose next item is predicted.
+        per_target: number of negatives sampled for each target, which are not in the user's sequence.
+        shared: number of negatives sampled for the whole batch.
+        in_batch: whether the items of the sequences are candidates, too.
+        catalogue: whether a batch contains all items of the catalogue.
+    """
+
+    positions: slice = field(default_factory=lambda: slice(None))
+    per_target: int = 0
+    shared: int = 0
+    in_batch: bool = False
+    catalogue: bool = False
 
 
 @dataclass(frozen=True)
 class Batch(Content):
-    """The share of one process in a training step, or one of its gradient accumulation steps.
+    """The share of one process in a training step: its users, and its part of the items to encode.
+
+    Rows are 1-based indices into the distinct items of the global batch; 0 is padding.
 
     Attributes:
-        content: content of the distinct items of this share.
-        positives: int64 ``[users, L + 1]``, 1-based indices into ``content``; 0 is padding.
-        negatives: int64 ``[users, L]``, the same for the negatives; ``negatives[:, i]`` belongs to the target
-            ``positives[:, i + 1]``.
+        contents: content of the items that this process encodes, one part per gradient accumulation step.
+        own: their rows, ``own.start`` … ``own.stop - 1`` in ``items``.
+        items: int64 ``[n]``, ids of the distinct items of the global batch.
+        positives: int64 ``[users, L + 1]``, rows of the sequences.
+        next_rows: int64 ``[users, P]``, rows of the targets at the P predicted positions.
+        predicted: bool ``[users, P]``, false at padding.
+        negatives: int64 ``[users, P, k]``, rows of the negatives of each target.
+        shared: int64 ``[k]``, rows of the negatives that the batch shares.
+        expected: float32 ``[n]``, expected number of times that each item is drawn into a batch; empty if
+            the loss has no in-batch candidates.
         log_mask: bool ``[users, L]``, true at input positions that are not padding.
         targets_in_step: number of targets in the global batch, over which the loss is averaged.
     """
 
-    content: Content
+    contents: tuple[Content, ...]
+    own: slice
+    items: Tensor
     positives: Tensor
+    next_rows: Tensor
+    predicted: Tensor
     negatives: Tensor
+    shared: Tensor
+    expected: Tensor
     log_mask: Tensor
     targets_in_step: int
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows, with padding."""
+        return len(self.items) + 1
 
 
 @dataclass(frozen=True)
 class IdBatch:
-    """Item ids of some users, 0 for padding. Shapes as in :class:`Batch`."""
+    """Item ids of a global batch, 0 for padding.
+
+    Attributes:
+        positives: int64 ``[users, L + 1]``, the sequences.
+        negatives: int64 ``[users, L, k]``, negatives of each target.
+        shared: int64 ``[k]``, distinct negatives that the batch shares.
+    """
 
     positives: np.ndarray
     negatives: np.ndarray
+    shared: np.ndarray
 
     @property
     def log_mask(self) -> np.ndarray:
         """Bool ``[users, L]``, true at input positions that are not padding."""
         return self.positives[:, :-1] > 0
-
-    def share(self, part: int, parts: int) -> IdBatch:
-        """The users of share ``part`` of ``parts``; an empty share gets one user of padding only."""
-        mine = np.array_split(np.arange(len(self.positives)), parts)[part]
-        if len(mine):
-            return IdBatch(self.positives[mine], self.negatives[mine])
-        return IdBatch(np.zeros_like(self.positives[:1]), np.zeros_like(self.negatives[:1]))
 
 
 def pad_left(clicks: np.ndarray, ranges: Ranges, users: np.ndarray, width: int) -> np.ndarray:
@@ -71,26 +108,29 @@ def pad_left(clicks: np.ndarray, ranges: Ranges, users: np.ndarray, width: int) 
     return np.where(real, clicks[np.maximum(at, 0)], 0).astype(np.int64)
 
 
-def draw_negatives(positives: np.ndarray, n_items: int, generator: np.random.Generator) -> np.ndarray:
-    """Sample one negative per target, uniformly from the items that are not in the user's sequence.
+def draw_negatives(
+    positives: np.ndarray, n_items: int, per_target: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Sample k negatives per target, uniformly from the items that are not in the user's sequence.
 
     Args:
         positives: int64 ``[users, L + 1]``, 0 for padding.
         n_items: number of items N.
+        per_target: k.
         generator: random number generator.
 
     Returns:
-        int64 ``[users, L]``; 0 where the input position is padding.
+        int64 ``[users, L, k]``; 0 where the input position is padding.
     """
-    shape = (len(positives), positives.shape[1] - 1)
-    negatives = generator.integers(1, n_items + 1, shape)
-    users, places = np.nonzero(positives[:, :-1] > 0)
+    real = positives[:, :-1] > 0
+    negatives = generator.integers(1, n_items + 1, (*real.shape, per_target))
+    users, places, numbers = np.nonzero(np.broadcast_to(real[..., None], negatives.shape))
     while len(users):
-        drawn = negatives[users, places]
+        drawn = negatives[users, places, numbers]
         clash = (positives[users] == drawn[:, None]).any(axis=1)
-        users, places = users[clash], places[clash]
-        negatives[users, places] = generator.integers(1, n_items + 1, len(users))
-    negatives[positives[:, :-1] == 0] = 0
+        users, places, numbers = users[clash], places[clash], numbers[clash]
+        negatives[users, places, numbers] = generator.integers(1, n_items + 1, len(users))
+    negatives[~real] = 0
     return negatives
 
 
@@ -112,22 +152,21 @@ def sample_users(n_users: int, share: float, seed: int) -> np.ndarray:
 class TrainingSet(Dataset):
     """Training batches of a domain; each user occurs once per epoch.
 
-    ``training_set[epoch, step]`` is this process's share of a global batch: a list with one :class:`Batch`
-    per gradient accumulation step.
+    ``training_set[epoch, step]`` is this process's share of a global batch.
 
     Args:
         interactions: interactions of the domain.
         store: content of its items.
         batch_size: users per global batch.
         seed: random seed of the shuffling and of the negatives.
-        predicted: maps ``log_mask`` to the positions that the loss predicts (see ``Loss.predicted``).
-            Negatives at other positions are not encoded.
+        sampling: targets and negatives.
         users: indices of the training users; default: all.
         process: this process; default: a single process.
         accumulation_steps: gradient accumulation steps.
 
     Raises:
-        UserError: a user's training sequence contains all items, so no negative can be sampled.
+        UserError: a user's training sequence contains all items, so no negative can be sampled; or more
+            negatives than items.
     """
 
     def __init__(
@@ -137,7 +176,7 @@ class TrainingSet(Dataset):
         *,
         batch_size: int,
         seed: int,
-        predicted: Callable[[np.ndarray], np.ndarray],
+        sampling: Sampling,
         users: np.ndarray | None = None,
         process: Process | None = None,
         accumulation_steps: int = 1,
@@ -146,7 +185,7 @@ class TrainingSet(Dataset):
         self.store = store
         self.batch_size = batch_size
         self.seed = seed
-        self.predicted = predicted
+        self.sampling = sampling
         self.users = np.arange(interactions.n_users) if users is None else users
         self.rank, self.world_size = (process.rank, process.world_size) if process else (0, 1)
         self.accumulation_steps = accumulation_steps
@@ -155,23 +194,39 @@ class TrainingSet(Dataset):
         self._require_negatives()
 
     def _require_negatives(self) -> None:
-        if self.interactions.n_items > self.width:
+        n_items = self.interactions.n_items
+        if max(self.sampling.per_target, self.sampling.shared) > n_items:
+            raise UserError(
+                f"--negatives {max(self.sampling.per_target, self.sampling.shared)}: the domain has only "
+                f"{n_items:,} items"
+            )
+        if not self.sampling.per_target or n_items > self.width:
             return
         for user in self.users:
             sequence = pad_left(
                 self.interactions.clicks, self.interactions.train, np.array([user]), self.width
             )
-            if len(np.unique(sequence[sequence > 0])) == self.interactions.n_items:
+            if len(np.unique(sequence[sequence > 0])) == n_items:
                 name = self.interactions.user_names[user]
                 raise UserError(
-                    f"cannot sample a negative for user {name!r}, who clicked on all "
-                    f"{self.interactions.n_items} items; training needs more items"
+                    f"cannot sample a negative for user {name!r}, who clicked on all {n_items} items; "
+                    "training needs more items"
                 )
 
     @property
     def steps(self) -> int:
         """Global batches per epoch, including a smaller last one."""
         return -(-len(self.users) // self.batch_size)
+
+    @cached_property
+    def expected(self) -> np.ndarray:
+        """Expected number of times that each item is drawn into a full batch, float32 ``[N]``.
+
+        From the sequences, as many times as a batch has users; from the shared negatives, k / N.
+        """
+        share = min(1, self.batch_size / len(self.users))
+        clicks = self.interactions.training_clicks(self.users)
+        return (share * clicks + self.sampling.shared / self.interactions.n_items).astype(np.float32)
 
     def order(self, epoch: int) -> np.ndarray:
         """Order of the users in an epoch, int64 ``[users]``; depends only on (seed, epoch)."""
@@ -185,33 +240,72 @@ class TrainingSet(Dataset):
         users = self.order(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
         positives = pad_left(self.interactions.clicks, self.interactions.train, users, self.width)
         generator = np.random.default_rng([self.seed, _NEGATIVES, epoch, step])
-        return IdBatch(positives, draw_negatives(positives, self.interactions.n_items, generator))
+        n_items = self.interactions.n_items
+        return IdBatch(
+            positives,
+            draw_negatives(positives, n_items, self.sampling.per_target, generator),
+            generator.choice(n_items, self.sampling.shared, replace=False) + 1,
+        )
 
-    def __getitem__(self, at: tuple[int, int]) -> list[Batch]:
-        ids = self.ids(*at)
-        predicted = self.predicted(ids.log_mask)
-        ids.negatives[~predicted] = 0
-        mine = ids.share(self.rank, self.world_size)
-        parts = (mine.share(part, self.accumulation_steps) for part in range(self.accumulation_steps))
-        return [fetch_content(part, self.store, int(predicted.sum())) for part in parts]
+    def __getitem__(self, at: tuple[int, int]) -> Batch:
+        catalogue = self.sampling.catalogue
+        return make_batch(
+            self.ids(*at),
+            self.store,
+            self.sampling.positions,
+            items=np.arange(1, self.interactions.n_items + 1) if catalogue else None,
+            expected=self.expected if self.sampling.in_batch else None,
+            share=(self.rank, self.world_size),
+            parts=self.accumulation_steps,
+        )
 
 
-def fetch_content(ids: IdBatch, store: ContentStore, targets_in_step: int) -> Batch:
-    """Fetch the content of the distinct items of a share, so that each item is encoded once."""
-    places = np.concatenate([ids.positives, ids.negatives], axis=1)
-    distinct, inverse = np.unique(places, return_inverse=True)
-    inverse = inverse.reshape(places.shape)
-    if distinct[0] == 0:
-        distinct = distinct[1:]
-    else:
-        inverse += 1
-    if not len(distinct):
-        distinct = np.array([1])  # an empty share still takes part in the step
-    width = ids.positives.shape[1]
+def make_batch(
+    ids: IdBatch,
+    store: ContentStore,
+    positions: slice = slice(None),
+    *,
+    items: np.ndarray | None = None,
+    expected: np.ndarray | None = None,
+    share: tuple[int, int] = (0, 1),
+    parts: int = 1,
+) -> Batch:
+    """The share of a process in a global batch, with the content of the items that it encodes.
+
+    Each item is encoded once in a step, by one process.
+
+    Args:
+        ids: ids of the global batch.
+        store: content of all items.
+        positions: the positions whose next item is predicted.
+        items: int64, distinct ids in ascending order; by default those in ``ids``.
+        expected: see :attr:`Batch.expected`, float32 ``[N]``.
+        share: rank and number of processes.
+        parts: gradient accumulation steps.
+    """
+    rank, world_size = share
+    negatives = ids.negatives[:, positions]
+    predicted = ids.log_mask[:, positions]
+    if items is None:
+        items = np.unique(np.concatenate([ids.positives.ravel(), negatives.ravel(), ids.shared]))
+        items = items[items > 0]
+    users = np.array_split(np.arange(len(ids.positives)), world_size)[rank]
+    sequences = ids.positives[users] if len(users) else np.zeros_like(ids.positives[:1])
+    own = np.array_split(np.arange(len(items)), world_size)[rank]
+
+    def rows(found: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.where(found > 0, np.searchsorted(items, found) + 1, 0))
+
     return Batch(
-        content=store.fetch(distinct),
-        positives=torch.from_numpy(inverse[:, :width].copy()),
-        negatives=torch.from_numpy(inverse[:, width:].copy()),
-        log_mask=torch.from_numpy(ids.log_mask),
-        targets_in_step=targets_in_step,
+        contents=tuple(store.fetch(items[part]) for part in np.array_split(own, parts) if len(part)),
+        own=slice(own[0], own[-1] + 1) if len(own) else slice(0, 0),
+        items=torch.from_numpy(items),
+        positives=rows(sequences),
+        next_rows=rows(sequences[:, 1:][:, positions]),
+        predicted=torch.from_numpy(sequences[:, :-1][:, positions] > 0),
+        negatives=rows(negatives[users] if len(users) else np.zeros_like(negatives[:1])),
+        shared=rows(ids.shared),
+        expected=torch.from_numpy(np.empty(0, np.float32) if expected is None else expected[items - 1]),
+        log_mask=torch.from_numpy(sequences[:, :-1] > 0),
+        targets_in_step=int(predicted.sum()),
     )

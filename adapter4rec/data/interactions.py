@@ -109,6 +109,18 @@ class Interactions:
         stop = self.offsets[1:]
         return Ranges(np.maximum(self.offsets[:-1], stop - self.max_seq_len - 1), stop)
 
+    def training_clicks(self, users: np.ndarray | None = None) -> np.ndarray:
+        """Number of clicks on each item in training sequences, int64 ``[N]``.
+
+        Args:
+            users: indices of the users to count; by default all.
+        """
+        counted = np.zeros(self.n_users, bool)
+        counted[slice(None) if users is None else users] = True
+        is_train = np.repeat(counted, np.diff(self.offsets))
+        is_train[self.train.stop] = is_train[self.train.stop + 1] = False
+        return np.bincount(self.clicks[is_train], minlength=self.n_items + 1)[1:]
+
     def describe(self) -> str:
         """One-line summary for the log."""
         left_out = (

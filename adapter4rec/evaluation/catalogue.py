@@ -19,7 +19,6 @@ from torch.utils.data import Dataset
 from adapter4rec.data.content import Content, ContentStore
 from adapter4rec.data.loader import load_ahead
 from adapter4rec.evaluation.settings import EvaluationSettings
-from adapter4rec.models.sharding import is_sharded
 from adapter4rec.utils.files import relative_to_repository, reserve
 from adapter4rec.utils.precision import Precision, choose_precision
 from adapter4rec.utils.process_group import Process
@@ -34,7 +33,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     training = model.training
     model.eval()
     try:
-        with torch.no_grad():  # not inference_mode: FSDP keeps tensors that training needs afterwards
+        with torch.no_grad():
             yield
     finally:
         model.train(training)
@@ -157,14 +156,14 @@ class EncodeConfig:
 
 
 class _Groups(Dataset):
-    """The content of groups of items; indices beyond the last group wrap around."""
+    """The content of groups of items."""
 
     def __init__(self, groups: list[np.ndarray], store: ContentStore) -> None:
         self.groups = groups
         self.store = store
 
     def __getitem__(self, number: int) -> Content:
-        return self.store.fetch(self.groups[number % len(self.groups)])
+        return self.store.fetch(self.groups[number])
 
 
 def encode_catalogue(
@@ -195,7 +194,7 @@ def encode_catalogue(
     pending: deque[int] = deque()
 
     def numbers_to_load() -> Iterator[int]:
-        for number in _group_numbers(len(groups), process, in_step=is_sharded(encoder)):
+        for number in process.distribute(len(groups)):
             pending.append(number)
             yield number
 
@@ -209,8 +208,7 @@ def encode_catalogue(
     with precision.frozen_weights(encoder, whole=True), precision.autocast():
         for content in loader:
             rows = encode(content.to(process.device)).float()
-            if (number := pending.popleft()) < len(groups):
-                found.put(groups[number], rows)
+            found.put(groups[pending.popleft()], rows)
     if process.world_size > 1:
         for first in range(0, n_items + 1, _ROWS_SUMMED_AT_ONCE):
             numbers = np.arange(first, min(first + _ROWS_SUMMED_AT_ONCE, n_items + 1))
@@ -225,15 +223,3 @@ def _empty(
     if 4 * (n_items + 1) * width > how.most_memory:
         return EmbeddingsInFile.new(n_items, width, how.folder, process.device)
     return EmbeddingsInMemory(torch.zeros(n_items + 1, width, device=process.device))
-
-
-def _group_numbers(count: int, process: Process, *, in_step: bool) -> Iterator[int]:
-    """Which of ``count`` groups this process encodes, distributed dynamically.
-
-    With ``in_step``, as a sharded model requires, equally many on each process; the results of numbers from
-    ``count`` on are discarded.
-    """
-    if not in_step:
-        return process.distribute(count)
-    rounds = -(-count // process.world_size)
-    return iter(range(process.rank, rounds * process.world_size, process.world_size))

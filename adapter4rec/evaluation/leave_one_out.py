@@ -194,21 +194,6 @@ def rank(
         return rank_users(vectors, catalogue, interactions, split, process, coverage_at)
 
 
-def training_clicks(interactions: Interactions, users: np.ndarray | None = None) -> np.ndarray:
-    """Number of clicks on each item in training sequences, int64 ``[N]``.
-
-    Args:
-        interactions: the domain.
-        users: indices of the users to count; by default all.
-    """
-    train = interactions.train
-    counted = np.zeros(interactions.n_users, bool)
-    counted[slice(None) if users is None else users] = True
-    is_train = np.repeat(counted, np.diff(interactions.offsets))
-    is_train[train.stop] = is_train[train.stop + 1] = False
-    return np.bincount(interactions.clicks[is_train], minlength=interactions.n_items + 1)[1:]
-
-
 def rank_by_popularity(
     interactions: Interactions,
     split: Split,
@@ -218,9 +203,9 @@ def rank_by_popularity(
 ) -> Ranking:
     """The popularity baseline: items ranked by number of training clicks, the same for every user.
 
-    Arguments as in :func:`rank_users` and :func:`training_clicks`.
+    Arguments as in :func:`rank_users` and :meth:`Interactions.training_clicks`.
     """
-    clicks = training_clicks(interactions, users)
+    clicks = interactions.training_clicks(users)
     popularity = torch.from_numpy(np.concatenate([[0], clicks]).astype(np.float32))
     # With embeddings of width 1 and user vectors of 1, the score is the popularity.
     catalogue = EmbeddingsInMemory(popularity[:, None])
@@ -247,6 +232,6 @@ def ranked_users(
         users=interactions.user_names,
         history=test.stop - 1 - test.start,
         targets=[interactions.item_names[target - 1] for target in targets],
-        target_clicks=training_clicks(interactions, trained_on)[targets - 1],
+        target_clicks=interactions.training_clicks(trained_on)[targets - 1],
         ranks=ranks,
     )

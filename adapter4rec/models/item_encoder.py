@@ -32,9 +32,6 @@ class ContentItemEncoder(nn.Module):
         super().__init__()
         self.recompute = False
         """Whether activations are recomputed in the backward pass (activation checkpointing)."""
-        self.rounds: Callable[[int], int] = lambda parts: parts
-        """Number of backbone calls for a number of micro-batches. A sharded backbone must be called equally
-        often on all processes."""
         self.backbone = backbone
         use_fast_dropout(backbone)
         self.head = nn.Linear(backbone.config.hidden_size, dim)
@@ -61,11 +58,7 @@ class ContentItemEncoder(nn.Module):
 
     def in_parts(self, encode: Callable[..., Tensor], parts: Sequence[tuple]) -> Tensor:
         """``encode(*part)`` of each micro-batch, concatenated."""
-        rounds = self.rounds(len(parts))  # a collective operation, so before the collectives of the layers
-        encoded = [self._encode_part(encode, *part) for part in parts]
-        for _ in range(rounds - len(parts)):  # dummy calls, without effect on values or gradients
-            encoded[-1] = encoded[-1] + 0 * self._encode_part(encode, *parts[-1])
-        return torch.cat(encoded)
+        return torch.cat([self._encode_part(encode, *part) for part in parts])
 
     def _encode_part(self, encode: Callable[..., Tensor], *part: Any) -> Tensor:
         """``encode(*part)``, with activation checkpointing if enabled."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from adapter4rec.models.sharding import full_state_dict, is_sharded
 from adapter4rec.models.transrec import TransRec
 
 
@@ -23,17 +22,6 @@ def trained_state(model: TransRec) -> dict[str, Tensor]:
     trained = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
     frozen = dict(model.adapters.named_buffers(prefix="adapters"))
     return {name: tensor.detach() for name, tensor in (trained | frozen).items()}
-
-
-def full_trained_state(model: TransRec) -> dict[str, Tensor]:
-    """As :func:`trained_state` with full tensors; of a sharded model it is empty on ranks other than 0.
-
-    A collective operation: all processes must call it.
-    """
-    trained = trained_state(model)
-    if not is_sharded(model):
-        return trained
-    return {name: tensor for name, tensor in full_state_dict(model).items() if name in trained}
 
 
 @dataclass(frozen=True)

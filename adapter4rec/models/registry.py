@@ -1,6 +1,6 @@
-"""Registries of training objectives and user encoders.
+"""Registries of training objectives, losses and user encoders.
 
-A value is a class, or a string ``module:Class`` that is imported when the name is looked up.
+A class is registered as itself, or as a string ``module:Class`` that is imported when the name is looked up.
 """
 
 from __future__ import annotations
@@ -9,11 +9,18 @@ from collections.abc import Mapping
 from pkgutil import resolve_name
 from typing import Any
 
+OBJECTIVES: dict[str, slice] = {"sasrec": slice(None), "cpc": slice(-1, None)}
+"""Training objectives: the positions of a sequence whose next item is predicted. ``sasrec`` predicts at every
+position (Kang & McAuley 2018), ``cpc`` at the last one: the whole history predicts one item."""
+
 LOSSES: dict[str, type | str] = {
-    "sasrec": "adapter4rec.models.losses:SasRecLoss",
-    "cpc": "adapter4rec.models.losses:CpcLoss",
+    "bce": "adapter4rec.models.losses.bce:BceLoss",
+    "gbce": "adapter4rec.models.losses.gbce:GbceLoss",
+    "in_batch": "adapter4rec.models.losses.in_batch:InBatchLoss",
+    "mixed": "adapter4rec.models.losses.mixed:MixedLoss",
+    "sampled_softmax": "adapter4rec.models.losses.sampled_softmax:SampledSoftmaxLoss",
+    "full": "adapter4rec.models.losses.full:FullLoss",
 }
-"""Training objectives."""
 
 USER_ENCODERS: dict[str, type | str] = {
     "transformer": "adapter4rec.models.user_encoder:UserEncoder",

@@ -1,19 +1,20 @@
-"""Settings of the model: its backbone, its user encoder and its training objective."""
+"""Settings of the model: its backbone, its user encoder, its training objective and its loss."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from adapter4rec.data.settings import DomainSettings, ImageSettings, TextSettings
-from adapter4rec.models.registry import LOSSES, USER_ENCODERS
+from adapter4rec.models.losses.settings import LossSettings
+from adapter4rec.models.registry import OBJECTIVES, USER_ENCODERS
 from adapter4rec.utils.settings import FolderName, Settings, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSettings(Settings):
+class ModelSettings(LossSettings):
     """Model."""
 
-    objective: str = option("sasrec", "training objective", choices=LOSSES)
+    objective: str = option("sasrec", "training objective", choices=OBJECTIVES)
     user_encoder: str = option("transformer", "user encoder", choices=USER_ENCODERS)
     embedding_dim: int = option(64, "d, width of the item embeddings and the user encoder", least=1)
     user_heads: int = option(2, "attention heads of the user encoder", least=1)
@@ -37,9 +38,6 @@ class BackboneSettings(Settings):
         False,
         "recompute the backbone's activations in the backward pass: less memory, one more forward pass",
         runtime=True,
-    )
-    shard: bool = option(
-        False, "shard the backbone's weights over the processes (FSDP2), for full fine-tuning", runtime=True
     )
     compile: bool = option(False, "compile the backbone's layers; takes minutes at the start", runtime=True)
 

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from adapter4rec.data.batches import Batch
 from adapter4rec.data.content import Content
 from adapter4rec.models.item_encoder import IdItemEncoder
-from adapter4rec.models.losses import Loss
+from adapter4rec.models.losses.base import Loss
+from adapter4rec.models.losses.bce import BceLoss
+from adapter4rec.models.losses.settings import LossSettings
 from adapter4rec.models.parts import ParameterGroups, merge_groups
-from adapter4rec.models.registry import LOSSES, USER_ENCODERS, registered
+from adapter4rec.models.registry import LOSSES, OBJECTIVES, USER_ENCODERS, registered
 from adapter4rec.models.settings import ModelSettings
 from adapter4rec.models.user_encoder import UserEncoder
 
@@ -25,15 +27,26 @@ class TransRec(nn.Module):
     Args:
         item_encoder: maps :class:`~adapter4rec.data.content.Content` of n items to embeddings ``[n, d]``.
         user_encoder: maps sequences of item embeddings to next-item vectors.
-        objective: name of the training objective, a key of ``LOSSES``.
+        objective: name of the training objective, a key of ``OBJECTIVES``.
+        loss: the loss; by default that of the paper.
+        cosine: score with cosine similarity: item embeddings and next-item vectors have length 1.
     """
 
-    def __init__(self, item_encoder: nn.Module, user_encoder: UserEncoder, objective: str) -> None:
+    def __init__(
+        self,
+        item_encoder: nn.Module,
+        user_encoder: UserEncoder,
+        objective: str,
+        loss: Loss | None = None,
+        *,
+        cosine: bool = False,
+    ) -> None:
         super().__init__()
         self.item_encoder = item_encoder
         self.user_encoder = user_encoder
         self.objective = objective
-        self.loss: Loss = registered(LOSSES, objective)()
+        self.cosine = cosine
+        self.loss = loss or BceLoss(LossSettings(), n_items=0)
         self.adapters = nn.ModuleDict()
         """Adapters of the ``item`` and ``user`` encoders (an ``AdapterSet``); empty in a source model."""
 
@@ -48,29 +61,46 @@ class TransRec(nn.Module):
             groups["adapters"] = self.adapters.parameter_groups()
         return merge_groups(groups)
 
+    @property
+    def positions(self) -> slice:
+        """The positions of a sequence whose next item is predicted in training."""
+        return OBJECTIVES[self.objective]
+
     def encode_items(self, content: Content) -> Tensor:
         """Item embeddings, float32 ``[n, d]``."""
-        return self.item_encoder(content).float()
+        embeddings = self.item_encoder(content).float()
+        return F.normalize(embeddings, dim=-1) if self.cosine else embeddings
 
     def encode_users(self, items: Tensor, log_mask: Tensor) -> Tensor:
         """Next-item vectors ``[users, L, d]`` from item embeddings ``[users, L, d]`` (see UserEncoder)."""
-        return self.user_encoder(items, log_mask)
+        vectors = self.user_encoder(items, log_mask)
+        return F.normalize(vectors, dim=-1) if self.cosine else vectors
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Sum of the losses in this batch, divided by the number of targets in the whole training step.
+    def loss_of(self, embeddings: Tensor, batch: Batch) -> Tensor:
+        """Sum of the losses of this process's targets, divided by the number of targets in the global batch.
 
-        Summed over accumulation steps and processes, this is the mean loss of the global batch.
+        Summed over processes, this is the mean loss of the global batch.
+
+        Args:
+            embeddings: embeddings of the distinct items of the global batch, float32 ``[n, d]``.
+            batch: this process's share of the batch.
+
+        Returns:
+            A scalar.
         """
-        embeddings = self.encode_items(batch.content)
         # The user encoder is small and sensitive to rounding, so it stays in float32 under autocast.
         with torch.autocast(embeddings.device.type, enabled=False):
-            padding = embeddings.new_zeros(1, embeddings.shape[1])
-            embeddings = torch.cat([padding, embeddings])
+            items = torch.cat([embeddings.new_zeros(1, embeddings.shape[1]), embeddings])
             # F.embedding instead of indexing, whose backward is not deterministic on CPU.
-            sequences = F.embedding(batch.positives, embeddings)
+            sequences = F.embedding(batch.positives, items)
             users = self.encode_users(sequences[:, :-1], batch.log_mask)
-            total = self.loss(users, sequences[:, 1:], embeddings, batch)
+            targets = sequences[:, 1:][:, self.positions]
+            total = self.loss(users[:, self.positions], targets, items, batch)
         return total / batch.targets_in_step
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The mean loss of a batch of a single process (see :meth:`loss_of`)."""
+        return self.loss_of(torch.cat([self.encode_items(content) for content in batch.contents]), batch)
 
 
 def new_transrec(
@@ -81,7 +111,7 @@ def new_transrec(
     Args:
         settings: model settings.
         build_encoder: builds the item encoder from the settings; None for the id tower.
-        n_items: N, used by the id tower only.
+        n_items: N, used by the id tower and by losses.
 
     Raises:
         UserError: the backbone is missing or invalid, or the sizes are incompatible.
@@ -89,4 +119,5 @@ def new_transrec(
     torch.manual_seed(settings.seed)
     encoder = build_encoder(settings) if build_encoder else IdItemEncoder(n_items, settings.embedding_dim)
     user_encoder = registered(USER_ENCODERS, settings.user_encoder).from_settings(settings)
-    return TransRec(encoder, user_encoder, settings.objective)
+    loss = registered(LOSSES, settings.loss)(settings, n_items)
+    return TransRec(encoder, user_encoder, settings.objective, loss, cosine=settings.cosine)

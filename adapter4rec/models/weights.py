@@ -7,7 +7,6 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from adapter4rec.models.sharding import load_full_state
 from adapter4rec.utils.errors import UserError
 
 _MAX_LISTED = 5
@@ -45,4 +44,4 @@ def load_into(
     if lines:
         more = f"\n  … and {len(lines) - _MAX_LISTED} more" if len(lines) > _MAX_LISTED else ""
         raise UserError(f"{source} does not fit the model:\n  " + "\n  ".join(lines[:_MAX_LISTED]) + more)
-    load_full_state(model, tensors, strict=expected is None)
+    model.load_state_dict(tensors, strict=expected is None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from adapter4rec.checkpoints.settings import SourceSettings
 from adapter4rec.checkpoints.source_models import export_source_model, require_export_path
 from adapter4rec.models.backbones import describe_config
-from adapter4rec.models.sharding import full_state_dict
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs.run import Record, Run
 from adapter4rec.runs.settings import RunSettings
@@ -46,14 +45,11 @@ def export_for_targets(model: TransRec, settings: SourceRunSettings, run: Run, r
     Raises:
         UserError: another run has written the file since training started.
     """
-    if settings.export is None:
-        return
-    weights = full_state_dict(model)
-    if not run.process.is_rank0:
+    if settings.export is None or not run.process.is_rank0:
         return
     _require_replaceable(settings, run)
     description = run.describe("", result)
     if settings.uses_content:
         description["encoder"] = describe_config(model.item_encoder.backbone.config)
-    export_source_model(weights, settings.export, settings.objective, description)
+    export_source_model(model.state_dict(), settings.export, settings.objective, description)
     run.log(f"source model: {settings.export}")

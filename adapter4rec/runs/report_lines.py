@@ -14,7 +14,7 @@ def epoch_line(record: Mapping[str, Any], ks: Iterable[int]) -> str:
     """Summary of an epoch: loss, validation metrics in per cent, time, speed, time waiting for input."""
     return _wrapped(
         f"epoch {record['epoch']}: loss {record['loss']:.4f}",
-        *_metrics(record, ks),
+        *(_metrics(record, ks) if "HR@10" in record else ()),
         f"{record['seconds']:.1f} s",
         f"{record['sequences_per_second']:.1f} seq/s",
         f"input wait {record['input_wait']:.1f} %",

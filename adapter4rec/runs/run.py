@@ -34,11 +34,7 @@ from torch import nn
 
 from adapter4rec.data.domain import Domain
 from adapter4rec.evaluation.metrics import RANKS_FILE, RankedUsers
-from adapter4rec.models.parameters import (
-    ParameterCounts,
-    count_parameters,
-    full_trained_state,
-)
+from adapter4rec.models.parameters import ParameterCounts, count_parameters, trained_state
 from adapter4rec.runs.curves import draw_curves
 from adapter4rec.runs.identity import BEST, Identity, load_best
 from adapter4rec.runs.ledger import append, finished_record, read_ledger
@@ -248,10 +244,9 @@ class Run:
             append(self._ledger, record)
 
     def save_best(self, model: nn.Module, record: Record) -> None:
-        """Save the trained weights of the best epoch so far; collective if the model is sharded."""
-        trained = full_trained_state(model)
+        """Save the trained weights of the best epoch so far, on rank 0."""
         if self.process.is_rank0:
-            write_checkpoint(self.best_path, trained, self.describe(BEST, record))
+            write_checkpoint(self.best_path, trained_state(model), self.describe(BEST, record))
 
     def describe_adapter(self, result: Record) -> Record:
         """The description of this run for an adapter file."""

@@ -83,7 +83,7 @@ TEXT = Quickstart(
     target_methods=_target_methods(epochs=3, lr_backbone=1e-4),
     files={"users": "users.tsv", "items": "items.tsv"},
     study_epochs=2,
-    study_source={"epochs": 3, "lr_backbone": 1e-4, **_NEW_PARTS},
+    study_source={"method": "head", "epochs": 15, **_NEW_PARTS},
 )
 
 

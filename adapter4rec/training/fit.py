@@ -5,29 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-import numpy as np
-import torch
-
 from adapter4rec.data.batches import Batch, TrainingSet
 from adapter4rec.data.domain import Domain
 from adapter4rec.data.loader import load_ahead
 from adapter4rec.evaluation.catalogue import EncodeConfig
 from adapter4rec.evaluation.leave_one_out import Split, rank
 from adapter4rec.models.parameters import count_parameters
-from adapter4rec.models.sharding import average_gradients, is_sharded
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs.report_lines import epoch_line
 from adapter4rec.runs.run import Run
+from adapter4rec.training.schedule import learning_rate_factor
 from adapter4rec.training.settings import TrainingSettings
-from adapter4rec.training.setup import TrainingSetup, prepare, seed_step, training_set
+from adapter4rec.training.setup import TrainingSetup, prepare, training_set
 from adapter4rec.training.state import Progress, restore_state, save_state
+from adapter4rec.training.step import train_step
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.process_group import Process
 from adapter4rec.utils.terminal import progress_bar
 
 
 def fit(model: TransRec, domain: Domain, settings: TrainingSettings, process: Process, run: Run) -> None:
-    """Train a model, validate after each epoch, and save the best weights and the last state.
+    """Train a model, validate, and save the best weights and the last state.
 
     Resumes from the last checkpoint of the run if it exists; the result is bit-identical to that of an
     uninterrupted run.
@@ -49,15 +47,20 @@ def fit(model: TransRec, domain: Domain, settings: TrainingSettings, process: Pr
     for line in setup.describe():
         run.log(line)
     progress = restore_state(run, setup)
-    while progress.epoch <= settings.epochs:
+    while progress.epoch <= settings.epochs and not progress.stopped(settings.patience):
         train_epoch(setup, examples, settings, progress, run)
-        started = time.monotonic()
-        ranking = rank(model, domain, Split.VALIDATION, process, EncodeConfig.of(settings, process))
-        record = progress.record(examples, ranking.metrics(settings.ks), time.monotonic() - started)
+        metrics, seconds = {}, 0.0
+        if progress.epoch % settings.eval_every == 0 or progress.epoch == settings.epochs:
+            started = time.monotonic()
+            ranking = rank(model, domain, Split.VALIDATION, process, EncodeConfig.of(settings, process))
+            metrics, seconds = ranking.metrics(settings.ks), time.monotonic() - started
+        record = progress.record(examples, metrics, seconds)
         run.log(epoch_line(record, settings.ks))
         if progress.finish_epoch(record):
             run.save_best(model, record)
         save_state(run, setup, progress)
+    if progress.stopped(settings.patience):
+        run.log(f"stopped: no higher HR@10 in {settings.patience} validations")
 
 
 def train_epoch(
@@ -65,54 +68,38 @@ def train_epoch(
 ) -> None:
     """Train the remaining steps of an epoch, with a checkpoint every ``save_minutes``."""
     setup.model.train()
-    process = setup.process
     started = saved = time.monotonic()
     before = progress.seconds
     bar = progress_bar(
-        f"epoch {progress.epoch}", len(examples.users), progress.step * examples.batch_size, "seq", process
+        f"epoch {progress.epoch}",
+        len(examples.users),
+        progress.step * examples.batch_size,
+        "seq",
+        setup.process,
     )
     with bar, setup.precision.frozen_weights(setup.model.item_encoder):
-        for parts in _timed(_batches(examples, settings, progress, process), progress):
-            seed_step(settings.seed, progress.epoch, progress.step, process.rank)
-            loss = train_step(setup, parts)
-            if not np.isfinite(loss):
-                raise UserError(_not_finite(progress, run))
+        for batch in _timed(_batches(examples, settings, progress, setup.process), progress):
+            number = (progress.epoch - 1) * examples.steps + progress.step
+            rate = learning_rate_factor(
+                number, settings.epochs * examples.steps, settings.warmup_steps, settings.schedule
+            )
+            try:
+                loss = train_step(setup, batch, (settings.seed, progress.epoch, progress.step), rate)
+            except FloatingPointError as error:
+                raise UserError(_not_finite(error, progress, run)) from None
             progress.step += 1
             progress.loss_sum += loss
             progress.seconds = before + time.monotonic() - started
             bar.set_postfix(loss=f"{progress.loss_sum / progress.step:.4f}", refresh=False)
             bar.update(min(examples.batch_size, bar.total - bar.n))
-            if progress.step < examples.steps and _is_due(setup, saved, settings):
+            if progress.step < examples.steps and time.monotonic() - saved > 60 * settings.save_minutes:
                 save_state(run, setup, progress)
                 saved = time.monotonic()
 
 
-def train_step(setup: TrainingSetup, parts: list[Batch]) -> float:
-    """One optimizer step. Returns the mean loss over the global batch.
-
-    Args:
-        setup: model and optimizer.
-        parts: this process's micro-batches (gradient accumulation) of the global batch.
-    """
-    process = setup.process
-    total = torch.zeros((), device=process.device)
-    for number, part in enumerate(parts, 1):
-        with setup.gradient_sync(last=number == len(parts)), setup.precision.autocast():
-            loss = setup.parallel(part.to(process.device))
-            # The loss is a sum over processes, but DistributedDataParallel averages gradients.
-            setup.scaler.scale(loss * process.world_size).backward()
-        total += loss.detach()
-    if is_sharded(setup.model):
-        average_gradients(setup.model, process)
-    setup.scaler.step(setup.optimizer)
-    setup.scaler.update()
-    setup.optimizer.zero_grad(set_to_none=True)
-    return process.all_reduce(total).item()
-
-
 def _batches(
     examples: TrainingSet, settings: TrainingSettings, progress: Progress, process: Process
-) -> Iterator[list[Batch]]:
+) -> Iterator[Batch]:
     return load_ahead(
         examples,
         [(progress.epoch, step) for step in range(progress.step, examples.steps)],
@@ -122,26 +109,20 @@ def _batches(
     )
 
 
-def _timed(batches: Iterator[list[Batch]], progress: Progress) -> Iterator[list[Batch]]:
+def _timed(batches: Iterator[Batch], progress: Progress) -> Iterator[Batch]:
     """Yield the batches, and add the time spent waiting for them to ``progress.waited``."""
     while True:
         requested = time.monotonic()
-        parts = next(batches, None)
+        batch = next(batches, None)
         progress.waited += time.monotonic() - requested
-        if parts is None:
+        if batch is None:
             return
-        yield parts
+        yield batch
 
 
-def _is_due(setup: TrainingSetup, saved: float, settings: TrainingSettings) -> bool:
-    """Whether a checkpoint is due. Saving a sharded model is collective, so rank 0 decides for all."""
-    due = time.monotonic() - saved > 60 * settings.save_minutes
-    return setup.process.on_rank0(lambda: due) if is_sharded(setup.model) else due
-
-
-def _not_finite(progress: Progress, run: Run) -> str:
+def _not_finite(error: FloatingPointError, progress: Progress, run: Run) -> str:
     saved = run.last_path if run.last_path.exists() else "none"
     return (
-        f"non-finite loss in epoch {progress.epoch}, step {progress.step} (last checkpoint: {saved}); "
-        "reduce the learning rates, or train with --precision fp32"
+        f"non-finite values in epoch {progress.epoch}, step {progress.step}: {error} "
+        f"(last checkpoint: {saved}); reduce the learning rates, or train with --precision fp32"
     )

@@ -40,9 +40,19 @@ def parameter_groups(model: TransRec, learning_rates: Mapping[str, float]) -> li
     return groups
 
 
-def make_optimizer(groups: list[ParameterGroup]) -> torch.optim.Adam:
-    """Adam as in the paper: betas (0.9, 0.999), eps 1e-8, no weight decay, constant learning rates."""
-    return torch.optim.Adam(
-        [{"params": list(group.parameters.items()), "lr": group.learning_rate} for group in groups],
-        fused=True,
-    )
+def make_optimizer(groups: list[ParameterGroup], weight_decay: float = 0.0) -> torch.optim.AdamW:
+    """Adam as in the paper: betas (0.9, 0.999), eps 1e-8; with decoupled weight decay if it is not 0.
+
+    Biases and layer norms, the parameters with one axis, have no weight decay.
+    """
+    split = [
+        {
+            "params": [(name, p) for name, p in group.parameters.items() if (p.ndim > 1) == decays],
+            "lr": group.learning_rate,
+            "initial_lr": group.learning_rate,
+            "weight_decay": weight_decay if decays else 0.0,
+        }
+        for group in groups
+        for decays in (True, False)
+    ]
+    return torch.optim.AdamW([one for one in split if one["params"]], fused=True)

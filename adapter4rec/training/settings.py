@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from adapter4rec.checkpoints.settings import SourceSettings, TargetSettings
 from adapter4rec.runs.settings import RunSettings
+from adapter4rec.training.schedule import SCHEDULES
 from adapter4rec.utils.settings import PRECISIONS, Settings, option
 
 
@@ -26,6 +27,21 @@ class OptimizerSettings(Settings):
         1e-4, "learning rate of the item head, or of the id tower's embeddings", above=0, most=10
     )
     lr_user_encoder: float = option(1e-4, "learning rate of the user encoder", above=0, most=10)
+    weight_decay: float = option(
+        0.0, "weight decay (AdamW) of all trained weights but biases and layer norms", least=0, most=1
+    )
+    clip_norm: float | None = option(None, "maximum norm of the gradient; default: no clipping", above=0)
+    warmup_steps: int = option(0, "steps in which the learning rates rise to their values", least=0)
+    schedule: str = option(
+        "constant", "learning rates after the warm-up; linear and cosine decay to 0", choices=SCHEDULES
+    )
+    patience: int | None = option(
+        None,
+        "stop after this many validations without a higher HR@10; default: train all epochs",
+        least=1,
+        runtime=True,
+    )
+    eval_every: int = option(1, "epochs between validations", least=1)
     precision: str = option("auto", "number format of training", choices=PRECISIONS)
     save_minutes: float = option(
         10.0, "minutes between checkpoints (one is always written after an epoch)", above=0, runtime=True

@@ -1,31 +1,21 @@
-"""Setup of training: data-parallel model, optimizer, number format, training set."""
+"""Setup of training: optimizer, number format, training set."""
 
 from __future__ import annotations
 
-import inspect
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from adapter4rec.data.batches import TrainingSet, sample_users
 from adapter4rec.data.domain import Domain
 from adapter4rec.models.layers import compile_layers
-from adapter4rec.models.sharding import is_sharded
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.training.optimizer import ParameterGroup, make_optimizer, parameter_groups
 from adapter4rec.training.settings import TrainingSettings
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.precision import Precision, choose_precision
 from adapter4rec.utils.process_group import Process
-
-_DROPOUT = 2  # random stream; others are in data/batches.py
-_BUFFERS_ARE_SENT = "forward_sync_buffers"
-if _BUFFERS_ARE_SENT not in inspect.signature(DistributedDataParallel).parameters:
-    _BUFFERS_ARE_SENT = "broadcast_buffers"  # its name before torch 2.14
 
 
 @dataclass(frozen=True)
@@ -34,20 +24,20 @@ class TrainingSetup:
 
     Attributes:
         model: the model, on its device.
-        parallel: the module to call in a training step: the model, or DistributedDataParallel around it.
         groups: the trained parameters with their learning rates.
         optimizer: over these groups.
         scaler: scales fp16 gradients; disabled for other number formats.
         precision: the number format.
+        clip_norm: maximum norm of the gradient; None for no clipping.
         process: this process.
     """
 
     model: TransRec
-    parallel: nn.Module
     groups: list[ParameterGroup]
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     precision: Precision
+    clip_norm: float | None
     process: Process
 
     def describe(self) -> list[str]:
@@ -56,14 +46,15 @@ class TrainingSetup:
         groups = [f"  {group.describe()}" for group in self.groups]
         return [*groups, f"precision {self.precision.name}, {processes} on {self.process.device}"]
 
-    def gradient_sync(self, *, last: bool) -> AbstractContextManager[None]:
-        """Context of a backward pass; gradients are synchronised in the last accumulation step only."""
-        if is_sharded(self.model):
-            self.model.item_encoder.set_requires_gradient_sync(last)
-            return nullcontext()
-        if last or self.process.world_size == 1:
-            return nullcontext()
-        return self.parallel.no_sync()
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """All trained parameters."""
+        return [parameter for group in self.groups for parameter in group.parameters.values()]
+
+    def scale_learning_rates(self, factor: float) -> None:
+        """Set all learning rates to ``factor`` times their value in the settings."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
 
 
 def prepare(model: TransRec, domain: Domain, settings: TrainingSettings, process: Process) -> TrainingSetup:
@@ -76,20 +67,20 @@ def prepare(model: TransRec, domain: Domain, settings: TrainingSettings, process
         process: this process.
 
     Raises:
-        UserError: the number format is not supported on this device, or with sharding.
+        UserError: the number format is not supported on this device, or the loss not by the method.
     """
     precision = choose_precision(settings.precision, process.device)
-    if settings.shard and precision.name == "fp16":
-        raise UserError("--shard true: fp16 is not supported; use --precision bf16 or fp32")
+    if model.loss.sampling.catalogue and settings.method not in ("head", "id"):
+        raise UserError(
+            f"--loss {settings.loss}: encodes all {domain.interactions.n_items:,} items in every step, which "
+            "is supported with --method head and id only; use --loss mixed"
+        )
     if settings.compile and settings.uses_content:
         compile_layers(model.item_encoder.backbone, after=getattr(domain.store, "layers", ()))
     model.item_encoder.recompute = settings.recompute
-    parallel: nn.Module = model
-    if process.world_size > 1 and not is_sharded(model):
-        parallel = DistributedDataParallel(model, **{_BUFFERS_ARE_SENT: False}, gradient_as_bucket_view=True)
     groups = parameter_groups(model, settings.learning_rates())
-    optimizer = make_optimizer(groups)
-    return TrainingSetup(model, parallel, groups, optimizer, precision.scaler(), precision, process)
+    optimizer = make_optimizer(groups, settings.weight_decay)
+    return TrainingSetup(model, groups, optimizer, precision.scaler(), precision, settings.clip_norm, process)
 
 
 def training_set(
@@ -98,14 +89,14 @@ def training_set(
     """The training set of a domain: this process's part of each batch.
 
     Raises:
-        UserError: a user has clicked every item, so that no negative can be sampled.
+        UserError: negatives cannot be sampled (see :class:`TrainingSet`).
     """
     return TrainingSet(
         domain.interactions,
         domain.store,
         batch_size=settings.batch_size,
         seed=settings.seed,
-        predicted=model.loss.predicted,
+        sampling=replace(model.loss.sampling, positions=model.positions),
         users=trained_users(domain, settings),
         process=process,
         accumulation_steps=settings.accumulation_steps,
@@ -117,9 +108,3 @@ def trained_users(domain: Domain, settings: TrainingSettings) -> np.ndarray | No
     if settings.user_share == 1:
         return None
     return sample_users(domain.interactions.n_users, settings.user_share, settings.seed)
-
-
-def seed_step(seed: int, epoch: int, step: int, rank: int) -> None:
-    """Seed dropout by (seed, epoch, step, rank), so that a resumed run repeats the same random numbers."""
-    words = np.random.SeedSequence([seed, _DROPOUT, epoch, step, rank]).generate_state(1, np.uint64)
-    torch.manual_seed(int(words[0]) & (2**63 - 1))

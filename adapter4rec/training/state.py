@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
+import torch
 from torch import Tensor
 
 from adapter4rec.data.batches import TrainingSet
 from adapter4rec.evaluation.leave_one_out import Split
-from adapter4rec.models.parameters import full_trained_state, trained_state
-from adapter4rec.models.sharding import full_optimizer_state, load_full_optimizer_state
+from adapter4rec.models.parameters import trained_state
 from adapter4rec.models.weights import load_into
 from adapter4rec.runs.identity import checked_description
 from adapter4rec.runs.run import Record, Run
@@ -54,14 +54,22 @@ class Progress:
             "seconds": self.seconds,
             "sequences_per_second": len(examples.users) / self.seconds,
             "input_wait": 100 * self.waited / self.seconds,
-            "evaluation_seconds": evaluation_seconds,
+            **({"evaluation_seconds": evaluation_seconds} if metrics else {}),
             **metrics,
         }
+
+    def stopped(self, patience: int | None) -> bool:
+        """Whether the last ``patience`` validations were not better than the best before them."""
+        validated = [record for record in self.history if "HR@10" in record]
+        if patience is None or self.best is None:
+            return False
+        return len(validated) - 1 - validated.index(self.best) >= patience
 
     def finish_epoch(self, record: Record) -> bool:
         """Add the record of an epoch and advance to the next. Returns whether it is the best so far."""
         self.history.append(record)
-        is_best = self.best is None or record["HR@10"] > self.best["HR@10"]
+        validated = "HR@10" in record
+        is_best = validated and (self.best is None or record["HR@10"] > self.best["HR@10"])
         if is_best:
             self.best = record
         self.epoch, self.step = self.epoch + 1, 0
@@ -74,13 +82,12 @@ def save_state(run: Run, setup: TrainingSetup, progress: Progress) -> None:
 
     No random state is saved, as batches and dropout depend only on (seed, epoch, step, rank).
     """
-    trained = full_trained_state(setup.model)
-    optimizer = full_optimizer_state(setup.model, setup.optimizer)
     if not run.process.is_rank0:
         return
-    tensors = {_MODEL + name: tensor for name, tensor in trained.items()}
-    for name, values in optimizer.items():
-        tensors |= {f"{_OPTIMIZER}{key}/{name}": value for key, value in values.items()}
+    tensors = {_MODEL + name: tensor for name, tensor in trained_state(setup.model).items()}
+    names = _parameter_names(setup.optimizer)
+    for index, values in setup.optimizer.state_dict()["state"].items():
+        tensors |= {f"{_OPTIMIZER}{key}/{names[index]}": value for key, value in values.items()}
     record = {"progress": asdict(progress), "scaler": setup.scaler.state_dict()}
     write_checkpoint(run.last_path, tensors, run.describe(_LAST, record))
     run.write_metrics(progress.history)
@@ -103,11 +110,7 @@ def restore_state(run: Run, setup: TrainingSetup) -> Progress:
         )
     last = read_checkpoint(run.last_path)
     load_into(setup.model, _with_prefix(last.tensors, _MODEL), last.path, trained_state(setup.model))
-    kept = {
-        key: _with_prefix(last.tensors, f"{_OPTIMIZER}{key}/") for key in ("step", "exp_avg", "exp_avg_sq")
-    }
-    by_name = {name: {key: tensors[name] for key, tensors in kept.items()} for name in kept["step"]}
-    load_full_optimizer_state(setup.model, setup.optimizer, by_name)
+    _load_optimizer(setup.optimizer, _with_prefix(last.tensors, _OPTIMIZER))
     setup.scaler.load_state_dict(record["scaler"])
     run.log(f"resuming at epoch {progress.epoch}, step {progress.step}")
     return progress
@@ -122,6 +125,21 @@ def last_progress(run: Run) -> Progress:
         return Progress(**checked_description(run.last_path, _LAST, run.identity)["record"]["progress"])
 
     return run.process.on_rank0(read)
+
+
+def _parameter_names(optimizer: torch.optim.Optimizer) -> list[str]:
+    """Names of the parameters, in the order of their indices in the optimizer's state."""
+    return [name for group in optimizer.param_groups for name in group["param_names"]]
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Load tensors named ``key/parameter``, such as ``exp_avg/head.weight``."""
+    state = optimizer.state_dict()
+    indices = {name: index for index, name in enumerate(_parameter_names(optimizer))}
+    for name, tensor in tensors.items():
+        key, _, parameter = name.partition("/")
+        state["state"].setdefault(indices[parameter], {})[key] = tensor
+    optimizer.load_state_dict(state)
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

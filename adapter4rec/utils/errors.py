@@ -41,10 +41,7 @@ def run_main(main: Callable[[], Any], *, one_of_several: bool = False) -> NoRetu
         with interruptible():
             end_with_starter()
             code = main()
-        code = code if isinstance(code, int) else 0
-        if one_of_several and os.environ.get("WORLD_SIZE", "1") != "1":
-            _exit_at_once(code)
-        sys.exit(code)
+        sys.exit(code if isinstance(code, int) else 0)
     except UserError as error:
         _end_with(str(error), first)
     except OSError as error:  # for example a full disk or a read-only folder
@@ -61,17 +58,6 @@ def os_error_message(error: OSError) -> str:
     if error.strerror is None:
         return f"cannot write file: {error}"
     return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-
-
-def _exit_at_once(code: int) -> NoReturn:
-    """Exit without Python's shutdown, which Gloo's threads can abort.
-
-    A device mesh (``--shard true``) stays in torch's caches and keeps Gloo's threads running. If one of them
-    frees a tensor while Python shuts down, the process ends with SIGABRT and a finished run counts as failed.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def _end_with(message: str, first: bool) -> NoReturn:

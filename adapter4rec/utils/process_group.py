@@ -104,14 +104,6 @@ class Process:
             dist.all_reduce(tensor)
         return tensor
 
-    def all_reduce_max(self, number: int) -> int:
-        """The maximum of a number over all processes."""
-        if self.world_size == 1:
-            return number
-        largest = torch.tensor(number, device=self.device)
-        dist.all_reduce(largest, dist.ReduceOp.MAX)
-        return int(largest)
-
     def all_gather(self, array: np.ndarray) -> np.ndarray:
         """Concatenate the arrays of all processes along the first axis, in rank order."""
         if self.world_size == 1:

@@ -1,0 +1,35 @@
+"""Softmax over the target and uniform negatives (sampled softmax, Jean et al., ACL 2015, eq. 8)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from adapter4rec.data.batches import Batch, Sampling
+from adapter4rec.models.losses.base import Loss
+from adapter4rec.models.losses.softmax import softmax_cross_entropy
+
+
+class SampledSoftmaxLoss(Loss):
+    """Cross-entropy of the target among itself and k uniform negatives that the batch shares.
+
+    The proposal is uniform, so that its correction is the same for all items and cancels.
+    """
+
+    @property
+    def sampling(self) -> Sampling:
+        """``--negatives`` shared by the batch, by default 512."""
+        return Sampling(shared=self.settings.negatives or 512)
+
+    def forward(self, users: Tensor, targets: Tensor, items: Tensor, batch: Batch) -> Tensor:
+        """See :meth:`Loss.forward`."""
+        return softmax_cross_entropy(
+            users,
+            targets,
+            F.embedding(batch.shared, items),
+            batch,
+            rows=batch.shared,
+            logq=items.new_zeros(len(batch.shared)),
+            target_logq=users.new_zeros(users.shape[:2]),
+            temperature=self.settings.temperature,
+        )

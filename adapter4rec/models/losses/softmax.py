@@ -1,0 +1,65 @@
+"""Cross-entropy of a softmax over a set of candidate items, which the softmax losses share."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from adapter4rec.data.batches import Batch
+
+_SCORES_AT_ONCE = 2**24
+"""Scores in a block (64 MiB); with more, a block is recomputed in the backward pass."""
+_MASKED_SCORE = -1e30
+"""Finite, so that the gradient is zero instead of NaN where all candidates are masked."""
+
+
+def softmax_cross_entropy(
+    users: Tensor,
+    targets: Tensor,
+    candidates: Tensor,
+    batch: Batch,
+    *,
+    rows: Tensor,
+    logq: Tensor,
+    target_logq: Tensor,
+    temperature: float,
+) -> Tensor:
+    """-log of the softmax probability of each target among itself and the candidates, summed.
+
+    With s = u · v / temperature - logq, the loss of a target t is log(e^s_t + sum over the candidates of
+    e^s_c) - s_t. Candidates in the user's own sequence are left out.
+
+    Args:
+        users: next-item vectors ``[users, P, d]``.
+        targets: embeddings of the next items ``[users, P, d]``.
+        candidates: embeddings ``[C, d]``.
+        batch: the batch.
+        rows: int64 ``[C]``, the candidates as rows of the batch's items.
+        logq: ``[C]``, subtracted from the scores of the candidates.
+        target_logq: ``[users, P]``, subtracted from the scores of the targets.
+        temperature: divides the scores.
+
+    Returns:
+        A scalar, the sum over the targets of this process.
+    """
+
+    def block(
+        users: Tensor, targets: Tensor, target_logq: Tensor, sequences: Tensor, predicted: Tensor
+    ) -> Tensor:
+        scores = users @ candidates.T / temperature - logq
+        in_sequence = torch.zeros(len(users), batch.n_rows, dtype=torch.bool, device=users.device)
+        in_sequence.scatter_(1, sequences, True)
+        scores = scores.masked_fill(in_sequence[:, None, rows], _MASKED_SCORE)
+        target_scores = (users * targets).sum(-1) / temperature - target_logq
+        # log(e^t + e^c) - t = softplus(c - t)
+        losses = F.softplus(scores.logsumexp(-1) - target_scores)
+        return (losses * predicted).sum()
+
+    inputs = (users, targets, target_logq, batch.positives, batch.predicted)
+    at_once = max(1, _SCORES_AT_ONCE // (users.shape[1] * len(candidates)))
+    if at_once >= len(users):
+        return block(*inputs)
+    blocks = zip(*(tensor.split(at_once) for tensor in inputs), strict=True)
+    return torch.stack([checkpoint(block, *some, use_reentrant=False) for some in blocks]).sum()
