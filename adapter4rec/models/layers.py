@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from adapter4rec.models.layouts import LAYOUTS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _RECOMPILE_LIMIT = 256
 """All layers share one code object, each compiled for training and for evaluation; the default is too low."""
