@@ -32,7 +32,7 @@ def run(**settings: Any) -> dict[str, Any]:
 
 def train(settings: Settings) -> dict[str, Any]:
     """Read the domain, build and train the model, test its best epoch, and save the adapter."""
-    from adapter4rec.runs.run import open_run
+    from adapter4rec.runs.run import Run
     from adapter4rec.training.testing import evaluate, evaluate_again, evaluate_popularity
     from adapter4rec.utils.process_group import process_group
 
@@ -43,9 +43,9 @@ def train(settings: Settings) -> dict[str, Any]:
     with process_group(settings.device, settings.threads) as process:
         domain = read_domain(settings, process, content=settings.uses_content)
         if settings.method == "popularity":
-            return evaluate_popularity(domain, settings, process, open_run(settings, domain, None, process))
+            return evaluate_popularity(domain, settings, process, Run(settings, domain, None, process))
         model = build_model(settings, domain.interactions.n_items)
-        run = open_run(settings, domain, model, process)
+        run = Run(settings, domain, model, process)
         model.to(process.device)
         if settings.caches_states:
             from adapter4rec.training.cached_states import cache_hidden_states

@@ -20,12 +20,11 @@ from typing import Any
 from adapter4rec.runs.settings import RunSettings
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import file_hash, json_object, locked_file, read_json
-from adapter4rec.utils.settings import as_argument, options_of
+from adapter4rec.utils.settings import as_argument
 
 FINISHED, FAILED = "finished", "failed"
 _VERSION = 1
-_MODELS = ("source_checkpoint", "start_from")
-_INPUTS = ("users", "items", "images", *_MODELS)
+_INPUTS = ("users", "items", "images", "source_checkpoint", "start_from")
 """Settings that name input files of a run."""
 Record = dict[str, Any]
 
@@ -55,10 +54,7 @@ def _content(name: str, path: Path) -> str:
     try:
         return file_hash(path)
     except FileNotFoundError:
-        hint = "" if name in _MODELS else "; see Dataset/README.md for the data files"
-        raise UserError(f"--{name} {path}: no such file{hint}") from None
-    except OSError as error:
-        raise UserError(f"--{name} {path}: {error.strerror}") from None
+        raise UserError(f"--{name} {path}: no such file; see Dataset/README.md for the data files") from None
 
 
 def command_of(settings: RunSettings, without: Iterable[str] = ()) -> str:
@@ -68,13 +64,10 @@ def command_of(settings: RunSettings, without: Iterable[str] = ()) -> str:
         settings: settings of the run.
         without: names of further options to omit.
     """
-    defaults = {name: one.default for name, one in options_of(type(settings)).items()}
-    config = getattr(settings, "adapter", None)
-    if config is not None:
-        defaults |= {name: one.default for name, one in options_of(type(config)).items()}
+    options = type(settings).options({"method": settings.method})
     plain, words = settings.plain(), []
-    for name, default in defaults.items():
-        if name not in without and as_argument(plain[name]) != as_argument(default):
+    for name, one in options.items():
+        if name not in without and as_argument(plain[name]) != as_argument(one.default):
             words += [f"--{name}", as_argument(plain[name])]
     return shlex.join(["python", "-m", settings.module, *words])
 
