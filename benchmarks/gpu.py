@@ -22,7 +22,7 @@ from adapter4rec.data.content import ContentStore
 from adapter4rec.data.images.store import Pixels
 from adapter4rec.data.interactions import Interactions
 from adapter4rec.data.loader import load_ahead
-from adapter4rec.evaluation.catalogue import EmbeddingsInMemory
+from adapter4rec.evaluation.catalogue import Embeddings
 from adapter4rec.evaluation.ranking import EvalBatch, rank_targets
 from adapter4rec.models.layers import compile_layers
 from adapter4rec.models.parameters import train_only
@@ -189,8 +189,8 @@ def _ranks_differ(scale: Scale) -> tuple[float, float]:
         rows,
         chance.integers(1, 20_001, len(rows)),
     )
-    one = rank_targets(users, EmbeddingsInMemory(table), question)
-    two = rank_targets(users.to(scale.device), EmbeddingsInMemory(table.to(scale.device)), question)
+    one = rank_targets(users, Embeddings(table), question)
+    two = rank_targets(users.to(scale.device), Embeddings(table.to(scale.device)), question)
     return float(np.abs(one - two).max()), 2.0
 
 

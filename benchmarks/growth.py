@@ -19,7 +19,7 @@ from matplotlib import pyplot
 from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.data.interactions import Interactions
 from adapter4rec.data.text import TextStore, Tokens
-from adapter4rec.evaluation.catalogue import EmbeddingsInMemory
+from adapter4rec.evaluation.catalogue import Embeddings
 from adapter4rec.evaluation.ranking import EvalBatch, rank_targets
 from adapter4rec.utils.errors import run_main
 from adapter4rec.utils.files import REPOSITORY, write_json
@@ -40,7 +40,7 @@ def _median(step) -> float:  # noqa: ANN001
 
 def _ranking(users: int, items: int) -> float:
     chance = np.random.default_rng(0)
-    vectors, table = torch.randn(users, DIM), EmbeddingsInMemory(torch.randn(items + 1, DIM))
+    vectors, table = torch.randn(users, DIM), Embeddings(torch.randn(items + 1, DIM))
     nothing = np.empty(0, np.int64)
     question = EvalBatch(
         np.zeros((users, 1), np.int64), chance.integers(1, items + 1, users), nothing, nothing

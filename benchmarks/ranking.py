@@ -1,26 +1,20 @@
-"""Ranking a catalogue for many users; ``--memory`` ranks against embeddings in a file."""
+"""Ranking a catalogue for many users."""
 
 from __future__ import annotations
 
 import argparse
-import tempfile
-import time
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from adapter4rec.evaluation.catalogue import EmbeddingsInFile, EmbeddingsInMemory
+from adapter4rec.evaluation.catalogue import Embeddings
 from adapter4rec.evaluation.ranking import EvalBatch, rank_targets
 from adapter4rec.utils.errors import run_main
-from adapter4rec.utils.files import REPOSITORY
-from adapter4rec.utils.machine import peak_memory
 from benchmarks import released_way
 from benchmarks.measuring import Measurement, arguments, in_turns, matmul_rate, parsed, report
 from benchmarks.models import DIM
 
 _HISTORY = 10
-_USERS_AT_ONCE = 8192
 
 
 def _question(users: int, items: int, chance: np.random.Generator) -> EvalBatch:
@@ -42,7 +36,7 @@ def _compared(users: int, items: int, released_users: int, rounds: int) -> Measu
     masked = [question.masked_items[user * _HISTORY : (user + 1) * _HISTORY] - 1 for user in range(some)]
 
     def project() -> np.ndarray:
-        return rank_targets(vectors, EmbeddingsInMemory(table), question)
+        return rank_targets(vectors, Embeddings(table), question)
 
     def released() -> list[int]:
         return released_way.ranks(vectors[:some], table[1:], question.targets[:some] - 1, masked)
@@ -64,49 +58,15 @@ def _compared(users: int, items: int, released_users: int, rounds: int) -> Measu
     )
 
 
-def _bounded(users: int, items: int, folder: Path) -> Measurement:
-    """Time and peak memory of ranking for many users with embeddings in a file."""
-    generator = torch.Generator().manual_seed(0)
-    path = folder / "embeddings.f32"
-    rows = np.memmap(path, np.float32, "w+", shape=(items + 1, DIM))
-    catalogue = EmbeddingsInFile(rows, torch.device("cpu"))
-    for first in range(0, items + 1, 1 << 16):
-        numbers = np.arange(first, min(first + (1 << 16), items + 1))
-        catalogue.put(numbers, torch.randn(len(numbers), DIM, generator=generator))
-    chance = np.random.default_rng(0)
-    started = time.perf_counter()
-    for first in range(0, users, _USERS_AT_ONCE):
-        count = min(_USERS_AT_ONCE, users - first)
-        question = _question(count, items, chance)
-        rank_targets(torch.randn(count, DIM, generator=generator), catalogue, question)
-        done, seconds = first + count, time.perf_counter() - started
-        peak = peak_memory() / 2**20
-        print(f"{done:,} of {users:,} users, {seconds:,.0f} s, peak memory {peak:,.0f} MiB", flush=True)
-    limit = 2 * users * items * DIM / matmul_rate(torch.float32)
-    return Measurement(
-        f"ranking {users:,} users, {items:,} items in a file",
-        seconds,
-        share=limit / seconds,
-        memory=peak_memory() / 2**20,
-    )
-
-
 def _options() -> argparse.Namespace:
     parser = arguments(__doc__, users=10_000, released_users=200, rounds=3)
     parser.add_argument("--items", type=int, nargs="+", default=[20_000, 200_000], help="(%(default)s)")
-    parser.add_argument("--memory", action="store_true", help="rank against embeddings in a file")
     return parsed(parser)
 
 
 def main() -> None:
     """Run the benchmark."""
     options = _options()
-    if options.memory:
-        (REPOSITORY / "cache").mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=REPOSITORY / "cache") as folder:
-            rows = [_bounded(options.users, items, Path(folder)) for items in options.items]
-        report("ranking_in_file", rows, {"d": DIM})
-        return
     rows = [
         _compared(options.users, items, options.released_users, options.rounds) for items in options.items
     ]

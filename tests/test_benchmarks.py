@@ -15,7 +15,7 @@ from adapter4rec.adapters.attaching import add_adapters
 from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.data.batches import Sampling, TrainingSet
 from adapter4rec.data.text import TextStore, Tokens
-from adapter4rec.evaluation.catalogue import EmbeddingsInMemory
+from adapter4rec.evaluation.catalogue import Embeddings
 from adapter4rec.evaluation.ranking import MISSED, EvalBatch, rank_targets
 from adapter4rec.models.text_encoder import TextItemEncoder
 from benchmarks import released_way
@@ -72,7 +72,7 @@ def test_the_released_way_gives_the_same_ranks():
     question = EvalBatch(
         np.zeros((30, 1), np.int64), chance.integers(1, 101, 30), np.repeat(np.arange(30), 4), masked.ravel()
     )
-    found = rank_targets(users, EmbeddingsInMemory(table_), question)
+    found = rank_targets(users, Embeddings(table_), question)
     expected = released_way.ranks(users, table_[1:], question.targets - 1, list(masked - 1))
     real = found != MISSED
     assert real.sum() > 20

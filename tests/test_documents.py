@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from adapter_models import BACKBONES, base_model, batch_for, model_on, snapshot
@@ -13,7 +14,9 @@ from document_names import documents, stale_names
 import adapter4rec
 from adapter4rec import FAMILIES, add_adapters, count_parameters, detach_adapters, load_adapter, save_adapter
 from adapter4rec.checkpoints.source_models import export_source_model
-from adapter4rec.data.batches import Batch
+from adapter4rec.data.batches import IdBatch, make_batch
+from adapter4rec.data.content import IdStore
+from adapter4rec.models.losses.settings import LossSettings
 from adapter4rec.models.registry import LOSSES, USER_ENCODERS
 from adapter4rec.utils.errors import UserError
 from Downstream.Text.train import run as run_target
@@ -98,7 +101,7 @@ def test_the_ten_lines_of_the_readme_run(tiny_bert_folder, tmp_path):
 
 
 @pytest.fixture
-def own_objective(monkeypatch):
+def own_loss(monkeypatch):
     """BPR, registered as the document says."""
     monkeypatch.setitem(LOSSES, "bpr", None)
     names = {"LOSSES": LOSSES, "__name__": "bpr"}
@@ -145,25 +148,26 @@ def source_and_target(common, folder, **chosen):
     return source, target | own
 
 
-def test_the_own_objective_is_trained_and_loaded(common, own_objective, tmp_path):
-    source, _ = source_and_target(common, tmp_path, objective="bpr")
+def test_the_own_loss_is_trained_and_loaded(common, own_loss, tmp_path):
+    source, _ = source_and_target(common, tmp_path, loss="bpr")
     for name in ("source", "target"):
         loaded = adapter4rec.load(tmp_path / name)
         assert len(loaded.recommend(loaded.clicks_of("u0"), top_k=3)) == 3
     model = adapter4rec.load_source(source)
-    assert isinstance(model.loss, own_objective)
+    assert isinstance(model.loss, own_loss)
 
 
-def test_the_own_objective_is_the_formula(own_objective):
-    users, items = torch.randn(1, 3, 4), torch.cat([torch.zeros(1, 4), torch.randn(5, 4)])
-    ids = {"positives": torch.tensor([[0, 1, 2, 3]]), "negatives": torch.tensor([[0, 4, 5]])}
-    batch = Batch(None, **ids, log_mask=torch.tensor([[False, True, True]]), targets_in_step=2)
+def test_the_own_loss_is_the_formula(own_loss):
+    ids = IdBatch(np.array([[0, 1, 2, 3]]), np.array([[[0, 0], [4, 5], [5, 6]]]), np.empty(0, np.int64))
+    batch = make_batch(ids, IdStore(6))
+    users, items = torch.randn(1, 3, 4), torch.cat([torch.zeros(1, 4), torch.randn(6, 4)])
     targets = items[batch.positives[:, 1:]]
-    loss = own_objective()(users, targets, items, batch)
+    loss = own_loss(LossSettings(negatives=2), n_items=6)(users, targets, items, batch)
     expected = 0
-    for place, (positive, negative) in {1: (2, 4), 2: (3, 5)}.items():
-        difference = users[0, place] @ items[positive] - users[0, place] @ items[negative]
-        expected -= torch.log(torch.sigmoid(difference))
+    for place, (positive, *negatives) in {1: (2, 4, 5), 2: (3, 5, 6)}.items():
+        for negative in negatives:
+            difference = users[0, place] @ items[positive] - users[0, place] @ items[negative]
+            expected -= torch.log(torch.sigmoid(difference)) / 2
     assert torch.allclose(loss, expected)
 
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,8 +17,7 @@ from adapter4rec.data.interactions import Interactions
 from adapter4rec.evaluation import catalogue, ranking
 from adapter4rec.evaluation import leave_one_out as evaluation
 from adapter4rec.evaluation.catalogue import (
-    EmbeddingsInFile,
-    EmbeddingsInMemory,
+    Embeddings,
     EncodeConfig,
     encode_catalogue,
     evaluating,
@@ -90,9 +86,6 @@ class OneOfMany(Process):
     def all_gather(self, array: np.ndarray) -> np.ndarray:
         return array
 
-    def distribute(self, count: int) -> Iterator[int]:
-        return iter(range(self.rank, count, self.world_size))
-
 
 def processes(count: int) -> list[Process]:
     return [OneOfMany(rank, count, torch.device("cpu")) for rank in range(count)]
@@ -123,7 +116,7 @@ class TestQuestions:
 def ranked(scores: Tensor, question: EvalBatch) -> np.ndarray:
     """Ranks by any table of scores ``[users, N]``: each user's vector picks a row of the table."""
     table = torch.cat([torch.zeros(1, len(scores)), scores.T.float()])
-    return rank_targets(torch.eye(len(scores)), EmbeddingsInMemory(table), question)
+    return rank_targets(torch.eye(len(scores)), Embeddings(table), question)
 
 
 @pytest.fixture(params=[(4096, 512), (64, 32), (16, 16)], ids=str)
@@ -157,7 +150,7 @@ class TestRanks:
         torch.manual_seed(0)
         users, few = torch.randn(interactions.n_users, 64), torch.randn(4, 64)
         which = torch.arange(41) % 4
-        ranks = rank_targets(users, EmbeddingsInMemory(few[which]), question)
+        ranks = rank_targets(users, Embeddings(few[which]), question)
         scores = (users.double() @ few.double().T)[:, which]
         for user, found in enumerate(ranks):
             mine = question.masked_users == user
@@ -201,14 +194,14 @@ class TestRanks:
     def test_a_score_that_overflows_stops(self) -> None:
         table = torch.tensor([[0.0, 0.0], [3e38, 3e38], [1.0, 0.0], [0.0, 1.0]])
         with pytest.raises(UserError, match="non-finite"):
-            rank_targets(torch.ones(1, 2), EmbeddingsInMemory(table), self.question(2, []))
+            rank_targets(torch.ones(1, 2), Embeddings(table), self.question(2, []))
         large = torch.tensor([[0.0, 0.0], [3e38, 0.0], [1.0, 0.0], [0.0, 1.0]])
-        assert rank_targets(torch.ones(1, 2), EmbeddingsInMemory(large), self.question(2, [])).tolist() == [3]
+        assert rank_targets(torch.ones(1, 2), Embeddings(large), self.question(2, [])).tolist() == [3]
 
     def test_the_best_items_of_each_user(self) -> None:
         torch.manual_seed(0)
         scores = torch.randn(7, 20)
-        table = EmbeddingsInMemory(torch.cat([torch.zeros(1, 7), scores.T]))
+        table = Embeddings(torch.cat([torch.zeros(1, 7), scores.T]))
         excluded = [np.arange(1, 2 + user) for user in range(7)]
         numbers, values = best_items(torch.eye(7), table, excluded, 5)
         for user in range(7):
@@ -231,19 +224,16 @@ def integer_vectors(inputs: np.ndarray) -> Tensor:
 class TestChunks:
     @both_splits
     @sizes
-    def test_neither_chunks_nor_processes_nor_files_change_anything(
+    def test_neither_chunks_nor_processes_change_anything(
         self,
         monkeypatch: pytest.MonkeyPatch,
-        tmp_path: Path,
         one_process: Process,
         split: Split,
         n_items: int,
     ) -> None:
         sequences, interactions = random_domain(n_items)
         table = torch.randint(-1, 2, (n_items + 1, 3), generator=torch.Generator().manual_seed(3)).float()
-        in_memory = EmbeddingsInMemory(table)
-        in_file = EmbeddingsInFile.new(n_items, 3, tmp_path, one_process.device)
-        in_file.put(np.arange(n_items + 1), table)
+        in_memory = Embeddings(table)
         inputs = eval_batch(interactions, split, np.arange(len(sequences))).inputs
         scores = integer_vectors(inputs) @ table[1:].T
         expected = [
@@ -262,7 +252,6 @@ class TestChunks:
             assert found.tolist() == expected
             assert sum(asked) == len(sequences)
             assert max(asked) == min(users_at_once, len(sequences))
-            assert rank_users(vectors, in_file, interactions, split, one_process).ranks.tolist() == expected
             parts = np.stack(
                 [
                     rank_users(vectors, in_memory, interactions, split, process).ranks
@@ -296,9 +285,7 @@ class TestCatalogue:
     def encode(self, content: ItemIds) -> Tensor:
         return self.TABLE[content.ids].double()
 
-    def encoded(
-        self, store: CostlyStore, process: Process, how: EncodeConfig | None = None
-    ) -> EmbeddingsInMemory | EmbeddingsInFile:
+    def encoded(self, store: CostlyStore, process: Process, how: EncodeConfig | None = None) -> Embeddings:
         return encode_catalogue(nn.Identity(), self.encode, store, (10, 3), process, how or EncodeConfig())
 
     @pytest.mark.parametrize(
@@ -329,21 +316,14 @@ class TestCatalogue:
         assert torch.equal(sum(parts)[1:], self.TABLE[1:])
         assert sorted(store.fetched) == sorted(alone.fetched)
 
-    @pytest.mark.parametrize("workers", [0, 2])
-    def test_large_ones_lie_in_a_file(
-        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, one_process: Process, workers: int
+    def test_worker_processes_change_nothing(
+        self, monkeypatch: pytest.MonkeyPatch, one_process: Process
     ) -> None:
         monkeypatch.setattr(catalogue, "_ITEMS_AT_ONCE", 3)
-        bytes_needed = 4 * 11 * 3
-        how = EncodeConfig(workers=workers, most_memory=bytes_needed, folder=tmp_path)
-        assert isinstance(self.encoded(CostlyStore(self.COSTS), one_process, how), EmbeddingsInMemory)
-        how = replace(how, most_memory=bytes_needed - 1)
-        found = self.encoded(CostlyStore(self.COSTS), one_process, how)
-        assert isinstance(found, EmbeddingsInFile)
+        found = self.encoded(CostlyStore(self.COSTS), one_process, EncodeConfig(workers=2))
         assert torch.equal(found.slice(1, 11), self.TABLE[1:])
         assert torch.equal(found.of(np.array([[0, 4], [9, 1]]))[1], self.TABLE[[9, 1]])
         assert not found.of(np.array([0])).any()
-        assert list(tmp_path.iterdir()) == [], "the file has no name"
 
 
 class TestEvaluating:

@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 
 import pytest
 import torch
@@ -11,10 +10,8 @@ from safetensors.torch import load_file
 from test_recommend import TITLES, clicks, command, text_runs  # noqa: F401 (fixtures)
 from test_recommender import model  # noqa: F401 (a fixture)
 
-from adapter4rec.evaluation.catalogue import EmbeddingsInFile
-from adapter4rec.serving import export, recommender
-from adapter4rec.serving.recommender import Recommender
-from adapter4rec.utils.checkpoint_file import Rows, read_checkpoint, write_rows
+from adapter4rec.serving import recommender
+from adapter4rec.utils.checkpoint_file import read_checkpoint
 from adapter4rec.utils.errors import UserError
 
 
@@ -37,17 +34,12 @@ class TestExporting:
         for one in wider.recommend(wider.clicks_of("u3"), top_k=5):
             assert scores[row_of[one.item]].item() == pytest.approx(one.score, abs=1e-5)
 
-    def test_embeddings_in_a_file_are_written_as_those_in_memory(self, model, monkeypatch, tmp_path):
-        aside = replace(model.run.settings, embedding_memory=1e-9, cache_folder=tmp_path)
-        filed = Recommender(replace(model.run, settings=aside), model.process)
-        items = {"a": "green house", "b": "two\tlines\nof title"}
-        assert isinstance(filed.candidates.embeddings().parts[0], EmbeddingsInFile)
+    def test_blocks_of_users_change_nothing(self, model, monkeypatch, tmp_path):
+        wider = model.with_items({"a": "green house", "b": "two\tlines\nof title"})
         one, other = tmp_path / "one.safetensors", tmp_path / "other.safetensors"
-        model.with_items(items).export(one)
-        monkeypatch.setattr(export, "_CHUNK", 7)
+        wider.export(one)
         monkeypatch.setattr(recommender, "USERS_AT_ONCE", 5)
-        exported = filed.with_items(items).export(other)
-        assert exported.items.read_bytes() == one.with_suffix(".items.tsv").read_bytes()
+        exported = wider.export(other)
         assert exported.items.read_text("utf-8").endswith("b\ttwo lines of title\n")
         one, other = load_file(one), load_file(other)
         assert torch.equal(one["items"], other["items"])
@@ -107,14 +99,3 @@ class TestExporting:
         assert not list(tmp_path.iterdir())
         with pytest.raises(UserError, match=r"ends in \.safetensors"):
             model.export(tmp_path / "all.npz")
-
-    def test_rows_are_the_whole(self, tmp_path):
-        path, whole = tmp_path / "rows.safetensors", torch.randn(5, 3)
-        rows = {"a": Rows((5, 3), [whole[:2], whole[2:]]), "b": Rows((0, 3), [])}
-        write_rows(path, rows, {"what": "é"})
-        found = read_checkpoint(path)
-        assert torch.equal(found.tensors["a"], whole)
-        assert found.tensors["b"].shape == (0, 3)
-        assert found.description == {"what": "é"}
-        with pytest.raises(ValueError, match="do not match the shapes"):
-            write_rows(path, {"a": Rows((5, 3), [whole[:2]])}, {"what": "too little"})

@@ -168,11 +168,11 @@ class TestUserErrors:
         assert message.startswith(f"{path}:{line}: ")
         assert words in message
 
-    @pytest.mark.parametrize("block_bytes", [8, 40, 1 << 20])
+    @pytest.mark.parametrize("lines_at_once", [1, 3, 100])
     def test_clicks_on_unknown_items(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines_at_once: int
     ) -> None:
-        monkeypatch.setattr(lines, "_BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(lines, "_LINES_AT_ONCE", lines_at_once)
         users = {
             **USERS,
             "none": [],
@@ -222,7 +222,7 @@ class TestFilteringAndSplitting:
         assert found.user_names == ["anna"]
         assert found.clicks.tolist() == [1, 2, 3, 1, 2]
 
-    @pytest.mark.parametrize("block_bytes", [1, 7, 64, 8 << 20])
+    @pytest.mark.parametrize("lines_at_once", [1, 7, 1000])
     @pytest.mark.parametrize(("min_seq_len", "max_seq_len"), [(5, 10), (4, 1), (5, 3), (8, 20)])
     def test_against_plain_python(
         self,
@@ -230,9 +230,9 @@ class TestFilteringAndSplitting:
         monkeypatch: pytest.MonkeyPatch,
         min_seq_len: int,
         max_seq_len: int,
-        block_bytes: int,
+        lines_at_once: int,
     ) -> None:
-        monkeypatch.setattr(lines, "_BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(lines, "_LINES_AT_ONCE", lines_at_once)
         chance = np.random.default_rng([min_seq_len, max_seq_len])
         # Names in no alphabetical order; many items are rare, so that some are dropped.
         items = {f"n{number}": "title" for number in chance.permutation(60)}
@@ -265,17 +265,17 @@ class TestFilteringAndSplitting:
 
 
 class TestBlocks:
-    @pytest.mark.parametrize("block_bytes", [4, 5, 11])
+    @pytest.mark.parametrize("lines_at_once", [1, 2])
     def test_titles_and_byte_order_mark_across_blocks(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines_at_once: int
     ) -> None:
-        monkeypatch.setattr(lines, "_BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(lines, "_LINES_AT_ONCE", lines_at_once)
         path = file_of(tmp_path, "\ufeffi1\tblåbær\r\ni2\ta longer title\r\ni3\tx\r\n".encode())
         table = read_items(path, ("title",))
         assert table.names == [b"i1", b"i2", b"i3"]
         assert table.texts["title"] == ["blåbær", "a longer title", "x"]
 
-    @pytest.mark.parametrize("block_bytes", [1, 2, 5, 11])
+    @pytest.mark.parametrize("lines_at_once", [1, 2, 3])
     @pytest.mark.parametrize(
         ("content", "line", "words"),
         [
@@ -289,12 +289,12 @@ class TestBlocks:
         self,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
-        block_bytes: int,
+        lines_at_once: int,
         content: bytes,
         line: int,
         words: str,
     ) -> None:
-        monkeypatch.setattr(lines, "_BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(lines, "_LINES_AT_ONCE", lines_at_once)
         path = file_of(tmp_path, content)
         message = complaint(lambda: read_items(path))
         assert message.startswith(f"{path}:{line}: ")

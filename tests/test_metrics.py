@@ -10,7 +10,7 @@ import torch
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR, RetrievalNormalizedDCG
 
 from adapter4rec.data.batches import sample_users
-from adapter4rec.evaluation.catalogue import EmbeddingsInMemory
+from adapter4rec.evaluation.catalogue import Embeddings
 from adapter4rec.evaluation.leave_one_out import (
     Split,
     eval_batch,
@@ -31,7 +31,7 @@ class TestAgainstAnotherLibrary:
         question = eval_batch(interactions, Split.TEST, np.arange(interactions.n_users))
         torch.manual_seed(0)
         users, items = torch.randn(interactions.n_users, 8), torch.randn(41, 8)
-        found = metrics_of(rank_targets(users, EmbeddingsInMemory(items), question), [k])
+        found = metrics_of(rank_targets(users, Embeddings(items), question), [k])
 
         scores = (users @ items[1:].T).double().exp()  # torchmetrics finds nothing with a score below 0
         masked = np.zeros(scores.shape, bool)
@@ -82,7 +82,7 @@ class TestCoverage:
             first = next(done)
             return vectors[first : first + len(question.targets)]
 
-        ranking = rank_users(some, EmbeddingsInMemory(table), interactions, Split.TEST, one_process, (1, 3))
+        ranking = rank_users(some, Embeddings(table), interactions, Split.TEST, one_process, (1, 3))
         shown = {1: set(), 3: set()}
         for sequence, user in zip(sequences, vectors, strict=True):
             scores = dict(enumerate((table[1:] @ user).tolist(), 1))

@@ -12,6 +12,7 @@ from adapter4rec.adapters.config import AdapterConfig
 from adapter4rec.adapters.sites import Undo
 from adapter4rec.models.parts import ADAPTER, SHARED, ParameterGroups, merge_groups
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.modules import shadow
 
 
 class Adapter(nn.Module):
@@ -73,7 +74,7 @@ class Adapter(nn.Module):
         self.add_module(field, copies)
         for name in originals:
             owner, _, last = name.rpartition(".")
-            self.attach(_shadow(module.get_submodule(owner), last, copies.get_parameter(name)))
+            self.attach(shadow(module.get_submodule(owner), last, copies.get_parameter(name)))
             self.copies[f"{field}.{name}"] = (module, name)
 
 
@@ -160,18 +161,7 @@ class ParameterTree(nn.Module):
             *path, field = name.split(".")
             parent: nn.Module = self
             for part in path:
-                if part not in parent._modules:
+                if part not in dict(parent.named_children()):
                     parent.add_module(part, nn.Module())
-                parent = parent._modules[part]
+                parent = parent.get_submodule(part)
             parent.register_parameter(field, nn.Parameter(original.detach().clone()))
-
-
-def _shadow(owner: nn.Module, field: str, parameter: nn.Parameter) -> Undo:
-    """Make ``owner.field`` return ``parameter`` without registering it there.
-
-    Python finds an attribute of the object itself before torch looks up registered parameters.
-    """
-    if field in vars(owner):
-        raise ValueError(f"{field} is replaced already")
-    vars(owner)[field] = parameter
-    return lambda: vars(owner).pop(field)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from adapter4rec.adapters.base import Adapter
 from adapter4rec.adapters.config import PROJECTIONS
 from adapter4rec.adapters.sites import Layer, Projection, Sites
+from adapter4rec.utils.modules import shadow
 
 if TYPE_CHECKING:
     from adapter4rec.adapters.lora import LoraConfig
@@ -100,11 +101,12 @@ def _wrapped(
         layer = loralib.MergedLinear(
             original.in_features, original.out_features, enable_lora=adapted, **options
         )
-        places = vars(layer).pop("lora_ind")
+        places = layer.lora_ind
+        del layer.lora_ind
         layer.register_buffer("lora_ind", places, persistent=False)  # moves to the layer's device
     layer.weight, layer.bias = original.weight, original.bias
     for name in ("lora_A", "lora_B"):
         delattr(layer, name)  # registered in the adapter only
-        vars(layer)[name] = getattr(factors, name)
+        shadow(layer, name, getattr(factors, name))
     layer.train(original.training)  # loralib's train() returns nothing
     return layer

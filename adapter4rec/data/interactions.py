@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import repeat
@@ -11,10 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from adapter4rec.data.lines import read_line_blocks
+from adapter4rec.data.settings import ATTRIBUTES
 from adapter4rec.utils.errors import UserError
-
-ATTRIBUTES = ("title", "abstract", "body")
-"""Text columns of ``items.tsv`` after the name, in order."""
 
 _END_OF_USER = b"\0"
 _LEFT_OUT = -3
@@ -161,23 +160,13 @@ def _decoded(raw: bytes, path: Path, line: int) -> str:
         ) from None
 
 
-def _first_repeated(names: list[bytes]) -> tuple[int, int]:
-    """Positions of the first duplicate name."""
-    seen: dict[bytes, int] = {}
-    for position, name in enumerate(names):
-        if name in seen:
-            return seen[name], position
-        seen[name] = position
-    raise ValueError("all names differ")
-
-
-def _require_distinct(names: list[bytes], distinct: int, path: Path, what: str) -> None:
-    if distinct == len(names):
+def _require_distinct(names: list[bytes], path: Path, what: str) -> None:
+    if len(set(names)) == len(names):
         return
-    first, second = _first_repeated(names)
-    raise UserError(
-        f"{path}:{second + 1}: duplicate {what} {names[first].decode('utf-8')!r} (first in line {first + 1})"
-    )
+    name = next(name for name, count in Counter(names).items() if count > 1)
+    first = names.index(name) + 1
+    second = names.index(name, first) + 1
+    raise UserError(f"{path}:{second}: duplicate {what} {name.decode('utf-8')!r} (first in line {first})")
 
 
 def read_items(
@@ -217,7 +206,7 @@ def read_items(
                 texts[attribute].append(_decoded(field, path, number))
     if not names:
         raise UserError(f"{path}: no items in this file")
-    _require_distinct(names, len(set(names)), path, "item")
+    _require_distinct(names, path, "item")
     return ItemTable(path, names, texts)
 
 
@@ -270,7 +259,7 @@ def _read_users(path: Path, items: ItemTable, without: Collection[bytes]) -> _Ra
         raise UserError(f"{first_unknown} is not in {items.path}; {unknown:,} clicks are on unknown items")
     if not names:
         raise UserError(f"{path}: no users in this file")
-    _require_distinct(names, len(set(names)), path, "user")
+    _require_distinct(names, path, "user")
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
     return _RawUsers(names, np.concatenate(blocks), offsets, dropped)
 

@@ -219,8 +219,9 @@ def tokenise(
         return {"tokens": np.concatenate(tokens), "offsets": offsets}
 
     key = digest.hexdigest()[:32]
-    arrays = cached_arrays(cache_folder / "tokens", key, compute, log) if cache_folder else compute()
-    return Tokens(arrays["tokens"], np.asarray(arrays["offsets"]), key)
+    path = cache_folder / "tokens" / f"{key}.safetensors" if cache_folder else None
+    arrays = cached_arrays(path, compute, log) if path else compute()
+    return Tokens(arrays["tokens"], arrays["offsets"], key)
 
 
 def truncate_body(text: str) -> str:

@@ -18,7 +18,6 @@ from adapter4rec.data.domain import Domain
 from adapter4rec.data.interactions import Interactions, Ranges
 from adapter4rec.evaluation.catalogue import (
     Embeddings,
-    EmbeddingsInMemory,
     EncodeConfig,
     encode_catalogue,
     evaluating,
@@ -211,7 +210,7 @@ def rank_by_popularity(
     clicks = interactions.training_clicks(users)
     popularity = torch.from_numpy(np.concatenate([[0], clicks]).astype(np.float32))
     # With embeddings of width 1 and user vectors of 1, the score is the popularity.
-    catalogue = EmbeddingsInMemory(popularity[:, None])
+    catalogue = Embeddings(popularity[:, None])
 
     def ones(batch: EvalBatch) -> Tensor:
         return torch.ones(len(batch.targets), 1)

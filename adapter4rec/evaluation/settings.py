@@ -16,9 +16,6 @@ class MetricSettings(Settings):
     evaluation_precision: str = option(
         "fp32", "number format in which items are encoded for validation and test", choices=PRECISIONS
     )
-    embedding_memory: float = option(
-        4.0, "GiB of item embeddings above which they are kept in a file", above=0, runtime=True
-    )
 
     @property
     def ks(self) -> tuple[int, ...]:

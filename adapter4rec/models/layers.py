@@ -10,12 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from adapter4rec.models.layouts import LAYOUTS
+from adapter4rec.utils.modules import shadow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-_RECOMPILE_LIMIT = 256
-"""All layers share one code object, each compiled for training and for evaluation; the default is too low."""
 
 
 def layers_of(backbone: PreTrainedModel) -> nn.ModuleList:
@@ -33,11 +31,10 @@ def compile_layers(
         after: layers whose outputs are cached; layers up to the last of them are not compiled.
         backend: of ``torch.compile``.
     """
-    torch._dynamo.config.recompile_limit = _RECOMPILE_LIMIT
-    # Layers differ in their hooks: those of adapters, and that which selects first tokens.
-    torch._dynamo.config.skip_nnmodule_hook_guards = False
+    # All layers share one code object, but differ in their hooks: those of adapters, and that which selects
+    # first tokens. So each is compiled for itself.
     for layer in list(layers_of(backbone))[max(after, default=-1) + 1 :]:
-        layer.compile(dynamic=True, backend=backend)
+        layer.compile(dynamic=True, backend=backend, isolate_recompiles=True)
 
 
 @contextmanager
@@ -70,14 +67,15 @@ def replace_outputs(backbone: PreTrainedModel, outputs: Mapping[int, Tensor]) ->
         outputs: by layer index, ``[batch, positions, h]``, in the number format of the cache.
     """
     skipped = list(layers_of(backbone))[: max(outputs) + 1]
-    for number, layer in enumerate(skipped):
-        # An instance attribute takes precedence over the method of the class; hooks still run.
-        vars(layer)["forward"] = _forward_returning(outputs.get(number))
+    undo = [
+        shadow(layer, "forward", _forward_returning(outputs.get(number)))  # hooks still run
+        for number, layer in enumerate(skipped)
+    ]
     try:
         yield
     finally:
-        for layer in skipped:
-            del vars(layer)["forward"]
+        for restore in undo:
+            restore()
 
 
 def _forward_returning(output: Tensor | None) -> Callable[..., Tensor]:

@@ -83,7 +83,8 @@ def append(ledger: Path, record: Mapping[str, Any]) -> None:
     ledger.parent.mkdir(parents=True, exist_ok=True)
     header = {"ledger": _VERSION, "time": datetime.now(timezone.utc).isoformat(timespec="seconds")}
     line = json.dumps(header | dict(record), ensure_ascii=False, allow_nan=False).encode() + b"\n"
-    with locked_file(ledger), ledger.open("a+b", buffering=0) as file:
+    lock = ledger.with_name(f".{ledger.name}.lock")
+    with locked_file(lock), ledger.open("a+b", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)
         if end:
             file.seek(end - 1)

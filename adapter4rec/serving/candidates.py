@@ -104,7 +104,8 @@ class Candidates:
 
     def embeddings(self, *, only_new: bool = False) -> Embeddings:
         """Embeddings of all items, or of the new items only, numbered from 1."""
-        return JoinedEmbeddings([part.embeddings for part in self.parts[int(only_new) :]])
+        first, *further = (part.embeddings.rows for part in self.parts[int(only_new) :])
+        return Embeddings(torch.cat([first, *(rows[1:] for rows in further)]))
 
     def is_new(self, item: int) -> bool:
         """Whether an item is not in the run's catalogue."""
@@ -133,37 +134,6 @@ class Candidates:
         """The part that contains an item, and the item's number within it."""
         number = int(np.searchsorted(self._before, item)) - 1
         return self.parts[number], int(item - self._before[number])
-
-
-class JoinedEmbeddings:
-    """The concatenation of several ``Embeddings``, numbered consecutively from 1.
-
-    Args:
-        parts: at least one; all on the same device.
-    """
-
-    def __init__(self, parts: Sequence[Embeddings]) -> None:
-        self.parts = parts
-        before = np.cumsum([0, *(part.n_items for part in parts)])
-        self._before, self.n_items = before[:-1], int(before[-1])
-
-    def of(self, numbers: np.ndarray) -> Tensor:
-        """Embeddings of the given items, int ``[...]`` → ``[..., d]``."""
-        found = None
-        for part, before in zip(self.parts, self._before, strict=True):
-            own = (numbers > before) & (numbers <= before + part.n_items)
-            rows = part.of(np.where(own, numbers - before, 0))  # item 0 is padding: its embedding is zero
-            found = rows if found is None else found + rows
-        return found
-
-    def slice(self, first: int, last: int) -> Tensor:
-        """Embeddings of the items ``first`` to ``last - 1``, ``[last - first, d]``; ``first >= 1``."""
-        found = []
-        for part, before in zip(self.parts, self._before, strict=True):
-            start, stop = max(first - before, 1), min(last - before, part.n_items + 1)
-            if start < stop:
-                found.append(part.slice(int(start), int(stop)))
-        return found[0] if len(found) == 1 else torch.cat(found)
 
 
 class _Subset:

@@ -12,21 +12,19 @@ from.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from adapter4rec.evaluation.catalogue import Embeddings
 from adapter4rec.serving.candidates import Candidates
-from adapter4rec.utils.checkpoint_file import Rows, write_rows
+from adapter4rec.utils.checkpoint_file import save_tensors
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import atomic_file
-
-_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def export_embeddings(
     only_new: bool = False,
     metadata: Mapping[str, Any],
 ) -> Exported:
-    """Write item embeddings and next-item vectors of users in chunks.
+    """Write item embeddings and next-item vectors of users.
 
     ``items @ users.T`` are the scores by which items are ranked; clicked items are not masked.
 
@@ -102,9 +100,9 @@ def export_embeddings(
         split,
     )
     numbers = range(first + 1, len(candidates.names) + 1)
-    rows = {
-        "items": Rows((exported.n_items, width), _chunks(candidates.embeddings(only_new=only_new))),
-        "users": Rows((exported.n_users, width), user_vectors),
+    vectors = {
+        "items": candidates.embeddings(only_new=only_new).rows[1:],
+        "users": torch.cat(list(user_vectors)),
     }
     about = {
         "what": "embeddings of items and users",
@@ -117,15 +115,10 @@ def export_embeddings(
         tensors, item_lines, user_lines = (
             files.enter_context(atomic_file(file)) for file in (path, exported.items, exported.users)
         )
-        write_rows(tensors, rows, about)
+        save_tensors(tensors, vectors, about)
         _write_lines(item_lines, ("\t".join(_one_line(*candidates.columns(number))) for number in numbers))
         _write_lines(user_lines, user_names)
     return exported
-
-
-def _chunks(embeddings: Embeddings) -> Iterator[Tensor]:
-    for first in range(1, embeddings.n_items + 1, _CHUNK):
-        yield embeddings.slice(first, min(first + _CHUNK, embeddings.n_items + 1))
 
 
 def _write_lines(path: Path, lines: Iterable[str]) -> None:

@@ -76,10 +76,11 @@ def backward(setup: TrainingSetup, batch: Batch, at: tuple[int, int, int]) -> Te
     process.all_reduce(embeddings).requires_grad_()
     loss = model.loss_of(embeddings, batch)
     setup.scaler.scale(loss).backward()
-    if any(parameter.requires_grad for parameter in model.item_encoder.parameters()):
-        gradient = process.all_reduce(embeddings.grad)[batch.own]
-        for part, some in enumerate(gradient.split([len(rows) for rows in encoded])):
-            (encode(part) if replayed else encoded[part]).backward(some)
+    gradient = process.all_reduce(embeddings.grad)[batch.own]
+    for part, some in enumerate(gradient.split([len(rows) for rows in encoded])):
+        output = encode(part) if replayed else encoded[part]
+        if output.requires_grad:  # something in the item encoder is trained
+            output.backward(some)
     _sum_gradients(setup)
     return loss.detach()
 

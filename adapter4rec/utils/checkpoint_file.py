@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,62 +44,27 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], description: Map
     Raises:
         UserError: the file cannot be written.
     """
-    on_cpu = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     json_path = path.with_suffix(".json")
     before = _known_hashes(json_path) if path.is_file() and json_path.is_file() else []
     with atomic_file(path) as temporary:
-        try:
-            save_file(on_cpu, temporary, metadata={_HEADER: json.dumps(description)})
-        except SafetensorError as error:
-            raise UserError(f"{path}: cannot write checkpoint ({error})") from None
+        save_tensors(temporary, tensors, description)
         record = {**description, _HASH: file_hash(temporary)}
         write_json(json_path, {**record, _OLD_HASHES: before} if before else record)
     if before:
         write_json(json_path, record)
 
 
-@dataclass(frozen=True)
-class Rows:
-    """A float32 tensor that is computed in chunks of rows.
-
-    Attributes:
-        shape: shape of the full tensor.
-        parts: chunks of the tensor along the first dimension, in order.
-    """
-
-    shape: tuple[int, ...]
-    parts: Iterable[Tensor]
-
-
-def write_rows(path: Path, tensors: Mapping[str, Rows], description: Mapping[str, Any]) -> None:
-    """Write a checkpoint chunk by chunk, without holding a full tensor in memory.
-
-    The safetensors library can only write full tensors. The write is not atomic: pass a temporary ``path``.
-
-    Args:
-        path: output file.
-        tensors: tensors by name.
-        description: JSON-serialisable description of the checkpoint.
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
+    """Write a safetensors file with a description in its header; not atomic.
 
     Raises:
-        ValueError: the chunks of a tensor do not add up to its shape.
+        UserError: the file cannot be written.
     """
-    header: dict[str, Any] = {"__metadata__": {_HEADER: json.dumps(description)}}
-    end = 0
-    for name, rows in tensors.items():
-        start, end = end, end + 4 * math.prod(rows.shape)
-        header[name] = {"dtype": "F32", "shape": list(rows.shape), "data_offsets": [start, end]}
-    raw = json.dumps(header).encode("utf-8")
-    raw += b" " * (-len(raw) % 8)  # tensor data is aligned to 8 bytes
-    with path.open("wb") as file:
-        file.write(len(raw).to_bytes(8, "little") + raw)
-        for rows in tensors.values():
-            for part in rows.parts:
-                file.write(part.detach().cpu().numpy().astype("<f4", copy=False).tobytes())
-        if file.tell() != 8 + len(raw) + end:
-            raise ValueError(
-                f"{path}: chunks do not match the shapes {[rows.shape for rows in tensors.values()]}"
-            )
+    on_cpu = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(on_cpu, path, metadata={_HEADER: json.dumps(description)})
+    except SafetensorError as error:
+        raise UserError(f"{path}: cannot write checkpoint ({error})") from None
 
 
 def read_description(path: Path) -> dict[str, Any]:

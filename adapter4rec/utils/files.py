@@ -7,17 +7,14 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
-from adapter4rec.utils.errors import UserError
+from filelock import FileLock, Timeout
 
-try:
-    import fcntl
-except ImportError:  # Windows has no fcntl; files are not locked there
-    fcntl = None
+from adapter4rec.utils.errors import UserError
 
 _PARENT = Path(__file__).resolve().parents[2]
 REPOSITORY = _PARENT if (_PARENT / "Downstream").is_dir() else Path.cwd()
@@ -89,41 +86,25 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked_file(path: Path, busy: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold an exclusive lock on a file. The operating system releases it when the process ends.
+    """Hold an exclusive lock. The operating system releases it when the process ends.
 
-    Does nothing on systems without ``fcntl`` and on file systems without locks.
+    Does nothing on file systems without locks.
 
     Args:
-        path: lock file; created if missing.
+        path: lock file; created if missing, emptied otherwise.
         busy: called before waiting if another process holds the lock. It may raise to avoid the wait.
     """
-    with path.open("ab") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                busy()
-                fcntl.flock(file, fcntl.LOCK_EX)
-            except OSError:
-                pass  # file system without locks
-        _LOCKED.add(file)
+    lock = FileLock(path, fallback_to_soft=False)
+    with suppress(NotImplementedError):  # a file system without locks
         try:
-            yield
-        finally:
-            _LOCKED.remove(file)
-
-
-_LOCKED: set[IO[bytes]] = set()
-
-
-def _close_inherited_locks() -> None:
-    """Close the descriptors in a forked child: they would keep the lock if the parent is killed."""
-    for file in _LOCKED:
-        file.close()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_close_inherited_locks)
+            lock.acquire(blocking=False)
+        except Timeout:
+            busy()
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def reserve(file: IO[bytes], size: int, what: str) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.modules import shadow
 
 
 @dataclass(frozen=True)
@@ -35,21 +36,17 @@ class Precision:
             model: the model.
             whole: also copy trainable weights.
         """
-        linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
-        shadowed = [
-            (module, name)
-            for module in (linear if self.dtype != torch.float32 else ())
-            for name in ("weight", "bias")
-            if _may_be_copied(module, name, whole)
-        ]
-        for module, name in shadowed:
-            # An instance attribute takes precedence over a registered parameter (nn.Module.__getattr__).
-            vars(module)[name] = getattr(module, name).detach().to(self.dtype)
+        undo = []
+        for module in model.modules() if self.dtype != torch.float32 else ():
+            for name, parameter in _linear_parameters(module).items():
+                # What an adapter has replaced already stays.
+                if name not in vars(module) and (whole or not parameter.requires_grad):
+                    undo.append(shadow(module, name, parameter.detach().to(self.dtype)))
         try:
             yield
         finally:
-            for module, name in shadowed:
-                del vars(module)[name]
+            for restore in undo:
+                restore()
 
     def scaler(self) -> torch.amp.GradScaler:
         """Gradient scaler for fp16; disabled in the other precisions."""
@@ -59,24 +56,27 @@ class Precision:
 @contextmanager
 def original_weights(model: nn.Module) -> Iterator[None]:
     """Undo :meth:`Precision.frozen_weights` inside the block: linear layers use their own weights."""
-    taken = [
-        (module, name, vars(module).pop(name))
+    copies = [
+        (module, name, vars(module)[name])
         for module in model.modules()
-        if isinstance(module, nn.Linear)
-        for name in ("weight", "bias")
-        if name in vars(module) and vars(module)[name].dtype != module._parameters[name].dtype
+        for name, parameter in _linear_parameters(module).items()
+        if name in vars(module) and vars(module)[name].dtype != parameter.dtype
     ]
+    for module, name, _ in copies:
+        vars(module).pop(name)
     try:
         yield
     finally:
-        for module, name, copy in taken:
-            vars(module)[name] = copy
+        for module, name, copy in copies:
+            shadow(module, name, copy)
 
 
-def _may_be_copied(module: nn.Module, name: str, whole: bool) -> bool:
-    parameter = module._parameters.get(name)
-    frozen = parameter is not None and (whole or not parameter.requires_grad)
-    return frozen and name not in vars(module)
+def _linear_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Weight and bias of a linear layer, by name; none of other modules."""
+    if not isinstance(module, nn.Linear):
+        return {}
+    own = dict(module.named_parameters(recurse=False))
+    return {name: own[name] for name in ("weight", "bias") if name in own}
 
 
 def choose_precision(name: str, device: torch.device) -> Precision:

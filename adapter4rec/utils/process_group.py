@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from concurrent.futures import Future, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -21,9 +22,7 @@ from torch import Tensor
 from adapter4rec.utils.errors import UserError, os_error_message
 
 T = TypeVar("T")
-_DISTRIBUTIONS = itertools.count()
 _ERROR_KEY = "adapter4rec/error"
-_JOINED_KEY = "adapter4rec/joined"
 _ADVICE = "start several processes with torchrun or a launcher, or unset RANK and WORLD_SIZE to run one"
 _SHORT_WAIT = timedelta(seconds=3)
 _JOIN_TIMEOUT = timedelta(minutes=5)
@@ -89,14 +88,9 @@ class Process:
         self.on_rank0(lambda: prepared.append(prepare()))
         return prepared[0] if prepared else prepare()
 
-    def distribute(self, count: int) -> Iterator[int]:
-        """Distribute the numbers 0 … ``count - 1`` dynamically: each goes to the next free process.
-
-        Collective: all processes must make the same calls in the same order.
-        """
-        if self.world_size == 1:
-            return iter(range(count))
-        return _numbers_from_store(f"adapter4rec/distribute/{next(_DISTRIBUTIONS)}", count)
+    def distribute(self, count: int) -> range:
+        """The share of this process of the numbers 0 … ``count - 1``: every ``world_size``-th."""
+        return range(self.rank, count, self.world_size)
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
         """Sum a tensor over all processes, in place."""
@@ -111,12 +105,6 @@ class Process:
         arrays: list[np.ndarray | None] = [None] * self.world_size
         dist.all_gather_object(arrays, array)
         return np.concatenate(arrays)
-
-
-def _numbers_from_store(key: str, count: int) -> Iterator[int]:
-    store = dist.distributed_c10d._get_default_store()
-    while (number := store.add(key, 1) - 1) < count:
-        yield number
 
 
 def single_process(device: str) -> Process:
@@ -150,16 +138,17 @@ def process_group(device: str, threads: int = 0) -> Iterator[Process]:
         raise UserError(f"--device {device}: each process uses its own GPU; use --device cuda")
     if threads:
         torch.set_num_threads(threads)
-    if count > 1:
-        _join("nccl" if where.type == "cuda" else "gloo", rank, count)
+    if count == 1:
+        yield Process(0, 1, where)
+        return
+    store = _join("nccl" if where.type == "cuda" else "gloo", rank, count)
     try:
-        with _shared_error() if count > 1 else nullcontext():
+        with _shared_error(store):
             process = Process(rank, count, where)
             yield process
             process.barrier()  # rank 0 hosts the store and must not exit before the others
     finally:  # also after an error: a process that exits without this is aborted
-        if count > 1:
-            dist.destroy_process_group()
+        dist.destroy_process_group()
 
 
 def _variable(name: str, default: str = "", *, least: int = 0, most: int = 65535) -> int:
@@ -170,8 +159,8 @@ def _variable(name: str, default: str = "", *, least: int = 0, most: int = 65535
     return int(value)
 
 
-def _join(backend: str, rank: int, count: int) -> None:
-    """Wait for all processes and initialise the process group.
+def _join(backend: str, rank: int, count: int) -> dist.TCPStore:
+    """Wait for all processes, initialise the process group, and return its store.
 
     Raises:
         UserError: not all processes joined within ``_JOIN_TIMEOUT``.
@@ -180,40 +169,32 @@ def _join(backend: str, rank: int, count: int) -> None:
     if not host:
         raise UserError(f"environment variable MASTER_ADDR is not set; {_ADVICE}")
     port = _variable("MASTER_PORT", least=1)
-    processes = "1 other process" if count == 2 else f"{count - 1} other processes"
-    others = f"{processes} of this run (RANK={rank}, WORLD_SIZE={count}) at {host}:{port}"
-    wait = _JoinWait(others)
     hosts_store = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    others = f"the other processes of this run (RANK={rank}, WORLD_SIZE={count}) at {host}:{port}"
+    joined: Future[dist.TCPStore] = Future()
+
+    def join() -> None:
+        try:
+            while not hosts_store and not _accepts_connections(host, port):  # torch logs each failed attempt
+                time.sleep(0.1)
+            joined.set_result(dist.TCPStore(host, port, count, hosts_store, _JOIN_TIMEOUT))
+        except Exception as error:
+            joined.set_exception(error)
+
+    # In a thread: a signal cannot interrupt a blocking call of torch.
+    threading.Thread(target=join, daemon=True).start()
+    limit = f"{_JOIN_TIMEOUT // timedelta(minutes=1)} minutes"
+    if wait([joined], _SHORT_WAIT.total_seconds()).not_done:
+        print(f"waiting for {others}, at most {limit}", file=sys.stderr, flush=True)
+    if wait([joined], _JOIN_TIMEOUT.total_seconds()).not_done:
+        raise UserError(f"timed out after {limit} waiting for {others}; {_ADVICE}")
     try:
-        if not hosts_store:
-            wait.wait_until(lambda: _accepts_connections(host, port))
-        store = dist.TCPStore(host, port, count, hosts_store, _JOIN_TIMEOUT, wait_for_workers=False)
-        store.set(f"{_JOINED_KEY}/{rank}", "")
-        wait.wait_until(lambda: store.check([f"{_JOINED_KEY}/{other}" for other in range(count)]))
+        store = joined.result()
         store.set_timeout(_TIMEOUT)
         dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_TIMEOUT)
     except (RuntimeError, dist.DistError) as error:
         raise UserError(f"could not join {others}: {str(error).splitlines()[0]}") from None
-
-
-class _JoinWait:
-    """Waits for other processes by polling: a blocking call of torch cannot be interrupted by a signal."""
-
-    def __init__(self, others: str) -> None:
-        self._others = others
-        self._began = time.monotonic()
-        self._announced = False
-
-    def wait_until(self, condition: Callable[[], bool]) -> None:
-        limit = f"{_JOIN_TIMEOUT // timedelta(minutes=1)} minutes"
-        while not condition():
-            waited = timedelta(seconds=time.monotonic() - self._began)
-            if waited > _JOIN_TIMEOUT:
-                raise UserError(f"timed out after {limit} waiting for {self._others}; {_ADVICE}")
-            if waited > _SHORT_WAIT and not self._announced:
-                print(f"waiting for {self._others}, at most {limit}", file=sys.stderr, flush=True)
-                self._announced = True
-            time.sleep(0.1)
+    return store
 
 
 def _accepts_connections(host: str, port: int) -> bool:
@@ -223,9 +204,8 @@ def _accepts_connections(host: str, port: int) -> bool:
 
 
 @contextmanager
-def _shared_error() -> Iterator[None]:
+def _shared_error(store: dist.TCPStore) -> Iterator[None]:
     """Share an error of one process with all: the others would only report a lost connection."""
-    store = dist.distributed_c10d._get_default_store()
     try:
         yield
     except (UserError, OSError) as error:
