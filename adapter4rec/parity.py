@@ -18,20 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import (
-    BertConfig,
-    BertModel,
-    PretrainedConfig,
-    PreTrainedModel,
-    RobertaConfig,
-    RobertaModel,
-    ViTConfig,
-    ViTMAEConfig,
-    ViTMAEModel,
-    ViTModel,
-    XLMRobertaConfig,
-    XLMRobertaModel,
-)
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
 from adapter4rec.adapters.attaching import add_adapters, copied_parameters
 from adapter4rec.adapters.config import PAPER, RELEASE, AdapterConfig
@@ -53,12 +40,12 @@ from adapter4rec.utils.errors import UserError, run_main
 from adapter4rec.utils.files import read_json
 from adapter4rec.utils.settings import options_of
 
-_BACKBONES = {
-    ("text", "bert"): (BertConfig, BertModel, {"add_pooling_layer": False}),
-    ("text", "roberta"): (RobertaConfig, RobertaModel, {"add_pooling_layer": False}),
-    ("text", "xlm-roberta"): (XLMRobertaConfig, XLMRobertaModel, {"add_pooling_layer": False}),
-    ("image", "vit"): (ViTConfig, ViTModel, {"add_pooling_layer": False}),
-    ("image", "mae"): (ViTMAEConfig, ViTMAEModel, {}),
+_MODEL_TYPES = {
+    ("text", "bert"): "bert",
+    ("text", "roberta"): "roberta",
+    ("text", "xlm-roberta"): "xlm-roberta",
+    ("image", "vit"): "vit",
+    ("image", "mae"): "vit_mae",
 }
 _ITEM_ENCODERS: dict[str, Callable[[PreTrainedModel, int], ContentItemEncoder]] = {
     "text": TextItemEncoder,
@@ -83,10 +70,6 @@ _GRADIENT_TOLERANCE = 1e-4
 _NORM_FLOOR = 1e-3
 
 Case = dict[str, Any]
-
-
-class Unsupported(Exception):  # noqa: N818 (an outcome, not an error)
-    """A case requires a feature that is not supported."""
 
 
 @dataclass(frozen=True)
@@ -128,15 +111,17 @@ def build(case: Case) -> TransRec:
     """The model of a case with its weights, in eval mode; its trained parameters require gradients.
 
     Raises:
-        Unsupported: the modality, backbone, adapter or semantics is not supported.
-        UserError: the adapter is not applicable to the model, or the weights do not match.
+        UserError: the case needs what is not supported, or the weights do not match.
     """
     sizes = case["hyperparameters"]
-    objective = _objective(case)
+    if case["objective"] not in OBJECTIVES:
+        raise UserError(f"objective {case['objective']!r}")
     user_encoder = UserEncoder(
         sizes["embedding_dim"], sizes["max_seq_len"], sizes["user_heads"], sizes["user_layers"], dropout=0.0
     )
-    model = TransRec(_item_encoder(case), user_encoder, objective)
+    backbone = _backbone(case)
+    item_encoder = _ITEM_ENCODERS[case["modality"]](backbone, sizes["embedding_dim"])
+    model = TransRec(item_encoder, user_encoder, case["objective"])
     if case["adapter"] not in (None, "none"):
         add_adapters(model, _adapter(case))
         if case["backbone"] == "mae":
@@ -146,38 +131,27 @@ def build(case: Case) -> TransRec:
     return model.eval()
 
 
-def _objective(case: Case) -> str:
-    if case["objective"] not in OBJECTIVES:
-        raise Unsupported(f"objective {case['objective']!r}")
-    return case["objective"]
-
-
-def _item_encoder(case: Case) -> ContentItemEncoder:
-    backbone, dim = _backbone(case), case["hyperparameters"]["embedding_dim"]
-    return _ITEM_ENCODERS[case["modality"]](backbone, dim)
-
-
 def _backbone(case: Case) -> PreTrainedModel:
     kind = (case["modality"], case["backbone"].replace("_", "-"))
-    if kind not in _BACKBONES:
-        raise Unsupported(f"{case['modality']} backbone {case['backbone']!r}")
-    config_class, model_class, options = _BACKBONES[kind]
-    config = config_class(**case["backbone_config"], attn_implementation="sdpa")
+    if kind not in _MODEL_TYPES:
+        raise UserError(f"{case['modality']} backbone {case['backbone']!r}")
+    config = AutoConfig.for_model(_MODEL_TYPES[kind], **case["backbone_config"])
     if case["backbone"] == "mae":
         _mask(config, case["hyperparameters"])
-    return model_class(config, **options)
+        return AutoModel.from_config(config, attn_implementation="sdpa")
+    return AutoModel.from_config(config, attn_implementation="sdpa", add_pooling_layer=False)
 
 
-def _mask(config: ViTMAEConfig, sizes: dict[str, Any]) -> None:
+def _mask(config: PretrainedConfig, sizes: dict[str, Any]) -> None:
     config.mask_ratio = sizes.get("mask_ratio") or 0.0
     if config.mask_ratio:
-        raise Unsupported("no reference values for patches masked at random")
+        raise UserError("no reference values for patches masked at random")
 
 
 def _adapter(case: Case) -> AdapterConfig:
     name, semantics = case["adapter"], case["semantics"]
     if name not in FAMILIES or semantics not in (PAPER, RELEASE):
-        raise Unsupported(f"adapter {name!r} with the semantics of {semantics!r}")
+        raise UserError(f"adapter {name!r} with the semantics of {semantics!r}")
     config, sizes = FAMILIES[name], case["hyperparameters"]
     options = {option: sizes[name] for option, name in _OPTIONS.items() if option in options_of(config)}
     if name == "k_adapter":
@@ -194,7 +168,7 @@ def _text_width(case: Case) -> int:
         return 1
     first = np.asarray([case["inputs"]["token_ids"][0], case["inputs"]["attention_mask"][0]])
     if case["semantics"] == RELEASE and first.any():
-        raise Unsupported("a padding item that is not a masked title of zeros")
+        raise UserError("a padding item that is not a masked title of zeros")
     return first.shape[1]
 
 
@@ -239,7 +213,6 @@ def compare(case: Case) -> list[Deviation]:
     """Deviations of item embeddings, user embeddings, loss and gradients of a case.
 
     Raises:
-        Unsupported: see :func:`build`.
         UserError: see :func:`build`.
     """
     model = build(case)
@@ -294,7 +267,7 @@ def verdict(case: Case) -> tuple[bool, str]:
     """Whether a case matches, and the line to print."""
     try:
         worst = max(compare(case), key=lambda deviation: (np.isnan(deviation.size), deviation.size))
-    except (Unsupported, UserError) as why:
+    except UserError as why:
         return False, f"{case['case']} unsupported {' '.join(str(why).split())}"
     except Exception as error:  # an invalid case must not prevent the comparison of the others
         return False, f"{case['case']} unsupported {type(error).__name__}: {' '.join(str(error).split())}"

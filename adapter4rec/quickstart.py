@@ -8,17 +8,18 @@ adapter4rec.quickstart image`` does the same with images. Finished steps are reu
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from adapter4rec.report.rendering import aligned
 from adapter4rec.runs.curves import draw_curves
-from adapter4rec.runs.run import Record
+from adapter4rec.runs.ledger import validation_history
 from adapter4rec.studies.quickstarts import QUICKSTARTS, Quickstart
 from adapter4rec.utils.errors import UserError, run_main
-from adapter4rec.utils.files import REPOSITORY, atomic_file
+from adapter4rec.utils.files import REPOSITORY, read_json
 from adapter4rec.utils.processes import run
 
 NAMES = {
@@ -28,6 +29,7 @@ NAMES = {
     "houlsby": "Houlsby adapters",
     "finetune": "full fine-tuning",
 }
+Record = dict[str, Any]
 
 
 def main() -> None:
@@ -40,23 +42,29 @@ def main() -> None:
     plan.prepare(plan)
     start: Record = {}
     for name, options in plan.source_stages.items():
-        _train(plan, name, "source", options | start | {"export": plan.exported(name)})
-        start = {"start_from": plan.exported(name)}
+        exported = plan.runs / f"{name}.safetensors"
+        _train(plan, f"Pretraining.{plan.tree}.train", name, options | start | {"export": exported})
+        start = {"start_from": exported}
+    source = start["start_from"]
     for name, options in plan.target_methods.items():
-        _train(plan, name, "target", options | {"method": name, "source_checkpoint": plan.source})
+        settings = options | {"method": name, "source_checkpoint": source}
+        _train(plan, f"Downstream.{plan.tree}.train", name, settings)
     _report(plan)
-    if plan.draws_contact_sheet:
-        _draw_contact_sheet(plan)
-    _print_next_steps(plan)
+    if "images" in plan.files:
+        sheet = ["--sheet", str(plan.runs / "contact_sheet.png"), "--top-k", "8"]
+        _run(["adapter4rec.recommend", str(plan.runs / "houlsby"), *sheet], "contact sheet")
+    _print_next_steps(plan, source)
 
 
-def _train(plan: Quickstart, name: str, domain: str, options: Record) -> None:
-    stage = {"source": "Pretraining", "target": "Downstream"}[domain]
-    settings = plan.data(domain) | {"backbone": plan.backbone, "run_folder": plan.runs / name}
-    settings |= options
-    arguments = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
+def _train(plan: Quickstart, module: str, name: str, options: Record) -> None:
+    domain = "source" if module.startswith("Pretraining") else "target"
+    settings = plan.settings(domain) | {"run_folder": plan.runs / name} | options
     print(f"\n== {name}")
-    _run([f"{stage}.{plan.tree}.train", *arguments, "--resume"], f"run {name}")
+    _run([module, *_arguments(settings), "--resume"], f"run {name}")
+
+
+def _arguments(settings: Record) -> list[str]:
+    return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
 
 
 def _run(command: list[str], what: str) -> None:
@@ -67,65 +75,44 @@ def _run(command: list[str], what: str) -> None:
 
 
 def _report(plan: Quickstart) -> None:
-    results = {
-        name: json.loads((plan.runs / name / "result.json").read_text("utf-8"))
-        for name in plan.target_methods
-    }
+    folders = {name: plan.runs / name for name in plan.target_methods}
+    results = {name: read_json(folder / "result.json") for name, folder in folders.items()}
     table = table_of(results)
-    with atomic_file(plan.runs / "table.md") as aside:
-        aside.write_text(table, encoding="utf-8")
-    curves = {NAMES[name]: validation_history(plan.runs / name) for name in plan.target_methods}
-    draw_curves(curves, plan.runs / "curves.png")
+    (plan.runs / "table.md").write_text(table, encoding="utf-8")
+    draw_curves(
+        {NAMES[name]: validation_history(folder) for name, folder in folders.items()},
+        plan.runs / "curves.png",
+    )
     print(f"\nTarget domain of the sample data (generated), test split:\n\n{table}", flush=True)
 
 
-def _print_next_steps(plan: Quickstart) -> None:
-    print(f"table    {plan.runs / 'table.md'}\ncurves   {plan.runs / 'curves.png'}")
-    print(f"runs     {plan.runs} (one folder per run)\nsample   {plan.sample}")
-    print(f"backbone {REPOSITORY / 'pretrained_models' / plan.backbone}\n")
-    print("Next, train Houlsby adapters with a smaller bottleneck with the launcher:")
-    data = " ".join(
-        f"--{name} ../../../{path.relative_to(REPOSITORY)}" for name, path in plan.data("target").items()
-    )
-    script = f"cd Downstream/{plan.tree}/script && {sys.executable} adapter_houlsby.py"
-    print(f"  {script} --backbone {plan.backbone} {data} \\")
-    print(f"    --source_checkpoint ../../../{plan.source.relative_to(REPOSITORY)} \\")
-    print(f"    {plan.try_next} --item_bottleneck 16")
-    print("or use the paper's data: see README.md and Dataset/README.md")
-
-
-def validation_history(folder: Path) -> list[Record]:
-    """Validation records from the ``metrics.jsonl`` of a run."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [record for record in map(json.loads, lines) if record["split"] == "validation"]
-
-
-def table_of(results: dict[str, Record]) -> str:
+def table_of(results: Mapping[str, Record]) -> str:
     """A Markdown table of results, by the name of the run."""
     head = "", "HR@10 (%)", "NDCG@10 (%)", "trained parameters", "share (%)", "s / epoch", "peak memory (MiB)"
-    rows = []
-    for name, result in results.items():
-        seconds = result["seconds_per_epoch"]
-        rows.append(
-            (
-                NAMES[name],
-                f"{result['test']['HR@10']:.2f}",
-                f"{result['test']['NDCG@10']:.2f}",
-                f"{result['trained_parameters']:,}",
-                f"{result['trained_share']:.2f}",
-                "-" if seconds is None else f"{seconds:.1f}",
-                f"{result['peak_memory_bytes'] / 2**20:,.0f}",
-            )
+    rows = [
+        (
+            NAMES[name],
+            f"{result['test']['HR@10']:.2f}",
+            f"{result['test']['NDCG@10']:.2f}",
+            f"{result['trained_parameters']:,}",
+            f"{result['trained_share']:.2f}",
+            "-" if result["seconds_per_epoch"] is None else f"{result['seconds_per_epoch']:.1f}",
+            f"{result['peak_memory_bytes'] / 2**20:,.0f}",
         )
+        for name, result in results.items()
+    ]
     return aligned(head, rows)
 
 
-def _draw_contact_sheet(plan: Quickstart) -> None:
-    sheet = plan.runs / "contact_sheet.png"
-    _run(
-        ["adapter4rec.recommend", str(plan.runs / "houlsby"), "--sheet", str(sheet), "--top-k", "8"],
-        "contact sheet",
-    )
+def _print_next_steps(plan: Quickstart, source: Path) -> None:
+    print(f"table    {plan.runs / 'table.md'}\ncurves   {plan.runs / 'curves.png'}")
+    print(f"runs     {plan.runs} (one folder per run)\nsample   {plan.sample}")
+    print("\nNext, train Houlsby adapters with a smaller bottleneck with the launcher:")
+    settings = plan.settings("target") | {"source_checkpoint": source, "batch_size": 64}
+    settings |= plan.target_methods["houlsby"] | {"item_bottleneck": 16}
+    print(f"  cd Downstream/{plan.tree}/script")
+    print(f"  {shlex.join([sys.executable, 'adapter_houlsby.py', *_arguments(settings)])}")
+    print("or use the paper's data: see README.md and Dataset/README.md")
 
 
 if __name__ == "__main__":

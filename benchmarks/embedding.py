@@ -8,9 +8,8 @@ import torch
 from adapter4rec.data.text import TextStore
 from adapter4rec.evaluation.catalogue import EncodeConfig, encode_catalogue, evaluating
 from adapter4rec.utils.errors import run_main
-from adapter4rec.utils.machine import matmul_rate
 from benchmarks import released_way
-from benchmarks.measuring import Measurement, in_turns, medians, options_of, report
+from benchmarks.measuring import Measurement, in_turns, matmul_rate, medians, options_of, report
 from benchmarks.models import domain_folder, forward_operations, read_domain, text_model
 from benchmarks.steps import ALONE
 

@@ -29,10 +29,10 @@ from adapter4rec.models.parameters import train_only
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.training.fit import train_step
 from adapter4rec.utils.errors import run_main
-from adapter4rec.utils.machine import matmul_rate, peak_memory
+from adapter4rec.utils.machine import peak_memory
 from adapter4rec.utils.precision import choose_precision
 from adapter4rec.utils.process_group import Process
-from benchmarks.measuring import Measurement, arguments, machine, parsed, report
+from benchmarks.measuring import Measurement, arguments, machine, matmul_rate, parsed, report
 from benchmarks.models import domain_folder, houlsby_operations, image_model, read_domain, text_model
 from benchmarks.steps import ProjectSteps, examples_of, lengths_of
 

@@ -24,6 +24,8 @@ from adapter4rec.utils.machine import peak_memory
 from adapter4rec.utils.versions import versions
 
 RESULTS = REPOSITORY / "runs" / "benchmarks"
+_MATRIX = 4096
+_TRIES = 5
 
 
 @dataclass
@@ -180,3 +182,16 @@ def table(rows: Sequence[Measurement]) -> str:
 
 def _shown(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}" if value < 100 else f"{value:,.0f}"
+
+
+def matmul_rate(dtype: torch.dtype, device: torch.device | str = "cpu", size: int = _MATRIX) -> float:
+    """Matrix multiplication speed in FLOP/s: the best of five runs after one warm-up run."""
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    seconds = []
+    for _ in range(_TRIES + 1):
+        started = time.perf_counter()
+        a @ b
+        if a.is_cuda:
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return 2 * size**3 / min(seconds[1:])

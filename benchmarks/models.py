@@ -16,7 +16,6 @@ from adapter4rec.datasets.sample import SampleSettings, make_sample
 from adapter4rec.models.backbones import backbone_folder, load_tokenizer
 from adapter4rec.models.image_encoder import ImageItemEncoder
 from adapter4rec.models.item_encoder import ContentItemEncoder
-from adapter4rec.models.operations import forward_operations
 from adapter4rec.models.text_encoder import TextItemEncoder
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
@@ -27,6 +26,17 @@ TITLE_TOKENS = 30
 _REAL = REPOSITORY.parent / "shared" / "data" / "Instruments"
 _SAMPLE = REPOSITORY / "cache" / "benchmarks" / "sample"
 _TOKENIZER = "minilm/all_minilm_l6_v2"
+
+
+def forward_operations(config: PretrainedConfig, lengths: np.ndarray) -> float:
+    """FLOPs of a forward pass through the layers of a backbone, for texts or images of the given lengths.
+
+    Counts the matrix products only; a multiply-add is two operations. Multiply-adds per token and layer:
+    attention projections 4h², feed-forward 2hf, scores and weighted values 2lh for a text of l tokens.
+    """
+    h, f = config.hidden_size, config.intermediate_size
+    tokens, pairs = float(lengths.sum()), float((lengths.astype(np.float64) ** 2).sum())
+    return config.num_hidden_layers * 2 * (tokens * (4 * h * h + 2 * h * f) + 2 * pairs * h)
 
 
 def domain_folder() -> Path:

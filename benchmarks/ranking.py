@@ -10,9 +10,8 @@ import torch
 from adapter4rec.evaluation.catalogue import Embeddings
 from adapter4rec.evaluation.ranking import EvalBatch, rank_targets
 from adapter4rec.utils.errors import run_main
-from adapter4rec.utils.machine import matmul_rate
 from benchmarks import released_way
-from benchmarks.measuring import Measurement, arguments, in_turns, parsed, report
+from benchmarks.measuring import Measurement, arguments, in_turns, matmul_rate, parsed, report
 from benchmarks.models import DIM
 
 _HISTORY = 10

@@ -22,10 +22,9 @@ from adapter4rec.models.transrec import TransRec
 from adapter4rec.training.optimizer import make_optimizer, parameter_groups
 from adapter4rec.training.setup import prepare
 from adapter4rec.training.step import train_step
-from adapter4rec.utils.machine import matmul_rate
 from adapter4rec.utils.process_group import Process
 from benchmarks import released_way
-from benchmarks.measuring import Measurement, alone, given, in_turns, medians, report, say_alone
+from benchmarks.measuring import Measurement, alone, given, in_turns, matmul_rate, medians, report, say_alone
 from benchmarks.models import houlsby_operations
 from Downstream.Text.train import Settings
 

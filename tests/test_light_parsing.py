@@ -66,3 +66,9 @@ def test_every_method_is_listed_and_checked_without_what_computes() -> None:
         "    assert settings_from_command_line(Settings, words).adapter is not None\n"
     )
     assert imported_by(code) == "none"
+
+
+def test_the_popularity_baseline_and_the_plan_of_a_study_need_no_transformers() -> None:
+    modules = "adapter4rec.training.testing, adapter4rec.data.domain"
+    assert "transformers" not in imported_by(f"import {modules}")
+    assert imported_by("import adapter4rec.studies.launching") == "none"

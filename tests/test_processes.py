@@ -193,7 +193,7 @@ def test_a_killed_training_leaves_neither_lock_nor_workers(values, started):
 STUDY = """
 from adapter4rec.studies.launching import launch_study
 from adapter4rec.studies.plan import Study, StudyRow
-launch_study(Study("study_test", "text", "A test", "Why?", [StudyRow("id", {values!r} | {{"method": "id"}})]))
+launch_study(Study("study_test", "Text", "A test", "Why?", [StudyRow("id", {values!r} | {{"method": "id"}})]))
 """
 QUICKSTART = """
 from dataclasses import replace

@@ -32,34 +32,38 @@ def run(**settings: Any) -> dict[str, Any]:
 
 def train(settings: Settings) -> dict[str, Any]:
     """Read the domain, build and train the model, test its best epoch, and save the adapter."""
-    from adapter4rec.adapters.files import save_adapter
-    from adapter4rec.checkpoints.source_models import require_source
-    from adapter4rec.runs.run import open_run
-    from adapter4rec.training.cached_states import cache_hidden_states
-    from adapter4rec.training.fit import fit
+    from adapter4rec.runs.run import Run
     from adapter4rec.training.testing import evaluate, evaluate_again, evaluate_popularity
     from adapter4rec.utils.process_group import process_group
 
     if settings.needs_source:  # fail before items are read and tokenised
+        from adapter4rec.checkpoints.source_models import require_source
+
         require_source(settings.source_checkpoint, settings.method)
     with process_group(settings.device, settings.threads) as process:
         domain = read_domain(settings, process, content=settings.uses_content)
         if settings.method == "popularity":
-            return evaluate_popularity(domain, settings, process, open_run(settings, domain, None, process))
+            return evaluate_popularity(domain, settings, process, Run(settings, domain, None, process))
         model = build_model(settings, domain.interactions.n_items)
-        run = open_run(settings, domain, model, process)
+        run = Run(settings, domain, model, process)
         model.to(process.device)
         if settings.caches_states:
+            from adapter4rec.training.cached_states import cache_hidden_states
+
             domain = cache_hidden_states(domain, model, settings, process)
         if settings.mode == "test":
             return evaluate_again(model, domain, settings, process, run)
         with run.locked():
             result = run.finished_result(model)
             if result is None:
+                from adapter4rec.training.fit import fit
+
                 run.begin(model, domain)
                 fit(model, domain, settings, process, run)
                 result = evaluate(model, domain, settings, process, run)
         if settings.adapter is not None and process.is_rank0:
+            from adapter4rec.adapters.files import save_adapter
+
             path = run.folder / "adapter.safetensors"
             save_adapter(model, path, run.describe_adapter(result))
             run.log(f"adapter: {path}")

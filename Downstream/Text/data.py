@@ -30,7 +30,9 @@ def read_domain(settings: DataSettings, process: Process, *, content: bool) -> D
         UserError: the files or the backbone's tokenizer are missing or invalid.
     """
     from adapter4rec.data.domain import read_text_domain
+
+    if not content:
+        return read_text_domain(settings, None, process)
     from adapter4rec.models.backbones import backbone_folder, load_tokenizer
 
-    tokenizer = load_tokenizer(backbone_folder(settings.backbone)) if content else None
-    return read_text_domain(settings, tokenizer, process)
+    return read_text_domain(settings, load_tokenizer(backbone_folder(settings.backbone)), process)

@@ -33,7 +33,7 @@ def run(**settings: Any) -> dict[str, Any]:
 def train(settings: Settings) -> dict[str, Any]:
     """Read the domain, build and train the model, test its best epoch, and export it for target domains."""
     from adapter4rec.runs.exporting import export_for_targets, require_export
-    from adapter4rec.runs.run import open_run
+    from adapter4rec.runs.run import Run
     from adapter4rec.training.cached_states import cache_hidden_states
     from adapter4rec.training.fit import fit
     from adapter4rec.training.testing import evaluate, evaluate_again
@@ -42,7 +42,7 @@ def train(settings: Settings) -> dict[str, Any]:
     with process_group(settings.device, settings.threads) as process:
         domain = read_domain(settings, process, content=settings.uses_content)
         model = build_model(settings, domain.interactions.n_items)
-        run = open_run(settings, domain, model, process)
+        run = Run(settings, domain, model, process)
         require_export(settings, run)  # fail before training, not after
         model.to(process.device)
         if settings.caches_states:

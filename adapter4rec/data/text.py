@@ -6,19 +6,22 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import transformers
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from adapter4rec.data.cache import Arrays, cached_arrays
 from adapter4rec.data.content import Content
 from adapter4rec.data.packing import Packing
 from adapter4rec.utils.files import file_hash
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _TEXTS_PER_CALL = 10_000
 _BODY_CHARACTERS = 2_000
@@ -164,7 +167,7 @@ def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> str:
     else:  # a Python tokenizer is defined by its class, the library version and its files
         settings = {
             "class": type(tokenizer).__name__,
-            "transformers": transformers.__version__,
+            "transformers": version("transformers"),
             "truncation": tokenizer.truncation_side,
             "files": _saved_files(tokenizer),
         }

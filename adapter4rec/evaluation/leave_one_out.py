@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,8 +23,10 @@ from adapter4rec.evaluation.catalogue import (
 )
 from adapter4rec.evaluation.metrics import RankedUsers, metrics_of
 from adapter4rec.evaluation.ranking import EvalBatch, best_items, rank_targets
-from adapter4rec.models.transrec import TransRec
 from adapter4rec.utils.process_group import Process
+
+if TYPE_CHECKING:
+    from adapter4rec.models.transrec import TransRec
 
 _USERS_AT_ONCE = 8192
 _USERS_ENCODED_AT_ONCE = 1024

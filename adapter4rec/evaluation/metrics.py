@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,17 +88,12 @@ class RankedUsers:
 
     def write(self, path: Path) -> None:
         """Write a compressed CSV with one line per user, which ``pandas.read_csv`` can read."""
-        import pandas as pd
-
-        table = pd.DataFrame(
-            {
-                "user": self.users,
-                "history": self.history,
-                "target": self.targets,
-                "target_clicks": self.target_clicks,
-                "rank": self.ranks,
-            }
+        text = io.StringIO()
+        lines = csv.writer(text, lineterminator="\n")
+        lines.writerow(("user", "history", "target", "target_clicks", "rank"))
+        lines.writerows(
+            zip(self.users, self.history, self.targets, self.target_clicks, self.ranks, strict=True)
         )
         with atomic_file(path) as aside:
             # Without a timestamp, equal ranks give identical files.
-            table.to_csv(aside, index=False, compression={"method": "gzip", "mtime": 0})
+            aside.write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
 
 from adapter4rec.data.content import Content, ItemIds
 from adapter4rec.data.states import States
 from adapter4rec.models.dropout import use_fast_dropout
 from adapter4rec.models.parts import BACKBONE, FIXED, ITEM_HEAD, ParameterGroups
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class ContentItemEncoder(nn.Module):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from adapter4rec.models.layouts import LAYOUTS
 from adapter4rec.utils.modules import shadow
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def layers_of(backbone: PreTrainedModel) -> nn.ModuleList:

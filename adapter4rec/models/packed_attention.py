@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
 
 from adapter4rec.data.packing import Packing
 from adapter4rec.models.dropout import dropped
 from adapter4rec.models.layers import has_forward_hooks, layers_of
 from adapter4rec.models.layouts import LAYOUTS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _NAME = "adapter4rec_packed"
 
@@ -128,9 +130,6 @@ def _for_transformers(
     return y.transpose(1, 2), None
 
 
-AttentionInterface.register(_NAME, _for_transformers)
-
-
 def cls_states(backbone: PreTrainedModel, words: Tensor, positions: Tensor, packing: Packing) -> Tensor:
     """The last hidden state of the first token of each text.
 
@@ -143,6 +142,9 @@ def cls_states(backbone: PreTrainedModel, words: Tensor, positions: Tensor, pack
     Returns:
         ``[texts, h]``.
     """
+    from transformers import AttentionInterface  # takes seconds, and user encoders do without
+
+    AttentionInterface.register(_NAME, _for_transformers)
     packings: list[Packing] = []
     hooks = [
         # Prompt tuning may lengthen the texts in a hook of its own, which runs before this one.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from adapter4rec.models.transrec import TransRec
+if TYPE_CHECKING:
+    from adapter4rec.models.transrec import TransRec
 
 
 def train_only(model: TransRec, parts: Collection[str]) -> None:

@@ -17,16 +17,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from adapter4rec.data.images.database import ImageDatabase
 from adapter4rec.runs.settings import RunSettings
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import file_hash, json_object, locked_file, read_json
-from adapter4rec.utils.settings import as_argument, options_of
+from adapter4rec.utils.settings import as_argument
 
 FINISHED, FAILED = "finished", "failed"
 _VERSION = 1
-_MODELS = ("source_checkpoint", "start_from")
-_INPUTS = ("users", "items", "images", *_MODELS)
+_INPUTS = ("users", "items", "images", "source_checkpoint", "start_from")
 """Settings that name input files of a run."""
 Record = dict[str, Any]
 
@@ -50,14 +48,13 @@ def run_key(settings: RunSettings) -> str:
 def _content(name: str, path: Path) -> str:
     """Hash of the content of an input file or image LMDB."""
     if path.is_dir():
+        from adapter4rec.data.images.database import ImageDatabase
+
         return ImageDatabase(path).description.content
     try:
         return file_hash(path)
     except FileNotFoundError:
-        hint = "" if name in _MODELS else "; see Dataset/README.md for the data files"
-        raise UserError(f"--{name} {path}: no such file{hint}") from None
-    except OSError as error:
-        raise UserError(f"--{name} {path}: {error.strerror}") from None
+        raise UserError(f"--{name} {path}: no such file; see Dataset/README.md for the data files") from None
 
 
 def command_of(settings: RunSettings, without: Iterable[str] = ()) -> str:
@@ -67,13 +64,10 @@ def command_of(settings: RunSettings, without: Iterable[str] = ()) -> str:
         settings: settings of the run.
         without: names of further options to omit.
     """
-    defaults = {name: one.default for name, one in options_of(type(settings)).items()}
-    config = getattr(settings, "adapter", None)
-    if config is not None:
-        defaults |= {name: one.default for name, one in options_of(type(config)).items()}
+    options = type(settings).options({"method": settings.method})
     plain, words = settings.plain(), []
-    for name, default in defaults.items():
-        if name not in without and as_argument(plain[name]) != as_argument(default):
+    for name, one in options.items():
+        if name not in without and as_argument(plain[name]) != as_argument(one.default):
             words += [f"--{name}", as_argument(plain[name])]
     return shlex.join(["python", "-m", settings.module, *words])
 
@@ -137,6 +131,12 @@ def latest(records: Iterable[Record]) -> dict[str, Record]:
     return found
 
 
+def validation_history(folder: Path) -> list[Record]:
+    """The validation records of a run's epochs, from its ``metrics.jsonl``."""
+    lines = (folder / "metrics.jsonl").read_text("utf-8").splitlines()
+    return [record for record in map(json.loads, lines) if record["split"] == "validation"]
+
+
 def finished_record(folder: Path, settings: RunSettings) -> Record:
     """The record of a finished run, from the files in its run folder.
 
@@ -146,8 +146,7 @@ def finished_record(folder: Path, settings: RunSettings) -> Record:
         folder / "settings.json", ("identity", "settings", "parameters", "versions", "hardware")
     )
     result = read_json(folder / "result.json", ("epoch", "validation", "test"))
-    lines = (folder / "metrics.jsonl").read_text("utf-8").splitlines()
-    epochs = [record for record in map(json.loads, lines) if record["split"] == "validation"]
+    epochs = validation_history(folder)
     settings = replace(settings, epochs=max(settings.epochs, epochs[-1]["epoch"]))
     return {
         "outcome": FINISHED,

@@ -8,7 +8,7 @@
     test_ranks.csv.gz     rank of each user's target in the test (metrics.py)
     tensorboard/          TensorBoard logs, with --tensorboard
     log.txt               log messages with time stamps
-    curves.png            loss and validation metrics over the epochs
+    curves.png            loss and validation metrics over the epochs, drawn at the end of training
     best.safetensors      trained weights of the epoch with the highest validation HR@10
     adapter.safetensors   the same as a stand-alone adapter file, for runs with adapters (adapters/files.py)
     last.safetensors      training state, to resume from
@@ -40,10 +40,8 @@ from adapter4rec.runs.identity import BEST, Identity, load_best
 from adapter4rec.runs.ledger import append, finished_record, read_ledger
 from adapter4rec.runs.report_lines import result_line
 from adapter4rec.runs.settings import RunSettings
-from adapter4rec.runs.tensorboard import require_tensorboard, write_scalars
-from adapter4rec.utils.checkpoint_file import (
-    write_checkpoint,
-)
+from adapter4rec.runs.tensorboard import ScalarLog
+from adapter4rec.utils.checkpoint_file import write_checkpoint
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import REPOSITORY, atomic_file, locked_file, read_json, write_json
 from adapter4rec.utils.process_group import Process
@@ -69,32 +67,17 @@ class TestResult:
     users: RankedUsers
 
 
-def open_run(settings: RunSettings, domain: Domain, model: nn.Module | None, process: Process) -> Run:
-    """Open the run folder that the settings define; raises like :class:`Run`.
+class Run:
+    """A run folder, opened for training or testing. Only rank 0 writes.
 
     Args:
         settings: settings of the run.
         domain: its data.
         model: with its initial weights; None without a model.
         process: this process.
-    """
-    identity = Identity.of(settings, domain, model)
-    encoder = f"_{settings.backbone.rpartition('/')[2]}" if settings.uses_content else ""
-    name = (
-        f"{settings.kind.replace(' ', '_')}_{domain.name}_{settings.method}_{settings.objective}{encoder}"
-        f"_seed{settings.seed}"
-    )
-    return Run(settings, identity, name, process, domain.interactions.warning())
 
-
-class Run:
-    """A run folder, opened for training or testing. Only rank 0 writes.
-
-    Args:
-        settings: settings of the run.
+    Attributes:
         identity: identity of the run, compared with that of an existing folder.
-        name: used in the default name of the folder.
-        process: this process.
         warning: about the data; printed at the start and with the result.
 
     Raises:
@@ -103,23 +86,23 @@ class Run:
     """
 
     def __init__(
-        self,
-        settings: RunSettings,
-        identity: Identity,
-        name: str,
-        process: Process,
-        warning: str | None = None,
+        self, settings: RunSettings, domain: Domain, model: nn.Module | None, process: Process
     ) -> None:
         self.settings = settings
-        self.warning = warning
-        self.identity = identity
         self.process = process
-        self.folder = Path(settings.run_folder or REPOSITORY / "runs" / f"{name}_{identity.short_hash()}")
+        self.warning = domain.interactions.warning()
+        self.identity = Identity.of(settings, domain, model)
+        self.folder = settings.run_folder or self._default_folder(domain.name)
         self.best_path = self.folder / "best.safetensors"
         self.last_path = self.folder / "last.safetensors"
-        if settings.tensorboard:
-            require_tensorboard()
+        self._scalars = ScalarLog(self.folder / "tensorboard") if settings.tensorboard else None
         process.on_rank0(self._open)
+
+    def _default_folder(self, domain: str) -> Path:
+        kind = self.settings.kind.replace(" ", "_")
+        encoder = f"_{self.settings.backbone.rpartition('/')[2]}" if self.settings.uses_content else ""
+        name = f"{kind}_{domain}_{self.settings.method}_{self.settings.objective}{encoder}"
+        return REPOSITORY / "runs" / f"{name}_seed{self.settings.seed}_{self.identity.short_hash()}"
 
     def _open(self) -> None:
         description = self.folder / "settings.json"
@@ -275,16 +258,14 @@ class Run:
         return load_best(self.best_path, self.identity, model)
 
     def write_metrics(self, history: list[Record], test: Record | None = None) -> None:
-        """Rewrite ``metrics.jsonl`` atomically and plot the curves, on rank 0 only."""
+        """Rewrite ``metrics.jsonl`` atomically, on rank 0 only."""
         if not self.process.is_rank0:
             return
         records = history + ([test] if test else [])
         with atomic_file(self.folder / "metrics.jsonl") as aside:
             aside.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-        if history:
-            draw_curves({self.folder.name: history}, self.folder / "curves.png")
-        if self.settings.tensorboard:
-            write_scalars(records, self.folder / "tensorboard")
+        if self._scalars is not None:
+            self._scalars.write(records)
 
     def finish(
         self, history: list[Record], tested: TestResult, counts: ParameterCounts, peak_memory: int
@@ -318,6 +299,8 @@ class Run:
         if self.process.is_rank0:
             tested.users.write(self.folder / RANKS_FILE)
             write_json(self.folder / "result.json", result)
+            if best["epoch"] > 0:
+                draw_curves({self.folder.name: history}, self.folder / "curves.png")
             self._report(result)
             append(self._ledger, finished_record(self.folder, self.settings))
         return result

@@ -3,37 +3,47 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import atomic_folder
 
-
-def require_tensorboard() -> None:
-    """Raise a UserError if TensorBoard is not installed; called before training starts."""
-    if importlib.util.find_spec("tensorboard") is None:
-        raise UserError("--tensorboard true: TensorBoard is not installed; pip install tensorboard")
-
-
-def write_scalars(records: Iterable[Mapping[str, Any]], folder: Path) -> None:
-    """Write each metric of each record as the scalar ``split/name`` at the epoch.
-
-    The folder is rewritten each time, so that a resumed run has no duplicate epochs.
-
-    Args:
-        records: the records of ``metrics.jsonl``.
-        folder: the log directory for ``tensorboard --logdir``.
-    """
+if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-    with atomic_folder(folder.with_name(f"{folder.name}.new")) as aside:
-        with SummaryWriter(str(aside)) as writer:
-            for record in records:
-                for name, value in record.items():
-                    if name not in ("epoch", "split"):
-                        writer.add_scalar(f"{record['split']}/{name}", value, record["epoch"])
-        shutil.rmtree(folder, ignore_errors=True)
-    folder.with_name(f"{folder.name}.new").replace(folder)
+
+class ScalarLog:
+    """The metrics of a run as scalars ``split/name`` over the epochs.
+
+    Args:
+        folder: the log directory for ``tensorboard --logdir``.
+
+    Raises:
+        UserError: TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if importlib.util.find_spec("tensorboard") is None:
+            raise UserError("--tensorboard true: TensorBoard is not installed; pip install tensorboard")
+        self._folder = folder
+        self._writer: SummaryWriter | None = None
+        self._written = 0
+
+    def write(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Write the records that have been added since the last call.
+
+        Args:
+            records: all records of the run so far. The first call replaces the scalars of an earlier process
+                that trained this run.
+        """
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self._folder), purge_step=0)
+        for record in records[self._written :]:
+            for name, value in record.items():
+                if name not in ("epoch", "split"):
+                    self._writer.add_scalar(f"{record['split']}/{name}", value, record["epoch"])
+        self._written = len(records)
+        self._writer.flush()

@@ -5,33 +5,23 @@ from __future__ import annotations
 import fnmatch
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from adapter4rec.runs.ledger import command_of
-from adapter4rec.runs.settings import RunSettings
-from adapter4rec.studies import samples
-from adapter4rec.studies.plan import (
-    PlannedRun,
-    Study,
-    StudyRow,
-    known_part,
-    planned,
-    require_distinct,
-    source_settings,
-    target_settings,
-)
-from adapter4rec.utils.command_line import parse_command_line
+from adapter4rec.studies.plan import PlannedRun, Study, StudyRow, planned, source_settings, target_settings
+from adapter4rec.studies.quickstarts import QUICKSTARTS
+from adapter4rec.utils.command_line import anchored, parse_command_line, single
 from adapter4rec.utils.errors import UserError, nearest
 from adapter4rec.utils.files import REPOSITORY, write_json
-from adapter4rec.utils.settings import Option, Settings, Values, option, options_of
+from adapter4rec.utils.settings import Option, Settings, Values, option, options_of, require_known
 
 _SOURCE = "source_"
-_SET_BY_STUDY = ("run_folder", "ledger", "resume", "mode")
+_SET_BY_STUDY = ("run_folder", "ledger", "resume", "mode", "export")
 """Settings that a study sets itself; they are not options of its command line."""
-FEW_STEPS_RATES = {
+_FEW_STEPS: Values = {
     "lr_backbone": 1e-4,
     "lr_item_head": 1e-3,
     "lr_user_encoder": 1e-3,
@@ -40,6 +30,15 @@ FEW_STEPS_RATES = {
     "lr_user_layer_norms": 1e-3,
 }
 """Learning rates for training with hundreds of steps instead of tens of thousands."""
+_FEW_STEPS_BY_METHOD: dict[str, Values] = {
+    "k_adapter": {"lr_adapter": 1e-4, "lr_item_join": 5e-4, "lr_user_join": 1e-3},
+    "lora": {"lr_adapter": 5e-3},
+    "compacter": {"lr_adapter": 4e-3, "lr_rule": 1e-3},
+    "prompt": {"prompt_tokens": 5, "lr_adapter": 5e-3},
+    "bitfit": {"lr_adapter": 1e-3},
+}
+_SOURCE_OF_STUDY = ("objective", "user_share", "seed")
+"""Settings of a source model that are taken from the study with ``--sample``."""
 
 
 @dataclass(frozen=True)
@@ -65,137 +64,112 @@ class Campaign:
 
     Args:
         study: the study.
+        arguments: command-line arguments.
+
+    Attributes:
         how: options of the study.
+        title: title of the study.
+        into: folder of the study.
+        rows: the selected rows.
         overrides: settings of target runs, applied to all rows that have them.
         source_overrides: settings of source runs.
 
     Raises:
-        UserError: no row matches ``--only``.
+        UserError: an unknown option or an invalid value, or no row matches ``--only``.
     """
 
-    def __init__(self, study: Study, how: StudyOptions, overrides: Values, source_overrides: Values) -> None:
+    def __init__(self, study: Study, arguments: Sequence[str]) -> None:
         self.study = study
-        self.how = how
-        self.overrides = overrides
-        self.source_overrides = source_overrides
-        name = f"{study.name}_sample" if how.sample else study.name
-        self.into = (how.into or REPOSITORY / "runs" / name).absolute()
-        self.rows = _selected(study.rows, how.only)
-        self.seeds = how.seeds
-        self.target = target_settings(study.modality)
-        self.source = source_settings(study.modality)
-
-    @classmethod
-    def of(cls, study: Study, arguments: list[str]) -> Campaign:
-        """Parse a command line.
-
-        Raises:
-            UserError: an unknown option or an invalid value.
-        """
-        own = options_of(StudyOptions)
-        run_options = _options_of_rows(study)
-        source_options = {
+        self.source = source_settings(study.tree)
+        self.target = target_settings(study.tree)
+        self.quickstart = next(one for one in QUICKSTARTS.values() if one.tree == study.tree)
+        own, of_rows = options_of(StudyOptions), self._options_of_rows()
+        of_sources = {
             _SOURCE + name: one
-            for name, one in source_settings(study.modality).options({}).items()
-            if _SOURCE + name not in run_options and name not in (*_SET_BY_STUDY, "export")
+            for name, one in self.source.options({}).items()
+            if _SOURCE + name not in of_rows and name not in _SET_BY_STUDY
         }
-        known = own | run_options | source_options
-        lists = parse_command_line(arguments, known, study.title)
-        single = {name: _one(name, values, own) for name, values in lists.items()}
-        study_values = {name: value for name, value in single.items() if name in own}
-        how = StudyOptions.from_values({"seeds": tuple(study.seeds)} | study_values)
-        overrides = {name: value for name, value in single.items() if name in run_options}
-        sources = {
-            name.removeprefix(_SOURCE): value for name, value in single.items() if name in source_options
+        known = own | of_rows | of_sources
+        given = anchored(parse_command_line(arguments, known, study.title), known)
+        values = {
+            name: words if name in own and own[name].several else single(name, words)
+            for name, words in given.items()
         }
-        cwd = Path.cwd()
-        overrides = {name: run_options[name].anchored(value, cwd) for name, value in overrides.items()}
-        sources = {
-            name: source_options[_SOURCE + name].anchored(value, cwd) for name, value in sources.items()
+        options = {name: value for name, value in values.items() if name in own}
+        self.how = StudyOptions.from_values({"seeds": study.seeds} | options)
+        self.overrides = {name: value for name, value in values.items() if name in of_rows}
+        self.source_overrides = {
+            name.removeprefix(_SOURCE): value for name, value in values.items() if name in of_sources
         }
-        if how.into is not None:
-            how = replace(how, into=cwd / how.into)
-        return cls(samples.on_sample(study) if how.sample else study, how, overrides, sources)
+        self.title = study.title + (", on generated sample data" if self.how.sample else "")
+        name = study.name + ("_sample" if self.how.sample else "")
+        self.into = (self.how.into or REPOSITORY / "runs" / name).absolute()
+        self.rows = _selected(study.rows, self.how.only)
+
+    def _options_of_rows(self) -> dict[str, Option]:
+        """Settings of the rows that can be overridden."""
+        options: dict[str, Option] = {}
+        for row in self.study.rows:
+            options |= self.target.options(row.settings)
+        not_here = (*_SET_BY_STUDY, "seed", "method")
+        return {name: one for name, one in options.items() if name not in not_here}
 
     def row_values(self, row: StudyRow) -> Values:
         """Settings of the runs of a row, without seed, source model and run folder."""
-        values = _anchored(self.target, row.settings)
+        known = self.target.options(row.settings)
+        further: Values = {}
+        if self.how.sample:
+            further |= self.quickstart.settings("target") | {"epochs": self.quickstart.study_epochs}
         if self.how.few_steps or self.how.sample:
-            values |= FEW_STEPS_RATES | dict(row.few_steps)
-        values |= self.overrides
-        return known_part(self.target, values, values.get("method"))
+            further |= _FEW_STEPS | _FEW_STEPS_BY_METHOD.get(row.settings.get("method", ""), {})
+        further |= self.overrides
+        further = {name: value for name, value in further.items() if name in known}
+        return _absolute(row.settings, known) | further
 
-    def distinct_rows(self) -> dict[str, RunSettings]:
-        """Validated settings of each row by its label, without seed, source model and run folder.
+    def source_values(self, name: str) -> Values:
+        """Settings of the run that trains a source model."""
+        values = self.study.sources[name].settings
+        if self.how.sample:
+            kept = {key: value for key, value in values.items() if key in _SOURCE_OF_STUDY}
+            values = self.quickstart.settings("source") | self.quickstart.study_source | kept
+        return _absolute(values, self.source.options({})) | self.source_overrides
 
-        Raises:
-            UserError: an invalid setting, or two rows with the same settings.
-        """
-        settings = {row.label: self.target.from_values(self.row_values(row)) for row in self.rows}
-        require_distinct(self.study, settings)
-        return settings
-
-    def stages(self, name: str) -> list[Values]:
-        """Settings of the runs that train a source model, in order."""
-        stages = self.study.sources[name].stages
-        return [_anchored(self.source, stage) | self.source_overrides for stage in stages]
-
-    def checkpoint(self, name: str) -> Path | None:
-        """Checkpoint of a source model if it exists and no source setting is overridden."""
-        place = None if self.source_overrides else self.study.sources[name].checkpoint
-        path = REPOSITORY / place if place else None
-        return path if path is not None and path.is_file() else None
-
-    def source_runs(self, name: str) -> tuple[list[PlannedRun], Path | None]:
-        """Plan the runs that train a source model.
-
-        The settings of a stage depend on the model of the previous one, so a stage is planned once the
-        previous one has been exported.
-
-        Returns:
-            The runs that can be planned now, and the path of the final model; None if not all stages can be
-            planned.
+    def source_run(self, name: str) -> PlannedRun:
+        """The run that trains a source model and exports it.
 
         Raises:
             UserError: an invalid setting or a missing file.
         """
-        ready = self.checkpoint(name)
-        if ready is not None:
-            return [], ready
-        runs: list[PlannedRun] = []
-        start: Path | None = None
-        stages = self.stages(name)
-        for number, stage in enumerate(stages, 1):
-            if start is not None and not start.is_file():
-                return runs, None
-            values = stage | ({} if start is None else {"start_from": start})
-            title = f"source {name}" + (f", stage {number}" if len(stages) > 1 else "")
-            run = planned(self.source, values, title, self.into)
-            start = self.into / "sources" / f"{run.folder.name}.safetensors"
-            runs.append(replace(run, settings=replace(run.settings, export=start)))
-        return runs, start
+        run = planned(self.source.from_values(self.source_values(name)), f"source {name}", self.into)
+        model = self.into / "sources" / f"{run.folder.name}_epochs{run.settings.epochs}.safetensors"
+        return replace(run, settings=replace(run.settings, export=model))
+
+    def source_model(self, name: str) -> Path | None:
+        """Path of a source model; None if it does not exist, or its data is missing.
+
+        A checkpoint that a launcher has exported is used if no setting of the source differs.
+        """
+        path = self.study.sources[name].checkpoint
+        if path is not None and not self.how.sample and not self.source_overrides:
+            exported = REPOSITORY / path
+            if exported.is_file():
+                return exported
+        try:
+            model = self.source_run(name).settings.export
+        except UserError:
+            return None
+        return model if model.is_file() else None
 
     def target_run(self, row: StudyRow, seed: int) -> PlannedRun | None:
-        """The run of a row with a seed; None if its source model does not exist yet.
-
-        Raises:
-            UserError: an invalid setting or a missing file.
-        """
+        """The run of a row with a seed; None if its source model or its data is missing."""
         values = self.row_values(row) | {"seed": seed}
         if row.source is not None and "source_checkpoint" not in self.overrides:
-            _, path = self.source_runs(row.source)
-            if path is None or not path.is_file():
+            values["source_checkpoint"] = self.source_model(row.source)
+            if values["source_checkpoint"] is None:
                 return None
-            values["source_checkpoint"] = path
-        return planned(self.target, values, f"{row.label}, seed {seed}", self.into)
-
-    def _run_if_known(self, row: StudyRow, seed: int) -> PlannedRun | None:
-        """:meth:`target_run`; also None for a row that is not selected and whose data is missing."""
         try:
-            return self.target_run(row, seed)
+            return planned(self.target.from_values(values), f"{row.label}, seed {seed}", self.into)
         except UserError:
-            if row in self.rows:
-                raise
             return None
 
     def wanted_sources(self) -> list[str]:
@@ -209,73 +183,47 @@ class Campaign:
         study = self.study
         rows = []
         for row in study.rows:
-            runs = []
-            for seed in self.seeds:
-                run = self._run_if_known(row, seed)
-                runs.append(
-                    {
-                        "seed": seed,
-                        "key": run.key if run else None,
-                        "folder": str(run.folder) if run else "",
-                        "command": command_of(run.settings, without=("ledger",)) if run else "",
-                    }
-                )
-            names = {"section": row.section, "name": row.name, "series": row.series or row.name}
-            rows.append(names | {"scale": row.scale, "runs": runs})
-        write_json(
-            self.into / "study.json",
-            {
-                "study": study.name,
-                "title": study.title,
-                "about": study.about,
-                "command": shlex.join(["python", f"{study.name}.py", *sys.argv[1:]]),
-                "reference": study.reference,
-                "groups": study.groups,
-                "scale": {"label": study.scale_label} if study.scale_label else None,
-                "rows": rows,
-            },
-        )
+            runs = [_entry(seed, self.target_run(row, seed)) for seed in self.how.seeds]
+            rows.append({"section": row.section, "name": row.name, "scale": row.scale, "runs": runs})
+        plan = {
+            "study": study.name,
+            "title": self.title,
+            "about": study.about,
+            "command": shlex.join(["python", f"{study.name}.py", *sys.argv[1:]]),
+            "reference": study.reference,
+            "groups": study.groups,
+            "scale": {"label": study.scale_label} if study.scale_label else None,
+            "rows": rows,
+        }
+        write_json(self.into / "study.json", plan)
 
 
-def _options_of_rows(study: Study) -> dict[str, Option]:
-    cls = target_settings(study.modality)
-    options: dict[str, Option] = {}
-    for row in study.rows:
-        options |= cls.options(row.settings)
-    return {name: one for name, one in options.items() if name not in (*_SET_BY_STUDY, "seed")}
+def _entry(seed: int, run: PlannedRun | None) -> dict[str, Any]:
+    """A run in ``study.json``."""
+    if run is None:
+        return {"seed": seed, "key": None}
+    command = command_of(run.settings, without=("ledger",))
+    return {"seed": seed, "key": run.key, "folder": str(run.folder), "command": command}
 
 
-def _one(name: str, values: list[Any], own: Mapping[str, Option]) -> Any:
-    """The value of an option of the command line; options of the study may take several words."""
-    if name in own and own[name].several:  # row names may contain commas, so strings are not split
-        return tuple(values) if own[name].kind is str else tuple(",".join(map(str, values)).split(","))
-    if len(values) > 1:
-        raise UserError(
-            f"--{name} {' '.join(map(str, values))}: expected one value; to vary a setting, add rows to the "
-            "study script"
-        )
-    return values[0]
-
-
-def _anchored(cls: type[Settings], page: Mapping[str, Any]) -> Values:
+def _absolute(values: Mapping[str, Any], known: Mapping[str, Option]) -> Values:
     """Settings of a study script, with paths resolved relative to the repository."""
-    known = cls.options({"method": page["method"]} if "method" in page else {})
-    return {
-        name: known[name].anchored(value, REPOSITORY) if name in known else value
-        for name, value in page.items()
-    }
+    require_known(values, known)
+    return {name: known[name].anchored(value, REPOSITORY) for name, value in values.items()}
 
 
-def _selected(rows: tuple[StudyRow, ...] | list[StudyRow], only: tuple[str, ...]) -> list[StudyRow]:
-    selected: list[StudyRow] = []
+def _selected(rows: Sequence[StudyRow], only: Sequence[str]) -> list[StudyRow]:
+    """The rows whose name, label or section matches one of the patterns."""
+
+    def matching(pattern: str) -> list[StudyRow]:
+        return [
+            row
+            for row in rows
+            for name in (row.name, row.label, row.section)
+            if fnmatch.fnmatch(name.lower(), pattern.lower())
+        ]
+
     for pattern in only:
-        found = [row for row in rows if _matches(row, pattern.lower())]
-        if not found:
+        if not matching(pattern):
             raise UserError(f"--only {pattern}: no such row; {nearest(pattern, [row.label for row in rows])}")
-        selected += [row for row in found if row not in selected]
-    return [row for row in rows if row in selected]
-
-
-def _matches(row: StudyRow, pattern: str) -> bool:
-    names = (row.name, row.label, row.section)
-    return any(fnmatch.fnmatch(name.lower(), pattern) for name in names)
+    return [row for row in rows if any(row in matching(pattern) for pattern in only)]

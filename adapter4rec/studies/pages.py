@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import runpy
 from collections.abc import Mapping
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from adapter4rec.checkpoints.settings import WITHOUT_SOURCE
 from adapter4rec.studies.plan import StudyRow, StudySource
 from adapter4rec.utils.errors import UserError, nearest
 from adapter4rec.utils.files import REPOSITORY
-from adapter4rec.utils.settings import options_of
-
-_CHECKPOINT_PATHS = ("source_checkpoint", "export")
 
 
 def page(script: str, **changes: Any) -> dict[str, Any]:
@@ -27,29 +22,23 @@ def page(script: str, **changes: Any) -> dict[str, Any]:
     Raises:
         UserError: there is no such launcher.
     """
-    values = dict(_hyperparameters(script))
+    values = _hyperparameters(script)
     if "backbone" not in values:  # the method uses none
         changes.pop("backbone", None)
-    return {name: value for name, value in (values | changes).items() if name not in _CHECKPOINT_PATHS}
+    without = ("source_checkpoint", "export")
+    return {name: value for name, value in (values | changes).items() if name not in without}
 
 
 def rows(
-    folder: str,
-    scripts: Mapping[str, str],
-    source: str,
-    *,
-    section: str = "",
-    few_steps: Mapping[str, Mapping[str, Any]] | None = None,
-    **changes: Any,
+    tree: str, scripts: Mapping[str, str], source: str, *, section: str = "", **changes: Any
 ) -> list[StudyRow]:
     """One row per launcher.
 
     Args:
-        folder: folder of the launchers, such as ``Downstream/Text/script``.
+        tree: ``Text`` or ``CV``.
         scripts: names of launchers, by row name.
         source: name of the source model, used by the methods that start from one.
         section: section of the rows.
-        few_steps: settings with ``--few_steps``, by row name; see :class:`StudyRow`.
         changes: settings to override in all rows.
 
     Raises:
@@ -57,16 +46,16 @@ def rows(
     """
     made = []
     for name, script in scripts.items():
-        settings = page(f"{folder}/{script}", **changes)
+        settings = page(f"Downstream/{tree}/script/{script}", **changes)
         start = None if settings["method"] in WITHOUT_SOURCE else source
-        made.append(StudyRow(name, settings, section, start, few_steps=(few_steps or {}).get(name, {})))
+        made.append(StudyRow(name, settings, section, start))
     return made
 
 
 def source(script: str, **changes: Any) -> StudySource:
     """The source model that a launcher trains.
 
-    Its existing checkpoint is used if ``changes`` leave the launcher's settings as they are.
+    Its existing checkpoint is used if ``changes`` leave the launcher's hyperparameters as they are.
 
     Args:
         script: path relative to the repository, such as ``Pretraining/Text/script/sm_base_sasrec``.
@@ -75,16 +64,14 @@ def source(script: str, **changes: Any) -> StudySource:
     Raises:
         UserError: there is no such launcher.
     """
-    values = page(script)
-    tree = import_module(f"{'.'.join(Path(script).parts[:2])}.train")
-    defaults = {name: one.default for name, one in options_of(tree.Settings).items()}
-    unchanged = all(values.get(name, defaults.get(name)) == value for name, value in changes.items())
-    return StudySource([values | changes], _hyperparameters(script).get("export") if unchanged else None)
+    values = _hyperparameters(script)
+    unchanged = values == values | changes
+    return StudySource(page(script, **changes), values.get("export") if unchanged else None)
 
 
-def _hyperparameters(script: str) -> Mapping[str, Any]:
+def _hyperparameters(script: str) -> dict[str, Any]:
     path = (REPOSITORY / script).with_suffix(".py")
     if not path.is_file():
-        scripts = [str(one.relative_to(REPOSITORY).with_suffix("")) for one in path.parent.glob("*.py")]
-        raise UserError(f"{path}: no such launcher; {nearest(script, scripts)}")
+        launchers = [one.stem for one in path.parent.glob("*.py")]
+        raise UserError(f"{path}: no such launcher; {nearest(path.stem, launchers)}")
     return runpy.run_path(str(path))["hyperparameters"]

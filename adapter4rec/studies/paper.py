@@ -8,6 +8,7 @@ study scripts pass what a user may want to change.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from adapter4rec.studies.pages import page, rows, source
@@ -29,14 +30,6 @@ ADAPTERS = {
     "layer norms": "layernorm",
 }
 """Launchers by row name."""
-FEW_STEPS_BY_ROW = {
-    "K-Adapter": {"lr_adapter": 1e-4, "lr_item_join": 5e-4, "lr_user_join": 1e-3},
-    "LoRA": {"lr_adapter": 5e-3},
-    "Compacter": {"lr_adapter": 4e-3, "lr_rule": 1e-3},
-    "prompt": {"prompt_tokens": 5, "lr_adapter": 5e-3},
-    "BitFit": {"lr_adapter": 1e-3},
-}
-"""Settings of rows with ``--few_steps``, in addition to ``campaign.FEW_STEPS_RATES``."""
 ADAPTATIONS = {
     "popularity": "popularity",
     "frozen": "frozen",
@@ -69,23 +62,16 @@ PLACEMENTS: dict[str, dict[str, Any]] = {
 }
 """Changes to the Houlsby launcher, by row name."""
 
-_MODALITY = {"Text": "text", "CV": "image"}
 _WORD = {"Text": "text", "CV": "images"}
-_SOURCE = {"Text": "sm_base_sasrec", "CV": "sm_vit_sasrec"}
-_SAMPLE = {"Text": {"epochs": 2}, "CV": {"epochs": 4}}
+_SOURCE = {
+    "Text": "Pretraining/Text/script/sm_base_sasrec",
+    "CV": "Pretraining/CV/script/sm_vit_sasrec",
+}
 
 
 def _study(tree: str, name: str, title: str, about: str, table: Sequence[StudyRow], **further: Any) -> Study:
-    sources = {"SASRec": source(f"Pretraining/{tree}/script/{_SOURCE[tree]}")}
-    return Study(
-        name=name,
-        modality=_MODALITY[tree],
-        title=f"{title}, {_WORD[tree]}",
-        about=about.strip(),
-        rows=table,
-        sample=_SAMPLE[tree],
-        **{"sources": sources, **further},
-    )
+    sources = further.pop("sources", None) or {"SASRec": source(_SOURCE[tree])}
+    return Study(name, tree, f"{title}, {_WORD[tree]}", about.strip(), table, sources, **further)
 
 
 def adapters(tree: str, about: str, scripts: Mapping[str, str], seeds: Sequence[int]) -> Study:
@@ -97,8 +83,7 @@ def adapters(tree: str, about: str, scripts: Mapping[str, str], seeds: Sequence[
         scripts: launchers by row name.
         seeds: seeds of each row.
     """
-    table = rows(f"Downstream/{tree}/script", scripts, source="SASRec", few_steps=FEW_STEPS_BY_ROW)
-    return _study(tree, "study_adapters", "All adapters", about, table, seeds=seeds)
+    return _study(tree, "study_adapters", "All adapters", about, rows(tree, scripts, "SASRec"), seeds=seeds)
 
 
 def adaptation(
@@ -119,10 +104,9 @@ def adaptation(
     """
     table, models = [], {}
     for (objective, backbone), (script, folder) in sources.items():
-        section = f"{objective}, {backbone}"
-        models[section] = source(f"Pretraining/{tree}/script/{script}", backbone=folder)
-        further = {"objective": objective.lower(), "backbone": folder}
-        table += rows(f"Downstream/{tree}/script", scripts, section, section=section, **further)
+        name = f"{objective}, {backbone}"
+        models[name] = source(f"Pretraining/{tree}/script/{script}", backbone=folder)
+        table += rows(tree, scripts, name, section=name, objective=objective.lower(), backbone=folder)
     title = "Adapters against full fine-tuning"
     return _study(tree, "study_adaptation", title, about, table, sources=models, seeds=seeds)
 
@@ -136,14 +120,9 @@ def placement(tree: str, about: str, changes: Mapping[str, Mapping[str, Any]], s
         changes: changed settings by row name.
         seeds: seeds of each row.
     """
-    folder = f"Downstream/{tree}/script"
-    table = [
-        *(
-            StudyRow(name, page(f"{folder}/adapter_houlsby", **change), source="SASRec")
-            for name, change in changes.items()
-        ),
-        StudyRow("full fine-tuning", page(f"{folder}/finetune"), source="SASRec"),
-    ]
+    houlsby = f"Downstream/{tree}/script/adapter_houlsby"
+    table = [StudyRow(name, page(houlsby, **change), source="SASRec") for name, change in changes.items()]
+    table += rows(tree, {"full fine-tuning": "finetune"}, "SASRec")
     return _study(tree, "study_placement", "Placement of adapters", about, table, seeds=seeds)
 
 
@@ -156,7 +135,7 @@ def ids(tree: str, about: str, scripts: Mapping[str, str], seeds: Sequence[int])
         scripts: launchers by row name.
         seeds: seeds of each row.
     """
-    table = rows(f"Downstream/{tree}/script", scripts, source="SASRec")
+    table = rows(tree, scripts, "SASRec")
     return _study(tree, "study_id", "Ids or content", about, table, seeds=seeds, groups=True)
 
 
@@ -173,18 +152,11 @@ def target_scale(
         seeds: seeds of each row.
     """
     table = [
-        StudyRow(
-            name,
-            page(f"Downstream/{tree}/script/{script}", user_share=share),
-            source="SASRec",
-            series=name,
-            scale=100 * share,
-        )
+        replace(row, scale=100 * share)
         for share in shares
-        for name, script in scripts.items()
+        for row in rows(tree, scripts, "SASRec", user_share=share)
     ]
-    label = "target users trained on (%)"
-    title = "Fractions of the target domain"
+    title, label = "Fractions of the target domain", "target users trained on (%)"
     return _study(tree, "study_target_scale", title, about, table, seeds=seeds, scale_label=label)
 
 
@@ -200,24 +172,12 @@ def source_scale(
         shares: shares of users, between 0 and 1.
         seeds: seeds of each row.
     """
-    names = {share: f"{100 * share:g} % of the source" for share in shares}
-    table = [
-        StudyRow(
-            name,
-            page(f"Downstream/{tree}/script/{script}"),
-            source=names[share],
-            series=name,
-            scale=100 * share,
-        )
-        for share in shares
-        for name, script in scripts.items()
-    ]
-    models = {
-        name: source(f"Pretraining/{tree}/script/{_SOURCE[tree]}", user_share=share)
-        for share, name in names.items()
-    }
-    label = "source users trained on (%)"
-    title = "Fractions of the source domain"
+    table, models = [], {}
+    for share in shares:
+        name = f"{100 * share:g} % of the source"
+        models[name] = source(_SOURCE[tree], **({} if share == 1 else {"user_share": share}))
+        table += [replace(row, scale=100 * share) for row in rows(tree, scripts, name)]
+    title, label = "Fractions of the source domain", "source users trained on (%)"
     return _study(
-        tree, "study_source_scale", title, about, table, seeds=seeds, sources=models, scale_label=label
+        tree, "study_source_scale", title, about, table, sources=models, seeds=seeds, scale_label=label
     )

@@ -6,13 +6,13 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from adapter4rec.data.images.building import ImageLmdbSettings, build, unfinished_folder
-from adapter4rec.datasets.sample import SampleSettings, make_image_sample, make_sample
-from adapter4rec.models.pretrained import fetch
-from adapter4rec.models.small_vit import SIZES, make_small_vit
-from adapter4rec.runs.run import Record
 from adapter4rec.utils.files import REPOSITORY
+
+Values = dict[str, Any]
+_USERS_AND_ITEMS = {"users": 3000, "target_users": 1000, "items": 400}
+_NEW_PARTS = {"lr_item_head": 1e-3, "lr_user_encoder": 1e-3}
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Quickstart:
         source_stages: settings of the runs on the source domain; each starts from the previous model.
         target_methods: settings of the runs on the target domain, by method.
         files: file names of a domain, by setting.
-        try_next: options for the launcher suggested at the end.
-        draws_contact_sheet: whether to draw a contact sheet of recommendations at the end.
+        study_epochs: epochs of the rows of a study with ``--sample``.
+        study_source: settings of its source models.
     """
 
     tree: str
@@ -37,32 +37,35 @@ class Quickstart:
     runs: Path
     backbone: str
     prepare: Callable[[Quickstart], None]
-    source_stages: dict[str, Record]
-    target_methods: dict[str, Record]
+    source_stages: dict[str, Values]
+    target_methods: dict[str, Values]
     files: dict[str, str]
-    try_next: str = ""
-    draws_contact_sheet: bool = False
+    study_epochs: int
+    study_source: Values
 
-    def data(self, domain: str) -> dict[str, Path]:
-        """Files of the ``source`` or ``target`` domain, by setting."""
-        return {name: self.sample / domain / file for name, file in self.files.items()}
-
-    def exported(self, stage: str) -> Path:
-        """Path of the exported model of a source stage."""
-        return self.runs / f"{stage}.safetensors"
-
-    @property
-    def source(self) -> Path:
-        """Path of the final source model."""
-        return self.exported(list(self.source_stages)[-1])
+    def settings(self, domain: str) -> Values:
+        """Files of the ``source`` or ``target`` domain, and the backbone."""
+        files = {name: self.sample / domain / file for name, file in self.files.items()}
+        return files | {"backbone": self.backbone}
 
 
-_NEW_PARTS = {"lr_item_head": 1e-3, "lr_user_encoder": 1e-3}
+def _target_methods(epochs: int, lr_backbone: float) -> dict[str, Values]:
+    all_weights = {"epochs": epochs, "lr_backbone": lr_backbone, **_NEW_PARTS}
+    return {
+        "popularity": {},
+        "frozen": {},
+        "scratch": all_weights,
+        "houlsby": {"epochs": epochs, "lr_adapter": 2e-3},
+        "finetune": all_weights,
+    }
 
 
 def _prepare_text(plan: Quickstart) -> None:
+    from adapter4rec.datasets.sample import SampleSettings, make_sample
+    from adapter4rec.models.pretrained import fetch
+
     fetch(plan.backbone)
-    make_sample(plan.sample, SampleSettings(users=3000, target_users=1000, items=400))
+    make_sample(plan.sample, SampleSettings(**_USERS_AND_ITEMS))
     print(f"sample data (generated): {plan.sample}")
 
 
@@ -77,35 +80,27 @@ TEXT = Quickstart(
         "source_head": {"method": "head", "epochs": 15, **_NEW_PARTS},
         "source": {"method": "all", "epochs": 1, "lr_backbone": 1e-4, **_NEW_PARTS},
     },
-    target_methods={
-        "popularity": {},
-        "frozen": {},
-        "scratch": {"epochs": 3, "lr_backbone": 1e-4, **_NEW_PARTS},
-        "houlsby": {"epochs": 3, "lr_adapter": 2e-3},
-        "finetune": {"epochs": 3, "lr_backbone": 1e-4, **_NEW_PARTS},
-    },
+    target_methods=_target_methods(epochs=3, lr_backbone=1e-4),
     files={"users": "users.tsv", "items": "items.tsv"},
-    try_next="--batch_size 64 --lr_adapter 2e-3 --epochs 3",
+    study_epochs=2,
+    study_source={"method": "head", "epochs": 15, **_NEW_PARTS},
 )
 
 
 def _prepare_images(plan: Quickstart) -> None:
-    made = make_image_sample(plan.sample, SampleSettings(users=3000, target_users=1000, items=400))
+    from adapter4rec.data.images.building import ImageLmdbSettings, build, unfinished_folder
+    from adapter4rec.datasets.sample import SampleSettings, make_image_sample
+    from adapter4rec.models.small_vit import SIZES, make_small_vit
+
+    made = make_image_sample(plan.sample, SampleSettings(**_USERS_AND_ITEMS))
     print(f"sample data (generated): {plan.sample}")
     for folder in (plan.sample / "source", plan.sample / "target"):
         lmdb = folder / "images.lmdb"
         if made:
             for old in (lmdb, unfinished_folder(lmdb)):  # the new images have the same names as the old ones
                 shutil.rmtree(old, ignore_errors=True)
-        build(
-            ImageLmdbSettings(
-                items=folder / "items.tsv",
-                images=folder / "images",
-                into=lmdb,
-                size=SIZES["image_size"],
-                workers=1,
-            )
-        )
+        files = {"items": folder / "items.tsv", "images": folder / "images", "into": lmdb}
+        build(ImageLmdbSettings(**files, size=SIZES["image_size"], workers=1))
     make_small_vit(REPOSITORY / "pretrained_models" / plan.backbone)
     print(f"backbone (small, randomly initialised): {plan.backbone}")
 
@@ -120,16 +115,10 @@ IMAGE = Quickstart(
         "source_head": {"method": "head", "epochs": 6, **_NEW_PARTS},
         "source": {"method": "all", "epochs": 16, "lr_backbone": 5e-4, **_NEW_PARTS},
     },
-    target_methods={
-        "popularity": {},
-        "frozen": {},
-        "scratch": {"epochs": 10, "lr_backbone": 5e-4, **_NEW_PARTS},
-        "houlsby": {"epochs": 10, "lr_adapter": 2e-3},
-        "finetune": {"epochs": 10, "lr_backbone": 5e-4, **_NEW_PARTS},
-    },
+    target_methods=_target_methods(epochs=10, lr_backbone=5e-4),
     files={"users": "users.tsv", "items": "items.tsv", "images": "images.lmdb"},
-    try_next="--batch_size 64 --lr_adapter 2e-3 --epochs 10",
-    draws_contact_sheet=True,
+    study_epochs=4,
+    study_source={"epochs": 16, "lr_backbone": 5e-4, **_NEW_PARTS},
 )
 
 QUICKSTARTS = {"text": TEXT, "image": IMAGE}

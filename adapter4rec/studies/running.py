@@ -5,135 +5,117 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from queue import Queue
 
-from adapter4rec.runs.ledger import FINISHED, append, failed_record, latest, read_ledger
+from adapter4rec.runs.ledger import FINISHED, append, failed_record, read_ledger
 from adapter4rec.studies.plan import PlannedRun
 from adapter4rec.utils import processes
-from adapter4rec.utils.errors import EXIT_USER_ERROR
 from adapter4rec.utils.files import REPOSITORY
 from adapter4rec.utils.settings import as_argument
 
+_POLL_SECONDS = 0.1
 _LOG_TAIL_LINES = 12
 
 
-@dataclass
+@dataclass(frozen=True)
+class _Started:
+    """A run in progress."""
+
+    run: PlannedRun
+    child: subprocess.Popen[bytes]
+    log: Path
+    at: float
+
+
 class Runner:
     """Executes the runs of a study.
 
-    Attributes:
-        ledger: ledger of the study.
-        logs: folder of the log files.
+    Args:
+        into: folder of the study, with its ledger and logs.
         jobs: number of runs in parallel.
         processes: number of processes per run.
         gpus: number of GPUs of the machine; parallel runs use different ones.
+
+    Attributes:
         failed: names of the failed runs.
-        done: number of runs that have ended.
-        total: number of runs, for progress messages.
     """
 
-    ledger: Path
-    logs: Path
-    jobs: int
-    processes: int
-    gpus: int
-    failed: list[str] = field(default_factory=list)
-    done: int = 0
-    total: int = 0
-
-    def __post_init__(self) -> None:
-        self._children: set[subprocess.Popen] = set()
-        self._stopping = threading.Event()
-        self._print_lock = threading.Lock()
-        self._slots: Queue[int] = Queue()
-        for slot in range(self.jobs):
-            self._slots.put(slot)
+    def __init__(self, into: Path, jobs: int, processes: int, gpus: int) -> None:
+        self.into = into
+        self.ledger = into / "ledger.jsonl"
+        self.jobs = jobs
+        self.processes = processes
+        self.gpus = gpus
+        self.failed: list[str] = []
 
     def finished(self) -> set[str]:
         """Keys of the finished runs in the ledger."""
         records = read_ledger(self.ledger) if self.ledger.exists() else []
-        return {key for key, record in latest(records).items() if record["outcome"] == FINISHED}
+        return {record["key"] for record in records if record["outcome"] == FINISHED}
 
-    def carry_out(self, tasks: Sequence[Callable[[], None]]) -> None:
-        """Execute tasks that call :meth:`run`, ``jobs`` in parallel.
+    def carry_out(self, runs: Sequence[PlannedRun]) -> None:
+        """Execute runs, ``jobs`` of them in parallel.
 
         Raises:
             KeyboardInterrupt: the study or one of its runs was interrupted. All runs have ended by then.
         """
-        pool = ThreadPoolExecutor(self.jobs)
+        waiting = deque(runs)
+        running: dict[int, _Started] = {}
         try:
-            for future in [pool.submit(task) for task in tasks]:
-                future.result()
-        except BaseException:
-            self._stop()
-            raise
+            while waiting or running:
+                for slot in range(self.jobs):
+                    if waiting and slot not in running:
+                        running[slot] = self._start(waiting.popleft(), slot)
+                time.sleep(_POLL_SECONDS)
+                for slot, one in list(running.items()):
+                    code = one.child.poll()
+                    if code is not None:
+                        del running[slot]
+                        self._end(one, processes.exit_code(code))
         finally:
-            pool.shutdown(cancel_futures=True)
-        if self._stopping.is_set():
-            raise KeyboardInterrupt
+            for one in running.values():
+                one.child.terminate()  # safe at any time: runs write files atomically
+            for one in running.values():
+                one.child.wait()
+                _print(f"stopped  {one.run.name}")
 
-    def _stop(self) -> None:
-        self._stopping.set()
-        for child in list(self._children):
-            child.terminate()  # safe at any time: runs write files atomically
-
-    def run(self, planned: PlannedRun) -> bool:
-        """Execute a run. Returns whether it finished."""
-        if self._stopping.is_set():
-            return False
-        slot = self._slots.get()
-        started = time.monotonic()
-        log = self.logs / f"{planned.folder.name}.txt"
-        try:
-            self._print(f"started  {planned.name}  ({log})")
-            code = self._execute(planned, slot, log)
-        finally:
-            self._slots.put(slot)
-        if self._stopping.is_set() or code in processes.INTERRUPTED_CODES:
-            self._stopping.set()
-            self._print(f"stopped  {planned.name}")
-            return False
-        took = f"{time.monotonic() - started:,.0f} s"
-        self.done += 1
-        message = "\n".join(log.read_text("utf-8", errors="replace").splitlines()[-_LOG_TAIL_LINES:])
-        if code == 0 and planned.key in self.finished():
-            self._print(f"finished {planned.name}, {took}")
-            return True
-        if code == 0:
-            message = (
-                f"the ledger record differs from the planned run: {planned.folder} contains a run with more "
-                "epochs, or an input file has changed during the run; remove the folder to train again"
-            )
-        self.failed.append(planned.name)
-        append(self.ledger, failed_record(planned.folder, planned.settings, code, message))
-        self._print(f"FAILED   {planned.name}, exit code {code}, {took}:\n{_indented(message)}")
-        return False
-
-    def _execute(self, planned: PlannedRun, slot: int, log: Path) -> int:
-        """Execute a run with its output in a log file. Returns the exit code."""
+    def _start(self, run: PlannedRun, slot: int) -> _Started:
+        log = self.into / "logs" / f"{run.folder.name}.txt"
         log.parent.mkdir(parents=True, exist_ok=True)
+        _print(f"started  {run.name}  ({log})")
         with log.open("ab") as file:
             child = processes.start(
-                command_of_run(planned, self.processes, self.ledger),
+                command_of_run(run, self.processes, self.ledger),
                 cwd=REPOSITORY,
                 env=self._environment(slot),
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
             )
-            self._children.add(child)
-            if self._stopping.is_set():  # set before the child was registered
-                child.terminate()
-            try:
-                return processes.exit_code(child.wait())
-            finally:
-                self._children.discard(child)
+        return _Started(run, child, log, time.monotonic())
+
+    def _end(self, one: _Started, code: int) -> None:
+        """Report a run that has ended, and record it if it failed."""
+        if code in processes.INTERRUPTED_CODES:
+            _print(f"stopped  {one.run.name}")
+            raise KeyboardInterrupt
+        took = f"{time.monotonic() - one.at:,.0f} s"
+        if code == 0 and one.run.key in self.finished():
+            _print(f"finished {one.run.name}, {took}")
+            return
+        message = "\n".join(one.log.read_text("utf-8", errors="replace").splitlines()[-_LOG_TAIL_LINES:])
+        if code == 0:
+            message = (
+                f"the ledger record differs from the planned run: {one.run.folder} contains a run with more "
+                "epochs, or an input file has changed during the run; remove the folder to train again"
+            )
+        self.failed.append(one.run.name)
+        append(self.ledger, failed_record(one.run.folder, one.run.settings, code, message))
+        _print(f"FAILED   {one.run.name}, exit code {code}, {took}:\n{message}")
 
     def _environment(self, slot: int) -> dict[str, str]:
         """Environment of a run, so that parallel runs share neither GPUs nor cores."""
@@ -149,10 +131,6 @@ class Runner:
             environment.setdefault("OMP_NUM_THREADS", str(threads))
         return environment
 
-    def _print(self, text: str) -> None:
-        with self._print_lock:
-            print(f"{time.strftime('%H:%M')} {self.done:>3}/{self.total} {text}", flush=True)
-
 
 def command_of_run(planned: PlannedRun, processes: int, ledger: Path) -> list[str]:
     """The command that executes a run and records it in the study's ledger."""
@@ -161,13 +139,8 @@ def command_of_run(planned: PlannedRun, processes: int, ledger: Path) -> list[st
     start = [sys.executable, "-m"]
     if processes > 1:
         start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
-    return [*start, planned.module, *arguments]
+    return [*start, planned.settings.module, *arguments]
 
 
-def exit_code(failed: Sequence[str]) -> int:
-    """Exit code of a study: 0 if no run has failed."""
-    return EXIT_USER_ERROR if failed else 0
-
-
-def _indented(text: str) -> str:
-    return "\n".join("    " + line for line in text.splitlines())
+def _print(text: str) -> None:
+    print(f"{time.strftime('%H:%M')} {text}", flush=True)

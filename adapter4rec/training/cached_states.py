@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PretrainedConfig
 
 from adapter4rec.data.cached_table import TableLayout, computed_table
 from adapter4rec.data.content import Content, ContentStore
@@ -30,6 +30,9 @@ from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import relative_to_repository
 from adapter4rec.utils.precision import choose_precision
 from adapter4rec.utils.process_group import Process
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 _FORMAT_VERSION = "states-3"
 _NAMES_AND_VERSIONS = ("_name_or_path", "transformers_version", "architectures", "dtype")

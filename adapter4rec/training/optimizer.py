@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from adapter4rec.models.transrec import TransRec
+if TYPE_CHECKING:
+    from adapter4rec.models.transrec import TransRec
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,12 +11,14 @@ import torch
 from adapter4rec.data.batches import TrainingSet, sample_users
 from adapter4rec.data.domain import Domain
 from adapter4rec.models.layers import compile_layers
-from adapter4rec.models.transrec import TransRec
 from adapter4rec.training.optimizer import ParameterGroup, make_optimizer, parameter_groups
 from adapter4rec.training.settings import TrainingSettings
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.precision import Precision, choose_precision
 from adapter4rec.utils.process_group import Process
+
+if TYPE_CHECKING:
+    from adapter4rec.models.transrec import TransRec
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from adapter4rec.data.domain import Domain
 from adapter4rec.evaluation.catalogue import EncodeConfig
@@ -15,7 +16,6 @@ from adapter4rec.evaluation.leave_one_out import (
     ranked_users,
 )
 from adapter4rec.models.parameters import ParameterCounts, count_parameters
-from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs.report_lines import result_line
 from adapter4rec.runs.run import Record, Run, TestResult
 from adapter4rec.training.settings import TrainingSettings
@@ -23,6 +23,9 @@ from adapter4rec.training.setup import trained_users
 from adapter4rec.training.state import last_progress
 from adapter4rec.utils.machine import peak_memory
 from adapter4rec.utils.process_group import Process
+
+if TYPE_CHECKING:
+    from adapter4rec.models.transrec import TransRec
 
 Ranks = Callable[..., Ranking]
 """Called with a split, and with the cutoffs of coverage as ``coverage_at``."""

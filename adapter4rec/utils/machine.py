@@ -1,10 +1,9 @@
-"""GPU count, peak memory and matrix multiplication speed. PyTorch is imported only where needed."""
+"""GPU count and peak memory. PyTorch is imported only where needed."""
 
 from __future__ import annotations
 
 import resource
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +12,6 @@ if TYPE_CHECKING:
 
 _STATUS = Path("/proc/self/status")
 _GPU_DRIVERS = (Path("/proc/driver/nvidia"), Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
-_MATRIX = 4096
-_TRIES = 5
 
 
 def gpu_count() -> int:
@@ -39,18 +36,3 @@ def peak_memory(device: torch.device | None = None) -> int:
         lines = _STATUS.read_text("utf-8").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def matmul_rate(dtype: torch.dtype, device: torch.device | str = "cpu", size: int = _MATRIX) -> float:
-    """Matrix multiplication speed in FLOP/s: the best of five runs after one warm-up run."""
-    import torch
-
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    seconds = []
-    for _ in range(_TRIES + 1):
-        started = time.perf_counter()
-        a @ b
-        if a.is_cuda:
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
-    return 2 * size**3 / min(seconds[1:])
