@@ -521,7 +521,7 @@ def test_images_that_do_not_do(common, tmp_path, image_domain, tiny_mae_folder):
 def test_a_source_of_another_kind_of_backbone(common, source, tmp_path, tiny_mae_folder):
     """A ViT's weights fit a ViTMAE by name and shape, and are not meant for it."""
     options = {"method": "frozen", "source_checkpoint": source, "backbone": str(tiny_mae_folder)}
-    message = r"trained with the backbone vit, 2 layers .* is vit_mae, 2 layers"
+    message = r"trained with the backbone vit, 2 layers .* not with vit_mae, 2 layers"
     refused(message, run_target, common, tmp_path / "run", **options)
 
 
