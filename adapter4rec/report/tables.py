@@ -202,7 +202,7 @@ def _notes(study: Study, section: Section) -> list[str]:
         "Mean ± sample standard deviation over the finished seeds, if there are several.",
         f"{among} values are bold, second-best values underlined.",
     ]
-    if reference not in {*rows["name"], *rows["series"]}:
+    if reference not in set(rows["name"]):
         notes.append(f"No comparison: there is no row {reference}.")
     if rows["reference"].notna().any():
         notes.append(f"Relative: difference of the mean {study.headline[0]} to that of {reference}.")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from adapter4rec.data.content import Content, ContentStore
@@ -32,8 +33,8 @@ class CandidatePart:
         encode: computes their embeddings.
     """
 
-    names: list[str]
-    titles: list[str]
+    names: Sequence[str]
+    titles: Sequence[str]
     store: ContentStore
     encode: Encode
 
@@ -120,23 +121,24 @@ class Candidates:
 class _Subset:
     """Selected items of a store, numbered from 1."""
 
-    def __init__(self, store: ContentStore, items: np.ndarray) -> None:
+    def __init__(self, store: ContentStore, items: NDArray[np.int64]) -> None:
         self.store = store
         self.items = items
 
-    def fetch(self, items: np.ndarray) -> Content:
+    def fetch(self, items: NDArray[np.int64]) -> Content:
         return self.store.fetch(self.items[items - 1])
 
-    def costs(self) -> np.ndarray:
-        return self.store.costs()[self.items - 1]
+    def costs(self) -> NDArray[np.int64]:
+        costs: NDArray[np.int64] = self.store.costs()[self.items - 1]
+        return costs
 
 
 def same(one: object, other: object) -> bool:
     """Whether two contents, or fields of them, are equal."""
-    if isinstance(one, Tensor):
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
         return torch.equal(one, other)
-    if isinstance(one, Content):
+    if isinstance(one, Content) and isinstance(other, Content):
         return all(same(getattr(one, field.name), getattr(other, field.name)) for field in fields(one))
-    if isinstance(one, tuple):
+    if isinstance(one, tuple) and isinstance(other, tuple):
         return len(one) == len(other) and all(map(same, one, other))
     return one == other

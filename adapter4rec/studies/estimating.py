@@ -56,11 +56,11 @@ def estimate(settings: RunSettings, finished: Sequence[Record]) -> Estimate | No
 
 def _passes(settings: Record) -> float:
     """Number of passes over all users."""
-    return settings["epochs"] * settings["user_share"]
+    return float(settings["epochs"] * settings["user_share"])
 
 
 def _seconds(record: Record) -> float:
-    return record["seconds"] + sum(epoch.get("evaluation_seconds", 0) for epoch in record["epochs"])
+    return float(sum((epoch.get("evaluation_seconds", 0) for epoch in record["epochs"]), record["seconds"]))
 
 
 def _size(record: Record) -> int:
@@ -80,12 +80,12 @@ def print_plan(campaign: Campaign) -> None:
         if model is not None:
             print(f"source {name}: {model}")
             continue
-        settings = campaign.source.from_values(campaign.source_values(name))
-        costs.append((1, _show(f"source {name}", settings, finished)))
+        training = campaign.source.from_values(campaign.source_values(name))
+        costs.append((1, _show(f"source {name}", training, finished)))
     for row in campaign.rows:
         runs = [campaign.target_run(row, seed) for seed in campaign.how.seeds]
         missing = sum(run is None or run.key not in keys for run in runs)
-        settings = campaign.target.from_values(campaign.row_values(row) | {"seed": campaign.how.seeds[0]})
+        settings = campaign.settings_of(row)
         what = f"{row.label}: {len(runs)} seeds, {len(runs) - missing} finished"
         costs.append((missing, _show(what, settings, finished)))
     hours = sum(count * cost.seconds for count, cost in costs if cost) / 3600 / campaign.how.jobs
