@@ -43,20 +43,29 @@ class SampleSettings(Settings):
 class SampleDomain:
     """A domain of a sample: names and parameters of the user behaviour."""
 
-    name: str
     number: int
+    """0 for the source, 1 for the target."""
     item_prefix: str
     user_prefix: str
-    next_topic: tuple[int, ...]
-    """The successor of each topic."""
+    topics: int
     moods: int
-    match_mood: int
-    """Per cent of the clicks on items of the user's mood; other clicks ignore the mood."""
+    steps: tuple[int, int]
+    """Distance from an even topic and from an odd topic to its successor."""
 
     @property
-    def topics(self) -> int:
-        """Number of topics."""
-        return len(self.next_topic)
+    def name(self) -> str:
+        """``source`` or ``target``."""
+        return ("source", "target")[self.number]
+
+    @property
+    def next_topic(self) -> tuple[int, ...]:
+        """The successor of each topic; a permutation of the topics."""
+        return tuple((topic + self.steps[topic % 2]) % self.topics for topic in range(self.topics))
+
+    @property
+    def match_mood(self) -> int:
+        """Per cent of the clicks on items of the user's mood; other clicks ignore the mood."""
+        return (60, 90)[self.number]
 
     @property
     def cells(self) -> int:
@@ -127,7 +136,8 @@ class Catalogue:
         """Sample items by popularity, one from each range ``[first_cell, first_cell + cells)`` of cells."""
         lowest = self._cell_weight[first_cell]
         ticket = lowest + dice.below(self._cell_weight[first_cell + cells] - lowest, len(lowest))
-        return np.searchsorted(self._weight_before, ticket, side="right") - 1
+        items: Integers = np.searchsorted(self._weight_before, ticket, side="right") - 1
+        return items
 
 
 def history_lengths(dice: Dice, users: int, mean: int) -> Integers:
