@@ -30,13 +30,11 @@ INTERESTS = 3  # topics of interest per user
 class SampleSettings(Settings):
     """Sample."""
 
-    users: int = option(3000, "users in the source domain (default 3000)", least=1, most=1_000_000)
-    target_users: int = option(
-        3000, "users in the target domain (default: as in the source domain)", least=1, most=1_000_000
-    )
-    items: int = option(1000, "items in each domain (default 1000, with --images 400)", least=1, most=200_000)
-    clicks: int = option(13, "mean clicks per user (default 13)", least=MINIMUM_CLICKS + 1, most=50)
-    seed: int = option(1, "random seed (default 1)", least=0, most=2**32 - 1)
+    users: int = option(3000, "users in the source domain", least=1, most=1_000_000)
+    target_users: int = option(3000, "users in the target domain; as --users if set", least=1, most=1_000_000)
+    items: int = option(1000, "items in each domain; with --images, default 400", least=1, most=200_000)
+    clicks: int = option(13, "mean clicks per user", least=MINIMUM_CLICKS + 1, most=50)
+    seed: int = option(1, "random seed", least=0, most=2**32 - 1)
 
 
 @dataclass(frozen=True)
