@@ -29,7 +29,7 @@ from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.adapters.houlsby_parallel import HoulsbyParallelConfig
 from adapter4rec.adapters.pfeiffer import PfeifferConfig
 from adapter4rec.adapters.sites import Sites
-from adapter4rec.interchange.common import Model, Names, add_imported, backbone_of, item_adapter, item_sites
+from adapter4rec.interchange.common import Model, Names, add_imported, item_adapter, item_sites, renamed
 from adapter4rec.models.weights import read_tensors
 from adapter4rec.utils.errors import UserError, nearest
 from adapter4rec.utils.files import atomic_folder, read_json, write_json
@@ -101,12 +101,12 @@ def export_adapterhub(model: Model, folder: Path, name: str = "adapter4rec") -> 
         UserError: a family other than houlsby, pfeiffer and houlsby_parallel, trained layer norms, a model
             type that the library does not support, or an existing folder.
     """
-    item = item_adapter(model, "AdapterHub", _FAMILIES, folder)
-    tensors = item.tensors(_names(item.sites, name))
-    encoder = backbone_of(item.sites)
+    config, state, left_out = item_adapter(model, "AdapterHub", _FAMILIES, folder)
+    sites, encoder = item_sites(model)
+    tensors = renamed(state, _names(sites, encoder.config.model_type, name))
     description = {
-        "config": _options(item.config, item.sites),
-        "hidden_size": item.sites.width,
+        "config": _options(config, sites),
+        "hidden_size": sites.width,
         "model_class": type(encoder).__name__,
         "model_name": "",
         "model_type": encoder.config.model_type,
@@ -116,7 +116,7 @@ def export_adapterhub(model: Model, folder: Path, name: str = "adapter4rec") -> 
     with atomic_folder(folder) as aside:
         write_json(aside / OPTIONS, description)
         torch.save(tensors, aside / WEIGHTS)
-    return item.left_out
+    return left_out
 
 
 def import_adapterhub(model: Model, folder: Path) -> None:
@@ -133,12 +133,12 @@ def import_adapterhub(model: Model, folder: Path) -> None:
         UserError: an unsupported option, another model type, missing tensors or tensors of the wrong shape,
             or a model that has adapters already. The model is then unchanged.
     """
-    sites = item_sites(model)
+    sites, encoder = item_sites(model)
     path = folder / OPTIONS
     if not path.is_file():
         raise UserError(f"{folder}: not an adapter folder of AdapterHub ({OPTIONS} not found)")
     description = read_json(path, ("config", "name", "model_type"))
-    kind = backbone_of(sites).config.model_type
+    kind = encoder.config.model_type
     if description["model_type"] != kind:
         raise UserError(f"{path}: model_type is {description['model_type']!r}; the item encoder is {kind!r}")
     options = _supported_options(description["config"], path)
@@ -162,12 +162,11 @@ def import_adapterhub(model: Model, folder: Path) -> None:
             adapter_dropout=options["dropout"],
         )
 
-    add_imported(model, _names(sites, description["name"]), tensors, config_for, folder)
+    add_imported(model, _names(sites, kind, description["name"]), tensors, config_for, folder)
 
 
-def _names(sites: Sites, name: str) -> Names:
+def _names(sites: Sites, kind: str, name: str) -> Names:
     """The library's names of the tensors of adapter ``name`` in every sublayer."""
-    kind = backbone_of(sites).config.model_type
     if kind not in _PLACES:
         raise UserError(
             f"AdapterHub does not support adapters of {kind!r} encoders, only of {', '.join(_PLACES)}"

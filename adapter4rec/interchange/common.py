@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,32 +28,14 @@ Names: TypeAlias = dict[str, str]
 C = TypeVar("C", bound=AdapterConfig)
 
 
-@dataclass(frozen=True)
-class ItemAdapter(Generic[C]):
-    """The adapter of a model's item encoder.
-
-    Attributes:
-        config: config of the adapter.
-        sites: adapter sites of the encoder.
-        state: tensors of the adapter.
-        left_out: descriptions of trained parameters outside the item encoder.
-    """
-
-    config: C
-    sites: Sites
-    state: Mapping[str, Tensor]
-    left_out: list[str]
-
-    def tensors(self, names: Names) -> dict[str, Tensor]:
-        """The tensors on the CPU, by their names in another library."""
-        return {
-            theirs: self.state[ours].cpu().contiguous()
-            for ours, theirs in names.items()
-            if ours in self.state
-        }
+def renamed(state: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
+    """The tensors of an adapter on the CPU, by their names in another library."""
+    return {theirs: state[ours].cpu().contiguous() for ours, theirs in names.items() if ours in state}
 
 
-def item_adapter(model: Model, library: str, families: Mapping[str, type[C]], folder: Path) -> ItemAdapter[C]:
+def item_adapter(
+    model: Model, library: str, families: Mapping[str, type[C]], folder: Path
+) -> tuple[C, Mapping[str, Tensor], list[str]]:
     """The part of a model's adapters that can be exported to another library.
 
     Args:
@@ -62,6 +43,10 @@ def item_adapter(model: Model, library: str, families: Mapping[str, type[C]], fo
         library: name of the library, for messages.
         families: configs of the supported adapter families, by name.
         folder: output folder.
+
+    Returns:
+        The config and the tensors of the item encoder's adapter, and descriptions of trained parameters
+        outside the item encoder.
 
     Raises:
         UserError: the item encoder has no adapters, their family or semantics is not supported, layer norms
@@ -84,11 +69,11 @@ def item_adapter(model: Model, library: str, families: Mapping[str, type[C]], fo
     left_out = ["the item head, which is not part of the encoder"] if config.train_head else []
     if "user" in adapters:
         left_out.append("the user encoder's adapters, since it is not a Hugging Face encoder")
-    return ItemAdapter(config, encoder_sites(model)["item"], adapters["item"].state_dict(), left_out)
+    return config, adapters["item"].state_dict(), left_out
 
 
-def item_sites(model: Model) -> Sites:
-    """Adapter sites of the item encoder.
+def item_sites(model: Model) -> tuple[Sites, PreTrainedModel]:
+    """Adapter sites of the item encoder, and the encoder.
 
     Raises:
         UserError: the item encoder has no backbone.
@@ -96,13 +81,9 @@ def item_sites(model: Model) -> Sites:
     sites = encoder_sites(model)
     if "item" not in sites:
         raise UserError("the item encoder has no backbone to add adapters to")
-    return sites["item"]
-
-
-def backbone_of(sites: Sites) -> PreTrainedModel:
-    """The item encoder."""
-    assert isinstance(sites.encoder, PreTrainedModel)  # as item_sites gives it
-    return sites.encoder
+    encoder = sites["item"].encoder
+    assert isinstance(encoder, PreTrainedModel)  # the kinds of encoders that have sites
+    return sites["item"], encoder
 
 
 def add_imported(
@@ -126,8 +107,8 @@ def add_imported(
     Raises:
         UserError: the adapters cannot be added, or the tensors do not match. The model is then unchanged.
     """
-    sites = item_sites(model)
-    enclosing = re.compile(rf"\b({backbone_of(sites).base_model_prefix}|vision_model)\.")
+    sites, encoder = item_sites(model)
+    enclosing = re.compile(rf"\b({encoder.base_model_prefix}|vision_model)\.")
     tensors = {
         name if name in names.values() else enclosing.sub("", name, count=1): tensor
         for name, tensor in tensors.items()

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from adapter4rec.adapters.config import PROJECTIONS, LayerChoice
 from adapter4rec.adapters.lora import LoraConfig
 from adapter4rec.adapters.sites import Projection, Sites
-from adapter4rec.interchange.common import Model, Names, add_imported, backbone_of, item_adapter, item_sites
+from adapter4rec.interchange.common import Model, Names, add_imported, item_adapter, item_sites, renamed
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import atomic_folder
 
@@ -56,19 +56,20 @@ def export_peft(model: Model, folder: Path) -> list[str]:
         UserError: adapters other than LoRA, trained layer norms, query and value in a single linear layer, or
             an existing folder.
     """
-    item = item_adapter(model, "PEFT", {"lora": LoraConfig}, folder)
-    tensors = item.tensors(_names(item.sites))
+    config, state, left_out = item_adapter(model, "PEFT", {"lora": LoraConfig}, folder)
+    sites, encoder = item_sites(model)
+    tensors = renamed(state, _names(sites, encoder))
     options = peft.LoraConfig(
-        r=item.config.item_rank,
-        lora_alpha=item.config.lora_alpha,  # type: ignore[arg-type]  # PEFT divides it by r: any number will do
-        lora_dropout=item.config.lora_dropout,
+        r=config.item_rank,
+        lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # PEFT divides it by r: any number will do
+        lora_dropout=config.lora_dropout,
         target_modules=sorted({name.removeprefix(_PREFIX).rsplit(".", 2)[0] for name in tensors}),
     )
-    wrapped = peft.get_peft_model(_without_values(backbone_of(item.sites)), options)
+    wrapped = peft.get_peft_model(_without_values(encoder), options)
     peft.set_peft_model_state_dict(wrapped, tensors)
     with atomic_folder(folder) as aside:
         wrapped.save_pretrained(str(aside), save_embedding_layers=False)
-    return item.left_out
+    return left_out
 
 
 def import_peft(model: Model, folder: Path) -> None:
@@ -82,7 +83,7 @@ def import_peft(model: Model, folder: Path) -> None:
         UserError: an unsupported option or target module, missing tensors or tensors of the wrong shape, or a
             model that has adapters already. The model is then unchanged.
     """
-    names = _names(item_sites(model))
+    names = _names(*item_sites(model))
     options, tensors = _read(folder)
 
     def config_for(layers: LayerChoice, projections: tuple[str, ...]) -> LoraConfig:
@@ -98,13 +99,13 @@ def import_peft(model: Model, folder: Path) -> None:
     add_imported(model, names, tensors, config_for, folder)
 
 
-def _names(sites: Sites) -> Names:
+def _names(sites: Sites, encoder: PreTrainedModel) -> Names:
     """PEFT's names of the factors of every query and value projection.
 
     Raises:
         UserError: a linear layer computes several projections.
     """
-    modules = {id(module): name for name, module in sites.encoder.named_modules()}
+    modules = {id(module): name for name, module in encoder.named_modules()}
     names: Names = {}
     for number, layer in enumerate(sites.layers):
         for kind in PROJECTIONS:

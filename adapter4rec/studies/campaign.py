@@ -8,12 +8,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapter4rec.runs.ledger import command_of
 from adapter4rec.runs.settings import RunSettings
-from adapter4rec.studies.plan import PlannedRun, Study, StudyRow, planned, source_settings, target_settings
+from adapter4rec.studies.plan import PlannedRun, Study, StudyRow, planned
 from adapter4rec.studies.quickstarts import QUICKSTARTS
 from adapter4rec.utils.command_line import anchored, parse_command_line, single
 from adapter4rec.utils.errors import UserError, nearest
@@ -75,6 +76,8 @@ class Campaign:
         how: options of the study.
         title: title of the study.
         into: folder of the study.
+        source: settings class of the runs that train source models; it requires a checkout, as the next.
+        target: settings class of the runs on the target domain.
         rows: the selected rows.
         overrides: settings of target runs, applied to all rows that have them.
         source_overrides: settings of source runs.
@@ -86,8 +89,8 @@ class Campaign:
 
     def __init__(self, study: Study, arguments: Sequence[str]) -> None:
         self.study = study
-        self.source = source_settings(study.tree)
-        self.target = target_settings(study.tree)
+        self.source: type[SourceRunSettings] = import_module(f"Pretraining.{study.tree}.train").Settings
+        self.target: type[RunSettings] = import_module(f"Downstream.{study.tree}.train").Settings
         self.quickstart = next(one for one in QUICKSTARTS.values() if one.tree == study.tree)
         own, of_rows = options_of(StudyOptions), self._options_of_rows()
         of_sources = {

@@ -5,30 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from adapter4rec.runs.ledger import run_key
 from adapter4rec.runs.settings import RunSettings
 
-if TYPE_CHECKING:
-    from adapter4rec.runs.exporting import SourceRunSettings
-
 S = TypeVar("S", bound=RunSettings)
 S_co = TypeVar("S_co", bound=RunSettings, covariant=True)
-
-
-def source_settings(tree: str) -> type[SourceRunSettings]:
-    """Settings class of training a source model. Requires a checkout of the repository."""
-    settings: type[SourceRunSettings] = import_module(f"Pretraining.{tree}.train").Settings
-    return settings
-
-
-def target_settings(tree: str) -> type[RunSettings]:
-    """Settings class of training on a target domain. Requires a checkout of the repository."""
-    settings: type[RunSettings] = import_module(f"Downstream.{tree}.train").Settings
-    return settings
 
 
 @dataclass(frozen=True)
