@@ -108,12 +108,11 @@ def failure(ledger: Path, name, key, message="RuntimeError: no memory", exit_cod
     )
 
 
-def row(name, keys, section="", scale=None, series=None):
+def row(name, keys, section="", scale=None):
     """A planned row with a run for each key, seeds from 1."""
     return {
         "section": section,
         "name": name,
-        "series": series or name,
         "scale": scale,
         "runs": [
             {

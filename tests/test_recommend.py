@@ -234,6 +234,11 @@ def test_folders_that_do_not_do(text_runs, tmp_path, one_process):
     (unfinished / "settings.json").write_text('{"identity": {"stage": "smell target"}, "settings": {}}')
     with pytest.raises(UserError, match="does not describe a run"):
         load_run(unfinished, one_process)
+    recorded = json.loads((text_runs / "source" / "settings.json").read_text())
+    del recorded["settings"]["users"]
+    (unfinished / "settings.json").write_text(json.dumps(recorded))
+    with pytest.raises(UserError, match=r"settings\.json: --users is required"):
+        load_run(unfinished, one_process)
 
 
 def test_bare_names_have_no_titles(tmp_path, clicks, monkeypatch, capsys):

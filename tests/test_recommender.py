@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,6 +81,11 @@ class TestEncoding:
         ("contents", "message"),
         [
             ("one title", "expected a list"),
+            (Path("one.png"), "expected a list"),
+            (Image.new("RGB", (8, 8)), "expected a list"),
+            ({"title": "a"}, "expected a list"),
+            ([{"title": "a", "colour": "b"}], "unknown 'colour'"),
+            ([{"abstract": "a"}], "missing 'title'"),
             ([3], "expected texts of title"),
             ([("a", "b")], "expected texts of title"),
             ([""], "empty"),
@@ -157,6 +163,11 @@ class TestNewItems:
         assert model.with_items({"i1": TITLES["i1"]}).candidates is model.candidates
         with pytest.raises(UserError, match="already in the catalogue with different content"):
             model.with_items({"i1": "another title"})
+
+    @pytest.mark.parametrize("name", ["", "a\tb", "a\nb", 3])
+    def test_an_impossible_name_is_told(self, model, name):
+        with pytest.raises(UserError, match="without tabs and line breaks"):
+            model.with_items({name: "green house"})
 
     def test_an_id_tower_cannot(self, text_runs, monkeypatch, tmp_path):
         values = json.loads((text_runs / "source" / "settings.json").read_text())["settings"]

@@ -322,16 +322,34 @@ class TestCommandLine:
         with pytest.raises(UserError, match="did you mean 'B: frozen'"):
             only("B: frosen")
 
-    def test_the_plan_has_the_rows_that_are_not_run_now_too(self, study, tmp_path):
+    def test_the_plan_has_the_selected_rows(self, study, tmp_path):
         absent = replace(
             study.rows[2], name="absent", settings=study.rows[2].settings | {"users": "none.tsv"}
         )
-        mine = campaign(replace(study, rows=[*study.rows, absent]), tmp_path, "--only", "id")
-        mine.write_plan()
+        study = replace(study, rows=[*study.rows, absent])
+        campaign(study, tmp_path, "--only", "frozen", "id", "absent").write_plan()
         plan = json.loads((tmp_path / "study" / "study.json").read_text())
         known = {row["name"]: [run["key"] is not None for run in row["runs"]] for row in plan["rows"]}
         there, not_there = [True, True], [False, False]
-        assert known == {"popularity": there, "frozen": not_there, "id": there, "absent": not_there}
+        assert known == {"frozen": not_there, "id": there, "absent": not_there}
+
+    def test_rows_that_would_be_one_are_an_error(self, study, tmp_path):
+        tower = study.rows[2]
+        same = [tower, replace(tower, name="id again")]
+        with pytest.raises(UserError, match="'id again' has the same settings as row 'id'"):
+            campaign(replace(study, rows=same), tmp_path)
+        campaign(replace(study, rows=same), tmp_path, "--only", "id")
+        wide = replace(tower, name="wide", settings=tower.settings | {"dropout": 0.5})
+        campaign(replace(study, rows=[tower, wide]), tmp_path)
+        with pytest.raises(UserError, match="overrides the setting"):
+            campaign(replace(study, rows=[tower, wide]), tmp_path, "--dropout", "0.2")
+        with pytest.raises(UserError, match="'id' has the same name as row 'id'"):
+            campaign(replace(study, rows=[tower, replace(wide, name="id")]), tmp_path)
+
+    def test_an_unknown_source_model_is_an_error(self, study, tmp_path):
+        rows = [replace(study.rows[1], source="a sourse")]
+        with pytest.raises(UserError, match="did you mean 'a source'"):
+            campaign(replace(study, rows=rows), tmp_path)
 
     @pytest.mark.parametrize(
         ("options", "message"),

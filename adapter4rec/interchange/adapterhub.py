@@ -29,10 +29,10 @@ from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.adapters.houlsby_parallel import HoulsbyParallelConfig
 from adapter4rec.adapters.pfeiffer import PfeifferConfig
 from adapter4rec.adapters.sites import Sites
-from adapter4rec.interchange.common import Model, Names, add_imported, item_adapter, item_sites, new_folder
+from adapter4rec.interchange.common import Model, Names, add_imported, item_adapter, item_sites, renamed
 from adapter4rec.models.weights import read_tensors
 from adapter4rec.utils.errors import UserError, nearest
-from adapter4rec.utils.files import read_json, write_json
+from adapter4rec.utils.files import atomic_folder, read_json, write_json
 
 OPTIONS = "adapter_config.json"
 WEIGHTS = "pytorch_adapter.bin"
@@ -53,6 +53,12 @@ _PLACES = {
     ),
 }
 """Modules of the library with the attention and feed-forward adapters of layer N, by model type."""
+
+_FAMILIES: dict[str, type[BottleneckConfig]] = {
+    "houlsby": HoulsbyConfig,
+    "pfeiffer": PfeifferConfig,
+    "houlsby_parallel": HoulsbyParallelConfig,
+}
 
 _ACTIVATIONS = {
     "relu": "relu",
@@ -95,22 +101,22 @@ def export_adapterhub(model: Model, folder: Path, name: str = "adapter4rec") -> 
         UserError: a family other than houlsby, pfeiffer and houlsby_parallel, trained layer norms, a model
             type that the library does not support, or an existing folder.
     """
-    item = item_adapter(model, "AdapterHub", ("houlsby", "pfeiffer", "houlsby_parallel"))
-    tensors = item.tensors(_names(item.sites, name))
-    encoder = item.sites.encoder
+    config, state, left_out = item_adapter(model, "AdapterHub", _FAMILIES, folder)
+    sites, encoder = item_sites(model)
+    tensors = renamed(state, _names(sites, encoder.config.model_type, name))
     description = {
-        "config": _options(item.config, item.sites),
-        "hidden_size": item.sites.width,
+        "config": _options(config, sites),
+        "hidden_size": sites.width,
         "model_class": type(encoder).__name__,
         "model_name": "",
         "model_type": encoder.config.model_type,
         "name": name,
         "version": _VERSION,
     }
-    with new_folder(folder) as aside:
+    with atomic_folder(folder) as aside:
         write_json(aside / OPTIONS, description)
         torch.save(tensors, aside / WEIGHTS)
-    return item.left_out
+    return left_out
 
 
 def import_adapterhub(model: Model, folder: Path) -> None:
@@ -127,12 +133,12 @@ def import_adapterhub(model: Model, folder: Path) -> None:
         UserError: an unsupported option, another model type, missing tensors or tensors of the wrong shape,
             or a model that has adapters already. The model is then unchanged.
     """
-    sites = item_sites(model)
+    sites, encoder = item_sites(model)
     path = folder / OPTIONS
     if not path.is_file():
         raise UserError(f"{folder}: not an adapter folder of AdapterHub ({OPTIONS} not found)")
     description = read_json(path, ("config", "name", "model_type"))
-    kind = sites.encoder.config.model_type
+    kind = encoder.config.model_type
     if description["model_type"] != kind:
         raise UserError(f"{path}: model_type is {description['model_type']!r}; the item encoder is {kind!r}")
     options = _supported_options(description["config"], path)
@@ -146,11 +152,8 @@ def import_adapterhub(model: Model, folder: Path) -> None:
         raise UserError(f"{folder}: bottleneck widths {sorted(widths)}; only one width is supported")
 
     def config_for(layers: LayerChoice, sublayers: tuple[str, ...]) -> BottleneckConfig:
-        if options["is_parallel"]:
-            family = HoulsbyParallelConfig
-        else:
-            family = HoulsbyConfig if sublayers == SUBLAYERS else PfeifferConfig
-        return family(
+        serial = "houlsby" if sublayers == SUBLAYERS else "pfeiffer"
+        return _FAMILIES["houlsby_parallel" if options["is_parallel"] else serial](
             encoders=("item",),
             item_layers=layers,
             sublayers=sublayers,
@@ -159,12 +162,11 @@ def import_adapterhub(model: Model, folder: Path) -> None:
             adapter_dropout=options["dropout"],
         )
 
-    add_imported(model, _names(sites, description["name"]), tensors, config_for, folder)
+    add_imported(model, _names(sites, kind, description["name"]), tensors, config_for, folder)
 
 
-def _names(sites: Sites, name: str) -> Names:
+def _names(sites: Sites, kind: str, name: str) -> Names:
     """The library's names of the tensors of adapter ``name`` in every sublayer."""
-    kind = sites.encoder.config.model_type
     if kind not in _PLACES:
         raise UserError(
             f"AdapterHub does not support adapters of {kind!r} encoders, only of {', '.join(_PLACES)}"

@@ -3,84 +3,77 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from adapter4rec.adapters.attaching import add_adapters, detach_adapters, encoder_sites
-from adapter4rec.adapters.base import Adapter, adapters_of
+from adapter4rec.adapters.base import adapters_of
 from adapter4rec.adapters.config import PAPER, AdapterConfig, LayerChoice
 from adapter4rec.adapters.registry import name_of
 from adapter4rec.adapters.sites import Sites
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.weights import mismatches
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import atomic_folder
 
 Model: TypeAlias = TransRec | PreTrainedModel
 Names: TypeAlias = dict[str, str]
 """A library's names of tensors by this project's names, such as ``layers.0.query.lora_A``."""
 
 
-@dataclass(frozen=True)
-class ItemAdapter:
-    """The adapter of a model's item encoder.
-
-    Attributes:
-        adapter: the attached adapter.
-        config: its config.
-        sites: adapter sites of the encoder.
-        left_out: descriptions of trained parameters outside the item encoder.
-    """
-
-    adapter: Adapter
-    config: AdapterConfig
-    sites: Sites
-    left_out: list[str]
-
-    def tensors(self, names: Names) -> dict[str, Tensor]:
-        """The adapter's tensors on the CPU, by their names in another library."""
-        own = self.adapter.state_dict()
-        return {theirs: own[ours].cpu().contiguous() for ours, theirs in names.items() if ours in own}
+C = TypeVar("C", bound=AdapterConfig)
 
 
-def item_adapter(model: Model, library: str, families: tuple[str, ...]) -> ItemAdapter:
+def renamed(state: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
+    """The tensors of an adapter on the CPU, by their names in another library."""
+    return {theirs: state[ours].cpu().contiguous() for ours, theirs in names.items() if ours in state}
+
+
+def item_adapter(
+    model: Model, library: str, families: Mapping[str, type[C]], folder: Path
+) -> tuple[C, Mapping[str, Tensor], list[str]]:
     """The part of a model's adapters that can be exported to another library.
 
     Args:
         model: a model with adapters.
         library: name of the library, for messages.
-        families: supported adapter families.
+        families: configs of the supported adapter families, by name.
+        folder: output folder.
+
+    Returns:
+        The config and the tensors of the item encoder's adapter, and descriptions of trained parameters
+        outside the item encoder.
 
     Raises:
-        UserError: the item encoder has no adapters, their family or semantics is not supported, or layer
-            norms were trained.
+        UserError: the item encoder has no adapters, their family or semantics is not supported, layer norms
+            were trained, or the folder exists.
     """
+    if folder.exists():
+        raise UserError(f"{folder}: already exists")
     adapters = adapters_of(model)
     if adapters is None or "item" not in adapters:
         raise UserError("the item encoder has no adapters to export")
     config = adapters.config
-    if (family := name_of(config)) not in families or config.semantics != PAPER:
+    family = families.get(name_of(config))
+    if family is None or not isinstance(config, family) or config.semantics != PAPER:
         raise UserError(
-            f"cannot export {family} adapters (--semantics {config.semantics}) to {library}; supported "
-            f"families: {', '.join(families)}, with --semantics {PAPER}"
+            f"cannot export {name_of(config)} adapters (--semantics {config.semantics}) to {library}; "
+            f"supported families: {', '.join(families)}, with --semantics {PAPER}"
         )
     if config.train_layer_norms:
         raise UserError(f"cannot export trained layer norms: the format of {library} does not include them")
     left_out = ["the item head, which is not part of the encoder"] if config.train_head else []
     if "user" in adapters:
         left_out.append("the user encoder's adapters, since it is not a Hugging Face encoder")
-    return ItemAdapter(adapters["item"], config, encoder_sites(model)["item"], left_out)
+    return config, adapters["item"].state_dict(), left_out
 
 
-def item_sites(model: Model) -> Sites:
-    """Adapter sites of the item encoder.
+def item_sites(model: Model) -> tuple[Sites, PreTrainedModel]:
+    """Adapter sites of the item encoder, and the encoder.
 
     Raises:
         UserError: the item encoder has no backbone.
@@ -88,20 +81,9 @@ def item_sites(model: Model) -> Sites:
     sites = encoder_sites(model)
     if "item" not in sites:
         raise UserError("the item encoder has no backbone to add adapters to")
-    return sites["item"]
-
-
-@contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """Write a new folder atomically; yields a temporary one.
-
-    Raises:
-        UserError: the folder exists.
-    """
-    if folder.exists():
-        raise UserError(f"{folder}: already exists")
-    with atomic_folder(folder) as aside:
-        yield aside
+    encoder = sites["item"].encoder
+    assert isinstance(encoder, PreTrainedModel)  # the kinds of encoders that have sites
+    return sites["item"], encoder
 
 
 def add_imported(
@@ -125,8 +107,8 @@ def add_imported(
     Raises:
         UserError: the adapters cannot be added, or the tensors do not match. The model is then unchanged.
     """
-    sites = item_sites(model)
-    enclosing = re.compile(rf"\b({sites.encoder.base_model_prefix}|vision_model)\.")
+    sites, encoder = item_sites(model)
+    enclosing = re.compile(rf"\b({encoder.base_model_prefix}|vision_model)\.")
     tensors = {
         name if name in names.values() else enclosing.sub("", name, count=1): tensor
         for name, tensor in tensors.items()

@@ -10,6 +10,7 @@ the user encoder, the item head) are stored only in this project's adapter file.
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -19,8 +20,9 @@ from transformers import PreTrainedModel
 from adapter4rec.adapters.config import PROJECTIONS, LayerChoice
 from adapter4rec.adapters.lora import LoraConfig
 from adapter4rec.adapters.sites import Projection, Sites
-from adapter4rec.interchange.common import Model, Names, add_imported, item_adapter, item_sites, new_folder
+from adapter4rec.interchange.common import Model, Names, add_imported, item_adapter, item_sites, renamed
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import atomic_folder
 
 try:
     import peft
@@ -54,20 +56,20 @@ def export_peft(model: Model, folder: Path) -> list[str]:
         UserError: adapters other than LoRA, trained layer norms, query and value in a single linear layer, or
             an existing folder.
     """
-    item = item_adapter(model, "PEFT", ("lora",))
-    config: LoraConfig = item.config
-    tensors = item.tensors(_names(item.sites))
+    config, state, left_out = item_adapter(model, "PEFT", {"lora": LoraConfig}, folder)
+    sites, encoder = item_sites(model)
+    tensors = renamed(state, _names(sites, encoder))
     options = peft.LoraConfig(
         r=config.item_rank,
-        lora_alpha=config.lora_alpha,
+        lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # PEFT divides it by r: any number will do
         lora_dropout=config.lora_dropout,
         target_modules=sorted({name.removeprefix(_PREFIX).rsplit(".", 2)[0] for name in tensors}),
     )
-    wrapped = peft.get_peft_model(_without_values(item.sites.encoder), options)
+    wrapped = peft.get_peft_model(_without_values(encoder), options)
     peft.set_peft_model_state_dict(wrapped, tensors)
-    with new_folder(folder) as aside:
-        wrapped.save_pretrained(aside, save_embedding_layers=False)
-    return item.left_out
+    with atomic_folder(folder) as aside:
+        wrapped.save_pretrained(str(aside), save_embedding_layers=False)
+    return left_out
 
 
 def import_peft(model: Model, folder: Path) -> None:
@@ -81,7 +83,7 @@ def import_peft(model: Model, folder: Path) -> None:
         UserError: an unsupported option or target module, missing tensors or tensors of the wrong shape, or a
             model that has adapters already. The model is then unchanged.
     """
-    names = _names(item_sites(model))
+    names = _names(*item_sites(model))
     options, tensors = _read(folder)
 
     def config_for(layers: LayerChoice, projections: tuple[str, ...]) -> LoraConfig:
@@ -97,13 +99,13 @@ def import_peft(model: Model, folder: Path) -> None:
     add_imported(model, names, tensors, config_for, folder)
 
 
-def _names(sites: Sites) -> Names:
+def _names(sites: Sites, encoder: PreTrainedModel) -> Names:
     """PEFT's names of the factors of every query and value projection.
 
     Raises:
         UserError: a linear layer computes several projections.
     """
-    modules = {id(module): name for name, module in sites.encoder.named_modules()}
+    modules = {id(module): name for name, module in encoder.named_modules()}
     names: Names = {}
     for number, layer in enumerate(sites.layers):
         for kind in PROJECTIONS:
@@ -133,7 +135,7 @@ def _read(folder: Path) -> tuple[peft.LoraConfig, dict[str, Tensor]]:
         UserError: the folder cannot be read, or has an option that is not supported.
     """
     try:
-        options = peft.PeftConfig.from_pretrained(folder.resolve())
+        options = peft.PeftConfig.from_pretrained(str(folder.resolve()))
         tensors = peft.load_peft_weights(str(folder.resolve()), device="cpu", local_files_only=True)
     except Exception as error:  # damaged files raise exceptions of any type
         raise UserError(f"{folder}: PEFT cannot read the adapter: {error}") from None
@@ -144,8 +146,8 @@ def _read(folder: Path) -> tuple[peft.LoraConfig, dict[str, Tensor]]:
             f"{folder}: init_lora_weights is {options.init_lora_weights!r}, which changes the weights of the "
             "encoder; not supported"
         )
-    usual = peft.LoraConfig().to_dict()
-    for name, value in options.to_dict().items():
+    usual = asdict(peft.LoraConfig())
+    for name, value in asdict(options).items():
         if name not in _READ | _NO_EFFECT and value != usual[name]:
             raise UserError(f"{folder}: {name} is {value!r}; only {usual[name]!r} is supported")
     return options, tensors

@@ -30,8 +30,8 @@ def planned_runs_of(records: Collection[Record]) -> pd.DataFrame:
     settings = pd.DataFrame(map(_essential_settings, runs["identity"], runs["settings"]))
     alike = settings.groupby([runs["section"], settings["method"]], sort=False)
     runs["name"] = pd.concat([_names(str(method), of_method) for (_, method), of_method in alike])
-    runs["series"], runs["scale"] = runs["name"], None
-    return runs[["section", "name", "series", "scale", "seed", "key", "folder", "command"]]
+    runs["scale"] = None
+    return runs[["section", "name", "scale", "seed", "key", "folder", "command"]]
 
 
 def section_of(record: Record) -> str:

@@ -43,8 +43,8 @@ Styles = Mapping[str, tuple[str, str]]
 def plots_of(study: Study, section: Section) -> dict[str, Figure]:
     """All plots of a section that have data, by kind. Call it with :data:`STYLE`."""
     metric = study.headline[0]
-    series = study.runs["series"].drop_duplicates()
-    styles = dict(zip(series, zip(cycle(COLOURS), cycle(MARKERS), strict=False), strict=False))
+    names = study.runs["name"].drop_duplicates()
+    styles = dict(zip(names, zip(cycle(COLOURS), cycle(MARKERS), strict=False), strict=False))
     rows = section.rows.join(section.over_seeds(f"test.{metric}")).dropna(subset="mean")
     trains = section.over_seeds(TRAINED)["mean"] > 0
     costs = {name: section.over_seeds(name)["mean"].where(trains) for name in (TRAINED, SECONDS, MEMORY)}
@@ -61,7 +61,7 @@ def plots_of(study: Study, section: Section) -> dict[str, Figure]:
             plots[kind] = _plot(f"Test {metric} over {label}", label, f"test {metric} (%)", points, styles)
     curves = _curves(section, metric)
     if curves["at"].nunique() > 1:
-        scales = sorted(curves["scale"].dropna().unique()) if rows["series"].duplicated().any() else []
+        scales = sorted(curves["scale"].dropna().unique()) if rows["name"].duplicated().any() else []
         panels = {f"{scale:g}": curves[curves["scale"].fillna(scale) == scale] for scale in scales}
         title = f"Validation {metric} over the epochs" + (f", by {study.scale_label}" if panels else "")
         plots["curves"] = _plot(title, "epoch", f"validation {metric} (%)", panels or {"": curves}, styles)
@@ -69,8 +69,8 @@ def plots_of(study: Study, section: Section) -> dict[str, Figure]:
 
 
 def _curves(section: Section, metric: str) -> pd.DataFrame:
-    """Means over the seeds: ``series``, ``scale``, epoch ``at`` (NaN if nothing is trained), and ``mean``."""
-    place: list[Any] = ["row", "series", "scale"]
+    """Means over the seeds: ``name``, ``scale``, epoch ``at`` (NaN if nothing is trained), and ``mean``."""
+    place: list[Any] = ["row", "name", "scale"]
     runs = section.finished[place].assign(epochs=[record["epochs"] for record in section.finished["record"]])
     epochs = pd.json_normalize(runs.to_dict("records"), "epochs", place)  # type: ignore[arg-type]
     epochs = epochs.reindex(columns=[*place, "epoch", metric]).dropna(subset=metric)
@@ -90,7 +90,7 @@ def _plot(
         title: title of the plot.
         horizontal: label of the horizontal axis.
         vertical: label of the vertical axis.
-        panels: points by title of the panel: ``series``, place ``at``, ``mean`` and ``deviation``.
+        panels: points by title of the panel: ``name``, place ``at``, ``mean`` and ``deviation``.
         styles: styles of the series.
     """
     rows = -(-len(panels) // _PANELS_PER_ROW)
@@ -100,7 +100,7 @@ def _plot(
         axes.remove()
     legend: dict[str, Any] = {}
     for axes, (name, points) in zip(grid, panels.items(), strict=False):
-        for series, line in points.groupby("series", sort=False):
+        for series, line in points.groupby("name", sort=False):
             colour, marker = styles[str(series)]
             placed = line.dropna(subset="at").sort_values("at")
             if placed.empty:

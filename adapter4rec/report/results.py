@@ -33,7 +33,7 @@ class Section:
     Attributes:
         name: name of the section; may be empty.
         runs: one line per run, as :attr:`Study.runs`.
-        rows: one line per row, indexed by its name: ``series``, ``scale``, number of ``planned`` and
+        rows: one line per row, indexed by its label: ``name``, ``scale``, number of ``planned`` and
             ``finished`` runs, ``state``, ``reference`` row, ``group`` of rows that it is compared with,
             ``tpme``, and the columns of :func:`adapter4rec.report.significance.compare`.
     """
@@ -53,7 +53,7 @@ class Section:
             k: evaluation cutoff of the significance test.
         """
         grouped = runs.groupby("row", sort=False)
-        rows = grouped[["name", "series", "scale"]].first()
+        rows = grouped[["name", "scale"]].first()
         rows["planned"], rows["finished"] = grouped.size(), grouped["finished"].sum()
         rows["state"] = grouped["state"].agg(_state_of_row)
         section = cls(name, runs, _with_references(rows, reference))
@@ -92,9 +92,9 @@ class Study:
         plan: contents of its ``study.json``.
         folder: folder of its first ledger.
         runs: one line per planned run: ``section``, ``name`` and ``scale`` identify the row, ``row`` is its
-            name within the section, ``series`` its line in plots over ``scale``; then ``seed``, ``key``,
-            ``state``, ``finished``, ``command``, ``folder``, the ledger ``record`` (None if it has not been
-            run), and the numbers of the record, such as ``test.HR@10``.
+            name within the section; rows of the same ``name`` are a line in plots over ``scale``. Then
+            ``seed``, ``key``, ``state``, ``finished``, ``command``, ``folder``, the ledger ``record`` (None
+            if it has not been run), and the numbers of the record, such as ``test.HR@10``.
     """
 
     plan: Mapping[str, Any]
@@ -155,13 +155,27 @@ def _read_study(ledgers: list[Path]) -> Study:
     records = latest(record for ledger in ledgers for record in _read_records(ledger))
     plan = _read_plan(ledgers[0])
     if "rows" in plan:
-        place: list[Any] = [*_PLACE, "series"]
-        planned = pd.concat(pd.json_normalize(_read_plan(one)["rows"], "runs", place) for one in ledgers)
+        planned = pd.concat(_planned_runs(one.parent / PLAN_FILE) for one in ledgers)
     elif records:
         planned = planned_runs_of(records.values())
     else:
         raise UserError(f"{ledgers[0]}: no runs")
     return Study(plan, ledgers[0].parent, _runs(planned, records))
+
+
+def _planned_runs(path: Path) -> pd.DataFrame:
+    """The runs in a ``study.json``.
+
+    Raises:
+        UserError: a row or a run lacks a key.
+    """
+    keys, place = ["seed", "key", "folder", "command"], [*_PLACE]
+    try:
+        rows = read_json(path, ("rows",))["rows"]
+        runs = [row | run for row in rows for run in row["runs"]]
+        return pd.DataFrame([{key: run[key] for key in place + keys} for run in runs])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged (missing {error}); run the study again to write it anew") from None
 
 
 def _read_records(ledger: Path) -> list[Record]:
@@ -217,7 +231,7 @@ def _with_references(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
 
     If there are several references, these are the rows of the same scale.
     """
-    is_reference = (rows["name"] == reference) | (rows["series"] == reference)
+    is_reference = rows["name"] == reference
     rows["group"] = rows["scale"].astype(str) if is_reference.sum() > 1 else ""
     references = rows[is_reference].reset_index().drop_duplicates("group").set_index("group")["row"]
     rows["reference"] = rows["group"].map(references).mask(is_reference)

@@ -17,14 +17,14 @@ _NOTHING = "-"
 BEST, SECOND = 1, 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Column:
     """A column of a table.
 
     Attributes:
         name: header, with the unit.
-        value: the value of each row: the key of a number in the ledger, which is averaged over the row's runs
-            (:meth:`Section.over_seeds`); a column of :attr:`Section.rows`; or a function that computes it.
+        value: the values, by row; or the key of a number in the ledger, which is averaged over each row's
+            runs (:meth:`Section.over_seeds`).
         text: formats a row: its value is ``mean``, and the other columns are those of ``over_seeds`` and
             :attr:`Section.rows`.
         better: which direction is better.
@@ -35,7 +35,7 @@ class Column:
     """
 
     name: str
-    value: str | Callable[[Section], pd.Series[float]]
+    value: str | pd.Series[Any]
     text: Callable[[pd.Series[Any]], str]
     better: Literal["higher", "lower"] = "higher"
     places: int | None = None
@@ -44,38 +44,36 @@ class Column:
 
     def of(self, section: Section) -> pd.DataFrame:
         """The rows of a section with their values (or NaN), and ``mark``: BEST, SECOND or NaN."""
-        if callable(self.value):
-            rows = section.rows.assign(mean=self.value(section))
-        elif self.value in section.rows:
-            rows = section.rows.assign(mean=section.rows[self.value])
-        else:
+        if isinstance(self.value, str):
             rows = section.rows.join(section.over_seeds(self.value))
+        else:
+            rows = section.rows.assign(mean=self.value)
         grouped = rows["mean"].round(self.places or 0).groupby(rows["group"])
         ranks = grouped.rank("dense", ascending=self.better == "lower")
         marked = (self.places is not None) & (ranks <= SECOND) & (grouped.transform("count") > 1)
         return rows.assign(mark=ranks.where(marked))
 
 
-def comparison_columns(study: Study, paper: PaperFigures) -> list[Column]:
+def comparison_columns(study: Study, section: Section, paper: PaperFigures) -> list[Column]:
     """The columns of the comparison tables: accuracy, then cost."""
-    first = f"test.{study.headline[0]}"
-    accuracy = [Column(study.scale_label or "scale", "scale", mean_text("{:g}".format), optional=True)]
+    rows, relative = section.rows, section.relative(f"test.{study.headline[0]}")
+    accuracy = [Column(study.scale_label or "scale", rows["scale"], mean_text("{:g}".format), optional=True)]
     for metric in study.headline:
         text = _starred if metric == f"NDCG@{study.cutoff}" else _with_deviation
         accuracy.append(Column(f"{metric} (%)", f"test.{metric}", text, places=2))
-        accuracy += _paper_columns(paper, metric, f"test.{metric}", 2)
+        accuracy += _paper_columns(section, paper, metric, f"test.{metric}", 2)
     return [
         *accuracy,
-        Column("relative (%)", lambda section: section.relative(first), mean_text(fixed(1, "+"))),
-        Column("p", "corrected", mean_text(p_value), "lower"),
+        Column("relative (%)", relative, mean_text(fixed(1, "+"))),
+        Column("p", rows["corrected"], mean_text(p_value), "lower"),
         Column("trained parameters", TRAINED, mean_text(fixed(0)), "lower", cost=True),
-        *_paper_columns(paper, "trained parameters", TRAINED, 0, cost=True),
+        *_paper_columns(section, paper, "trained parameters", TRAINED, 0),
         Column("share (%)", "parameters.share", mean_text(fixed(2)), "lower", cost=True),
         Column("s / epoch", SECONDS, mean_text(seconds), "lower", cost=True),
         Column("peak memory (MiB)", MEMORY, lambda row: fixed(0)(row["mean"] / 2**20), "lower", cost=True),
-        Column("TPME (%)", "tpme", mean_text(fixed(1)), "lower", places=1, cost=True),
+        Column("TPME (%)", rows["tpme"], mean_text(fixed(1)), "lower", places=1, cost=True),
         Column("best epoch", "best_epoch", _each_seed, "lower", cost=True),
-        Column("seeds", "finished", lambda row: f"{row['finished']}/{row['planned']}", cost=True),
+        Column("seeds", rows["finished"], lambda row: f"{row['finished']}/{row['planned']}", cost=True),
     ]
 
 
@@ -95,16 +93,12 @@ def group_columns(study: Study, section: Section, kind: str, metric: str) -> lis
 
 
 def _paper_columns(
-    paper: PaperFigures, metric: str, quantity: str, places: int, *, cost: bool = False
+    section: Section, paper: PaperFigures, metric: str, quantity: str, places: int
 ) -> list[Column]:
     """The published values of a metric, and the differences of the measured ones."""
-
-    def published(section: Section) -> pd.Series[float]:
-        return paper.of(section.name, metric).reindex(section.rows.index)
-
-    def difference(section: Section) -> pd.Series[float]:
-        return section.over_seeds(quantity)["mean"] - published(section)
-
+    published = paper.of(section.name, metric).reindex(section.rows.index)
+    difference = section.over_seeds(quantity)["mean"] - published
+    cost = quantity == TRAINED
     return [
         Column(f"{metric}, paper", published, mean_text(fixed(places)), cost=cost, optional=True),
         Column(f"{metric}, difference", difference, mean_text(fixed(places, "+")), cost=cost, optional=True),
@@ -175,7 +169,7 @@ class Table:
 
 def comparison_table(study: Study, section: Section, paper: PaperFigures) -> Table:
     """Accuracy and cost of a section's rows."""
-    return Table.of(section.name, comparison_columns(study, paper), section, _notes(study, section))
+    return Table.of(section.name, comparison_columns(study, section, paper), section, _notes(study, section))
 
 
 def metrics_table(study: Study, section: Section) -> Table:
@@ -202,7 +196,7 @@ def _notes(study: Study, section: Section) -> list[str]:
         "Mean ± sample standard deviation over the finished seeds, if there are several.",
         f"{among} values are bold, second-best values underlined.",
     ]
-    if reference not in {*rows["name"], *rows["series"]}:
+    if reference not in set(rows["name"]):
         notes.append(f"No comparison: there is no row {reference}.")
     if rows["reference"].notna().any():
         notes.append(f"Relative: difference of the mean {study.headline[0]} to that of {reference}.")

@@ -166,20 +166,15 @@ def _data_uri(figure: Figure) -> str:
     return f"data:image/svg+xml;base64,{b64encode(file.getvalue()).decode()}"
 
 
-def _settings(runs: pd.DataFrame) -> tuple[dict[str, str], dict[Any, dict[str, str]]]:
+def _settings(runs: pd.DataFrame) -> tuple[dict[Any, str], dict[Any, dict[Any, str]]]:
     """Settings that all runs have in common, and the others by run."""
-    settings = {
-        run: {name: as_argument(value) for name, value in record["settings"].items() if name not in _OF_A_RUN}
-        for run, record in runs["record"].dropna().items()
-    }
-    first = next(iter(settings.values()), {})
-    shared = {
-        name: value
-        for name, value in first.items()
-        if all(one.get(name) == value for one in settings.values())
-    }
-    own = {run: {name: one[name] for name in one if name not in shared} for run, one in settings.items()}
-    return shared, own
+    records = runs["record"].dropna()
+    lines = [{name: as_argument(value) for name, value in one["settings"].items()} for one in records]
+    texts = pd.DataFrame(lines, records.index).drop(columns=list(_OF_A_RUN), errors="ignore")
+    same = texts.nunique(dropna=False) == 1
+    shared = texts.loc[:, same].head(1).to_dict("records")
+    own = {run: line.dropna().to_dict() for run, line in texts.loc[:, ~same].iterrows()}
+    return (shared[0] if shared else {}), own
 
 
 def _counted(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

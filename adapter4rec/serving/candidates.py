@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from adapter4rec.data.content import Content, ContentStore
@@ -23,24 +23,35 @@ Encode = Callable[[ContentStore, int], Embeddings]
 
 @dataclass
 class CandidatePart:
-    """A group of items, encoded on first access to ``embeddings``.
+    """A group of items, encoded on first access to ``embeddings``. A :class:`ContentStore` of these items.
 
     Attributes:
         names: item names.
         titles: title of each item; empty if it has none.
-        store: content of the items, numbered from 1.
-        encode: computes their embeddings.
+        store: content of these and perhaps of other items.
+        numbers: number of each item in the store.
+        encode: computes embeddings.
     """
 
-    names: list[str]
-    titles: list[str]
+    names: Sequence[str]
+    titles: Sequence[str]
     store: ContentStore
+    numbers: NDArray[np.int64]
     encode: Encode
 
     @cached_property
     def embeddings(self) -> Embeddings:
         """Embeddings of the items."""
-        return self.encode(self.store, len(self.names))
+        return self.encode(self, len(self.names))
+
+    def fetch(self, items: NDArray[np.int64]) -> Content:
+        """See :meth:`ContentStore.fetch`."""
+        return self.store.fetch(self.numbers[items - 1])
+
+    def costs(self) -> NDArray[np.int64]:
+        """See :meth:`ContentStore.costs`."""
+        costs: NDArray[np.int64] = self.store.costs()[self.numbers - 1]
+        return costs
 
 
 class Candidates:
@@ -60,10 +71,11 @@ class Candidates:
     @classmethod
     def of_run(cls, run: TrainedRun, encode: Encode) -> Candidates:
         """The catalogue of a run, with titles if its items file has them."""
-        interactions = run.domain.interactions
-        texts = read_titled_items(Path(run.settings.items)).texts.get("title")
-        titles = [texts[row].strip() if texts else "" for row in interactions.item_rows]
-        return cls([CandidatePart(interactions.item_names, titles, run.domain.store, encode)])
+        names, rows = run.domain.interactions.item_names, run.domain.interactions.item_rows
+        texts = read_titled_items(run.settings.items).texts.get("title")
+        titles = [texts[row].strip() if texts else "" for row in rows]
+        numbers = np.arange(1, len(names) + 1)
+        return cls([CandidatePart(names, titles, run.domain.store, numbers, encode)])
 
     @property
     def n_new(self) -> int:
@@ -89,7 +101,7 @@ class Candidates:
         if not fresh:
             return self
         names, titles = [given.names[row] for row in fresh], [given.titles[row] for row in fresh]
-        part = CandidatePart(names, titles, _Subset(given.store, np.array(fresh) + 1), encode)
+        part = CandidatePart(names, titles, given.store, np.array(fresh) + 1, encode)
         return Candidates([*self.parts, part])
 
     @cached_property
@@ -114,29 +126,15 @@ class Candidates:
     def content_of(self, item: int) -> Content:
         """The content of one item."""
         part = int(np.searchsorted(self._before, item)) - 1
-        return self.parts[part].store.fetch(np.array([item - self._before[part]]))
-
-
-class _Subset:
-    """Selected items of a store, numbered from 1."""
-
-    def __init__(self, store: ContentStore, items: np.ndarray) -> None:
-        self.store = store
-        self.items = items
-
-    def fetch(self, items: np.ndarray) -> Content:
-        return self.store.fetch(self.items[items - 1])
-
-    def costs(self) -> np.ndarray:
-        return self.store.costs()[self.items - 1]
+        return self.parts[part].fetch(np.array([item - self._before[part]]))
 
 
 def same(one: object, other: object) -> bool:
     """Whether two contents, or fields of them, are equal."""
-    if isinstance(one, Tensor):
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
         return torch.equal(one, other)
-    if isinstance(one, Content):
+    if isinstance(one, Content) and isinstance(other, Content):
         return all(same(getattr(one, field.name), getattr(other, field.name)) for field in fields(one))
-    if isinstance(one, tuple):
+    if isinstance(one, tuple) and isinstance(other, tuple):
         return len(one) == len(other) and all(map(same, one, other))
     return one == other

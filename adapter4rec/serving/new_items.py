@@ -10,7 +10,7 @@ import os
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from PIL import Image
 
@@ -21,9 +21,12 @@ from adapter4rec.data.images.opening import DATA_FILE
 from adapter4rec.data.images.sources import FolderSource
 from adapter4rec.data.images.store import ImageFileStore, ImageStore
 from adapter4rec.data.interactions import ItemTable, read_items
+from adapter4rec.data.settings import TextSettings
 from adapter4rec.models.backbones import backbone_folder, load_tokenizer
 from adapter4rec.serving.trained_runs import TrainedRun
 from adapter4rec.utils.errors import UserError
+
+T = TypeVar("T")
 
 _EXAMPLES = 3
 
@@ -37,12 +40,20 @@ class NewItems:
         titles: title of each item; empty if it has none.
         store: content of the items, numbered from 1 in the order of ``names``.
         labels: origin of each item for error messages, such as ``new_items.tsv:3: item 'x'``.
+
+    Raises:
+        UserError: a name is empty, or contains tabs or line breaks.
     """
 
-    names: list[str]
-    titles: list[str]
+    names: Sequence[str]
+    titles: Sequence[str]
     store: ContentStore
-    labels: list[str]
+    labels: Sequence[str]
+
+    def __post_init__(self) -> None:
+        for name, label in zip(self.names, self.labels, strict=True):
+            if not isinstance(name, str) or not name or any(mark in name for mark in "\t\r\n\0"):
+                raise UserError(f"{label}: an item name is a non-empty string without tabs and line breaks")
 
 
 def read_titled_items(path: Path, attributes: tuple[str, ...] = ()) -> ItemTable:
@@ -58,108 +69,7 @@ def read_titled_items(path: Path, attributes: tuple[str, ...] = ()) -> ItemTable
         return read_items(path, attributes, allow_empty_titles=True)
 
 
-# A content reader reads new content for the item encoder of a run; there is one class per modality.
-# ``contents`` has one entry per item, and ``labels`` name the items in error messages.
-
-
-class _TextReader:
-    def __init__(self, run: TrainedRun) -> None:
-        self.run = run
-        self.attributes: tuple[str, ...] = run.settings.attributes
-
-    def store(self, contents: Sequence[Any], labels: Sequence[str]) -> ContentStore:
-        rows = [self._texts(content, label) for content, label in zip(contents, labels, strict=True)]
-        texts = {name: [row[column] for row in rows] for column, name in enumerate(self.attributes)}
-        if not self.run.settings.allow_empty_titles:
-            for title, label in zip(texts.get("title", ()), labels, strict=False):
-                if not title.strip():
-                    raise UserError(f"{label}: empty title; this run was trained without empty titles")
-        tokenizer = load_tokenizer(backbone_folder(self.run.settings.backbone))
-        return text_store(self.run.settings, texts, tokenizer, cache_folder=None)
-
-    def title(self, content: Any) -> str:
-        texts = dict(zip(self.attributes, self._texts(content, ""), strict=True))
-        return texts.get("title", "").strip()
-
-    def of_table(
-        self, table: ItemTable, labels: Sequence[str], images: Path | None, known: Container[str]
-    ) -> tuple[list[int], ContentStore]:
-        del known
-        if images is not None:
-            raise UserError(f"--item-images: {self.run.folder} is not an image run")
-        contents = list(zip(*(table.texts[name] for name in self.attributes), strict=True))
-        return list(range(len(contents))), self.store(contents, labels)
-
-    def _texts(self, content: Any, label: str) -> Sequence[str]:
-        """The texts of one item, in the order of the run's attributes."""
-        texts = [content] if isinstance(content, str) else content
-        if isinstance(content, Mapping) and set(content) == set(self.attributes):
-            texts = [content[name] for name in self.attributes]
-        valid = isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts)
-        if not valid or len(texts) != len(self.attributes):
-            expected = ", ".join(self.attributes)
-            raise UserError(f"{label}: expected texts of {expected}, got {content!r:.60}")
-        return texts
-
-
-class _ImageReader:
-    attributes: tuple[str, ...] = ()
-
-    def __init__(self, run: TrainedRun) -> None:
-        self.run = run
-
-    def store(self, contents: Sequence[Any], labels: Sequence[str]) -> ContentStore:
-        for content, label in zip(contents, labels, strict=True):
-            if not isinstance(content, Image.Image | str | os.PathLike):
-                raise UserError(f"{label}: expected an image file or a PIL image, got {content!r:.60}")
-        pictures = [one if isinstance(one, Image.Image) else Path(one) for one in contents]
-        return ImageFileStore(pictures, labels, self.run.domain.store.size)
-
-    def title(self, content: Any) -> str:
-        del content
-        return ""
-
-    def of_table(
-        self, table: ItemTable, labels: Sequence[str], images: Path | None, known: Container[str]
-    ) -> tuple[list[int], ContentStore]:
-        if images is None:
-            raise UserError("--item-images is required: a folder or an LMDB with images of the new items")
-        size = self.run.domain.store.size
-        is_database = images.is_file() or (images / DATA_FILE).is_file()
-        database = ImageDatabase(images) if is_database else None
-        files = {} if database else FolderSource(images).find(table.names)
-        available = database.names() if database else files
-        missing = [
-            label
-            for name, label in zip(table.names, labels, strict=True)
-            if name not in available and name.decode() not in known
-        ]
-        if missing:
-            examples = ", ".join(missing[:_EXAMPLES])
-            raise UserError(f"{images}: {len(missing):,} new items have no image: {examples}")
-        rows = [row for row, name in enumerate(table.names) if name in available]
-        names = [table.names[row] for row in rows]
-        if database:
-            database.require_size(size)
-            return rows, ImageStore(database, names, size)
-        paths = [images / os.fsdecode(files[name]) for name in names]
-        return rows, self.store(paths, [labels[row] for row in rows])
-
-
-_READERS: dict[str, type[_TextReader] | type[_ImageReader]] = {"text": _TextReader, "image": _ImageReader}
-"""By modality of the run."""
-
-
-def _reader_of(run: TrainedRun) -> _TextReader | _ImageReader:
-    if not run.settings.uses_content:
-        raise UserError(
-            f"{run.folder}: an id tower cannot encode new content or new items; use a run trained on texts "
-            "or images"
-        )
-    return _READERS[run.settings.modality](run)
-
-
-def content_store(run: TrainedRun, contents: Sequence[Any], labels: Sequence[str]) -> ContentStore:
+def content_store(run: TrainedRun, contents: Sequence[object], labels: Sequence[str]) -> ContentStore:
     """A store of new contents, processed for the item encoder of a run.
 
     Args:
@@ -172,10 +82,26 @@ def content_store(run: TrainedRun, contents: Sequence[Any], labels: Sequence[str
         UserError: the item encoder reads no content, or an entry has the wrong type. Image files are opened
             only when they are fetched.
     """
-    return _reader_of(run).store(contents, labels)
+    _require_content(run)
+    known, settings = run.domain.store, run.settings
+    if isinstance(known, ImageStore):
+        pictures: list[Image.Image | Path] = []
+        for content, label in zip(contents, labels, strict=True):
+            if not isinstance(content, Image.Image | str | os.PathLike):
+                raise UserError(f"{label}: expected an image file or a PIL image, got {content!r:.60}")
+            pictures.append(content if isinstance(content, Image.Image) else Path(content))
+        return ImageFileStore(pictures, labels, known.size)
+    assert isinstance(settings, TextSettings)  # what encodes content and is no image run
+    texts = _texts_by_attribute(settings, contents, labels)
+    if not settings.allow_empty_titles:
+        for title, label in zip(texts.get("title", ()), labels, strict=False):
+            if not title.strip():
+                raise UserError(f"{label}: empty title; this run was trained without empty titles")
+    tokenizer = load_tokenizer(backbone_folder(settings.backbone))
+    return text_store(settings, texts, tokenizer, cache_folder=None)
 
 
-def new_items(run: TrainedRun, items: Mapping[str, Any]) -> NewItems:
+def new_items(run: TrainedRun, items: Mapping[str, object]) -> NewItems:
     """New items from a mapping of item name to content.
 
     Args:
@@ -183,12 +109,14 @@ def new_items(run: TrainedRun, items: Mapping[str, Any]) -> NewItems:
         items: content by item name, as :func:`content_store` takes it.
 
     Raises:
-        UserError: see :func:`content_store`.
+        UserError: an invalid item name, or see :func:`content_store`.
     """
-    reader = _reader_of(run)
-    labels = [f"item {name!r}" for name in items]
-    store = reader.store(list(items.values()), labels)
-    return NewItems(list(items), [reader.title(content) for content in items.values()], store, labels)
+    names, contents = list(items), list(items.values())
+    labels = [f"item {name!r}" for name in names]
+    store, titles = content_store(run, contents, labels), [""] * len(names)
+    if isinstance(run.settings, TextSettings):
+        titles = _texts_by_attribute(run.settings, contents, labels).get("title", titles)
+    return NewItems(names, [title.strip() for title in titles], store, labels)
 
 
 def read_new_items(
@@ -210,12 +138,20 @@ def read_new_items(
         UserError: an invalid line, a missing text column, an item without an image, or a run whose item
             encoder reads no content. The message names file and line.
     """
-    reader = _reader_of(run)
-    table = read_titled_items(path, reader.attributes)
+    _require_content(run)
+    attributes = run.settings.attributes if isinstance(run.settings, TextSettings) else ()
+    table = read_titled_items(path, attributes)
     names = [name.decode() for name in table.names]
     titles = table.texts.get("title", [""] * len(names))
     labels = [f"{path}:{line}: item {name!r}" for line, name in enumerate(names, 1)]
-    rows, store = reader.of_table(table, labels, images, known)
+    rows = list(range(len(names)))
+    if isinstance(run.domain.store, ImageStore):
+        rows, store = _images_of_table(run.domain.store.size, table, labels, images, known)
+    elif images is not None:
+        raise UserError(f"--item-images: {run.folder} is not an image run")
+    else:
+        texts = zip(*(table.texts[name] for name in attributes), strict=True)
+        store = content_store(run, list(texts), labels)
     given = NewItems(
         [names[row] for row in rows],
         [titles[row].strip() for row in rows],
@@ -225,12 +161,75 @@ def read_new_items(
     return given, len(names)
 
 
-def listed(contents: Iterable[Any], what: str) -> list[Any]:
+def listed(contents: Iterable[T], what: str) -> list[T]:
     """The contents as a list.
 
     Raises:
-        UserError: a single string or dict was passed instead of a list.
+        UserError: a single text, path, image or dict was passed instead of a list.
     """
-    if isinstance(contents, str | Mapping):
+    if isinstance(contents, str | bytes | os.PathLike | Image.Image | Mapping):
         raise UserError(f"expected a list of {what}, such as [{contents!r:.60}]")
     return list(contents)
+
+
+def _require_content(run: TrainedRun) -> None:
+    if not run.settings.uses_content:
+        raise UserError(
+            f"{run.folder}: an id tower cannot encode new content or new items; use a run trained on texts "
+            "or images"
+        )
+
+
+def _texts_by_attribute(
+    settings: TextSettings, contents: Sequence[object], labels: Sequence[str]
+) -> dict[str, list[str]]:
+    """The texts of the run's attributes; one per item.
+
+    Raises:
+        UserError: an item lacks an attribute or has an unknown one, or is no text.
+    """
+    expected = settings.attributes
+    texts: dict[str, list[str]] = {name: [] for name in expected}
+    for content, label in zip(contents, labels, strict=True):
+        if isinstance(content, Mapping):
+            differing = [name for name in expected if name not in content]
+            differing += [name for name in content if name not in expected]
+            if differing:
+                what = "missing" if differing[0] in expected else "unknown"
+                raise UserError(f"{label}: {what} {differing[0]!r}; expected texts of {', '.join(expected)}")
+            content = [content[name] for name in expected]  # noqa: PLW2901
+        row = [content] if isinstance(content, str) else content
+        if not isinstance(row, list | tuple) or len(row) != len(expected):
+            raise UserError(f"{label}: expected texts of {', '.join(expected)}, got {content!r:.60}")
+        for name, text in zip(expected, row, strict=True):
+            if not isinstance(text, str):
+                raise UserError(f"{label}: expected texts of {', '.join(expected)}, got {text!r:.60}")
+            texts[name].append(text)
+    return texts
+
+
+def _images_of_table(
+    size: int, table: ItemTable, labels: Sequence[str], images: Path | None, known: Container[str]
+) -> tuple[list[int], ContentStore]:
+    """The rows of an items file that have an image, and the store of these images."""
+    if images is None:
+        raise UserError("--item-images is required: a folder or an LMDB with images of the new items")
+    is_database = images.is_file() or (images / DATA_FILE).is_file()
+    database = ImageDatabase(images) if is_database else None
+    files = {} if database else FolderSource(images).find(table.names)
+    available = database.names() if database else files
+    missing = [
+        label
+        for name, label in zip(table.names, labels, strict=True)
+        if name not in available and name.decode() not in known
+    ]
+    if missing:
+        examples = ", ".join(missing[:_EXAMPLES])
+        raise UserError(f"{images}: {len(missing):,} new items have no image: {examples}")
+    rows = [row for row, name in enumerate(table.names) if name in available]
+    names = [table.names[row] for row in rows]
+    if database:
+        database.require_size(size)
+        return rows, ImageStore(database, names, size)
+    paths = [images / os.fsdecode(files[name]) for name in names]
+    return rows, ImageFileStore(paths, [labels[row] for row in rows], size)

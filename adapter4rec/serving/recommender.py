@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -109,7 +108,7 @@ class Recommender:
         """Embeddings of all candidates, numbered from 1."""
         return self.candidates.embeddings()
 
-    def encode(self, contents: Iterable[Any]) -> Tensor:
+    def encode(self, contents: Iterable[object]) -> Tensor:
         """Encode content as item embeddings.
 
         Args:
@@ -122,14 +121,14 @@ class Recommender:
         Raises:
             UserError: the run is an id tower, an entry has the wrong type, or an image cannot be decoded.
         """
-        contents = listed(contents, "contents")
-        if not contents:
+        given = listed(contents, "contents")
+        if not given:
             return torch.zeros(0, self.run.model.user_encoder.width)
-        labels = [f"content {number} of {len(contents)}" for number in range(1, len(contents) + 1)]
-        store = content_store(self.run, contents, labels)
-        return self._encode_store(store, len(contents)).slice(1, len(contents) + 1).cpu()
+        labels = [f"content {number} of {len(given)}" for number in range(1, len(given) + 1)]
+        store = content_store(self.run, given, labels)
+        return self._encode_store(store, len(given)).slice(1, len(given) + 1).cpu()
 
-    def with_items(self, items: Mapping[str, Any] | NewItems) -> Recommender:
+    def with_items(self, items: Mapping[str, object] | NewItems) -> Recommender:
         """A new recommender with additional candidates, which may also occur in histories.
 
         The model and the embeddings computed so far are shared. Items that are candidates already, with the
@@ -139,8 +138,8 @@ class Recommender:
             items: content by item name, as :meth:`encode` takes it, or the result of ``read_new_items``.
 
         Raises:
-            UserError: the run is an id tower, a name is already used with different content, or see
-                :meth:`encode`.
+            UserError: the run is an id tower, a name is empty, contains tabs or line breaks, or is already
+                used with different content, or see :meth:`encode`.
         """
         given = items if isinstance(items, NewItems) else new_items(self.run, items)
         candidates = self.candidates.beside(given, self._encode_store)

@@ -21,6 +21,11 @@ from adapter4rec.utils.files import read_json
 from adapter4rec.utils.process_group import Process
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainedSettings(EvaluationSettings, RebuiltSettings):
+    """Settings that define a model, its domain and its evaluation."""
+
+
 @dataclass(frozen=True)
 class TrainedRun:
     """A trained model with its data.
@@ -33,7 +38,7 @@ class TrainedRun:
     """
 
     folder: Path
-    settings: RebuiltSettings
+    settings: TrainedSettings
     domain: Domain
     model: TransRec
 
@@ -55,13 +60,16 @@ def load_run(folder: Path, process: Process, changed: Mapping[str, Any] | None =
     if not (folder / "settings.json").is_file():
         raise UserError(f"{folder}: not a run folder (settings.json not found)")
     recorded = read_json(folder / "settings.json", ("identity", "settings"))
-    if recorded["identity"].get("stage") not in KINDS:
-        raise UserError(f"{folder}/settings.json: does not describe a run of this project")
-    identity = Identity(**recorded["identity"])
+    try:
+        identity = Identity(**recorded["identity"])
+    except TypeError as error:
+        raise UserError(
+            f"{folder}/settings.json: does not describe a run of this project ({error})"
+        ) from None
     moved = _not_none(changed or {})
     if "source_checkpoint" in moved and identity.stage.endswith(SourceSettings.stage):
         moved["start_from"] = moved.pop("source_checkpoint")
-    settings = rebuilt_settings(identity.stage, recorded["settings"], moved, (EvaluationSettings,))
+    settings = _settings(folder / "settings.json", identity.stage, recorded["settings"], moved)
     if settings.method == "popularity":
         raise UserError(f"{folder}: the popularity baseline has no model")
     domain = settings.read_domain(process)
@@ -96,15 +104,26 @@ def load_adapted(
             does not fit the source model.
     """
     description = read_adapter(adapter).description
-    kind = description.get("stage")
-    if kind not in KINDS:
+    if "stage" not in description or "settings" not in description:
         raise UserError(f"{adapter}: records no training data; it was not written by a run")
     moved = {"source_checkpoint": source} | _not_none(changed)
-    settings = rebuilt_settings(kind, description["settings"], moved, (EvaluationSettings,))
+    settings = _settings(adapter, description["stage"], description["settings"], moved)
     domain = settings.read_domain(process)
     model = rebuilt_model(settings, domain.interactions.n_items, adapters=False)
     load_adapter(model, adapter, force=force)
     return TrainedRun(adapter, settings, domain, model.to(process.device))
+
+
+def _settings(file: Path, kind: str, recorded: object, moved: Mapping[str, Any]) -> TrainedSettings:
+    """The settings recorded in a file, with the paths that have changed."""
+    if kind not in KINDS or not isinstance(recorded, dict):
+        raise UserError(f"{file}: does not describe a run of this project")
+    try:
+        settings = rebuilt_settings(kind, recorded, moved, (TrainedSettings,))
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+    assert isinstance(settings, TrainedSettings)
+    return settings
 
 
 def _not_none(values: Mapping[str, Any]) -> dict[str, Any]:

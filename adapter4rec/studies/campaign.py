@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import fnmatch
+import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from adapter4rec.runs.ledger import command_of
-from adapter4rec.studies.plan import PlannedRun, Study, StudyRow, planned, source_settings, target_settings
+from adapter4rec.runs.settings import RunSettings
+from adapter4rec.studies.plan import PlannedRun, Study, StudyRow, planned
 from adapter4rec.studies.quickstarts import QUICKSTARTS
 from adapter4rec.utils.command_line import anchored, parse_command_line, single
 from adapter4rec.utils.errors import UserError, nearest
 from adapter4rec.utils.files import REPOSITORY, write_json
 from adapter4rec.utils.settings import Option, Settings, Values, option, options_of, require_known
+
+if TYPE_CHECKING:
+    from adapter4rec.runs.exporting import SourceRunSettings
 
 _SOURCE = "source_"
 _SET_BY_STUDY = ("run_folder", "ledger", "resume", "mode", "export")
@@ -70,18 +76,21 @@ class Campaign:
         how: options of the study.
         title: title of the study.
         into: folder of the study.
+        source: settings class of the runs that train source models; it requires a checkout, as the next.
+        target: settings class of the runs on the target domain.
         rows: the selected rows.
         overrides: settings of target runs, applied to all rows that have them.
         source_overrides: settings of source runs.
 
     Raises:
-        UserError: an unknown option or an invalid value, or no row matches ``--only``.
+        UserError: an unknown option, an invalid setting, no row that matches ``--only``, an unknown source
+            model, or two rows with the same name or settings.
     """
 
     def __init__(self, study: Study, arguments: Sequence[str]) -> None:
         self.study = study
-        self.source = source_settings(study.tree)
-        self.target = target_settings(study.tree)
+        self.source: type[SourceRunSettings] = import_module(f"Pretraining.{study.tree}.train").Settings
+        self.target: type[RunSettings] = import_module(f"Downstream.{study.tree}.train").Settings
         self.quickstart = next(one for one in QUICKSTARTS.values() if one.tree == study.tree)
         own, of_rows = options_of(StudyOptions), self._options_of_rows()
         of_sources = {
@@ -105,6 +114,7 @@ class Campaign:
         name = study.name + ("_sample" if self.how.sample else "")
         self.into = (self.how.into or REPOSITORY / "runs" / name).absolute()
         self.rows = _selected(study.rows, self.how.only)
+        self._check_rows()
 
     def _options_of_rows(self) -> dict[str, Option]:
         """Settings of the rows that can be overridden."""
@@ -113,6 +123,24 @@ class Campaign:
             options |= self.target.options(row.settings)
         not_here = (*_SET_BY_STUDY, "seed", "method")
         return {name: one for name, one in options.items() if name not in not_here}
+
+    def _check_rows(self) -> None:
+        seen: dict[str, str] = {}
+        for row in self.rows:
+            where = f"{self.study.name}: row {row.label!r}"
+            if row.source is not None and row.source not in self.study.sources:
+                hint = nearest(row.source, list(self.study.sources))
+                raise UserError(f"{where}: unknown source model {row.source!r}; {hint}")
+            values = self.settings_of(row).plain()
+            same_run = [row.section, values["source_checkpoint"] or row.source, values]
+            for what, key in (("name", row.label), ("settings", same_run)):
+                text = json.dumps([what, key], sort_keys=True)
+                if text in seen:
+                    raise UserError(
+                        f"{where} has the same {what} as row {seen[text]!r}: they would be one row or run; "
+                        "remove one, or the option that overrides the setting in which they differ"
+                    )
+                seen[text] = row.label
 
     def row_values(self, row: StudyRow) -> Values:
         """Settings of the runs of a row, without seed, source model and run folder."""
@@ -126,6 +154,10 @@ class Campaign:
         further = {name: value for name, value in further.items() if name in known}
         return _absolute(row.settings, known) | further
 
+    def settings_of(self, row: StudyRow) -> RunSettings:
+        """Validated settings of a row with the first seed, without source model and run folder."""
+        return self.target.from_values(self.row_values(row) | {"seed": self.how.seeds[0]})
+
     def source_values(self, name: str) -> Values:
         """Settings of the run that trains a source model."""
         values = self.study.sources[name].settings
@@ -134,7 +166,7 @@ class Campaign:
             values = self.quickstart.settings("source") | self.quickstart.study_source | kept
         return _absolute(values, self.source.options({})) | self.source_overrides
 
-    def source_run(self, name: str) -> PlannedRun:
+    def source_run(self, name: str) -> PlannedRun[SourceRunSettings]:
         """The run that trains a source model and exports it.
 
         Raises:
@@ -158,9 +190,9 @@ class Campaign:
             model = self.source_run(name).settings.export
         except UserError:
             return None
-        return model if model.is_file() else None
+        return model if model is not None and model.is_file() else None
 
-    def target_run(self, row: StudyRow, seed: int) -> PlannedRun | None:
+    def target_run(self, row: StudyRow, seed: int) -> PlannedRun[RunSettings] | None:
         """The run of a row with a seed; None if its source model or its data is missing."""
         values = self.row_values(row) | {"seed": seed}
         if row.source is not None and "source_checkpoint" not in self.overrides:
@@ -179,12 +211,19 @@ class Campaign:
         return list(dict.fromkeys(row.source for row in self.rows if row.source is not None))
 
     def write_plan(self) -> None:
-        """Write ``study.json`` for the report next to the ledger. It lists all rows, selected or not."""
-        study = self.study
+        """Write ``study.json``, the selected rows, for the report next to the ledger."""
         rows = []
-        for row in study.rows:
-            runs = [_entry(seed, self.target_run(row, seed)) for seed in self.how.seeds]
+        for row in self.rows:
+            runs = []
+            for seed in self.how.seeds:
+                run = self.target_run(row, seed)
+                command = command_of(run.settings, without=("ledger",)) if run else ""
+                folder = str(run.folder) if run else ""
+                runs.append(
+                    {"seed": seed, "key": run.key if run else None, "folder": folder, "command": command}
+                )
             rows.append({"section": row.section, "name": row.name, "scale": row.scale, "runs": runs})
+        study = self.study
         plan = {
             "study": study.name,
             "title": self.title,
@@ -198,15 +237,7 @@ class Campaign:
         write_json(self.into / "study.json", plan)
 
 
-def _entry(seed: int, run: PlannedRun | None) -> dict[str, Any]:
-    """A run in ``study.json``."""
-    if run is None:
-        return {"seed": seed, "key": None}
-    command = command_of(run.settings, without=("ledger",))
-    return {"seed": seed, "key": run.key, "folder": str(run.folder), "command": command}
-
-
-def _absolute(values: Mapping[str, Any], known: Mapping[str, Option]) -> Values:
+def _absolute(values: Mapping[str, object], known: Mapping[str, Option]) -> Values:
     """Settings of a study script, with paths resolved relative to the repository."""
     require_known(values, known)
     return {name: known[name].anchored(value, REPOSITORY) for name, value in values.items()}
@@ -215,15 +246,10 @@ def _absolute(values: Mapping[str, Any], known: Mapping[str, Option]) -> Values:
 def _selected(rows: Sequence[StudyRow], only: Sequence[str]) -> list[StudyRow]:
     """The rows whose name, label or section matches one of the patterns."""
 
-    def matching(pattern: str) -> list[StudyRow]:
-        return [
-            row
-            for row in rows
-            for name in (row.name, row.label, row.section)
-            if fnmatch.fnmatch(name.lower(), pattern.lower())
-        ]
+    def matches(row: StudyRow, pattern: str) -> bool:
+        return any(fnmatch(name.lower(), pattern.lower()) for name in (row.name, row.label, row.section))
 
     for pattern in only:
-        if not matching(pattern):
+        if not any(matches(row, pattern) for row in rows):
             raise UserError(f"--only {pattern}: no such row; {nearest(pattern, [row.label for row in rows])}")
-    return [row for row in rows if any(row in matching(pattern) for pattern in only)]
+    return [row for row in rows if any(matches(row, pattern) for pattern in only)]

@@ -25,6 +25,13 @@ class Estimate:
     bytes: int
     basis: str
 
+    @classmethod
+    def of(cls, record: Record, basis: str, ratio: float = 1) -> Estimate:
+        """From a finished run, with its time multiplied by a ratio."""
+        seconds = record["seconds"] + sum(epoch.get("evaluation_seconds", 0) for epoch in record["epochs"])
+        files = [path for path in Path(record["folder"]).rglob("*") if path.is_file()]
+        return cls(ratio * seconds, sum(path.stat().st_size for path in files), f"{basis} {record['name']}")
+
 
 def estimate(settings: RunSettings, finished: Sequence[Record]) -> Estimate | None:
     """Estimate the cost of a run.
@@ -43,7 +50,7 @@ def estimate(settings: RunSettings, finished: Sequence[Record]) -> Estimate | No
     del row["seed"]
     for record in finished:
         if row.items() <= record["settings"].items():
-            return Estimate(_seconds(record), _size(record), f"as {record['name']}")
+            return Estimate.of(record, "as")
     trained = [record for record in finished if record["seconds"]]
     if not trained or not settings.trained_parts or not settings.users.is_file():
         return None
@@ -51,20 +58,12 @@ def estimate(settings: RunSettings, finished: Sequence[Record]) -> Estimate | No
         users = sum(1 for _ in lines)
     last = trained[-1]
     ratio = users * _passes(settings.plain()) / (last["domain"]["users"] * _passes(last["settings"]))
-    return Estimate(ratio * _seconds(last), _size(last), f"scaled from {last['name']}")
+    return Estimate.of(last, "scaled from", ratio)
 
 
 def _passes(settings: Record) -> float:
     """Number of passes over all users."""
-    return settings["epochs"] * settings["user_share"]
-
-
-def _seconds(record: Record) -> float:
-    return record["seconds"] + sum(epoch.get("evaluation_seconds", 0) for epoch in record["epochs"])
-
-
-def _size(record: Record) -> int:
-    return sum(path.stat().st_size for path in Path(record["folder"]).rglob("*") if path.is_file())
+    return float(settings["epochs"] * settings["user_share"])
 
 
 def print_plan(campaign: Campaign) -> None:
@@ -80,12 +79,12 @@ def print_plan(campaign: Campaign) -> None:
         if model is not None:
             print(f"source {name}: {model}")
             continue
-        settings = campaign.source.from_values(campaign.source_values(name))
-        costs.append((1, _show(f"source {name}", settings, finished)))
+        training = campaign.source.from_values(campaign.source_values(name))
+        costs.append((1, _show(f"source {name}", training, finished)))
     for row in campaign.rows:
         runs = [campaign.target_run(row, seed) for seed in campaign.how.seeds]
         missing = sum(run is None or run.key not in keys for run in runs)
-        settings = campaign.target.from_values(campaign.row_values(row) | {"seed": campaign.how.seeds[0]})
+        settings = campaign.settings_of(row)
         what = f"{row.label}: {len(runs)} seeds, {len(runs) - missing} finished"
         costs.append((missing, _show(what, settings, finished)))
     hours = sum(count * cost.seconds for count, cost in costs if cost) / 3600 / campaign.how.jobs

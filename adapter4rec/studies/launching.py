@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from adapter4rec.runs.ledger import run_key
+from adapter4rec.runs.settings import RunSettings
 from adapter4rec.studies.campaign import Campaign
 from adapter4rec.studies.estimating import print_plan
 from adapter4rec.studies.plan import PlannedRun, Study
@@ -40,8 +41,8 @@ def carry_out(campaign: Campaign) -> int:
         return 0
     if campaign.how.sample:
         campaign.quickstart.prepare(campaign.quickstart)
-    for row in campaign.rows:  # an invalid setting or a missing file is reported before the first run
-        run_key(campaign.target.from_values(campaign.row_values(row)))
+    for row in campaign.rows:  # a missing file is reported before the first run
+        run_key(campaign.settings_of(row))
     runner = Runner(campaign.into, campaign.how.jobs, campaign.how.processes, gpu_count())
     campaign.write_plan()
     try:
@@ -58,7 +59,7 @@ def carry_out(campaign: Campaign) -> int:
 
 def _run_rows(campaign: Campaign, runner: Runner) -> None:
     finished, done = runner.finished(), 0
-    runs: list[PlannedRun] = []
+    runs: list[PlannedRun[RunSettings]] = []
     for seed in campaign.how.seeds:  # seeds in the outer loop: an interrupted study has complete seeds
         for row in campaign.rows:
             run = campaign.target_run(row, seed)

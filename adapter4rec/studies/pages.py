@@ -74,4 +74,5 @@ def _hyperparameters(script: str) -> dict[str, Any]:
     if not path.is_file():
         launchers = [one.stem for one in path.parent.glob("*.py")]
         raise UserError(f"{path}: no such launcher; {nearest(path.stem, launchers)}")
-    return runpy.run_path(str(path))["hyperparameters"]
+    hyperparameters: dict[str, Any] = runpy.run_path(str(path))["hyperparameters"]
+    return hyperparameters

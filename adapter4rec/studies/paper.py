@@ -14,8 +14,10 @@ from typing import Any
 from adapter4rec.studies.pages import page, rows, source
 from adapter4rec.studies.plan import Study, StudyRow
 
-ADAPTERS = {
+_LAUNCHERS = {
     "popularity": "popularity",
+    "id tower": "id",
+    "from scratch": "scratch",
     "frozen": "frozen",
     "head": "head",
     "full fine-tuning": "finetune",
@@ -30,22 +32,16 @@ ADAPTERS = {
     "layer norms": "layernorm",
 }
 """Launchers by row name."""
-ADAPTATIONS = {
-    "popularity": "popularity",
-    "frozen": "frozen",
-    "from scratch": "scratch",
-    "head": "head",
-    "Houlsby": "adapter_houlsby",
-    "full fine-tuning": "finetune",
-}
-IDS_AND_CONTENT = {
-    "popularity": "popularity",
-    "id tower": "id",
-    "head": "head",
-    "Houlsby": "adapter_houlsby",
-    "full fine-tuning": "finetune",
-}
-SCALED = {"Houlsby": "adapter_houlsby", "full fine-tuning": "finetune"}
+
+
+def _launchers(*names: str) -> dict[str, str]:
+    return {name: _LAUNCHERS[name] for name in names}
+
+
+ADAPTERS = {row: script for row, script in _LAUNCHERS.items() if row not in ("id tower", "from scratch")}
+ADAPTATIONS = _launchers("popularity", "frozen", "from scratch", "head", "Houlsby", "full fine-tuning")
+IDS_AND_CONTENT = _launchers("popularity", "id tower", "head", "Houlsby", "full fine-tuning")
+SCALED = _launchers("Houlsby", "full fine-tuning")
 PLACEMENTS: dict[str, dict[str, Any]] = {
     "both encoders, both sublayers, all layers": {},
     "item encoder only": {"encoders": "item"},
@@ -63,10 +59,7 @@ PLACEMENTS: dict[str, dict[str, Any]] = {
 """Changes to the Houlsby launcher, by row name."""
 
 _WORD = {"Text": "text", "CV": "images"}
-_SOURCE = {
-    "Text": "Pretraining/Text/script/sm_base_sasrec",
-    "CV": "Pretraining/CV/script/sm_vit_sasrec",
-}
+_SOURCE = {"Text": "Pretraining/Text/script/sm_base_sasrec", "CV": "Pretraining/CV/script/sm_vit_sasrec"}
 
 
 def _study(tree: str, name: str, title: str, about: str, table: Sequence[StudyRow], **further: Any) -> Study:

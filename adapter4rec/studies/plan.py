@@ -5,22 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from adapter4rec.runs.ledger import run_key
 from adapter4rec.runs.settings import RunSettings
 
-
-def source_settings(tree: str) -> type[RunSettings]:
-    """Settings class of training a source model. Requires a checkout of the repository."""
-    return import_module(f"Pretraining.{tree}.train").Settings
-
-
-def target_settings(tree: str) -> type[RunSettings]:
-    """Settings class of training on a target domain. Requires a checkout of the repository."""
-    return import_module(f"Downstream.{tree}.train").Settings
+S = TypeVar("S", bound=RunSettings)
+S_co = TypeVar("S_co", bound=RunSettings, covariant=True)
 
 
 @dataclass(frozen=True)
@@ -91,7 +83,7 @@ class Study:
 
 
 @dataclass(frozen=True)
-class PlannedRun:
+class PlannedRun(Generic[S_co]):
     """A run of a study.
 
     Attributes:
@@ -102,12 +94,12 @@ class PlannedRun:
     """
 
     name: str
-    settings: RunSettings
+    settings: S_co
     folder: Path
     key: str
 
 
-def planned(settings: RunSettings, name: str, into: Path) -> PlannedRun:
+def planned(settings: S, name: str, into: Path) -> PlannedRun[S]:
     """Plan a run.
 
     Args:

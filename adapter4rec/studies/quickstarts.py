@@ -99,8 +99,8 @@ def _prepare_images(plan: Quickstart) -> None:
         if made:
             for old in (lmdb, unfinished_folder(lmdb)):  # the new images have the same names as the old ones
                 shutil.rmtree(old, ignore_errors=True)
-        files = {"items": folder / "items.tsv", "images": folder / "images", "into": lmdb}
-        build(ImageLmdbSettings(**files, size=SIZES["image_size"], workers=1))
+        size = int(SIZES["image_size"])
+        build(ImageLmdbSettings(folder / "items.tsv", lmdb, folder / "images", size=size, workers=1))
     make_small_vit(REPOSITORY / "pretrained_models" / plan.backbone)
     print(f"backbone (small, randomly initialised): {plan.backbone}")
 

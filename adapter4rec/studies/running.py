@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapter4rec.runs.ledger import FINISHED, append, failed_record, read_ledger
+from adapter4rec.runs.settings import RunSettings
 from adapter4rec.studies.plan import PlannedRun
 from adapter4rec.utils import processes
 from adapter4rec.utils.files import REPOSITORY
@@ -25,7 +26,7 @@ _LOG_TAIL_LINES = 12
 class _Started:
     """A run in progress."""
 
-    run: PlannedRun
+    run: PlannedRun[RunSettings]
     child: subprocess.Popen[bytes]
     log: Path
     at: float
@@ -57,7 +58,7 @@ class Runner:
         records = read_ledger(self.ledger) if self.ledger.exists() else []
         return {record["key"] for record in records if record["outcome"] == FINISHED}
 
-    def carry_out(self, runs: Sequence[PlannedRun]) -> None:
+    def carry_out(self, runs: Sequence[PlannedRun[RunSettings]]) -> None:
         """Execute runs, ``jobs`` of them in parallel.
 
         Raises:
@@ -83,7 +84,7 @@ class Runner:
                 one.child.wait()
                 _print(f"stopped  {one.run.name}")
 
-    def _start(self, run: PlannedRun, slot: int) -> _Started:
+    def _start(self, run: PlannedRun[RunSettings], slot: int) -> _Started:
         log = self.into / "logs" / f"{run.folder.name}.txt"
         log.parent.mkdir(parents=True, exist_ok=True)
         _print(f"started  {run.name}  ({log})")
@@ -132,7 +133,7 @@ class Runner:
         return environment
 
 
-def command_of_run(planned: PlannedRun, processes: int, ledger: Path) -> list[str]:
+def command_of_run(planned: PlannedRun[RunSettings], processes: int, ledger: Path) -> list[str]:
     """The command that executes a run and records it in the study's ledger."""
     values = planned.settings.plain() | {"ledger": str(ledger)}
     arguments = [part for name, value in values.items() for part in (f"--{name}", as_argument(value))]

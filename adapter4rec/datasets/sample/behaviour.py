@@ -30,33 +30,40 @@ INTERESTS = 3  # topics of interest per user
 class SampleSettings(Settings):
     """Sample."""
 
-    users: int = option(3000, "users in the source domain (default 3000)", least=1, most=1_000_000)
-    target_users: int = option(
-        3000, "users in the target domain (default: as in the source domain)", least=1, most=1_000_000
-    )
-    items: int = option(1000, "items in each domain (default 1000, with --images 400)", least=1, most=200_000)
-    clicks: int = option(13, "mean clicks per user (default 13)", least=MINIMUM_CLICKS + 1, most=50)
-    seed: int = option(1, "random seed (default 1)", least=0, most=2**32 - 1)
+    users: int = option(3000, "users in the source domain", least=1, most=1_000_000)
+    target_users: int = option(3000, "users in the target domain; as --users if set", least=1, most=1_000_000)
+    items: int = option(1000, "items in each domain; with --images, default 400", least=1, most=200_000)
+    clicks: int = option(13, "mean clicks per user", least=MINIMUM_CLICKS + 1, most=50)
+    seed: int = option(1, "random seed", least=0, most=2**32 - 1)
 
 
 @dataclass(frozen=True)
 class SampleDomain:
     """A domain of a sample: names and parameters of the user behaviour."""
 
-    name: str
     number: int
+    """0 for the source, 1 for the target."""
     item_prefix: str
     user_prefix: str
-    next_topic: tuple[int, ...]
-    """The successor of each topic."""
+    topics: int
     moods: int
-    match_mood: int
-    """Per cent of the clicks on items of the user's mood; other clicks ignore the mood."""
+    steps: tuple[int, int]
+    """Distance from an even topic and from an odd topic to its successor."""
 
     @property
-    def topics(self) -> int:
-        """Number of topics."""
-        return len(self.next_topic)
+    def name(self) -> str:
+        """``source`` or ``target``."""
+        return ("source", "target")[self.number]
+
+    @property
+    def next_topic(self) -> tuple[int, ...]:
+        """The successor of each topic; a permutation of the topics."""
+        return tuple((topic + self.steps[topic % 2]) % self.topics for topic in range(self.topics))
+
+    @property
+    def match_mood(self) -> int:
+        """Per cent of the clicks on items of the user's mood; other clicks ignore the mood."""
+        return (60, 90)[self.number]
 
     @property
     def cells(self) -> int:
@@ -127,7 +134,8 @@ class Catalogue:
         """Sample items by popularity, one from each range ``[first_cell, first_cell + cells)`` of cells."""
         lowest = self._cell_weight[first_cell]
         ticket = lowest + dice.below(self._cell_weight[first_cell + cells] - lowest, len(lowest))
-        return np.searchsorted(self._weight_before, ticket, side="right") - 1
+        items: Integers = np.searchsorted(self._weight_before, ticket, side="right") - 1
+        return items
 
 
 def history_lengths(dice: Dice, users: int, mean: int) -> Integers:

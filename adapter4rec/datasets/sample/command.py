@@ -2,44 +2,47 @@
 
 from __future__ import annotations
 
-import argparse
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from adapter4rec.datasets.sample.behaviour import SampleSettings
 from adapter4rec.datasets.sample.folder import keep_or_make
 from adapter4rec.datasets.sample.images import IMAGE_SAMPLE
 from adapter4rec.datasets.sample.text import TEXT_SAMPLE
+from adapter4rec.utils.command_line import parse_command_line, single
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.settings import options_of
+from adapter4rec.utils.settings import option, options_of
+
+
+@dataclass(frozen=True)
+class _Options(SampleSettings):
+    """Output."""
+
+    images: bool = option(False, "items with images instead of titles")
+    into: Path | None = option(
+        None, "output folder; default: Dataset/sample, with --images Dataset/sample_images"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Generate the sample described by command-line arguments.
 
     Raises:
-        UserError: setting out of range, or the output folder cannot be written or has other content.
+        UserError: unknown option, setting out of range, or the output folder cannot be written or has other
+            content.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m Dataset.generate",
-        description="Synthetic sample data: a source and a target domain without shared items.",
-    )
-    parser.add_argument("--images", action="store_true", help="items with images instead of titles")
-    for name, option in options_of(SampleSettings).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar="N", help=option.help)
-    parser.add_argument(
-        "--into",
-        type=Path,
-        metavar="FOLDER",
-        help="output folder (default Dataset/sample, with --images Dataset/sample_images)",
-    )
-    given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
-    recipe = IMAGE_SAMPLE if given.pop("images") else TEXT_SAMPLE
-    folder = given.pop("into", recipe.folder)
+    known = options_of(_Options)
+    about = "Synthetic sample data: a source and a target domain without shared items."
+    words = parse_command_line(sys.argv[1:] if arguments is None else arguments, known, about)
+    given = {name: known[name].value_of(single(name, values)) for name, values in words.items()}
+    recipe = IMAGE_SAMPLE if given.pop("images", False) else TEXT_SAMPLE
+    folder = given.pop("into", None) or recipe.folder
     given.setdefault("items", recipe.items)
     if "users" in given:
         given.setdefault("target_users", given["users"])
-    settings = SampleSettings.from_values(given)
+    settings = SampleSettings(**given)
     try:
         made = keep_or_make(folder, recipe, settings)
     except OSError as error:

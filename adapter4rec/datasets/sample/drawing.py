@@ -29,12 +29,13 @@ LIGHT = 0.16
 
 def _colour(hue: int, lightness: float, saturation: float) -> Colour:
     """RGB from hue (degrees), lightness and saturation (per cent)."""
-    channels = colorsys.hls_to_rgb(hue % 360 / 360, lightness / 100, saturation / 100)
-    return tuple(round(255 * channel) for channel in channels)
+    red, green, blue = colorsys.hls_to_rgb(hue % 360 / 360, lightness / 100, saturation / 100)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def _darker(colour: Colour, per_cent: int) -> Colour:
-    return tuple(channel * (100 - per_cent) // 100 for channel in colour)
+    red, green, blue = (channel * (100 - per_cent) // 100 for channel in colour)
+    return red, green, blue
 
 
 def _accent(look: Look, cloth: Colour) -> Colour:
@@ -114,8 +115,8 @@ class _Canvas:
         if look.pattern is Pattern.STRIPED:
             return self.bands(look.slant, 0.48 * self.pitch)
         if look.pattern is Pattern.CHECKED:
-            both = (self.bands(slant, 0.5 * self.pitch) for slant in (look.slant, look.slant + 90))
-            return ImageChops.add(*both, scale=2)
+            first, second = (self.bands(look.slant + turn, 0.5 * self.pitch) for turn in (0, 90))
+            return ImageChops.add(first, second, scale=2)
         return self.dots() if look.pattern is Pattern.DOTTED else self.mask()
 
 
@@ -161,10 +162,11 @@ def _lit(picture: Image.Image, look: Look, dice: Dice) -> Image.Image:
 
 def _before_background(product: Image.Image, mask: Image.Image, look: Look) -> Image.Image:
     """The product with its shadow on a light background."""
-    wall = Image.new("RGB", mask.size, _colour(look.background_hue, look.background_lightness, 30))
+    colour = _colour(look.background_hue, look.background_lightness, 30)
+    wall = Image.new("RGB", mask.size, colour)
     distance = max(1, round(0.02 * min(mask.size)))
     shadow = ImageChops.offset(mask, -distance, distance).filter(ImageFilter.GaussianBlur(1.5 * distance))
-    shade = Image.new("RGB", mask.size, _darker(wall.getpixel((0, 0)), 45))
+    shade = Image.new("RGB", mask.size, _darker(colour, 45))
     wall.paste(shade, (0, 0), shadow.point(lambda value: value // 2))
     wall.paste(product, (0, 0), mask)
     return wall

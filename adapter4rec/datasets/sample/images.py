@@ -25,28 +25,9 @@ class ImageDomain(SampleDomain):
     silhouettes: tuple[Silhouette, ...]
 
 
-# As in the text sample: half of the topics have another successor in the target than in the source, and the
-# mood matters more in the target. Successors are permutations of the topics.
-SOURCE = ImageDomain(
-    "source",
-    number=0,
-    item_prefix="s",
-    user_prefix="u",
-    next_topic=tuple((topic + 3) % TOPICS for topic in range(TOPICS)),
-    moods=MOODS,
-    match_mood=60,
-    silhouettes=GARMENTS,
-)
-TARGET = ImageDomain(
-    "target",
-    number=1,
-    item_prefix="t",
-    user_prefix="v",
-    next_topic=tuple((topic + (3 if topic % 2 == 0 else 5)) % TOPICS for topic in range(TOPICS)),
-    moods=MOODS,
-    match_mood=90,
-    silhouettes=ACCESSORIES,
-)
+# As in the text sample, half of the topics have another successor in the target than in the source.
+SOURCE = ImageDomain(0, "s", "u", TOPICS, MOODS, steps=(3, 3), silhouettes=GARMENTS)
+TARGET = ImageDomain(1, "t", "v", TOPICS, MOODS, steps=(3, 5), silhouettes=ACCESSORIES)
 
 
 def fill_catalogue(domain: ImageDomain, settings: SampleSettings) -> tuple[Catalogue, dict[str, Look]]:

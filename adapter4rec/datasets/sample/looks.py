@@ -128,7 +128,8 @@ def draw_looks(cell: Integers, kinds: int, dice: Dice) -> list[Look]:
     colour, pattern = np.divmod(cell, len(Pattern))
 
     def between(lowest: Integers | int, highest: Integers | int) -> list[int]:
-        return (lowest + dice.below(highest - lowest + 1, count)).tolist()
+        drawn: list[int] = (lowest + dice.below(highest - lowest + 1, count)).tolist()
+        return drawn
 
     def of_family(channel: str) -> list[int]:
         lowest, highest = np.array([getattr(family, channel) for family in COLOURS])[colour].T

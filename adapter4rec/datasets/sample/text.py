@@ -70,28 +70,10 @@ class TextDomain(SampleDomain):
 SOURCE_WORDS = read_words("source")
 TOPICS, MOODS = len(SOURCE_WORDS.nouns), len(SOURCE_WORDS.moods)
 
-# Even topics have the same successor in both domains, odd topics another one; successors are permutations of
-# the topics. The mood matters little in the source, enough for a model to learn it, and more in the target.
-SOURCE = TextDomain(
-    "source",
-    number=0,
-    item_prefix="news",
-    user_prefix="reader",
-    next_topic=tuple((topic + 9) % TOPICS for topic in range(TOPICS)),
-    moods=MOODS,
-    match_mood=60,
-    words=SOURCE_WORDS,
-)
-TARGET = TextDomain(
-    "target",
-    number=1,
-    item_prefix="show",
-    user_prefix="listener",
-    next_topic=tuple((topic + (9 if topic % 2 == 0 else 15)) % TOPICS for topic in range(TOPICS)),
-    moods=MOODS,
-    match_mood=90,
-    words=read_words("target"),
-)
+# Even topics have the same successor in both domains, odd topics another one. The mood matters little in the
+# source, enough for a model to learn it, and more in the target.
+SOURCE = TextDomain(0, "news", "reader", TOPICS, MOODS, steps=(9, 9), words=SOURCE_WORDS)
+TARGET = TextDomain(1, "show", "listener", TOPICS, MOODS, steps=(9, 15), words=read_words("target"))
 
 
 def titles(words: Words, cell: Integers, dice: Dice) -> list[str]:
@@ -100,7 +82,7 @@ def titles(words: Words, cell: Integers, dice: Dice) -> list[str]:
     topic, mood = np.divmod(cell, MOODS)
 
     def pick(table: NDArray[np.str_], row: Integers | int) -> list[str]:
-        return table[row, dice.below(table.shape[1], count)].tolist()
+        return list(map(str, table[row, dice.below(table.shape[1], count)]))
 
     nouns = words.nouns.shape[1]
     noun = dice.below(nouns, count)
