@@ -58,6 +58,18 @@ PLACEMENTS: dict[str, dict[str, Any]] = {
 }
 """Changes to the Houlsby launcher, by row name."""
 
+LOSSES: dict[str, dict[str, Any]] = {
+    "BCE": {"loss": "bce"},
+    "BCE, 4 negatives": {"loss": "bce", "negatives": 4},
+    "gBCE, 64 negatives": {"loss": "gbce", "negatives": 64},
+    "in-batch softmax": {"loss": "in_batch"},
+    "in-batch softmax, corrected logQ": {"loss": "in_batch", "logq": "corrected"},
+    "mixed, 512 negatives": {"loss": "mixed", "negatives": 512},
+    "sampled softmax, 512 negatives": {"loss": "sampled_softmax", "negatives": 512},
+    "full softmax": {"loss": "full"},
+}
+"""Changes to a launcher, by row name."""
+
 _WORD = {"Text": "text", "CV": "images"}
 _SOURCE = {"Text": "Pretraining/Text/script/sm_base_sasrec", "CV": "Pretraining/CV/script/sm_vit_sasrec"}
 
@@ -130,6 +142,31 @@ def ids(tree: str, about: str, scripts: Mapping[str, str], seeds: Sequence[int])
     """
     table = rows(tree, scripts, "SASRec")
     return _study(tree, "study_id", "Ids or content", about, table, seeds=seeds, groups=True)
+
+
+def losses(
+    tree: str,
+    about: str,
+    scripts: Mapping[str, str],
+    changes: Mapping[str, Mapping[str, Any]],
+    seeds: Sequence[int],
+) -> Study:
+    """Compare losses: one section per launcher, one row per loss.
+
+    Args:
+        tree: ``Text`` or ``CV``.
+        about: description of the study.
+        scripts: launchers by name of the section.
+        changes: losses and their options, by row name.
+        seeds: seeds of each row.
+    """
+    table = [
+        row
+        for section, script in scripts.items()
+        for name, change in changes.items()
+        for row in rows(tree, {name: script}, "SASRec", section=section, **change)
+    ]
+    return _study(tree, "study_loss", "Losses", about, table, seeds=seeds, reference="BCE")
 
 
 def target_scale(
