@@ -32,30 +32,28 @@ def encoder_sites(model: TransRec | PreTrainedModel) -> dict[str, Sites]:
     Raises:
         UserError: the kind of encoder is not supported.
     """
-    if not isinstance(model, TransRec):
-        return {"item": _backbone_sites(model)}
     sites: dict[str, Sites] = {}
-    users = model.user_encoder
-    if users.layout is not None:
-        sites["user"] = find_sites(users, users.layout, users.width, "user")
-    backbone = getattr(model.item_encoder, "backbone", None)
-    if backbone is not None:
-        sites["item"] = _backbone_sites(backbone)
-    return sites
-
-
-def _backbone_sites(backbone: PreTrainedModel) -> Sites:
+    backbone: PreTrainedModel | None
+    if isinstance(model, TransRec):
+        users, backbone = model.user_encoder, getattr(model.item_encoder, "backbone", None)
+        if users.layout is not None:
+            sites["user"] = find_sites(users, users.layout, users.width, "user")
+        if backbone is None:
+            return sites
+    else:
+        backbone = model
     kind = getattr(getattr(backbone, "config", None), "model_type", type(backbone).__name__)
     if kind not in LAYOUTS:
         raise UserError(
             f"adapters do not support a {kind!r} encoder; supported model types: {', '.join(LAYOUTS)}"
         )
     try:
-        return find_sites(backbone, LAYOUTS[kind], backbone.config.hidden_size, "item")
+        sites["item"] = find_sites(backbone, LAYOUTS[kind], backbone.config.hidden_size, "item")
     except AttributeError:
         raise UserError(
             f"a {type(backbone).__name__} has a head on top of the encoder; add adapters to its base model"
         ) from None
+    return sites
 
 
 def add_adapters(

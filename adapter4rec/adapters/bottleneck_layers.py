@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapter4rec.adapters.base import Adapter
+from adapter4rec.adapters.bottleneck import BottleneckConfig
 from adapter4rec.adapters.sites import Sites
 from adapter4rec.models.dropout import Dropout
-
-if TYPE_CHECKING:
-    from adapter4rec.adapters.bottleneck import BottleneckConfig
 
 ACTIVATION_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,

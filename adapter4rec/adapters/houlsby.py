@@ -22,5 +22,4 @@ class HoulsbyConfig(BottleneckConfig):
 
     def change(self, module: Callable[[Tensor], Tensor], y: Tensor, x: Tensor) -> Tensor:
         """A(y) = y + W_up ReLU(W_down y + b_down) + b_up."""
-        del x
         return y + module(y)

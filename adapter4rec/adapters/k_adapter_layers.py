@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from adapter4rec.adapters.base import Adapter
+from adapter4rec.adapters.k_adapter import KAdapterConfig
 from adapter4rec.adapters.sites import Sites
 from adapter4rec.data.packing import Packing
 from adapter4rec.models.user_encoder import TransformerBlock
-
-if TYPE_CHECKING:
-    from adapter4rec.adapters.k_adapter import KAdapterConfig
 
 
 class TransformerAdapter(nn.Module):
@@ -78,7 +75,6 @@ class KAdapter(Adapter):
         return output
 
     def _joined(self, output: Tensor, layer_input: Tensor) -> Tensor:
-        del layer_input
         latest, self._latest = self._latest, None
         assert latest is not None  # at least one layer is chosen
         joined: Tensor = self.join(torch.cat([output, latest], dim=-1))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import loralib
 import torch
@@ -12,11 +11,9 @@ from torch import Tensor, nn
 
 from adapter4rec.adapters.base import Adapter
 from adapter4rec.adapters.config import PROJECTIONS
+from adapter4rec.adapters.lora import LoraConfig
 from adapter4rec.adapters.sites import Layer, Projection, Sites
 from adapter4rec.utils.modules import shadow
-
-if TYPE_CHECKING:
-    from adapter4rec.adapters.lora import LoraConfig
 
 
 class Factors(nn.Module):
@@ -54,10 +51,10 @@ class Lora(Adapter):
         for number, layer in config.layers_of(sites).items():
             self.layers[number] = own = nn.ModuleDict()
             for name, projections in _by_linear_layer(layer, config.projections).items():
-                original = projections[0].linear
-                outputs = original.out_features // projections[0].parts
-                factors = Factors(original.in_features, outputs, rank, len(projections))
-                own[name] = factors
+                original, parts = projections[0].linear, projections[0].layout.parts
+                factors = own[name] = Factors(
+                    original.in_features, original.out_features // parts, rank, len(projections)
+                )
                 wrapped = _wrapped(projections, factors, rank, config)
                 self._wrapped.append(wrapped)
                 self.attach(projections[0].replace_by(wrapped))
@@ -73,7 +70,7 @@ class Lora(Adapter):
 def _by_linear_layer(layer: Layer, chosen: tuple[str, ...]) -> dict[str, list[Projection]]:
     """The chosen projections, grouped by linear layer; keys are their names joined by ``_``."""
     kinds = [kind for kind in PROJECTIONS if kind in chosen]
-    groups = [[kind] for kind in kinds] if layer.query.parts == 1 else [kinds]
+    groups = [[kind] for kind in kinds] if layer.query.layout.parts == 1 else [kinds]
     return {"_".join(group): [getattr(layer, kind) for kind in group] for group in groups}
 
 
@@ -82,7 +79,8 @@ def _wrapped(
 ) -> loralib.Linear | loralib.MergedLinear:
     """loralib's layer with the weight and bias of the original, and the factors of the adapter."""
     original = projections[0].linear
-    adapted = [part in [one.part for one in projections] for part in range(projections[0].parts)]
+    parts = [projection.layout.part for projection in projections]
+    adapted = [part in parts for part in range(projections[0].layout.parts)]
     fused = {} if len(adapted) == 1 else {"enable_lora": adapted}
     layer = new_layer(original, rank, config, bias=original.bias is not None, **fused)
     if fused:

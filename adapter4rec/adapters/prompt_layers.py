@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import nn
 
 from adapter4rec.adapters.base import Adapter
+from adapter4rec.adapters.prompt import PromptConfig
 from adapter4rec.adapters.sites import Sites
 from adapter4rec.models.layouts import Reads
 from adapter4rec.utils.errors import UserError
-
-if TYPE_CHECKING:
-    from adapter4rec.adapters.prompt import PromptConfig
 
 
 class Prompt(Adapter):
@@ -26,7 +22,7 @@ class Prompt(Adapter):
         super().__init__()
         count = config.prompt_tokens
         if sites.layout.reads is Reads.WORDS:
-            words = sites.vocabulary.weight
+            words = sites.vocabulary.get_parameter("weight")
             if count > len(words):
                 raise UserError(f"--prompt_tokens {count}: the vocabulary has only {len(words)} words")
             self.vectors = nn.Parameter(words[:count].detach().clone())

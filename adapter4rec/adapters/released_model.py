@@ -27,9 +27,6 @@ from adapter4rec.models.transrec import TransRec
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.precision import original_weights
 
-_PADDING_WORD = 0
-"""Every word of the padding item's title, whatever the tokenizer's padding token is."""
-
 
 def change_as_released(model: TransRec | PreTrainedModel, config: AdapterConfig) -> Iterator[Undo]:
     """Change a model to compute as the released code does.
@@ -134,15 +131,16 @@ def _encode_padding(model: TransRec, encoder: ContentItemEncoder, width: int) ->
 def _padding_states(encoder: ContentItemEncoder, width: int) -> Tensor:
     """[CLS] states of the padding item, ``[1, 1, h]``.
 
-    As an image, its pixels are zero after normalisation. As a text, all its words are masked, so that they
-    attend to each other uniformly; torch's fused attention would compute something else.
+    As an image, its pixels are zero after normalisation. As a text, its words have the id 0, whatever the
+    tokenizer's padding token is, and all are masked, so that they attend to each other uniformly; torch's
+    fused attention would compute something else.
     """
     backbone = encoder.backbone
     if isinstance(encoder, ImageItemEncoder):
         size = image_size(backbone.config)
         blank = torch.zeros(1, backbone.config.num_channels, size, size)
         return encoder.states_of_scaled(blank.to(backbone.device, backbone.dtype))
-    words = torch.full((1, width), _PADDING_WORD, device=backbone.device)
+    words = torch.zeros(1, width, dtype=torch.long, device=backbone.device)
     least = torch.finfo(backbone.dtype).min
     nothing = torch.full((1, 1, width, width), least, device=backbone.device, dtype=backbone.dtype)
     with sdpa_kernel(SDPBackend.MATH):  # fused, the gradient would be wrong, as in _encode_padding

@@ -60,7 +60,6 @@ class ReleasedCompacterConfig(CompacterConfig):
 
     def change(self, module: Callable[[Tensor], Tensor], y: Tensor, x: Tensor) -> Tensor:
         """a(y)."""
-        del x
         return module(y)
 
 
@@ -91,7 +90,7 @@ class ReleasedLora(Adapter):
             self.layers[number] = modules = nn.ModuleDict()
             for kind in config.projections:
                 projection: Projection = getattr(layer, kind)
-                if projection.parts > 1:
+                if projection.layout.parts > 1:
                     raise UserError("--semantics release: lora does not support fused query, key and value")
                 whole = config.images and sites.role == "user" and kind == "value"
                 rank = 0 if whole else config.size_of(sites, "rank")

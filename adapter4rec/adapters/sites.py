@@ -89,16 +89,18 @@ class Projection:
     """A linear layer that an adapter may replace.
 
     Attributes:
-        owner: the parent module of the layer.
-        name: name of the layer in it.
-        part: index of the projection among the equal parts of the layer's output, from 0.
-        parts: number of these parts: 1, or 3 if the layer computes query, key and value.
+        owner: the layer of the encoder.
+        layout: where the linear layer is in it.
     """
 
     owner: nn.Module
-    name: str
-    part: int = 0
-    parts: int = 1
+    layout: ProjectionLayout
+
+    @property
+    def name(self) -> str:
+        """Path of the linear layer in its owner."""
+        names = dict(self.owner.named_modules())
+        return next(path for path in self.layout.paths if path in names)
 
     @property
     def module(self) -> nn.Module:
@@ -113,9 +115,9 @@ class Projection:
 
     def replace_by(self, module: nn.Module) -> Undo:
         """Replace the layer by ``module``."""
-        original = self.module
-        setattr(self.owner, self.name, module)
-        return lambda: setattr(self.owner, self.name, original)
+        name, original = self.name, self.module
+        self.owner.set_submodule(name, module)
+        return lambda: self.owner.set_submodule(name, original)
 
 
 @dataclass(frozen=True)
@@ -163,12 +165,10 @@ class Sites:
         return [name for name in self.parameters_of(layers) if name.rpartition(".")[0] in norms]
 
     @property
-    def vocabulary(self) -> nn.Embedding:
+    def vocabulary(self) -> nn.Module:
         """The word embeddings of a text encoder."""
         assert isinstance(self.encoder, PreTrainedModel)
-        words = self.encoder.get_input_embeddings()
-        assert isinstance(words, nn.Embedding)
-        return words
+        return self.encoder.get_input_embeddings()
 
     def words_of(self, arguments: Arguments) -> Tensor:
         """The embedded words of a text encoder's arguments, ``[batch, positions, h]``."""
@@ -252,20 +252,14 @@ def find_sites(encoder: nn.Module, layout: EncoderLayout, width: int, role: str)
     Raises:
         AttributeError: the encoder has another layout.
     """
-    layers = [_layer(module, layout) for module in encoder.get_submodule(layout.layers).children()]
+    kinds = {ATTENTION: layout.attention, FEED_FORWARD: layout.feed_forward}
+    layers = [
+        Layer(
+            module,
+            {kind: Sublayer(module, sublayer, layout.pre_norm) for kind, sublayer in kinds.items()},
+            query=Projection(module, layout.query),
+            value=Projection(module, layout.value),
+        )
+        for module in encoder.get_submodule(layout.layers).children()
+    ]
     return Sites(encoder, layers, width, role, layout)
-
-
-def _layer(module: nn.Module, layout: EncoderLayout) -> Layer:
-    sublayers = {
-        ATTENTION: Sublayer(module, layout.attention, layout.pre_norm),
-        FEED_FORWARD: Sublayer(module, layout.feed_forward, layout.pre_norm),
-    }
-    return Layer(module, sublayers, _projection(module, layout.query), _projection(module, layout.value))
-
-
-def _projection(module: nn.Module, layout: ProjectionLayout) -> Projection:
-    names = dict(module.named_modules())
-    path = next(path for path in layout.paths if path in names)
-    owner, _, name = path.rpartition(".")
-    return Projection(names[owner], name, layout.part, layout.parts)

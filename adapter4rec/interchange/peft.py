@@ -109,7 +109,7 @@ def _names(sites: Sites) -> Names:
         for kind in PROJECTIONS:
             projection: Projection = getattr(layer, kind)
             path = f"{modules[id(projection.owner)]}.{projection.name}"
-            if projection.parts > 1:
+            if projection.layout.parts > 1:
                 raise UserError(
                     f"{path} computes query, key and value together; PEFT adapts whole linear layers only"
                 )
