@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pkgutil import resolve_name
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.activations import ACT2FN
 
 from adapter4rec.adapters.base import Adapter
 from adapter4rec.adapters.bottleneck import BottleneckConfig
 from adapter4rec.adapters.sites import Sites
 from adapter4rec.models.dropout import Dropout
 
-ACTIVATION_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
-    "gelu": F.gelu,
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),
-    "silu": F.silu,
-    "tanh": F.tanh,
-    "none": lambda x: x,
-}
-"""By name, see ``config.ACTIVATIONS``."""
+
+def activation(name: str) -> nn.Module:
+    """σ by its name, see ``config.ACTIVATIONS``."""
+    function: nn.Module = ACT2FN[{"gelu_tanh": "gelu_pytorch_tanh", "none": "linear"}.get(name, name)]
+    return function
 
 
 class Bottleneck(nn.Module):
@@ -42,7 +36,7 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.down = nn.Linear(width, bottleneck)
         self.up = nn.Linear(bottleneck, width)
-        self.activation = ACTIVATION_FUNCTIONS[config.adapter_activation]
+        self.activation = activation(config.adapter_activation)
         self.dropout = Dropout(config.adapter_dropout)
         if self.near_zero:
             for layer in (self.down, self.up):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from adapter4rec.adapters.base import Adapter
-from adapter4rec.adapters.bottleneck_layers import ACTIVATION_FUNCTIONS
+from adapter4rec.adapters.bottleneck_layers import activation
 from adapter4rec.models.dropout import Dropout
 from adapter4rec.models.parts import SHARED
 from adapter4rec.utils.errors import UserError
@@ -65,7 +65,7 @@ class HypercomplexBottleneck(nn.Module):
         super().__init__()
         self.down = HypercomplexLinear(width, bottleneck, config)
         self.up = HypercomplexLinear(bottleneck, width, config)
-        self.activation = ACTIVATION_FUNCTIONS[config.adapter_activation]
+        self.activation = activation(config.adapter_activation)
         self.dropout = Dropout(config.adapter_dropout)
         self._rule = [rule]  # in a list, so that it is registered only once, with the model
 

@@ -105,7 +105,10 @@ class ReleasedLora(Adapter):
 
 
 class OverwritingSites(Sites):
-    """Further words overwrite the first words of a text, [CLS] included; the mask does not change."""
+    """Of the prompt: its words overwrite the first of a title, [CLS] included; the mask does not change.
+
+    With images, it is that of the paper.
+    """
 
     def with_words(self, arguments: Arguments, further: Tensor) -> Arguments:
         """Of a text that is shorter than ``further``, ``[n, h]``, only as many overwrite it."""
@@ -117,42 +120,34 @@ class OverwritingSites(Sites):
         return {"input_ids": None, "inputs_embeds": torch.cat([own, words[:, own.shape[1] :]], dim=1)}
 
 
-@dataclass(frozen=True)
-class ReleasedPromptConfig(PromptConfig):
-    """With text, the prompt overwrites the first tokens of a title; with images, it is that of the paper."""
-
-    def build(self, sites: Sites) -> Adapter:
-        """See :class:`OverwritingSites`."""
-        return super().build(OverwritingSites(**vars(sites)))
-
-
 class UnmaskedSites(Sites):
-    """Sites without attention masks."""
+    """Of K-Adapter: its adapters attend to padding and, in the user encoder, to later positions.
+
+    So the content of padding matters: see ``released_model.py``.
+    """
 
     def on_mask(self, remember: Callable[[Tensor | Packing | None], None]) -> Undo:
         """Call ``remember(None)`` at each call of the encoder."""
         return super().on_mask(lambda mask: remember(None))
 
 
-@dataclass(frozen=True)
-class ReleasedKAdapterConfig(KAdapterConfig):
-    """The adapters attend to padding and, in the user encoder, to later positions.
-
-    So the content of padding matters: see ``released_model.py``.
-    """
-
-    def build(self, sites: Sites) -> Adapter:
-        """See :class:`UnmaskedSites`."""
-        return super().build(UnmaskedSites(**vars(sites)))
-
-
 RELEASED: dict[type[AdapterConfig], type[AdapterConfig]] = {
     HoulsbyParallelConfig: ReleasedHoulsbyParallelConfig,
     CompacterConfig: ReleasedCompacterConfig,
-    PromptConfig: ReleasedPromptConfig,
-    KAdapterConfig: ReleasedKAdapterConfig,
+    LoraConfig: ReleasedLoraConfig,
 }
 """Variants of families, by the config class of the family."""
+RELEASED_SITES: dict[type[AdapterConfig], type[Sites]] = {
+    PromptConfig: OverwritingSites,
+    KAdapterConfig: UnmaskedSites,
+}
+"""Sites that behave differently, by the config class of the family."""
+
+
+def released_sites(config: AdapterConfig, sites: dict[str, Sites]) -> dict[str, Sites]:
+    """The sites at which the released code attaches the adapters of a config."""
+    kind = RELEASED_SITES.get(type(config), Sites)
+    return {role: kind(**vars(own)) for role, own in sites.items()}
 
 
 def as_released(config: AdapterConfig, *, images: bool) -> AdapterConfig:
@@ -162,8 +157,9 @@ def as_released(config: AdapterConfig, *, images: bool) -> AdapterConfig:
         config: of a family.
         images: whether the model's items are images.
     """
-    if isinstance(config, LoraConfig):
-        return ReleasedLoraConfig(**vars(config), images=images)
-    if isinstance(config, BottleneckConfig) and not isinstance(config, CompacterConfig):
-        config = replace(config, adapter_dropout=0.0)  # defined, but never applied
-    return RELEASED.get(type(config), type(config))(**vars(config))
+    options = dict(vars(config))
+    if type(config) is LoraConfig:
+        options["images"] = images
+    elif isinstance(config, BottleneckConfig) and not isinstance(config, CompacterConfig):
+        options["adapter_dropout"] = 0.0  # defined, but never applied
+    return RELEASED.get(type(config), type(config))(**options)
