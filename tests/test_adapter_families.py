@@ -30,6 +30,7 @@ from adapter4rec.adapters.bottleneck_layers import Bottleneck
 from adapter4rec.adapters.compacter import CompacterConfig
 from adapter4rec.adapters.compacter_layers import HypercomplexLinear, Rule
 from adapter4rec.adapters.config import LayerChoice
+from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.adapters.k_adapter import KAdapterConfig
 from adapter4rec.adapters.k_adapter_layers import TransformerAdapter
 from adapter4rec.adapters.registry import FAMILIES
@@ -285,7 +286,7 @@ def test_size_of_bert_base_fully_fine_tuned():
 
 def test_bottleneck_is_the_described_function():
     torch.manual_seed(0)
-    adapter = Bottleneck(6, 3, "relu", 0.0)
+    adapter = Bottleneck(6, 3, HoulsbyConfig())
     with torch.no_grad():
         for parameter in adapter.parameters():
             parameter.normal_()
@@ -295,7 +296,7 @@ def test_bottleneck_is_the_described_function():
 
 
 def test_dropout_is_applied_where_it_is_set():
-    dropping = Bottleneck(6, 3, "none", 0.5)
+    dropping = Bottleneck(6, 3, HoulsbyConfig(adapter_activation="none", adapter_dropout=0.5))
     nn.init.ones_(dropping.up.bias)
     y = torch.zeros(400, 6)
     assert 0.3 < (dropping.train()(y) == 0).float().mean() < 0.7
@@ -505,6 +506,7 @@ def test_one_sublayer_alone(tiny_vit_folder):
     [
         ("prompt", {"encoders": ("item", "user")}, "--encoders user"),
         ("prompt", {"item_layers": "first:1"}, "--item_layers first:1"),
+        ("prompt", {"prompt_tokens": 10_000}, "--prompt_tokens 10000: the vocabulary has only"),
         ("pfeiffer_after_layernorm", {"sublayers": ("attention",)}, "--sublayers attention"),
         ("k_adapter", {"item_inner_heads": 5}, "must divide"),
         ("compacter", {"divisions": 5}, "must divide each width"),

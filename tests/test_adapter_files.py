@@ -145,6 +145,51 @@ def test_nothing_to_save_and_wrong_endings(model, tmp_path):
         save_adapter(model, tmp_path / "a.pt")
 
 
+def test_a_json_of_something_else_is_not_overwritten(model, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    add_adapters(model, HoulsbyConfig())
+    with pytest.raises(UserError, match=r"would overwrite config\.json"):
+        save_adapter(model, tmp_path / "config.safetensors")
+    assert (tmp_path / "config.json").read_text() == '{"model_type": "bert"}'
+    assert not (tmp_path / "config.safetensors").exists()
+    (tmp_path / "config.json").write_text("[")
+    with pytest.raises(UserError, match=r"config\.json: damaged"):
+        save_adapter(model, tmp_path / "config.safetensors")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"family": ["houlsby"]},
+        {"config": None},
+        {"config": ["item_layers"]},
+        {"config": {"item_layers": "0-99"}},
+        {"config": {"sublayers": 3}},
+        {"config": {"item_bottleneck": "wide"}},
+        {"config": {"breadth": 3}},
+        {"base": None},
+        {"base": {"backbone": "bert"}},
+        {"base": {"backbone": {"kind": "bert"}}},
+    ],
+)
+def test_an_edited_description_is_an_error_that_names_the_file(model, tmp_path, change):
+    from adapter4rec.utils.checkpoint_file import read_checkpoint, write_checkpoint
+
+    path = saved(model, tmp_path / "a.safetensors")
+    before = read_checkpoint(path)
+    write_checkpoint(path, before.tensors, before.description | change)
+    with pytest.raises(UserError, match=r"a\.safetensors: "):
+        load_adapter(model, path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"sha256": 3}', "\udc80"])
+def test_a_damaged_json_is_an_error_that_names_the_file(model, tmp_path, content):
+    path = saved(model, tmp_path / "a.safetensors")
+    path.with_suffix(".json").write_text(content, errors="surrogateescape")
+    with pytest.raises(UserError, match=r"a\.json"):
+        load_adapter(model, path)
+
+
 def test_gradients_are_asked_for_as_before_once_the_adapters_are_off(model):
     before = {name: one.requires_grad for name, one in model.named_parameters()}
     add_adapters(model, HoulsbyConfig())
@@ -214,6 +259,8 @@ def test_an_encoder_alone_has_no_head_and_other_modules_no_places(tiny_bert_fold
     encoder = model_on(tiny_bert_folder).item_encoder.backbone
     with pytest.raises(UserError, match="no item head"):
         add_adapters(encoder, HoulsbyConfig(train_head=True))
+    with pytest.raises(UserError, match="do not support the model's user encoder; use --encoders item"):
+        add_adapters(encoder, HoulsbyConfig(encoders=("user",)))
     assert not hasattr(encoder, "adapters")
     with pytest.raises(UserError, match="do not support a 'Linear' encoder"):
         add_adapters(nn.Linear(2, 2), HoulsbyConfig())

@@ -266,6 +266,14 @@ def test_a_title_that_is_longer_than_the_released_width_is_refused(tiny_bert_fol
         model.encode_items(titles([2, 7, 9, 11, 3]))
 
 
+def test_texts_are_not_padded_beyond_the_backbones_positions(tiny_bert_folder):
+    model = model_on(tiny_bert_folder)
+    for encoders in (("user",), ("item",)):
+        with pytest.raises(UserError, match="--released_tokens 65: the backbone has only 64 positions"):
+            add_adapters(model, config_of("k_adapter", released_tokens=65, encoders=encoders))
+    assert not len(model.adapters)
+
+
 def test_k_adapter_cannot_be_released_on_an_id_tower():
     tower = TransRec(IdItemEncoder(5, DIM), UserEncoder(DIM, LENGTH, 2, 2, 0.0), "sasrec")
     with pytest.raises(UserError, match="an id tower"):

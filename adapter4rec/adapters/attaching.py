@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from adapter4rec.adapters.base import Adapter, AdapterSet, adapters_of
+from adapter4rec.adapters.base import AdapterSet, adapters_of
 from adapter4rec.adapters.config import RELEASE, AdapterConfig
 from adapter4rec.adapters.registry import name_of
 from adapter4rec.adapters.released_model import change_as_released
-from adapter4rec.adapters.released_variants import as_released
+from adapter4rec.adapters.released_variants import as_released, released_sites
 from adapter4rec.adapters.sites import Sites, find_sites
 from adapter4rec.models.image_encoder import ImageItemEncoder
 from adapter4rec.models.layouts import LAYOUTS, UNREAD
@@ -32,30 +32,28 @@ def encoder_sites(model: TransRec | PreTrainedModel) -> dict[str, Sites]:
     Raises:
         UserError: the kind of encoder is not supported.
     """
-    if not isinstance(model, TransRec):
-        return {"item": _backbone_sites(model)}
-    sites = {}
-    users = model.user_encoder
-    if users.layout is not None:
-        sites["user"] = find_sites(users, users.layout, users.width, "user")
-    backbone = getattr(model.item_encoder, "backbone", None)
-    if backbone is not None:
-        sites["item"] = _backbone_sites(backbone)
-    return sites
-
-
-def _backbone_sites(backbone: PreTrainedModel) -> Sites:
+    sites: dict[str, Sites] = {}
+    backbone: PreTrainedModel | None
+    if isinstance(model, TransRec):
+        users, backbone = model.user_encoder, getattr(model.item_encoder, "backbone", None)
+        if users.layout is not None:
+            sites["user"] = find_sites(users, users.layout, users.width, "user")
+        if backbone is None:
+            return sites
+    else:
+        backbone = model
     kind = getattr(getattr(backbone, "config", None), "model_type", type(backbone).__name__)
     if kind not in LAYOUTS:
         raise UserError(
             f"adapters do not support a {kind!r} encoder; supported model types: {', '.join(LAYOUTS)}"
         )
     try:
-        return find_sites(backbone, LAYOUTS[kind], backbone.config.hidden_size, "item")
+        sites["item"] = find_sites(backbone, LAYOUTS[kind], backbone.config.hidden_size, "item")
     except AttributeError:
         raise UserError(
             f"a {type(backbone).__name__} has a head on top of the encoder; add adapters to its base model"
         ) from None
+    return sites
 
 
 def add_adapters(
@@ -64,7 +62,7 @@ def add_adapters(
     """Build the adapters that ``config`` describes and attach them; all other parameters are frozen.
 
     They become the submodule ``model.adapters``, with the model's dtype and device. For a Hugging Face
-    encoder, the options of the user encoder and ``encoders`` are ignored.
+    encoder, the options of the user encoder are ignored.
 
     Args:
         model: without adapters.
@@ -85,21 +83,27 @@ def add_adapters(
     if seed is not None:
         torch.manual_seed(seed)
     found = encoder_sites(model)
-    encoders = config.encoders if isinstance(model, TransRec) else ("item",)
+    alone = not isinstance(model, TransRec) and "item" in config.encoders
+    encoders = ("item",) if alone else config.encoders
     for encoder in encoders:
         if encoder not in found:
-            other = "user" if encoder == "item" else "item"
-            raise UserError(f"adapters do not support the model's {encoder} encoder; use --encoders {other}")
+            supported = ",".join(found)
+            raise UserError(
+                f"adapters do not support the model's {encoder} encoder; use --encoders {supported}"
+            )
     sites = {encoder: found[encoder] for encoder in encoders}
-    model.adapters = AdapterSet(config, base_groups_of(model))
+    adapters = model.adapters = AdapterSet(config, base_groups_of(model))
     try:
-        _freeze(model)
-        _build(model, config, sites)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.requires_grad_(False)
+                adapters.attach(partial(parameter.requires_grad_, True))
+        _build(model, adapters, sites)
     except BaseException:
         detach_adapters(model)
         raise
     like = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
-    return model.adapters.to(device=like.device, dtype=like.dtype).train(model.training)
+    return adapters.to(device=like.device, dtype=like.dtype).train(model.training)
 
 
 def base_groups_of(model: TransRec | PreTrainedModel) -> ParameterGroups:
@@ -112,46 +116,37 @@ def base_groups_of(model: TransRec | PreTrainedModel) -> ParameterGroups:
     return {"encoder": {name: one for name, one in model.named_parameters() if not name.startswith(UNREAD)}}
 
 
-def _freeze(model: TransRec | PreTrainedModel) -> None:
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.requires_grad_(False)
-            model.adapters.attach(partial(parameter.requires_grad_, True))
-
-
-def _build(model: TransRec | PreTrainedModel, config: AdapterConfig, sites: dict[str, Sites]) -> None:
-    adapters: AdapterSet = model.adapters
-    builder = config
+def _build(model: TransRec | PreTrainedModel, adapters: AdapterSet, sites: dict[str, Sites]) -> None:
+    builder = config = adapters.config
+    items = model.item_encoder if isinstance(model, TransRec) else None
     if config.semantics == RELEASE:
-        images = isinstance(getattr(model, "item_encoder", None), ImageItemEncoder)
-        builder = as_released(config, images=images)
-        change_as_released(model, config)
+        builder = as_released(config, images=isinstance(items, ImageItemEncoder))
+        sites = released_sites(config, sites)
+        for undo in change_as_released(model, config):
+            adapters.attach(undo)
     for name, adapter in builder.build_all(sites):
         adapters[name] = adapter
-        if not isinstance(adapter, Adapter):
-            continue
         adapters.attach(adapter.detach)
-        if config.train_layer_norms:
+        if config.train_layer_norms and name in sites:
             own = sites[name]
             norms = own.layer_norms_of(list(config.layers_of(own).values()))
             adapter.train_copies("layer_norms", own.encoder, norms, f"{name}_layer_norms")
     if config.train_head:
-        if not isinstance(model, TransRec):
+        if items is None:
             raise UserError("--train_head true: an encoder alone has no item head")
-        head, owner = model.item_encoder.head, adapters["item" if "item" in sites else "user"]
+        head, owner = items.get_submodule("head"), adapters.by_name["item" if "item" in sites else "user"]
         owner.train_copies("head", head, [name for name, _ in head.named_parameters()], ADAPTED_HEAD)
 
 
 def copied_parameters(model: TransRec | PreTrainedModel) -> dict[str, str]:
     """Names of parameters of the model that copies in its adapters replace, with the names of the copies."""
     paths = {id(module): name for name, module in model.named_modules()}
-    copies = {}
-    for role, adapter in model.adapters.items():
-        if isinstance(adapter, Adapter):
-            for copy, (module, name) in adapter.copies.items():
-                path = paths[id(module)]
-                copies[f"{path}.{name}" if path else name] = f"adapters.{role}.{copy}"
-    return copies
+    adapters = adapters_of(model)
+    return {
+        f"{paths[id(module)]}.{name}".lstrip("."): f"adapters.{role}.{copy}"
+        for role, adapter in (adapters.by_name if adapters else {}).items()
+        for copy, (module, name) in adapter.copies.items()
+    }
 
 
 def detach_adapters(model: TransRec | PreTrainedModel) -> nn.ModuleDict:

@@ -4,52 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from typing import Any
+from typing import ClassVar, NoReturn
 
 from torch import Tensor, nn
 
 from adapter4rec.adapters.config import AdapterConfig
 from adapter4rec.adapters.sites import Undo
-from adapter4rec.models.parts import ADAPTER, SHARED, ParameterGroups, merge_groups
+from adapter4rec.models.parts import ADAPTER, ParameterGroups, merge_groups
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.modules import shadow
 
 
-class Adapter(nn.Module):
-    """The adapter of one encoder: its own modules, and what it attached to the encoder's sites.
-
-    The constructor of a family's subclass builds the modules and attaches them. It raises errors before it
-    attaches anything.
-
-    Attributes:
-        groups: parameter group of each child module whose parameters are not in the group ``adapter``, by
-            the child's name.
-        copies: parameters that the encoder computes with instead of its own: the module that has the
-            original, and the original's name in it, by the copy's name in the adapter. The module need not
-            have the original: a projection without bias may get one.
-    """
+class Attached:
+    """Has attached something to a model, which it can take back."""
 
     def __init__(self) -> None:
         super().__init__()
         self._attached = ExitStack()
-        self.groups: dict[str, str] = {}
-        self.copies: dict[str, tuple[nn.Module, str]] = {}
 
     def attach(self, undo: Undo) -> None:
         """Register what takes back an attachment."""
         self._attached.callback(undo)
 
     def detach(self) -> None:
-        """Take back all attachments, last one first. The encoder is then as it was before."""
+        """Take back all attachments, last one first. The model is then as it was before."""
         self._attached.close()
 
+
+class Adapter(Attached, nn.Module):
+    """The adapter of one encoder: its own modules, and what it attached to the encoder's sites.
+
+    The constructor of a family's subclass builds the modules and attaches them. It raises errors before it
+    attaches anything.
+
+    Attributes:
+        groups: parameter group of each child module whose parameters are not in :attr:`group`, by the
+            child's name.
+        copies: parameters that the encoder computes with instead of its own: the module that has the
+            original, and the original's name in it, by the copy's name in the adapter. The module need not
+            have the original: a projection without bias may get one.
+    """
+
+    group: ClassVar[str] = ADAPTER
+    """Parameter group of all other parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.groups: dict[str, str] = {}
+        self.copies: dict[str, tuple[nn.Module, str]] = {}
+
     def parameter_groups(self) -> ParameterGroups:
-        """All parameters by name, in the groups given by ``groups``."""
-        groups: ParameterGroups = {ADAPTER: dict(self.named_parameters(recurse=False))}
-        for name, child in self.named_children():
-            group = groups.setdefault(self.groups.get(name, ADAPTER), {})
-            group.update(child.named_parameters(prefix=name))
-        return groups
+        """All parameters by name, in the groups given by ``group`` and ``groups``."""
+        found: ParameterGroups = {}
+        for name, parameter in self.named_parameters():
+            found.setdefault(self.groups.get(name.split(".")[0], self.group), {})[name] = parameter
+        return found
 
     def train_copies(self, field: str, module: nn.Module, names: Iterable[str], group: str = ADAPTER) -> None:
         """Make ``module`` compute with copies of some of its parameters, which the adapter trains.
@@ -72,7 +81,7 @@ class Adapter(nn.Module):
             self.copies[f"{field}.{name}"] = (module, name)
 
 
-class AdapterSet(nn.ModuleDict):
+class AdapterSet(Attached, nn.ModuleDict):
     """The adapters of a model, by the encoder that they adapt, and what these share, ``shared``.
 
     Attributes:
@@ -85,7 +94,11 @@ class AdapterSet(nn.ModuleDict):
         super().__init__()
         self.config = config
         self.base_groups = base_groups
-        self._attached = ExitStack()
+
+    @property
+    def by_name(self) -> dict[str, Adapter]:
+        """The adapters."""
+        return {name: adapter for name, adapter in self.items() if isinstance(adapter, Adapter)}
 
     @property
     def base(self) -> dict[str, nn.Parameter]:
@@ -94,13 +107,9 @@ class AdapterSet(nn.ModuleDict):
 
     def parameter_groups(self) -> ParameterGroups:
         """All parameters by name, in the groups that the adapters declare."""
-        groups: dict[str, ParameterGroups] = {}
-        for name, module in self.items():
-            shared = not isinstance(module, Adapter)
-            groups[name] = {SHARED: dict(module.named_parameters())} if shared else module.parameter_groups()
-        return merge_groups(groups)
+        return merge_groups({name: one.parameter_groups() for name, one in self.by_name.items()})
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
         """Refuse to be copied or pickled: hooks would refer to the original.
 
         Raises:
@@ -110,14 +119,6 @@ class AdapterSet(nn.ModuleDict):
             "a model with adapters cannot be copied or pickled: save_adapter and detach_adapters, copy, "
             "and load_adapter on the copy"
         )
-
-    def attach(self, undo: Undo) -> None:
-        """Register what takes back a change to the model."""
-        self._attached.callback(undo)
-
-    def detach(self) -> None:
-        """Take back everything that attaching the adapters changed, last change first."""
-        self._attached.close()
 
 
 def adapters_of(model: nn.Module) -> AdapterSet | None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from pkgutil import resolve_name
 from typing import TYPE_CHECKING, ClassVar
 
 from adapter4rec.adapters.config import ACTIVATIONS, SUBLAYERS, AdapterConfig
 from adapter4rec.utils.settings import option
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor, nn
 
-    from adapter4rec.adapters.base import Adapter
-    from adapter4rec.adapters.sites import Sites, Sublayer, Undo
+    from adapter4rec.adapters.sites import Sublayer, Undo
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,9 @@ class BottleneckConfig(AdapterConfig):
     :meth:`change`, its formula.
     """
 
+    adapter: ClassVar[str] = "adapter4rec.adapters.bottleneck_layers:SublayerAdapter"
     module: ClassVar[str] = "adapter4rec.adapters.bottleneck_layers:Bottleneck"
-    """Class of the module of one sublayer."""
+    """Class of the module of one sublayer, built from width, inner width and config."""
 
     sublayers: tuple[str, ...] = option(SUBLAYERS, "sublayers that are adapted", choices=SUBLAYERS)
     item_bottleneck: int = option(64, "inner width of the item encoder's adapters", least=1)
@@ -34,15 +35,11 @@ class BottleneckConfig(AdapterConfig):
     adapter_activation: str = option("relu", "activation in the bottleneck", choices=ACTIVATIONS)
     adapter_dropout: float = option(0.0, "dropout after the bottleneck", least=0, most=0.99)
 
-    def bottleneck_of(self, sites: Sites) -> int:
-        """r, the inner width of an encoder's adapters."""
-        return self.item_bottleneck if sites.role == "item" else self.user_bottleneck
-
-    def change(self, module: nn.Module, y: Tensor, x: Tensor) -> Tensor:
+    def change(self, module: Callable[[Tensor], Tensor], y: Tensor, x: Tensor) -> Tensor:
         """The new output of a sublayer f.
 
         Args:
-            module: the module of this sublayer, see :meth:`build_module`.
+            module: the module of this sublayer.
             y: f(x), ``[batch, positions, width]``.
             x: the residual stream, of the same shape.
         """
@@ -51,14 +48,3 @@ class BottleneckConfig(AdapterConfig):
     def attach(self, sublayer: Sublayer, module: nn.Module) -> Undo:
         """Attach the module of a sublayer, by default to its output."""
         return sublayer.on_output(partial(self.change, module))
-
-    def build_module(self, sites: Sites) -> nn.Module:
-        """The module of one sublayer."""
-        build = resolve_name(self.module)
-        return build(sites.width, self.bottleneck_of(sites), self.adapter_activation, self.adapter_dropout)
-
-    def build(self, sites: Sites) -> Adapter:
-        """One module for each chosen sublayer."""
-        from adapter4rec.adapters.bottleneck_layers import SublayerAdapter
-
-        return SublayerAdapter(self, sites, partial(self.build_module, sites))

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING
+from pkgutil import resolve_name
+from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.activations import ACT2FN
 
 from adapter4rec.adapters.base import Adapter
+from adapter4rec.adapters.bottleneck import BottleneckConfig
 from adapter4rec.adapters.sites import Sites
 from adapter4rec.models.dropout import Dropout
 
-if TYPE_CHECKING:
-    from adapter4rec.adapters.bottleneck import BottleneckConfig
 
-ACTIVATION_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
-    "gelu": F.gelu,
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),
-    "silu": F.silu,
-    "tanh": F.tanh,
-    "none": lambda x: x,
-}
-"""By name, see ``config.ACTIVATIONS``."""
+def activation(name: str) -> nn.Module:
+    """σ by its name, see ``config.ACTIVATIONS``."""
+    function: nn.Module = ACT2FN[{"gelu_tanh": "gelu_pytorch_tanh", "none": "linear"}.get(name, name)]
+    return function
 
 
 class Bottleneck(nn.Module):
@@ -33,35 +26,36 @@ class Bottleneck(nn.Module):
     Args:
         width: of x, h or d.
         bottleneck: r.
-        activation: name of σ, one of ``ACTIVATIONS``.
-        dropout: its probability.
-        near_zero: initialise weights from N(0, 0.01²) and biases with zero, so that a is nearly zero; else
-            both as torch initialises linear layers.
+        config: has σ and the probability of dropout.
     """
 
-    def __init__(
-        self, width: int, bottleneck: int, activation: str, dropout: float, *, near_zero: bool = True
-    ) -> None:
+    near_zero: ClassVar[bool] = True
+    """Initialise weights from N(0, 0.01²) and biases with zero; else both as torch does."""
+
+    def __init__(self, width: int, bottleneck: int, config: BottleneckConfig) -> None:
         super().__init__()
         self.down = nn.Linear(width, bottleneck)
         self.up = nn.Linear(bottleneck, width)
-        self.activation = ACTIVATION_FUNCTIONS[activation]
-        self.dropout = Dropout(dropout)
-        if near_zero:
+        self.activation = activation(config.adapter_activation)
+        self.dropout = Dropout(config.adapter_dropout)
+        if self.near_zero:
             for layer in (self.down, self.up):
                 nn.init.normal_(layer.weight, std=0.01)
                 nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., width]`` → ``[..., width]``."""
-        return self.dropout(self.up(self.activation(self.down(x))))
+        dropped: Tensor = self.dropout(self.up(self.activation(self.down(x))))
+        return dropped
 
 
 class AfterNorm(Bottleneck):
     """A bottleneck with its own layer norm, see ``pfeiffer_after_layernorm.py``; initialised as by torch."""
 
-    def __init__(self, width: int, bottleneck: int, activation: str, dropout: float) -> None:
-        super().__init__(width, bottleneck, activation, dropout, near_zero=False)
+    near_zero = False
+
+    def __init__(self, width: int, bottleneck: int, config: BottleneckConfig) -> None:
+        super().__init__(width, bottleneck, config)
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
 
@@ -73,14 +67,15 @@ class SublayerAdapter(Adapter):
     Args:
         config: chooses layers and sublayers, and attaches the modules.
         sites: the sites of the encoder.
-        build_module: builds the module of one sublayer.
+        shared: further arguments of the class of the modules.
     """
 
-    def __init__(self, config: BottleneckConfig, sites: Sites, build_module: Callable[[], nn.Module]) -> None:
+    def __init__(self, config: BottleneckConfig, sites: Sites, *shared: nn.Module) -> None:
         super().__init__()
+        build, bottleneck = resolve_name(config.module), config.size_of(sites, "bottleneck")
         self.layers = nn.ModuleDict()
         for number, layer in config.layers_of(sites).items():
-            modules = {kind: build_module() for kind in config.sublayers}
+            modules = {kind: build(sites.width, bottleneck, config, *shared) for kind in config.sublayers}
             self.layers[number] = nn.ModuleDict(modules)
             for kind, module in modules.items():
                 self.attach(config.attach(layer.sublayers[kind], module))

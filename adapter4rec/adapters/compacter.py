@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from adapter4rec.adapters.config import ACTIVATIONS
 from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.utils.settings import option
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from adapter4rec.adapters.base import Adapter
     from adapter4rec.adapters.sites import Sites
 
 
@@ -27,6 +25,7 @@ class CompacterConfig(HoulsbyConfig):
     One factor of each product, the rule, is shared by all layers of both encoders.
     """
 
+    module: ClassVar[str] = "adapter4rec.adapters.compacter_layers:HypercomplexBottleneck"
     adapter_activation: str = option("gelu_tanh", "activation in the bottleneck", choices=ACTIVATIONS)
     divisions: int = option(4, "n, number of Kronecker products that make a weight", least=1)
     factor_rank: int = option(1, "rank of their right factors", least=1)
@@ -36,14 +35,12 @@ class CompacterConfig(HoulsbyConfig):
         """The shared rule has its own learning rate."""
         return {"shared": self.lr_rule}
 
-    def build_all(self, sites: Mapping[str, Sites]) -> Iterator[tuple[str, nn.Module]]:
+    def build_all(self, sites: Mapping[str, Sites]) -> Iterator[tuple[str, Adapter]]:
         """The rule, then the adapters."""
         from adapter4rec.adapters.bottleneck_layers import SublayerAdapter
-        from adapter4rec.adapters.compacter_layers import HypercomplexBottleneck, Rule
+        from adapter4rec.adapters.compacter_layers import Rule
 
         rule = Rule(self)
         yield "shared", rule
         for role, own in sites.items():
-            width, bottleneck = own.width, self.bottleneck_of(own)
-            build_module = partial(HypercomplexBottleneck, width, bottleneck, self, rule)
-            yield role, SublayerAdapter(self, own, build_module)
+            yield role, SublayerAdapter(self, own, rule)

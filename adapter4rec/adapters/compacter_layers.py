@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from adapter4rec.adapters.bottleneck_layers import ACTIVATION_FUNCTIONS
+from adapter4rec.adapters.base import Adapter
+from adapter4rec.adapters.bottleneck_layers import activation
 from adapter4rec.models.dropout import Dropout
+from adapter4rec.models.parts import SHARED
 from adapter4rec.utils.errors import UserError
 
 if TYPE_CHECKING:
     from adapter4rec.adapters.compacter import CompacterConfig
 
 
-class Rule(nn.Module):
+class Rule(Adapter):
     """R ``[n, n, n]``, shared by all layers of both encoders, initialised from N(0, 0.0001²)."""
+
+    group = SHARED
 
     def __init__(self, config: CompacterConfig) -> None:
         super().__init__()
@@ -61,11 +65,12 @@ class HypercomplexBottleneck(nn.Module):
         super().__init__()
         self.down = HypercomplexLinear(width, bottleneck, config)
         self.up = HypercomplexLinear(bottleneck, width, config)
-        self.activation = ACTIVATION_FUNCTIONS[config.adapter_activation]
+        self.activation = activation(config.adapter_activation)
         self.dropout = Dropout(config.adapter_dropout)
         self._rule = [rule]  # in a list, so that it is registered only once, with the model
 
     def forward(self, y: Tensor) -> Tensor:
         """``[..., width]`` → ``[..., width]``."""
         (rule,) = self._rule
-        return self.dropout(self.up(self.activation(self.down(y, rule.rule)), rule.rule))
+        dropped: Tensor = self.dropout(self.up(self.activation(self.down(y, rule.rule)), rule.rule))
+        return dropped

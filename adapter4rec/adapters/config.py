@@ -15,8 +15,6 @@ from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.settings import Settings, option
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from adapter4rec.adapters.base import Adapter
     from adapter4rec.adapters.sites import Layer, Sites
 
@@ -90,12 +88,13 @@ class AdapterConfig(Settings):
 
     def build(self, sites: Sites) -> Adapter:
         """Build the adapter of one encoder and attach it to its sites."""
-        return resolve_name(self.adapter)(self, sites)
+        adapter: Adapter = resolve_name(self.adapter)(self, sites)
+        return adapter
 
-    def build_all(self, sites: Mapping[str, Sites]) -> Iterator[tuple[str, nn.Module]]:
+    def build_all(self, sites: Mapping[str, Sites]) -> Iterator[tuple[str, Adapter]]:
         """Build the adapters of a model and attach them, one at a time.
 
-        A family whose adapters share a module yields it first, as ``shared``.
+        A family whose adapters share parameters yields an adapter with these first, as ``shared``.
 
         Args:
             sites: the sites of each adapted encoder, ``item`` or ``user``.
@@ -131,6 +130,11 @@ class AdapterConfig(Settings):
     def learning_rates(self) -> dict[str, float]:
         """Learning rates of the parameter groups that only this family has, by group."""
         return {}
+
+    def size_of(self, sites: Sites, name: str) -> int:
+        """The option ``item_NAME`` or ``user_NAME``, whichever is that of the encoder."""
+        size: int = getattr(self, f"{sites.role}_{name}")
+        return size
 
     def layers_of(self, sites: Sites) -> dict[str, Layer]:
         """The chosen layers of an encoder; keys are layer numbers, usable as module names.

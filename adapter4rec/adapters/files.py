@@ -24,6 +24,7 @@ from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.weights import load_into
 from adapter4rec.utils.checkpoint_file import Checkpoint, read_checkpoint, weights_hash, write_checkpoint
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import read_json
 from adapter4rec.utils.versions import versions
 
 WHAT = "adapter"
@@ -40,7 +41,8 @@ def save_adapter(
         about: further entries of the description.
 
     Raises:
-        UserError: the model has no adapters, or the file name does not end in ``.safetensors``.
+        UserError: the model has no adapters, the file name does not end in ``.safetensors``, or the ``.json``
+            file is not that of a checkpoint.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -48,6 +50,11 @@ def save_adapter(
     adapters = adapters_of(model)
     if adapters is None:
         raise UserError(f"{path}: the model has no adapters to save")
+    beside = path.with_suffix(".json")
+    if beside.is_file() and "what" not in read_json(beside):
+        raise UserError(
+            f"{path}: would overwrite {beside.name}, which describes no checkpoint; choose another"
+        )
     tensors = adapter_tensors(model)
     description = {
         "what": WHAT,
@@ -85,18 +92,19 @@ def load_adapter(model: TransRec | PreTrainedModel, path: Path | str, *, force: 
         listed = "\n  ".join(["these adapters were trained on another model:", *trouble])
         raise UserError(f"{path}: {listed}\n--force (force=True) loads them anyway")
     detach_adapters(model)
-    adapters = add_adapters(model, config)
     try:
-        load_into(model, checkpoint.tensors, checkpoint.path, adapter_tensors(model))
-    except UserError:
+        adapters = add_adapters(model, config)
+        load_into(model, checkpoint.tensors, Path("the adapter"), adapter_tensors(model))
+    except UserError as error:
         detach_adapters(model)
-        raise
+        raise UserError(f"{path}: {error}") from None
     return adapters
 
 
 def adapter_tensors(model: TransRec | PreTrainedModel) -> dict[str, Tensor]:
     """Parameters and buffers of a model's adapters, by their names in the model."""
-    return model.adapters.state_dict(prefix="adapters.")
+    adapters = adapters_of(model)
+    return {} if adapters is None else adapters.state_dict(prefix="adapters.")
 
 
 def read_adapter(path: Path) -> Checkpoint:
@@ -117,13 +125,16 @@ def _config_of(checkpoint: Checkpoint) -> AdapterConfig:
     Raises:
         UserError: the family is not registered, or the config is not valid.
     """
-    family = checkpoint.description.get("family")
+    family = str(checkpoint.description.get("family"))
     if family not in FAMILIES:
         raise UserError(
             f"{checkpoint.path}: unknown adapter family {family!r}; known are {', '.join(FAMILIES)} "
             "(register an own family before loading its files)"
         )
-    return FAMILIES[family].from_values(checkpoint.description["config"])
+    try:
+        return FAMILIES[family].from_values(checkpoint.description["config"])
+    except (UserError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{checkpoint.path}: the config of its adapters is not valid: {error}") from None
 
 
 def base_identity(model: TransRec | PreTrainedModel) -> dict[str, dict[str, str]]:
@@ -151,14 +162,16 @@ def _kinds(model: TransRec | PreTrainedModel) -> dict[str, str]:
 
 def _differences(there: Any, here: Mapping[str, Mapping[str, str]]) -> list[str]:
     """The parts in which the model of a file differs from this one, one line each."""
-    if not isinstance(there, dict):
+    try:
+        theirs = {part: (about["kind"], about["weights"]) for part, about in there.items()}
+    except (AttributeError, KeyError, TypeError):
         return ["the file does not name the model"]
-    nothing = {"kind": "none", "weights": ""}
+    ours = {part: (about["kind"], about["weights"]) for part, about in here.items()}
     lines = []
-    for part in dict.fromkeys([*there, *here]):
-        theirs, ours = there.get(part, nothing), here.get(part, nothing)
-        if theirs["kind"] != ours["kind"]:
-            lines.append(f"{part}: {theirs['kind']} in the file, {ours['kind']} in the model")
-        elif theirs["weights"] != ours["weights"]:
-            lines.append(f"{part}: same kind ({ours['kind']}), different weights")
+    for part in dict.fromkeys([*theirs, *ours]):
+        (their_kind, their_weights), (kind, weights) = (one.get(part, ("none", "")) for one in (theirs, ours))
+        if their_kind != kind:
+            lines.append(f"{part}: {their_kind} in the file, {kind} in the model")
+        elif their_weights != weights:
+            lines.append(f"{part}: same kind ({kind}), different weights")
     return lines

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from adapter4rec.adapters.bottleneck import BottleneckConfig
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from collections.abc import Callable
+
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,6 @@ class HoulsbyConfig(BottleneckConfig):
     In every sublayer f of an encoder, y = f(x) becomes A(y) = y + a(y), before the residual is added.
     """
 
-    def change(self, module: nn.Module, y: Tensor, x: Tensor) -> Tensor:
+    def change(self, module: Callable[[Tensor], Tensor], y: Tensor, x: Tensor) -> Tensor:
         """A(y) = y + W_up ReLU(W_down y + b_down) + b_up."""
-        del x
         return y + module(y)

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from adapter4rec.adapters.bottleneck import BottleneckConfig
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from collections.abc import Callable
+
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,6 @@ class HoulsbyParallelConfig(BottleneckConfig):
     The bottleneck a reads the same x in both: the residual stream, before any norm.
     """
 
-    def change(self, module: nn.Module, y: Tensor, x: Tensor) -> Tensor:
+    def change(self, module: Callable[[Tensor], Tensor], y: Tensor, x: Tensor) -> Tensor:
         """f(x) + a(x); the encoder adds the residual afterwards."""
         return y + module(x)

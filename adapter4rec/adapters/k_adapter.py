@@ -32,12 +32,8 @@ class KAdapterConfig(AdapterConfig):
     released_tokens: int = option(
         30, "with --semantics release: tokens that every text is padded to (--title_tokens)", least=1
     )
-    lr_item_join: float = option(
-        5e-5, "learning rate of the linear layer after the item encoder", above=0, most=10
-    )
-    lr_user_join: float = option(
-        1e-4, "learning rate of the linear layer after the user encoder", above=0, most=10
-    )
+    lr_item_join: float = option(5e-5, "learning rate of the item joining layer", above=0, most=10)
+    lr_user_join: float = option(1e-4, "learning rate of the user joining layer", above=0, most=10)
 
     def check(self) -> None:
         """Raise a UserError if a number of heads does not divide its width."""

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from adapter4rec.adapters.base import Adapter
+from adapter4rec.adapters.k_adapter import KAdapterConfig
 from adapter4rec.adapters.sites import Sites
 from adapter4rec.data.packing import Packing
 from adapter4rec.models.user_encoder import TransformerBlock
-
-if TYPE_CHECKING:
-    from adapter4rec.adapters.k_adapter import KAdapterConfig
 
 
 class TransformerAdapter(nn.Module):
@@ -39,7 +36,8 @@ class TransformerAdapter(nn.Module):
         inner = self.down(x)
         for block in self.blocks:
             inner = block(inner, mask)
-        return x + self.up(inner)
+        y: Tensor = x + self.up(inner)
+        return y
 
 
 class KAdapter(Adapter):
@@ -53,34 +51,31 @@ class KAdapter(Adapter):
 
     def __init__(self, config: KAdapterConfig, sites: Sites) -> None:
         super().__init__()
-        inner, heads = (
-            (config.item_inner, config.item_inner_heads)
-            if sites.role == "item"
-            else (config.user_inner, config.user_inner_heads)
-        )
+        inner, heads = config.size_of(sites, "inner"), config.size_of(sites, "inner_heads")
         chosen = list(config.layers_of(sites).values())
-        self.chain = nn.ModuleList(TransformerAdapter(sites.width, inner, heads, config) for _ in chosen)
+        chain = [TransformerAdapter(sites.width, inner, heads, config) for _ in chosen]
+        self.chain = nn.ModuleList(chain)
         self.join = nn.Linear(2 * sites.width, sites.width)
         self.groups["join"] = f"{sites.role}_join"
         self._mask: Tensor | Packing | None = None
         self._latest: Tensor | None = None
         self.attach(sites.on_mask(self._remember))
-        for module, layer in zip(self.chain, chosen, strict=True):
-            self.attach(layer.on_state(self._reading(module, outputs=sites.role == "item")))
+        for module, layer in zip(chain, chosen, strict=True):
+            self.attach(layer.on_state(partial(self._read, module, sites.role == "item")))
         self.attach(sites.layers[-1].on_state(self._joined))
 
     def _remember(self, mask: Tensor | Packing | None) -> None:
         self._mask, self._latest = mask, None
 
-    def _reading(self, module: TransformerAdapter, *, outputs: bool) -> Callable[[Tensor, Tensor], Tensor]:
-        def read(output: Tensor, layer_input: Tensor) -> Tensor:
-            state = output if outputs else layer_input
-            self._latest = module(state if self._latest is None else state + self._latest, self._mask)
-            return output
-
-        return read
+    def _read(
+        self, module: TransformerAdapter, reads_output: bool, output: Tensor, layer_input: Tensor
+    ) -> Tensor:
+        state = output if reads_output else layer_input
+        self._latest = module(state if self._latest is None else state + self._latest, self._mask)
+        return output
 
     def _joined(self, output: Tensor, layer_input: Tensor) -> Tensor:
-        del layer_input
         latest, self._latest = self._latest, None
-        return self.join(torch.cat([output, latest], dim=-1))
+        assert latest is not None  # at least one layer is chosen
+        joined: Tensor = self.join(torch.cat([output, latest], dim=-1))
+        return joined

@@ -29,5 +29,4 @@ class LayerNormConfig(AdapterConfig):
         """No module of its own: ``add_adapters`` trains layer norms for every family that asks for it."""
         from adapter4rec.adapters.base import Adapter
 
-        del sites
         return Adapter()

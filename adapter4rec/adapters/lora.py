@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from adapter4rec.adapters.config import PROJECTIONS, AdapterConfig
 from adapter4rec.utils.settings import option
-
-if TYPE_CHECKING:
-    from adapter4rec.adapters.sites import Sites
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,3 @@ class LoraConfig(AdapterConfig):
     user_rank: int = option(4, "rank r in the user encoder", least=1)
     lora_alpha: float = option(1.0, "alpha; the update is scaled by alpha / r", above=0)
     lora_dropout: float = option(0.0, "dropout of the input of the update", least=0, most=0.99)
-
-    def rank_of(self, sites: Sites) -> int:
-        """r in an encoder."""
-        return self.item_rank if sites.role == "item" else self.user_rank

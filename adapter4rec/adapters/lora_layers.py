@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import loralib
 import torch
@@ -12,11 +11,9 @@ from torch import Tensor, nn
 
 from adapter4rec.adapters.base import Adapter
 from adapter4rec.adapters.config import PROJECTIONS
+from adapter4rec.adapters.lora import LoraConfig
 from adapter4rec.adapters.sites import Layer, Projection, Sites
 from adapter4rec.utils.modules import shadow
-
-if TYPE_CHECKING:
-    from adapter4rec.adapters.lora import LoraConfig
 
 
 class Factors(nn.Module):
@@ -48,16 +45,16 @@ class Lora(Adapter):
 
     def __init__(self, config: LoraConfig, sites: Sites) -> None:
         super().__init__()
-        rank = config.rank_of(sites)
+        rank = config.size_of(sites, "rank")
         self._wrapped: list[loralib.Linear | loralib.MergedLinear] = []
         self.layers = nn.ModuleDict()
         for number, layer in config.layers_of(sites).items():
-            self.layers[number] = nn.ModuleDict()
+            self.layers[number] = own = nn.ModuleDict()
             for name, projections in _by_linear_layer(layer, config.projections).items():
-                original = projections[0].module
-                outputs = original.out_features // projections[0].parts
-                factors = Factors(original.in_features, outputs, rank, len(projections))
-                self.layers[number][name] = factors
+                original, parts = projections[0].linear, projections[0].layout.parts
+                factors = own[name] = Factors(
+                    original.in_features, original.out_features // parts, rank, len(projections)
+                )
                 wrapped = _wrapped(projections, factors, rank, config)
                 self._wrapped.append(wrapped)
                 self.attach(projections[0].replace_by(wrapped))
@@ -72,35 +69,21 @@ class Lora(Adapter):
 
 def _by_linear_layer(layer: Layer, chosen: tuple[str, ...]) -> dict[str, list[Projection]]:
     """The chosen projections, grouped by linear layer; keys are their names joined by ``_``."""
-    kinds_of: dict[tuple[int, str], list[str]] = {}
-    for kind in sorted(chosen, key=PROJECTIONS.index):
-        projection: Projection = getattr(layer, kind)
-        kinds_of.setdefault((id(projection.owner), projection.name), []).append(kind)
-    return {"_".join(kinds): [getattr(layer, kind) for kind in kinds] for kinds in kinds_of.values()}
+    kinds = [kind for kind in PROJECTIONS if kind in chosen]
+    groups = [[kind] for kind in kinds] if layer.query.layout.parts == 1 else [kinds]
+    return {"_".join(group): [getattr(layer, kind) for kind in group] for group in groups}
 
 
 def _wrapped(
     projections: list[Projection], factors: Factors, rank: int, config: LoraConfig
 ) -> loralib.Linear | loralib.MergedLinear:
     """loralib's layer with the weight and bias of the original, and the factors of the adapter."""
-    original: nn.Linear = projections[0].module
-    options = {
-        "r": rank,
-        "lora_alpha": config.lora_alpha,
-        "lora_dropout": config.lora_dropout,
-        # Merging in eval() would change what is saved, and cannot be undone bit for bit.
-        "merge_weights": False,
-        "bias": original.bias is not None,
-        "device": original.weight.device,
-    }
-    if projections[0].parts == 1:
-        layer = loralib.Linear(original.in_features, original.out_features, **options)
-    else:
-        parts = [projection.part for projection in projections]
-        adapted = [part in parts for part in range(projections[0].parts)]
-        layer = loralib.MergedLinear(
-            original.in_features, original.out_features, enable_lora=adapted, **options
-        )
+    original = projections[0].linear
+    parts = [projection.layout.part for projection in projections]
+    adapted = [part in parts for part in range(projections[0].layout.parts)]
+    fused = {} if len(adapted) == 1 else {"enable_lora": adapted}
+    layer = new_layer(original, rank, config, bias=original.bias is not None, **fused)
+    if fused:
         places = layer.lora_ind
         del layer.lora_ind
         layer.register_buffer("lora_ind", places, persistent=False)  # moves to the layer's device
@@ -110,3 +93,20 @@ def _wrapped(
         shadow(layer, name, getattr(factors, name))
     layer.train(original.training)  # loralib's train() returns nothing
     return layer
+
+
+def new_layer(
+    original: nn.Linear, rank: int, config: LoraConfig, *, bias: bool, **fused: list[bool]
+) -> loralib.Linear | loralib.MergedLinear:
+    """A new layer of loralib with the sizes of ``original``; with ``enable_lora``, for fused projections."""
+    return (loralib.MergedLinear if fused else loralib.Linear)(
+        original.in_features,
+        original.out_features,
+        r=rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        merge_weights=False,  # merging in eval() would change what is saved, and is not undone bit for bit
+        bias=bias,
+        device=original.weight.device,
+        **fused,
+    )

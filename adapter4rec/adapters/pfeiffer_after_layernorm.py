@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from adapter4rec.adapters.bottleneck import BottleneckConfig
@@ -11,7 +10,7 @@ from adapter4rec.adapters.config import FEED_FORWARD
 from adapter4rec.utils.settings import option
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from adapter4rec.adapters.sites import Sublayer, Undo
 
@@ -29,10 +28,7 @@ class PfeifferAfterLayerNormConfig(BottleneckConfig):
         (FEED_FORWARD,), "sublayers that are adapted: feed_forward", choices=(FEED_FORWARD,)
     )
 
-    def change(self, module: nn.Module, y: Tensor, x: Tensor) -> Tensor:
-        """LN_own(a(y) + x); here y is LN(s) and x is s."""
-        return module.norm(module(y) + x)
-
     def attach(self, sublayer: Sublayer, module: nn.Module) -> Undo:
         """Attach the module of a sublayer to its layer norm."""
-        return sublayer.on_normed_sum(partial(self.change, module))
+        own_norm = module.get_submodule("norm")
+        return sublayer.on_normed_sum(lambda normed, s: own_norm(module(normed) + s))

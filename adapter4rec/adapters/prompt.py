@@ -25,7 +25,6 @@ class PromptConfig(AdapterConfig):
 
     def frozen_outputs(self, count: int) -> tuple[int, ...]:
         """None: the prompt changes the input of the first layer."""
-        del count
         return ()
 
     @property

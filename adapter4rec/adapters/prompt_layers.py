@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import nn
 
 from adapter4rec.adapters.base import Adapter
+from adapter4rec.adapters.prompt import PromptConfig
 from adapter4rec.adapters.sites import Sites
 from adapter4rec.models.layouts import Reads
-
-if TYPE_CHECKING:
-    from adapter4rec.adapters.prompt import PromptConfig
+from adapter4rec.utils.errors import UserError
 
 
 class Prompt(Adapter):
@@ -24,8 +21,10 @@ class Prompt(Adapter):
     def __init__(self, config: PromptConfig, sites: Sites) -> None:
         super().__init__()
         count = config.prompt_tokens
-        if sites.reads is Reads.WORDS:
-            words = sites.encoder.get_input_embeddings().weight
+        if sites.layout.reads is Reads.WORDS:
+            words = sites.vocabulary.get_parameter("weight")
+            if count > len(words):
+                raise UserError(f"--prompt_tokens {count}: the vocabulary has only {len(words)} words")
             self.vectors = nn.Parameter(words[:count].detach().clone())
         else:
             self.vectors = nn.Parameter(torch.zeros(count, sites.width))

@@ -10,18 +10,24 @@ import inspect
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from adapter4rec.adapters.config import ATTENTION, FEED_FORWARD
 from adapter4rec.data.packing import Packing
-from adapter4rec.models.layouts import UNREAD, EncoderLayout, ProjectionLayout, Reads
+from adapter4rec.models.layouts import UNREAD, EncoderLayout, ProjectionLayout, Reads, SublayerLayout
 from adapter4rec.utils.errors import UserError
 
-Undo = Callable[[], None]
+Undo: TypeAlias = Callable[[], object]
 """Takes back an attachment."""
+Change: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""The new value of a tensor, from it and a second one, all ``[batch, positions, width]``."""
+Arguments: TypeAlias = dict[str, Any]
+"""Arguments of an encoder's forward pass, by name."""
 
 
 @dataclass(frozen=True)
@@ -29,32 +35,35 @@ class Sublayer:
     """One residual sublayer f of a layer, at which an adapter may change y = f(x)."""
 
     layer: nn.Module
-    entry: nn.Module
-    entry_argument: int
-    output: nn.Module
-    norm: nn.Module
+    layout: SublayerLayout
     pre_norm: bool
 
-    def on_output(self, change: Callable[[Tensor, Tensor], Tensor]) -> Undo:
-        """Replace y by ``change(y, x)``, both ``[batch, positions, width]``; x is the residual stream."""
+    @property
+    def norm(self) -> nn.Module:
+        """The layer norm of the sublayer."""
+        return self.layer.get_submodule(self.layout.norm)
+
+    def on_output(self, change: Change) -> Undo:
+        """Replace y by ``change(y, x)``; x is the residual stream."""
         seen: list[Tensor] = []
 
-        def forget(_: nn.Module, __: tuple) -> None:
+        def forget(_: nn.Module, __: object) -> None:
             seen.clear()  # left over from an interrupted call
 
-        def remember(_: nn.Module, arguments: tuple) -> None:
-            seen[:] = [arguments[self.entry_argument]]
+        def remember(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            seen[:] = [arguments[self.layout.entry_argument]]
 
-        def replace(_: nn.Module, __: tuple, y: Tensor) -> Tensor | None:
+        def replace(_: nn.Module, __: object, y: Tensor) -> Tensor | None:
             return change(y, seen.pop()) if seen else None  # else this is the output of the other sublayer
 
+        entry, output = map(self.layer.get_submodule, (self.layout.entry, self.layout.output))
         hooks = ExitStack()
         hooks.callback(self.layer.register_forward_pre_hook(forget).remove)
-        hooks.callback(self.entry.register_forward_pre_hook(remember).remove)
-        hooks.callback(self.output.register_forward_hook(replace).remove)
+        hooks.callback(entry.register_forward_pre_hook(remember).remove)
+        hooks.callback(output.register_forward_hook(replace).remove)
         return hooks.close
 
-    def on_normed_sum(self, change: Callable[[Tensor, Tensor], Tensor]) -> Undo:
+    def on_normed_sum(self, change: Change) -> Undo:
         """Replace LN(s) by ``change(LN(s), s)``, where s = x + f(x); post-norm encoders only.
 
         Raises:
@@ -63,10 +72,16 @@ class Sublayer:
         if self.pre_norm:
             raise UserError("the encoder is pre-norm: no layer norm follows its sublayers; use pfeiffer")
 
-        def replace(_: nn.Module, arguments: tuple, normed: Tensor) -> Tensor:
-            return change(normed, arguments[0])
+        return _on_output(self.norm, change)
 
-        return self.norm.register_forward_hook(replace).remove
+
+def _on_output(module: nn.Module, change: Change) -> Undo:
+    """Replace a module's output by ``change(output, input)``."""
+
+    def replace(_: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return change(output, arguments[0])
+
+    return module.register_forward_hook(replace).remove
 
 
 @dataclass(frozen=True)
@@ -74,27 +89,35 @@ class Projection:
     """A linear layer that an adapter may replace.
 
     Attributes:
-        owner: the parent module of the layer.
-        name: name of the layer in it.
-        part: index of the projection among the equal parts of the layer's output, from 0.
-        parts: number of these parts: 1, or 3 if the layer computes query, key and value.
+        owner: the layer of the encoder.
+        layout: where the linear layer is in it.
     """
 
     owner: nn.Module
-    name: str
-    part: int = 0
-    parts: int = 1
+    layout: ProjectionLayout
+
+    @property
+    def name(self) -> str:
+        """Path of the linear layer in its owner."""
+        names = dict(self.owner.named_modules())
+        return next(path for path in self.layout.paths if path in names)
 
     @property
     def module(self) -> nn.Module:
         """The current layer."""
-        return getattr(self.owner, self.name)
+        return self.owner.get_submodule(self.name)
+
+    @property
+    def linear(self) -> nn.Linear:
+        """The current layer, if it is a linear layer."""
+        assert isinstance(self.module, nn.Linear)
+        return self.module
 
     def replace_by(self, module: nn.Module) -> Undo:
         """Replace the layer by ``module``."""
-        original = self.module
-        setattr(self.owner, self.name, module)
-        return lambda: setattr(self.owner, self.name, original)
+        name, original = self.name, self.module
+        self.owner.set_submodule(name, module)
+        return lambda: self.owner.set_submodule(name, original)
 
 
 @dataclass(frozen=True)
@@ -106,13 +129,9 @@ class Layer:
     query: Projection
     value: Projection
 
-    def on_state(self, change: Callable[[Tensor, Tensor], Tensor]) -> Undo:
-        """Replace the layer's output by ``change(output, input)``, both ``[batch, positions, width]``."""
-
-        def replace(_: nn.Module, arguments: tuple, output: Tensor) -> Tensor:
-            return change(output, arguments[0])
-
-        return self.module.register_forward_hook(replace).remove
+    def on_state(self, change: Change) -> Undo:
+        """Replace the layer's output by ``change(output, input)``."""
+        return _on_output(self.module, change)
 
 
 @dataclass(frozen=True)
@@ -124,16 +143,14 @@ class Sites:
         layers: its layers, first to last.
         width: hidden size: h of a backbone, d of the user encoder.
         role: ``item`` or ``user``.
-        reads: kind of the encoder's inputs: words, patches or items.
-        tokens: the module that computes the first layer's input; None unless the inputs are patches.
+        layout: names of its submodules; ``layout.reads`` is the kind of its inputs.
     """
 
     encoder: nn.Module
     layers: list[Layer]
     width: int
     role: str
-    reads: Reads
-    tokens: nn.Module | None
+    layout: EncoderLayout
 
     def parameters_of(self, layers: Sequence[Layer]) -> list[str]:
         """Names of the parameters of some layers; of all layers, those of the whole encoder."""
@@ -147,12 +164,24 @@ class Sites:
         norms = {name for name, module in self.encoder.named_modules() if isinstance(module, nn.LayerNorm)}
         return [name for name in self.parameters_of(layers) if name.rpartition(".")[0] in norms]
 
-    def on_inputs(self, change: Callable[[dict], dict]) -> Undo:
+    @property
+    def vocabulary(self) -> nn.Module:
+        """The word embeddings of a text encoder."""
+        assert isinstance(self.encoder, PreTrainedModel)
+        return self.encoder.get_input_embeddings()
+
+    def words_of(self, arguments: Arguments) -> Tensor:
+        """The embedded words of a text encoder's arguments, ``[batch, positions, h]``."""
+        given = arguments.get("inputs_embeds")
+        words: Tensor = self.vocabulary(arguments["input_ids"]) if given is None else given
+        return words
+
+    def on_inputs(self, change: Callable[[Arguments], Arguments]) -> Undo:
         """Replace the arguments of the encoder's forward pass, by name, by ``change(arguments)``."""
         names = list(inspect.signature(self.encoder.forward).parameters)
 
-        def replace(_: nn.Module, arguments: tuple, keywords: dict) -> tuple[tuple, dict]:
-            return (), change(dict(zip(names, arguments, strict=False)) | keywords)
+        def replace(_: nn.Module, given: tuple[Any, ...], named: Arguments) -> tuple[tuple[()], Arguments]:
+            return (), change(dict(zip(names, given, strict=False)) | named)
 
         return self.encoder.register_forward_pre_hook(replace, with_kwargs=True).remove
 
@@ -162,11 +191,11 @@ class Sites:
         The mask is None; or a tensor that broadcasts to ``[batch, heads, positions, positions]``, bool (true:
         may be attended to) or additive; or the packing of texts that are concatenated into one sequence.
         """
-        if self.reads is Reads.ITEMS:
+        if self.layout.reads is Reads.ITEMS:
             first = self.layers[0].module
             return first.register_forward_pre_hook(lambda _, arguments: remember(arguments[1])).remove
 
-        def look(arguments: dict) -> dict:
+        def look(arguments: Arguments) -> Arguments:
             mask = arguments.get("attention_mask")
             remember(arguments.get("packing") if mask is None else mask[:, None, None].bool())
             return arguments
@@ -176,72 +205,61 @@ class Sites:
     def on_tokens(self, further: Tensor) -> Undo:
         """Add ``further`` tokens, ``[n, h]``, to the encoder's input.
 
-        For words they follow [CLS] and have positions, which shifts those of the title. For patches they
-        follow the patches and have no position embedding.
+        For words see :meth:`with_words`. For patches they follow the patches and have no position embedding.
 
         Raises:
             ValueError: the encoder reads items, not tokens.
         """
-        if self.reads is Reads.ITEMS:
+        if self.layout.reads is Reads.ITEMS:
             raise ValueError("the user encoder reads items, not tokens")
-        if self.tokens is None:
-            words = self.encoder.get_input_embeddings()
-            return self.on_inputs(lambda arguments: _with_words(arguments, further, words))
+        if self.layout.tokens is None:
+            return self.on_inputs(lambda arguments: arguments | self.with_words(arguments, further))
 
-        def append(_: nn.Module, __: tuple, output: Tensor | tuple) -> Tensor | tuple:
+        def append(_: nn.Module, __: object, output: Any) -> Any:
             own, *rest = output if isinstance(output, tuple) else (output,)
             longer = torch.cat([own, further.to(own.dtype).expand(len(own), -1, -1)], dim=1)
             return (longer, *rest) if isinstance(output, tuple) else longer
 
-        return self.tokens.register_forward_hook(append).remove
+        return self.encoder.get_submodule(self.layout.tokens).register_forward_hook(append).remove
 
+    def with_words(self, arguments: Arguments, further: Tensor) -> Arguments:
+        """The arguments of a text encoder that change if its texts have ``further`` words.
 
-def _with_words(arguments: dict, further: Tensor, embed: nn.Module) -> dict:
-    """Arguments of a text encoder with ``further`` words after the first word of each text."""
-    words = arguments.get("inputs_embeds")
-    if words is None:
-        words = embed(arguments["input_ids"])
-    if (packing := arguments.get("packing")) is not None:
-        longer, sources = packing.lengthened(len(further))
-        words = F.embedding(sources, torch.cat([words[0], further.to(words.dtype)]))[None]
-        positions = arguments["position_ids"][:, :1] + longer.places
-        return arguments | {"inputs_embeds": words, "position_ids": positions, "packing": longer}
-    own = further.to(words.dtype).expand(len(words), -1, -1)
-    longer = {"input_ids": None, "inputs_embeds": torch.cat([words[:, :1], own, words[:, 1:]], dim=1)}
-    for name, filling in (("attention_mask", 1), ("token_type_ids", 0)):
-        if (there := arguments.get(name)) is not None:
-            between = there.new_full(own.shape[:2], filling)
-            longer[name] = torch.cat([there[:, :1], between, there[:, 1:]], dim=1)
-    if (positions := arguments.get("position_ids")) is not None:
-        length = longer["inputs_embeds"].shape[1]
-        longer["position_ids"] = positions[:, :1] + torch.arange(length, device=positions.device)
-    return arguments | longer
+        They follow the first word, [CLS], and have positions, which shifts those of the title.
+        """
+        words = self.words_of(arguments)
+        if (packing := arguments.get("packing")) is not None:
+            longer, sources = packing.lengthened(len(further))
+            words = F.embedding(sources, torch.cat([words[0], further.to(words.dtype)]))[None]
+            positions = arguments["position_ids"][:, :1] + longer.places
+            return {"inputs_embeds": words, "position_ids": positions, "packing": longer}
+        own = further.to(words.dtype).expand(len(words), -1, -1)
+        words = torch.cat([words[:, :1], own, words[:, 1:]], dim=1)
+        changed: Arguments = {"input_ids": None, "inputs_embeds": words}
+        for name, filling in (("attention_mask", 1), ("token_type_ids", 0)):
+            if (there := arguments.get(name)) is not None:
+                between = there.new_full(own.shape[:2], filling)
+                changed[name] = torch.cat([there[:, :1], between, there[:, 1:]], dim=1)
+        if (positions := arguments.get("position_ids")) is not None:
+            places = torch.arange(words.shape[1], device=positions.device)
+            changed["position_ids"] = positions[:, :1] + places
+        return changed
 
 
 def find_sites(encoder: nn.Module, layout: EncoderLayout, width: int, role: str) -> Sites:
-    """Look up the sites of ``encoder`` in its layout."""
-    layers = [_layer(module, layout) for module in encoder.get_submodule(layout.layers)]
-    tokens = encoder.get_submodule(layout.tokens) if layout.tokens else None
-    return Sites(encoder, layers, width, role, layout.reads, tokens)
+    """Look up the sites of ``encoder`` in its layout.
 
-
-def _layer(module: nn.Module, layout: EncoderLayout) -> Layer:
-    sublayers = {
-        kind: Sublayer(
-            layer=module,
-            entry=module.get_submodule(paths.entry),
-            entry_argument=paths.entry_argument,
-            output=module.get_submodule(paths.output),
-            norm=module.get_submodule(paths.norm),
-            pre_norm=layout.pre_norm,
+    Raises:
+        AttributeError: the encoder has another layout.
+    """
+    kinds = {ATTENTION: layout.attention, FEED_FORWARD: layout.feed_forward}
+    layers = [
+        Layer(
+            module,
+            {kind: Sublayer(module, sublayer, layout.pre_norm) for kind, sublayer in kinds.items()},
+            query=Projection(module, layout.query),
+            value=Projection(module, layout.value),
         )
-        for kind, paths in ((ATTENTION, layout.attention), (FEED_FORWARD, layout.feed_forward))
-    }
-    return Layer(module, sublayers, _projection(module, layout.query), _projection(module, layout.value))
-
-
-def _projection(module: nn.Module, layout: ProjectionLayout) -> Projection:
-    names = dict(module.named_modules())
-    path = next(path for path in layout.paths if path in names)
-    owner, _, name = path.rpartition(".")
-    return Projection(names[owner], name, layout.part, layout.parts)
+        for module in encoder.get_submodule(layout.layers).children()
+    ]
+    return Sites(encoder, layers, width, role, layout)
