@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -58,20 +59,17 @@ class ContentItemEncoder(nn.Module):
     def layer_outputs(self, content: Content, layers: Sequence[int]) -> Tensor:
         """Outputs of the layers ``layers`` for each token or patch."""
 
-    def in_parts(self, encode: Callable[..., Tensor], parts: Sequence[tuple]) -> Tensor:
-        """``encode(*part)`` of each micro-batch, concatenated."""
-        return torch.cat([self._encode_part(encode, *part) for part in parts])
-
-    def _encode_part(self, encode: Callable[..., Tensor], *part: Any) -> Tensor:
-        """``encode(*part)``, with activation checkpointing if enabled."""
+    def in_parts(self, encode: Callable[..., Tensor], parts: Iterable[tuple[Any, ...]]) -> Tensor:
+        """``encode(*part)`` of each micro-batch, concatenated; with activation checkpointing if enabled."""
         if self.recompute and torch.is_grad_enabled():
-            return checkpoint(encode, *part, use_reentrant=False)
-        return encode(*part)
+            encode = partial(checkpoint, encode, use_reentrant=False)
+        return torch.cat([encode(*part) for part in parts])
 
     def forward(self, content: Content) -> Tensor:
         """Item embeddings ``[n, d]``, from content or from cached hidden states."""
         states = content.states if isinstance(content, States) else self.states(content)
-        return F.gelu(self.head(states)).mean(1)
+        embeddings: Tensor = F.gelu(self.head(states)).mean(1)
+        return embeddings
 
 
 class IdItemEncoder(nn.Module):
@@ -88,4 +86,5 @@ class IdItemEncoder(nn.Module):
 
     def forward(self, content: ItemIds) -> Tensor:
         """Item embeddings ``[n, d]``."""
-        return self.head(content.ids - 1)
+        embeddings: Tensor = self.head(content.ids - 1)
+        return embeddings
