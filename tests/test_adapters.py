@@ -79,7 +79,7 @@ def test_sublayer_sites_see_the_residual_and_the_output(model, batch):
             expected = x + y if sublayer.pre_norm else sublayer.norm(x + y)
             if expected.shape != next_x.shape:  # behind the last attention the first tokens alone go on
                 assert (following, sublayer.pre_norm) == (("item", 1, ATTENTION), False)
-                expected = expected[:, batch.content.packs[-1].packing.firsts]
+                expected = expected[:, batch.contents[0].packs[-1].packing.firsts]
             assert torch.allclose(next_x, expected, atol=1e-5), place
     for one in undo:
         one()
@@ -156,7 +156,7 @@ def test_an_own_family_needs_a_class_and_a_registry_line(model, batch, monkeypat
         before = model(batch)
         add_adapters(model, EverySiteConfig())
         assert torch.equal(model(batch), before)
-        content = batch.content
+        content = batch.contents[0]
         calls = len(content.pixels.split(8)) if isinstance(content, Pixels) else len(content.packs)
         assert len(model.adapters["item"].calls) == calls
         model.adapters["item"].scale.fill_(1.0)

@@ -89,7 +89,7 @@ def rebuilt_settings_class(kind: str, further: tuple[type[Settings], ...] = ()) 
     if kind not in KINDS:
         raise UserError(f"unknown kind of model {kind!r}; choose from {', '.join(KINDS)}")
     modality, stage = kind.split()
-    bases = (_MODALITIES[modality], _STAGES[stage], *further)
+    bases = (_STAGES[stage], _MODALITIES[modality], *further)
     return dataclass(frozen=True, kw_only=True)(type("RecordedSettings", bases, {}))
 
 

@@ -26,7 +26,6 @@ TEXT_ENCODERS, IMAGE_ENCODERS = (
 """Supported encoders, by the ``model_type`` of their config.json."""
 
 _WITHOUT_POOLER = {kind: {"add_pooling_layer": False} for kind in ("bert", "roberta", "xlm-roberta", "vit")}
-_COUNTS_FROM_PADDING = ("roberta", "xlm-roberta")
 _LOCAL = {"trust_remote_code": False, "local_files_only": True}
 """Folders are read without executing code that they contain, and without downloads."""
 
@@ -103,7 +102,7 @@ def describe_config(config: PretrainedConfig) -> str:
 
 def first_position(config: PretrainedConfig) -> int:
     """Position id of the first token: 0, but ``pad_token_id + 1`` in RoBERTa and XLM-RoBERTa."""
-    return config.pad_token_id + 1 if config.model_type in _COUNTS_FROM_PADDING else 0
+    return config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta") else 0
 
 
 def image_size(config: PretrainedConfig, asked: int | None = None) -> int:

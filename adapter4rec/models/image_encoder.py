@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 RELEASED_MASK_RATIO = 0.75
 """Fraction of patches that ViTMAE drops in the released code, as in its pretraining."""
 
+_FIXED = {"vit_mae": ("embeddings.position_embeddings",), "dinov2": ("embeddings.mask_token",)}
+"""ViTMAE's sinusoidal position embeddings and DINOv2's mask token (used in pretraining only)."""
 _MEAN_AND_STD = {
     "dinov2": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "clip_vision_model": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
@@ -97,23 +99,18 @@ class ImageItemEncoder(ContentItemEncoder):
         super().__init__(backbone, dim)
         self.images_at_once = images_at_once
         self.transform = pixel_transform(backbone.config)
-        for parameter in self.fixed_parameters():
-            parameter.requires_grad_(False)  # from_pretrained resets this
+        self.fixed = _FIXED.get(backbone.config.model_type, ())
+        for name, parameter in backbone.named_parameters():
+            if name in self.fixed:
+                parameter.requires_grad_(False)  # from_pretrained resets this
         nn.init.xavier_normal_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-
-    def fixed_parameters(self) -> list[nn.Parameter]:
-        """ViTMAE's sinusoidal position embeddings and DINOv2's mask token (used in pretraining only)."""
-        fixed = {"embeddings.mask_token"}
-        if self.backbone.config.model_type == "vit_mae":
-            fixed.add("embeddings.position_embeddings")
-        return [parameter for name, parameter in self.backbone.named_parameters() if name in fixed]
 
     def states(self, content: Content) -> Tensor:
         """[CLS] hidden states after the last layer norm, ``[n, 1, h]``, from pixels or layer outputs."""
         if isinstance(content, PatchStates):
-            parts = self._split(content.states, content.states.shape[1])
-            return self.in_parts(partial(self._resume_from, content.layers), parts)
+            resume = partial(self._resume_from, content.layers)
+            return self.in_parts(resume, self._split(content.states, content.states.shape[1]))
         return self.in_parts(self._states_of, self._split_pixels(content))
 
     def layer_outputs(self, content: Content, layers: Sequence[int]) -> Tensor:

@@ -31,6 +31,9 @@ class ContentItemEncoder(nn.Module):
         dim: d, width of the embeddings.
     """
 
+    fixed: tuple[str, ...] = ()
+    """Names of parameters of the backbone that are never trained."""
+
     def __init__(self, backbone: PreTrainedModel, dim: int) -> None:
         super().__init__()
         self.recompute = False
@@ -41,15 +44,10 @@ class ContentItemEncoder(nn.Module):
 
     def parameter_groups(self) -> ParameterGroups:
         """Parameters by name, in the groups ``backbone``, ``fixed`` and ``item_head``."""
-        fixed = {id(parameter) for parameter in self.fixed_parameters()}
         groups: ParameterGroups = {BACKBONE: {}, FIXED: {}}
-        for name, parameter in self.backbone.named_parameters(prefix="backbone"):
-            groups[FIXED if id(parameter) in fixed else BACKBONE][name] = parameter
+        for name, parameter in self.backbone.named_parameters():
+            groups[FIXED if name in self.fixed else BACKBONE][f"backbone.{name}"] = parameter
         return groups | {ITEM_HEAD: dict(self.head.named_parameters(prefix="head"))}
-
-    def fixed_parameters(self) -> list[nn.Parameter]:
-        """Parameters of the backbone that are never trained."""
-        return []
 
     @abstractmethod
     def states(self, content: Content) -> Tensor:

@@ -121,7 +121,6 @@ class UserEncoder(nn.Module):
         ),
         query=ProjectionLayout(("attention.query",)),
         value=ProjectionLayout(("attention.value",)),
-        pre_norm=False,
         reads=Reads.ITEMS,
     )
     """Sites where adapters attach."""
