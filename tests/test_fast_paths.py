@@ -29,6 +29,7 @@ from adapter4rec.models.dropout import Dropout, dropped
 from adapter4rec.models.layers import compile_layers, layers_of
 from adapter4rec.models.parameters import train_only
 from adapter4rec.training.setup import prepare
+from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.precision import choose_precision
 
 LENGTHS = np.array([1, 2, 2, 5, 5, 9])
@@ -79,7 +80,9 @@ def plain_attention(query, key, value, packing, scaling, window):
 
 
 def attended(way, tensors, packing, dropout, scaling=None, window=None):
-    return getattr(packed_attention, way)(*tensors, packing, dropout, scaling, window)
+    heads = [tensor[0] for tensor in tensors]
+    found = getattr(packed_attention, way)(heads, packing, dropout, scaling, window)
+    return found.transpose(0, 1)[None]
 
 
 class TestPackedAttention:
@@ -207,6 +210,24 @@ def test_none_is_compiled_that_is_known(tiny_bert_folder):
     backbone = model_on(tiny_bert_folder).item_encoder.backbone
     compile_layers(backbone, after=[0])
     assert [layer._compiled_call_impl is None for layer in layers_of(backbone)] == [True, False]
+
+
+def test_a_pytorch_that_cannot_compile_layers_one_by_one_is_refused(monkeypatch, tiny_bert_folder):
+    monkeypatch.setattr(torch, "compile", lambda model, *, dynamic=None, backend="inductor": model)
+    with pytest.raises(UserError, match=r"--compile true: PyTorch .* is too old"):
+        compile_layers(model_on(tiny_bert_folder).item_encoder.backbone)
+
+
+def test_a_hook_on_the_last_layer_reads_all_tokens(tiny_bert_folder):
+    encoder = model_on(tiny_bert_folder).eval().item_encoder
+    text, seen = store_for(model_on(tiny_bert_folder)).fetch(np.arange(1, N_ITEMS + 1)), []
+    with torch.no_grad():
+        plain = encoder(text)
+        hook = layers_of(encoder.backbone)[-1].register_forward_hook(lambda *given: seen.append(given[2]))
+        assert torch.allclose(encoder(text), plain, atol=1e-5)
+        hook.remove()
+        assert torch.equal(encoder(text), plain)
+    assert sum(output.shape[1] for output in seen) == sum(len(pack.token_ids) for pack in text.packs)
 
 
 class TestFrozenWeights:

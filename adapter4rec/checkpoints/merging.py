@@ -70,7 +70,12 @@ def merge_adapters(model: TransRec | PreTrainedModel) -> Merged:
             "weights; only lora, bitfit and layernorm can (not with all options)"
         )
     parameters = adapters.base
-    new = _new_weights(model)
+    own = dict(model.named_parameters())
+    new = {name: own[copy].clone() for name, copy in copied_parameters(model).items()}
+    names = {parameter: name for name, parameter in parameters.items()}
+    for adapter in adapters.values():
+        if isinstance(adapter, Lora):
+            new |= {names[weight]: value for weight, value in adapter.merged_weights()}
     tensors = {name: tensor.clone() for name, tensor in adapter_tensors(model).items()}
     merged = Merged(adapters.config, tensors, {name: parameters[name].clone() for name in new})
     detach_adapters(model)
@@ -100,17 +105,6 @@ def unmerge_adapters(model: TransRec | PreTrainedModel, merged: Merged) -> Adapt
     return adapters
 
 
-def _new_weights(model: TransRec | PreTrainedModel) -> dict[str, Tensor]:
-    """The merged values of the parameters that merging changes, by name."""
-    own = dict(model.named_parameters())
-    new = {name: own[copy].clone() for name, copy in copied_parameters(model).items()}
-    names = {parameter: name for name, parameter in model.adapters.base.items()}
-    for adapter in model.adapters.values():
-        if isinstance(adapter, Lora):
-            new |= {names[weight]: value for weight, value in adapter.merged_weights()}
-    return new
-
-
 def save_encoder(model: TransRec | PreTrainedModel, folder: Path | str) -> None:
     """Save the item encoder as a Hugging Face folder, which ``AutoModel`` loads without this project.
 
@@ -124,16 +118,18 @@ def save_encoder(model: TransRec | PreTrainedModel, folder: Path | str) -> None:
     folder = Path(folder)
     if adapters_of(model) is not None:
         raise UserError(f"{folder}: the model has adapters; merge or detach them before saving")
-    if isinstance(model, TransRec) and not isinstance(model.item_encoder, ContentItemEncoder):
+    items = model.item_encoder if isinstance(model, TransRec) else None
+    if items is not None and not isinstance(items, ContentItemEncoder):
         raise UserError(f"{folder}: an id tower has no encoder to save")
     if folder.exists():
         raise UserError(f"{folder}: already exists")
-    encoder = model.item_encoder.backbone if isinstance(model, TransRec) else model
+    encoder = items.backbone if items is not None else model
+    assert isinstance(encoder, PreTrainedModel)
     original = Path(encoder.name_or_path or "nowhere")
     with atomic_folder(folder) as aside, quiet_transformers():
         encoder.save_pretrained(aside)
         for name in _PREPROCESSOR_FILES:
             if (original / name).is_file():
                 shutil.copy(original / name, aside / name)
-        if isinstance(model, TransRec):
-            save_file(model.item_encoder.head.state_dict(), aside / "item_head.safetensors")
+        if items is not None:
+            save_file(items.head.state_dict(), aside / "item_head.safetensors")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar, TypeAlias
 
 from adapter4rec.adapters.attaching import add_adapters
 from adapter4rec.checkpoints.settings import SourceSettings, StageSettings, TargetSettings
@@ -18,13 +18,18 @@ from adapter4rec.checkpoints.source_models import (
     read_source_model,
     require_source,
 )
-from adapter4rec.data.domain import Domain, read_image_domain, read_text_domain
-from adapter4rec.data.settings import DomainSettings, ImageSettings, TextSettings
+from adapter4rec.data.domain import (
+    Domain,
+    ImageDomainSettings,
+    TextDomainSettings,
+    read_image_domain,
+    read_text_domain,
+)
 from adapter4rec.models.backbones import backbone_folder, load_tokenizer
-from adapter4rec.models.image_encoder import build_image_encoder, expected_image_size
+from adapter4rec.models.image_encoder import ImageItemEncoder, build_image_encoder, expected_image_size
 from adapter4rec.models.parameters import train_only
-from adapter4rec.models.settings import BackboneSettings, ImageBackboneSettings, ModelSettings
-from adapter4rec.models.text_encoder import build_text_encoder
+from adapter4rec.models.settings import ImageModelSettings, TextModelSettings
+from adapter4rec.models.text_encoder import TextItemEncoder, build_text_encoder
 from adapter4rec.models.transrec import TransRec, new_transrec
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.process_group import Process
@@ -32,43 +37,39 @@ from adapter4rec.utils.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class RebuiltSettings(DomainSettings, BackboneSettings, ModelSettings, StageSettings):
-    """Settings that define a model and its domain."""
+class RebuiltText(TextModelSettings, TextDomainSettings, StageSettings):
+    """Settings that define a model of text items and its domain."""
+
+    modality: ClassVar[str] = "text"
 
     def read_domain(self, process: Process) -> Domain:
         """Read the domain."""
-        raise NotImplementedError
-
-    def build_encoder(self) -> Any:
-        """Build the item encoder."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Text(TextSettings, DomainSettings, BackboneSettings):
-    modality = "text"
-
-    def read_domain(self, process: Process) -> Domain:
         tokenizer = load_tokenizer(backbone_folder(self.backbone)) if self.uses_content else None
         return read_text_domain(self, tokenizer, process)
 
-    def build_encoder(self) -> Any:
+    def build_encoder(self) -> TextItemEncoder:
+        """Build the item encoder."""
         return build_text_encoder(self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Images(ImageSettings, DomainSettings, ImageBackboneSettings):
-    modality = "image"
+class RebuiltImages(ImageModelSettings, ImageDomainSettings, StageSettings):
+    """Settings that define a model of image items and its domain."""
+
+    modality: ClassVar[str] = "image"
 
     def read_domain(self, process: Process) -> Domain:
+        """Read the domain."""
         del process
         return read_image_domain(self, expected_image_size(self) if self.uses_content else None)
 
-    def build_encoder(self) -> Any:
+    def build_encoder(self) -> ImageItemEncoder:
+        """Build the item encoder."""
         return build_image_encoder(self)
 
 
-_MODALITIES: dict[str, type] = {"text": _Text, "image": _Images}
+RebuiltSettings: TypeAlias = RebuiltText | RebuiltImages
+_MODALITIES: dict[str, type] = {"text": RebuiltText, "image": RebuiltImages}
 _STAGES: dict[str, type[StageSettings]] = {"source": SourceSettings, "target": TargetSettings}
 KINDS = tuple(f"{modality} {stage}" for modality in _MODALITIES for stage in _STAGES)
 """Kinds of runs: modality and stage, as ``text source``."""
@@ -88,7 +89,7 @@ def rebuilt_settings_class(kind: str, further: tuple[type[Settings], ...] = ()) 
     if kind not in KINDS:
         raise UserError(f"unknown kind of model {kind!r}; choose from {', '.join(KINDS)}")
     modality, stage = kind.split()
-    bases = (_MODALITIES[modality], _STAGES[stage], *further, RebuiltSettings)
+    bases = (_STAGES[stage], _MODALITIES[modality], *further)
     return dataclass(frozen=True, kw_only=True)(type("RecordedSettings", bases, {}))
 
 
@@ -132,8 +133,8 @@ def rebuilt_model(settings: RebuiltSettings, n_items: int, *, adapters: bool = T
     if isinstance(settings, SourceSettings) and settings.start_from is not None:
         load_source_state(model, read_source_model(settings.start_from))
     if isinstance(settings, TargetSettings) and settings.needs_source:
-        require_source(settings.source_checkpoint, settings.method)
-        load_source_weights(model, settings.source_checkpoint, settings.objective)
+        source = require_source(settings.source_checkpoint, settings.method)
+        load_source_weights(model, source, settings.objective)
     if isinstance(settings, TargetSettings) and settings.adapter is not None and adapters:
         add_adapters(model, settings.adapter, seed=settings.seed)
     train_only(model, settings.trained_parts)

@@ -22,64 +22,58 @@ _UNUSED = re.compile(r"(^|\.)(pooler\..*|position_ids|token_type_ids)$")
 _LAYER = r"^item_encoder\.backbone\.encoder\.layer\.(\d+)\."
 _ITEM, _USER = r"adapters.item.layers.\1.", r"adapters.user.layers.\1."
 _PROMPT = "adapters.item.vectors"
-_RENAMED: list[tuple[re.Pattern[str], str]] = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"^model\.", ""),
-        (r"^.*phm_rule$", "adapters.shared.rule"),
-        (r"^bert_encoder\.text_encoders\.\w+\.(bert_model\.){1,2}", "item_encoder.backbone."),
-        (r"^bert_encoder\.text_encoders\.\w+\.fc\.", "item_encoder.head."),
-        (r"^cv_encoder\.(image_net\.classifier|cv_proj)\.", "item_encoder.head."),
-        (r"^cv_encoder\.image_net\.(vit\.)?", "item_encoder.backbone."),
-        (r"^user_encoder\.transformer_encoder\.transformer_blocks\.adapter_list\.", "adapters.user.chain."),
-        (r"^user_encoder\.transformer_encoder\.transformer_blocks\.com_dense2\.", "adapters.user.join."),
-        (r"^item_encoder\.backbone\.(encoder\.)?(vit_encoder|bert)_adapter_list\.", "adapters.item.chain."),
-        (r"^item_encoder\.backbone\.(encoder\.)?com_dense\.", "adapters.item.join."),
-        (r"^(item_encoder\.backbone\.encoder)\.vit_encoder\.", r"\1."),
-        (r"^(adapters\..*)\.transformer_blocks\.", r"\1.blocks."),
-        (r"^(adapters\..*)\.(down|up)_project\.", r"\1.\2."),
-        (r"^item_encoder\..*\.(word_embeddings\.learned_embedding|Prompt_Tokens)$", _PROMPT),
-        (r"^(item_encoder\.backbone\.embeddings\.word_embeddings)\.wte\.", r"\1."),
-        (r"^(item_encoder\.backbone\.embeddings)\.wte\.", r"\1."),
-        (r"^user_encoder\.transformer_encoder\.(transformer_blocks\.){1,2}", "user_encoder.blocks."),
-        (r"^user_encoder\.transformer_encoder\.", "user_encoder."),
-        (r"^(user_encoder\.blocks\.\d+)\.transformer_block\.", r"\1."),
-        (r"\.multi_head_attention\.fc\.", ".attention.output."),
-        (r"\.multi_head_attention\.", ".attention."),
-        # Adapters wrap a sublayer's output module; the wrapped module keeps its name inside.
-        (r"\.output\.self_output\.", ".output."),
-        (_LAYER + r"attention\.output\.adapter\.", _ITEM + "attention."),
-        (_LAYER + r"output\.adapter\.", _ITEM + "feed_forward."),
-        (_LAYER + r"output\.LN\.", _ITEM + "feed_forward.norm."),
-        (r"^user_encoder\.blocks\.(\d+)\.adapter1\.", _USER + "attention."),
-        (r"^user_encoder\.blocks\.(\d+)\.adapter2?\.", _USER + "feed_forward."),
-        (r"^user_encoder\.blocks\.(\d+)\.LN\.", _USER + "feed_forward.norm."),
-        (r"^(adapters\..*)\.fc_(down|up)\.", r"\1.\2."),
-        (r"^(adapters\..*)\.(down|up)_sampler\.W_", r"\1.\2."),
-        (r"^(adapters\..*)\.(down|up)_sampler\.b$", r"\1.\2.bias"),
-        # In released checkpoints, LoRA's matrices are parameters of the adapted projection.
-        (_LAYER + r"attention\.(?:self|attention)\.(query|value)\.lora_", _ITEM + r"\2.lora_"),
-        (r"^user_encoder\.blocks\.(\d+)\.attention\.w_Q\.lora_", _USER + "query.lora_"),
-        (r"^user_encoder\.blocks\.(\d+)\.attention\.w_V\.lora_", _USER + "value.lora_"),
-        (r"\.attention\.w_Q\.", ".attention.query."),
-        (r"\.attention\.w_K\.", ".attention.key."),
-        (r"\.attention\.w_V\.", ".attention.value."),
-        (r"\.feed_forward\.w_1\.", ".feed_forward.up."),
-        (r"\.feed_forward\.w_2\.", ".feed_forward.down."),
-    )
-]
+_RENAMED = (
+    (r"^model\.", ""),
+    (r"^.*phm_rule$", "adapters.shared.rule"),
+    (r"^bert_encoder\.text_encoders\.\w+\.(bert_model\.){1,2}", "item_encoder.backbone."),
+    (r"^bert_encoder\.text_encoders\.\w+\.fc\.", "item_encoder.head."),
+    (r"^cv_encoder\.(image_net\.classifier|cv_proj)\.", "item_encoder.head."),
+    (r"^cv_encoder\.image_net\.(vit\.)?", "item_encoder.backbone."),
+    (r"^user_encoder\.transformer_encoder\.transformer_blocks\.adapter_list\.", "adapters.user.chain."),
+    (r"^user_encoder\.transformer_encoder\.transformer_blocks\.com_dense2\.", "adapters.user.join."),
+    (r"^item_encoder\.backbone\.(encoder\.)?(vit_encoder|bert)_adapter_list\.", "adapters.item.chain."),
+    (r"^item_encoder\.backbone\.(encoder\.)?com_dense\.", "adapters.item.join."),
+    (r"^(item_encoder\.backbone\.encoder)\.vit_encoder\.", r"\1."),
+    (r"^(adapters\..*)\.transformer_blocks\.", r"\1.blocks."),
+    (r"^(adapters\..*)\.(down|up)_project\.", r"\1.\2."),
+    (r"^item_encoder\..*\.(word_embeddings\.learned_embedding|Prompt_Tokens)$", _PROMPT),
+    (r"^(item_encoder\.backbone\.embeddings\.word_embeddings)\.wte\.", r"\1."),
+    (r"^(item_encoder\.backbone\.embeddings)\.wte\.", r"\1."),
+    (r"^user_encoder\.transformer_encoder\.(transformer_blocks\.){1,2}", "user_encoder.blocks."),
+    (r"^user_encoder\.transformer_encoder\.", "user_encoder."),
+    (r"^(user_encoder\.blocks\.\d+)\.transformer_block\.", r"\1."),
+    (r"\.multi_head_attention\.fc\.", ".attention.output."),
+    (r"\.multi_head_attention\.", ".attention."),
+    # Adapters wrap a sublayer's output module; the wrapped module keeps its name inside.
+    (r"\.output\.self_output\.", ".output."),
+    (_LAYER + r"attention\.output\.adapter\.", _ITEM + "attention."),
+    (_LAYER + r"output\.adapter\.", _ITEM + "feed_forward."),
+    (_LAYER + r"output\.LN\.", _ITEM + "feed_forward.norm."),
+    (r"^user_encoder\.blocks\.(\d+)\.adapter1\.", _USER + "attention."),
+    (r"^user_encoder\.blocks\.(\d+)\.adapter2?\.", _USER + "feed_forward."),
+    (r"^user_encoder\.blocks\.(\d+)\.LN\.", _USER + "feed_forward.norm."),
+    (r"^(adapters\..*)\.fc_(down|up)\.", r"\1.\2."),
+    (r"^(adapters\..*)\.(down|up)_sampler\.W_", r"\1.\2."),
+    (r"^(adapters\..*)\.(down|up)_sampler\.b$", r"\1.\2.bias"),
+    # In released checkpoints, LoRA's matrices are parameters of the adapted projection.
+    (_LAYER + r"attention\.(?:self|attention)\.(query|value)\.lora_", _ITEM + r"\2.lora_"),
+    (r"^user_encoder\.blocks\.(\d+)\.attention\.w_Q\.lora_", _USER + "query.lora_"),
+    (r"^user_encoder\.blocks\.(\d+)\.attention\.w_V\.lora_", _USER + "value.lora_"),
+    (r"\.attention\.w_Q\.", ".attention.query."),
+    (r"\.attention\.w_K\.", ".attention.key."),
+    (r"\.attention\.w_V\.", ".attention.value."),
+    (r"\.feed_forward\.w_1\.", ".feed_forward.up."),
+    (r"\.feed_forward\.w_2\.", ".feed_forward.down."),
+)
 
-_IMAGE_ENCODER_RENAMED: list[tuple[re.Pattern[str], str]] = [
-    (re.compile(rf"^(item_encoder\.backbone\.layers\.\d+)\.{old}\."), rf"\1.{new}.")
-    for old, new in (
-        (r"attention\.attention\.query", "attention.q_proj"),
-        (r"attention\.attention\.key", "attention.k_proj"),
-        (r"attention\.attention\.value", "attention.v_proj"),
-        (r"attention\.output\.dense", "attention.o_proj"),
-        (r"intermediate\.dense", "mlp.fc1"),
-        (r"output\.dense", "mlp.fc2"),
-    )
-]
+_IMAGE_ENCODER_RENAMED = (
+    (r"attention\.attention\.query", "attention.q_proj"),
+    (r"attention\.attention\.key", "attention.k_proj"),
+    (r"attention\.attention\.value", "attention.v_proj"),
+    (r"attention\.output\.dense", "attention.o_proj"),
+    (r"intermediate\.dense", "mlp.fc1"),
+    (r"output\.dense", "mlp.fc2"),
+)
 """Submodules of ViT and ViTMAE were renamed in transformers 5; those of BERT and RoBERTa were not."""
 
 
@@ -89,11 +83,11 @@ def renamed(name: str) -> str | None:
         return None
     is_image = name.removeprefix("model.").startswith("cv_encoder.")
     for pattern, replacement in _RENAMED:
-        name = pattern.sub(replacement, name)
+        name = re.sub(pattern, replacement, name)
     if is_image:
         name = name.replace("item_encoder.backbone.encoder.layer.", "item_encoder.backbone.layers.", 1)
-        for pattern, replacement in _IMAGE_ENCODER_RENAMED:
-            name = pattern.sub(replacement, name)
+        for old, new in _IMAGE_ENCODER_RENAMED:
+            name = re.sub(rf"^(item_encoder\.backbone\.layers\.\d+)\.{old}\.", rf"\1.{new}.", name)
     return name
 
 

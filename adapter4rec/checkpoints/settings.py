@@ -83,7 +83,7 @@ class TargetSettings(StageSettings):
     stage: ClassVar[str] = "target"
 
     method: str = option(
-        "finetune", "how the source model is adapted", choices=ChainMap(FAMILIES, TARGET_METHODS)
+        "finetune", "how the source model is adapted", choices=ChainMap[str, Any](FAMILIES, TARGET_METHODS)
     )
     source_checkpoint: Path | None = option(
         None, "source model: an exported .safetensors file, or a released .pt file", runtime=True

@@ -69,8 +69,8 @@ def read_source_model(path: Path) -> Checkpoint:
     return checkpoint
 
 
-def require_source(path: Path | None, method: str) -> None:
-    """Raise a UserError if no source model is given, or the file does not exist."""
+def require_source(path: Path | None, method: str) -> Path:
+    """The path of the source model; raises a UserError if none is given, or the file does not exist."""
     if path is None:
         raise UserError(f"--source_checkpoint is required: {method} starts from a source model")
     if not path.is_file():
@@ -78,6 +78,7 @@ def require_source(path: Path | None, method: str) -> None:
             f"{path}: no such checkpoint; train one with a launcher in Pretraining/*/script, or choose "
             "another with --source_checkpoint"
         )
+    return path
 
 
 def load_source_weights(model: TransRec, path: Path, objective: str) -> None:

@@ -10,31 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoTokenizer,
-    CLIPVisionModel,
-    PretrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.utils import logging as transformers_logging
 
+from adapter4rec.models.layouts import LAYOUTS, Reads
 from adapter4rec.models.pretrained import PRETRAINED_MODELS
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import REPOSITORY
 
-TEXT_ENCODERS = ("bert", "roberta", "xlm-roberta", "modernbert")
-IMAGE_ENCODERS = ("vit", "vit_mae", "dinov2", "clip_vision_model")
+TEXT_ENCODERS, IMAGE_ENCODERS = (
+    tuple(kind for kind, layout in LAYOUTS.items() if layout.reads is reads)
+    for reads in (Reads.WORDS, Reads.PATCHES)
+)
 """Supported encoders, by the ``model_type`` of their config.json."""
 
 _WITHOUT_POOLER = {kind: {"add_pooling_layer": False} for kind in ("bert", "roberta", "xlm-roberta", "vit")}
-_COUNTS_FROM_PADDING = ("roberta", "xlm-roberta")
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-_PIXEL_STATISTICS = {"dinov2": _IMAGENET, "clip_vision_model": _CLIP}
-_HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _LOCAL = {"trust_remote_code": False, "local_files_only": True}
 """Folders are read without executing code that they contain, and without downloads."""
 
@@ -82,7 +73,7 @@ def backbone_config(folder: Path, kinds: Collection[str], layers: int | None = N
             type or one of its settings is not supported.
     """
     with _reading(folder, "config.json"):
-        config = AutoConfig.from_pretrained(folder, **_LOCAL)
+        config: PretrainedConfig = AutoConfig.from_pretrained(folder, **_LOCAL)
     if config.model_type == "clip":  # the folder has both towers; use the vision tower
         config = config.vision_config
     for name, supported in _SUPPORTED_SETTINGS.items():
@@ -111,15 +102,7 @@ def describe_config(config: PretrainedConfig) -> str:
 
 def first_position(config: PretrainedConfig) -> int:
     """Position id of the first token: 0, but ``pad_token_id + 1`` in RoBERTa and XLM-RoBERTa."""
-    return config.pad_token_id + 1 if config.model_type in _COUNTS_FROM_PADDING else 0
-
-
-def pixel_statistics(config: PretrainedConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel that normalise pixel values in [0, 1].
-
-    Those of DINOv2 and CLIP come from their pretraining. ViT and ViTMAE use 0.5 for all, as in the paper.
-    """
-    return _PIXEL_STATISTICS.get(config.model_type, _HALF)
+    return config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta") else 0
 
 
 def image_size(config: PretrainedConfig, asked: int | None = None) -> int:
@@ -164,8 +147,8 @@ def load_backbone(folder: Path, kinds: Collection[str], layers: int | None = Non
     if (folder / "adapter_config.json").is_file():  # transformers would load the adapter, or ignore it
         raise UserError(f"{folder}: contains an adapter (adapter_config.json); move it to another folder")
     with _reading(folder, "the weights"):
-        model_class = CLIPVisionModel if config.model_type == "clip_vision_model" else AutoModel
-        model, report = model_class.from_pretrained(
+        model: PreTrainedModel
+        model, report = AutoModel.from_pretrained(
             folder,
             config=config,
             **_WITHOUT_POOLER.get(config.model_type, {}),
@@ -252,9 +235,9 @@ def quiet_transformers() -> Iterator[None]:
     """Silence log messages and progress bars of transformers."""
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity(logging.CRITICAL)
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         transformers_logging.set_verbosity(level)
-        transformers_logging.enable_progress_bar()
+        transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -25,12 +25,12 @@ def dropped(x: Tensor, probability: float) -> Tensor:
     threshold = round(probability * _LEVELS)
     if threshold == 0:
         return x
-    kept = _levels(x) >= threshold - _LEVELS // 2
+    kept: Tensor = _levels(x) >= threshold - _LEVELS // 2
     scale = _LEVELS / (_LEVELS - threshold) if threshold < _LEVELS else 0.0
     return x * (kept.to(x.dtype) * scale)
 
 
-@torch.compiler.disable  # compiled code would draw one number per element
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # compiled code would draw one number per element
 def _levels(x: Tensor) -> Tensor:
     """A random integer from -32768 to 32767 for each element of ``x``."""
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(1 << 63), None)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from adapter4rec.data.content import Content
 from adapter4rec.data.images.store import Pixels
 from adapter4rec.data.states import PatchStates
 from adapter4rec.models.backbones import (
@@ -18,10 +20,9 @@ from adapter4rec.models.backbones import (
     backbone_folder,
     image_size,
     load_backbone,
-    pixel_statistics,
 )
 from adapter4rec.models.item_encoder import ContentItemEncoder
-from adapter4rec.models.layers import record_outputs, replace_outputs
+from adapter4rec.models.layers import layer_outputs, replace_outputs
 from adapter4rec.models.settings import ImageModelSettings
 from adapter4rec.utils.errors import UserError
 
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 RELEASED_MASK_RATIO = 0.75
 """Fraction of patches that ViTMAE drops in the released code, as in its pretraining."""
 
+_FIXED = {"vit_mae": ("embeddings.position_embeddings",), "dinov2": ("embeddings.mask_token",)}
+"""ViTMAE's sinusoidal position embeddings and DINOv2's mask token (used in pretraining only)."""
+_MEAN_AND_STD = {
+    "dinov2": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "clip_vision_model": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+}
 _PATCHES_AT_ONCE = {"cpu": 8 * 197, "cuda": 64 * 197}
 """Micro-batch size in patches: 8 or 64 images of ViT-base, to fit the CPU's cache or to use a GPU fully."""
 
@@ -47,7 +54,7 @@ def expected_image_size(settings: ImageModelSettings) -> int:
 
 
 def pixel_transform(config: PretrainedConfig) -> Transform:
-    """Normalise pixels as in the backbone's pretraining.
+    """Normalise pixels in [0, 1] as in the pretraining of DINOv2 and CLIP; others as in the paper.
 
     It runs on the device, since uint8 pixels are a quarter of the size of normalised ones.
 
@@ -56,7 +63,7 @@ def pixel_transform(config: PretrainedConfig) -> Transform:
     """
     from torchvision.transforms.v2 import Compose, Normalize, ToDtype
 
-    mean, std = pixel_statistics(config)
+    mean, std = _MEAN_AND_STD.get(config.model_type, ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)))
     return Compose([ToDtype(torch.float32, scale=True), Normalize(mean, std)])
 
 
@@ -92,48 +99,42 @@ class ImageItemEncoder(ContentItemEncoder):
         super().__init__(backbone, dim)
         self.images_at_once = images_at_once
         self.transform = pixel_transform(backbone.config)
-        for parameter in self.fixed_parameters():
-            parameter.requires_grad_(False)  # from_pretrained resets this
+        self.fixed = _FIXED.get(backbone.config.model_type, ())
+        for name, parameter in backbone.named_parameters():
+            if name in self.fixed:
+                parameter.requires_grad_(False)  # from_pretrained resets this
         nn.init.xavier_normal_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def fixed_parameters(self) -> list[nn.Parameter]:
-        """ViTMAE's sinusoidal position embeddings and DINOv2's mask token (used in pretraining only)."""
-        embeddings = getattr(self.backbone, "embeddings", None)
-        if self.backbone.config.model_type == "vit_mae":
-            return [embeddings.position_embeddings]
-        mask_token = getattr(embeddings, "mask_token", None)
-        return [] if mask_token is None else [mask_token]
-
-    def states(self, content: Pixels | PatchStates) -> Tensor:
+    def states(self, content: Content) -> Tensor:
         """[CLS] hidden states after the last layer norm, ``[n, 1, h]``, from pixels or layer outputs."""
         if isinstance(content, PatchStates):
-            parts = [(part, content.layers) for part in self._split(content.states, content.states.shape[1])]
-            return self.in_parts(self._resume_from, parts)
-        return self.in_parts(self._states_of, [(part,) for part in self._split_pixels(content.pixels)])
+            resume = partial(self._resume_from, content.layers)
+            return self.in_parts(resume, self._split(content.states, content.states.shape[1]))
+        return self.in_parts(self._states_of, self._split_pixels(content))
 
-    def _split(self, images: Tensor, patches: int) -> tuple[Tensor, ...]:
+    def layer_outputs(self, content: Content, layers: Sequence[int]) -> Tensor:
+        """Outputs of the layers ``layers``, ``[n, patches, layers, h]``; the first patch is [CLS]."""
+
+        def outputs(pixels: Tensor) -> Tensor:
+            return layer_outputs(self.backbone, layers, lambda: self._states_of(pixels))
+
+        return self.in_parts(outputs, self._split_pixels(content))
+
+    def _split(self, images: Tensor, patches: int) -> Iterable[tuple[Tensor]]:
         """Split images (or their hidden states) of ``patches`` patches each into micro-batches."""
         default = max(1, _PATCHES_AT_ONCE[images.device.type] // patches)
-        return images.split(self.images_at_once or default)
+        return zip(torch.split(images, self.images_at_once or default))
 
-    def _split_pixels(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        patches = pixels.shape[1] * pixels.shape[2] // self.backbone.config.patch_size**2
-        return self._split(pixels, patches + 1)
+    def _split_pixels(self, content: Content) -> Iterable[tuple[Tensor]]:
+        assert isinstance(content, Pixels)
+        _, height, width, _ = content.pixels.shape
+        return self._split(content.pixels, height * width // self.backbone.config.patch_size**2 + 1)
 
     def _states_of(self, pixels: Tensor) -> Tensor:
         return self.states_of_scaled(self.transform(pixels.permute(0, 3, 1, 2)))
 
-    def layer_outputs(self, content: Pixels, layers: Sequence[int]) -> Tensor:
-        """Outputs of the layers ``layers``, ``[n, patches, layers, h]``; the first patch is [CLS]."""
-        parts = []
-        with record_outputs(self.backbone, layers) as found:
-            for part in self._split_pixels(content.pixels):
-                self._states_of(part)
-                parts.append(torch.stack([found[layer] for layer in layers], dim=2))
-        return torch.cat(parts)
-
-    def _resume_from(self, states: Tensor, layers: tuple[int, ...]) -> Tensor:
+    def _resume_from(self, layers: tuple[int, ...], states: Tensor) -> Tensor:
         outputs = {layer: states[:, :, number] for number, layer in enumerate(layers)}
         size = math.isqrt(states.shape[1] - 1) * self.backbone.config.patch_size
         unread = torch.zeros(1, 3, size, size, dtype=self.head.weight.dtype, device=states.device)
@@ -152,10 +153,11 @@ class ImageItemEncoder(ContentItemEncoder):
         arguments = {"pixel_values": pixels}
         if getattr(self.backbone.config, "mask_ratio", None) == 0:
             # ViTMAE sorts patches by this noise even if it drops none; ascending noise keeps their order.
-            patches = self.backbone.embeddings.patch_embeddings.num_patches
+            patches = pixels[0, 0].numel() // self.backbone.config.patch_size**2
             noise = torch.arange(patches, device=pixels.device, dtype=torch.float32)
             arguments["noise"] = noise.expand(len(pixels), -1)
         output = self.backbone(**arguments)
+        states: Tensor = output.last_hidden_state[:, :1]
         if self.backbone.config.model_type == "clip_vision_model":
-            return output.pooler_output[:, None]  # CLIP applies the last layer norm to [CLS] only
-        return output.last_hidden_state[:, :1]
+            states = output.pooler_output[:, None]  # CLIP applies the last layer norm to [CLS] only
+        return states

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,6 +31,9 @@ class ContentItemEncoder(nn.Module):
         dim: d, width of the embeddings.
     """
 
+    fixed: tuple[str, ...] = ()
+    """Names of parameters of the backbone that are never trained."""
+
     def __init__(self, backbone: PreTrainedModel, dim: int) -> None:
         super().__init__()
         self.recompute = False
@@ -40,15 +44,10 @@ class ContentItemEncoder(nn.Module):
 
     def parameter_groups(self) -> ParameterGroups:
         """Parameters by name, in the groups ``backbone``, ``fixed`` and ``item_head``."""
-        fixed = {id(parameter) for parameter in self.fixed_parameters()}
         groups: ParameterGroups = {BACKBONE: {}, FIXED: {}}
-        for name, parameter in self.backbone.named_parameters(prefix="backbone"):
-            groups[FIXED if id(parameter) in fixed else BACKBONE][name] = parameter
+        for name, parameter in self.backbone.named_parameters():
+            groups[FIXED if name in self.fixed else BACKBONE][f"backbone.{name}"] = parameter
         return groups | {ITEM_HEAD: dict(self.head.named_parameters(prefix="head"))}
-
-    def fixed_parameters(self) -> list[nn.Parameter]:
-        """Parameters of the backbone that are never trained."""
-        return []
 
     @abstractmethod
     def states(self, content: Content) -> Tensor:
@@ -58,20 +57,17 @@ class ContentItemEncoder(nn.Module):
     def layer_outputs(self, content: Content, layers: Sequence[int]) -> Tensor:
         """Outputs of the layers ``layers`` for each token or patch."""
 
-    def in_parts(self, encode: Callable[..., Tensor], parts: Sequence[tuple]) -> Tensor:
-        """``encode(*part)`` of each micro-batch, concatenated."""
-        return torch.cat([self._encode_part(encode, *part) for part in parts])
-
-    def _encode_part(self, encode: Callable[..., Tensor], *part: Any) -> Tensor:
-        """``encode(*part)``, with activation checkpointing if enabled."""
+    def in_parts(self, encode: Callable[..., Tensor], parts: Iterable[tuple[Any, ...]]) -> Tensor:
+        """``encode(*part)`` of each micro-batch, concatenated; with activation checkpointing if enabled."""
         if self.recompute and torch.is_grad_enabled():
-            return checkpoint(encode, *part, use_reentrant=False)
-        return encode(*part)
+            encode = partial(checkpoint, encode, use_reentrant=False)
+        return torch.cat([encode(*part) for part in parts])
 
     def forward(self, content: Content) -> Tensor:
         """Item embeddings ``[n, d]``, from content or from cached hidden states."""
         states = content.states if isinstance(content, States) else self.states(content)
-        return F.gelu(self.head(states)).mean(1)
+        embeddings: Tensor = F.gelu(self.head(states)).mean(1)
+        return embeddings
 
 
 class IdItemEncoder(nn.Module):
@@ -88,4 +84,5 @@ class IdItemEncoder(nn.Module):
 
     def forward(self, content: ItemIds) -> Tensor:
         """Item embeddings ``[n, d]``."""
-        return self.head(content.ids - 1)
+        embeddings: Tensor = self.head(content.ids - 1)
+        return embeddings

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from adapter4rec.models.layouts import LAYOUTS
+from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.modules import shadow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    Backend = Callable[[torch.fx.GraphModule, list[Tensor]], Callable[..., object]]
+
 
 def layers_of(backbone: PreTrainedModel) -> nn.ModuleList:
     """The layers of a Hugging Face encoder, first to last."""
-    return backbone.get_submodule(LAYOUTS[backbone.config.model_type].layers)
+    layers = backbone.get_submodule(LAYOUTS[backbone.config.model_type].layers)
+    assert isinstance(layers, nn.ModuleList)
+    return layers
 
 
 def has_forward_hooks(module: nn.Module) -> bool:
-    """Whether forward hooks read or change the output of a module. PyTorch has no public query for this."""
-    return bool(module._forward_hooks)
+    """Whether forward hooks read or change the output of a module."""
+    handle = module.register_forward_hook(lambda *_: None)
+    hooks = handle.hooks_dict_ref()  # all hooks of the module; PyTorch has no other public access to them
+    handle.remove()
+    return bool(hooks)
 
 
 def compile_layers(
-    backbone: PreTrainedModel, *, after: Sequence[int] = (), backend: str | Callable = "inductor"
+    backbone: PreTrainedModel, *, after: Sequence[int] = (), backend: str | Backend = "inductor"
 ) -> None:
     """Compile each layer with ``torch.compile`` and dynamic shapes.
 
@@ -35,32 +44,41 @@ def compile_layers(
         backbone: a Hugging Face encoder.
         after: layers whose outputs are cached; layers up to the last of them are not compiled.
         backend: of ``torch.compile``.
+
+    Raises:
+        UserError: this version of PyTorch cannot compile the layers one by one.
     """
+    if "isolate_recompiles" not in inspect.signature(torch.compile).parameters:
+        raise UserError(
+            f"--compile true: PyTorch {torch.__version__} is too old; upgrade to 2.14, or omit it"
+        )
     # All layers share one code object, but differ in their hooks: those of adapters, and that which selects
-    # first tokens. So each is compiled for itself.
+    # first tokens. torch.compile does not look at hooks, so each layer needs compiled code of its own.
     for layer in list(layers_of(backbone))[max(after, default=-1) + 1 :]:
         layer.compile(dynamic=True, backend=backend, isolate_recompiles=True)
 
 
-@contextmanager
-def record_outputs(backbone: PreTrainedModel, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
-    """Record the outputs of some layers, before adapters change them.
+def layer_outputs(backbone: PreTrainedModel, layers: Sequence[int], forward: Callable[[], object]) -> Tensor:
+    """The outputs of some layers, before adapters change them.
 
-    Yields:
-        A dictionary from layer index to output, updated by each call of the backbone.
+    Args:
+        backbone: a Hugging Face encoder.
+        layers: indices of the layers.
+        forward: calls the backbone once.
+
+    Returns:
+        ``[batch, positions, layers, h]``.
     """
     found: dict[int, Tensor] = {}
-    handles = [
-        layers_of(backbone)[number].register_forward_hook(
-            lambda _, __, output, number=number: found.__setitem__(number, output), prepend=True
-        )
-        for number in layers
-    ]
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks:
+        for number in layers:
+
+            def keep(_: nn.Module, __: object, output: Tensor, number: int = number) -> None:
+                found[number] = output
+
+            hooks.callback(layers_of(backbone)[number].register_forward_hook(keep, prepend=True).remove)
+        forward()
+    return torch.stack([found[number] for number in layers], dim=2)
 
 
 @contextmanager
@@ -71,16 +89,12 @@ def replace_outputs(backbone: PreTrainedModel, outputs: Mapping[int, Tensor]) ->
         backbone: a Hugging Face encoder.
         outputs: by layer index, ``[batch, positions, h]``, in the number format of the cache.
     """
-    skipped = list(layers_of(backbone))[: max(outputs) + 1]
-    undo = [
-        shadow(layer, "forward", _forward_returning(outputs.get(number)))  # hooks still run
-        for number, layer in enumerate(skipped)
-    ]
-    try:
+    with ExitStack() as undo:
+        for number, layer in enumerate(list(layers_of(backbone))[: max(outputs) + 1]):
+            undo.callback(
+                shadow(layer, "forward", _forward_returning(outputs.get(number)))
+            )  # hooks still run
         yield
-    finally:
-        for restore in undo:
-            restore()
 
 
 def _forward_returning(output: Tensor | None) -> Callable[..., Tensor]:

@@ -66,7 +66,6 @@ class EncoderLayout:
         feed_forward: the feed-forward sublayer.
         query: the query projection of a layer.
         value: the value projection of a layer.
-        pre_norm: x + f(LN(x)) instead of LN(x + f(x)).
         reads: words (passed as ``inputs_embeds``), patches or items.
         tokens: the module whose output is the input of the first layer; for image encoders only.
     """
@@ -76,9 +75,13 @@ class EncoderLayout:
     feed_forward: SublayerLayout
     query: ProjectionLayout
     value: ProjectionLayout
-    pre_norm: bool
     reads: Reads
     tokens: str | None = None
+
+    @property
+    def pre_norm(self) -> bool:
+        """x + f(LN(x)) instead of LN(x + f(x)): the layer norm is what first reads x."""
+        return self.attention.norm == self.attention.entry
 
 
 _BERT = EncoderLayout(
@@ -94,7 +97,6 @@ _BERT = EncoderLayout(
     ),
     query=ProjectionLayout(("attention.self.query",)),
     value=ProjectionLayout(("attention.self.value",)),
-    pre_norm=False,
     reads=Reads.WORDS,
 )
 _MODERNBERT = EncoderLayout(
@@ -103,7 +105,6 @@ _MODERNBERT = EncoderLayout(
     feed_forward=SublayerLayout(entry="mlp_norm", output="mlp", norm="mlp_norm"),
     query=ProjectionLayout(("attn.Wqkv",), part=0, parts=3),
     value=ProjectionLayout(("attn.Wqkv",), part=2, parts=3),
-    pre_norm=True,
     reads=Reads.WORDS,
 )
 _VIT = EncoderLayout(
@@ -112,7 +113,6 @@ _VIT = EncoderLayout(
     feed_forward=SublayerLayout(entry="layernorm_after", output="dropout", norm="layernorm_after"),
     query=ProjectionLayout(("attention.q_proj",)),
     value=ProjectionLayout(("attention.v_proj",)),
-    pre_norm=True,
     reads=Reads.PATCHES,
     tokens="embeddings",
 )
@@ -122,7 +122,6 @@ _DINOV2 = EncoderLayout(
     feed_forward=SublayerLayout(entry="norm2", output="drop_path", norm="norm2"),
     query=ProjectionLayout(("attention.q_proj", "attention.attention.query")),
     value=ProjectionLayout(("attention.v_proj", "attention.attention.value")),
-    pre_norm=True,
     reads=Reads.PATCHES,
     tokens="embeddings",
 )
@@ -132,7 +131,6 @@ _CLIP_VISION = EncoderLayout(
     feed_forward=SublayerLayout(entry="layer_norm2", output="mlp", norm="layer_norm2"),
     query=ProjectionLayout(("self_attn.q_proj",)),
     value=ProjectionLayout(("self_attn.v_proj",)),
-    pre_norm=True,
     reads=Reads.PATCHES,
     tokens="pre_layrnorm",
 )

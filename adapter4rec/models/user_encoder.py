@@ -14,7 +14,7 @@ from adapter4rec.models.dropout import Dropout
 from adapter4rec.models.layouts import EncoderLayout, ProjectionLayout, Reads, SublayerLayout
 from adapter4rec.models.packed_attention import packed_attention
 from adapter4rec.models.parts import USER_ENCODER, ParameterGroups
-from adapter4rec.models.settings import ModelSettings
+from adapter4rec.models.settings import ImageModelSettings, TextModelSettings
 from adapter4rec.utils.errors import UserError
 
 _MASKED_SCORE = -1e9
@@ -67,7 +67,8 @@ class SelfAttention(nn.Module):
         else:
             attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropped)
         y = self.dropout(self.output(attended.transpose(1, 2).flatten(-2)))
-        return self.layer_norm(x + y)
+        normed: Tensor = self.layer_norm(x + y)
+        return normed
 
 
 class FeedForward(nn.Module):
@@ -83,7 +84,8 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[users, L, d]`` → ``[users, L, d]``."""
         y = self.dropout(self.down(F.relu(self.up(x))))
-        return self.layer_norm(x + y)
+        normed: Tensor = self.layer_norm(x + y)
+        return normed
 
 
 class TransformerBlock(nn.Module):
@@ -96,7 +98,8 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | Packing | None) -> Tensor:
         """See :meth:`SelfAttention.forward`."""
-        return self.feed_forward(self.attention(x, mask))
+        output: Tensor = self.feed_forward(self.attention(x, mask))
+        return output
 
 
 class UserEncoder(nn.Module):
@@ -118,14 +121,13 @@ class UserEncoder(nn.Module):
         ),
         query=ProjectionLayout(("attention.query",)),
         value=ProjectionLayout(("attention.value",)),
-        pre_norm=False,
         reads=Reads.ITEMS,
     )
     """Sites where adapters attach."""
 
     def __init__(self, dim: int, max_seq_len: int, heads: int, blocks: int, dropout: float) -> None:
         super().__init__()
-        self.width = dim
+        self.width, self.heads = dim, heads
         self.position_embedding = nn.Embedding(max_seq_len, dim)
         self.layer_norm = nn.LayerNorm(dim, eps=1e-6)
         self.dropout = Dropout(dropout)
@@ -133,7 +135,7 @@ class UserEncoder(nn.Module):
         self.apply(_xavier_normal)
 
     @classmethod
-    def from_settings(cls, settings: ModelSettings) -> UserEncoder:
+    def from_settings(cls, settings: TextModelSettings | ImageModelSettings) -> UserEncoder:
         """A newly initialised user encoder.
 
         Raises:
@@ -143,8 +145,8 @@ class UserEncoder(nn.Module):
             raise UserError(
                 f"--user_heads {settings.user_heads}: must divide --embedding_dim {settings.embedding_dim}"
             )
-        sizes = (settings.max_seq_len, settings.user_heads, settings.user_blocks)
-        return cls(settings.embedding_dim, *sizes, settings.dropout)
+        heads, blocks = settings.user_heads, settings.user_blocks
+        return cls(settings.embedding_dim, settings.max_seq_len, heads, blocks, settings.dropout)
 
     @staticmethod
     def sizes_of(tensors: Mapping[str, Tensor]) -> dict[str, int]:
@@ -158,7 +160,7 @@ class UserEncoder(nn.Module):
 
     def describe(self) -> str:
         """A short description of the architecture."""
-        return f"{len(self.blocks)} blocks of width {self.width}, {self.blocks[0].attention.heads} heads"
+        return f"{len(self.blocks)} blocks of width {self.width}, {self.heads} heads"
 
     def parameter_groups(self) -> ParameterGroups:
         """Parameters by name, in the group ``user_encoder``."""
@@ -174,7 +176,7 @@ class UserEncoder(nn.Module):
         Returns:
             ``[users, L, d]``; vectors at padding are undefined.
         """
-        x = self.dropout(self.layer_norm(items + self.position_embedding.weight))
+        x: Tensor = self.dropout(self.layer_norm(items + self.position_embedding.weight))
         mask = causal_padding_mask(log_mask, x.dtype)
         for block in self.blocks:
             x = block(x, mask)

@@ -90,7 +90,7 @@ TEXT = Quickstart(
 def _prepare_images(plan: Quickstart) -> None:
     from adapter4rec.data.images.building import ImageLmdbSettings, build, unfinished_folder
     from adapter4rec.datasets.sample import SampleSettings, make_image_sample
-    from adapter4rec.models.small_vit import SIZES, make_small_vit
+    from adapter4rec.models.small_vit import IMAGE_SIZE, make_small_vit
 
     made = make_image_sample(plan.sample, SampleSettings(**_USERS_AND_ITEMS))
     print(f"sample data (generated): {plan.sample}")
@@ -99,8 +99,7 @@ def _prepare_images(plan: Quickstart) -> None:
         if made:
             for old in (lmdb, unfinished_folder(lmdb)):  # the new images have the same names as the old ones
                 shutil.rmtree(old, ignore_errors=True)
-        size = int(SIZES["image_size"])
-        build(ImageLmdbSettings(folder / "items.tsv", lmdb, folder / "images", size=size, workers=1))
+        build(ImageLmdbSettings(folder / "items.tsv", lmdb, folder / "images", size=IMAGE_SIZE, workers=1))
     make_small_vit(REPOSITORY / "pretrained_models" / plan.backbone)
     print(f"backbone (small, randomly initialised): {plan.backbone}")
 
