@@ -7,13 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from adapter4rec.data.images.records import PixelArray
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _LONGEST_REASON = 120
+_BITS_PER_SAMPLE = 258  # a TIFF tag
 
 
 class BrokenImageError(Exception):
@@ -39,12 +39,12 @@ def decoded(data: bytes) -> Image.Image:
     Images with transparency are composited on white. 16-bit values are scaled to 8 bits, not clipped.
 
     Raises:
-        BrokenImageError: not an image, truncated, damaged, 32-bit pixels, or so many pixels that Pillow
-            refuses to decode them.
+        BrokenImageError: not an image, truncated, damaged, 12-bit or 32-bit pixels, or so many pixels that
+            Pillow refuses to decode them.
     """
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            return _upright(image, _bits_of_a_channel(image, data))
+            return _upright(image)
     except UnidentifiedImageError:
         raise BrokenImageError(f"not an image, or truncated (formats: {', '.join(_FORMATS)})") from None
     except Exception as error:  # Pillow's decoders raise arbitrary exceptions
@@ -58,7 +58,7 @@ def upright(image: Image.Image) -> Image.Image:
         BrokenImageError: truncated, damaged, or 32-bit pixels.
     """
     try:
-        return _upright(image.copy(), 16 if image.mode.startswith("I;16") else 8)
+        return _upright(image.copy())
     except Exception as error:  # PIL reads files lazily
         raise BrokenImageError(_line(error)) from None
 
@@ -82,31 +82,24 @@ def resized(image: Image.Image, size: int) -> PixelArray:
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
-def _upright(image: Image.Image, bits: int) -> Image.Image:
+def _upright(image: Image.Image) -> Image.Image:
+    if 12 in getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, ()):
+        raise ValueError("12-bit pixels are not supported")
     image.load()
     with suppress(Exception):  # damaged EXIF data; the image itself may still be readable
         ImageOps.exif_transpose(image, in_place=True)
-    return in_colour(_eight_bit(image, bits))
+    return in_colour(_eight_bit(image))
 
 
-def _bits_of_a_channel(image: Image.Image, data: bytes) -> int:
-    """Bits per channel in the file: PIL opens most 16-bit colour images as 8-bit."""
-    if image.format == "PNG":
-        return data[24]  # bit depth in the IHDR chunk, which is always the first
-    if isinstance(image, TiffImageFile):
-        return int(np.max(image.tag_v2.get(ExifTags.Base.BitsPerSample, 1)))
-    return 8
-
-
-def _eight_bit(image: Image.Image, bits: int) -> Image.Image:
+def _eight_bit(image: Image.Image) -> Image.Image:
     """Reduce 16 bits to the high 8; PIL does this for colour images, but clips grey values."""
     hidden = image.info.get("transparency")
+    if isinstance(hidden, tuple) and max(hidden) > 255:
+        image.info["transparency"] = tuple(value >> 8 for value in hidden)
     if not image.mode.startswith("I;16"):
-        if bits == 16 and isinstance(hidden, tuple):
-            image.info["transparency"] = tuple(value >> 8 for value in hidden)
         return image
     values = np.asarray(image)
-    grey = Image.fromarray((values >> (bits - 8)).astype(np.uint8))
+    grey = Image.fromarray((values >> 8).astype(np.uint8))
     if isinstance(hidden, int):
         grey.putalpha(Image.fromarray(np.where(values == hidden, 0, 255).astype(np.uint8)))
     return grey

@@ -40,7 +40,10 @@ def opened(path: Path) -> lmdb.Environment:
     try:
         key = file.resolve(), file.stat().st_ino
         if key not in _open:
-            _open[key] = _whole(file)
+            environment = lmdb.open(
+                str(file), subdir=False, readonly=True, lock=False, readahead=False, meminit=False
+            )
+            _open[key] = require_whole(environment, file)
     except OSError as error:
         raise UserError(f"{file}: no such LMDB ({error.strerror})") from None
     except lmdb.Error as error:
@@ -48,20 +51,25 @@ def opened(path: Path) -> lmdb.Environment:
     return _open[key]
 
 
-def _whole(file: Path) -> lmdb.Environment:
-    environment = lmdb.open(
-        str(file), subdir=False, readonly=True, lock=False, readahead=False, meminit=False
-    )
+def require_whole(environment: lmdb.Environment, file: Path) -> lmdb.Environment:
+    """Check that a data file has all used pages: access to a missing one would kill the process with SIGBUS.
+
+    Raises:
+        UserError: truncated file. The environment is closed.
+    """
     found, expected = file.stat().st_size, bytes_in_use(environment)
-    if found < expected:  # access to a missing page would kill the process with SIGBUS
+    if found < expected:
         environment.close()
-        raise UserError(f"{file}: truncated file: {found:,} bytes, expected {expected:,}")
+        raise UserError(
+            f"{file}: truncated file: {found:,} bytes, expected {expected:,}; remove the LMDB and build it "
+            "again"
+        )
     return environment
 
 
 def bytes_in_use(environment: lmdb.Environment) -> int:
     """Size of the data file up to the end of the last used page."""
-    return (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    return int((environment.info()["last_pgno"] + 1) * environment.stat()["psize"])
 
 
 def lmdb_message(error: lmdb.Error) -> str:

@@ -81,7 +81,12 @@ class FolderSource:
         if not self.folder.is_dir():
             raise UserError(f"{self.folder}: no such folder; set the image folder with --images")
         files = defaultdict(list)
+        visited = set()  # a symbolic link may lead to a folder twice, or to a parent of its own
         for parent, folders, names in os.walk(self.folder, followlinks=True):
+            if (real := os.path.realpath(parent)) in visited:
+                folders.clear()
+                continue
+            visited.add(real)
             folders.sort()
             for path in (Path(parent, name) for name in sorted(names)):
                 if path.suffix.lower() in SUFFIXES:
