@@ -63,7 +63,7 @@ def read_text_domain(
     table = read_items(settings.items, attributes, allow_empty_titles=settings.allow_empty_titles)
     interactions = _interactions(settings, table)
     if tokenizer is None:
-        return _without_content(settings, interactions)
+        return _domain(settings, interactions, None)
     texts = {name: [texts[row] for row in interactions.item_rows] for name, texts in table.texts.items()}
     cache_folder = relative_to_repository(settings.cache_folder)
     store = process.rank0_first(lambda: text_store(settings, texts, tokenizer, cache_folder, process.log))
@@ -87,7 +87,7 @@ def read_image_domain(settings: ImageDomainSettings, size: int | None) -> Domain
     without = database.without_image(table.names, settings.items) if database else ()
     interactions = _interactions(settings, table, without)
     if database is None or size is None:
-        return _without_content(settings, interactions)
+        return _domain(settings, interactions, None)
     database.require_size(size)
     store = ImageStore(database, [table.names[row] for row in interactions.item_rows], size)
     return _domain(settings, interactions, store)
@@ -130,14 +130,10 @@ def _interactions(
     )
 
 
-def _without_content(settings: DomainSettings, interactions: Interactions) -> Domain:
-    store = IdStore(interactions.n_items)
-    return Domain(_name(settings), interactions, store, interactions.identity)
-
-
-def _domain(settings: DomainSettings, interactions: Interactions, store: TextStore | ImageStore) -> Domain:
-    return Domain(_name(settings), interactions, store, f"{interactions.identity} {store.identity}")
-
-
-def _name(settings: DomainSettings) -> str:
-    return settings.users.absolute().parent.name
+def _domain(
+    settings: DomainSettings, interactions: Interactions, store: TextStore | ImageStore | None
+) -> Domain:
+    name = settings.users.absolute().parent.name
+    if store is None:
+        return Domain(name, interactions, IdStore(interactions.n_items), interactions.identity)
+    return Domain(name, interactions, store, f"{interactions.identity} {store.identity}")

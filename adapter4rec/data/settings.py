@@ -44,7 +44,7 @@ class TextSettings(Settings):
 
     def max_tokens(self, attribute: str) -> int:
         """Maximum tokens of an attribute."""
-        return getattr(self, f"{attribute}_tokens")
+        return int(getattr(self, f"{attribute}_tokens"))
 
 
 @dataclass(frozen=True, kw_only=True)

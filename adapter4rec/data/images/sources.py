@@ -52,9 +52,11 @@ class FolderSource:
                 found[name] = paths[0]
         if not found:
             images = [path for paths in files.values() for path in paths]
+            numbered = "; item v123 also matches 123.jpg, ignoring leading zeros" if self.numbered else ""
             raise UserError(
                 f"none of {len(images):,} images matches an item; images: {examples(images)}; "
-                f"items: {examples(names)}. Searched {self.looked_for()}"
+                f"items: {examples(names)}. Searched {self.folder} for files named after the item "
+                f"({' '.join(SUFFIXES)}){numbered}."
             )
         return found
 
@@ -65,11 +67,6 @@ class FolderSource:
             BrokenImageError: the image cannot be read.
         """
         return read_image(self.folder / os.fsdecode(place))
-
-    def looked_for(self) -> str:
-        """The folder, and how file names match item names."""
-        numbered = "; item v123 also matches 123.jpg, ignoring leading zeros" if self.numbered else ""
-        return f"{self.folder} for files named after the item ({' '.join(SUFFIXES)}){numbered}."
 
     def _key(self, name: bytes) -> bytes:
         """The item name or file stem, or its number if ``numbered``."""

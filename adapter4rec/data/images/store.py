@@ -24,9 +24,6 @@ class Pixels(Content):
 
     pixels: Tensor
 
-    def __len__(self) -> int:
-        return len(self.pixels)
-
 
 class ImageStore:
     """Images of all items, read from an LMDB on demand. Works in worker processes.
