@@ -10,8 +10,8 @@ import pytest
 from image_shop import encoded, exif, picture, png
 from PIL import Image, ImageOps, ImageSequence
 
+from adapter4rec.data.images.database import pack, unpack
 from adapter4rec.data.images.decoding import BrokenImageError, decoded, in_colour
-from adapter4rec.data.images.records import pack, unpack
 
 
 class TestRecords:

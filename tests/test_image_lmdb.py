@@ -22,8 +22,7 @@ from adapter4rec.data.images.building import (
     build_from_page,
     unfinished_folder,
 )
-from adapter4rec.data.images.database import ImageDatabase
-from adapter4rec.data.images.records import DESCRIPTION_KEY
+from adapter4rec.data.images.database import DESCRIPTION_KEY, ImageDatabase
 from adapter4rec.data.images.writing import ImageWriter
 from adapter4rec.utils.errors import UserError
 

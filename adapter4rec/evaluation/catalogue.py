@@ -51,10 +51,6 @@ class Embeddings:
         """Embeddings of item ids, int ``[...]`` → ``[..., d]``."""
         return self.rows[torch.from_numpy(numbers).to(self.rows.device)]
 
-    def slice(self, first: int, last: int) -> Tensor:
-        """Embeddings of the items ``first``…``last - 1``, ``[last - first, d]``."""
-        return self.rows[first:last]
-
 
 @dataclass(frozen=True)
 class EncodeConfig:

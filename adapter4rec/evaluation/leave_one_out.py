@@ -200,10 +200,9 @@ def rank_by_popularity(
     """
     clicks = interactions.training_clicks(users)
     popularity = torch.from_numpy(np.concatenate([[0], clicks]).astype(np.float32))
-    # With embeddings of width 1 and user vectors of 1, the score is the popularity.
     catalogue = Embeddings(popularity[:, None])
 
-    def ones(batch: EvalBatch) -> Tensor:
+    def ones(batch: EvalBatch) -> Tensor:  # with embeddings of width 1, the score is the popularity
         return torch.ones(len(batch.targets), 1)
 
     return rank_users(ones, catalogue, interactions, split, process, coverage_at)

@@ -127,7 +127,7 @@ class Recommender:
             return torch.zeros(0, self.run.model.user_encoder.width)
         labels = [f"content {number} of {len(contents)}" for number in range(1, len(contents) + 1)]
         store = content_store(self.run, contents, labels)
-        return self._encode_store(store, len(contents)).slice(1, len(contents) + 1).cpu()
+        return self._encode_store(store, len(contents)).rows[1:].cpu()
 
     def with_items(self, items: Mapping[str, Any] | NewItems) -> Recommender:
         """A new recommender with additional candidates, which may also occur in histories.

@@ -19,9 +19,8 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from adapter4rec.data.images.database import ImageDatabase
+from adapter4rec.data.images.database import Description, ImageDatabase, examples, pack, shown
 from adapter4rec.data.images.decoding import BrokenImageError, resized
-from adapter4rec.data.images.records import Description, examples, pack, shown
 from adapter4rec.data.images.released import ReleasedSource
 from adapter4rec.data.images.sources import FolderSource
 from adapter4rec.data.images.writing import ImageWriter, image_writer

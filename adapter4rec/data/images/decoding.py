@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from adapter4rec.data.images.records import PixelArray
+from adapter4rec.data.images.database import PixelArray
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _LONGEST_REASON = 120

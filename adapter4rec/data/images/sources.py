@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from adapter4rec.data.images.database import examples, shown
 from adapter4rec.data.images.decoding import read_image
-from adapter4rec.data.images.records import examples, shown
 from adapter4rec.utils.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")

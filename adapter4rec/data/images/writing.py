@@ -12,8 +12,15 @@ from pathlib import Path
 
 import lmdb
 
-from adapter4rec.data.images.opening import DATA_FILE, bytes_in_use, lmdb_message, require_whole
-from adapter4rec.data.images.records import CHECKSUM_BYTES, DESCRIPTION_KEY, Description
+from adapter4rec.data.images.database import (
+    CHECKSUM_BYTES,
+    DATA_FILE,
+    DESCRIPTION_KEY,
+    Description,
+    bytes_in_use,
+    lmdb_message,
+    require_whole,
+)
 from adapter4rec.utils.errors import UserError
 
 
