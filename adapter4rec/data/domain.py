@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,7 +61,7 @@ def read_text_domain(
     """
     attributes = settings.attributes if tokenizer is not None else ()
     table = read_items(settings.items, attributes, allow_empty_titles=settings.allow_empty_titles)
-    interactions = _interactions(settings, table)
+    interactions = _interactions(settings, table, without=())
     if tokenizer is None:
         return _domain(settings, interactions, None)
     texts = {name: [texts[row] for row in interactions.item_rows] for name, texts in table.texts.items()}
@@ -111,16 +111,12 @@ def text_store(
     """
     tokens = []
     for attribute in settings.attributes:
-        column = texts[attribute]
-        if attribute == "body":
-            column = [truncate_body(text) for text in column]
+        column = [truncate_body(text) if attribute == "body" else text for text in texts[attribute]]
         tokens.append(tokenise(column, tokenizer, settings.max_tokens(attribute), cache_folder, log))
     return TextStore(tokens, settings.tokens_at_once)
 
 
-def _interactions(
-    settings: DomainSettings, table: ItemTable, without: set[bytes] | tuple[()] = ()
-) -> Interactions:
+def _interactions(settings: DomainSettings, table: ItemTable, without: Collection[bytes]) -> Interactions:
     return read_interactions(
         settings.users,
         table,

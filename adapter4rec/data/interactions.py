@@ -129,19 +129,16 @@ class Interactions:
     def warning(self) -> str | None:
         """A warning with the causes, if more than 20 % of the users or clicks were dropped."""
         users = self.n_users + self.dropped_users
-        cut, left_out = self.cut_clicks, self.left_out_clicks
-        lost = self.dropped_clicks + cut + left_out
+        lost = self.dropped_clicks + self.cut_clicks + self.left_out_clicks
         clicks = len(self.clicks) + lost
         if self.dropped_users <= _WARNING_SHARE * users and lost <= _WARNING_SHARE * clicks:
             return None
-        causes = {
-            f"  {self.dropped_users:,} of {users:,} users with {self.dropped_clicks:,} of {clicks:,} clicks: "
-            "fewer clicks than --min_seq_len": self.dropped_users,
-            f"  {cut:,} clicks: before the last --max_seq_len + 3 clicks of a user": cut,
-            f"  {left_out:,} clicks: on items without an image in --images": left_out,
-        }
-        occurring = [cause for cause, count in causes.items() if count]
-        return "\n".join(["warning: more than 20 % of the users or clicks were dropped:", *occurring])
+        return (
+            "warning: more than 20 % of the users or clicks were dropped: "
+            f"{self.dropped_users:,} of {users:,} users with {self.dropped_clicks:,} of {clicks:,} clicks "
+            f"(fewer than --min_seq_len), {self.cut_clicks:,} clicks before the last --max_seq_len + 3 of a "
+            f"user, {self.left_out_clicks:,} clicks on items without an image in --images"
+        )
 
 
 def _decoded(raw: bytes, path: Path, line: int) -> str:

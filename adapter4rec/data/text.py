@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from adapter4rec.data.cache import Arrays, cached_arrays
 from adapter4rec.data.content import Content
 from adapter4rec.data.packing import Packing
-from adapter4rec.utils.files import file_hash
+from adapter4rec.utils.files import atomic_file, file_hash
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+Arrays = dict[str, np.ndarray]
 
 _TEXTS_PER_CALL = 10_000
 _BODY_CHARACTERS = 2_000
@@ -98,7 +101,8 @@ class TextStore:
 
     def costs(self) -> np.ndarray:
         """Tokens per item, summed over attributes, int64 ``[N]``."""
-        return np.add.reduce([np.diff(attribute.offsets) for attribute in self.attributes])
+        costs: np.ndarray = np.sum([np.diff(attribute.offsets) for attribute in self.attributes], axis=0)
+        return costs
 
     def fetch(self, items: np.ndarray) -> Text:
         """Tokens of ``items``, in packs of texts of similar length."""
@@ -222,6 +226,25 @@ def tokenise(
     path = cache_folder / "tokens" / f"{key}.safetensors" if cache_folder else None
     arrays = cached_arrays(path, compute, log) if path else compute()
     return Tokens(arrays["tokens"], arrays["offsets"], key)
+
+
+def cached_arrays(path: Path, compute: Callable[[], Arrays], log: Callable[[str], None] = print) -> Arrays:
+    """Load arrays from a safetensors file, or compute and write them. A damaged file is computed again.
+
+    Args:
+        path: the file; its name is the hash of the inputs.
+        compute: computes the arrays, by name.
+        log: prints messages.
+    """
+    if path.exists():
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            log(f"warning: {path}: damaged cache entry ({error}); computing it again")
+    arrays = compute()
+    with atomic_file(path) as temporary:
+        save_file(arrays, temporary)
+    return arrays
 
 
 def truncate_body(text: str) -> str:

@@ -45,16 +45,13 @@ class _Pairs:
     def __init__(self, users: np.ndarray, items: np.ndarray, users_at_once: int) -> None:
         self._users_at_once = users_at_once
         self._blocks = int(users.max(initial=0)) // users_at_once + 1
-        cells = self._cell(users, items)
+        cells = (items - 1) // _ITEMS_AT_ONCE * self._blocks + users // users_at_once
         order = np.argsort(cells, kind="stable")
         self._users, self._items, self._cells = users[order], items[order], cells[order]
 
-    def _cell(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        return (items - 1) // _ITEMS_AT_ONCE * self._blocks + users // self._users_at_once
-
     def of(self, user: int, item: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Indices of pairs in the block and the chunk whose first user and item are ``user`` and ``item``."""
-        cell = self._cell(np.array(user), np.array(item))
+        cell = (item - 1) // _ITEMS_AT_ONCE * self._blocks + user // self._users_at_once
         pairs = slice(*np.searchsorted(self._cells, [cell, cell + 1]))
         users, items = self._users[pairs] - user, self._items[pairs] - item
         return torch.from_numpy(users).to(device), torch.from_numpy(items).to(device)
