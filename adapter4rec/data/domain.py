@@ -64,7 +64,7 @@ def read_text_domain(
     interactions = _interactions(settings, table, without=())
     if tokenizer is None:
         return _domain(settings, interactions, None)
-    texts = {name: [texts[row] for row in interactions.item_rows] for name, texts in table.texts.items()}
+    texts = {name: [column[row] for row in interactions.item_rows] for name, column in table.texts.items()}
     cache_folder = relative_to_repository(settings.cache_folder)
     store = process.rank0_first(lambda: text_store(settings, texts, tokenizer, cache_folder, process.log))
     return _domain(settings, interactions, store)

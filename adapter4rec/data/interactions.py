@@ -269,12 +269,7 @@ def _names_and_histories(
 
 
 def read_interactions(
-    users_path: Path,
-    items: ItemTable,
-    *,
-    min_seq_len: int,
-    max_seq_len: int,
-    without: Collection[bytes] = (),
+    users_path: Path, items: ItemTable, *, min_seq_len: int, max_seq_len: int, without: Collection[bytes] = ()
 ) -> Interactions:
     """Read ``name<TAB>item item …`` lines, filter users and items, and assign item ids.
 

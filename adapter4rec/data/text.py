@@ -169,20 +169,16 @@ def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> str:
         settings = json.loads(tokenizer.backend_tokenizer.to_str())
         settings.update(truncation=tokenizer.truncation_side, padding=None)
     else:  # a Python tokenizer is defined by its class, the library version and its files
+        with TemporaryDirectory() as folder:
+            tokenizer.save_pretrained(folder)
+            files = {path.name: file_hash(path) for path in Path(folder).iterdir()}
         settings = {
             "class": type(tokenizer).__name__,
             "transformers": version("transformers"),
             "truncation": tokenizer.truncation_side,
-            "files": _saved_files(tokenizer),
+            "files": files,
         }
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode("utf-8")).hexdigest()
-
-
-def _saved_files(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
-    """SHA-256 of each file of the saved tokenizer, by name."""
-    with TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
-        return {path.name: file_hash(path) for path in Path(folder).iterdir()}
 
 
 def tokenise(

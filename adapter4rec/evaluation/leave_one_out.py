@@ -15,12 +15,7 @@ from torch import Tensor
 from adapter4rec.data.batches import pad_left
 from adapter4rec.data.domain import Domain
 from adapter4rec.data.interactions import Interactions, Ranges
-from adapter4rec.evaluation.catalogue import (
-    Embeddings,
-    EncodeConfig,
-    encode_catalogue,
-    evaluating,
-)
+from adapter4rec.evaluation.catalogue import Embeddings, EncodeConfig, encode_catalogue, evaluating
 from adapter4rec.evaluation.metrics import RankedUsers, metrics_of
 from adapter4rec.evaluation.ranking import EvalBatch, best_items, rank_targets
 from adapter4rec.utils.process_group import Process

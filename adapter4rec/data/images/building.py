@@ -53,8 +53,7 @@ class ImageLmdbSettings(Settings):
     into: Path = option(help="output folder of the LMDB")
     images: Path | None = option(None, "folder of image files, searched recursively")
     preset: str | None = option(
-        None,
-        "hm or amazon: defaults for the paper's data; hm if none of --items, --images, --convert is set",
+        None, "hm or amazon: defaults for the paper's data; hm if none of --items, --images, --convert is set"
     )
     numbered_files: bool = option(
         False, "match item v123 with 123.jpg or v123.jpg, ignoring leading zeros (H&M's file names)"

@@ -20,47 +20,23 @@ class BrokenImageError(Exception):
     """An image that cannot be read; the message is a short reason."""
 
 
-def read_image(path: Path) -> Image.Image:
-    """Decode an image file, as :func:`decoded`.
-
-    Raises:
-        BrokenImageError: the image cannot be read.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BrokenImageError(f"cannot read file: {error.strerror}") from None
-    return decoded(data)
-
-
-def decoded(data: bytes) -> Image.Image:
-    """Decode an image file to RGB, upright; the first frame of an animation.
+def decoded(source: Path | bytes | Image.Image) -> Image.Image:
+    """Decode an image file, its bytes, or a PIL image to RGB, upright; the first frame of an animation.
 
     Images with transparency are composited on white. 16-bit values are scaled to 8 bits, not clipped.
 
     Raises:
-        BrokenImageError: not an image, truncated, damaged, 12-bit or 32-bit pixels, or so many pixels that
-            Pillow refuses to decode them.
+        BrokenImageError: the file cannot be read, is not an image, truncated or damaged, or has 12-bit or
+            32-bit pixels, or so many pixels that Pillow refuses to decode them.
     """
     try:
+        if isinstance(source, Image.Image):
+            return _upright(source.copy())
+        data = source.read_bytes() if isinstance(source, Path) else source
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             return _upright(image)
-    except UnidentifiedImageError:
-        raise BrokenImageError(f"not an image, or truncated (formats: {', '.join(_FORMATS)})") from None
     except Exception as error:  # Pillow's decoders raise arbitrary exceptions
-        raise BrokenImageError(_line(error)) from None
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """As :func:`decoded`, for a PIL image.
-
-    Raises:
-        BrokenImageError: truncated, damaged, or 32-bit pixels.
-    """
-    try:
-        return _upright(image.copy())
-    except Exception as error:  # PIL reads files lazily
-        raise BrokenImageError(_line(error)) from None
+        raise BrokenImageError(_reason(error)) from None
 
 
 def in_colour(image: Image.Image) -> Image.Image:
@@ -105,6 +81,10 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return grey
 
 
-def _line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """An error message as one short line without tabs."""
+    if isinstance(error, UnidentifiedImageError):
+        return f"not an image, or truncated (formats: {', '.join(_FORMATS)})"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot read file: {error.strerror}"
     return (" ".join(str(error).split()) or type(error).__name__)[:_LONGEST_REASON]

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from adapter4rec.data.images.database import examples, shown
-from adapter4rec.data.images.decoding import read_image
+from adapter4rec.data.images.decoding import decoded
 from adapter4rec.utils.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -66,7 +66,7 @@ class FolderSource:
         Raises:
             BrokenImageError: the image cannot be read.
         """
-        return read_image(self.folder / os.fsdecode(place))
+        return decoded(self.folder / os.fsdecode(place))
 
     def _key(self, name: bytes) -> bytes:
         """The item name or file stem, or its number if ``numbered``."""
