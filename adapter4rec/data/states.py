@@ -78,17 +78,12 @@ class TextStateStore:
     def __init__(self, texts: TextStore, rows: np.ndarray, layers: tuple[int, ...], form: str) -> None:
         self.texts, self.rows, self.layers, self.form = texts, rows, layers, form
         self.costs = texts.costs
-        sizes = [len(attribute.tokens) for attribute in texts.attributes]
-        self._begin = np.concatenate([[0], np.cumsum(sizes)])
 
     def fetch(self, items: np.ndarray) -> TextStates:
         """Read the states of ``items``, in packs of texts of similar length."""
         packs, order = self.texts.packed(items)
-        states = tuple(
-            StatePack(_states(self.rows[self._begin[owner] + at], self.form), packing)
-            for at, owner, packing in packs
-        )
-        return TextStates(states, self.layers, order, len(items))
+        states = (StatePack(_states(self.rows[at], self.form), packing) for at, packing in packs)
+        return TextStates(tuple(states), self.layers, order, len(items))
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,11 @@ class TextStore:
     def __init__(self, attributes: list[Tokens], tokens_at_once: int) -> None:
         self.attributes = attributes
         self.tokens_at_once = tokens_at_once
+        one = len(attributes) == 1  # whose tokens are not copied
+        self._tokens = attributes[0].tokens if one else np.concatenate([each.tokens for each in attributes])
+        begins = np.cumsum([0, *(len(each.tokens) for each in attributes[:-1])])
+        # int64 [N + 1, attributes]
+        self._offsets = np.stack([each.offsets for each in attributes], axis=1) + begins
 
     @property
     def identity(self) -> str:
@@ -101,42 +106,34 @@ class TextStore:
 
     def costs(self) -> np.ndarray:
         """Tokens per item, summed over attributes, int64 ``[N]``."""
-        costs: np.ndarray = np.sum([np.diff(attribute.offsets) for attribute in self.attributes], axis=0)
+        costs: np.ndarray = np.diff(self._offsets, axis=0).sum(axis=1)
         return costs
 
     def fetch(self, items: np.ndarray) -> Text:
         """Tokens of ``items``, in packs of texts of similar length."""
         packs, order = self.packed(items)
-        return Text(tuple(self._pack(*pack) for pack in packs), order, len(items))
+        tokens = self._tokens
+        texts = (TokenPack(torch.from_numpy(tokens[at].astype(np.int64)), packing) for at, packing in packs)
+        return Text(tuple(texts), order, len(items))
 
-    def packed(self, items: np.ndarray) -> tuple[list[tuple[np.ndarray, np.ndarray, Packing]], Tensor]:
+    def packed(self, items: np.ndarray) -> tuple[list[tuple[np.ndarray, Packing]], Tensor]:
         """Assign the texts of ``items`` to packs.
 
         Returns:
             A list of packs and the order (see :class:`Text`). A pack consists of the index of each token in
-            the tokens of its attribute, int64 ``[tokens]``, the index of that attribute, int64 ``[tokens]``,
-            and the packing.
+            the concatenated tokens of all attributes, int64 ``[tokens]``, and the packing.
         """
-        starts = np.stack([attribute.offsets[items - 1] for attribute in self.attributes], axis=1).ravel()
-        stops = np.stack([attribute.offsets[items] for attribute in self.attributes], axis=1).ravel()
-        lengths = stops - starts
+        starts = self._offsets[items - 1].ravel()
+        lengths = self._offsets[items].ravel() - starts
         by_length = np.argsort(lengths, kind="stable")
         packs = []
         for first, last in pack_bounds(lengths[by_length], self.tokens_at_once):
             texts = by_length[first:last]  # text = item * attributes + attribute
             packing = Packing.of(lengths[texts])
-            at = np.repeat(starts[texts], lengths[texts]) + packing.places.numpy()
-            packs.append((at, np.repeat(texts % len(self.attributes), lengths[texts]), packing))
+            packs.append((np.repeat(starts[texts], lengths[texts]) + packing.places.numpy(), packing))
         order = np.empty_like(by_length)
         order[by_length] = np.arange(len(by_length))
         return packs, torch.from_numpy(order)
-
-    def _pack(self, at: np.ndarray, owner: np.ndarray, packing: Packing) -> TokenPack:
-        token_ids = np.empty(len(at), np.int64)
-        for number, attribute in enumerate(self.attributes):
-            mine = owner == number
-            token_ids[mine] = attribute.tokens[at[mine]]
-        return TokenPack(torch.from_numpy(token_ids), packing)
 
 
 def pack_bounds(lengths: np.ndarray, most_tokens: int) -> list[tuple[int, int]]:

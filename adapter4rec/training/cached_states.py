@@ -197,7 +197,7 @@ class _Piece:
         if not self.by_token:
             return slice(None)
         packs, _ = self.store.packed(self.items)
-        return np.argsort(np.concatenate([at for at, _, _ in packs]))
+        return np.argsort(np.concatenate([at for at, _ in packs]))
 
 
 def _computation(config: PretrainedConfig) -> str:
