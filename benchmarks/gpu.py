@@ -212,7 +212,7 @@ def timed_steps(
     whole_batches = interactions.n_users // batch  # the last, short one is left out
     before = scale.warm_up * (3 if compiled else 1)
     loader = load_ahead(
-        examples,
+        examples.__getitem__,
         [(1, number % whole_batches) for number in range(before + scale.steps)],
         workers=scale.workers,
         prefetch=2,

@@ -200,7 +200,7 @@ class TestEpochs:
     def test_the_loader_begins_anywhere(self, interactions: Interactions) -> None:
         examples = examples_of(interactions, 5, seed=3)
         remaining = [(1, step) for step in range(1, examples.steps)]
-        found = list(load_ahead(examples, remaining, workers=0, prefetch=4, pin_memory=False))
+        found = list(load_ahead(examples.__getitem__, remaining, workers=0, prefetch=4, pin_memory=False))
         assert len(found) == 3
         for at, batch in zip(remaining, found, strict=True):
             expected = examples[at]

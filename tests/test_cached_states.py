@@ -23,7 +23,7 @@ from trees import ImageTargetSettings, TextTargetSettings
 
 from adapter4rec.adapters.attaching import add_adapters
 from adapter4rec.adapters.registry import FAMILIES
-from adapter4rec.data.cached_table import TableLayout, computed_table
+from adapter4rec.data.cached_table import computed_table
 from adapter4rec.data.domain import Domain
 from adapter4rec.data.text import TextStore, Tokens
 from adapter4rec.models.layers import layers_of
@@ -188,7 +188,7 @@ def test_masked_images_are_refused(tiny_mae_folder, tmp_path, one_process):
 
 
 class TestTable:
-    TABLE = TableLayout((10, 3), np.dtype(np.float32), [(0, 4), (4, 8), (8, 10)])
+    TABLE = ((10, 3), np.dtype(np.float32), [4, 8, 10])
     ROWS = np.arange(30, dtype=np.float32).reshape(10, 3)
 
     def compute(self, asked: list[int], stop_at: int | None = None):
@@ -196,31 +196,30 @@ class TestTable:
             if number == stop_at:
                 raise KeyboardInterrupt
             asked.append(number)
-            first, last = self.TABLE.blocks[number]
-            return self.ROWS[first:last]
+            return np.split(self.ROWS, [4, 8])[number]
 
         return rows
 
     def test_goes_on_where_it_was_interrupted(self, tmp_path: Path) -> None:
         asked, said = [], []
         with pytest.raises(KeyboardInterrupt):
-            computed_table(tmp_path / "t", self.TABLE, self.compute(asked, stop_at=2), said.append)
-        rows = computed_table(tmp_path / "t", self.TABLE, self.compute(asked), said.append)
+            computed_table(tmp_path / "t", *self.TABLE, self.compute(asked, stop_at=2), said.append)
+        rows = computed_table(tmp_path / "t", *self.TABLE, self.compute(asked), said.append)
         assert asked == [0, 1, 2]
         assert np.array_equal(rows, self.ROWS)
         assert "MiB of hidden states" in said[0]
         assert "resuming at 66 %" in said[1]
-        computed_table(tmp_path / "t", self.TABLE, self.compute(asked), said.append)
+        computed_table(tmp_path / "t", *self.TABLE, self.compute(asked), said.append)
         assert asked == [0, 1, 2]
         assert len(said) == 2
 
     def test_a_block_that_is_not_whole_is_computed_again(self, tmp_path: Path) -> None:
         asked = []
         with pytest.raises(KeyboardInterrupt):
-            computed_table(tmp_path / "t", self.TABLE, self.compute(asked, stop_at=2))
+            computed_table(tmp_path / "t", *self.TABLE, self.compute(asked, stop_at=2))
         with (tmp_path / "t" / "rows.part").open("r+b") as file:
             file.truncate(5 * 12)
-        rows = computed_table(tmp_path / "t", self.TABLE, self.compute(asked))
+        rows = computed_table(tmp_path / "t", *self.TABLE, self.compute(asked))
         assert asked == [0, 1, 1, 2]
         assert np.array_equal(rows, self.ROWS)
 

@@ -325,7 +325,7 @@ class TestCatalogue:
     ) -> None:
         monkeypatch.setattr(catalogue, "_ITEMS_AT_ONCE", 3)
         found = self.encoded(CostlyStore(self.COSTS), one_process, EncodeConfig(workers=2))
-        assert torch.equal(found.slice(1, 11), self.TABLE[1:])
+        assert torch.equal(found.rows[1:], self.TABLE[1:])
         assert torch.equal(found.of(np.array([[0, 4], [9, 1]]))[1], self.TABLE[[9, 1]])
         assert not found.of(np.array([0])).any()
 

@@ -10,8 +10,8 @@ import pytest
 from image_shop import encoded, exif, picture, png
 from PIL import Image, ImageOps, ImageSequence
 
+from adapter4rec.data.images.database import pack, unpack
 from adapter4rec.data.images.decoding import BrokenImageError, decoded, in_colour
-from adapter4rec.data.images.records import pack, unpack
 
 
 class TestRecords:
@@ -46,6 +46,17 @@ def one_colour() -> Image.Image:
     image = Image.new("P", (9, 5), 3)
     image.putpalette([200, 0, 0] * 256)
     return image
+
+
+def tiff_of_12_bits() -> bytes:
+    """A white TIFF of 2 x 2 pixels, written by hand, since Pillow writes none of 12 bits."""
+    pixels = b"\xff" * 6
+    tags = {256: 2, 257: 2, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 2, 279: len(pixels)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    end = struct.pack("<I", 0)
+    return (
+        b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels + struct.pack("<H", len(tags)) + entries + end
+    )
 
 
 SIXTEEN = np.random.default_rng(5).integers(0, 65536, (6, 7, 3)).astype(np.uint16)
@@ -160,6 +171,7 @@ class TestDecoding:
                 "bomb",
             ),
             (encoded(Image.new("F", (4, 4)), "TIFF"), "32-bit"),
+            (tiff_of_12_bits(), "12-bit"),
         ],
     )
     def test_what_is_wrong_is_said(self, data: bytes, reason: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -21,8 +22,7 @@ from adapter4rec.data.images.building import (
     build_from_page,
     unfinished_folder,
 )
-from adapter4rec.data.images.database import ImageDatabase
-from adapter4rec.data.images.records import DESCRIPTION_KEY
+from adapter4rec.data.images.database import DESCRIPTION_KEY, ImageDatabase
 from adapter4rec.data.images.writing import ImageWriter
 from adapter4rec.utils.errors import UserError
 
@@ -167,6 +167,24 @@ class TestFindingFiles:
         assert "B000.jpg" in str(caught.value)
         assert "'x1'" in str(caught.value)
 
+    def test_links_to_folders_are_followed_once(self, empty_shop: Shop) -> None:
+        elsewhere = empty_shop.folder / "elsewhere"
+        elsewhere.mkdir()
+        (elsewhere / "b.jpg").write_bytes(encoded(picture(2), "JPEG"))
+        (empty_shop.images / "linked").symlink_to(elsewhere)
+        (empty_shop.images / "again").symlink_to(elsewhere)
+        (empty_shop.images / "cycle").symlink_to(empty_shop.images)
+        empty_shop.add("a", encoded(picture(1), "JPEG"))
+        empty_shop.add("b")
+        assert build(empty_shop.settings()).images == 2
+
+    @pytest.mark.parametrize("name", ["x" * 512, "a\0b"])
+    def test_names_that_lmdb_cannot_store(self, shop: Shop, name: str) -> None:
+        shop.names.append(name)
+        with pytest.raises(UserError, match=r"items.tsv:61: item name .* LMDB cannot store"):
+            build(shop.settings(missing="skip"))
+        assert not unfinished_folder(shop.folder / "shop.lmdb").exists()
+
     def test_the_longest_name(self, shop: Shop) -> None:
         shop.add("é" * 255 + "x", encoded(picture(1), "JPEG"), "a.jpg")
         shop.names[-1] = "a"
@@ -219,6 +237,11 @@ class TestMissingAndBroken:
         with pytest.raises(UserError, match=r"another item list than .*1 items are missing.*'stranger'"):
             database.without_image([b"n1", b"B001", b"stranger"], items)
         assert build(shop.settings(missing="skip")) == description
+        with pytest.raises(
+            UserError, match=r"built with --missing skip: 4 items have no image: 'n1', 'empty'"
+        ):
+            build(shop.settings())
+        assert list(shop.left_out()) == ["n1", "empty", "text", "half"]
 
     def test_none_is_left(self, empty_shop: Shop) -> None:
         empty_shop.add("a", b"")
@@ -327,6 +350,15 @@ class TestAlreadyThere:
         with pytest.raises(UserError, match="remove a damaged LMDB"):
             build(shop.settings())
 
+    def test_a_half_built_one_that_is_cut_short(self, shop: Shop) -> None:
+        shop.add("broken", b"")
+        with pytest.raises(UserError):
+            build(shop.settings())
+        file = unfinished_folder(shop.folder / "shop.lmdb") / "data.mdb"
+        file.write_bytes(file.read_bytes()[:-4096])
+        with pytest.raises(UserError, match=r"truncated file: .*; remove the LMDB"):
+            build(shop.settings())
+
 
 class TestPage:
     PRESETS = {  # noqa: RUF012
@@ -353,7 +385,7 @@ class TestPage:
         assert (hm_elsewhere.items, hm_elsewhere.images) == (hm.items, tmp_path / "mine")
         assert (amazon.preset, amazon.into, amazon.size) == ("amazon", REPOSITORY / "b.lmdb", 7)
         assert (amazon.items, amazon.workers) == (tmp_path / "mine.tsv", 3)
-        assert hm.workers >= 1
+        assert hm.workers == len(os.sched_getaffinity(0))
 
     @pytest.mark.parametrize("place", ["images", "convert"])
     def test_other_data_has_no_preset(

@@ -12,9 +12,7 @@ import pytest
 from image_shop import SIZE, Shop, pixels, small_batches
 
 from adapter4rec.data.images.building import build
-from adapter4rec.data.images.database import ImageDatabase
-from adapter4rec.data.images.opening import opened
-from adapter4rec.data.images.records import DESCRIPTION_KEY
+from adapter4rec.data.images.database import DESCRIPTION_KEY, ImageDatabase, opened
 from adapter4rec.data.images.writing import ImageWriter
 from adapter4rec.utils.errors import UserError
 

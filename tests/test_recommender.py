@@ -33,7 +33,7 @@ def image_model(image_run):
 
 
 def known_vectors(model, count):
-    return model.items.slice(1, count + 1)
+    return model.items.rows[1 : count + 1]
 
 
 class TestLoading:

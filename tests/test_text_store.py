@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from adapter4rec.data import text as text_module
-from adapter4rec.data.cache import cached_arrays
 from adapter4rec.data.packing import Packing
 from adapter4rec.data.text import (
     Text,
     TextStore,
     Tokens,
+    cached_arrays,
     pack_bounds,
     tokenise,
     truncate_body,

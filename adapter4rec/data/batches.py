@@ -12,7 +12,6 @@ from functools import cached_property
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from adapter4rec.data.content import Content, ContentStore
 from adapter4rec.data.interactions import Interactions, Ranges
@@ -149,7 +148,7 @@ def sample_users(n_users: int, share: float, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng([seed, _SHARE]).permutation(n_users)[:count])
 
 
-class TrainingSet(Dataset):
+class TrainingSet:
     """Training batches of a domain; each user occurs once per epoch.
 
     ``training_set[epoch, step]`` is this process's share of a global batch.

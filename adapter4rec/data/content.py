@@ -6,6 +6,7 @@ dataclass of tensors. ``len(content)`` is the number of items; ``content.to(devi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Protocol, TypeVar
 
@@ -20,33 +21,29 @@ C = TypeVar("C", bound="Content")
 class Content:
     """Base of content dataclasses; fields are tensors, nested content or plain values."""
 
+    def __len__(self) -> int:
+        """Number of items: the length of the first field."""
+        return len(getattr(self, fields(self)[0].name))
+
     def to(self: C, device: torch.device) -> C:
         """Copy to ``device`` (asynchronously from pinned memory)."""
-        return replace(
-            self, **{field.name: _moved(getattr(self, field.name), device) for field in fields(self)}
-        )
+        return self.changed(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self: C) -> C:
         """Copy to pinned memory; called by torch's DataLoader."""
-        return replace(self, **{field.name: _pinned(getattr(self, field.name)) for field in fields(self)})
+        return self.changed(Tensor.pin_memory)
+
+    def changed(self: C, change: Callable[[Tensor], Tensor]) -> C:
+        """A copy with all tensors changed, in nested content, too."""
+        return replace(self, **{one.name: _changed(getattr(self, one.name), change) for one in fields(self)})
 
 
-def _moved(value: object, device: torch.device) -> object:
+def _changed(value: object, change: Callable[[Tensor], Tensor]) -> object:
     if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
+        return change(value)
     if isinstance(value, Content):
-        return value.to(device)
-    if isinstance(value, tuple):
-        return tuple(_moved(part, device) for part in value)
-    return value
-
-
-def _pinned(value: object) -> object:
-    if isinstance(value, Tensor | Content):
-        return value.pin_memory()
-    if isinstance(value, tuple):
-        return tuple(_pinned(part) for part in value)
-    return value
+        return value.changed(change)
+    return tuple(_changed(part, change) for part in value) if isinstance(value, tuple) else value
 
 
 class ContentStore(Protocol):
@@ -66,9 +63,6 @@ class ItemIds(Content):
     """Content of the id tower: item ids, int64 ``[n]``."""
 
     ids: Tensor
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 class IdStore:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,10 +61,10 @@ def read_text_domain(
     """
     attributes = settings.attributes if tokenizer is not None else ()
     table = read_items(settings.items, attributes, allow_empty_titles=settings.allow_empty_titles)
-    interactions = _interactions(settings, table)
+    interactions = _interactions(settings, table, without=())
     if tokenizer is None:
-        return _without_content(settings, interactions)
-    texts = {name: [texts[row] for row in interactions.item_rows] for name, texts in table.texts.items()}
+        return _domain(settings, interactions, None)
+    texts = {name: [column[row] for row in interactions.item_rows] for name, column in table.texts.items()}
     cache_folder = relative_to_repository(settings.cache_folder)
     store = process.rank0_first(lambda: text_store(settings, texts, tokenizer, cache_folder, process.log))
     return _domain(settings, interactions, store)
@@ -87,7 +87,7 @@ def read_image_domain(settings: ImageDomainSettings, size: int | None) -> Domain
     without = database.without_image(table.names, settings.items) if database else ()
     interactions = _interactions(settings, table, without)
     if database is None or size is None:
-        return _without_content(settings, interactions)
+        return _domain(settings, interactions, None)
     database.require_size(size)
     store = ImageStore(database, [table.names[row] for row in interactions.item_rows], size)
     return _domain(settings, interactions, store)
@@ -111,16 +111,12 @@ def text_store(
     """
     tokens = []
     for attribute in settings.attributes:
-        column = texts[attribute]
-        if attribute == "body":
-            column = [truncate_body(text) for text in column]
+        column = [truncate_body(text) if attribute == "body" else text for text in texts[attribute]]
         tokens.append(tokenise(column, tokenizer, settings.max_tokens(attribute), cache_folder, log))
     return TextStore(tokens, settings.tokens_at_once)
 
 
-def _interactions(
-    settings: DomainSettings, table: ItemTable, without: set[bytes] | tuple[()] = ()
-) -> Interactions:
+def _interactions(settings: DomainSettings, table: ItemTable, without: Collection[bytes]) -> Interactions:
     return read_interactions(
         settings.users,
         table,
@@ -130,14 +126,10 @@ def _interactions(
     )
 
 
-def _without_content(settings: DomainSettings, interactions: Interactions) -> Domain:
-    store = IdStore(interactions.n_items)
-    return Domain(_name(settings), interactions, store, interactions.identity)
-
-
-def _domain(settings: DomainSettings, interactions: Interactions, store: TextStore | ImageStore) -> Domain:
-    return Domain(_name(settings), interactions, store, f"{interactions.identity} {store.identity}")
-
-
-def _name(settings: DomainSettings) -> str:
-    return settings.users.absolute().parent.name
+def _domain(
+    settings: DomainSettings, interactions: Interactions, store: TextStore | ImageStore | None
+) -> Domain:
+    name = settings.users.absolute().parent.name
+    if store is None:
+        return Domain(name, interactions, IdStore(interactions.n_items), interactions.identity)
+    return Domain(name, interactions, store, f"{interactions.identity} {store.identity}")

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,7 @@ from adapter4rec.data.lines import read_line_blocks
 from adapter4rec.data.settings import ATTRIBUTES
 from adapter4rec.utils.errors import UserError
 
-_END_OF_USER = b"\0"
-_LEFT_OUT = -3
+_UNKNOWN, _LEFT_OUT = -1, -2
 _WARNING_SHARE = 0.2
 """Share of dropped users or clicks above which a warning is printed."""
 
@@ -42,11 +41,6 @@ class Ranges:
 
     start: np.ndarray
     stop: np.ndarray
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Number of clicks in each range, int64 ``[users]``."""
-        return self.stop - self.start
 
 
 @dataclass(frozen=True)
@@ -139,15 +133,12 @@ class Interactions:
         clicks = len(self.clicks) + lost
         if self.dropped_users <= _WARNING_SHARE * users and lost <= _WARNING_SHARE * clicks:
             return None
-        causes = [
-            f"  {self.dropped_users:,} of {users:,} users with {self.dropped_clicks:,} of {clicks:,} clicks: "
-            "fewer clicks than --min_seq_len",
-            f"  {self.cut_clicks:,} clicks: before the last --max_seq_len + 3 clicks of a user",
-            f"  {self.left_out_clicks:,} clicks: on items without an image in --images",
-        ]
-        counts = (self.dropped_users, self.cut_clicks, self.left_out_clicks)
-        occurring = [cause for cause, count in zip(causes, counts, strict=True) if count]
-        return "\n".join(["warning: more than 20 % of the users or clicks were dropped:", *occurring])
+        return (
+            "warning: more than 20 % of the users or clicks were dropped: "
+            f"{self.dropped_users:,} of {users:,} users with {self.dropped_clicks:,} of {clicks:,} clicks "
+            f"(fewer than --min_seq_len), {self.cut_clicks:,} clicks before the last --max_seq_len + 3 of a "
+            f"user, {self.left_out_clicks:,} clicks on items without an image in --images"
+        )
 
 
 def _decoded(raw: bytes, path: Path, line: int) -> str:
@@ -222,71 +213,63 @@ def _checked_columns(columns: int, attributes: tuple[str, ...], path: Path) -> i
     return columns
 
 
-@dataclass(frozen=True)
-class _RawUsers:
-    names: list[bytes]
-    clicks: np.ndarray
-    """Rows in the item table, int32."""
-    offsets: np.ndarray
-    dropped_clicks: int
-    """Clicks on items without content."""
+def _read_users(
+    path: Path, items: ItemTable, without: Collection[bytes]
+) -> tuple[list[bytes], np.ndarray, np.ndarray, int]:
+    """Read the users.
 
-
-def _read_users(path: Path, items: ItemTable, without: Collection[bytes]) -> _RawUsers:
-    row_of = {name: row for row, name in enumerate(items.names)}
-    row_of |= dict.fromkeys(without, _LEFT_OUT)
-    row_of[_END_OF_USER] = -1
+    Returns:
+        Their names; their clicks as rows of the item table, int32 ``[clicks]``; the number of clicks of each,
+        int64 ``[users]``; and the number of clicks on the items ``without`` content, which are removed.
+    """
+    row_of = {name: row for row, name in enumerate(items.names)} | dict.fromkeys(without, _LEFT_OUT)
     names: list[bytes] = []
-    blocks, lengths = [], []
-    unknown = dropped = 0
+    clicks, lengths = [], []
+    unknown = left_out = 0
     first_unknown = ""
     for first_line, lines in read_line_blocks(path):
         users, histories = _names_and_histories(lines, first_line, path)
         names += users
-        words = (b" \0 ".join(histories) + b" \0").split()
-        rows = np.fromiter(map(row_of.get, words, repeat(-2)), np.int32, len(words))
-        ends = np.flatnonzero(rows == -1)
-        missing = np.flatnonzero(rows == -2)
+        words = chain.from_iterable(histories)
+        rows = np.fromiter(map(row_of.get, words, repeat(_UNKNOWN)), np.int32)
+        owners = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
+        missing = np.flatnonzero(rows == _UNKNOWN)
         if len(missing) and not unknown:
-            line = first_line + int(np.searchsorted(ends, missing[0]))
-            first_unknown = f"{path}:{line}: item {words[missing[0]].decode('utf-8', 'replace')!r}"
+            user = owners[missing[0]]
+            word = next(word for word in histories[user] if word not in row_of).decode("utf-8", "replace")
+            first_unknown = f"{path}:{first_line + user}: item {word!r}"
         unknown += len(missing)
-        left_out = np.cumsum(rows == _LEFT_OUT)[ends]
-        dropped += int(left_out[-1]) if len(left_out) else 0
-        blocks.append(rows[(rows != -1) & (rows != _LEFT_OUT)])
-        lengths.append(np.diff(ends, prepend=-1) - 1 - np.diff(left_out, prepend=0))
+        known = rows >= 0
+        left_out += len(rows) - len(missing) - int(known.sum())
+        clicks.append(rows[known])
+        lengths.append(np.bincount(owners[known], minlength=len(histories)))
     if unknown:
         raise UserError(f"{first_unknown} is not in {items.path}; {unknown:,} clicks are on unknown items")
     if not names:
         raise UserError(f"{path}: no users in this file")
     _require_distinct(names, path, "user")
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
-    return _RawUsers(names, np.concatenate(blocks), offsets, dropped)
+    return names, np.concatenate(clicks), np.concatenate(lengths), left_out
 
 
-def _names_and_histories(lines: list[bytes], first_line: int, path: Path) -> tuple[list[bytes], list[bytes]]:
+def _names_and_histories(
+    lines: list[bytes], first_line: int, path: Path
+) -> tuple[list[bytes], list[list[bytes]]]:
     names, histories = [], []
     for number, line in enumerate(lines, first_line):
-        name, tab, history = line.partition(b"\t")
-        if not tab or b"\t" in history or not name or b"\0" in history:
-            columns = line.count(b"\t") + 1
+        fields = line.split(b"\t")
+        if len(fields) != 2 or not fields[0]:
             raise UserError(
                 f"{path}:{number}: expected a user name, a tab, and item names separated by spaces; "
-                f"found {columns} columns"
+                f"found {len(fields)} columns"
             )
-        _decoded(name, path, number)
-        names.append(name)
-        histories.append(history)
+        _decoded(fields[0], path, number)
+        names.append(fields[0])
+        histories.append(fields[1].split())
     return names, histories
 
 
 def read_interactions(
-    users_path: Path,
-    items: ItemTable,
-    *,
-    min_seq_len: int,
-    max_seq_len: int,
-    without: Collection[bytes] = (),
+    users_path: Path, items: ItemTable, *, min_seq_len: int, max_seq_len: int, without: Collection[bytes] = ()
 ) -> Interactions:
     """Read ``name<TAB>item item …`` lines, filter users and items, and assign item ids.
 
@@ -303,19 +286,17 @@ def read_interactions(
     Raises:
         UserError: missing file, invalid line or name, or no user or fewer than two items after filtering.
     """
-    raw = _read_users(users_path, items, without)
-    lengths = np.diff(raw.offsets)
+    names, rows, lengths, left_out_clicks = _read_users(users_path, items, without)
     kept = np.flatnonzero(lengths >= min_seq_len)
     if not len(kept):
         raise UserError(
-            f"{users_path}: no users after filtering: none of {len(raw.names):,} has at least {min_seq_len} "
+            f"{users_path}: no users after filtering: none of {len(names):,} has at least {min_seq_len} "
             "clicks (--min_seq_len)"
         )
     kept_lengths = np.minimum(lengths[kept], max_seq_len + 3)
     offsets = np.concatenate([[0], np.cumsum(kept_lengths)])
-    first_click = raw.offsets[kept + 1] - kept_lengths
-    positions = np.arange(offsets[-1]) + np.repeat(first_click - offsets[:-1], kept_lengths)
-    rows = raw.clicks[positions]
+    first_click = np.cumsum(lengths)[kept] - kept_lengths
+    rows = rows[np.arange(offsets[-1]) + np.repeat(first_click - offsets[:-1], kept_lengths)]
 
     has_clicks = np.zeros(len(items.names), bool)
     has_clicks[rows] = True
@@ -324,7 +305,7 @@ def read_interactions(
         raise UserError(f"{users_path}: only one item after filtering; a ranking needs at least two")
     number_of_row = np.cumsum(has_clicks, dtype=np.int32)
     item_names = [items.names[row] for row in item_rows]
-    user_names = [raw.names[user] for user in kept]
+    user_names = [names[user] for user in kept]
     clicks = number_of_row[rows]
     return Interactions(
         clicks=clicks,
@@ -333,11 +314,11 @@ def read_interactions(
         item_names=[name.decode("utf-8") for name in item_names],
         item_rows=item_rows,
         max_seq_len=max_seq_len,
-        dropped_users=len(raw.names) - len(kept),
-        dropped_clicks=len(raw.clicks) - int(lengths[kept].sum()),
+        dropped_users=len(names) - len(kept),
+        dropped_clicks=int(lengths.sum() - lengths[kept].sum()),
         cut_clicks=int((lengths[kept] - kept_lengths).sum()),
         left_out_items=len(without),
-        left_out_clicks=raw.dropped_clicks,
+        left_out_clicks=left_out_clicks,
         identity=_identity(clicks, offsets, user_names, item_names),
     )
 

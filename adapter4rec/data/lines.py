@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from codecs import BOM_UTF8
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 from adapter4rec.utils.errors import UserError
@@ -23,10 +23,10 @@ def read_line_blocks(path: Path) -> Iterator[tuple[int, list[bytes]]]:
     """
     try:
         with path.open("rb") as file:
-            first = file.readline().removeprefix(BOM_UTF8)
-            rest = chain([first] if first else [], file)
             number = 1
-            while block := list(islice(rest, _LINES_AT_ONCE)):
+            while block := list(islice(file, _LINES_AT_ONCE)):
+                if number == 1:
+                    block[0] = block[0].removeprefix(BOM_UTF8)
                 lines = [line.removesuffix(b"\n").removesuffix(b"\r") for line in block]
                 if b"" in lines:
                     raise UserError(f"{path}:{number + lines.index(b'')}: blank line")

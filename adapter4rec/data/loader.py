@@ -3,56 +3,49 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 
 from adapter4rec.utils.errors import UserError
 
+I = TypeVar("I")  # noqa: E741
+T = TypeVar("T")
 
-class _ErrorsAsItems(Dataset):
+
+class _Loaded(Dataset[T | UserError], Generic[I, T]):
     """Returns errors instead of raising them: torch wraps an error of a worker process in a traceback."""
 
-    def __init__(self, prepared: Dataset) -> None:
-        self.prepared = prepared
+    def __init__(self, load: Callable[[I], T]) -> None:
+        self.load = load
 
-    def __getitem__(self, number: int) -> Any:
+    def __getitem__(self, index: I) -> T | UserError:
         try:
-            return self.prepared[number]
+            return self.load(index)
         except UserError as error:
             return error
 
 
-class _Sampler:
-    """A sampler over any iterable."""
-
-    def __init__(self, numbers: Iterable[int]) -> None:
-        self.numbers = numbers
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.numbers)
-
-
 def load_ahead(
-    prepared: Dataset, numbers: Iterable[int], *, workers: int, prefetch: int, pin_memory: bool
-) -> Iterator[Any]:
-    """Yield ``prepared[number]`` for each number, in order, prefetched by worker processes.
+    load: Callable[[I], T], indices: Iterable[I], *, workers: int, prefetch: int, pin_memory: bool
+) -> Iterator[T]:
+    """Yield ``load(index)`` for each index, in order, prefetched by worker processes.
 
     Args:
-        prepared: dataset.
-        numbers: indices into the dataset; consumed ahead of the results.
+        load: loads one item.
+        indices: what to load; consumed ahead of the results.
         workers: number of worker processes; 0 loads in this process, without prefetching.
         prefetch: items that each worker keeps ready.
         pin_memory: copy the items to pinned memory.
 
     Raises:
-        UserError: the dataset raised one, or a worker process was killed.
+        UserError: ``load`` raised one, or a worker process was killed.
     """
     loader = DataLoader(
-        _ErrorsAsItems(prepared),
+        _Loaded(load),
         batch_size=None,
-        sampler=_Sampler(numbers),
+        sampler=indices,
         num_workers=workers,
         pin_memory=pin_memory,
         prefetch_factor=prefetch if workers else None,

@@ -34,9 +34,7 @@ class TextSettings(Settings):
     """Text items."""
 
     attributes: tuple[str, ...] = option(("title",), "texts that are encoded", choices=ATTRIBUTES)
-    title_tokens: int = option(
-        30, "maximum tokens of a title, special tokens included", least=3, most=100_000
-    )
+    title_tokens: int = option(30, "maximum tokens of a title, with special tokens", least=3, most=100_000)
     abstract_tokens: int = option(50, "maximum tokens of an abstract", least=3, most=100_000)
     body_tokens: int = option(50, "maximum tokens of a body", least=3, most=100_000)
     allow_empty_titles: bool = option(False, "accept items without a title")
@@ -44,7 +42,7 @@ class TextSettings(Settings):
 
     def max_tokens(self, attribute: str) -> int:
         """Maximum tokens of an attribute."""
-        return getattr(self, f"{attribute}_tokens")
+        return int(getattr(self, f"{attribute}_tokens"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,13 +69,9 @@ class ImageSettings(Settings):
 class LoaderSettings(Settings):
     """Data loading."""
 
-    workers: int | None = option(
-        None, "data loader processes; default: 2 with a GPU, else 0", least=0, runtime=True
-    )
+    workers: int | None = option(None, "loader processes; default: 2 on a GPU, else 0", least=0, runtime=True)
     prefetch: int = option(4, "batches prefetched by each data loader process", least=1, runtime=True)
-    pin_memory: bool | None = option(
-        None, "load batches into pinned memory; default: true with a GPU", runtime=True
-    )
+    pin_memory: bool | None = option(None, "use pinned memory; default: true with a GPU", runtime=True)
 
     def workers_on(self, device: torch.device) -> int:
         """Number of data loader processes on a device."""

@@ -38,24 +38,6 @@ class States(Content):
 
     states: Tensor
 
-    def __len__(self) -> int:
-        return len(self.states)
-
-
-class StateStore:
-    """[CLS] states of all items, float32 ``[N, attributes, h]``."""
-
-    def __init__(self, states: np.ndarray) -> None:
-        self.states = states
-
-    def fetch(self, items: np.ndarray) -> States:
-        """Read the states of ``items``."""
-        return States(torch.from_numpy(self.states[items - 1]))
-
-    def costs(self) -> np.ndarray:
-        """1 per item."""
-        return np.ones(len(self.states), np.int64)
-
 
 @dataclass(frozen=True)
 class StatePack(Content):
@@ -83,7 +65,7 @@ class TextStates(Content):
         return self.n_items
 
 
-class TextStateStore(TextStore):
+class TextStateStore:
     """Hidden states of some layers for all tokens of all item texts.
 
     Args:
@@ -94,19 +76,14 @@ class TextStateStore(TextStore):
     """
 
     def __init__(self, texts: TextStore, rows: np.ndarray, layers: tuple[int, ...], form: str) -> None:
-        super().__init__(texts.attributes, texts.tokens_at_once)
-        self.rows, self.layers, self.form = rows, layers, form
-        sizes = [len(attribute.tokens) for attribute in texts.attributes]
-        self._begin = np.concatenate([[0], np.cumsum(sizes)])
+        self.texts, self.rows, self.layers, self.form = texts, rows, layers, form
+        self.costs = texts.costs
 
     def fetch(self, items: np.ndarray) -> TextStates:
         """Read the states of ``items``, in packs of texts of similar length."""
-        packs, order = self.packed(items)
-        states = tuple(
-            StatePack(_states(self.rows[self._begin[owner] + at], self.form), packing)
-            for at, owner, packing in packs
-        )
-        return TextStates(states, self.layers, order, len(items))
+        packs, order = self.texts.packed(items)
+        states = (StatePack(_states(self.rows[at], self.form), packing) for at, packing in packs)
+        return TextStates(tuple(states), self.layers, order, len(items))
 
 
 @dataclass(frozen=True)
@@ -116,25 +93,23 @@ class PatchStates(Content):
     states: Tensor
     layers: tuple[int, ...]
 
-    def __len__(self) -> int:
-        return len(self.states)
 
-
-class PatchStateStore:
-    """Hidden states of some layers for all patches of all item images.
+class StateStore:
+    """Hidden states of all items: [CLS] of the last layer, or some layers for all patches of the images.
 
     Args:
-        rows: ``[N, patches, layers, h]``; see :func:`as_array`.
-        layers: indices of the layers.
+        rows: ``[N, attributes, h]`` or ``[N, patches, layers, h]``; see :func:`as_array`.
+        layers: indices of the layers; empty for [CLS] of the last layer.
         form: storage format, a key of ``FORMATS``.
     """
 
     def __init__(self, rows: np.ndarray, layers: tuple[int, ...], form: str) -> None:
         self.rows, self.layers, self.form = rows, layers, form
 
-    def fetch(self, items: np.ndarray) -> PatchStates:
+    def fetch(self, items: np.ndarray) -> States | PatchStates:
         """Read the states of ``items``."""
-        return PatchStates(_states(self.rows[items - 1], self.form), self.layers)
+        states = _states(self.rows[items - 1], self.form)
+        return PatchStates(states, self.layers) if self.layers else States(states)
 
     def costs(self) -> np.ndarray:
         """1 per item."""

@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from adapter4rec.data.cache import Arrays, cached_arrays
 from adapter4rec.data.content import Content
 from adapter4rec.data.packing import Packing
-from adapter4rec.utils.files import file_hash
+from adapter4rec.utils.files import atomic_file, file_hash
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+Arrays = dict[str, np.ndarray]
 
 _TEXTS_PER_CALL = 10_000
 _BODY_CHARACTERS = 2_000
@@ -90,6 +93,11 @@ class TextStore:
     def __init__(self, attributes: list[Tokens], tokens_at_once: int) -> None:
         self.attributes = attributes
         self.tokens_at_once = tokens_at_once
+        one = len(attributes) == 1  # whose tokens are not copied
+        self._tokens = attributes[0].tokens if one else np.concatenate([each.tokens for each in attributes])
+        begins = np.cumsum([0, *(len(each.tokens) for each in attributes[:-1])])
+        # int64 [N + 1, attributes]
+        self._offsets = np.stack([each.offsets for each in attributes], axis=1) + begins
 
     @property
     def identity(self) -> str:
@@ -98,41 +106,34 @@ class TextStore:
 
     def costs(self) -> np.ndarray:
         """Tokens per item, summed over attributes, int64 ``[N]``."""
-        return sum(np.diff(attribute.offsets) for attribute in self.attributes)
+        costs: np.ndarray = np.diff(self._offsets, axis=0).sum(axis=1)
+        return costs
 
     def fetch(self, items: np.ndarray) -> Text:
         """Tokens of ``items``, in packs of texts of similar length."""
         packs, order = self.packed(items)
-        return Text(tuple(self._pack(*pack) for pack in packs), order, len(items))
+        tokens = self._tokens
+        texts = (TokenPack(torch.from_numpy(tokens[at].astype(np.int64)), packing) for at, packing in packs)
+        return Text(tuple(texts), order, len(items))
 
-    def packed(self, items: np.ndarray) -> tuple[list[tuple[np.ndarray, np.ndarray, Packing]], Tensor]:
+    def packed(self, items: np.ndarray) -> tuple[list[tuple[np.ndarray, Packing]], Tensor]:
         """Assign the texts of ``items`` to packs.
 
         Returns:
             A list of packs and the order (see :class:`Text`). A pack consists of the index of each token in
-            the tokens of its attribute, int64 ``[tokens]``, the index of that attribute, int64 ``[tokens]``,
-            and the packing.
+            the concatenated tokens of all attributes, int64 ``[tokens]``, and the packing.
         """
-        starts = np.stack([attribute.offsets[items - 1] for attribute in self.attributes], axis=1).ravel()
-        stops = np.stack([attribute.offsets[items] for attribute in self.attributes], axis=1).ravel()
-        lengths = stops - starts
+        starts = self._offsets[items - 1].ravel()
+        lengths = self._offsets[items].ravel() - starts
         by_length = np.argsort(lengths, kind="stable")
         packs = []
         for first, last in pack_bounds(lengths[by_length], self.tokens_at_once):
             texts = by_length[first:last]  # text = item * attributes + attribute
             packing = Packing.of(lengths[texts])
-            at = np.repeat(starts[texts], lengths[texts]) + packing.places.numpy()
-            packs.append((at, np.repeat(texts % len(self.attributes), lengths[texts]), packing))
+            packs.append((np.repeat(starts[texts], lengths[texts]) + packing.places.numpy(), packing))
         order = np.empty_like(by_length)
         order[by_length] = np.arange(len(by_length))
         return packs, torch.from_numpy(order)
-
-    def _pack(self, at: np.ndarray, owner: np.ndarray, packing: Packing) -> TokenPack:
-        token_ids = np.empty(len(at), np.int64)
-        for number, attribute in enumerate(self.attributes):
-            mine = owner == number
-            token_ids[mine] = attribute.tokens[at[mine]]
-        return TokenPack(torch.from_numpy(token_ids), packing)
 
 
 def pack_bounds(lengths: np.ndarray, most_tokens: int) -> list[tuple[int, int]]:
@@ -165,20 +166,16 @@ def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> str:
         settings = json.loads(tokenizer.backend_tokenizer.to_str())
         settings.update(truncation=tokenizer.truncation_side, padding=None)
     else:  # a Python tokenizer is defined by its class, the library version and its files
+        with TemporaryDirectory() as folder:
+            tokenizer.save_pretrained(folder)
+            files = {path.name: file_hash(path) for path in Path(folder).iterdir()}
         settings = {
             "class": type(tokenizer).__name__,
             "transformers": version("transformers"),
             "truncation": tokenizer.truncation_side,
-            "files": _saved_files(tokenizer),
+            "files": files,
         }
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode("utf-8")).hexdigest()
-
-
-def _saved_files(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
-    """SHA-256 of each file of the saved tokenizer, by name."""
-    with TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
-        return {path.name: file_hash(path) for path in Path(folder).iterdir()}
 
 
 def tokenise(
@@ -222,6 +219,25 @@ def tokenise(
     path = cache_folder / "tokens" / f"{key}.safetensors" if cache_folder else None
     arrays = cached_arrays(path, compute, log) if path else compute()
     return Tokens(arrays["tokens"], arrays["offsets"], key)
+
+
+def cached_arrays(path: Path, compute: Callable[[], Arrays], log: Callable[[str], None] = print) -> Arrays:
+    """Load arrays from a safetensors file, or compute and write them. A damaged file is computed again.
+
+    Args:
+        path: the file; its name is the hash of the inputs.
+        compute: computes the arrays, by name.
+        log: prints messages.
+    """
+    if path.exists():
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            log(f"warning: {path}: damaged cache entry ({error}); computing it again")
+    arrays = compute()
+    with atomic_file(path) as temporary:
+        save_file(arrays, temporary)
+    return arrays
 
 
 def truncate_body(text: str) -> str:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
-from adapter4rec.data.content import Content, ContentStore
+from adapter4rec.data.content import ContentStore
 from adapter4rec.data.loader import load_ahead
 from adapter4rec.evaluation.settings import EvaluationSettings
 from adapter4rec.models.transrec import TransRec
@@ -52,10 +51,6 @@ class Embeddings:
         """Embeddings of item ids, int ``[...]`` → ``[..., d]``."""
         return self.rows[torch.from_numpy(numbers).to(self.rows.device)]
 
-    def slice(self, first: int, last: int) -> Tensor:
-        """Embeddings of the items ``first``…``last - 1``, ``[last - first, d]``."""
-        return self.rows[first:last]
-
 
 @dataclass(frozen=True)
 class EncodeConfig:
@@ -84,17 +79,6 @@ class EncodeConfig:
         )
 
 
-class _Groups(Dataset[Content]):
-    """The content of groups of items."""
-
-    def __init__(self, groups: list[np.ndarray], store: ContentStore) -> None:
-        self.groups = groups
-        self.store = store
-
-    def __getitem__(self, number: int) -> Content:
-        return self.store.fetch(self.groups[number])
-
-
 def encode_catalogue(
     model: TransRec, store: ContentStore, n_items: int, process: Process, how: EncodeConfig
 ) -> Embeddings:
@@ -115,8 +99,8 @@ def encode_catalogue(
     own = process.distribute(len(groups))
     precision = choose_precision(how.precision, process.device)
     loader = load_ahead(
-        _Groups(groups, store),
-        own,
+        store.fetch,
+        [groups[number] for number in own],
         workers=min(how.workers, max(0, len(groups) - 1)),  # no benefit for a single group
         prefetch=how.prefetch,
         pin_memory=how.pin_memory,

@@ -15,12 +15,7 @@ from torch import Tensor
 from adapter4rec.data.batches import pad_left
 from adapter4rec.data.domain import Domain
 from adapter4rec.data.interactions import Interactions, Ranges
-from adapter4rec.evaluation.catalogue import (
-    Embeddings,
-    EncodeConfig,
-    encode_catalogue,
-    evaluating,
-)
+from adapter4rec.evaluation.catalogue import Embeddings, EncodeConfig, encode_catalogue, evaluating
 from adapter4rec.evaluation.metrics import RankedUsers, metrics_of
 from adapter4rec.evaluation.ranking import EvalBatch, best_items, rank_targets
 from adapter4rec.utils.process_group import Process
@@ -200,10 +195,9 @@ def rank_by_popularity(
     """
     clicks = interactions.training_clicks(users)
     popularity = torch.from_numpy(np.concatenate([[0], clicks]).astype(np.float32))
-    # With embeddings of width 1 and user vectors of 1, the score is the popularity.
     catalogue = Embeddings(popularity[:, None])
 
-    def ones(batch: EvalBatch) -> Tensor:
+    def ones(batch: EvalBatch) -> Tensor:  # with embeddings of width 1, the score is the popularity
         return torch.ones(len(batch.targets), 1)
 
     return rank_users(ones, catalogue, interactions, split, process, coverage_at)

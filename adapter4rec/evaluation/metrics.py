@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,8 @@ MISSED = np.iinfo(np.int32).max
 
 RANKS_FILE = "test_ranks.csv.gz"
 
-Groups = dict[str, list[dict[str, float | int | str]]]
+Group = dict[str, float | int | str]
+Groups = dict[str, list[Group]]
 """For each grouping criterion a list of groups: name, number of users, metrics."""
 
 _HISTORY = (("up to 4", 4), ("5 to 9", 9), ("10 and more", MISSED))
@@ -75,9 +74,10 @@ class RankedUsers:
 
     def _grouped(
         self, values: np.ndarray, limits: Iterable[tuple[str, int]], ks: tuple[int, ...]
-    ) -> list[dict[str, float | int | str]]:
+    ) -> list[Group]:
         """Metrics per group; a group contains the values above the previous limit and up to its own."""
-        groups, before = [], -1
+        groups: list[Group] = []
+        before = -1
         for name, limit in limits:
             inside = (values > before) & (values <= limit)
             before = limit
@@ -88,12 +88,10 @@ class RankedUsers:
 
     def write(self, path: Path) -> None:
         """Write a compressed CSV with one line per user, which ``pandas.read_csv`` can read."""
-        text = io.StringIO()
-        lines = csv.writer(text, lineterminator="\n")
-        lines.writerow(("user", "history", "target", "target_clicks", "rank"))
-        lines.writerows(
-            zip(self.users, self.history, self.targets, self.target_clicks, self.ranks, strict=True)
-        )
+        import pandas as pd
+
+        columns = {"user": self.users, "history": self.history, "target": self.targets}
+        table = pd.DataFrame(columns | {"target_clicks": self.target_clicks, "rank": self.ranks})
         with atomic_file(path) as aside:
             # Without a timestamp, equal ranks give identical files.
-            aside.write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))
+            aside.write_bytes(gzip.compress(table.to_csv(index=False, lineterminator="\n").encode(), mtime=0))

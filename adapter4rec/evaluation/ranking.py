@@ -43,34 +43,24 @@ class _Pairs:
     """Pairs (user, item), indexed by block of users and chunk of items."""
 
     def __init__(self, users: np.ndarray, items: np.ndarray, users_at_once: int) -> None:
-        self._blocks = -(-(int(users.max(initial=-1)) + 1) // users_at_once)
+        self._users_at_once = users_at_once
+        self._blocks = int(users.max(initial=0)) // users_at_once + 1
         cells = (items - 1) // _ITEMS_AT_ONCE * self._blocks + users // users_at_once
         order = np.argsort(cells, kind="stable")
         self._users, self._items, self._cells = users[order], items[order], cells[order]
 
-    def of(self, chunk: int, block: int) -> tuple[np.ndarray, np.ndarray]:
-        """Users and items of the pairs in one block and chunk."""
-        if block >= self._blocks:
-            return self._users[:0], self._items[:0]
-        cell = chunk * self._blocks + block
-        first, last = np.searchsorted(self._cells, [cell, cell + 1])
-        return self._users[first:last], self._items[first:last]
+    def of(self, user: int, item: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Indices of pairs in the block and the chunk whose first user and item are ``user`` and ``item``."""
+        cell = (item - 1) // _ITEMS_AT_ONCE * self._blocks + user // self._users_at_once
+        pairs = slice(*np.searchsorted(self._cells, [cell, cell + 1]))
+        users, items = self._users[pairs] - user, self._items[pairs] - item
+        return torch.from_numpy(users).to(device), torch.from_numpy(items).to(device)
 
 
-@dataclass(frozen=True)
-class _Chunk:
-    """Consecutive items with their embeddings."""
-
-    number: int
-    first: int
-    embeddings: Tensor
-
-
-def _chunks(catalogue: Embeddings) -> Iterator[_Chunk]:
-    starts = range(1, catalogue.n_items + 1, _ITEMS_AT_ONCE)
-    for number, first in enumerate(starts):
-        last = min(first + _ITEMS_AT_ONCE, catalogue.n_items + 1)
-        yield _Chunk(number, first, catalogue.slice(first, last))
+def _chunks(catalogue: Embeddings) -> Iterator[tuple[int, Tensor]]:
+    """The first item of each chunk, and the embeddings of its items."""
+    for first in range(1, catalogue.n_items + 1, _ITEMS_AT_ONCE):
+        yield first, catalogue.rows[first : first + _ITEMS_AT_ONCE]
 
 
 def rank_targets(users: Tensor, catalogue: Embeddings, question: EvalBatch) -> np.ndarray:
@@ -98,15 +88,15 @@ def rank_targets(users: Tensor, catalogue: Embeddings, question: EvalBatch) -> n
     largest = _largest_norm(users)
     better = torch.zeros(len(users), dtype=torch.float64, device=users.device)
     products = _Products(at_once, users)
-    for chunk in _chunks(catalogue):
+    for item, embeddings in _chunks(catalogue):
         # |u · v| and all its partial sums are at most |u| |v|, so these scores need no check.
-        finite = largest * _largest_norm(chunk.embeddings) < torch.finfo(torch.float32).max / 2
-        for block, first in enumerate(range(0, len(users), at_once)):
-            some = slice(first, min(first + at_once, len(users)))
-            scores = products.of(users[some], chunk.embeddings)
+        finite = largest * _largest_norm(embeddings) < torch.finfo(torch.float32).max / 2
+        for first in range(0, len(users), at_once):
+            some = slice(first, first + at_once)
+            scores = products.of(users[some], embeddings)
             if not finite:
                 _require_finite(scores)
-            scores[_at(excluded.of(chunk.number, block), first, chunk)] = -torch.inf
+            scores[excluded.of(first, item, users.device)] = -torch.inf
             # Count scores at least as high, in place. The float32 sum is exact, as a chunk is small.
             better[some] += scores.ge_(thresholds[some, None]).sum(1)
     ranks = better.cpu().numpy().astype(np.int64) + 1
@@ -140,26 +130,18 @@ def _padded(buffer: Tensor, rows: Tensor) -> Tensor:
     return buffer
 
 
-def _at(pairs: tuple[np.ndarray, np.ndarray], first_user: int, chunk: _Chunk) -> tuple[Tensor, Tensor]:
-    """Indices of pairs in a block of scores."""
-    device = chunk.embeddings.device
-    users, items = pairs
-    return torch.from_numpy(users - first_user).to(device), torch.from_numpy(items - chunk.first).to(device)
-
-
 def _target_scores(users: Tensor, catalogue: Embeddings, targets: np.ndarray) -> Tensor:
     """Scores of the users' targets ``[users]``, from the same products as those of other candidates."""
     found = users.new_empty(len(users))
     at_once, by_target = _USERS_AT_ONCE[users.device.type], np.argsort(targets, kind="stable")
     products = _Products(at_once, users)
-    for chunk in _chunks(catalogue):
-        ends = chunk.first + np.array([0, len(chunk.embeddings)])
-        first, last = np.searchsorted(targets[by_target], ends)
+    for item, embeddings in _chunks(catalogue):
+        first, last = np.searchsorted(targets[by_target], [item, item + len(embeddings)])
         for start in range(first, last, at_once):
             numbers = by_target[start : min(start + at_once, last)]
             rows = torch.from_numpy(numbers).to(users.device)
-            at = torch.from_numpy(targets[numbers] - chunk.first).to(users.device)
-            found[rows] = products.of(users[rows], chunk.embeddings).gather(1, at[:, None])[:, 0]
+            at = torch.from_numpy(targets[numbers] - item).to(users.device)
+            found[rows] = products.of(users[rows], embeddings).gather(1, at[:, None])[:, 0]
     return found
 
 
@@ -196,13 +178,13 @@ def best_items(
     products = _Products(at_once, users)
     values = users.new_empty(len(users), 0)
     numbers = torch.empty(len(users), 0, dtype=torch.int64, device=users.device)
-    for chunk in _chunks(catalogue):
-        scores = products.of(users, chunk.embeddings)
+    for item, embeddings in _chunks(catalogue):
+        scores = products.of(users, embeddings)
         _require_finite(scores)
-        scores[_at(pairs.of(chunk.number, 0), 0, chunk)] = -torch.inf
+        scores[pairs.of(0, item, users.device)] = -torch.inf
         found = scores.topk(min(count, scores.shape[1]), dim=1)
         values = torch.cat([values, found.values], dim=1)
-        numbers = torch.cat([numbers, found.indices + chunk.first], dim=1)
+        numbers = torch.cat([numbers, found.indices + item], dim=1)
         kept = values.topk(min(count, values.shape[1]), dim=1)
         values, numbers = kept.values, numbers.gather(1, kept.indices)
     return numbers.cpu().numpy(), values.cpu().numpy()

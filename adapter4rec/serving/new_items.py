@@ -16,8 +16,7 @@ from PIL import Image
 
 from adapter4rec.data.content import ContentStore
 from adapter4rec.data.domain import text_store
-from adapter4rec.data.images.database import ImageDatabase
-from adapter4rec.data.images.opening import DATA_FILE
+from adapter4rec.data.images.database import DATA_FILE, ImageDatabase
 from adapter4rec.data.images.sources import FolderSource
 from adapter4rec.data.images.store import ImageFileStore, ImageStore
 from adapter4rec.data.interactions import ItemTable, read_items

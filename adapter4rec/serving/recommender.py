@@ -126,7 +126,7 @@ class Recommender:
             return torch.zeros(0, self.run.model.user_encoder.width)
         labels = [f"content {number} of {len(given)}" for number in range(1, len(given) + 1)]
         store = content_store(self.run, given, labels)
-        return self._encode_store(store, len(given)).slice(1, len(given) + 1).cpu()
+        return self._encode_store(store, len(given)).rows[1:].cpu()
 
     def with_items(self, items: Mapping[str, object] | NewItems) -> Recommender:
         """A new recommender with additional candidates, which may also occur in histories.

@@ -10,16 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from adapter4rec.data.cached_table import TableLayout, computed_table
+from adapter4rec.data.cached_table import computed_table
 from adapter4rec.data.content import Content, ContentStore
 from adapter4rec.data.domain import Domain
-from adapter4rec.data.states import FORMATS, PatchStateStore, StateStore, TextStateStore, array_type, as_array
+from adapter4rec.data.states import FORMATS, StateStore, TextStateStore, array_type, as_array
 from adapter4rec.data.text import TextStore
 from adapter4rec.evaluation.catalogue import evaluating
 from adapter4rec.models.layers import layers_of
@@ -63,11 +64,9 @@ def cache_hidden_states(
     layers = layers_to_cache(settings, len(layers_of(backbone)))
     cache = _StateCache(domain, model, layers, settings, process)
     rows = process.rank0_first(cache.computed)
-    if not layers:
-        return replace(domain, store=StateStore(rows))
-    if isinstance(domain.store, TextStore):
+    if layers and isinstance(domain.store, TextStore):
         return replace(domain, store=TextStateStore(domain.store, rows, layers, cache.form))
-    return replace(domain, store=PatchStateStore(rows, layers, cache.form))
+    return replace(domain, store=StateStore(rows, layers, cache.form))
 
 
 def layers_to_cache(settings: TrainingSettings, count: int) -> tuple[int, ...]:
@@ -121,13 +120,11 @@ class _StateCache:
 
     def computed(self) -> np.memmap:
         """The table, memory-mapped."""
-        blocks, end = [], 0
-        for piece in self.pieces:
-            blocks.append((end, end + piece.rows))
-            end += piece.rows
-        table = TableLayout((end, *self._row_shape()), array_type(self.form), blocks)
+        ends = list(accumulate(piece.rows for piece in self.pieces))
+        shape, dtype = (ends[-1], *self._row_shape()), array_type(self.form)
         with evaluating(self.encoder), self.precision.frozen_weights(self.encoder, whole=True):
-            return computed_table(self.folder / self._key(), table, self._compute, self.process.log)
+            place = self.folder / self._key()
+            return computed_table(place, shape, dtype, ends, self._compute, self.process.log)
 
     def _key(self) -> str:
         backbone = self.encoder.backbone
@@ -200,7 +197,7 @@ class _Piece:
         if not self.by_token:
             return slice(None)
         packs, _ = self.store.packed(self.items)
-        return np.argsort(np.concatenate([at for at, _, _ in packs]))
+        return np.argsort(np.concatenate([at for at, _ in packs]))
 
 
 def _computation(config: PretrainedConfig) -> str:

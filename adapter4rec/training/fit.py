@@ -101,7 +101,7 @@ def _batches(
     examples: TrainingSet, settings: TrainingSettings, progress: Progress, process: Process
 ) -> Iterator[Batch]:
     return load_ahead(
-        examples,
+        examples.__getitem__,
         [(progress.epoch, step) for step in range(progress.step, examples.steps)],
         workers=settings.workers_on(process.device),
         prefetch=settings.prefetch,

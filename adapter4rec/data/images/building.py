@@ -16,24 +16,24 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import filelock
 from PIL import Image
 from tqdm import tqdm
 
-from adapter4rec.data.images.database import ImageDatabase
+from adapter4rec.data.images.database import Description, ImageDatabase, examples, pack, shown
 from adapter4rec.data.images.decoding import BrokenImageError, resized
-from adapter4rec.data.images.records import Description, pack, shown
 from adapter4rec.data.images.released import ReleasedSource
 from adapter4rec.data.images.sources import FolderSource
 from adapter4rec.data.images.writing import ImageWriter, image_writer
 from adapter4rec.data.interactions import read_items
 from adapter4rec.utils.command_line import anchored, parse_command_line, single
 from adapter4rec.utils.errors import UserError, nearest
-from adapter4rec.utils.files import REPOSITORY, atomic_file
+from adapter4rec.utils.files import REPOSITORY, atomic_file, locked_file
 from adapter4rec.utils.settings import Settings, option
 
 _NO_IMAGE = "no image"
 _DEFAULT_PRESET = "hm"
+_LONGEST_NAME = 511  # of a key in LMDB
+_USABLE_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _BATCH = 64
 """Images per transaction; the threads prepare the next batch while one is written."""
 
@@ -53,8 +53,7 @@ class ImageLmdbSettings(Settings):
     into: Path = option(help="output folder of the LMDB")
     images: Path | None = option(None, "folder of image files, searched recursively")
     preset: str | None = option(
-        None,
-        "hm or amazon: defaults for the paper's data; hm if none of --items, --images, --convert is set",
+        None, "hm or amazon: defaults for the paper's data; hm if none of --items, --images, --convert is set"
     )
     numbered_files: bool = option(
         False, "match item v123 with 123.jpg or v123.jpg, ignoring leading zeros (H&M's file names)"
@@ -63,7 +62,7 @@ class ImageLmdbSettings(Settings):
         224, "height and width of the pixels; must match the image encoder", least=1, most=4096
     )
     missing: Missing = option(Missing.ERROR, "items without a usable image: error, or skip them")
-    workers: int = option(os.cpu_count() or 1, "decoding threads; default: one per CPU core", least=1)
+    workers: int = option(_USABLE_CORES, "decoding threads; default: one per usable CPU core", least=1)
     convert: Path | None = option(None, "LMDB of the released scripts to convert, instead of --images")
 
     def plan(self, names: Sequence[bytes]) -> Description:
@@ -71,15 +70,17 @@ class ImageLmdbSettings(Settings):
 
         The path of the images is relative to the LMDB, so that a data set may be moved as a whole.
         """
-        kind, place = ("convert", self.convert) if self.convert is not None else ("images", self.images)
+        kind = "images" if self.convert is None else "convert"
+        place = self.convert or self.images
         assert place is not None
-        options = {
-            "items": f"{len(names):,} names, SHA-256 {hashlib.sha256(b' '.join(names)).hexdigest()[:16]}",
-            "size": self.size,
-            kind: os.path.relpath(place.resolve(), self.into.resolve().parent),
-            "numbered_files": self.numbered_files,
-        }
-        return Description(options)
+        return Description(
+            {
+                "items": f"{len(names):,} names, SHA-256 {hashlib.sha256(b' '.join(names)).hexdigest()[:16]}",
+                "size": self.size,
+                kind: os.path.relpath(place.resolve(), self.into.resolve().parent),
+                "numbered_files": self.numbered_files,
+            }
+        )
 
     def source(self) -> FolderSource | ReleasedSource:
         """The source of the images.
@@ -126,19 +127,20 @@ def build(settings: ImageLmdbSettings) -> Description:
     """
     source = settings.source()
     names = read_items(settings.items, allow_empty_titles=True).names
+    _require_keys(names, settings.items)
     plan = settings.plan(names)
     into = settings.into
     into.parent.mkdir(parents=True, exist_ok=True)
+
+    def busy() -> None:
+        raise UserError(f"{into}: in use by another build; wait until it has finished")
+
     try:
-        with filelock.FileLock(into.with_name(f".{into.name}.lock"), timeout=0):
+        with locked_file(into.with_name(f".{into.name}.lock"), busy):
             if into.exists():
-                description = ImageDatabase(into).description
-                description.require_same_options(plan, into)
-                print(f"{into} is already complete; nothing to do")
+                description = _complete(settings, plan)
             else:
                 description = _build(settings, source, names, plan)
-    except filelock.Timeout:
-        raise UserError(f"{into}: in use by another build; wait until it has finished") from None
     except KeyboardInterrupt:
         print(f"{into}: not complete; run the same command again to resume", file=sys.stderr)
         raise
@@ -146,6 +148,30 @@ def build(settings: ImageLmdbSettings) -> Description:
     if description.left_out:
         report = left_out_file(into)
         print(f"left out: {len(description.left_out):,} items, listed with the reasons in {report}")
+    return description
+
+
+def _require_keys(names: Sequence[bytes], items: Path) -> None:
+    for line, name in enumerate(names, 1):
+        if len(name) > _LONGEST_NAME or b"\0" in name:
+            raise UserError(
+                f"{items}:{line}: item name {shown(name[:20])} is longer than {_LONGEST_NAME} bytes or "
+                "contains a null byte, which LMDB cannot store; rename it in the item list and in users.tsv"
+            )
+
+
+def _complete(settings: ImageLmdbSettings, plan: Description) -> Description:
+    """The description of the LMDB that a previous build completed."""
+    into = settings.into
+    description = ImageDatabase(into).description
+    description.require_same_options(plan, into)
+    if description.left_out and settings.missing is Missing.ERROR:
+        raise UserError(
+            f"{into}: built with --missing skip: {len(description.left_out):,} items have no image: "
+            f"{examples(description.left_out)} (full list in {left_out_file(into)}). Use --missing skip, or "
+            "remove the LMDB, add these images and run the same command again"
+        )
+    print(f"{into} is already complete; nothing to do")
     return description
 
 

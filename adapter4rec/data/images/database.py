@@ -1,20 +1,201 @@
-"""Reading the LMDB of item images built by ``build_lmdb_hm.py``."""
+"""The LMDB of item images built by ``build_lmdb_hm.py``: its format, and reading it.
+
+A value is the CRC-32 of the item's name and the pixels (4 bytes, little-endian), followed by the pixels,
+uint8 ``[size, size, 3]``, RGB, row-major. The description is JSON under a reserved key.
+
+py-lmdb opens a file only once in a process, and an environment must not be used after a fork. Environments
+are therefore kept open and shared within a process, and a forked child opens its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import numpy as np
+from numpy.typing import NDArray
 
-from adapter4rec.data.images.opening import lmdb_message, opened
-from adapter4rec.data.images.records import DESCRIPTION_KEY, Description, PixelArray, shown, unpack
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import json_object
 
+Buffer = bytes | memoryview
+PixelArray = NDArray[np.uint8]
+
+DESCRIPTION_KEY = b"\0adapter4rec"
+"""Reserved key."""
+
+CHECKSUM_BYTES = 4
+
+_FORMAT_VERSION = 3
+_EXAMPLES = 5
 _BUILDER = "python build_lmdb_hm.py"
+
+DATA_FILE = "data.mdb"
+"""Name of the data file in the folder of an LMDB."""
+
+
+_open: dict[tuple[Path, int], lmdb.Environment] = {}
+"""Open environments by path and inode of the data file."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """Description of an image LMDB.
+
+    Attributes:
+        options: the options of ``build_lmdb_hm.py`` that determine the content, by name.
+        images: number of items with an image. This and the following are set when the build is complete.
+        left_out: names of the items without an image, in list order.
+        content: SHA-256 of the names and checksums of all images, in hexadecimal.
+    """
+
+    options: dict[str, Any]
+    images: int = 0
+    left_out: tuple[bytes, ...] = ()
+    content: str = ""
+
+    @property
+    def size(self) -> int:
+        """Height and width of the images, in pixels."""
+        return int(self.options["size"])
+
+    def require_same_options(self, plan: Description, folder: Path) -> None:
+        """Check that this LMDB in ``folder`` has the options of ``plan``.
+
+        Raises:
+            UserError: other options; the message names them.
+        """
+        differing = [
+            f"--{name} {self.options.get(name)} (now {value})"
+            for name, value in plan.options.items()
+            if self.options.get(name) != value
+        ]
+        if differing:
+            raise UserError(
+                f"{folder}: built with other options: {', '.join(differing)}. Remove it, or choose another "
+                "folder with --into"
+            )
+
+    def to_bytes(self) -> bytes:
+        """Serialise to JSON; equal contents give equal bytes."""
+        names = [name.decode("utf-8", "surrogateescape") for name in self.left_out]
+        return json.dumps(asdict(self) | {"format": _FORMAT_VERSION, "left_out": names}).encode("ascii")
+
+    @classmethod
+    def from_bytes(cls, raw: bytes, path: Path) -> Description:
+        """Deserialise the result of :meth:`to_bytes`, read from the LMDB at ``path``.
+
+        Raises:
+            UserError: damaged, or another format version.
+        """
+        try:
+            values = json_object(raw.decode("ascii"), ("format",))
+            version = values.pop("format")
+            if version != _FORMAT_VERSION:
+                raise ValueError(f"format version {version}; expected {_FORMAT_VERSION}")
+            names = [name.encode("utf-8", "surrogateescape") for name in values.pop("left_out")]
+            return cls(**values, left_out=tuple(names))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path}: cannot read the description ({error}); remove the LMDB and build it again"
+            ) from None
+
+
+def pack(name: bytes, pixels: bytes) -> bytes:
+    """The value of an image under the key ``name``."""
+    return _checksum(name, pixels) + pixels
+
+
+def unpack(name: bytes, value: Buffer, size: int) -> PixelArray:
+    """The image of the key ``name``, a view of ``value``, uint8 ``[size, size, 3]``.
+
+    Raises:
+        ValueError: damaged value, value of another item, or other size.
+    """
+    pixels = value[CHECKSUM_BYTES:]
+    if value[:CHECKSUM_BYTES] != _checksum(name, pixels):
+        raise ValueError(f"the image of item {shown(name)} is damaged: checksum mismatch")
+    return np.frombuffer(pixels, np.uint8).reshape(size, size, 3)
+
+
+def _checksum(name: bytes, pixels: Buffer) -> bytes:
+    return zlib.crc32(pixels, zlib.crc32(name)).to_bytes(CHECKSUM_BYTES, "little")
+
+
+def shown(name: bytes) -> str:
+    """An item name, quoted for messages."""
+    return repr(name.decode("utf-8", "replace"))
+
+
+def examples(names: Iterable[bytes]) -> str:
+    """The first of several item names or paths, for messages."""
+    first = [*islice(names, _EXAMPLES + 1)]
+    return ", ".join([*map(shown, first[:_EXAMPLES]), "…"][: len(first)])
+
+
+def _close_inherited() -> None:
+    for environment in _open.values():
+        environment.close()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_close_inherited)
+
+
+def opened(path: Path) -> lmdb.Environment:
+    """The LMDB at ``path`` (file or folder), which is opened once in a process.
+
+    Raises:
+        UserError: the LMDB is missing, truncated or damaged, or not an LMDB.
+    """
+    file = path / DATA_FILE if path.is_dir() else path
+    try:
+        key = file.resolve(), file.stat().st_ino
+        if key not in _open:
+            environment = lmdb.open(
+                str(file), subdir=False, readonly=True, lock=False, readahead=False, meminit=False
+            )
+            _open[key] = require_whole(environment, file)
+    except OSError as error:
+        raise UserError(f"{file}: no such LMDB ({error.strerror})") from None
+    except lmdb.Error as error:
+        raise UserError(f"{path}: not an LMDB, or damaged ({lmdb_message(error)})") from None
+    return _open[key]
+
+
+def require_whole(environment: lmdb.Environment, file: Path) -> lmdb.Environment:
+    """Check that a data file has all used pages: access to a missing one would kill the process with SIGBUS.
+
+    Raises:
+        UserError: truncated file. The environment is closed.
+    """
+    found, expected = file.stat().st_size, bytes_in_use(environment)
+    if found < expected:
+        environment.close()
+        raise UserError(
+            f"{file}: truncated file: {found:,} bytes, expected {expected:,}; remove the LMDB and build it "
+            "again"
+        )
+    return environment
+
+
+def bytes_in_use(environment: lmdb.Environment) -> int:
+    """Size of the data file up to the end of the last used page."""
+    return int((environment.info()["last_pgno"] + 1) * environment.stat()["psize"])
+
+
+def lmdb_message(error: lmdb.Error) -> str:
+    """The message of an LMDB error, without the path."""
+    return str(error).rpartition(": ")[2]
 
 
 class ImageDatabase:

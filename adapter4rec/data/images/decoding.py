@@ -7,60 +7,36 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from adapter4rec.data.images.records import PixelArray
+from adapter4rec.data.images.database import PixelArray
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _LONGEST_REASON = 120
+_BITS_PER_SAMPLE = 258  # a TIFF tag
 
 
 class BrokenImageError(Exception):
     """An image that cannot be read; the message is a short reason."""
 
 
-def read_image(path: Path) -> Image.Image:
-    """Decode an image file, as :func:`decoded`.
-
-    Raises:
-        BrokenImageError: the image cannot be read.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BrokenImageError(f"cannot read file: {error.strerror}") from None
-    return decoded(data)
-
-
-def decoded(data: bytes) -> Image.Image:
-    """Decode an image file to RGB, upright; the first frame of an animation.
+def decoded(source: Path | bytes | Image.Image) -> Image.Image:
+    """Decode an image file, its bytes, or a PIL image to RGB, upright; the first frame of an animation.
 
     Images with transparency are composited on white. 16-bit values are scaled to 8 bits, not clipped.
 
     Raises:
-        BrokenImageError: not an image, truncated, damaged, 32-bit pixels, or so many pixels that Pillow
-            refuses to decode them.
+        BrokenImageError: the file cannot be read, is not an image, truncated or damaged, or has 12-bit or
+            32-bit pixels, or so many pixels that Pillow refuses to decode them.
     """
     try:
+        if isinstance(source, Image.Image):
+            return _upright(source.copy())
+        data = source.read_bytes() if isinstance(source, Path) else source
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            return _upright(image, _bits_of_a_channel(image, data))
-    except UnidentifiedImageError:
-        raise BrokenImageError(f"not an image, or truncated (formats: {', '.join(_FORMATS)})") from None
+            return _upright(image)
     except Exception as error:  # Pillow's decoders raise arbitrary exceptions
-        raise BrokenImageError(_line(error)) from None
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """As :func:`decoded`, for a PIL image.
-
-    Raises:
-        BrokenImageError: truncated, damaged, or 32-bit pixels.
-    """
-    try:
-        return _upright(image.copy(), 16 if image.mode.startswith("I;16") else 8)
-    except Exception as error:  # PIL reads files lazily
-        raise BrokenImageError(_line(error)) from None
+        raise BrokenImageError(_reason(error)) from None
 
 
 def in_colour(image: Image.Image) -> Image.Image:
@@ -82,36 +58,33 @@ def resized(image: Image.Image, size: int) -> PixelArray:
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
-def _upright(image: Image.Image, bits: int) -> Image.Image:
+def _upright(image: Image.Image) -> Image.Image:
+    if 12 in getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, ()):
+        raise ValueError("12-bit pixels are not supported")
     image.load()
     with suppress(Exception):  # damaged EXIF data; the image itself may still be readable
         ImageOps.exif_transpose(image, in_place=True)
-    return in_colour(_eight_bit(image, bits))
+    return in_colour(_eight_bit(image))
 
 
-def _bits_of_a_channel(image: Image.Image, data: bytes) -> int:
-    """Bits per channel in the file: PIL opens most 16-bit colour images as 8-bit."""
-    if image.format == "PNG":
-        return data[24]  # bit depth in the IHDR chunk, which is always the first
-    if isinstance(image, TiffImageFile):
-        return int(np.max(image.tag_v2.get(ExifTags.Base.BitsPerSample, 1)))
-    return 8
-
-
-def _eight_bit(image: Image.Image, bits: int) -> Image.Image:
+def _eight_bit(image: Image.Image) -> Image.Image:
     """Reduce 16 bits to the high 8; PIL does this for colour images, but clips grey values."""
     hidden = image.info.get("transparency")
+    if isinstance(hidden, tuple) and max(hidden) > 255:
+        image.info["transparency"] = tuple(value >> 8 for value in hidden)
     if not image.mode.startswith("I;16"):
-        if bits == 16 and isinstance(hidden, tuple):
-            image.info["transparency"] = tuple(value >> 8 for value in hidden)
         return image
     values = np.asarray(image)
-    grey = Image.fromarray((values >> (bits - 8)).astype(np.uint8))
+    grey = Image.fromarray((values >> 8).astype(np.uint8))
     if isinstance(hidden, int):
         grey.putalpha(Image.fromarray(np.where(values == hidden, 0, 255).astype(np.uint8)))
     return grey
 
 
-def _line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """An error message as one short line without tabs."""
+    if isinstance(error, UnidentifiedImageError):
+        return f"not an image, or truncated (formats: {', '.join(_FORMATS)})"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot read file: {error.strerror}"
     return (" ".join(str(error).split()) or type(error).__name__)[:_LONGEST_REASON]

@@ -17,9 +17,8 @@ from typing import Any
 import lmdb
 from PIL import Image
 
+from adapter4rec.data.images.database import DESCRIPTION_KEY, examples, lmdb_message, opened, shown
 from adapter4rec.data.images.decoding import BrokenImageError, in_colour
-from adapter4rec.data.images.opening import lmdb_message, opened
-from adapter4rec.data.images.records import DESCRIPTION_KEY, examples, shown
 from adapter4rec.utils.errors import UserError
 
 _RECORD = "LMDB_Image"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from adapter4rec.data.images.decoding import read_image
-from adapter4rec.data.images.records import examples, shown
+from adapter4rec.data.images.database import examples, shown
+from adapter4rec.data.images.decoding import decoded
 from adapter4rec.utils.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -52,9 +52,11 @@ class FolderSource:
                 found[name] = paths[0]
         if not found:
             images = [path for paths in files.values() for path in paths]
+            numbered = "; item v123 also matches 123.jpg, ignoring leading zeros" if self.numbered else ""
             raise UserError(
                 f"none of {len(images):,} images matches an item; images: {examples(images)}; "
-                f"items: {examples(names)}. Searched {self.looked_for()}"
+                f"items: {examples(names)}. Searched {self.folder} for files named after the item "
+                f"({' '.join(SUFFIXES)}){numbered}."
             )
         return found
 
@@ -64,12 +66,7 @@ class FolderSource:
         Raises:
             BrokenImageError: the image cannot be read.
         """
-        return read_image(self.folder / os.fsdecode(place))
-
-    def looked_for(self) -> str:
-        """The folder, and how file names match item names."""
-        numbered = "; item v123 also matches 123.jpg, ignoring leading zeros" if self.numbered else ""
-        return f"{self.folder} for files named after the item ({' '.join(SUFFIXES)}){numbered}."
+        return decoded(self.folder / os.fsdecode(place))
 
     def _key(self, name: bytes) -> bytes:
         """The item name or file stem, or its number if ``numbered``."""
@@ -81,7 +78,12 @@ class FolderSource:
         if not self.folder.is_dir():
             raise UserError(f"{self.folder}: no such folder; set the image folder with --images")
         files = defaultdict(list)
+        visited = set()  # a symbolic link may lead to a folder twice, or to a parent of its own
         for parent, folders, names in os.walk(self.folder, followlinks=True):
+            if (real := os.path.realpath(parent)) in visited:
+                folders.clear()
+                continue
+            visited.add(real)
             folders.sort()
             for path in (Path(parent, name) for name in sorted(names)):
                 if path.suffix.lower() in SUFFIXES:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from adapter4rec.data.content import Content
 from adapter4rec.data.images.database import ImageDatabase
-from adapter4rec.data.images.decoding import BrokenImageError, read_image, resized, upright
+from adapter4rec.data.images.decoding import BrokenImageError, decoded, resized
 from adapter4rec.utils.errors import UserError
 
 
@@ -23,9 +23,6 @@ class Pixels(Content):
     """Images of n items, uint8 ``[n, height, width, 3]``, RGB; normalised by the image encoder."""
 
     pixels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.pixels)
 
 
 class ImageStore:
@@ -92,8 +89,7 @@ class ImageFileStore:
     def _pixels(self, row: int) -> np.ndarray:
         picture = self.pictures[row]
         try:
-            image = upright(picture) if isinstance(picture, Image.Image) else read_image(picture)
+            return resized(decoded(picture), self.size)
         except BrokenImageError as error:
             where = "" if isinstance(picture, Image.Image) else f" ({picture})"
             raise UserError(f"{self.labels[row]}: cannot read image{where}: {error}") from None
-        return resized(image, self.size)

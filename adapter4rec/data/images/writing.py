@@ -12,8 +12,15 @@ from pathlib import Path
 
 import lmdb
 
-from adapter4rec.data.images.opening import DATA_FILE, bytes_in_use, lmdb_message
-from adapter4rec.data.images.records import CHECKSUM_BYTES, DESCRIPTION_KEY, Description
+from adapter4rec.data.images.database import (
+    CHECKSUM_BYTES,
+    DATA_FILE,
+    DESCRIPTION_KEY,
+    Description,
+    bytes_in_use,
+    lmdb_message,
+    require_whole,
+)
 from adapter4rec.utils.errors import UserError
 
 
@@ -31,13 +38,14 @@ class ImageWriter:
     def __init__(self, environment: lmdb.Environment, plan: Description) -> None:
         self._environment = environment
         self._plan = plan
-        with environment.begin(write=True) as transaction:
+        folder = Path(environment.path())
+        self._file = folder / DATA_FILE
+        with environment.begin() as transaction:
             raw = transaction.get(DESCRIPTION_KEY)
-            if raw is None:
-                transaction.put(DESCRIPTION_KEY, plan.to_bytes())
-            else:
-                folder = Path(environment.path())
-                Description.from_bytes(raw, folder).require_same_options(plan, folder)
+        if raw is None:
+            self._put({DESCRIPTION_KEY: plan.to_bytes()})
+        else:
+            Description.from_bytes(raw, folder).require_same_options(plan, folder)
 
     def names(self) -> set[bytes]:
         """Names of the items already written."""
@@ -46,9 +54,14 @@ class ImageWriter:
 
     def write(self, values: Mapping[bytes, bytes]) -> None:
         """Write values by item name, in one transaction."""
+        self._put(values)
+
+    def _put(self, values: Mapping[bytes, bytes]) -> None:
         with self._environment.begin(write=True) as transaction:
             for name, value in values.items():
                 transaction.put(name, value)
+        # LMDB may not write trailing pages that were used and freed; readers expect the full file.
+        os.truncate(self._file, max(self._file.stat().st_size, bytes_in_use(self._environment)))
 
     def finish(self, left_out: Sequence[bytes]) -> Description:
         """Write the final description.
@@ -58,16 +71,13 @@ class ImageWriter:
         """
         digest = hashlib.sha256()
         images = 0
-        with self._environment.begin(write=True) as transaction:
+        with self._environment.begin() as transaction:
             for name, value in transaction.cursor():
                 if name != DESCRIPTION_KEY:
                     digest.update(b"%d %b %b" % (len(name), name, value[:CHECKSUM_BYTES]))
                     images += 1
-            found = replace(self._plan, images=images, left_out=tuple(left_out), content=digest.hexdigest())
-            transaction.put(DESCRIPTION_KEY, found.to_bytes())
-        # LMDB may not write trailing pages that were used and freed; readers expect the full file.
-        file = Path(self._environment.path(), DATA_FILE)
-        os.truncate(file, max(file.stat().st_size, bytes_in_use(self._environment)))
+        found = replace(self._plan, images=images, left_out=tuple(left_out), content=digest.hexdigest())
+        self._put({DESCRIPTION_KEY: found.to_bytes()})
         return found
 
 
@@ -89,7 +99,7 @@ def image_writer(folder: Path, plan: Description, items: int) -> Iterator[ImageW
     try:
         # LMDB's own lock is not needed: there is one writer, and no reader before the folder is renamed.
         environment = lmdb.open(str(folder), map_size=most, lock=False, meminit=False)
-        with closing(environment):
+        with closing(require_whole(environment, folder / DATA_FILE)):
             yield ImageWriter(environment, plan)
     except lmdb.Error as error:
         free = shutil.disk_usage(folder).free / 1e9
