@@ -75,12 +75,12 @@ def _launch(module: str, inline: Mapping[str, Any], arguments: Sequence[str]) ->
         raise UserError(f"--node_rank {how.node_rank}: must be less than --nodes {how.nodes}")
     runs = _runs(cls, {name: values for name, values in swept.items() if name not in launch_options}, given)
     codes = []
-    for number, values in enumerate(runs, 1):
+    for number, settings in enumerate(runs, 1):
         if len(runs) > 1:
             print(f"run {number} of {len(runs)}", flush=True)
-        codes.append(_execute(module, values, how))
+        codes.append(_execute(module, settings, how))
     if len(runs) > 1 and not how.dry_run:
-        _print_sweep([cls.from_values(values) for values in runs], [n for n in swept if len(swept[n]) > 1])
+        _print_sweep([cls.from_values(one) for one in runs], [name for name in swept if len(swept[name]) > 1])
     return next((code for code in codes if code), 0)
 
 
@@ -91,7 +91,7 @@ def _print_sweep(runs: Sequence[RunSettings], swept: Sequence[str]) -> None:
 
     found = []
     for settings in runs:
-        ledger = settings.ledger_path(REPOSITORY / "runs")
+        ledger = settings.ledger_path
         record = latest(read_ledger(ledger)).get(run_key(settings)) if ledger.is_file() else None
         if record is not None and record["outcome"] == FINISHED:
             found.append((settings.plain(), record))
@@ -186,7 +186,9 @@ def _torchrun(command: list[str], count: int, how: LaunchSettings) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     try:
         with processes.interruptible():  # torchrun does not restore the signal handlers
-            run(parse_args([f"--signals-to-handle={_handled_signals()}", *command]))
+            # torch.distributed.run has no types.
+            arguments = parse_args([f"--signals-to-handle={_handled_signals()}", *command])  # type: ignore[no-untyped-call]
+            run(arguments)  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         return processes.exit_code(error.get_first_failure()[1].exitcode)
     except SignalException as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from adapter4rec.checkpoints.settings import SourceSettings
 from adapter4rec.checkpoints.source_models import export_source_model, require_export_path
 from adapter4rec.models.backbones import describe_config
@@ -22,13 +24,13 @@ def require_export(settings: SourceRunSettings, run: Run) -> None:
     Raises:
         UserError: the file name has no supported extension, or the file belongs to another run.
     """
-    if settings.export is not None and settings.mode == "train":
-        require_export_path(settings.export)
-        run.process.on_rank0(lambda: _require_replaceable(settings, run))
-
-
-def _require_replaceable(settings: SourceRunSettings, run: Run) -> None:
     path = settings.export
+    if path is not None and settings.mode == "train":
+        require_export_path(path)
+        run.process.on_rank0(lambda: _require_replaceable(path, settings, run))
+
+
+def _require_replaceable(path: Path, settings: SourceRunSettings, run: Run) -> None:
     if settings.overwrite or not path.exists():
         return
     description = read_description(path)
@@ -47,7 +49,7 @@ def export_for_targets(model: TransRec, settings: SourceRunSettings, run: Run, r
     """
     if settings.export is None or not run.process.is_rank0:
         return
-    _require_replaceable(settings, run)
+    _require_replaceable(settings.export, settings, run)
     description = run.describe("", result)
     if settings.uses_content:
         description["encoder"] = describe_config(model.item_encoder.backbone.config)

@@ -27,7 +27,7 @@ from adapter4rec.models.transrec import TransRec
 from adapter4rec.training.settings import TrainingSettings
 from adapter4rec.utils.checkpoint_file import weights_hash
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import relative_to_repository
+from adapter4rec.utils.files import REPOSITORY
 from adapter4rec.utils.precision import choose_precision
 from adapter4rec.utils.process_group import Process
 
@@ -116,7 +116,7 @@ class _StateCache:
         self.n_items = domain.interactions.n_items
         self.form = settings.cache_format if layers else "fp32"
         self.precision = choose_precision(settings.precision if layers else "fp32", process.device)
-        self.folder = relative_to_repository(settings.cache_folder) / "states"
+        self.folder = REPOSITORY / settings.cache_folder / "states"
         self.pieces = self._pieces()
 
     def computed(self) -> np.memmap:

@@ -82,7 +82,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(path, {name: file.get_tensor(name) for name in file.keys()}, description)  # noqa: SIM118
 
 
-def _opened(path: Path):  # noqa: ANN202 (safetensors' own handle)
+def _opened(path: Path) -> safe_open:
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
     _verify(path)
@@ -108,8 +108,8 @@ def _verify(path: Path) -> None:
         )
 
 
-def _described(file, path: Path) -> dict[str, Any]:  # noqa: ANN001
-    metadata = file.metadata() or {}
+def _described(file: safe_open, path: Path) -> dict[str, Any]:
+    metadata: dict[str, str] = file.metadata() or {}  # type: ignore[no-untyped-call]  # in its stub
     if _HEADER not in metadata:
         raise UserError(f"{path}: not a checkpoint of this project (no description in the header)")
     try:
@@ -124,5 +124,5 @@ def weights_hash(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().to("cpu").contiguous()
         digest.update(f"{name}{list(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
