@@ -10,7 +10,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -146,24 +145,13 @@ def _execute(module: str, values: Values, how: LaunchSettings) -> int:
         command = [sys.executable, "-m", module, *arguments]
         print(_shown("python", *command[1:]), flush=True)
         return 0 if how.dry_run else processes.run(command, cwd=REPOSITORY).returncode
-    options = [f"--nnodes={how.nodes}", f"--nproc-per-node={count}", *_rendezvous(how)]
-    command = [*options, "-m", module, *arguments]
+    where = ["--standalone"]
+    if how.nodes > 1 or how.port is not None:
+        address = f"--master-addr={how.master_address}", f"--master-port={how.port or 29500}"
+        where = [f"--node-rank={how.node_rank}", *address]
+    command = [f"--nnodes={how.nodes}", f"--nproc-per-node={count}", *where, "-m", module, *arguments]
     print(_shown("torchrun", *command), flush=True)
     return 0 if how.dry_run else _torchrun(command, count, how)
-
-
-def _rendezvous(how: LaunchSettings) -> list[str]:
-    if how.nodes == 1 and how.port is None:
-        return ["--standalone"]
-    port = how.port or 29500
-    if how.node_rank == 0 and not how.dry_run:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("", port))
-            except OSError as error:
-                raise UserError(f"--port {port}: {error.strerror}; choose another port, or none") from None
-    return [f"--node-rank={how.node_rank}", f"--master-addr={how.master_address}", f"--master-port={port}"]
 
 
 def _torchrun(command: list[str], count: int, how: LaunchSettings) -> int:
