@@ -52,14 +52,8 @@ def write_csv(recommender: Recommender, top_k: int, path: Path, *, only_new: boo
 def describe(user: str, history: np.ndarray, found: RankedItems, candidates: Candidates) -> str:
     """Format a user's history and recommendations for the terminal."""
     clicked = [f"      {candidates.shown(item)}" for item in history.tolist()]
-    return "\n".join(
-        [
-            f"{user}: clicked, oldest first",
-            *clicked,
-            f"{user}: recommended, best first, with scores",
-            repr(found),
-        ]
-    )
+    heads = f"{user}: clicked, oldest first", f"{user}: recommended, best first, with scores"
+    return "\n".join([heads[0], *clicked, heads[1], repr(found)])
 
 
 def draw_sheet(

@@ -83,21 +83,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _opened(path: Path) -> safe_open:
+    """Open a checkpoint after comparing its SHA-256 with the one in its JSON file."""
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
-    _verify(path)
-    try:
-        return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: damaged, or not a safetensors file ({error})") from None
-
-
-def _verify(path: Path) -> None:
-    """Compare a checkpoint's SHA-256 with the one in its JSON file.
-
-    Raises:
-        UserError: the hashes differ, or the JSON file is damaged.
-    """
     json_path = path.with_suffix(".json")
     if not json_path.is_file():
         print(f"warning: {path}: not verified: {json_path.name} with the SHA-256 is missing", file=sys.stderr)
@@ -106,6 +94,10 @@ def _verify(path: Path) -> None:
             f"{path}: SHA-256 does not match {json_path.name}: the file is damaged or was replaced; "
             "restore both files from the same copy, or train again"
         )
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: damaged, or not a safetensors file ({error})") from None
 
 
 def _described(file: safe_open, path: Path) -> dict[str, Any]:
