@@ -124,12 +124,9 @@ class Option:
                 raise ValueError
             return self.kind(raw)
         except (ValueError, TypeError, KeyError):
-            raise UserError(f"--{self.name} {raw}: expected {self._expected()}") from None
-
-    def _expected(self) -> str:
-        if issubclass(self.kind, Enum):
-            return "one of " + ", ".join(member.value for member in self.kind)
-        return _EXPECTED[self.kind]
+            members = [member.value for member in self.kind] if issubclass(self.kind, Enum) else []
+            expected = f"one of {', '.join(members)}" if members else _EXPECTED[self.kind]
+            raise UserError(f"--{self.name} {raw}: expected {expected}") from None
 
     def _checked(self, value: Any) -> Any:
         least, most, above, choices = (self.limits[key] for key in ("least", "most", "above", "choices"))
