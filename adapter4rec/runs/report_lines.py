@@ -7,7 +7,7 @@ from typing import Any
 
 
 def epoch_line(record: Mapping[str, Any], ks: Iterable[int]) -> str:
-    """Summary of an epoch: loss, validation metrics in per cent, time, speed, time waiting for input."""
+    """Summary of an epoch: loss, validation metrics in per cent, if any, time, speed, input wait."""
     parts = (
         f"epoch {record['epoch']}: loss {record['loss']:.4f}",
         *_metrics(record, ks),
@@ -24,4 +24,5 @@ def result_line(epoch: int, metrics: Mapping[str, float], ks: Iterable[int], *mo
 
 
 def _metrics(values: Mapping[str, Any], ks: Iterable[int]) -> list[str]:
-    return [f"{name}@{k} {values[f'{name}@{k}']:.4f} %" for k in ks for name in ("HR", "NDCG")]
+    keys = [f"{name}@{k}" for k in ks for name in ("HR", "NDCG")]
+    return [f"{key} {values[key]:.4f} %" for key in keys if key in values]
