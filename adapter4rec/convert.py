@@ -19,6 +19,7 @@ from adapter4rec.adapters.attaching import add_adapters, detach_adapters
 from adapter4rec.adapters.files import save_adapter
 from adapter4rec.checkpoints.rebuilding import rebuilt_settings_class
 from adapter4rec.checkpoints.released import is_text, load_released_target, read_released
+from adapter4rec.checkpoints.settings import TargetSettings
 from adapter4rec.checkpoints.source_models import export_source_model, require_export_path, require_new
 from adapter4rec.models.parameters import count_parameters
 from adapter4rec.models.registry import OBJECTIVES
@@ -72,12 +73,13 @@ def _target_model(tensors: dict[str, Tensor], released: Path, arguments: list[st
     """
     cls = rebuilt_settings_class("text target" if is_text(tensors) else "image target")
     settings = settings_from_command_line(cls, [*_NOT_READ, *arguments])
-    if settings.adapter is None:
+    adapter = settings.adapter if isinstance(settings, TargetSettings) else None
+    if adapter is None:
         raise UserError(
             f"--method {settings.method}: not an adapter family; choose one, such as --method houlsby"
         )
     model = new_transrec(settings, cls.build_encoder if settings.uses_content else None, n_items=0)
-    add_adapters(model, settings.adapter)
+    add_adapters(model, adapter)
     load_released_target(model, tensors, released)
     return model
 

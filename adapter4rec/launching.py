@@ -10,7 +10,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -75,12 +74,12 @@ def _launch(module: str, inline: Mapping[str, Any], arguments: Sequence[str]) ->
         raise UserError(f"--node_rank {how.node_rank}: must be less than --nodes {how.nodes}")
     runs = _runs(cls, {name: values for name, values in swept.items() if name not in launch_options}, given)
     codes = []
-    for number, values in enumerate(runs, 1):
+    for number, settings in enumerate(runs, 1):
         if len(runs) > 1:
             print(f"run {number} of {len(runs)}", flush=True)
-        codes.append(_execute(module, values, how))
+        codes.append(_execute(module, settings, how))
     if len(runs) > 1 and not how.dry_run:
-        _print_sweep([cls.from_values(values) for values in runs], [n for n in swept if len(swept[n]) > 1])
+        _print_sweep([cls.from_values(one) for one in runs], [name for name in swept if len(swept[name]) > 1])
     return next((code for code in codes if code), 0)
 
 
@@ -91,7 +90,7 @@ def _print_sweep(runs: Sequence[RunSettings], swept: Sequence[str]) -> None:
 
     found = []
     for settings in runs:
-        ledger = settings.ledger_path(REPOSITORY / "runs")
+        ledger = settings.ledger_path
         record = latest(read_ledger(ledger)).get(run_key(settings)) if ledger.is_file() else None
         if record is not None and record["outcome"] == FINISHED:
             found.append((settings.plain(), record))
@@ -146,24 +145,13 @@ def _execute(module: str, values: Values, how: LaunchSettings) -> int:
         command = [sys.executable, "-m", module, *arguments]
         print(_shown("python", *command[1:]), flush=True)
         return 0 if how.dry_run else processes.run(command, cwd=REPOSITORY).returncode
-    options = [f"--nnodes={how.nodes}", f"--nproc-per-node={count}", *_rendezvous(how)]
-    command = [*options, "-m", module, *arguments]
+    where = ["--standalone"]
+    if how.nodes > 1 or how.port is not None:
+        address = f"--master-addr={how.master_address}", f"--master-port={how.port or 29500}"
+        where = [f"--node-rank={how.node_rank}", *address]
+    command = [f"--nnodes={how.nodes}", f"--nproc-per-node={count}", *where, "-m", module, *arguments]
     print(_shown("torchrun", *command), flush=True)
     return 0 if how.dry_run else _torchrun(command, count, how)
-
-
-def _rendezvous(how: LaunchSettings) -> list[str]:
-    if how.nodes == 1 and how.port is None:
-        return ["--standalone"]
-    port = how.port or 29500
-    if how.node_rank == 0 and not how.dry_run:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("", port))
-            except OSError as error:
-                raise UserError(f"--port {port}: {error.strerror}; choose another port, or none") from None
-    return [f"--node-rank={how.node_rank}", f"--master-addr={how.master_address}", f"--master-port={port}"]
 
 
 def _torchrun(command: list[str], count: int, how: LaunchSettings) -> int:
@@ -186,7 +174,9 @@ def _torchrun(command: list[str], count: int, how: LaunchSettings) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     try:
         with processes.interruptible():  # torchrun does not restore the signal handlers
-            run(parse_args([f"--signals-to-handle={_handled_signals()}", *command]))
+            # torch.distributed.run has no types.
+            arguments = parse_args([f"--signals-to-handle={_handled_signals()}", *command])  # type: ignore[no-untyped-call]
+            run(arguments)  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         return processes.exit_code(error.get_first_failure()[1].exitcode)
     except SignalException as error:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from adapter4rec.data.images.store import ImageStore
+from adapter4rec.data.images.store import ImageStore, Pixels
 from adapter4rec.serving.candidates import Candidates
 from adapter4rec.serving.contact_sheet import SheetRow, draw_contact_sheet
 from adapter4rec.serving.new_items import read_new_items
@@ -52,14 +52,8 @@ def write_csv(recommender: Recommender, top_k: int, path: Path, *, only_new: boo
 def describe(user: str, history: np.ndarray, found: RankedItems, candidates: Candidates) -> str:
     """Format a user's history and recommendations for the terminal."""
     clicked = [f"      {candidates.shown(item)}" for item in history.tolist()]
-    return "\n".join(
-        [
-            f"{user}: clicked, oldest first",
-            *clicked,
-            f"{user}: recommended, best first, with scores",
-            repr(found),
-        ]
-    )
+    heads = f"{user}: clicked, oldest first", f"{user}: recommended, best first, with scores"
+    return "\n".join([heads[0], *clicked, heads[1], repr(found)])
 
 
 def draw_sheet(
@@ -71,14 +65,16 @@ def draw_sheet(
     """Draw a contact sheet of an image run."""
     candidates = recommender.candidates
 
-    def pictures(items: Iterable[int]) -> list[np.ndarray]:
-        return [candidates.content_of(item).pixels[0].numpy() for item in items]
+    def picture(item: int) -> np.ndarray:
+        content = candidates.content_of(item)
+        assert isinstance(content, Pixels)
+        return content.pixels[0].numpy()
 
     rows = [
         SheetRow(
             user,
-            pictures(history.tolist()),
-            pictures(candidates.number_of[one.item] for one in ranked),
+            [picture(item) for item in history.tolist()],
+            [picture(candidates.number_of[one.item]) for one in ranked],
             [one.new for one in ranked],
         )
         for (user, history), ranked in zip(users, found, strict=True)

@@ -8,8 +8,7 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
-
-from adapter4rec.parity import reference_value
+from parity import reference_value
 
 SIZES = {
     "embedding_dim": 12,

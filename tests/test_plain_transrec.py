@@ -1,12 +1,11 @@
 """All adapters, in both semantics, beside a second implementation that is written plainly."""
 
+import parity
 import plain_transrec as plain
 import pytest
 import torch
 from test_adapter_families import SMALL
 from test_released import CASES, golden
-
-from adapter4rec import parity
 
 ADAPTERS = [name for name in SMALL if name not in ("bitfit", "layernorm")]
 PLAIN = [

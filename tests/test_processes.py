@@ -136,6 +136,7 @@ def test_a_signal_to_a_launcher_ends_its_training(values, processes, number, sta
     assert f"interrupted by {number.name}" in printed
     if processes == 1:
         assert "Traceback" not in printed
+        assert (values["run_folder"] / "curves.png").stat().st_size
         resumed(values)
 
 

@@ -3,11 +3,12 @@
 import json
 import sys
 
+import parity
 import pytest
 import torch
 from conftest import REPOSITORY
 
-from adapter4rec import convert, parity
+from adapter4rec import convert
 from adapter4rec.checkpoints.released import converted, read_released, renamed
 from adapter4rec.checkpoints.source_models import read_source_model
 from adapter4rec.models.weights import load_into

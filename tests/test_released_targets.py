@@ -2,12 +2,13 @@
 
 import sys
 
+import parity
 import plain_transrec as plain
 import pytest
 import torch
 from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
-from adapter4rec import convert, parity
+from adapter4rec import convert
 from adapter4rec.adapters.attaching import add_adapters, detach_adapters
 from adapter4rec.adapters.files import load_adapter
 from adapter4rec.adapters.registry import FAMILIES

@@ -48,9 +48,7 @@ class Example(Settings):
     where: Path | None = option(None, "where", runtime=True)
     computed: int = 5
 
-    def ledger_path(self, runs: Path) -> Path:
-        """No run of these tests is entered in a ledger."""
-        return runs / "no_such_ledger.jsonl"
+    ledger_path = Path("no_such_ledger.jsonl")
 
 
 def complaint(action: Callable[[], object]) -> str:
@@ -333,6 +331,28 @@ def settings_in(command: list[str]) -> dict[str, str]:
     return {name[2:]: value for name, value in zip(rest[::2], rest[1::2], strict=True)}
 
 
+def run_tiny_launcher(folder: Path, inline: Mapping[str, Any]) -> subprocess.CompletedProcess[str]:
+    """A launcher of two processes, in a process of its own: torchrun works inside it. The second fails."""
+    (folder / "tiny_run.py").write_text(
+        "import os, sys\n"
+        "from adapter4rec.utils.settings import Settings\n"
+        "if __name__ == '__main__':\n"
+        "    assert os.environ['WORLD_SIZE'] == '2'\n"
+        "    sys.exit(7 if os.environ['RANK'] == '1' else 0)\n",
+        encoding="utf-8",
+    )
+    (folder / "launcher.py").write_text(
+        f"from adapter4rec.launching import launch\nlaunch('tiny_run', {inline!r})\n", encoding="utf-8"
+    )
+    return subprocess.run(
+        [sys.executable, str(folder / "launcher.py")],
+        env={"PYTHONPATH": f"{folder}:{REPOSITORY}", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def launched(
     monkeypatch: pytest.MonkeyPatch,
     inline: Mapping[str, Any],
@@ -480,13 +500,16 @@ class TestLauncherErrors:
         assert "Traceback" not in printed.err
         assert commands == []
 
-    def test_a_busy_port(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_a_busy_port(self, tmp_path: Path) -> None:
         with socket.socket() as busy:
             busy.bind(("", 0))
             busy.listen()
             port = busy.getsockname()[1]
-            assert launched(monkeypatch, {"data": "/d", "processes": 2, "port": port}) == 2
-        assert capsys.readouterr().err.startswith(f"error: --port {port}: Address already in use")
+            ended = run_tiny_launcher(tmp_path, {"processes": 2, "port": port})
+        assert ended.returncode == 2
+        assert f"error: rendezvous failed at --master_address 127.0.0.1 --port {port}: " in ended.stderr
+        assert "address already in use" in ended.stderr
+        assert "Traceback" not in ended.stderr
 
 
 class TestExitCodes:
@@ -512,26 +535,8 @@ class TestExitCodes:
         assert (tmp_path / "mark").read_text(encoding="utf-8") == "was here"
 
     def test_of_several_processes(self, tmp_path: Path) -> None:
-        """The second of two fails. The launcher gets a process of its own: torchrun works inside it."""
-        (tmp_path / "tiny_run.py").write_text(
-            "import os, sys\n"
-            "from adapter4rec.utils.settings import Settings\n"
-            "if __name__ == '__main__':\n"
-            "    assert os.environ['WORLD_SIZE'] == '2'\n"
-            "    sys.exit(7 if os.environ['RANK'] == '1' else 0)\n",
-            encoding="utf-8",
-        )
-        (tmp_path / "launcher.py").write_text(
-            "from adapter4rec.launching import launch\nlaunch('tiny_run', {'processes': 2})\n",
-            encoding="utf-8",
-        )
-        ended = subprocess.run(
-            [sys.executable, str(tmp_path / "launcher.py")],
-            env={"PYTHONPATH": f"{tmp_path}:{REPOSITORY}", "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        """The second of two fails."""
+        ended = run_tiny_launcher(tmp_path, {"processes": 2})
         assert ended.returncode == 7, ended.stderr
         assert ended.stdout.startswith("torchrun --nnodes=1 --nproc-per-node=2 --standalone -m tiny_run")
 

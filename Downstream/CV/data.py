@@ -34,5 +34,4 @@ def read_domain(settings: DataSettings, process: Process, *, content: bool) -> D
     from adapter4rec.data.domain import read_image_domain
     from adapter4rec.models.image_encoder import expected_image_size
 
-    del process
     return read_image_domain(settings, expected_image_size(settings) if content else None)

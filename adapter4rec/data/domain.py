@@ -14,7 +14,7 @@ from adapter4rec.data.interactions import Interactions, ItemTable, read_interact
 from adapter4rec.data.settings import DomainSettings, ImageSettings, TextSettings
 from adapter4rec.data.text import TextStore, tokenise, truncate_body
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import relative_to_repository
+from adapter4rec.utils.files import REPOSITORY
 from adapter4rec.utils.process_group import Process
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def read_text_domain(
     if tokenizer is None:
         return _domain(settings, interactions, None)
     texts = {name: [column[row] for row in interactions.item_rows] for name, column in table.texts.items()}
-    cache_folder = relative_to_repository(settings.cache_folder)
+    cache_folder = REPOSITORY / settings.cache_folder
     store = process.rank0_first(lambda: text_store(settings, texts, tokenizer, cache_folder, process.log))
     return _domain(settings, interactions, store)
 

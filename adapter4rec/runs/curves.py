@@ -23,12 +23,9 @@ def draw_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
             with epoch 0 only is drawn as a horizontal line.
         path: the PNG file to write.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(13, 4), layout="constrained")
-    FigureCanvasAgg(figure)
     for axis, (key, label) in zip(figure.subplots(1, len(_PANELS)), _PANELS, strict=True):
         for number, (name, history) in enumerate(histories.items()):
             points = [(record["epoch"], record[key]) for record in history if record.get(key) is not None]
@@ -40,7 +37,7 @@ def draw_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
         axis.set_xlabel("epoch")
         axis.set_title(label)
         axis.grid(alpha=0.3)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.get_major_locator().set_params(integer=True)
     if len(histories) > 1:
         lines, names = figure.axes[1].get_legend_handles_labels()
         figure.legend(lines, names, loc="outside lower center", ncols=3)

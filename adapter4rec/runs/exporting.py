@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from adapter4rec.checkpoints.settings import SourceSettings
 from adapter4rec.checkpoints.source_models import export_source_model, require_export_path
 from adapter4rec.models.backbones import describe_config
+from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs.run import Record, Run
 from adapter4rec.runs.settings import RunSettings
@@ -22,13 +25,13 @@ def require_export(settings: SourceRunSettings, run: Run) -> None:
     Raises:
         UserError: the file name has no supported extension, or the file belongs to another run.
     """
-    if settings.export is not None and settings.mode == "train":
-        require_export_path(settings.export)
-        run.process.on_rank0(lambda: _require_replaceable(settings, run))
-
-
-def _require_replaceable(settings: SourceRunSettings, run: Run) -> None:
     path = settings.export
+    if path is not None and settings.mode == "train":
+        require_export_path(path)
+        run.process.on_rank0(lambda: _require_replaceable(path, settings, run))
+
+
+def _require_replaceable(path: Path, settings: SourceRunSettings, run: Run) -> None:
     if settings.overwrite or not path.exists():
         return
     description = read_description(path)
@@ -47,9 +50,9 @@ def export_for_targets(model: TransRec, settings: SourceRunSettings, run: Run, r
     """
     if settings.export is None or not run.process.is_rank0:
         return
-    _require_replaceable(settings, run)
+    _require_replaceable(settings.export, settings, run)
     description = run.describe("", result)
-    if settings.uses_content:
+    if isinstance(model.item_encoder, ContentItemEncoder):
         description["encoder"] = describe_config(model.item_encoder.backbone.config)
     export_source_model(model.state_dict(), settings.export, settings.objective, description)
     run.log(f"source model: {settings.export}")

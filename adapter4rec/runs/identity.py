@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from adapter4rec.data.domain import Domain
 from adapter4rec.models.parameters import trained_state
+from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.weights import load_into
 from adapter4rec.runs.settings import RunSettings
 from adapter4rec.utils.checkpoint_file import read_checkpoint, read_description, weights_hash
@@ -38,7 +37,7 @@ class Identity:
     start: str | None
 
     @classmethod
-    def of(cls, settings: RunSettings, domain: Domain, model: nn.Module | None) -> Identity:
+    def of(cls, settings: RunSettings, domain: Domain, model: TransRec | None) -> Identity:
         """The identity of a run.
 
         Args:
@@ -90,7 +89,7 @@ def checked_description(path: Path, what: str, identity: Identity) -> Record:
     return description
 
 
-def load_best(path: Path, identity: Identity, model: nn.Module) -> Record:
+def load_best(path: Path, identity: Identity, model: TransRec) -> Record:
     """Load the trained weights of a run's best epoch into its model.
 
     Returns:
@@ -101,4 +100,5 @@ def load_best(path: Path, identity: Identity, model: nn.Module) -> Record:
     """
     description = checked_description(path, BEST, identity)
     load_into(model, read_checkpoint(path).tensors, path, trained_state(model))
-    return description["record"]
+    record: Record = description["record"]
+    return record

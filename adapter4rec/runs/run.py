@@ -8,7 +8,7 @@
     test_ranks.csv.gz     rank of each user's target in the test (metrics.py)
     tensorboard/          TensorBoard logs, with --tensorboard
     log.txt               log messages with time stamps
-    curves.png            loss and validation metrics over the epochs, drawn at the end of training
+    curves.png            loss and validation metrics over the epochs, drawn at the end or at an interruption
     best.safetensors      trained weights of the epoch with the highest validation HR@10
     adapter.safetensors   the same as a stand-alone adapter file, for runs with adapters (adapters/files.py)
     last.safetensors      training state, to resume from
@@ -23,21 +23,21 @@ import platform
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from adapter4rec.data.domain import Domain
 from adapter4rec.evaluation.metrics import RANKS_FILE, RankedUsers
 from adapter4rec.models.parameters import ParameterCounts, count_parameters, trained_state
+from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs.curves import draw_curves
 from adapter4rec.runs.identity import BEST, Identity, load_best
-from adapter4rec.runs.ledger import append, finished_record, read_ledger
+from adapter4rec.runs.ledger import append, finished_record, read_ledger, validation_history
 from adapter4rec.runs.report_lines import result_line
 from adapter4rec.runs.settings import RunSettings
 from adapter4rec.runs.tensorboard import ScalarLog
@@ -50,21 +50,6 @@ from adapter4rec.utils.versions import versions
 _MAX_LISTED = 5
 _LOCK = ".lock"
 Record = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class TestResult:
-    """A run's best epoch and its test.
-
-    Attributes:
-        best: record of the best epoch.
-        metrics: metrics on the test split, in per cent.
-        users: per-user results.
-    """
-
-    best: Record
-    metrics: dict[str, float]
-    users: RankedUsers
 
 
 class Run:
@@ -86,7 +71,7 @@ class Run:
     """
 
     def __init__(
-        self, settings: RunSettings, domain: Domain, model: nn.Module | None, process: Process
+        self, settings: RunSettings, domain: Domain, model: TransRec | None, process: Process
     ) -> None:
         self.settings = settings
         self.process = process
@@ -135,6 +120,8 @@ class Run:
                 yield
             except KeyboardInterrupt:
                 self.log("interrupted; resume with --resume")
+                if self.process.is_rank0 and (self.folder / "metrics.jsonl").exists():
+                    self._draw_curves()
                 raise
 
     def _lock(self, lock: ExitStack) -> None:
@@ -144,7 +131,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         lock.enter_context(locked_file(self.folder / _LOCK, busy))
 
-    def begin(self, model: nn.Module | None, domain: Domain) -> None:
+    def begin(self, model: TransRec | None, domain: Domain) -> None:
         """Write ``settings.json`` and log what is trained.
 
         Removes the result of an earlier training with fewer epochs, which no longer matches the weights.
@@ -184,7 +171,7 @@ class Run:
             with (self.folder / "log.txt").open("a", encoding="utf-8") as log:
                 log.writelines(f"{now} {line}\n" for line in text.splitlines())
 
-    def finished_result(self, model: nn.Module | None = None) -> Record | None:
+    def finished_result(self, model: TransRec | None = None) -> Record | None:
         """Report and return the result if the run has finished with at least ``settings.epochs`` epochs.
 
         Args:
@@ -215,19 +202,15 @@ class Run:
         if self.warning:
             self.log(self.warning)
 
-    @property
-    def _ledger(self) -> Path:
-        return self.settings.ledger_path(self.folder.absolute().parent)
-
     def _ensure_in_ledger(self) -> None:
         """Append the record of a finished run to the ledger, unless the ledger has it."""
         record = finished_record(self.folder, self.settings)
         compared = ("outcome", "key", "folder")
-        known = read_ledger(self._ledger) if self._ledger.exists() else []
+        known = read_ledger(self.settings.ledger_path) if self.settings.ledger_path.exists() else []
         if not any(all(other.get(name) == record[name] for name in compared) for other in known):
-            append(self._ledger, record)
+            append(self.settings.ledger_path, record)
 
-    def save_best(self, model: nn.Module, record: Record) -> None:
+    def save_best(self, model: TransRec, record: Record) -> None:
         """Save the trained weights of the best epoch so far, on rank 0."""
         if self.process.is_rank0:
             write_checkpoint(self.best_path, trained_state(model), self.describe(BEST, record))
@@ -246,7 +229,7 @@ class Run:
             "versions": versions(),
         }
 
-    def load_best(self, model: nn.Module) -> Record:
+    def load_best(self, model: TransRec) -> Record:
         """Load the weights of the best epoch into the model.
 
         Returns:
@@ -267,14 +250,27 @@ class Run:
         if self._scalars is not None:
             self._scalars.write(records)
 
+    def _draw_curves(self) -> None:
+        history = validation_history(self.folder)
+        if history and history[-1]["epoch"] > 0:
+            draw_curves({self.folder.name: history}, self.folder / "curves.png")
+
     def finish(
-        self, history: list[Record], tested: TestResult, counts: ParameterCounts, peak_memory: int
+        self,
+        history: list[Record],
+        best: Record,
+        test: dict[str, float],
+        users: RankedUsers,
+        counts: ParameterCounts,
+        peak_memory: int,
     ) -> Record:
         """Write ``result.json``, which marks the run as finished, and append the ledger record.
 
         Args:
             history: records of the epochs.
-            tested: the best epoch and its test.
+            best: record of the best epoch.
+            test: its metrics on the test split, in per cent.
+            users: its per-user results.
             counts: number of parameters of the model.
             peak_memory: in bytes.
 
@@ -282,13 +278,12 @@ class Run:
             The content of ``result.json``.
         """
         times = [record["seconds"] for record in history if "seconds" in record]
-        best, test = tested.best, tested.metrics
         result = {
             "requested_epochs": self.settings.epochs,
             "epoch": best["epoch"],
             "validation": {name: best[name] for name in test if name in best},
             "test": test,
-            "groups": tested.users.groups(self.settings.ks),
+            "groups": users.groups(self.settings.ks),
             "trained_parameters": counts.trained,
             "trained_share": counts.share,
             "seconds_per_epoch": float(np.median(times)) if times else None,
@@ -297,12 +292,11 @@ class Run:
         }
         self.write_metrics(history, {"epoch": best["epoch"], "split": "test", **test})
         if self.process.is_rank0:
-            tested.users.write(self.folder / RANKS_FILE)
+            users.write(self.folder / RANKS_FILE)
             write_json(self.folder / "result.json", result)
-            if best["epoch"] > 0:
-                draw_curves({self.folder.name: history}, self.folder / "curves.png")
+            self._draw_curves()
             self._report(result)
-            append(self._ledger, finished_record(self.folder, self.settings))
+            append(self.settings.ledger_path, finished_record(self.folder, self.settings))
         return result
 
 

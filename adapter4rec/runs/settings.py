@@ -9,6 +9,7 @@ from typing import ClassVar
 from adapter4rec.checkpoints.settings import StageSettings
 from adapter4rec.evaluation.settings import EvaluationSettings
 from adapter4rec.models.settings import BackboneSettings, ModelSettings
+from adapter4rec.utils.files import REPOSITORY
 from adapter4rec.utils.settings import Settings, option
 
 
@@ -48,15 +49,11 @@ class RunSettings(FolderSettings, EvaluationSettings, BackboneSettings, ModelSet
     modality: ClassVar[str]
     module: ClassVar[str]
 
-    def ledger_path(self, runs: Path) -> Path:
-        """The ledger of the run.
-
-        Args:
-            runs: parent of the default run folder.
-        """
-        return (
-            self.ledger or (self.run_folder.absolute().parent if self.run_folder else runs) / "ledger.jsonl"
-        )
+    @property
+    def ledger_path(self) -> Path:
+        """The ledger of the run."""
+        runs = self.run_folder.absolute().parent if self.run_folder else REPOSITORY / "runs"
+        return self.ledger or runs / "ledger.jsonl"
 
     @property
     def kind(self) -> str:

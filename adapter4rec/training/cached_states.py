@@ -11,7 +11,7 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,12 +23,13 @@ from adapter4rec.data.domain import Domain
 from adapter4rec.data.states import FORMATS, StateStore, TextStateStore, array_type, as_array
 from adapter4rec.data.text import TextStore
 from adapter4rec.evaluation.catalogue import evaluating
+from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.layers import layers_of
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.training.settings import TrainingSettings
+from adapter4rec.training.settings import TargetTraining, TrainingSettings
 from adapter4rec.utils.checkpoint_file import weights_hash
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import relative_to_repository
+from adapter4rec.utils.files import REPOSITORY
 from adapter4rec.utils.precision import choose_precision
 from adapter4rec.utils.process_group import Process
 
@@ -53,16 +54,17 @@ def cache_hidden_states(
         UserError: no layer of the backbone is frozen, or it masks patches at random, so that its hidden
             states differ from call to call.
     """
-    if not settings.uses_content:
+    encoder = model.item_encoder
+    if not isinstance(encoder, ContentItemEncoder):
         raise UserError(f"--cache_frozen true: {settings.method} does not encode content")
-    backbone = model.item_encoder.backbone
+    backbone = encoder.backbone
     if getattr(backbone.config, "mask_ratio", 0):
         raise UserError(
             "--cache_frozen true: this ViTMAE masks patches at random (--release_masking, or --semantics "
             "release), so its hidden states cannot be cached"
         )
     layers = layers_to_cache(settings, len(layers_of(backbone)))
-    cache = _StateCache(domain, model, layers, settings, process)
+    cache = _StateCache(domain, encoder, layers, settings, process)
     rows = process.rank0_first(cache.computed)
     if layers and isinstance(domain.store, TextStore):
         return replace(domain, store=TextStateStore(domain.store, rows, layers, cache.form))
@@ -75,7 +77,7 @@ def layers_to_cache(settings: TrainingSettings, count: int) -> tuple[int, ...]:
     Raises:
         UserError: the run trains or adapts the first layer.
     """
-    adapter = getattr(settings, "adapter", None)
+    adapter = settings.adapter if isinstance(settings, TargetTraining) else None
     if adapter is not None:
         if "item" not in adapter.encoders:
             return ()
@@ -89,12 +91,19 @@ def layers_to_cache(settings: TrainingSettings, count: int) -> tuple[int, ...]:
     )
 
 
+@runtime_checkable
+class _Identified(Protocol):
+    """A store of the content of a catalogue, as read from files; ``identity`` is a hash of it."""
+
+    identity: str
+
+
 class _StateCache:
     """The cached hidden states of a catalogue, as a table on disk.
 
     Args:
         domain: the catalogue.
-        model: the model with the backbone.
+        encoder: the item encoder with the backbone.
         layers: indices of the layers to cache; empty for [CLS] of the last layer, in float32.
         settings: settings of the run.
         process: this process.
@@ -103,19 +112,19 @@ class _StateCache:
     def __init__(
         self,
         domain: Domain,
-        model: TransRec,
+        encoder: ContentItemEncoder,
         layers: tuple[int, ...],
         settings: TrainingSettings,
         process: Process,
     ) -> None:
-        self.encoder = model.item_encoder
+        self.encoder = encoder
         self.layers = layers
         self.process = process
         self.store = domain.store
         self.n_items = domain.interactions.n_items
-        self.form = settings.cache_format if layers else "fp32"
+        self.form = settings.cache_format if layers and isinstance(settings, TargetTraining) else "fp32"
         self.precision = choose_precision(settings.precision if layers else "fp32", process.device)
-        self.folder = relative_to_repository(settings.cache_folder) / "states"
+        self.folder = REPOSITORY / settings.cache_folder / "states"
         self.pieces = self._pieces()
 
     def computed(self) -> np.memmap:
@@ -128,6 +137,7 @@ class _StateCache:
 
     def _key(self) -> str:
         backbone = self.encoder.backbone
+        assert isinstance(self.store, _Identified)
         parts = (
             _FORMAT_VERSION,
             weights_hash(backbone.state_dict()),
@@ -196,6 +206,7 @@ class _Piece:
         """For each row of the table, its index in the computed batch."""
         if not self.by_token:
             return slice(None)
+        assert isinstance(self.store, TextStore)
         packs, _ = self.store.packed(self.items)
         return np.argsort(np.concatenate([at for at, _ in packs]))
 

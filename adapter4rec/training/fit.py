@@ -91,7 +91,7 @@ def train_epoch(
             progress.loss_sum += loss
             progress.seconds = before + time.monotonic() - started
             bar.set_postfix(loss=f"{progress.loss_sum / progress.step:.4f}", refresh=False)
-            bar.update(min(examples.batch_size, bar.total - bar.n))
+            bar.update(min(examples.batch_size, len(examples.users) - int(bar.n)))
             if progress.step < examples.steps and time.monotonic() - saved > 60 * settings.save_minutes:
                 save_state(run, setup, progress)
                 saved = time.monotonic()

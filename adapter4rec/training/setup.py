@@ -10,6 +10,7 @@ import torch
 
 from adapter4rec.data.batches import TrainingSet, sample_users
 from adapter4rec.data.domain import Domain
+from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.layers import compile_layers
 from adapter4rec.training.optimizer import ParameterGroup, make_optimizer, parameter_groups
 from adapter4rec.training.settings import TrainingSettings
@@ -78,9 +79,11 @@ def prepare(model: TransRec, domain: Domain, settings: TrainingSettings, process
             f"--loss {settings.loss}: encodes all {domain.interactions.n_items:,} items in every step, which "
             "is supported with --method head and id only; use --loss mixed"
         )
-    if settings.compile and settings.uses_content:
-        compile_layers(model.item_encoder.backbone, after=getattr(domain.store, "layers", ()))
-    model.item_encoder.recompute = settings.recompute
+    encoder = model.item_encoder
+    if isinstance(encoder, ContentItemEncoder):
+        encoder.recompute = settings.recompute
+        if settings.compile:
+            compile_layers(encoder.backbone, after=getattr(domain.store, "layers", ()))
     groups = parameter_groups(model, settings.learning_rates())
     optimizer = make_optimizer(groups, settings.weight_decay)
     return TrainingSetup(model, groups, optimizer, precision.scaler(), precision, settings.clip_norm, process)

@@ -105,8 +105,8 @@ def restore_state(run: Run, setup: TrainingSetup) -> Progress:
     progress = Progress(**record["progress"])
     if progress.precision != setup.precision.name:
         raise UserError(
-            f"{run.folder}: trained in {progress.precision}, but --precision {run.settings.precision} is "
-            f"{setup.precision.name} on this device; resume with --precision {progress.precision}"
+            f"{run.folder}: trained in {progress.precision}, but --precision is {setup.precision.name} on "
+            f"this device; resume with --precision {progress.precision}"
         )
     last = read_checkpoint(run.last_path)
     load_into(setup.model, _with_prefix(last.tensors, _MODEL), last.path, trained_state(setup.model))

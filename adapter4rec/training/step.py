@@ -45,7 +45,7 @@ def train_step(setup: TrainingSetup, batch: Batch, at: tuple[int, int, int], rat
     setup.scaler.step(setup.optimizer)
     setup.scaler.update()
     setup.optimizer.zero_grad(set_to_none=True)
-    return mean
+    return float(mean)
 
 
 def backward(setup: TrainingSetup, batch: Batch, at: tuple[int, int, int]) -> Tensor:
@@ -75,12 +75,13 @@ def backward(setup: TrainingSetup, batch: Batch, at: tuple[int, int, int]) -> Te
     embeddings[batch.own] = torch.cat([embeddings[:0], *encoded]).detach()
     process.all_reduce(embeddings).requires_grad_()
     loss = model.loss_of(embeddings, batch)
-    setup.scaler.scale(loss).backward()
+    torch.autograd.backward(setup.scaler.scale(loss))
+    assert embeddings.grad is not None
     gradient = process.all_reduce(embeddings.grad)[batch.own]
-    for part, some in enumerate(gradient.split([len(rows) for rows in encoded])):
+    for part, some in enumerate(torch.split(gradient, [len(rows) for rows in encoded])):
         output = encode(part) if replayed else encoded[part]
         if output.requires_grad:  # something in the item encoder is trained
-            output.backward(some)
+            torch.autograd.backward(output, some)
     _sum_gradients(setup)
     return loss.detach()
 

@@ -17,7 +17,7 @@ from adapter4rec.evaluation.leave_one_out import (
 )
 from adapter4rec.models.parameters import ParameterCounts, count_parameters
 from adapter4rec.runs.report_lines import result_line
-from adapter4rec.runs.run import Record, Run, TestResult
+from adapter4rec.runs.run import Record, Run
 from adapter4rec.training.settings import TrainingSettings
 from adapter4rec.training.setup import trained_users
 from adapter4rec.training.state import last_progress
@@ -105,8 +105,8 @@ def _evaluate(
 ) -> Record:
     ranking = ranks(Split.TEST, coverage_at=settings.ks)
     users = ranked_users(domain.interactions, ranking.ranks, trained_users(domain, settings))
-    tested = TestResult(best, ranking.metrics(settings.ks), users)
-    return run.finish(history, tested, counts, peak_memory(process.device))
+    metrics = ranking.metrics(settings.ks)
+    return run.finish(history, best, metrics, users, counts, peak_memory(process.device))
 
 
 def _report_again(ranks: Ranks, epoch: int, process: Process, settings: TrainingSettings) -> Record:

@@ -82,22 +82,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(path, {name: file.get_tensor(name) for name in file.keys()}, description)  # noqa: SIM118
 
 
-def _opened(path: Path):  # noqa: ANN202 (safetensors' own handle)
+def _opened(path: Path) -> safe_open:
+    """Open a checkpoint after comparing its SHA-256 with the one in its JSON file."""
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
-    _verify(path)
-    try:
-        return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: damaged, or not a safetensors file ({error})") from None
-
-
-def _verify(path: Path) -> None:
-    """Compare a checkpoint's SHA-256 with the one in its JSON file.
-
-    Raises:
-        UserError: the hashes differ, or the JSON file is damaged.
-    """
     json_path = path.with_suffix(".json")
     if not json_path.is_file():
         print(f"warning: {path}: not verified: {json_path.name} with the SHA-256 is missing", file=sys.stderr)
@@ -106,10 +94,14 @@ def _verify(path: Path) -> None:
             f"{path}: SHA-256 does not match {json_path.name}: the file is damaged or was replaced; "
             "restore both files from the same copy, or train again"
         )
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: damaged, or not a safetensors file ({error})") from None
 
 
-def _described(file, path: Path) -> dict[str, Any]:  # noqa: ANN001
-    metadata = file.metadata() or {}
+def _described(file: safe_open, path: Path) -> dict[str, Any]:
+    metadata: dict[str, str] = file.metadata() or {}  # type: ignore[no-untyped-call]  # in its stub
     if _HEADER not in metadata:
         raise UserError(f"{path}: not a checkpoint of this project (no description in the header)")
     try:
@@ -124,5 +116,5 @@ def weights_hash(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().to("cpu").contiguous()
         digest.update(f"{name}{list(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -76,10 +76,10 @@ def parse_command_line(
             f"--{name}", nargs="*", dest=name, metavar=_metavar(option), help=_help(option, shown)
         )
     found, rest = parser.parse_known_args([_underscored(word) for word in arguments])
-    for word in rest:
-        if word.startswith("--"):
-            require_known({word[2:].split("=")[0]: None}, known)
-        raise UserError(f"unexpected argument {word!r}; options are given as --name value")
+    if rest:
+        if rest[0].startswith("--"):
+            require_known({rest[0][2:].split("=")[0]: None}, known)
+        raise UserError(f"unexpected argument {rest[0]!r}; options are given as --name value")
     given = {name: values for name, values in vars(found).items() if values is not None}
     for name, values in given.items():
         if not values and known[name].kind is not bool:
@@ -91,8 +91,8 @@ def _underscored(word: str) -> str:
     """Accept ``--batch-size`` for ``--batch_size``."""
     if not word.startswith("--"):
         return word
-    name, equals, value = word[2:].partition("=")
-    return f"--{name.replace('-', '_')}{equals}{value}"
+    name, *value = word[2:].split("=", 1)
+    return "--" + "=".join([name.replace("-", "_"), *value])
 
 
 def anchored(swept: Swept, options: Mapping[str, Option], base: Path | None = None) -> Swept:
@@ -116,28 +116,22 @@ def single(name: str, values: Sequence[Any]) -> Any:
 
 
 def _metavar(option: Option) -> str:
-    choices = _choices(option)
-    if choices:
-        shown = "|".join(choices)
-        return shown if len(shown) <= 30 else option.name.upper()
-    return _METAVARS.get(option.kind, "TEXT")
+    shown = "|".join(_choices(option)) or _METAVARS.get(option.kind, "TEXT")
+    return shown if len(shown) <= 30 else option.name.upper()
 
 
 def _choices(option: Option) -> list[str]:
     if issubclass(option.kind, Enum):
         return [str(member.value) for member in option.kind]
-    return [str(choice) for choice in option.limits.get("choices") or ()]
+    return [str(choice) for choice in option.limits["choices"] or ()]
 
 
 def _help(option: Option, default: Any) -> str:
     choices = _choices(option)
-    listed = f"; one of {', '.join(choices)}" if choices and len("|".join(choices)) > 30 else ""
+    listed = f"; one of {', '.join(choices)}" if len("|".join(choices)) > 30 else ""
     listed += "; separated by commas" if option.several else ""
-    if default is None:
-        shown = ""
-    elif default is MISSING:
+    values = default if isinstance(default, list) else [default]
+    shown = "" if default is None else f" (default {' '.join(map(as_argument, values))})"
+    if default is MISSING:
         shown = " (required)"
-    else:
-        values = default if isinstance(default, list) else [default]
-        shown = f" (default {' '.join(map(as_argument, values))})"
     return f"{option.help}{listed}{shown}".replace("%", "%%")

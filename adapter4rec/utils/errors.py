@@ -42,10 +42,11 @@ def run_main(main: Callable[[], Any], *, one_of_several: bool = False) -> NoRetu
             end_with_starter()
             code = main()
         sys.exit(code if isinstance(code, int) else 0)
-    except UserError as error:
-        _end_with(str(error), first)
-    except OSError as error:  # for example a full disk or a read-only folder
-        _end_with(os_error_message(error), first)
+    except (UserError, OSError) as error:
+        if not first:
+            time.sleep(5)
+        print(f"error: {message_of(error)}", file=sys.stderr, flush=True)
+        sys.exit(EXIT_USER_ERROR)
     except KeyboardInterrupt as error:
         number = getattr(error, "signal", signal.SIGINT)
         if first:
@@ -53,15 +54,10 @@ def run_main(main: Callable[[], Any], *, one_of_several: bool = False) -> NoRetu
         sys.exit(128 + number)
 
 
-def os_error_message(error: OSError) -> str:
-    """A one-line message for a file system error."""
+def message_of(error: UserError | OSError) -> str:
+    """The message of a user error or of a file system error, such as a full disk or a read-only folder."""
+    if isinstance(error, UserError):
+        return str(error)
     if error.strerror is None:
         return f"cannot write file: {error}"
     return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-
-
-def _end_with(message: str, first: bool) -> NoReturn:
-    if not first:
-        time.sleep(5)
-    print(f"error: {message}", file=sys.stderr, flush=True)
-    sys.exit(EXIT_USER_ERROR)

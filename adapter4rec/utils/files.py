@@ -21,11 +21,6 @@ REPOSITORY = _PARENT if (_PARENT / "Downstream").is_dir() else Path.cwd()
 """The checkout; the current folder where the package alone is installed."""
 
 
-def relative_to_repository(path: Path | str) -> Path:
-    """Resolve a relative path against the root of the repository."""
-    return Path(path) if Path(path).is_absolute() else REPOSITORY / path
-
-
 def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -21,7 +21,7 @@ class Precision:
     dtype: torch.dtype
     device_type: str
 
-    def autocast(self) -> AbstractContextManager:
+    def autocast(self) -> AbstractContextManager[object]:
         """Context manager for the forward pass."""
         return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.dtype != torch.float32)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 import threading
@@ -17,11 +18,14 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # missing in the stubs
 
-from adapter4rec.utils.errors import UserError, os_error_message
+from adapter4rec.utils.errors import UserError, message_of
 
 T = TypeVar("T")
+S = TypeVar("S", bound=np.generic)
 _ERROR_KEY = "adapter4rec/error"
 _ADVICE = "start several processes with torchrun or a launcher, or unset RANK and WORLD_SIZE to run one"
 _SHORT_WAIT = timedelta(seconds=3)
@@ -73,14 +77,13 @@ class Process:
         if self.is_rank0:
             try:
                 outcome[0] = decide()
-            except UserError as error:
-                outcome[1] = str(error)
-            except OSError as error:
-                outcome[1] = os_error_message(error)
+            except (UserError, OSError) as error:
+                outcome[1] = message_of(error)
         dist.broadcast_object_list(outcome, src=0)
         if outcome[1] is not None:
             raise UserError(outcome[1])
-        return outcome[0]
+        result: T = outcome[0]
+        return result
 
     def rank0_first(self, prepare: Callable[[], T]) -> T:
         """Call ``prepare`` on rank 0 first, then on the other processes, which can use what it cached."""
@@ -98,11 +101,11 @@ class Process:
             dist.all_reduce(tensor)
         return tensor
 
-    def all_gather(self, array: np.ndarray) -> np.ndarray:
+    def all_gather(self, array: NDArray[S]) -> NDArray[S]:
         """Concatenate the arrays of all processes along the first axis, in rank order."""
         if self.world_size == 1:
             return array
-        arrays: list[np.ndarray | None] = [None] * self.world_size
+        arrays = [array] * self.world_size
         dist.all_gather_object(arrays, array)
         return np.concatenate(arrays)
 
@@ -159,7 +162,7 @@ def _variable(name: str, default: str = "", *, least: int = 0, most: int = 65535
     return int(value)
 
 
-def _join(backend: str, rank: int, count: int) -> dist.TCPStore:
+def _join(backend: str, rank: int, count: int) -> TCPStore:
     """Wait for all processes, initialise the process group, and return its store.
 
     Raises:
@@ -171,13 +174,13 @@ def _join(backend: str, rank: int, count: int) -> dist.TCPStore:
     port = _variable("MASTER_PORT", least=1)
     hosts_store = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     others = f"the other processes of this run (RANK={rank}, WORLD_SIZE={count}) at {host}:{port}"
-    joined: Future[dist.TCPStore] = Future()
+    joined: Future[TCPStore] = Future()
 
     def join() -> None:
         try:
             while not hosts_store and not _accepts_connections(host, port):  # torch logs each failed attempt
                 time.sleep(0.1)
-            joined.set_result(dist.TCPStore(host, port, count, hosts_store, _JOIN_TIMEOUT))
+            joined.set_result(TCPStore(host, port, count, hosts_store, _JOIN_TIMEOUT))
         except Exception as error:
             joined.set_exception(error)
 
@@ -204,14 +207,13 @@ def _accepts_connections(host: str, port: int) -> bool:
 
 
 @contextmanager
-def _shared_error(store: dist.TCPStore) -> Iterator[None]:
+def _shared_error(store: TCPStore) -> Iterator[None]:
     """Share an error of one process with all: the others would only report a lost connection."""
     try:
         yield
     except (UserError, OSError) as error:
-        message = os_error_message(error) if isinstance(error, OSError) else str(error)
         with suppress(RuntimeError):
-            store.set(_ERROR_KEY, message)
+            store.set(_ERROR_KEY, message_of(error))
         raise
     except RuntimeError:  # a lost connection, or an error of this process
         with suppress(RuntimeError):
@@ -221,25 +223,16 @@ def _shared_error(store: dist.TCPStore) -> Iterator[None]:
 
 
 def _ready_device(name: str, local_rank: int) -> torch.device:
-    device = _device(name, local_rank)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-        torch.backends.cudnn.conv.fp32_precision = "ieee"  # no TF32 in convolutions
-    return device
-
-
-def _device(name: str, local_rank: int) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
+    if not re.fullmatch(r"cpu|cuda(:\d\d?)?", name):
         raise UserError(f"--device {name}: expected auto, cpu, cuda, or cuda:N")
+    device = torch.device(name)
     if device.type == "cuda":
-        index = local_rank if device.index is None else device.index
-        if index >= torch.cuda.device_count():
+        device = torch.device("cuda", local_rank if device.index is None else device.index)
+        if device.index >= torch.cuda.device_count():
             raise UserError(f"--device {name}: {torch.cuda.device_count()} GPUs available")
-        return torch.device("cuda", index)
+        torch.cuda.set_device(device)
+        # No TF32 in convolutions.
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]  # set at run time
     return device

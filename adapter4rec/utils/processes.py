@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-_TORCHRUN_NAMES = {
-    "RANK",
-    "LOCAL_RANK",
-    "GROUP_RANK",
-    "ROLE_RANK",
-    "ROLE_NAME",
-    "WORLD_SIZE",
-    "LOCAL_WORLD_SIZE",
-    "GROUP_WORLD_SIZE",
-    "ROLE_WORLD_SIZE",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-}
-_TORCHRUN_PREFIXES = ("TORCHELASTIC_", "PET_")
+_TORCHRUN = re.compile(
+    r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|(TORCHELASTIC|PET)_.*"
+)
 """Environment variables that torchrun sets for its workers or reads its options from."""
 _STARTER = "ADAPTER4REC_STARTER"
 _REPEATED = 1.0
 """Seconds in which repeated signals are ignored: a job scheduler may signal both parent and child."""
-_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 INTERRUPTED_CODES = [128 + number for number in _SIGNALS]
 """Exit codes of programs that were interrupted by a signal."""
 
@@ -79,8 +69,8 @@ def interruptible() -> Iterator[None]:
 @contextmanager
 def _handled(handler: Handler) -> Iterator[None]:
     """Install a signal handler, except for ignored signals (nohup)."""
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    before = {number: previous for number, previous in before.items() if previous != signal.SIG_IGN}
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    before = {number: handler for number, handler in handlers.items() if handler != signal.SIG_IGN}
     try:
         for number in before:
             signal.signal(number, handler)
@@ -92,25 +82,27 @@ def _handled(handler: Handler) -> Iterator[None]:
 
 def child_environment() -> dict[str, str]:
     """The environment for a child process: a copy without the variables of an enclosing torchrun."""
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in _TORCHRUN_NAMES and not name.startswith(_TORCHRUN_PREFIXES)
-    }
-    return environment | {_STARTER: str(os.getpid())}
+    kept = {name: value for name, value in os.environ.items() if not _TORCHRUN.fullmatch(name)}
+    return kept | {_STARTER: str(os.getpid())}
 
 
-def start(command: Sequence[str], **options: Any) -> subprocess.Popen:
+def start(
+    command: Sequence[str], env: Mapping[str, str] | None = None, **options: Any
+) -> subprocess.Popen[Any]:
     """Start a child process in a new session, so that Ctrl-C at the terminal reaches it only once.
 
     Args:
         command: program and arguments.
-        options: options of :class:`subprocess.Popen`; ``env`` defaults to :func:`child_environment`.
+        env: environment; default: :func:`child_environment`.
+        options: further options of :class:`subprocess.Popen`.
     """
-    return subprocess.Popen(command, **{"env": child_environment(), "start_new_session": True} | options)
+    child: subprocess.Popen[Any] = subprocess.Popen(
+        command, env=env or child_environment(), start_new_session=True, **options
+    )
+    return child
 
 
-def run(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess:
+def run(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[Any]:
     """Run a child process and wait for it. SIGINT, SIGTERM and SIGHUP are forwarded to it.
 
     Args:
@@ -124,7 +116,7 @@ def run(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess:
         SystemExit: a signal was forwarded and the child has ended; the exit code is the child's.
     """
     received: list[int] = []
-    children: list[subprocess.Popen] = []
+    children: list[subprocess.Popen[Any]] = []
 
     def forward(number: int, _: FrameType | None) -> None:
         received.append(number)
@@ -154,14 +146,16 @@ def end_with_starter() -> None:
     A launcher killed by SIGKILL cannot forward the signal.
     """
     starter = os.environ.get(_STARTER)
-    if starter is None or os.name != "posix":
+    if starter is None:
         return
     parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent and _exists(int(starter)):
             time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
+        while True:  # Python drops an exception that a signal raises inside a destructor
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(15)
 
     threading.Thread(target=watch, daemon=True).start()
 

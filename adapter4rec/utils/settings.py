@@ -74,10 +74,10 @@ class Option:
         optional: whether ``none`` is allowed.
         several: whether the value is a tuple (``title,abstract``).
         default: default value, or ``MISSING``.
+        group: heading in ``--help``.
         help: help line.
         limits: ``least``, ``most``, ``above``, ``choices``.
         runtime: whether a run may be resumed with another value.
-        group: heading in ``--help``.
     """
 
     name: str
@@ -85,10 +85,10 @@ class Option:
     optional: bool
     several: bool
     default: Any
+    group: str
     help: str
     limits: Mapping[str, Any]
     runtime: bool
-    group: str
 
     def value_of(self, raw: Any) -> Any:
         """Convert a string or a value from a launcher to the option's type and validate it.
@@ -124,15 +124,12 @@ class Option:
                 raise ValueError
             return self.kind(raw)
         except (ValueError, TypeError, KeyError):
-            raise UserError(f"--{self.name} {raw}: expected {self._expected()}") from None
-
-    def _expected(self) -> str:
-        if issubclass(self.kind, Enum):
-            return "one of " + ", ".join(member.value for member in self.kind)
-        return _EXPECTED[self.kind]
+            members = [member.value for member in self.kind] if issubclass(self.kind, Enum) else []
+            expected = f"one of {', '.join(members)}" if members else _EXPECTED[self.kind]
+            raise UserError(f"--{self.name} {raw}: expected {expected}") from None
 
     def _checked(self, value: Any) -> Any:
-        least, most, above, choices = (self.limits.get(key) for key in ("least", "most", "above", "choices"))
+        least, most, above, choices = (self.limits[key] for key in ("least", "most", "above", "choices"))
         if least is not None and not value >= least:
             raise UserError(f"--{self.name} {value}: must be at least {least}")
         if most is not None and not value <= most:
@@ -147,23 +144,13 @@ class Option:
 def options_of(cls: type) -> dict[str, Option]:
     """Options declared with :func:`option` in a settings class, by name, in order of declaration."""
     hints = typing.get_type_hints(cls)
-    options = {}
-    for one in fields(cls):
-        if "help" not in one.metadata:
-            continue
-        kind, optional, several = _kind(hints[one.name])
-        options[one.name] = Option(
-            name=one.name,
-            kind=kind,
-            optional=optional,
-            several=several,
-            default=one.default,
-            help=one.metadata["help"],
-            limits=one.metadata["limits"],
-            runtime=one.metadata["runtime"],
-            group=_group(cls, one.name),
+    return {
+        one.name: Option(
+            one.name, *_kind(hints[one.name]), one.default, _group(cls, one.name), **one.metadata
         )
-    return options
+        for one in fields(cls)
+        if "help" in one.metadata
+    }
 
 
 def _group(cls: type, name: str) -> str:

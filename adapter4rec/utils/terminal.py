@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from tqdm import tqdm
 
@@ -13,15 +12,14 @@ if TYPE_CHECKING:
 
 def progress_bar(
     description: str, total: int, initial: int = 0, unit: str = "it", process: Process | None = None
-) -> tqdm:
+) -> tqdm[NoReturn]:
     """A progress bar on stderr; disabled on ranks other than 0 and if stderr is not a terminal."""
-    shown = sys.stderr.isatty() and (process is None or process.is_rank0)
     return tqdm(
         desc=description,
         total=total,
         initial=min(initial, total),
         unit=unit,
-        disable=not shown,
+        disable=None if process is None or process.is_rank0 else True,  # None: if not a terminal
         mininterval=0.5,
         leave=False,
     )

@@ -5,9 +5,8 @@ That launcher adapts only the feed-forward sublayers of the image encoder, this 
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
+sys.path.insert(0, __file__.rsplit("/", 4)[0])  # the repository root; no installation needed
 
 from adapter4rec.launching import launch
 
@@ -25,7 +24,6 @@ hyperparameters = dict(
     epochs=100,
     batch_size=32,
     lr_adapter=4e-4,
-    precision="auto",
     seed=12345,
 )
 

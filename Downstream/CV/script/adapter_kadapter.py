@@ -4,9 +4,8 @@ Settings of the released launcher (4 processes x 8 users).
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
+sys.path.insert(0, __file__.rsplit("/", 4)[0])  # the repository root; no installation needed
 
 from adapter4rec.launching import launch
 
@@ -28,7 +27,6 @@ hyperparameters = dict(
     lr_adapter=1.5e-5,
     lr_item_join=1e-4,
     lr_user_join=2e-4,
-    precision="auto",
     seed=12345,
 )
 

@@ -4,9 +4,8 @@ Settings of the released launcher (4 processes x 8 users). The user encoder is f
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
+sys.path.insert(0, __file__.rsplit("/", 4)[0])  # the repository root; no installation needed
 
 from adapter4rec.launching import launch
 
@@ -26,7 +25,6 @@ hyperparameters = dict(
     batch_size=32,
     lr_adapter=2e-4,
     lr_item_head=2e-4,
-    precision="auto",
     seed=12345,
 )
 

@@ -4,9 +4,8 @@ Settings of the released launcher.
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
+sys.path.insert(0, __file__.rsplit("/", 4)[0])  # the repository root; no installation needed
 
 from adapter4rec.launching import launch
 
@@ -23,7 +22,6 @@ hyperparameters = dict(
     epochs=100,
     batch_size=32,
     lr_adapter=1.5e-4,
-    precision="auto",
     seed=123456,
 )
 

@@ -5,9 +5,8 @@ Settings of the released launcher.
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
+sys.path.insert(0, __file__.rsplit("/", 4)[0])  # the repository root; no installation needed
 
 from adapter4rec.launching import launch
 
@@ -27,7 +26,6 @@ hyperparameters = dict(
     lr_adapter=1e-4,
     lr_item_layer_norms=5e-5,
     lr_user_layer_norms=1e-4,
-    precision="auto",
     seed=123456,
 )
 

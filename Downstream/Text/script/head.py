@@ -5,9 +5,8 @@ exists; the learning rates are our choice.
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
+sys.path.insert(0, __file__.rsplit("/", 4)[0])  # the repository root; no installation needed
 
 from adapter4rec.launching import launch
 
@@ -23,7 +22,6 @@ hyperparameters = dict(
     batch_size=32,
     lr_item_head=1e-3,
     lr_user_encoder=1e-3,
-    precision="auto",
     seed=123456,
 )
 

@@ -4,20 +4,15 @@ Which adapter comes closest to full fine-tuning, with how many parameters, how m
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
+sys.path.insert(0, __file__.rsplit("/", 4)[0])  # the repository root; no installation needed
 
 from adapter4rec.studies.launching import launch_study
 from adapter4rec.studies.paper import ADAPTERS, adapters
 
 # Launchers in this folder by name of the table row; remove or add entries as needed.
-study = adapters(
-    "Text",
-    __doc__,
-    ADAPTERS | {"Pfeiffer after layer norm": "adapter_pfeiffer_after_layernorm"},
-    seeds=[1, 2, 3],
-)
+families = ADAPTERS | {"Pfeiffer after layer norm": "adapter_pfeiffer_after_layernorm"}
+study = adapters("Text", __doc__, families, seeds=[1, 2, 3])
 
 if __name__ == "__main__":
     launch_study(study)

@@ -5,9 +5,8 @@ use all users.
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
+sys.path.insert(0, __file__.rsplit("/", 4)[0])  # the repository root; no installation needed
 
 from adapter4rec.studies.launching import launch_study
 from adapter4rec.studies.paper import SCALED, target_scale

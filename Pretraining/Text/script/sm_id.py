@@ -4,9 +4,8 @@ The baseline without content. No released settings exist; the learning rate is o
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository root; no installation needed
+sys.path.insert(0, __file__.rsplit("/", 4)[0])  # the repository root; no installation needed
 
 from adapter4rec.launching import launch
 
@@ -20,7 +19,6 @@ hyperparameters = dict(
     batch_size=64,
     lr_item_head=1e-3,
     lr_user_encoder=1e-3,
-    precision="auto",
     seed=123456,
 )
 

@@ -1,4 +1,4 @@
-"""``python -m adapter4rec.parity FOLDER``: compare with reference values of the released implementation.
+"""``python -m tests.parity FOLDER``: compare with reference values of the released implementation.
 
 A case is a JSON file with a small model, its inputs and the reference outputs. For each case one line is
 printed: ``NAME ok DEVIATION``, ``NAME off WHAT DEVIATION`` or ``NAME unsupported REASON``. Deviations are
