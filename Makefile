@@ -23,6 +23,7 @@ sample: $(VENV)/installed
 test: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
 # The project beside the plain data flow of the released code: half an hour on 2 cores. BENCH="ranking pixels"

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from adapter4rec.data.batches import Batch
 from adapter4rec.data.content import Content
-from adapter4rec.models.item_encoder import IdItemEncoder
+from adapter4rec.models.item_encoder import ContentItemEncoder, IdItemEncoder
 from adapter4rec.models.losses.base import Loss
 from adapter4rec.models.losses.bce import BceLoss
 from adapter4rec.models.losses.settings import LossSettings
-from adapter4rec.models.parts import ParameterGroups, merge_groups
+from adapter4rec.models.parts import HasParameterGroups, ParameterGroups, merge_groups
 from adapter4rec.models.registry import LOSSES, OBJECTIVES, USER_ENCODERS, registered
 from adapter4rec.models.settings import ModelSettings
 from adapter4rec.models.user_encoder import UserEncoder
@@ -34,7 +34,7 @@ class TransRec(nn.Module):
 
     def __init__(
         self,
-        item_encoder: nn.Module,
+        item_encoder: ContentItemEncoder | IdItemEncoder,
         user_encoder: UserEncoder,
         objective: str,
         loss: Loss | None = None,
@@ -58,6 +58,7 @@ class TransRec(nn.Module):
             "loss": self.loss.parameter_groups(),
         }
         if len(self.adapters):
+            assert isinstance(self.adapters, HasParameterGroups)
             groups["adapters"] = self.adapters.parameter_groups()
         return merge_groups(groups)
 
@@ -68,12 +69,12 @@ class TransRec(nn.Module):
 
     def encode_items(self, content: Content) -> Tensor:
         """Item embeddings, float32 ``[n, d]``."""
-        embeddings = self.item_encoder(content).float()
+        embeddings: Tensor = self.item_encoder(content).float()
         return F.normalize(embeddings, dim=-1) if self.cosine else embeddings
 
     def encode_users(self, items: Tensor, log_mask: Tensor) -> Tensor:
         """Next-item vectors ``[users, L, d]`` from item embeddings ``[users, L, d]`` (see UserEncoder)."""
-        vectors = self.user_encoder(items, log_mask)
+        vectors: Tensor = self.user_encoder(items, log_mask)
         return F.normalize(vectors, dim=-1) if self.cosine else vectors
 
     def loss_of(self, embeddings: Tensor, batch: Batch) -> Tensor:
@@ -95,7 +96,7 @@ class TransRec(nn.Module):
             sequences = F.embedding(batch.positives, items)
             users = self.encode_users(sequences[:, :-1], batch.log_mask)
             targets = sequences[:, 1:][:, self.positions]
-            total = self.loss(users[:, self.positions], targets, items, batch)
+            total: Tensor = self.loss(users[:, self.positions], targets, items, batch)
         return total / batch.targets_in_step
 
     def forward(self, batch: Batch) -> Tensor:
@@ -104,7 +105,7 @@ class TransRec(nn.Module):
 
 
 def new_transrec(
-    settings: ModelSettings, build_encoder: Callable[[Any], nn.Module] | None, n_items: int
+    settings: ModelSettings, build_encoder: Callable[[Any], ContentItemEncoder] | None, n_items: int
 ) -> TransRec:
     """A model with a pretrained backbone (or the id tower); all other weights are initialised from the seed.
 

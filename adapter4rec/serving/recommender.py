@@ -309,6 +309,6 @@ class Recommender:
             raise UserError("no new items to rank: pass items that are not in the catalogue")
 
     def _encode_store(self, store: ContentStore, n_items: int) -> Embeddings:
-        config = replace(EncodeConfig.of(self.run.settings, self.process), precision=self.precision)
+        config = replace(EncodeConfig.of(self.run.evaluation, self.process), precision=self.precision)
         with evaluating(self.run.model):
             return encode_catalogue(self.run.model, store, n_items, self.process, config)

@@ -21,24 +21,21 @@ from adapter4rec.utils.files import read_json
 from adapter4rec.utils.process_group import Process
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainedSettings(EvaluationSettings, RebuiltSettings):
-    """Settings that define a model, its domain and its evaluation."""
-
-
 @dataclass(frozen=True)
 class TrainedRun:
     """A trained model with its data.
 
     Attributes:
         folder: the run folder, or the adapter file if a source model and an adapter were combined.
-        settings: the run's settings that determine its model and evaluation.
+        settings: the run's settings that determine its model and domain.
+        evaluation: those of its evaluation.
         domain: the data of the run.
         model: the model with the weights of the best epoch, on the device of the process.
     """
 
     folder: Path
-    settings: TrainedSettings
+    settings: RebuiltSettings
+    evaluation: EvaluationSettings
     domain: Domain
     model: TransRec
 
@@ -69,7 +66,7 @@ def load_run(folder: Path, process: Process, changed: Mapping[str, Any] | None =
     moved = _not_none(changed or {})
     if "source_checkpoint" in moved and identity.stage.endswith(SourceSettings.stage):
         moved["start_from"] = moved.pop("source_checkpoint")
-    settings = _settings(folder / "settings.json", identity.stage, recorded["settings"], moved)
+    settings, evaluation = _settings(folder / "settings.json", identity.stage, recorded["settings"], moved)
     if settings.method == "popularity":
         raise UserError(f"{folder}: the popularity baseline has no model")
     domain = settings.read_domain(process)
@@ -84,7 +81,7 @@ def load_run(folder: Path, process: Process, changed: Mapping[str, Any] | None =
             )
     if count_parameters(model).trained:
         load_best(folder / "best.safetensors", identity, model)
-    return TrainedRun(folder, settings, domain, model.to(process.device))
+    return TrainedRun(folder, settings, evaluation, domain, model.to(process.device))
 
 
 def load_adapted(
@@ -107,23 +104,25 @@ def load_adapted(
     if "stage" not in description or "settings" not in description:
         raise UserError(f"{adapter}: records no training data; it was not written by a run")
     moved = {"source_checkpoint": source} | _not_none(changed)
-    settings = _settings(adapter, description["stage"], description["settings"], moved)
+    settings, evaluation = _settings(adapter, description["stage"], description["settings"], moved)
     domain = settings.read_domain(process)
     model = rebuilt_model(settings, domain.interactions.n_items, adapters=False)
     load_adapter(model, adapter, force=force)
-    return TrainedRun(adapter, settings, domain, model.to(process.device))
+    return TrainedRun(adapter, settings, evaluation, domain, model.to(process.device))
 
 
-def _settings(file: Path, kind: str, recorded: object, moved: Mapping[str, Any]) -> TrainedSettings:
-    """The settings recorded in a file, with the paths that have changed."""
+def _settings(
+    file: Path, kind: str, recorded: object, moved: Mapping[str, Any]
+) -> tuple[RebuiltSettings, EvaluationSettings]:
+    """The settings recorded in a file, with the paths that have changed, in their two roles."""
     if kind not in KINDS or not isinstance(recorded, dict):
         raise UserError(f"{file}: does not describe a run of this project")
     try:
-        settings = rebuilt_settings(kind, recorded, moved, (TrainedSettings,))
+        settings = rebuilt_settings(kind, recorded, moved, (EvaluationSettings,))
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
-    assert isinstance(settings, TrainedSettings)
-    return settings
+    assert isinstance(settings, EvaluationSettings)
+    return settings, settings
 
 
 def _not_none(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -61,5 +61,5 @@ def softmax_cross_entropy(
     at_once = max(1, _SCORES_AT_ONCE // (users.shape[1] * len(candidates)))
     if at_once >= len(users):
         return block(*inputs)
-    blocks = zip(*(tensor.split(at_once) for tensor in inputs), strict=True)
+    blocks = zip(*(torch.split(tensor, at_once) for tensor in inputs), strict=True)
     return torch.stack([checkpoint(block, *some, use_reentrant=False) for some in blocks]).sum()
