@@ -25,7 +25,7 @@ DIM = 64
 TITLE_TOKENS = 30
 _REAL = REPOSITORY.parent / "shared" / "data" / "Instruments"
 _SAMPLE = REPOSITORY / "cache" / "benchmarks" / "sample"
-_TOKENIZER = "minilm/all_minilm_l6_v2"
+TOKENIZER = "minilm/all_minilm_l6_v2"
 
 
 def forward_operations(config: PretrainedConfig, lengths: np.ndarray) -> float:
@@ -52,7 +52,7 @@ def read_domain(folder: Path, max_seq_len: int, tokens_at_once: int = 4096) -> t
     table = read_items(folder / "items.tsv", ("title",))
     interactions = read_interactions(folder / "users.tsv", table, min_seq_len=5, max_seq_len=max_seq_len)
     texts = [table.texts["title"][row] for row in interactions.item_rows]
-    tokenizer = load_tokenizer(backbone_folder(_TOKENIZER))
+    tokenizer = load_tokenizer(backbone_folder(TOKENIZER))
     tokens = tokenise(texts, tokenizer, TITLE_TOKENS, REPOSITORY / "cache", lambda _: None)
     return interactions, TextStore([tokens], tokens_at_once)
 
