@@ -114,6 +114,18 @@ class TestQuestions:
         assert found.masked_items.tolist() == [1, 2, 3, 4, 5, 6]
 
 
+def test_history_stays_among_the_candidates() -> None:
+    interactions = interactions_of([[1, 2, 3, 4, 5, 6, 2]], 9, 4)
+    scores = torch.tensor([[9.0, 5, 8, 1, 1, 1, 7, 1, 1]])
+
+    def rank_of(*, exclude_history: bool) -> int:
+        found = eval_batch(interactions, Split.TEST, np.array([0]), exclude_history=exclude_history)
+        return int(ranked(scores, found)[0])
+
+    assert rank_of(exclude_history=False) == 4  # items 1, 3 and 7 have higher scores
+    assert rank_of(exclude_history=True) == MISSED  # item 2 is in the history
+
+
 def ranked(scores: Tensor, question: EvalBatch) -> np.ndarray:
     """Ranks by any table of scores ``[users, N]``: each user's vector picks a row of the table."""
     table = torch.cat([torch.zeros(1, len(scores)), scores.T.float()])

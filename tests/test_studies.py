@@ -243,7 +243,7 @@ class TestCarryingOut:
         finally:
             stopper.join()
             signal.signal(signal.SIGTERM, before)
-        assert ended.value.code == 128 + signal.SIGTERM
+        assert ended.value.code == 148 + signal.SIGTERM
         assert fakes.names() == ["popularity, seed 1", "slow, seed 1"]
         assert fakes.names("gave up") == []  # it was ended, and did not end by itself
         with pytest.raises(ProcessLookupError):
@@ -526,7 +526,7 @@ class TestPages:
         assert printed.count("; cost unknown") == len(study.sources) + len(study.rows)
 
     def test_there_are_all(self):
-        assert len(PAGES) == 12
+        assert len(PAGES) == 14
 
     def test_unknown_settings_are_named(self, study, tmp_path):
         row = replace(study.rows[2], settings={"method": "id", "epoch": 1})

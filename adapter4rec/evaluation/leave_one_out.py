@@ -35,17 +35,20 @@ class Split(str, Enum):
     TEST = "test"
 
 
-def eval_batch(interactions: Interactions, split: Split, users: np.ndarray) -> EvalBatch:
+def eval_batch(
+    interactions: Interactions, split: Split, users: np.ndarray, *, exclude_history: bool = True
+) -> EvalBatch:
     """The evaluation batch of ``users``: the last L clicks before the target, all earlier clicks masked.
 
     Args:
         interactions: the domain.
         split: validation or test.
         users: indices of users, int ``[users]``.
+        exclude_history: whether the clicks before the target are masked.
     """
     ranges = interactions.validation if split is Split.VALIDATION else interactions.test
     starts, stops = interactions.offsets[users], ranges.stop[users] - 1
-    lengths = stops - starts
+    lengths = stops - starts if exclude_history else np.zeros_like(starts)
     rows = np.repeat(np.arange(len(users)), lengths)
     at = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths - starts, lengths)
     before = Ranges(ranges.start, ranges.stop - 1)
@@ -84,6 +87,8 @@ def rank_users(
     split: Split,
     process: Process,
     coverage_at: Iterable[int] = (),
+    *,
+    exclude_history: bool = True,
 ) -> Ranking:
     """Rank the target of every user, distributed over the processes.
 
@@ -94,6 +99,7 @@ def rank_users(
         split: validation or test.
         process: this process. Batches of users do not depend on the number of processes.
         coverage_at: cutoffs k of coverage.
+        exclude_history: whether items of the history are left out of the candidates.
 
     Returns:
         The same result on every process.
@@ -104,7 +110,7 @@ def rank_users(
     for number in process.distribute(-(-interactions.n_users // _USERS_AT_ONCE)):
         first = number * _USERS_AT_ONCE
         users = np.arange(first, min(first + _USERS_AT_ONCE, interactions.n_users))
-        batch = eval_batch(interactions, split, users)
+        batch = eval_batch(interactions, split, users, exclude_history=exclude_history)
         user_vectors = vectors(batch)
         ranks[users] = rank_targets(user_vectors, catalogue, batch)
         if ks:
@@ -156,6 +162,8 @@ def rank(
     process: Process,
     how: EncodeConfig | None = None,
     coverage_at: Iterable[int] = (),
+    *,
+    exclude_history: bool = True,
 ) -> Ranking:
     """Rank the catalogue for every user of a domain. User vectors and scores are float32.
 
@@ -166,6 +174,7 @@ def rank(
         process: this process.
         how: how the catalogue is encoded; by default in float32.
         coverage_at: cutoffs k of coverage.
+        exclude_history: whether items of the history are left out of the candidates.
 
     Raises:
         UserError: scores are not finite.
@@ -179,7 +188,9 @@ def rank(
         def vectors(batch: EvalBatch) -> Tensor:
             return next_item_vectors(model, catalogue, batch.inputs)
 
-        return rank_users(vectors, catalogue, interactions, split, process, coverage_at)
+        return rank_users(
+            vectors, catalogue, interactions, split, process, coverage_at, exclude_history=exclude_history
+        )
 
 
 def rank_by_popularity(
@@ -188,6 +199,8 @@ def rank_by_popularity(
     process: Process,
     users: np.ndarray | None = None,
     coverage_at: Iterable[int] = (),
+    *,
+    exclude_history: bool = True,
 ) -> Ranking:
     """The popularity baseline: items ranked by number of training clicks, the same for every user.
 
@@ -200,7 +213,9 @@ def rank_by_popularity(
     def ones(batch: EvalBatch) -> Tensor:  # with embeddings of width 1, the score is the popularity
         return torch.ones(len(batch.targets), 1)
 
-    return rank_users(ones, catalogue, interactions, split, process, coverage_at)
+    return rank_users(
+        ones, catalogue, interactions, split, process, coverage_at, exclude_history=exclude_history
+    )
 
 
 def ranked_users(

@@ -13,6 +13,9 @@ class MetricSettings(Settings):
     """Evaluation."""
 
     k: tuple[int, ...] = option((10,), "cutoffs k of HR, NDCG and coverage", least=1, runtime=True)
+    exclude_history: bool = option(
+        True, "leave the items of the history out of the candidates; a target among them counts as a miss"
+    )
     evaluation_precision: str = option(
         "fp32", "number format in which items are encoded for validation and test", choices=PRECISIONS
     )

@@ -52,7 +52,10 @@ def fit(model: TransRec, domain: Domain, settings: TrainingSettings, process: Pr
         metrics, seconds = {}, 0.0
         if progress.epoch % settings.eval_every == 0 or progress.epoch == settings.epochs:
             started = time.monotonic()
-            ranking = rank(model, domain, Split.VALIDATION, process, EncodeConfig.of(settings, process))
+            how = EncodeConfig.of(settings, process)
+            ranking = rank(
+                model, domain, Split.VALIDATION, process, how, exclude_history=settings.exclude_history
+            )
             metrics, seconds = ranking.metrics(settings.ks), time.monotonic() - started
         record = progress.record(examples, metrics, seconds)
         run.log(epoch_line(record, settings.ks))

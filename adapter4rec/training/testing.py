@@ -40,7 +40,7 @@ def evaluate(
         The content of ``result.json``.
     """
     process.barrier()
-    ranks = partial(rank, model, domain, process=process, how=EncodeConfig.of(settings, process))
+    ranks = _ranks_of(model, domain, settings, process)
     history = last_progress(run).history
     if history:
         best = run.load_best(model)
@@ -62,7 +62,7 @@ def evaluate_again(
         UserError: the run has no best epoch yet.
     """
     best = run.load_best(model) if count_parameters(model).trained else {"epoch": 0}
-    ranks = partial(rank, model, domain, process=process, how=EncodeConfig.of(settings, process))
+    ranks = _ranks_of(model, domain, settings, process)
     return _report_again(ranks, best["epoch"], process, settings)
 
 
@@ -74,7 +74,14 @@ def evaluate_popularity(domain: Domain, settings: TrainingSettings, process: Pro
     users = trained_users(domain, settings)
 
     def ranks(split: Split, coverage_at: Iterable[int] = ()) -> Ranking:
-        return rank_by_popularity(domain.interactions, split, process, users, coverage_at)
+        return rank_by_popularity(
+            domain.interactions,
+            split,
+            process,
+            users,
+            coverage_at,
+            exclude_history=settings.exclude_history,
+        )
 
     if settings.mode == "test":
         return _report_again(ranks, 0, process, settings)
@@ -85,6 +92,11 @@ def evaluate_popularity(domain: Domain, settings: TrainingSettings, process: Pro
         run.begin(None, domain)
         best = _untrained(ranks, settings)
         return _evaluate(ranks, domain, settings, process, run, [best], best, ParameterCounts(0, 0))
+
+
+def _ranks_of(model: TransRec, domain: Domain, settings: TrainingSettings, process: Process) -> Ranks:
+    how = EncodeConfig.of(settings, process)
+    return partial(rank, model, domain, process=process, how=how, exclude_history=settings.exclude_history)
 
 
 def _untrained(ranks: Ranks, settings: TrainingSettings) -> Record:
