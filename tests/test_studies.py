@@ -243,7 +243,7 @@ class TestCarryingOut:
         finally:
             stopper.join()
             signal.signal(signal.SIGTERM, before)
-        assert ended.value.code == 148 + signal.SIGTERM
+        assert ended.value.code == 128 + signal.SIGTERM
         assert fakes.names() == ["popularity, seed 1", "slow, seed 1"]
         assert fakes.names("gave up") == []  # it was ended, and did not end by itself
         with pytest.raises(ProcessLookupError):
