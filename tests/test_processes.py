@@ -120,6 +120,21 @@ def resumed(values):
     assert json.loads((values["run_folder"] / "result.json").read_text())["requested_epochs"] == epochs
 
 
+def test_a_signal_in_a_destructor_interrupts():
+    class Signalled:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    def main():
+        Signalled()
+        time.sleep(30)
+
+    with pytest.raises(SystemExit) as ended:
+        run_main(main)
+    assert ended.value.code == 128 + signal.SIGTERM
+
+
 def test_a_launcher_trains_under_the_variables_of_another_job(values, started):
     words = words_of(values | {"epochs": 1, "export": "none", "processes": 1})
     printed, _ = (program := started(LAUNCHER, *words, **ANOTHER_JOB)).communicate(timeout=120)

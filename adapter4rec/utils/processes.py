@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,13 +58,25 @@ def interruptible() -> Iterator[None]:
             last = now
             raise Interrupted(number)
 
-    with _handled(interrupt):
-        try:
+    def interrupt_again(dropped: sys.UnraisableHookArgs) -> None:
+        nonlocal last
+        if not isinstance(dropped.exc_value, Interrupted):
+            shown(dropped)
+            return
+        last = float("-inf")
+        threading.Timer(0.1, os.kill, (os.getpid(), dropped.exc_value.signal)).start()
+
+    # Python drops an exception that the handler raises in a destructor, such as that of a data loader.
+    shown, sys.unraisablehook = sys.unraisablehook, interrupt_again
+    try:
+        with _handled(interrupt):
             yield
-        except Exception:  # for example an ImportError if the signal arrived while a module was imported
-            if received:
-                raise Interrupted(received[0]) from None
-            raise
+    except Exception:  # for example an ImportError if the signal arrived while a module was imported
+        if received:
+            raise Interrupted(received[0]) from None
+        raise
+    finally:
+        sys.unraisablehook = shown
 
 
 @contextmanager
@@ -153,9 +166,7 @@ def end_with_starter() -> None:
     def watch() -> None:
         while os.getppid() == parent and _exists(int(starter)):
             time.sleep(1)
-        while True:  # Python drops an exception that a signal raises inside a destructor
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(15)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
 
