@@ -75,13 +75,15 @@ def backward(setup: TrainingSetup, batch: Batch, at: tuple[int, int, int]) -> Te
     embeddings[batch.own] = torch.cat([embeddings[:0], *encoded]).detach()
     process.all_reduce(embeddings).requires_grad_()
     loss = model.loss_of(embeddings, batch)
-    torch.autograd.backward(setup.scaler.scale(loss))
+    with setup.precision.autocast():  # matrix products of the backward pass, too, are in this format
+        torch.autograd.backward(setup.scaler.scale(loss))
     assert embeddings.grad is not None
     gradient = process.all_reduce(embeddings.grad)[batch.own]
     for part, some in enumerate(torch.split(gradient, [len(rows) for rows in encoded])):
         output = encode(part) if replayed else encoded[part]
         if output.requires_grad:  # something in the item encoder is trained
-            torch.autograd.backward(output, some)
+            with setup.precision.autocast():
+                torch.autograd.backward(output, some)
     _sum_gradients(setup)
     return loss.detach()
 
