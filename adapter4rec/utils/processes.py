@@ -19,6 +19,8 @@ _TORCHRUN = re.compile(
 )
 """Environment variables that torchrun sets for its workers or reads its options from."""
 _STARTER = "ADAPTER4REC_STARTER"
+_SPIN_COUNT = "1000"
+"""Some microseconds: long enough between two parallel regions of a training step (see docs/performance.md)."""
 _REPEATED = 1.0
 """Seconds in which repeated signals are ignored: a job scheduler may signal both parent and child."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -94,8 +96,14 @@ def _handled(handler: Handler) -> Iterator[None]:
 
 
 def child_environment() -> dict[str, str]:
-    """The environment for a child process: a copy without the variables of an enclosing torchrun."""
+    """The environment for a child process: a copy without the variables of an enclosing torchrun.
+
+    Threads of GNU's OpenMP, which PyTorch uses on Linux, wait in a loop for their next task and take the time
+    of other processes. ``GOMP_SPINCOUNT`` makes them sleep earlier, unless the user has set a policy.
+    """
     kept = {name: value for name, value in os.environ.items() if not _TORCHRUN.fullmatch(name)}
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & kept.keys():
+        kept["GOMP_SPINCOUNT"] = _SPIN_COUNT
     return kept | {_STARTER: str(os.getpid())}
 
 
