@@ -20,7 +20,7 @@ _TORCHRUN = re.compile(
 """Environment variables that torchrun sets for its workers or reads its options from."""
 _STARTER = "ADAPTER4REC_STARTER"
 _SPIN_COUNT = "1000"
-"""Some microseconds: long enough between two parallel regions of a training step (see docs/performance.md)."""
+"""Some microseconds, more than between two parallel regions of a training step (docs/performance.md)."""
 _REPEATED = 1.0
 """Seconds in which repeated signals are ignored: a job scheduler may signal both parent and child."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
