@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ADAPTERHUB := .venv-adapterhub
 EXCHANGE := cache/adapterhub
 
-.PHONY: quickstart quickstart-image test test-adapterhub bench sample format clean
+.PHONY: quickstart quickstart-image test test-all test-adapterhub bench sample format clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/python -m adapter4rec.quickstart
@@ -25,6 +25,10 @@ test: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+# Also the long combinations: some minutes more.
+test-all: test
+	$(BIN)/python -m pytest -m long
 
 # The project beside the plain data flow of the released code: half an hour on 2 cores. BENCH="ranking pixels"
 # names some parts.
