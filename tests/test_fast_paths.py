@@ -26,7 +26,7 @@ from adapter4rec.data.packing import Packing
 from adapter4rec.data.text import Text
 from adapter4rec.models import packed_attention
 from adapter4rec.models.dropout import Dropout, dropped
-from adapter4rec.models.layers import compile_layers, layers_of
+from adapter4rec.models.layers import can_compile_layers, compile_layers, layers_of
 from adapter4rec.models.parameters import train_only
 from adapter4rec.training.setup import prepare
 from adapter4rec.utils.errors import UserError
@@ -39,6 +39,9 @@ SMALL = {
     "k_adapter": {"item_inner": 8, "item_inner_heads": 2, "user_inner": 4},
     "prompt": {"prompt_tokens": 3},
 }
+
+
+compiles = pytest.mark.skipif(not can_compile_layers(), reason="needs PyTorch 2.14")
 
 
 def to_be_trained(model, family) -> None:
@@ -184,6 +187,7 @@ def test_packs_of_any_size_give_the_same(request, name):
     assert torch.allclose(found[1], found[2], atol=1e-5)
 
 
+@compiles
 @pytest.mark.parametrize("name", ["tiny_bert_folder", "tiny_vit_folder"])
 @pytest.mark.parametrize("family", ["houlsby", "finetune", "lora", "prompt", "k_adapter"])
 def test_compiled_layers_give_the_same(request, name, family):
@@ -206,6 +210,7 @@ def test_compiled_layers_give_the_same(request, name, family):
     torch._dynamo.reset()
 
 
+@compiles
 def test_none_is_compiled_that_is_known(tiny_bert_folder):
     backbone = model_on(tiny_bert_folder).item_encoder.backbone
     compile_layers(backbone, after=[0])
@@ -282,6 +287,7 @@ class TestFrozenWeights:
             assert F.gelu(model.item_encoder.head(x)).dtype == torch.bfloat16
 
 
+@compiles
 def test_a_run_compiles_its_layers(monkeypatch, tiny_bert_folder, one_process):
     compiled = []
     monkeypatch.setattr(nn.Module, "compile", lambda module, **options: compiled.append(module))

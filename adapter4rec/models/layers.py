@@ -35,6 +35,11 @@ def has_forward_hooks(module: nn.Module) -> bool:
     return bool(hooks)
 
 
+def can_compile_layers() -> bool:
+    """Whether this version of PyTorch can compile the layers one by one (2.14 can)."""
+    return "isolate_recompiles" in inspect.signature(torch.compile).parameters
+
+
 def compile_layers(
     backbone: PreTrainedModel, *, after: Sequence[int] = (), backend: str | Backend = "inductor"
 ) -> None:
@@ -48,7 +53,7 @@ def compile_layers(
     Raises:
         UserError: this version of PyTorch cannot compile the layers one by one.
     """
-    if "isolate_recompiles" not in inspect.signature(torch.compile).parameters:
+    if not can_compile_layers():
         raise UserError(
             f"--compile true: PyTorch {torch.__version__} is too old; upgrade to 2.14, or omit it"
         )
