@@ -7,7 +7,6 @@ It then keeps its share of the users, and fetches the content of its share of th
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -191,6 +190,7 @@ class TrainingSet:
         self.width = interactions.max_seq_len + 1
         self._order: tuple[int, np.ndarray] = (0, self.users)
         self._require_negatives()
+        self.expected = self._expected() if sampling.in_batch else None  # here, so that workers share it
 
     def _require_negatives(self) -> None:
         n_items = self.interactions.n_items
@@ -217,8 +217,7 @@ class TrainingSet:
         """Global batches per epoch, including a smaller last one."""
         return -(-len(self.users) // self.batch_size)
 
-    @cached_property
-    def expected(self) -> np.ndarray:
+    def _expected(self) -> np.ndarray:
         """Expected number of times that each item is drawn into a full batch, float32 ``[N]``.
 
         From the sequences, as many times as a batch has users; from the shared negatives, k / N.
@@ -253,7 +252,7 @@ class TrainingSet:
             self.store,
             self.sampling.positions,
             items=np.arange(1, self.interactions.n_items + 1) if catalogue else None,
-            expected=self.expected if self.sampling.in_batch else None,
+            expected=self.expected,
             share=(self.rank, self.world_size),
             parts=self.accumulation_steps,
         )
