@@ -156,7 +156,7 @@ class TestUserErrors:
             (b"anna\ti1 i2 i3 i4 i1\nbert i1 i2\n", 2, "1 columns"),
             (b"anna\ti1 i2\ti3 i4 i1\n", 1, "3 columns"),
             (b"anna\ti1 i2 i3 i4 i1\n\ti1 i2 i3 i4 i1\n", 2, "expected a user name"),
-            (b"anna\ti1 i2 i3 i4 i1\nbert\ti1 \0 i2 i3 i1 i2\n", 2, "is not in"),
+            (b"anna\ti1 i2 i3 i4 i1\nbert\ti1 \0 i2 i3 i1 i2\n", 2, "expected a user name"),
             (b"anna\ti1 i2 i3 i4 i1\nbert\ti1\nanna\ti2\n", 3, "duplicate user 'anna' (first in line 1)"),
             (b"anna\ti1 i2 i3 i4 i1\n\nbert\ti1\n", 2, "blank"),
         ],

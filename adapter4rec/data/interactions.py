@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,8 @@ from adapter4rec.data.lines import read_line_blocks
 from adapter4rec.data.settings import ATTRIBUTES
 from adapter4rec.utils.errors import UserError
 
-_UNKNOWN, _LEFT_OUT = -1, -2
+_UNKNOWN, _LEFT_OUT, _END = -1, -2, -3
+_END_OF_USER = b"\0"
 _WARNING_SHARE = 0.2
 """Share of dropped users or clicks above which a warning is printed."""
 
@@ -223,6 +224,7 @@ def _read_users(
         int64 ``[users]``; and the number of clicks on the items ``without`` content, which are removed.
     """
     row_of = {name: row for row, name in enumerate(items.names)} | dict.fromkeys(without, _LEFT_OUT)
+    row_of[_END_OF_USER] = _END
     names: list[bytes] = []
     clicks, lengths = [], []
     unknown = left_out = 0
@@ -230,19 +232,20 @@ def _read_users(
     for first_line, lines in read_line_blocks(path):
         users, histories = _names_and_histories(lines, first_line, path)
         names += users
-        words = chain.from_iterable(histories)
-        rows = np.fromiter(map(row_of.get, words, repeat(_UNKNOWN)), np.int32)
-        owners = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
+        # One split of a whole block: a list per user takes a third more time.
+        words = (b" \0 ".join(histories) + b" \0").split()
+        rows = np.fromiter(map(row_of.get, words, repeat(_UNKNOWN)), np.int32, len(words))
+        ends = np.flatnonzero(rows == _END)
         missing = np.flatnonzero(rows == _UNKNOWN)
         if len(missing) and not unknown:
-            user = owners[missing[0]]
-            word = next(word for word in histories[user] if word not in row_of).decode("utf-8", "replace")
+            user = int(np.searchsorted(ends, missing[0]))
+            word = words[missing[0]].decode("utf-8", "replace")
             first_unknown = f"{path}:{first_line + user}: item {word!r}"
         unknown += len(missing)
         known = rows >= 0
-        left_out += len(rows) - len(missing) - int(known.sum())
+        left_out += len(rows) - len(missing) - len(ends) - int(known.sum())
         clicks.append(rows[known])
-        lengths.append(np.bincount(owners[known], minlength=len(histories)))
+        lengths.append(np.diff(np.cumsum(known)[ends], prepend=0))
     if unknown:
         raise UserError(f"{first_unknown} is not in {items.path}; {unknown:,} clicks are on unknown items")
     if not names:
@@ -251,20 +254,22 @@ def _read_users(
     return names, np.concatenate(clicks), np.concatenate(lengths), left_out
 
 
-def _names_and_histories(
-    lines: list[bytes], first_line: int, path: Path
-) -> tuple[list[bytes], list[list[bytes]]]:
+def _names_and_histories(lines: list[bytes], first_line: int, path: Path) -> tuple[list[bytes], list[bytes]]:
     names, histories = [], []
     for number, line in enumerate(lines, first_line):
         fields = line.split(b"\t")
-        if len(fields) != 2 or not fields[0]:
+        if len(fields) != 2 or not fields[0] or _END_OF_USER in fields[1]:
             raise UserError(
                 f"{path}:{number}: expected a user name, a tab, and item names separated by spaces; "
                 f"found {len(fields)} columns"
             )
-        _decoded(fields[0], path, number)
         names.append(fields[0])
-        histories.append(fields[1].split())
+        histories.append(fields[1])
+    try:
+        b"\n".join(names).decode("utf-8")  # ten times as fast as name by name
+    except UnicodeDecodeError:
+        for number, name in enumerate(names, first_line):
+            _decoded(name, path, number)
     return names, histories
 
 
