@@ -213,6 +213,18 @@ class TestTable:
         assert asked == [0, 1, 2]
         assert len(said) == 2
 
+    @pytest.mark.parametrize("damaged", ["rows.bin", "rows.sha256"])
+    def test_a_damaged_table_is_computed_again(self, tmp_path: Path, damaged: str) -> None:
+        asked: list[int] = []
+        computed_table(tmp_path / "t", *self.TABLE, self.compute(asked))
+        path = tmp_path / "t" / damaged
+        data = bytearray(path.read_bytes())
+        data[50] ^= 1
+        path.write_bytes(data)
+        rows = computed_table(tmp_path / "t", *self.TABLE, self.compute(asked))
+        assert np.array_equal(rows, self.ROWS)
+        assert asked == [0, 1, 2, 0, 1, 2]
+
     def test_a_block_that_is_not_whole_is_computed_again(self, tmp_path: Path) -> None:
         asked = []
         with pytest.raises(KeyboardInterrupt):

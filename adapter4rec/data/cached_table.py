@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from adapter4rec.utils.files import locked_file
+from adapter4rec.utils.files import atomic_file, file_hash, locked_file
 
-_ROWS, _PARTIAL, _LOCK = "rows.bin", "rows.part", "lock"
+_ROWS, _PARTIAL, _HASH, _LOCK = "rows.bin", "rows.part", "rows.sha256", "lock"
 
 
 def computed_table(
@@ -23,7 +23,7 @@ def computed_table(
     compute: Callable[[int], np.ndarray],
     log: Callable[[str], None] = print,
 ) -> np.memmap:
-    """Load a table from the cache, or compute it.
+    """Load a table from the cache, or compute it. A table that does not match its SHA-256 is computed again.
 
     Args:
         place: folder of the table, created if missing; its name is the hash of the inputs.
@@ -40,15 +40,28 @@ def computed_table(
         OSError: not enough disk space.
     """
     path = place / _ROWS
-    if not path.exists():
+    if not _is_intact(path):
         place.mkdir(parents=True, exist_ok=True)
         busy = f"waiting for another run that is computing {place}"
         with locked_file(place / _LOCK, lambda: log(busy)):
-            if not path.exists():
+            if not _is_intact(path):
+                if path.exists():
+                    log(f"{path} is damaged and computed again")
+                    path.unlink()
                 row_bytes = dtype.itemsize * math.prod(shape[1:])
                 _write_blocks(place / _PARTIAL, [end * row_bytes for end in ends], compute, log)
+                with atomic_file(place / _HASH) as aside:
+                    aside.write_text(file_hash(place / _PARTIAL), encoding="ascii")
                 (place / _PARTIAL).replace(path)
     return np.memmap(path, dtype, "r", shape=shape)
+
+
+def _is_intact(path: Path) -> bool:
+    """Whether a table is complete and matches the hash beside it."""
+    try:
+        return file_hash(path) == path.with_name(_HASH).read_text(encoding="ascii")
+    except (FileNotFoundError, UnicodeDecodeError):
+        return False
 
 
 def _write_blocks(

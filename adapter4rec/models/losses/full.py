@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from adapter4rec.data.batches import Batch, Sampling
@@ -23,13 +22,4 @@ class FullLoss(Loss):
 
     def forward(self, users: Tensor, targets: Tensor, items: Tensor, batch: Batch) -> Tensor:
         """See :meth:`Loss.forward`."""
-        return softmax_cross_entropy(
-            users,
-            targets,
-            items[1:],
-            batch,
-            rows=torch.arange(1, len(items), device=items.device),
-            logq=items.new_zeros(len(items) - 1),
-            target_logq=users.new_zeros(users.shape[:2]),
-            temperature=self.settings.temperature,
-        )
+        return softmax_cross_entropy(users, targets, items, batch, temperature=self.settings.temperature)

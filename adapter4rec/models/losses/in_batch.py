@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from adapter4rec.data.batches import Batch, Sampling
@@ -28,16 +27,12 @@ class InBatchLoss(Loss):
     def forward(self, users: Tensor, targets: Tensor, items: Tensor, batch: Batch) -> Tensor:
         """See :meth:`Loss.forward`."""
         logq = batch.expected.log()
-        target_logq = logq[batch.next_rows - 1]
-        if self.settings.logq != "standard":
-            target_logq = torch.zeros_like(target_logq)
         return softmax_cross_entropy(
             users,
             targets,
-            items[1:],
+            items,
             batch,
-            rows=torch.arange(1, len(items), device=items.device),
-            logq=logq if self.settings.logq != "none" else torch.zeros_like(logq),
-            target_logq=target_logq,
             temperature=self.settings.temperature,
+            logq=None if self.settings.logq == "none" else logq,
+            target_logq=logq[batch.next_rows - 1] if self.settings.logq == "standard" else None,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from adapter4rec.data.batches import Batch, Sampling
@@ -26,10 +25,8 @@ class SampledSoftmaxLoss(Loss):
         return softmax_cross_entropy(
             users,
             targets,
-            F.embedding(batch.shared, items),
+            items,
             batch,
-            rows=batch.shared,
-            logq=items.new_zeros(len(batch.shared)),
-            target_logq=users.new_zeros(users.shape[:2]),
             temperature=self.settings.temperature,
+            rows=batch.shared,
         )

@@ -18,13 +18,13 @@ _MASKED_SCORE = -1e30
 def softmax_cross_entropy(
     users: Tensor,
     targets: Tensor,
-    candidates: Tensor,
+    items: Tensor,
     batch: Batch,
     *,
-    rows: Tensor,
-    logq: Tensor,
-    target_logq: Tensor,
     temperature: float,
+    rows: Tensor | None = None,
+    logq: Tensor | None = None,
+    target_logq: Tensor | None = None,
 ) -> Tensor:
     """-log of the softmax probability of each target among itself and the candidates, summed.
 
@@ -34,16 +34,22 @@ def softmax_cross_entropy(
     Args:
         users: next-item vectors ``[users, P, d]``.
         targets: embeddings of the next items ``[users, P, d]``.
-        candidates: embeddings ``[C, d]``.
+        items: embeddings of the batch's items ``[n + 1, d]``; row 0 is padding.
         batch: the batch.
-        rows: int64 ``[C]``, the candidates as rows of the batch's items.
-        logq: ``[C]``, subtracted from the scores of the candidates.
-        target_logq: ``[users, P]``, subtracted from the scores of the targets.
         temperature: divides the scores.
+        rows: int64 ``[C]``, the candidates as rows of ``items``; by default all but padding.
+        logq: ``[C]``, subtracted from the scores of the candidates; by default 0.
+        target_logq: ``[users, P]``, subtracted from the scores of the targets; by default 0.
 
     Returns:
         A scalar, the sum over the targets of this process.
     """
+    candidates = items[1:] if rows is None else F.embedding(rows, items)
+    columns = slice(1, None) if rows is None else rows
+    if logq is None:
+        logq = items.new_zeros(len(candidates))
+    if target_logq is None:
+        target_logq = users.new_zeros(users.shape[:2])
 
     def block(
         users: Tensor, targets: Tensor, target_logq: Tensor, sequences: Tensor, predicted: Tensor
@@ -51,7 +57,7 @@ def softmax_cross_entropy(
         scores = users @ candidates.T / temperature - logq
         in_sequence = torch.zeros(len(users), batch.n_rows, dtype=torch.bool, device=users.device)
         in_sequence.scatter_(1, sequences, True)
-        scores = scores.masked_fill(in_sequence[:, None, rows], _MASKED_SCORE)
+        scores = scores.masked_fill(in_sequence[:, None, columns], _MASKED_SCORE)
         target_scores = (users * targets).sum(-1) / temperature - target_logq
         # log(e^t + e^c) - t = softplus(c - t)
         losses = F.softplus(scores.logsumexp(-1) - target_scores)
