@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from adapter4rec.utils.files import atomic_file, file_hash, locked_file
+from adapter4rec.utils.files import is_intact, locked_file, write_hash
 
-_ROWS, _PARTIAL, _HASH, _LOCK = "rows.bin", "rows.part", "rows.sha256", "lock"
+_ROWS, _PARTIAL, _LOCK = "rows.bin", "rows.part", "lock"
 
 
 def computed_table(
@@ -40,28 +40,19 @@ def computed_table(
         OSError: not enough disk space.
     """
     path = place / _ROWS
-    if not _is_intact(path):
+    if not is_intact(path):
         place.mkdir(parents=True, exist_ok=True)
         busy = f"waiting for another run that is computing {place}"
         with locked_file(place / _LOCK, lambda: log(busy)):
-            if not _is_intact(path):
+            if not is_intact(path):
                 if path.exists():
                     log(f"{path} is damaged and computed again")
                     path.unlink()
                 row_bytes = dtype.itemsize * math.prod(shape[1:])
                 _write_blocks(place / _PARTIAL, [end * row_bytes for end in ends], compute, log)
-                with atomic_file(place / _HASH) as aside:
-                    aside.write_text(file_hash(place / _PARTIAL), encoding="ascii")
+                write_hash(path, place / _PARTIAL)
                 (place / _PARTIAL).replace(path)
     return np.memmap(path, dtype, "r", shape=shape)
-
-
-def _is_intact(path: Path) -> bool:
-    """Whether a table is complete and matches the hash beside it."""
-    try:
-        return file_hash(path) == path.with_name(_HASH).read_text(encoding="ascii")
-    except (FileNotFoundError, UnicodeDecodeError):
-        return False
 
 
 def _write_blocks(

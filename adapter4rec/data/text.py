@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from adapter4rec.data.content import Content
 from adapter4rec.data.packing import Packing
-from adapter4rec.utils.files import atomic_file, file_hash
+from adapter4rec.utils.files import atomic_file, file_hash, is_intact, write_hash
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -229,14 +228,14 @@ def cached_arrays(path: Path, compute: Callable[[], Arrays], log: Callable[[str]
         compute: computes the arrays, by name.
         log: prints messages.
     """
+    if is_intact(path):
+        return load_file(path)
     if path.exists():
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            log(f"warning: {path}: damaged cache entry ({error}); computing it again")
+        log(f"warning: {path}: damaged cache entry; computing it again")
     arrays = compute()
     with atomic_file(path) as temporary:
         save_file(arrays, temporary)
+        write_hash(path, temporary)
     return arrays
 
 

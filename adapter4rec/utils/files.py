@@ -145,9 +145,27 @@ def file_hash(path: Path) -> str:
     return _hash_of(path.absolute(), state.st_ino, state.st_size, state.st_mtime_ns)
 
 
+def write_hash(path: Path, content: Path) -> None:
+    """Write the SHA-256 of ``content``, which will be renamed to ``path``, into a file beside ``path``."""
+    with atomic_file(path.with_suffix(".sha256")) as aside:
+        aside.write_text(_digest(content), encoding="ascii")
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a file exists and matches the SHA-256 beside it (see :func:`write_hash`)."""
+    try:
+        return _digest(path) == path.with_suffix(".sha256").read_text(encoding="ascii")
+    except (FileNotFoundError, UnicodeDecodeError):
+        return False
+
+
 @lru_cache(maxsize=256)
 def _hash_of(path: Path, inode: int, size: int, changed: int) -> str:
     del inode, size, changed
+    return _digest(path)
+
+
+def _digest(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
