@@ -17,13 +17,20 @@ from PIL import Image
 
 from adapter4rec.datasets.sample import SampleSettings, images, make_image_sample, make_sample
 from adapter4rec.datasets.sample import folder as sample_folder
-from adapter4rec.datasets.sample.behaviour import Dice, user_lines
+from adapter4rec.datasets.sample.behaviour import Catalogue, Dice, SampleDomain, user_lines
 from adapter4rec.datasets.sample.command import main
-from adapter4rec.datasets.sample.drawing import draw
 from adapter4rec.datasets.sample.folder import LISTS
-from adapter4rec.datasets.sample.images import SOURCE, TARGET, ImageDomain, fill_catalogue
-from adapter4rec.datasets.sample.looks import COLOURS, GREY, TINY_SIZES, Form, Look, Pattern, draw_looks
-from adapter4rec.datasets.sample.silhouettes import ACCESSORIES, GARMENTS, Paint, Shape, Silhouette
+from adapter4rec.datasets.sample.images import (
+    COLOURS,
+    GREY,
+    PATTERNS,
+    SILHOUETTES,
+    SOURCE,
+    TARGET,
+    TINY,
+    draw,
+    pattern_mask,
+)
 from adapter4rec.utils.errors import UserError
 
 SMALL = SampleSettings(users=40, target_users=30, items=40, clicks=8, seed=3)
@@ -40,19 +47,32 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture
 def quick(monkeypatch) -> None:
     """Pictures of one colour, for tests of the folder."""
-    monkeypatch.setattr(images, "draw", lambda look, _: Image.new("RGB", (2, 2), (look.hue % 256, 0, 0)))
+
+    def draw_one_colour(
+        _cell: int, _shapes: object, _size: object, dice: Dice, cutout: bool = False
+    ) -> Image.Image:
+        return Image.new("RGBA" if cutout else "RGB", (2, 2), (int(dice.below(256, 1)[0]), 0, 0))
+
+    monkeypatch.setattr(images, "draw", draw_one_colour)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def names_in(folder: Path, domain: ImageDomain) -> list[str]:
+def names_in(folder: Path, domain: SampleDomain) -> list[str]:
     return (folder / domain.name / "items.tsv").read_text(encoding="utf-8").splitlines()
 
 
-def pictures(folder: Path, domain: ImageDomain) -> dict[str, Path]:
+def pictures(folder: Path, domain: SampleDomain) -> dict[str, Path]:
     return {file.stem: file for file in (folder / domain.name / "images").iterdir()}
+
+
+def colour_of(domain: SampleDomain, settings: SampleSettings) -> dict[str, int]:
+    """The colour of each item by name, in the order of ``items.tsv``."""
+    catalogue = Catalogue(domain, settings, digits=4)
+    colours = (catalogue.listed_cells // len(PATTERNS)).tolist()
+    return dict(zip(catalogue.listed, colours, strict=True))
 
 
 # The form of the files
@@ -68,17 +88,16 @@ def test_same_settings_give_the_same_bytes_and_another_seed_others(tmp_path, fol
     assert not [name for name in (*drawn, "source/users.tsv", "target/users.tsv") if one[name] == other[name]]
 
 
-def test_lists_and_looks_do_not_drift():
+def test_lists_and_colours_do_not_drift():
     """A changed generator needs a new version, and this hash of it; Pillow plays no part in it."""
     digest = hashlib.sha256()
     for domain in DOMAINS:
-        catalogue, looks = fill_catalogue(domain, SMALL)
-        for name, look in looks.items():
-            drawn = json.dumps(dataclasses.astuple(look), default=lambda form: form.name)
-            digest.update(f"{name} {drawn}\n".encode())
+        catalogue = Catalogue(domain, SMALL, digits=4)
+        for name, cell in zip(catalogue.listed, catalogue.listed_cells.tolist(), strict=True):
+            digest.update(f"{name} {cell}\n".encode())
         lines = user_lines(catalogue, dataclasses.replace(SMALL, target_users=40))
         digest.update("".join(f"{line}\n" for line in lines).encode())
-    assert (images.IMAGE_SAMPLE.version, digest.hexdigest()[:16]) == (1, "abeb6def7b49464a")
+    assert (images.IMAGE_SAMPLE.version, digest.hexdigest()[:16]) == (2, "0b57a4fdd47378cd")
 
 
 def test_lists_are_well_formed_and_of_the_asked_size(folder):
@@ -105,140 +124,120 @@ def test_every_item_has_one_picture_and_the_domains_share_none(folder):
         hashes += [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
     assert len(set(hashes)) == len(hashes) == 80
     assert not set(names_in(folder, SOURCE)) & set(names_in(folder, TARGET))
-    assert not {one.parts for one in SOURCE.silhouettes} & {one.parts for one in TARGET.silhouettes}
+    assert not set(SILHOUETTES["source"]) & set(SILHOUETTES["target"])
 
 
 @pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: domain.name)
 def test_pictures_come_in_all_promised_forms(folder, domain):
-    (_, looks), seen = fill_catalogue(domain, SMALL), Counter()
+    colours, seen = colour_of(domain, SMALL), Counter()
     for name, file in pictures(folder, domain).items():
-        look = looks[name]
         with Image.open(file) as picture:
             picture.load()
-        seen[look.form] += 1
-        expected = {Form.GREY: ("JPEG", "L"), Form.CUTOUT: ("PNG", "RGBA")}.get(look.form, ("JPEG", "RGB"))
-        assert (picture.format, picture.mode) == expected
-        assert picture.size == look.size
-        assert (picture.size in TINY_SIZES) if look.form is Form.TINY else min(picture.size) >= 224
-        if look.form is Form.CUTOUT:
+        tiny = picture.size == TINY
+        assert tiny or (min(picture.size) >= 224 and max(picture.size) <= 400)
+        assert file.suffix == {"JPEG": ".jpg", "PNG": ".png"}[picture.format]
+        if picture.mode == "RGBA":
             assert picture.getchannel("A").getextrema() == (0, 255)
-        if look.form is Form.GREY:
-            assert look.colour == GREY
-    assert seen == {Form.PHOTO: 35, Form.GREY: 2, Form.CUTOUT: 2, Form.TINY: 1}
-
-
-def test_a_large_catalogue_has_the_promised_shares_and_sizes():
-    looks = draw_looks(np.arange(4000) % SOURCE.cells, 8, Dice(1))
-    shares = Counter(look.form for look in looks)
-    assert (shares[Form.GREY], shares[Form.CUTOUT], shares[Form.TINY]) == (120, 120, 80)
-    sizes = Counter(look.size for look in looks if look.form is not Form.TINY)
-    assert sizes.most_common(1)[0][0] == (224, 224)
-    assert {side for size in sizes for side in size} <= set(range(224, 401))
-    assert sum(count for (width, height), count in sizes.items() if width != height) > 1000
-    assert {look.kind for look in looks} == set(range(8))
+        if picture.mode == "L":
+            assert colours[name] == GREY
+        seen[picture.format, picture.mode, tiny] += 1
+    assert seen["PNG", "RGBA", False] == seen["JPEG", "RGB", True] == 1
+    assert seen["JPEG", "L", False] >= 1
+    assert sum(seen.values()) == 40 and len(seen) == 4
 
 
 # What the pictures show
 
 
-def look_of(pattern: Pattern) -> Look:
-    """An upright blue and white look, for a picture that pixels are read off."""
-    (look,) = draw_looks(np.array([pattern]), 1, Dice(5))
-    upright = {"turn": 0, "slant": 0, "shift_x": 0, "shift_y": 0, "size": (224, 224), "form": Form.PHOTO}
-    colour = {"hue": 215, "saturation": 70, "lightness": 45, "dark_accent": False}
-    return dataclasses.replace(look, **upright, **colour)
-
-
-SHEET = Silhouette("sheet", (Shape(Paint.CLOTH, ((-80, -80), (80, -80), (80, 80), (-80, 80))),))
-
-
 def changes_along(line: np.ndarray) -> int:
-    """How often a line of grey values goes from dark to light or back."""
-    middle = (line.min() + line.max()) / 2
-    return np.count_nonzero(np.diff(line > middle)) if np.ptp(line) > 60 else 0
+    """How often a line of a mask goes from one colour to the other or back."""
+    return np.count_nonzero(np.diff(line > 100))
 
 
 def test_each_pattern_is_seen_in_its_own_way():
     across, down = {}, {}
-    for pattern in Pattern:
-        grey = np.asarray(draw(look_of(pattern), SHEET).convert("L"), dtype=float)[40:-40, 40:-40]
-        across[pattern] = max(changes_along(line) for line in grey)
-        down[pattern] = max(changes_along(line) for line in grey.T)
-    assert across[Pattern.PLAIN] == down[Pattern.PLAIN] == 0
-    assert across[Pattern.STRIPED] == 0 and down[Pattern.STRIPED] >= 6
-    assert min(across[Pattern.CHECKED], down[Pattern.CHECKED]) >= 6
-    dotted = np.asarray(draw(look_of(Pattern.DOTTED), SHEET).convert("L"), dtype=float)[40:-40, 40:-40]
-    assert min(across[Pattern.DOTTED], down[Pattern.DOTTED]) >= 4
-    assert min(changes_along(line) for line in dotted) < across[Pattern.DOTTED] - 3, "between rows of dots"
+    for number, pattern in enumerate(PATTERNS):
+        mask = np.asarray(pattern_mask(number, pitch=60, slant=0, phase=0))
+        across[pattern] = max(changes_along(line) for line in mask)
+        down[pattern] = max(changes_along(line) for line in mask.T)
+    assert across["plain"] == down["plain"] == 0
+    assert across["striped"] == 0 and down["striped"] >= 12
+    assert min(across["checked"], down["checked"], across["dotted"], down["dotted"]) >= 12
+    checked, dotted = (np.asarray(pattern_mask(number, pitch=60, slant=0, phase=0)) for number in (2, 3))
+    assert len(np.unique(checked)) == 3, "where stripes cross, they are darker"
+    assert not dotted[0].any(), "between rows of dots"
+
+
+def test_the_direction_and_the_place_of_a_pattern_vary():
+    level, slanted, shifted = (
+        np.asarray(pattern_mask(1, 60, slant, phase)) for slant, phase in ((0, 0), (10, 0), (0, 25))
+    )
+    assert changes_along(level[40]) == 0 and changes_along(slanted[40]) == 2
+    assert (level[15:] == shifted[:-15]).all()
 
 
 @pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: domain.name)
 def test_plain_items_have_the_colour_of_their_topic(domain):
-    cells = np.arange(len(COLOURS)) * len(Pattern)
-    for look in draw_looks(cells, len(domain.silhouettes), Dice(7)):
-        picture = draw(dataclasses.replace(look, form=Form.PHOTO), domain.silhouettes[look.kind])
-        pixels = np.asarray(picture).reshape(-1, 3)
-        spread = np.ptp(pixels.astype(int), axis=1)
-        if look.colour == GREY:
-            assert np.percentile(spread, 95) < 40
-            continue
-        strong = pixels[spread > 0.75 * spread.max()].mean(axis=0)
-        hue = 360 * colorsys.rgb_to_hls(*strong / 255)[0]
-        lowest, highest = COLOURS[look.colour].hue
-        middle = (lowest + highest) / 2
-        off = abs((hue - middle + 180) % 360 - 180)
-        assert off <= (highest - lowest) / 2 + 5, (COLOURS[look.colour].name, hue)
+    for colour, (middle, _) in enumerate(COLOURS):
+        for seed in range(3):
+            cell = colour * len(PATTERNS)
+            picture = draw(cell, SILHOUETTES[domain.name], (224, 224), Dice(seed))
+            pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+            spread = np.ptp(pixels.astype(int), axis=1)
+            if colour == GREY:
+                assert np.percentile(spread, 95) < 40
+                continue
+            strong = pixels[spread > 0.75 * spread.max()].mean(axis=0)
+            hue = 360 * colorsys.rgb_to_hls(*strong / 255)[0]
+            assert abs((hue - middle + 180) % 360 - 180) <= 6
 
 
 def test_no_two_colours_overlap():
-    hues = [degree % 360 for one in COLOURS[:GREY] for degree in range(one.hue[0], one.hue[1] + 1)]
-    assert len(hues) == len(set(hues))
+    hues = sorted(hue % 360 for hue, _ in COLOURS[:GREY])
+    assert min(after - before for before, after in pairwise([*hues, hues[0] + 360])) > 2 * 4 + 10
 
 
 def test_items_of_a_cell_are_different_pictures_also_to_a_small_encoder():
-    looks = draw_looks(np.zeros(12, dtype=int), 1, Dice(2))
-    small = [
-        np.asarray(draw(look, GARMENTS[0]).convert("RGB").resize((16, 16)), dtype=float) for look in looks
-    ]
+    shapes = SILHOUETTES["source"][:1]
+    drawn = [draw(0, shapes, (224, 224), Dice(seed)).convert("RGB") for seed in range(12)]
+    small = [np.asarray(picture.resize((16, 16)), dtype=float) for picture in drawn]
     distances = [np.abs(a - b).mean() for place, a in enumerate(small) for b in small[:place]]
     assert min(distances) > 2
 
 
-def test_products_lie_within_the_picture():
-    points = [xy for one in (*GARMENTS, *ACCESSORIES) for part in one.parts for xy in part.points]
-    assert np.abs(points).max() < 100
-
-
-def test_a_neckline_is_open():
-    (top,) = (one for one in GARMENTS if one.name == "tank top")
-    column = np.asarray(draw(look_of(Pattern.PLAIN), top))[:, 112]
-    first = np.flatnonzero(column.min(axis=1) < 150)[0]
-    straps = min(y for part in top.parts for _, y in part.points)
-    assert first > 112 + (straps + 8) * 1.12
+@pytest.mark.parametrize("name", ["source", "target"])
+def test_products_lie_within_the_picture(name):
+    for shape in SILHOUETTES[name]:
+        for seed in range(4):
+            picture = draw(0, (shape,), (224, 224), Dice(seed), cutout=True)
+            left, top, right, bottom = picture.getchannel("A").getbbox()
+            assert 0 < left < right < 224 and 0 < top < bottom < 224, shape
 
 
 # What decides the clicks
 
 
 @pytest.fixture(scope="module")
-def crowds() -> dict[str, list[list[Look]]]:
-    """What the users of a larger sample see, click by click, by domain."""
+def crowds() -> dict[str, list[list[tuple[int, int]]]]:
+    """The colours and patterns that the users of a larger sample click, in order, by domain."""
     settings = SampleSettings(users=600, target_users=600, items=400, clicks=13, seed=1)
     seen = {}
     for domain in DOMAINS:
-        catalogue, looks = fill_catalogue(domain, settings)
+        catalogue = Catalogue(domain, settings, digits=4)
+        looks = [divmod(cell, len(PATTERNS)) for cell in catalogue.listed_cells.tolist()]
+        look_of = dict(zip(catalogue.listed, looks, strict=True))
         histories = [line.split("\t")[1].split(" ") for line in user_lines(catalogue, settings)]
-        seen[domain.name] = [[looks[name] for name in history] for history in histories]
+        seen[domain.name] = [[look_of[name] for name in history] for history in histories]
     return seen
 
 
-def follow_share(crowd: list[list[Look]], rule: tuple[int, ...], topics: range) -> float:
+def follow_share(crowd: list[list[tuple[int, int]]], rule: tuple[int, ...], topics: range) -> float:
     """Of the moves from one of ``topics`` to another colour, the share that the rule names."""
     moves = [
-        (last.colour, look.colour)
+        (last, colour)
         for user in crowd
-        for last, look in pairwise(user)
-        if last.colour != look.colour and last.colour in topics
+        for (last, _), (colour, _) in pairwise(user)
+        if last != colour and last in topics
     ]
     return np.mean([rule[before] == after for before, after in moves])
 
@@ -255,7 +254,7 @@ def test_the_sources_rule_holds_in_the_target_after_every_other_colour(crowds):
 
 def test_users_hold_to_a_pattern_in_the_target_more_than_in_the_source(crowds):
     share = {
-        name: np.mean([max(Counter(look.pattern for look in user).values()) / len(user) for user in crowd])
+        name: np.mean([max(Counter(pattern for _, pattern in user).values()) / len(user) for user in crowd])
         for name, crowd in crowds.items()
     }
     assert 0.6 < share["source"] < 0.75
@@ -265,13 +264,12 @@ def test_users_hold_to_a_pattern_in_the_target_more_than_in_the_source(crowds):
 def test_rules_are_permutations_and_every_cell_has_items():
     for domain in DOMAINS:
         assert sorted(domain.next_topic) == list(range(len(COLOURS)))
-        looks = fill_catalogue(domain, SampleSettings(items=32))[1].values()
-        assert len({(look.colour, look.pattern) for look in looks}) == 32
+        assert len(set(Catalogue(domain, SampleSettings(items=32)).listed_cells.tolist())) == 32
 
 
 def test_names_tell_nothing_of_the_look():
-    looks = list(fill_catalogue(SOURCE, SampleSettings(items=2000))[1].values())
-    same = np.mean([a.colour == b.colour for a, b in pairwise(looks)])
+    colours = list(colour_of(SOURCE, SampleSettings(items=2000)).values())
+    same = np.mean([a == b for a, b in pairwise(colours)])
     assert abs(same - 1 / len(COLOURS)) < 0.03
 
 
@@ -324,7 +322,7 @@ def test_interrupted_sample_is_made_anew(tmp_path, monkeypatch, older, moves):
     with pytest.raises(KeyboardInterrupt):
         make_image_sample(tmp_path / "s", SMALL)
     monkeypatch.undo()
-    monkeypatch.setattr(images, "draw", lambda *_: Image.new("RGB", (2, 2)))
+    monkeypatch.setattr(images, "draw", lambda *_, **__: Image.new("RGB", (2, 2)))
     assert make_image_sample(tmp_path / "s", SMALL)
     assert not make_image_sample(tmp_path / "s", SMALL)
     assert sorted(entry.name for entry in (tmp_path / "s").iterdir()) == ["sample.json", "source", "target"]
@@ -333,7 +331,7 @@ def test_interrupted_sample_is_made_anew(tmp_path, monkeypatch, older, moves):
 def test_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
     drawn = iter(range(50))
 
-    def interrupted(*_: object) -> Image.Image:
+    def interrupted(*_: object, **__: object) -> Image.Image:
         if next(drawn, None) is None:
             raise KeyboardInterrupt
         return Image.new("RGB", (2, 2))
@@ -365,7 +363,7 @@ def test_missing_parts_are_made_anew(tmp_path, loss):
 
 
 def edited_picture(folder: Path) -> None:
-    Image.new("RGB", (3, 3)).save(folder / "source/images/s0001.jpg")
+    Image.new("RGB", (3, 3)).save(folder / "source/images/s0002.jpg")
 
 
 def added_picture(folder: Path) -> None:
@@ -373,7 +371,7 @@ def added_picture(folder: Path) -> None:
 
 
 def lost_picture(folder: Path) -> None:
-    (folder / "target/images/t0001.jpg").unlink()
+    (folder / "target/images/t0002.jpg").unlink()
 
 
 def edited_users(folder: Path) -> None:

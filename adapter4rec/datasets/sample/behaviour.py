@@ -98,10 +98,6 @@ class Dice:
         """A random permutation of 0 … ``count`` - 1."""
         return np.argsort(self._bits.random_raw(count), kind="stable")
 
-    def octets(self, count: int) -> NDArray[np.uint8]:
-        """``count`` random bytes."""
-        return self._bits.random_raw(-(-count // 8)).astype("<u8").view(np.uint8)[:count]
-
 
 class Catalogue:
     """Items of a domain, ordered by cell and within each cell by descending popularity.
