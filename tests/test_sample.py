@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from adapter4rec.datasets.sample import SampleSettings, behaviour, make_sample, text
+from adapter4rec.datasets.sample.behaviour import SampleDomain
 from adapter4rec.datasets.sample.command import main
 from adapter4rec.datasets.sample.folder import LISTS
-from adapter4rec.datasets.sample.text import SOURCE, TARGET, TextDomain, Words
+from adapter4rec.datasets.sample.text import SOURCE, TARGET, WORDS
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import file_hash
 
@@ -38,16 +39,16 @@ class Data:
         return np.bincount(np.concatenate([user[:-2] for user in self.users]), minlength=len(self.names))
 
 
-def topic_words(words: Words) -> np.ndarray:
+def topic_words(words: dict[str, np.ndarray]) -> np.ndarray:
     """All words of each topic, ``[topics, words]``."""
-    return np.concatenate([words.nouns, words.actions, words.adjectives], axis=1)
+    return np.concatenate([words["noun"], words["action"], words["adjective"]], axis=1)
 
 
-def meanings(domain: TextDomain) -> tuple[dict[str, int], dict[str, int]]:
+def meanings(domain: SampleDomain) -> tuple[dict[str, int], dict[str, int]]:
     """The topic and the mood that a word stands for."""
     topic_of, mood_of = (
         {word: number for number, row in enumerate(table.tolist()) for word in row}
-        for table in (topic_words(domain.words), domain.words.moods)
+        for table in (topic_words(WORDS[domain.name]), WORDS[domain.name]["mood"])
     )
     return topic_of, mood_of
 
@@ -56,7 +57,7 @@ def title_words(title: str) -> list[str]:
     return re.sub("[:,]", "", title).lower().split()
 
 
-def read(folder: Path, domain: TextDomain) -> Data:
+def read(folder: Path, domain: SampleDomain) -> Data:
     item_lines = (folder / domain.name / "items.tsv").read_text(encoding="utf-8").splitlines()
     user_lines = (folder / domain.name / "users.tsv").read_text(encoding="utf-8").splitlines()
     names, titles = zip(*(line.split("\t") for line in item_lines), strict=True)
@@ -194,11 +195,11 @@ def test_domains_share_no_item_no_title_and_no_word_that_matters(source, target)
 
 
 def test_each_word_has_one_meaning():
-    for domain in (SOURCE, TARGET):
-        words = [*topic_words(domain.words).flat, *domain.words.moods.flat]
+    for of_domain in WORDS.values():
+        words = [*topic_words(of_domain).flat, *of_domain["mood"].flat]
         assert len(words) == len(set(words))
-        neutral = {word for pattern in domain.words.patterns.flat for word in title_words(pattern)}
-        assert not (neutral | set(domain.words.fillers.flat)) & set(words)
+        neutral = {word for pattern in of_domain["pattern"].flat for word in title_words(pattern)}
+        assert not (neutral | set(of_domain["filler"].flat)) & set(words)
 
 
 # What decides the clicks

@@ -63,12 +63,9 @@ def _description(folder: Path, recipe: Recipe) -> dict[str, Any]:
         f"{folder}: the folder contains other files or a modified sample; choose another folder with --into, "
         "or move these files"
     )
-    if not folder.exists():
-        return {}
-    if not folder.is_dir():
-        raise foreign
     if not (folder / DESCRIPTION).exists():
-        if any(entry.name != "README.md" and not entry.name.startswith(".") for entry in folder.iterdir()):
+        others = {entry.name for entry in folder.iterdir()} - {"README.md"} if folder.is_dir() else set()
+        if folder.is_file() or not all(name.startswith(".") for name in others):
             raise foreign
         return {}
     try:
@@ -93,12 +90,8 @@ def keep_or_make(folder: Path, recipe: Recipe, settings: SampleSettings) -> bool
     if settings.items < recipe.least_items:
         raise UserError(f"--items {settings.items}: must be at least {recipe.least_items}")
     found = _description(folder, recipe)
-    wanted = {
-        "notice": NOTICE,
-        "generator": recipe.generator,
-        "version": recipe.version,
-        "settings": settings.plain(),
-    }
+    wanted = {"notice": NOTICE, "generator": recipe.generator, "version": recipe.version}
+    wanted |= {"settings": settings.plain()}
     complete = all((folder / name).exists() for name in recipe.parts)
     if complete and found == wanted | {"sha256": found.get("sha256")}:
         return False

@@ -7,7 +7,6 @@ their meaning: knowledge about a topic can be transferred only through the pretr
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -26,79 +25,44 @@ from adapter4rec.datasets.sample.folder import LISTS, Recipe, keep_or_make
 from adapter4rec.utils.files import REPOSITORY
 
 
-@dataclass(frozen=True)
-class Words:
-    """Vocabulary of a domain, str arrays; topics and moods have the same order in both domains."""
+def read_words(domain: str) -> dict[str, NDArray[np.str_]]:
+    """The vocabulary of a domain, ``source`` or ``target``, by place in a title.
 
-    nouns: NDArray[np.str_]
-    """``[topics, words]``, as are the next two."""
-    actions: NDArray[np.str_]
-    adjectives: NDArray[np.str_]
-    moods: NDArray[np.str_]
-    """``[moods, words]``."""
-    fillers: NDArray[np.str_]
-    """``[1, words]``."""
-    patterns: NDArray[np.str_]
-    """``[1, patterns]``."""
-
-
-def read_words(domain: str) -> Words:
-    """The vocabulary of a domain, ``source`` or ``target``."""
+    Topics and moods have the same order in both domains. Nouns, actions and adjectives are
+    ``[topics, words]``, moods ``[moods, words]``, fillers ``[1, words]`` and patterns ``[1, patterns]``.
+    """
     data = json.loads(files(__package__).joinpath("words.json").read_text(encoding="utf-8"))
     topics = [topic[domain] for topic in data["topics"].values()]
-
-    def table(lines: list[str]) -> NDArray[np.str_]:
-        return np.array([line.split() for line in lines])
-
-    return Words(
-        nouns=table([topic["nouns"] for topic in topics]),
-        actions=table([topic["actions"] for topic in topics]),
-        adjectives=table([topic["adjectives"] for topic in topics]),
-        moods=table([mood[domain] for mood in data["moods"].values()]),
-        fillers=table([data["fillers"][domain]]),
-        patterns=np.array([data["patterns"][domain]]),
-    )
+    lines = {place: [topic[f"{place}s"] for topic in topics] for place in ("noun", "action", "adjective")}
+    lines |= {"mood": [mood[domain] for mood in data["moods"].values()], "filler": [data["fillers"][domain]]}
+    words = {place: np.array([line.split() for line in rows]) for place, rows in lines.items()}
+    return words | {"pattern": np.array([data["patterns"][domain]])}
 
 
-@dataclass(frozen=True)
-class TextDomain(SampleDomain):
-    """A domain of the text sample."""
-
-    words: Words
-
-
-SOURCE_WORDS = read_words("source")
-TOPICS, MOODS = len(SOURCE_WORDS.nouns), len(SOURCE_WORDS.moods)
+WORDS = {domain: read_words(domain) for domain in ("source", "target")}
+TOPICS, MOODS = len(WORDS["source"]["noun"]), len(WORDS["source"]["mood"])
 
 # Even topics have the same successor in both domains, odd topics another one. The mood matters little in the
 # source, enough for a model to learn it, and more in the target.
-SOURCE = TextDomain(0, "news", "reader", TOPICS, MOODS, steps=(9, 9), words=SOURCE_WORDS)
-TARGET = TextDomain(1, "show", "listener", TOPICS, MOODS, steps=(9, 15), words=read_words("target"))
+SOURCE = SampleDomain(0, "news", "reader", TOPICS, MOODS, steps=(9, 9))
+TARGET = SampleDomain(1, "show", "listener", TOPICS, MOODS, steps=(9, 15))
 
 
-def titles(words: Words, cell: Integers, dice: Dice) -> list[str]:
+def titles(words: dict[str, NDArray[np.str_]], cell: Integers, dice: Dice) -> list[str]:
     """Generate a title for each item from words of the topic and mood of its cell."""
     count = len(cell)
     topic, mood = np.divmod(cell, MOODS)
-
-    def pick(table: NDArray[np.str_], row: Integers | int) -> list[str]:
-        return list(map(str, table[row, dice.below(table.shape[1], count)]))
-
-    nouns = words.nouns.shape[1]
+    nouns = words["noun"].shape[1]
     noun = dice.below(nouns, count)
     other = (noun + 1 + dice.below(nouns - 1, count)) % nouns
-    places = {
-        "noun": words.nouns[topic, noun].tolist(),
-        "other": words.nouns[topic, other].tolist(),
-        "action": pick(words.actions, topic),
-        "adjective": pick(words.adjectives, topic),
-        "mood": pick(words.moods, mood),
-        "filler": pick(words.fillers, 0),
-    }
-    patterns = pick(words.patterns, 0)
+    chosen = {"noun": words["noun"][topic, noun], "other": words["noun"][topic, other]}
+    rows: dict[str, Integers | int] = {"action": topic, "adjective": topic, "mood": mood}
+    for place, row in (rows | {"filler": 0, "pattern": 0}).items():
+        chosen[place] = words[place][row, dice.below(words[place].shape[1], count)]
+    patterns = chosen.pop("pattern")
     filled = [
-        pattern.format(**dict(zip(places, row, strict=True)))
-        for pattern, *row in zip(patterns, *places.values(), strict=True)
+        pattern.format(**dict(zip(chosen, row, strict=True)))
+        for pattern, *row in zip(patterns, *chosen.values(), strict=True)
     ]
     return [title[0].upper() + title[1:] for title in filled]
 
@@ -107,7 +71,7 @@ def write(settings: SampleSettings, folder: Path) -> None:
     """Write the files of both domains; they depend only on the settings."""
     for domain in (SOURCE, TARGET):
         catalogue = Catalogue(domain, settings)
-        of_items = titles(domain.words, catalogue.listed_cells, catalogue.dice)
+        of_items = titles(WORDS[domain.name], catalogue.listed_cells, catalogue.dice)
         lines = [f"{name}\t{title}" for name, title in zip(catalogue.listed, of_items, strict=True)]
         write_lists(folder / domain.name, lines, catalogue, settings)
 
