@@ -17,7 +17,7 @@ from torch import Tensor
 
 from adapter4rec.adapters.attaching import add_adapters, detach_adapters
 from adapter4rec.adapters.files import save_adapter
-from adapter4rec.checkpoints.rebuilding import rebuilt_settings_class
+from adapter4rec.checkpoints.rebuilding import KINDS
 from adapter4rec.checkpoints.released import is_text, load_released_target, read_released
 from adapter4rec.checkpoints.settings import TargetSettings
 from adapter4rec.checkpoints.source_models import export_source_model, require_export_path, require_new
@@ -71,7 +71,7 @@ def _target_model(tensors: dict[str, Tensor], released: Path, arguments: list[st
     Raises:
         UserError: the method has no adapters, or the checkpoint does not match the settings.
     """
-    cls = rebuilt_settings_class("text target" if is_text(tensors) else "image target")
+    cls = KINDS["text target" if is_text(tensors) else "image target"]
     settings = settings_from_command_line(cls, [*_NOT_READ, *arguments])
     adapter = settings.adapter if isinstance(settings, TargetSettings) else None
     if adapter is None:

@@ -21,9 +21,12 @@ from trees import (
 from adapter4rec import add_adapters, load_adapter, load_source, merge, recommend, save_adapter
 from adapter4rec.adapters.lora import LoraConfig
 from adapter4rec.data.images.building import ImageLmdbSettings, build
+from adapter4rec.data.images.store import ImageFileStore
 from adapter4rec.evaluation.leave_one_out import Split, rank
 from adapter4rec.interchange import __main__ as interchange
-from adapter4rec.serving.contact_sheet import SheetRow, draw_contact_sheet
+from adapter4rec.serving.candidates import Candidates, Items
+from adapter4rec.serving.contact_sheet import draw_contact_sheet
+from adapter4rec.serving.recommendations import RankedItem, RankedItems
 from adapter4rec.serving.recommender import Recommender
 from adapter4rec.serving.trained_runs import load_run
 from adapter4rec.utils.checkpoint_file import read_checkpoint, write_checkpoint
@@ -190,8 +193,12 @@ def test_contact_sheet_of_an_image_run(image_run, monkeypatch, tmp_path, capsys)
 
 
 def test_a_contact_sheet_shows_the_pictures_it_was_given(tmp_path):
-    red, blue = (np.full((1, 8, 8, 3), colour, np.uint8) for colour in ((250, 0, 0), (0, 0, 250)))
-    draw_contact_sheet([SheetRow("somebody", red, blue, np.array([False]))], tmp_path / "sheet.png")
+    store = ImageFileStore(
+        [Image.new("RGB", (8, 8), colour) for colour in ((250, 0, 0), (0, 0, 250))], "ab", 8
+    )
+    items = Candidates([Items("ab", ["", ""], "ab", store, np.arange(1, 3))])
+    found = RankedItems([RankedItem("b", "", 1.0, new=False)])
+    draw_contact_sheet(items, [("somebody", np.array([1]))], [found], tmp_path / "sheet.png")
     pixels = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB")).reshape(-1, 3)
     middle = len(np.asarray(Image.open(tmp_path / "sheet.png"))[0]) // 2
     whole = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, ClassVar, TypeAlias
 
 from adapter4rec.adapters.attaching import add_adapters
@@ -25,6 +24,7 @@ from adapter4rec.data.domain import (
     read_image_domain,
     read_text_domain,
 )
+from adapter4rec.data.settings import LoaderSettings
 from adapter4rec.models.backbones import backbone_folder, load_tokenizer
 from adapter4rec.models.image_encoder import ImageItemEncoder, build_image_encoder, expected_image_size
 from adapter4rec.models.parameters import train_only
@@ -33,11 +33,10 @@ from adapter4rec.models.text_encoder import TextItemEncoder, build_text_encoder
 from adapter4rec.models.transrec import TransRec, new_transrec
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.process_group import Process
-from adapter4rec.utils.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class RebuiltText(TextModelSettings, TextDomainSettings, StageSettings):
+class RebuiltText(TextModelSettings, TextDomainSettings, LoaderSettings, StageSettings):
     """Settings that define a model of text items and its domain."""
 
     modality: ClassVar[str] = "text"
@@ -53,7 +52,7 @@ class RebuiltText(TextModelSettings, TextDomainSettings, StageSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RebuiltImages(ImageModelSettings, ImageDomainSettings, StageSettings):
+class RebuiltImages(ImageModelSettings, ImageDomainSettings, LoaderSettings, StageSettings):
     """Settings that define a model of image items and its domain."""
 
     modality: ClassVar[str] = "image"
@@ -69,51 +68,32 @@ class RebuiltImages(ImageModelSettings, ImageDomainSettings, StageSettings):
 
 
 RebuiltSettings: TypeAlias = RebuiltText | RebuiltImages
-_MODALITIES: dict[str, type] = {"text": RebuiltText, "image": RebuiltImages}
-_STAGES: dict[str, type[StageSettings]] = {"source": SourceSettings, "target": TargetSettings}
-KINDS = tuple(f"{modality} {stage}" for modality in _MODALITIES for stage in _STAGES)
-"""Kinds of runs: modality and stage, as ``text source``."""
+KINDS: dict[str, type[RebuiltSettings]] = {
+    f"{items.modality} {stage.stage}": dataclass(frozen=True, kw_only=True)(
+        type("RecordedSettings", (stage, items), {})
+    )
+    for items in (RebuiltText, RebuiltImages)
+    for stage in (SourceSettings, TargetSettings)
+}
+"""Settings by kind of run: modality and stage, as ``text source``."""
 
 
-@cache
-def rebuilt_settings_class(kind: str, further: tuple[type[Settings], ...] = ()) -> type[RebuiltSettings]:
-    """The settings class of a kind of run.
-
-    Args:
-        kind: one of ``KINDS``.
-        further: additional groups of settings.
-
-    Raises:
-        UserError: the kind is unknown.
-    """
-    if kind not in KINDS:
-        raise UserError(f"unknown kind of model {kind!r}; choose from {', '.join(KINDS)}")
-    modality, stage = kind.split()
-    bases = (_STAGES[stage], _MODALITIES[modality], *further)
-    return dataclass(frozen=True, kw_only=True)(type("RecordedSettings", bases, {}))
-
-
-def rebuilt_settings(
-    kind: str,
-    recorded: Mapping[str, Any],
-    changed: Mapping[str, Any],
-    further: tuple[type[Settings], ...] = (),
-) -> RebuiltSettings:
+def rebuilt_settings(kind: str, recorded: Mapping[str, Any], changed: Mapping[str, Any]) -> RebuiltSettings:
     """Settings from recorded values; recorded settings that do not affect the model are ignored.
 
     Args:
         kind: one of ``KINDS``.
         recorded: values by name.
         changed: values that override the recorded ones; unknown names are an error.
-        further: see :func:`rebuilt_settings_class`.
 
     Raises:
         UserError: the kind or a setting in ``changed`` is unknown, or a value is invalid.
     """
-    cls = rebuilt_settings_class(kind, further)
+    if kind not in KINDS:
+        raise UserError(f"unknown kind of model {kind!r}; choose from {', '.join(KINDS)}")
     values = {**recorded, **changed}
-    known = cls.options({"method": values["method"]} if "method" in values else {})
-    return cls.from_values(
+    known = KINDS[kind].options({"method": values["method"]} if "method" in values else {})
+    return KINDS[kind].from_values(
         {name: value for name, value in values.items() if name in known or name in changed}
     )
 
