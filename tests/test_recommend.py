@@ -24,9 +24,8 @@ from adapter4rec.data.images.building import ImageLmdbSettings, build
 from adapter4rec.data.images.store import ImageFileStore
 from adapter4rec.evaluation.leave_one_out import Split, rank
 from adapter4rec.interchange import __main__ as interchange
-from adapter4rec.serving.candidates import Candidates, Items
+from adapter4rec.serving.candidates import Candidates, Items, RankedItem, RankedItems
 from adapter4rec.serving.contact_sheet import draw_contact_sheet
-from adapter4rec.serving.recommendations import RankedItem, RankedItems
 from adapter4rec.serving.recommender import Recommender
 from adapter4rec.serving.trained_runs import load_run
 from adapter4rec.utils.checkpoint_file import read_checkpoint, write_checkpoint

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 from adapter4rec.adapters.attaching import add_adapters
@@ -26,10 +27,10 @@ from adapter4rec.data.domain import (
 )
 from adapter4rec.data.settings import LoaderSettings
 from adapter4rec.models.backbones import backbone_folder, load_tokenizer
-from adapter4rec.models.image_encoder import ImageItemEncoder, build_image_encoder, expected_image_size
+from adapter4rec.models.image_encoder import build_image_encoder, expected_image_size
 from adapter4rec.models.parameters import train_only
 from adapter4rec.models.settings import ImageModelSettings, TextModelSettings
-from adapter4rec.models.text_encoder import TextItemEncoder, build_text_encoder
+from adapter4rec.models.text_encoder import build_text_encoder
 from adapter4rec.models.transrec import TransRec, new_transrec
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.process_group import Process
@@ -40,15 +41,12 @@ class RebuiltText(TextModelSettings, TextDomainSettings, LoaderSettings, StageSe
     """Settings that define a model of text items and its domain."""
 
     modality: ClassVar[str] = "text"
+    build_encoder = build_text_encoder
 
     def read_domain(self, process: Process) -> Domain:
         """Read the domain."""
         tokenizer = load_tokenizer(backbone_folder(self.backbone)) if self.uses_content else None
         return read_text_domain(self, tokenizer, process)
-
-    def build_encoder(self) -> TextItemEncoder:
-        """Build the item encoder."""
-        return build_text_encoder(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +54,12 @@ class RebuiltImages(ImageModelSettings, ImageDomainSettings, LoaderSettings, Sta
     """Settings that define a model of image items and its domain."""
 
     modality: ClassVar[str] = "image"
+    build_encoder = build_image_encoder
 
     def read_domain(self, process: Process) -> Domain:
         """Read the domain."""
         del process
         return read_image_domain(self, expected_image_size(self) if self.uses_content else None)
-
-    def build_encoder(self) -> ImageItemEncoder:
-        """Build the item encoder."""
-        return build_image_encoder(self)
 
 
 RebuiltSettings: TypeAlias = RebuiltText | RebuiltImages
@@ -78,24 +73,31 @@ KINDS: dict[str, type[RebuiltSettings]] = {
 """Settings by kind of run: modality and stage, as ``text source``."""
 
 
-def rebuilt_settings(kind: str, recorded: Mapping[str, Any], changed: Mapping[str, Any]) -> RebuiltSettings:
+def rebuilt_settings(
+    file: Path, kind: str, recorded: Mapping[str, Any], changed: Mapping[str, Any]
+) -> RebuiltSettings:
     """Settings from recorded values; recorded settings that do not affect the model are ignored.
 
     Args:
+        file: where they are recorded, for error messages.
         kind: one of ``KINDS``.
         recorded: values by name.
-        changed: values that override the recorded ones; unknown names are an error.
+        changed: values that override the recorded ones, None for unchanged ones; unknown names are an error.
 
     Raises:
         UserError: the kind or a setting in ``changed`` is unknown, or a value is invalid.
     """
-    if kind not in KINDS:
-        raise UserError(f"unknown kind of model {kind!r}; choose from {', '.join(KINDS)}")
+    if kind not in list(KINDS) or not isinstance(recorded, Mapping):
+        raise UserError(f"{file}: does not describe a model of this project, but {kind!r}")
+    changed = {name: value for name, value in changed.items() if value is not None}
     values = {**recorded, **changed}
-    known = KINDS[kind].options({"method": values["method"]} if "method" in values else {})
-    return KINDS[kind].from_values(
-        {name: value for name, value in values.items() if name in known or name in changed}
-    )
+    try:
+        known = KINDS[kind].options({"method": values["method"]} if "method" in values else {})
+        return KINDS[kind].from_values(
+            {name: value for name, value in values.items() if name in known or name in changed}
+        )
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
 
 
 def rebuilt_model(settings: RebuiltSettings, n_items: int, *, adapters: bool = True) -> TransRec:

@@ -20,14 +20,10 @@ _WHAT = "source model"
 _RELEASED_SUFFIXES = (".pt", ".pth", ".bin")
 
 
-def require_export_path(path: Path) -> None:
-    """Raise a UserError unless the path ends in ``.safetensors``."""
+def require_export_path(path: Path, *, overwrite: bool) -> None:
+    """Raise a UserError unless the path ends in ``.safetensors``, and is new or may be overwritten."""
     if path.suffix != ".safetensors":
         raise UserError(f"{path}: the file name must end in .safetensors")
-
-
-def require_new(path: Path, *, overwrite: bool) -> None:
-    """Raise a UserError if the file exists, unless it may be overwritten."""
     if path.exists() and not overwrite:
         raise UserError(f"{path}: already exists; choose another file, or replace it with --overwrite")
 

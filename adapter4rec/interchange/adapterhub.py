@@ -29,7 +29,7 @@ from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.adapters.houlsby_parallel import HoulsbyParallelConfig
 from adapter4rec.adapters.pfeiffer import PfeifferConfig
 from adapter4rec.adapters.sites import Sites
-from adapter4rec.interchange.common import Model, Names, add_imported, item_adapter, item_sites, renamed
+from adapter4rec.interchange.common import Model, Names, add_imported, item_adapter, item_sites
 from adapter4rec.models.weights import read_tensors
 from adapter4rec.utils.errors import UserError, nearest
 from adapter4rec.utils.files import atomic_folder, read_json, write_json
@@ -101,15 +101,17 @@ def export_adapterhub(model: Model, folder: Path, name: str = "adapter4rec") -> 
         UserError: a family other than houlsby, pfeiffer and houlsby_parallel, trained layer norms, a model
             type that the library does not support, or an existing folder.
     """
-    config, state, left_out = item_adapter(model, "AdapterHub", _FAMILIES, folder)
     sites, encoder = item_sites(model)
-    tensors = renamed(state, _names(sites, encoder.config.model_type, name))
+    kind = encoder.config.model_type
+    config, tensors, left_out = item_adapter(
+        model, "AdapterHub", _FAMILIES, _names(sites, kind, name), folder
+    )
     description = {
         "config": _options(config, sites),
         "hidden_size": sites.width,
         "model_class": type(encoder).__name__,
         "model_name": "",
-        "model_type": encoder.config.model_type,
+        "model_type": kind,
         "name": name,
         "version": _VERSION,
     }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -46,11 +47,32 @@ class Items:
 
     def subset(self, rows: Sequence[int]) -> Items:
         """The items at these indices."""
-        names, titles, labels = (
-            [column[row] for row in rows] for column in (self.names, self.titles, self.labels)
+        columns = ([column[row] for row in rows] for column in (self.names, self.titles, self.labels))
+        return Items(*columns, self.store, self.numbers[np.array(rows, np.int64)])
+
+
+class RankedItem(NamedTuple):
+    """A recommended item. ``title`` is empty if there is none; ``new``: not in the run's catalogue."""
+
+    item: str
+    title: str
+    score: float
+    new: bool
+
+
+class RankedItems(list[RankedItem]):
+    """Recommended items, best first. Prints one item per line; ``pandas.DataFrame(items)`` works too."""
+
+    def __repr__(self) -> str:
+        return "\n".join(
+            f"{rank:>3}. {one.score:8.3f}  {shown(one.item, one.title, new=one.new)}"
+            for rank, one in enumerate(self, 1)
         )
-        numbers = self.numbers[np.array(rows, np.int64)]
-        return replace(self, names=names, titles=titles, labels=labels, numbers=numbers)
+
+
+def shown(name: str, title: str, *, new: bool) -> str:
+    """Name and title of an item on one line for the terminal; new items are marked."""
+    return "  ".join(filter(None, (name, title, "(new)" if new else "")))
 
 
 def read_titled_items(path: Path, attributes: tuple[str, ...] = ()) -> ItemTable:
@@ -119,8 +141,7 @@ class Candidates:
 
     def shown(self, item: int) -> str:
         """Name and title of an item on one line for the terminal; new items are marked."""
-        mark = "(new)" if item > self.n_known else ""
-        return "  ".join(filter(None, (self.names[item - 1], self.titles[item - 1], mark)))
+        return shown(self.names[item - 1], self.titles[item - 1], new=item > self.n_known)
 
     def content_of(self, item: int) -> Content:
         """The content of one item."""

@@ -9,8 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from adapter4rec.data.images.store import Pixels
-from adapter4rec.serving.candidates import Candidates
-from adapter4rec.serving.recommendations import RankedItems
+from adapter4rec.serving.candidates import Candidates, RankedItems
 from adapter4rec.utils.files import atomic_file
 
 _TILE, _GAP, _MARGIN, _LABEL = 96, 6, 16, 26

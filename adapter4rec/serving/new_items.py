@@ -46,7 +46,11 @@ def new_items(
         UserError: the item encoder reads no content, or a content has the wrong type. Image files are opened
             only when they are fetched.
     """
-    _require_content(run)
+    if not run.settings.uses_content:
+        raise UserError(
+            f"{run.folder}: an id tower cannot encode new content or new items; use a run trained on texts "
+            "or images"
+        )
     settings, titles = run.settings, [""] * len(names)
     store: ContentStore
     if isinstance(run.domain.store, ImageStore):
@@ -76,7 +80,6 @@ def read_new_items(run: TrainedRun, path: Path, images: Path | None, known: Cont
         UserError: an invalid line, a missing text column, an item without an image, or a run whose item
             encoder reads no content. The message names file and line.
     """
-    _require_content(run)
     attributes = run.settings.attributes if isinstance(run.settings, TextSettings) else ()
     table = read_titled_items(path, attributes)
     names = [name.decode() for name in table.names]
@@ -86,12 +89,12 @@ def read_new_items(run: TrainedRun, path: Path, images: Path | None, known: Cont
     if isinstance(run.domain.store, ImageStore):
         store, available = _image_store(images, table.names, labels, run.domain.store.size)
         rows = [row for row, name in enumerate(table.names) if name in available]
-        lacking = [row for row in range(len(names)) if table.names[row] not in available]
-        if missing := [labels[row] for row in lacking if names[row] not in known]:
+        lacking = set(range(len(names))).difference(rows)
+        if missing := [labels[row] for row in sorted(lacking) if names[row] not in known]:
             examples = ", ".join(missing[:_EXAMPLES])
             raise UserError(f"{images}: {len(missing):,} new items have no image: {examples}")
     elif images is not None:
-        raise UserError(f"--item-images: {run.folder} is not an image run")
+        raise UserError(f"--item-images: {run.folder} does not encode images")
     else:
         texts = list(zip(*(table.texts[name] for name in attributes), strict=True))
         store = new_items(run, names, texts, labels).store
@@ -107,14 +110,6 @@ def listed(contents: Iterable[T], what: str) -> list[T]:
     if isinstance(contents, str | bytes | os.PathLike | Image.Image | Mapping):
         raise UserError(f"expected a list of {what}, such as [{contents!r:.60}]")
     return list(contents)
-
-
-def _require_content(run: TrainedRun) -> None:
-    if not run.settings.uses_content:
-        raise UserError(
-            f"{run.folder}: an id tower cannot encode new content or new items; use a run trained on texts "
-            "or images"
-        )
 
 
 def _picture(content: object, label: str) -> Image.Image | Path:

@@ -21,9 +21,8 @@ from torch.nn.functional import pad
 from adapter4rec.evaluation.catalogue import Embeddings, EncodeConfig, encode_catalogue, evaluating
 from adapter4rec.evaluation.leave_one_out import next_item_vectors
 from adapter4rec.evaluation.ranking import best_items
-from adapter4rec.serving.candidates import Candidates, Items, catalogue_of
+from adapter4rec.serving.candidates import Candidates, Items, RankedItem, RankedItems, catalogue_of
 from adapter4rec.serving.new_items import listed, new_items
-from adapter4rec.serving.recommendations import RankedItem, RankedItems
 from adapter4rec.serving.trained_runs import TrainedRun, load_run
 from adapter4rec.utils.checkpoint_file import save_tensors
 from adapter4rec.utils.errors import UserError, nearest

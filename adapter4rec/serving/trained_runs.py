@@ -63,7 +63,7 @@ def load_run(folder: Path, process: Process, changed: Mapping[str, Any] | None =
     moved = dict(changed or {})
     if str(identity.stage).endswith(SourceSettings.stage):
         moved["start_from"] = moved.pop("source_checkpoint", None)
-    settings = _settings(folder / "settings.json", identity.stage, recorded["settings"], moved)
+    settings = rebuilt_settings(folder / "settings.json", identity.stage, recorded["settings"], moved)
     if settings.method == "popularity":
         raise UserError(f"{folder}: the popularity baseline has no model")
     domain = settings.read_domain(process)
@@ -101,17 +101,8 @@ def load_adapted(
     if "stage" not in description or "settings" not in description:
         raise UserError(f"{adapter}: records no training data; it was not written by a run")
     moved = {**changed, "source_checkpoint": source}
-    settings = _settings(adapter, description["stage"], description["settings"], moved)
+    settings = rebuilt_settings(adapter, description["stage"], description["settings"], moved)
     domain = settings.read_domain(process)
     model = rebuilt_model(settings, domain.interactions.n_items, adapters=False)
     load_adapter(model, adapter, force=force)
     return TrainedRun(adapter, settings, domain, model.to(process.device))
-
-
-def _settings(file: Path, kind: str, recorded: Any, moved: Mapping[str, Any]) -> RebuiltSettings:
-    """The settings recorded in a file, with the paths that have changed (None for unchanged ones)."""
-    changed = {name: value for name, value in moved.items() if value is not None}
-    try:
-        return rebuilt_settings(kind, recorded, changed)
-    except (UserError, TypeError) as error:
-        raise UserError(f"{file}: {error}") from None
