@@ -24,9 +24,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="Hugging Face folder to write")
     parser.add_argument("--export", type=Path, metavar="FILE", help="also write the merged source model")
     parser.add_argument("--backbone", metavar="NAME", help="backbone, if its folder was moved")
-    parser.add_argument(
-        "--force", action="store_true", help="merge even if the adapter belongs to another source model"
-    )
+    parser.add_argument("--force", action="store_true", help="merge an adapter of another source model")
     parser.add_argument("--overwrite", action="store_true", help="overwrite the file of --export")
     options = parser.parse_args()
     if options.export:

@@ -19,7 +19,7 @@ import numpy as np
 from adapter4rec.data.images.store import ImageStore
 from adapter4rec.serving.contact_sheet import draw_contact_sheet
 from adapter4rec.serving.new_items import read_new_items
-from adapter4rec.serving.recommender import HELD_OUT, USERS_AT_ONCE, Recommender
+from adapter4rec.serving.recommender import HELD_OUT, Recommender
 from adapter4rec.serving.trained_runs import TrainedRun, load_adapted, load_run
 from adapter4rec.utils.errors import UserError, run_main
 from adapter4rec.utils.files import atomic_file
@@ -28,6 +28,7 @@ from adapter4rec.utils.settings import PRECISIONS
 from adapter4rec.utils.terminal import progress_bar
 
 _SHOWN_USERS = 5
+_USERS_AT_ONCE = 256
 
 
 def write_csv(recommender: Recommender, top_k: int, path: Path, *, only_new: bool = False) -> None:
@@ -47,8 +48,8 @@ def write_csv(recommender: Recommender, top_k: int, path: Path, *, only_new: boo
     ):
         writer = csv.writer(file)
         writer.writerow(["user", "rank", "item", "title", "score", "new"])
-        for first in range(0, len(names), USERS_AT_ONCE):
-            users = range(first, min(first + USERS_AT_ONCE, len(names)))
+        for first in range(0, len(names), _USERS_AT_ONCE):
+            users = range(first, min(first + _USERS_AT_ONCE, len(names)))
             histories = [recommender.history(user) for user in users]
             found = recommender.best_for(histories, top_k, only_new=only_new)
             for user, ranked in zip(users, found, strict=True):
@@ -131,9 +132,7 @@ def _options() -> argparse.Namespace:
     files = parser.add_argument_group("source model and adapter, instead of a run folder")
     files.add_argument("--source", **path, help="source model")
     files.add_argument("--adapter", **path, help="adapter file of a run")
-    files.add_argument(
-        "--force", action="store_true", help="load an adapter that was trained on another source model"
-    )
+    files.add_argument("--force", action="store_true", help="load an adapter of another source model")
     moved = parser.add_argument_group(
         "new paths of files that have moved since the run",
         "With a run folder, --source is the new path of the model that the run started from.",
@@ -144,20 +143,16 @@ def _options() -> argparse.Namespace:
     moved.add_argument("--backbone", metavar="NAME", help="backbone of the run")
     new = parser.add_argument_group("new items, which the model was not trained on")
     new.add_argument("--items", **path, help="items in the format of items.tsv, ranked with the catalogue")
-    new.add_argument(
-        "--item-images", "--item_images", type=Path, metavar="PATH", help="their images: a folder or an LMDB"
-    )
+    new.add_argument("--item-images", "--item_images", **path, help="their images: a folder or an LMDB")
     new.add_argument("--only-new", "--only_new", action="store_true", help="rank only the new items")
     parser.add_argument(
-        "--users", nargs="+", metavar="USER", help=f"user names (default: the first {_SHOWN_USERS})"
+        "--users", nargs="+", metavar="USER", help=f"users (default: the first {_SHOWN_USERS})"
     )
     parser.add_argument("--history", nargs="+", metavar="ITEM", help="clicked items, oldest first")
     parser.add_argument("--top-k", "--top_k", type=int, default=10, help="items per user (%(default)s)")
     parser.add_argument("--csv", **path, help="write recommendations for all users to FILE")
     parser.add_argument("--sheet", **path, help="draw a contact sheet to FILE (.png)")
-    parser.add_argument(
-        "--export", **path, help="write embeddings of all items and users to FILE (.safetensors)"
-    )
+    parser.add_argument("--export", **path, help="write embeddings of items and users to FILE (.safetensors)")
     parser.add_argument(
         "--split",
         choices=tuple(HELD_OUT),
@@ -166,9 +161,7 @@ def _options() -> argparse.Namespace:
         "as in the reported metrics; validation: those before the validation target; all (%(default)s)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, or cuda:N")
-    parser.add_argument(
-        "--precision", choices=PRECISIONS, default="fp32", help="number format of the encoders (%(default)s)"
-    )
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="number format (%(default)s)")
     return parser.parse_args()
 
 

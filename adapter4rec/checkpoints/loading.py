@@ -7,7 +7,7 @@ from typing import Any
 
 from adapter4rec.checkpoints.rebuilding import rebuilt_settings
 from adapter4rec.checkpoints.released import is_text
-from adapter4rec.checkpoints.source_models import load_source_state, read_source_model
+from adapter4rec.checkpoints.source_models import load_source_weights, read_source_model
 from adapter4rec.models.registry import USER_ENCODERS, registered
 from adapter4rec.models.transrec import TransRec, new_transrec
 
@@ -44,5 +44,5 @@ def load_source(path: Path | str, **settings: Any) -> TransRec:
     chosen = rebuilt_settings(source.path, f"{modality} source", recorded, settings)
     n_items = len(source.tensors.get("item_encoder.head.weight", ()))
     model = new_transrec(chosen, type(chosen).build_encoder if chosen.uses_content else None, n_items)
-    load_source_state(model, source)
+    load_source_weights(model, source)
     return model.eval()

@@ -12,12 +12,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from adapter4rec.adapters.attaching import add_adapters
 from adapter4rec.checkpoints.settings import SourceSettings, StageSettings, TargetSettings
-from adapter4rec.checkpoints.source_models import (
-    load_source_state,
-    load_source_weights,
-    read_source_model,
-    require_source,
-)
+from adapter4rec.checkpoints.source_models import load_source_weights, read_source_model, require_source
 from adapter4rec.data.domain import (
     Domain,
     ImageDomainSettings,
@@ -113,10 +108,10 @@ def rebuilt_model(settings: RebuiltSettings, n_items: int, *, adapters: bool = T
     """
     model = new_transrec(settings, type(settings).build_encoder if settings.uses_content else None, n_items)
     if isinstance(settings, SourceSettings) and settings.start_from is not None:
-        load_source_state(model, read_source_model(settings.start_from))
+        load_source_weights(model, read_source_model(settings.start_from))
     if isinstance(settings, TargetSettings) and settings.needs_source:
         source = require_source(settings.source_checkpoint, settings.method)
-        load_source_weights(model, source, settings.objective)
+        load_source_weights(model, read_source_model(source), settings.objective)
     if isinstance(settings, TargetSettings) and settings.adapter is not None and adapters:
         add_adapters(model, settings.adapter, seed=settings.seed)
     train_only(model, settings.trained_parts)

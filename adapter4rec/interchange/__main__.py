@@ -25,12 +25,8 @@ def main() -> None:
     parser.add_argument("input", type=Path, help="adapter file to export, or folder to import")
     parser.add_argument("output", type=Path, help="folder to write by export, or adapter file by import")
     parser.add_argument("--backbone", metavar="NAME", help="backbone, if it has moved since the source run")
-    parser.add_argument(
-        "--force", action="store_true", help="export an adapter that was trained on another source model"
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace the adapter file of an import if it exists"
-    )
+    parser.add_argument("--force", action="store_true", help="export an adapter of another source model")
+    parser.add_argument("--overwrite", action="store_true", help="import to an adapter file that exists")
     options = parser.parse_args()
     from adapter4rec.adapters.files import load_adapter, save_adapter
     from adapter4rec.checkpoints.loading import load_source

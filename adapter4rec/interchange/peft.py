@@ -29,14 +29,13 @@ except ImportError:
     raise UserError("PEFT is not installed; install it with: pip install peft") from None
 
 _PREFIX = "base_model.model."
-_READ = {
+_SUPPORTED = {
     *("r", "lora_alpha", "lora_dropout"),
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
-}
-_NO_EFFECT = {
     *("auto_mapping", "base_model_name_or_path", "inference_mode", "init_lora_weights", "peft_version"),
     *("megatron_core", "qalora_group_size", "revision", "runtime_config", "task_type"),
 }
+"""Options that are read or have no effect; others must have their default value."""
 _SUPPORTED_INIT = (None, True, False, "gaussian", "orthogonal")
 """Initialisations that do not change the weights of the encoder."""
 
@@ -101,7 +100,7 @@ def import_peft(model: Model, folder: Path) -> None:
         )
     usual = asdict(peft.LoraConfig())
     for name, value in asdict(options).items():
-        if name not in _READ | _NO_EFFECT and value != usual[name]:
+        if name not in _SUPPORTED and value != usual[name]:
             raise UserError(f"{folder}: {name} is {value!r}; only {usual[name]!r} is supported")
 
     def config_for(layers: LayerChoice, projections: tuple[str, ...]) -> LoraConfig:

@@ -42,13 +42,14 @@ class Items:
 
     def costs(self) -> np.ndarray:
         """See :meth:`ContentStore.costs`."""
-        costs: np.ndarray = self.store.costs()[self.numbers - 1]
-        return costs
+        return np.take(self.store.costs(), self.numbers - 1)
 
     def subset(self, rows: Sequence[int]) -> Items:
         """The items at these indices."""
-        columns = ([column[row] for row in rows] for column in (self.names, self.titles, self.labels))
-        return Items(*columns, self.store, self.numbers[np.array(rows, np.int64)])
+        names, titles, labels = (
+            [column[row] for row in rows] for column in (self.names, self.titles, self.labels)
+        )
+        return Items(names, titles, labels, self.store, self.numbers[np.array(rows, np.int64)])
 
 
 class RankedItem(NamedTuple):

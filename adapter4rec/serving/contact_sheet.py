@@ -51,20 +51,18 @@ def draw_contact_sheet(
         y = _MARGIN + number * (step + _LABEL) + 2 * _LABEL - 4
         draw.text((_MARGIN, y - _LABEL + 4), user, _INK, font)
         clicked = history[-left:].tolist()
-        for column, item in enumerate(clicked, left - len(clicked)):
-            sheet.paste(_tile(candidates, item), (_MARGIN + column * step, y))
-        for column, one in enumerate(ranked):
-            x = middle + 2 * _GAP + column * step
-            sheet.paste(_tile(candidates, candidates.number_of[one.item]), (x, y))
-            if one.new:
+        tiles = [(_MARGIN + at * step, item, False) for at, item in enumerate(clicked, left - len(clicked))]
+        tiles += [
+            (middle + 2 * _GAP + at * step, candidates.number_of[one.item], one.new)
+            for at, one in enumerate(ranked)
+        ]
+        for x, item, is_new in tiles:
+            content = candidates.content_of(item)
+            assert isinstance(content, Pixels)
+            picture = Image.fromarray(content.pixels[0].numpy())
+            sheet.paste(picture.resize((_TILE, _TILE), Image.Resampling.BICUBIC), (x, y))
+            if is_new:
                 draw.rectangle([(x - 3, y - 3), (x + _TILE + 2, y + _TILE + 2)], outline=_NEW, width=3)
     draw.line([(middle, _MARGIN // 2), (middle, height - _MARGIN)], _LINE, 2)
     with atomic_file(path) as aside:
         sheet.save(aside, format="PNG")
-
-
-def _tile(candidates: Candidates, item: int) -> Image.Image:
-    content = candidates.content_of(item)
-    assert isinstance(content, Pixels)
-    picture = Image.fromarray(content.pixels[0].numpy())
-    return picture.resize((_TILE, _TILE), Image.Resampling.BICUBIC)

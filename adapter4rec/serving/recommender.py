@@ -30,7 +30,6 @@ from adapter4rec.utils.files import atomic_file
 from adapter4rec.utils.process_group import Process, single_process
 from adapter4rec.utils.settings import PRECISIONS
 
-USERS_AT_ONCE = 256
 HELD_OUT = {"validation": 2, "test": 1, "all": 0}
 """Number of last clicks held out of each user's history, by split."""
 
@@ -160,8 +159,7 @@ class Recommender:
             UserError: an item is not a candidate, ``top_k`` is less than 1, or there are no new items.
         """
         numbers = self.item_numbers_of(listed(history, "item names (clicks_of gives those of a user)"))
-        (found,) = self.best_for([numbers], top_k, only_new=only_new)
-        return found
+        return self.best_for([numbers], top_k, only_new=only_new)[0]
 
     def clicks_of(self, user: str) -> list[str]:
         """Names of the items that a user clicked, oldest first. A run keeps the last L + 3 clicks.
@@ -233,12 +231,9 @@ class Recommender:
         """
         if split not in HELD_OUT:
             raise UserError(f"split {split!r}: {nearest(split, list(HELD_OUT))}")
-        blocks, count = [], self.interactions.n_users
-        for first in range(0, count, USERS_AT_ONCE):
-            histories = [self.history(user) for user in range(first, min(first + USERS_AT_ONCE, count))]
-            read = [history[: len(history) - HELD_OUT[split]] for history in histories]
-            blocks.append(self.vectors_of(read).cpu())
-        vectors = torch.cat(blocks)
+        histories = [self.history(user) for user in range(self.interactions.n_users)]
+        read = [history[: len(history) - HELD_OUT[split]] for history in histories]
+        vectors = self.vectors_of(read).cpu()
         if not torch.isfinite(vectors).all():
             raise UserError("non-finite user vectors: the model contains NaN or inf")
         return vectors
@@ -268,14 +263,13 @@ class Recommender:
         Raises:
             UserError: an item is not a candidate.
         """
-        number_of = self.candidates.number_of
-        for name in names:
-            if name not in number_of:
-                raise UserError(
-                    f"item {name!r} is not in the catalogue of {self.run.folder}, such as "
-                    f"{self.candidates.names[0]!r}; items without clicks are new items"
-                )
-        return np.array([number_of[name] for name in names], np.int64)
+        try:
+            return np.array([self.candidates.number_of[name] for name in names], np.int64)
+        except KeyError as error:
+            raise UserError(
+                f"item {error} is not in the catalogue of {self.run.folder}, such as "
+                f"{self.candidates.names[0]!r}; items without clicks are new items"
+            ) from None
 
     def vectors_of(self, histories: Sequence[np.ndarray]) -> Tensor:
         """Next-item vectors of n histories (item numbers), float32 ``[n, d]``. Reads the last L clicks."""

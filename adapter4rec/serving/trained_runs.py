@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +68,9 @@ def load_run(folder: Path, process: Process, changed: Mapping[str, Any] | None =
         raise UserError(f"{folder}: the popularity baseline has no model")
     domain = settings.read_domain(process)
     model = rebuilt_model(settings, domain.interactions.n_items)
-    for what, expected, found in (
-        ("data", identity.data, domain.identity),
-        ("initial weights", identity.start, weights_hash(model.state_dict())),
-    ):
-        if expected != found:
-            raise UserError(
-                f"{folder}: the {what} have changed since the run (hash {found}, expected {expected})"
-            )
+    now = replace(identity, data=domain.identity, start=weights_hash(model.state_dict()))
+    if changes := now.differences(recorded["identity"]):
+        raise UserError(f"{folder}: the data or the initial weights have changed: {'; '.join(changes)}")
     if count_parameters(model).trained:
         load_best(folder / "best.safetensors", identity, model)
     return TrainedRun(folder, settings, domain, model.to(process.device))
