@@ -35,9 +35,7 @@ def main() -> None:
     )
     parser.add_argument("released", type=Path, help="checkpoint of the released code (.pt)")
     parser.add_argument("ours", type=Path, metavar="output", help="source model to write (.safetensors)")
-    parser.add_argument(
-        "--objective", choices=OBJECTIVES, default="sasrec", help="its objective (%(default)s)"
-    )
+    parser.add_argument("--objective", choices=OBJECTIVES, default="sasrec", help="objective (%(default)s)")
     parser.add_argument("--adapter", type=Path, help="adapter file to write (.safetensors)")
     parser.add_argument("--overwrite", action="store_true", help="overwrite existing files")
     options, rest = parser.parse_known_args()

@@ -145,9 +145,7 @@ def _options() -> argparse.Namespace:
     new.add_argument("--items", **path, help="items in the format of items.tsv, ranked with the catalogue")
     new.add_argument("--item-images", "--item_images", **path, help="their images: a folder or an LMDB")
     new.add_argument("--only-new", "--only_new", action="store_true", help="rank only the new items")
-    parser.add_argument(
-        "--users", nargs="+", metavar="USER", help=f"users (default: the first {_SHOWN_USERS})"
-    )
+    parser.add_argument("--users", nargs="+", metavar="USER", help=f"default: the first {_SHOWN_USERS} users")
     parser.add_argument("--history", nargs="+", metavar="ITEM", help="clicked items, oldest first")
     parser.add_argument("--top-k", "--top_k", type=int, default=10, help="items per user (%(default)s)")
     parser.add_argument("--csv", **path, help="write recommendations for all users to FILE")

@@ -38,9 +38,6 @@ OPTIONS = "adapter_config.json"
 WEIGHTS = "pytorch_adapter.bin"
 SAFE_WEIGHTS = "adapter.safetensors"
 
-_VERSION = "adapters.1.3.0"
-"""Version of the library whose format is written."""
-
 _BERT = ("encoder.layer.{}.attention.output", "encoder.layer.{}.output")
 _PLACES = {
     "bert": _BERT,
@@ -113,7 +110,7 @@ def export_adapterhub(model: Model, folder: Path, name: str = "adapter4rec") -> 
         "model_name": "",
         "model_type": kind,
         "name": name,
-        "version": _VERSION,
+        "version": "adapters.1.3.0",  # the library whose format is written
     }
     with atomic_folder(folder) as aside:
         write_json(aside / OPTIONS, description)
