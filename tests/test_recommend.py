@@ -20,6 +20,7 @@ from trees import (
 
 from adapter4rec import add_adapters, load_adapter, load_source, merge, recommend, save_adapter
 from adapter4rec.adapters.lora import LoraConfig
+from adapter4rec.checkpoints.source_models import load_source_weights, read_source_model
 from adapter4rec.data.images.building import ImageLmdbSettings, build
 from adapter4rec.data.images.store import ImageFileStore
 from adapter4rec.evaluation.leave_one_out import Split, rank
@@ -377,6 +378,21 @@ def test_a_run_whose_data_moved(text_runs, monkeypatch, tmp_path, capsys):
         moved.rename(source)
     with pytest.raises(UserError, match="applies to --source and --adapter"):
         command(monkeypatch, text_runs / "houlsby", "--force")
+
+
+def test_a_source_model_of_another_objective_is_refused(text_runs):
+    model = load_source(text_runs / "source.safetensors")
+    source = read_source_model(text_runs / "source.safetensors")
+    load_source_weights(model, source, "sasrec")
+    with pytest.raises(UserError, match="trained with the objective sasrec"):
+        load_source_weights(model, source, "cpc")
+
+
+def test_a_run_whose_data_changed_is_refused(text_runs, tmp_path, one_process):
+    lines = (text_runs / "users.tsv").read_text("utf-8").splitlines()
+    (tmp_path / "users.tsv").write_text("\n".join(lines[1:]) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match="houlsby: the data or the initial weights have changed: data: was"):
+        load_run(text_runs / "houlsby", one_process, {"users": tmp_path / "users.tsv"})
 
 
 def test_merging_an_adapter_of_another_source_needs_force(text_runs, monkeypatch, tmp_path):
