@@ -13,17 +13,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from torch import Tensor
-
 from adapter4rec.adapters.attaching import add_adapters, detach_adapters
 from adapter4rec.adapters.files import save_adapter
-from adapter4rec.checkpoints.rebuilding import rebuilt_settings_class
+from adapter4rec.checkpoints.rebuilding import KINDS
 from adapter4rec.checkpoints.released import is_text, load_released_target, read_released
 from adapter4rec.checkpoints.settings import TargetSettings
-from adapter4rec.checkpoints.source_models import export_source_model, require_export_path, require_new
+from adapter4rec.checkpoints.source_models import export_source_model, require_export_path
 from adapter4rec.models.parameters import count_parameters
 from adapter4rec.models.registry import OBJECTIVES
-from adapter4rec.models.transrec import TransRec, new_transrec
+from adapter4rec.models.transrec import new_transrec
 from adapter4rec.utils.command_line import settings_from_command_line
 from adapter4rec.utils.errors import UserError, run_main
 
@@ -37,25 +35,26 @@ def main() -> None:
     )
     parser.add_argument("released", type=Path, help="checkpoint of the released code (.pt)")
     parser.add_argument("ours", type=Path, metavar="output", help="source model to write (.safetensors)")
-    parser.add_argument(
-        "--objective",
-        choices=tuple(OBJECTIVES),
-        default="sasrec",
-        help="its training objective (%(default)s)",
-    )
+    parser.add_argument("--objective", choices=OBJECTIVES, default="sasrec", help="objective (%(default)s)")
     parser.add_argument("--adapter", type=Path, help="adapter file to write (.safetensors)")
     parser.add_argument("--overwrite", action="store_true", help="overwrite existing files")
     options, rest = parser.parse_known_args()
     if options.adapter is None and rest:
         parser.error(f"{' '.join(rest)}: requires --adapter FILE")
-    for path in (options.ours, options.adapter):
-        if path is not None:
-            require_export_path(path)
-            require_new(path, overwrite=options.overwrite)
+    for path in filter(None, (options.ours, options.adapter)):
+        require_export_path(path, overwrite=options.overwrite)
     tensors = read_released(options.released)
     description = {"converted_from": options.released.name}
     if options.adapter is not None:
-        model = _target_model(tensors, options.released, [*rest, "--objective", options.objective])
+        cls = KINDS["text target" if is_text(tensors) else "image target"]
+        settings = settings_from_command_line(cls, [*_NOT_READ, *rest, "--objective", options.objective])
+        if not isinstance(settings, TargetSettings) or settings.adapter is None:
+            raise UserError(
+                f"--method {settings.method}: not an adapter family; choose one, such as --method houlsby"
+            )
+        model = new_transrec(settings, cls.build_encoder, n_items=0)
+        add_adapters(model, settings.adapter)
+        load_released_target(model, tensors, options.released)
         save_adapter(model, options.adapter, description)
         print(f"{options.adapter}: adapter, {count_parameters(model.adapters).total:,} parameters")
         detach_adapters(model)
@@ -63,25 +62,6 @@ def main() -> None:
     export_source_model(tensors, options.ours, options.objective, description)
     total = sum(tensor.numel() for tensor in tensors.values())
     print(f"{options.ours}: {len(tensors)} entries, {total:,} parameters")
-
-
-def _target_model(tensors: dict[str, Tensor], released: Path, arguments: list[str]) -> TransRec:
-    """The model of a released target checkpoint, with its adapters.
-
-    Raises:
-        UserError: the method has no adapters, or the checkpoint does not match the settings.
-    """
-    cls = rebuilt_settings_class("text target" if is_text(tensors) else "image target")
-    settings = settings_from_command_line(cls, [*_NOT_READ, *arguments])
-    adapter = settings.adapter if isinstance(settings, TargetSettings) else None
-    if adapter is None:
-        raise UserError(
-            f"--method {settings.method}: not an adapter family; choose one, such as --method houlsby"
-        )
-    model = new_transrec(settings, cls.build_encoder if settings.uses_content else None, n_items=0)
-    add_adapters(model, adapter)
-    load_released_target(model, tensors, released)
-    return model
 
 
 if __name__ == "__main__":

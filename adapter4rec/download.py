@@ -9,14 +9,6 @@ from adapter4rec.models.pretrained import BACKBONES, PRETRAINED_MODELS, fetch
 from adapter4rec.utils.errors import run_main
 
 
-def _listing() -> str:
-    lines = [
-        f"{name:<{max(map(len, BACKBONES))}}  about {backbone.megabytes:>3} MB, from {backbone.origin}"
-        for name, backbone in BACKBONES.items()
-    ]
-    return "\n".join(lines)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line; download the named backbone, or list all."""
     parser = argparse.ArgumentParser(
@@ -33,7 +25,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--list", action="store_true", help="list the backbones and exit")
     options = parser.parse_args(arguments)
     if options.list or options.name is None:
-        print(_listing())
+        width = max(map(len, BACKBONES))
+        for name, backbone in BACKBONES.items():
+            print(f"{name:<{width}}  about {backbone.megabytes:>3} MB, from {backbone.origin}")
     else:
         fetch(options.name, options.into)
 

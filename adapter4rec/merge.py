@@ -12,13 +12,8 @@ from pathlib import Path
 from adapter4rec.adapters.files import load_adapter
 from adapter4rec.checkpoints.loading import load_source
 from adapter4rec.checkpoints.merging import merge_adapters, save_encoder
-from adapter4rec.checkpoints.source_models import (
-    export_source_model,
-    read_source_model,
-    require_export_path,
-    require_new,
-)
-from adapter4rec.utils.errors import UserError, run_main
+from adapter4rec.checkpoints.source_models import export_source_model, read_source_model, require_export_path
+from adapter4rec.utils.errors import run_main
 
 
 def main() -> None:
@@ -29,16 +24,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="Hugging Face folder to write")
     parser.add_argument("--export", type=Path, metavar="FILE", help="also write the merged source model")
     parser.add_argument("--backbone", metavar="NAME", help="backbone, if its folder was moved")
-    parser.add_argument(
-        "--force", action="store_true", help="merge even if the adapter belongs to another source model"
-    )
+    parser.add_argument("--force", action="store_true", help="merge an adapter of another source model")
     parser.add_argument("--overwrite", action="store_true", help="overwrite the file of --export")
     options = parser.parse_args()
     if options.export:
-        require_export_path(options.export)
-        require_new(options.export, overwrite=options.overwrite)
-    if options.folder.exists():
-        raise UserError(f"{options.folder}: already exists")
+        require_export_path(options.export, overwrite=options.overwrite)
     model = load_source(options.source, backbone=options.backbone)
     load_adapter(model, options.adapter, force=options.force)
     merge_adapters(model)

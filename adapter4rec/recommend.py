@@ -11,25 +11,24 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from adapter4rec.data.images.store import ImageStore, Pixels
-from adapter4rec.serving.candidates import Candidates
-from adapter4rec.serving.contact_sheet import SheetRow, draw_contact_sheet
+from adapter4rec.data.images.store import ImageStore
+from adapter4rec.serving.contact_sheet import draw_contact_sheet
 from adapter4rec.serving.new_items import read_new_items
-from adapter4rec.serving.recommendations import RankedItems
 from adapter4rec.serving.recommender import HELD_OUT, Recommender
 from adapter4rec.serving.trained_runs import TrainedRun, load_adapted, load_run
 from adapter4rec.utils.errors import UserError, run_main
 from adapter4rec.utils.files import atomic_file
 from adapter4rec.utils.process_group import Process, single_process
 from adapter4rec.utils.settings import PRECISIONS
+from adapter4rec.utils.terminal import progress_bar
 
 _SHOWN_USERS = 5
+_USERS_AT_ONCE = 256
 
 
 def write_csv(recommender: Recommender, top_k: int, path: Path, *, only_new: bool = False) -> None:
@@ -41,45 +40,23 @@ def write_csv(recommender: Recommender, top_k: int, path: Path, *, only_new: boo
         path: the CSV file.
         only_new: rank only the new items.
     """
-    with atomic_file(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+    names = recommender.interactions.user_names
+    with (
+        progress_bar("recommend", len(names), unit="user") as bar,
+        atomic_file(path) as aside,
+        aside.open("w", encoding="utf-8", newline="") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(["user", "rank", "item", "title", "score", "new"])
-        for user, found in recommender.for_all(top_k, only_new=only_new):
-            for rank, one in enumerate(found, 1):
-                writer.writerow([user, rank, one.item, one.title, f"{one.score:.6g}", int(one.new)])
-
-
-def describe(user: str, history: np.ndarray, found: RankedItems, candidates: Candidates) -> str:
-    """Format a user's history and recommendations for the terminal."""
-    clicked = [f"      {candidates.shown(item)}" for item in history.tolist()]
-    heads = f"{user}: clicked, oldest first", f"{user}: recommended, best first, with scores"
-    return "\n".join([heads[0], *clicked, heads[1], repr(found)])
-
-
-def draw_sheet(
-    recommender: Recommender,
-    users: Sequence[tuple[str, np.ndarray]],
-    found: Sequence[RankedItems],
-    path: Path,
-) -> None:
-    """Draw a contact sheet of an image run."""
-    candidates = recommender.candidates
-
-    def picture(item: int) -> np.ndarray:
-        content = candidates.content_of(item)
-        assert isinstance(content, Pixels)
-        return content.pixels[0].numpy()
-
-    rows = [
-        SheetRow(
-            user,
-            [picture(item) for item in history.tolist()],
-            [picture(candidates.number_of[one.item]) for one in ranked],
-            [one.new for one in ranked],
-        )
-        for (user, history), ranked in zip(users, found, strict=True)
-    ]
-    draw_contact_sheet(rows, path)
+        for first in range(0, len(names), _USERS_AT_ONCE):
+            users = range(first, min(first + _USERS_AT_ONCE, len(names)))
+            histories = [recommender.history(user) for user in users]
+            found = recommender.best_for(histories, top_k, only_new=only_new)
+            for user, ranked in zip(users, found, strict=True):
+                for rank, one in enumerate(ranked, 1):
+                    score = f"{one.score:.6g}"
+                    writer.writerow([names[user], rank, one.item, one.title, score, int(one.new)])
+            bar.update(len(users))
 
 
 def main() -> None:
@@ -94,30 +71,29 @@ def main() -> None:
     recommender = Recommender(run, process, options.precision)
     if options.items:
         known = recommender.candidates.number_of
-        items, listed = read_new_items(run, options.items, options.item_images, known)
-        recommender = recommender.with_items(items)
-        new = recommender.candidates.n_new
-        print(f"{options.items}: {listed:,} items, {new:,} of them new to the catalogue")
+        recommender = recommender.with_items(read_new_items(run, options.items, options.item_images, known))
+        print(f"{options.items}: {recommender.candidates.n_new:,} items that are new to the catalogue")
     recommender.require(options.top_k, only_new=options.only_new)
     users = _selected_users(options, recommender)
     if options.export:
-        exported = recommender.export(options.export, split=options.split, only_new=options.only_new)
-        print(exported.describe())
+        recommender.export(options.export, split=options.split, only_new=options.only_new)
+        stem = options.export.stem
+        print(f"{options.export}: embeddings; names in {stem}.items.tsv and {stem}.users.tsv")
     if options.csv:
         write_csv(recommender, options.top_k, options.csv, only_new=options.only_new)
         print(f"{options.csv}: recommendations for {run.domain.interactions.n_users:,} users")
-    written = options.csv or options.export
-    if written and not (options.users or options.history or options.sheet):
+    if (options.csv or options.export) and not (options.users or options.history or options.sheet):
         return
     histories = [history for _, history in users]
     found = recommender.best_for(histories, options.top_k, only_new=options.only_new)
-    blocks = [
-        describe(user, history, ranked, recommender.candidates)
-        for (user, history), ranked in zip(users, found, strict=True)
-    ]
+    blocks = []
+    for (user, history), ranked in zip(users, found, strict=True):
+        clicked = [f"      {recommender.candidates.shown(item)}" for item in history.tolist()]
+        heads = f"{user}: clicked, oldest first", f"{user}: recommended, best first, with scores"
+        blocks.append("\n".join([heads[0], *clicked, heads[1], repr(ranked)]))
     print("\n\n".join(blocks))
     if options.sheet:
-        draw_sheet(recommender, users, found, options.sheet)
+        draw_contact_sheet(recommender.candidates, users, found, options.sheet)
         print(f"\ncontact sheet: {options.sheet}")
 
 
@@ -156,9 +132,7 @@ def _options() -> argparse.Namespace:
     files = parser.add_argument_group("source model and adapter, instead of a run folder")
     files.add_argument("--source", **path, help="source model")
     files.add_argument("--adapter", **path, help="adapter file of a run")
-    files.add_argument(
-        "--force", action="store_true", help="load an adapter that was trained on another source model"
-    )
+    files.add_argument("--force", action="store_true", help="load an adapter of another source model")
     moved = parser.add_argument_group(
         "new paths of files that have moved since the run",
         "With a run folder, --source is the new path of the model that the run started from.",
@@ -169,20 +143,14 @@ def _options() -> argparse.Namespace:
     moved.add_argument("--backbone", metavar="NAME", help="backbone of the run")
     new = parser.add_argument_group("new items, which the model was not trained on")
     new.add_argument("--items", **path, help="items in the format of items.tsv, ranked with the catalogue")
-    new.add_argument(
-        "--item-images", "--item_images", type=Path, metavar="PATH", help="their images: a folder or an LMDB"
-    )
+    new.add_argument("--item-images", "--item_images", **path, help="their images: a folder or an LMDB")
     new.add_argument("--only-new", "--only_new", action="store_true", help="rank only the new items")
-    parser.add_argument(
-        "--users", nargs="+", metavar="USER", help=f"user names (default: the first {_SHOWN_USERS})"
-    )
+    parser.add_argument("--users", nargs="+", metavar="USER", help=f"default: the first {_SHOWN_USERS} users")
     parser.add_argument("--history", nargs="+", metavar="ITEM", help="clicked items, oldest first")
     parser.add_argument("--top-k", "--top_k", type=int, default=10, help="items per user (%(default)s)")
     parser.add_argument("--csv", **path, help="write recommendations for all users to FILE")
     parser.add_argument("--sheet", **path, help="draw a contact sheet to FILE (.png)")
-    parser.add_argument(
-        "--export", **path, help="write embeddings of all items and users to FILE (.safetensors)"
-    )
+    parser.add_argument("--export", **path, help="write embeddings of items and users to FILE (.safetensors)")
     parser.add_argument(
         "--split",
         choices=tuple(HELD_OUT),
@@ -191,9 +159,7 @@ def _options() -> argparse.Namespace:
         "as in the reported metrics; validation: those before the validation target; all (%(default)s)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, or cuda:N")
-    parser.add_argument(
-        "--precision", choices=PRECISIONS, default="fp32", help="number format of the encoders (%(default)s)"
-    )
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="number format (%(default)s)")
     return parser.parse_args()
 
 

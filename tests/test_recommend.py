@@ -20,10 +20,13 @@ from trees import (
 
 from adapter4rec import add_adapters, load_adapter, load_source, merge, recommend, save_adapter
 from adapter4rec.adapters.lora import LoraConfig
+from adapter4rec.checkpoints.source_models import load_source_weights, read_source_model
 from adapter4rec.data.images.building import ImageLmdbSettings, build
+from adapter4rec.data.images.store import ImageFileStore
 from adapter4rec.evaluation.leave_one_out import Split, rank
 from adapter4rec.interchange import __main__ as interchange
-from adapter4rec.serving.contact_sheet import SheetRow, draw_contact_sheet
+from adapter4rec.serving.candidates import Candidates, Items, RankedItem, RankedItems
+from adapter4rec.serving.contact_sheet import draw_contact_sheet
 from adapter4rec.serving.recommender import Recommender
 from adapter4rec.serving.trained_runs import load_run
 from adapter4rec.utils.checkpoint_file import read_checkpoint, write_checkpoint
@@ -190,8 +193,12 @@ def test_contact_sheet_of_an_image_run(image_run, monkeypatch, tmp_path, capsys)
 
 
 def test_a_contact_sheet_shows_the_pictures_it_was_given(tmp_path):
-    red, blue = (np.full((1, 8, 8, 3), colour, np.uint8) for colour in ((250, 0, 0), (0, 0, 250)))
-    draw_contact_sheet([SheetRow("somebody", red, blue, np.array([False]))], tmp_path / "sheet.png")
+    store = ImageFileStore(
+        [Image.new("RGB", (8, 8), colour) for colour in ((250, 0, 0), (0, 0, 250))], "ab", 8
+    )
+    items = Candidates([Items("ab", ["", ""], "ab", store, np.arange(1, 3))])
+    found = RankedItems([RankedItem("b", "", 1.0, new=False)])
+    draw_contact_sheet(items, [("somebody", np.array([1]))], [found], tmp_path / "sheet.png")
     pixels = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB")).reshape(-1, 3)
     middle = len(np.asarray(Image.open(tmp_path / "sheet.png"))[0]) // 2
     whole = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
@@ -371,6 +378,21 @@ def test_a_run_whose_data_moved(text_runs, monkeypatch, tmp_path, capsys):
         moved.rename(source)
     with pytest.raises(UserError, match="applies to --source and --adapter"):
         command(monkeypatch, text_runs / "houlsby", "--force")
+
+
+def test_a_source_model_of_another_objective_is_refused(text_runs):
+    model = load_source(text_runs / "source.safetensors")
+    source = read_source_model(text_runs / "source.safetensors")
+    load_source_weights(model, source, "sasrec")
+    with pytest.raises(UserError, match="trained with the objective sasrec"):
+        load_source_weights(model, source, "cpc")
+
+
+def test_a_run_whose_data_changed_is_refused(text_runs, tmp_path, one_process):
+    lines = (text_runs / "users.tsv").read_text("utf-8").splitlines()
+    (tmp_path / "users.tsv").write_text("\n".join(lines[1:]) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match="houlsby: the data or the initial weights have changed: data: was"):
+        load_run(text_runs / "houlsby", one_process, {"users": tmp_path / "users.tsv"})
 
 
 def test_merging_an_adapter_of_another_source_needs_force(text_runs, monkeypatch, tmp_path):

@@ -84,8 +84,8 @@ class TestEncoding:
             (Path("one.png"), "expected a list"),
             (Image.new("RGB", (8, 8)), "expected a list"),
             ({"title": "a"}, "expected a list"),
-            ([{"title": "a", "colour": "b"}], "unknown 'colour'"),
-            ([{"abstract": "a"}], "missing 'title'"),
+            ([{"title": "a", "colour": "b"}], "expected texts of title"),
+            ([{"abstract": "a"}], "expected texts of title"),
             ([3], "expected texts of title"),
             ([("a", "b")], "expected texts of title"),
             ([""], "empty"),
@@ -203,7 +203,7 @@ class TestCommandLine:
             tmp_path / "a.csv",
         )
         printed = capsys.readouterr().out
-        assert f"{new}: 2 items, 1 of them new" in printed
+        assert f"{new}: 1 items that are new to the catalogue" in printed
         assert "fresh  green house  (new)" in printed
         rows = list(csv.DictReader((tmp_path / "a.csv").open(encoding="utf-8")))
         assert {row["item"] for row in rows if row["new"] == "1"} <= {"fresh"}
@@ -236,7 +236,7 @@ class TestCommandLine:
         shutil.copy(image_run.parent / "images" / "i5.png", images / "fresh.png")
         options = ["--items", new, "--item-images", images, "--users", "u1"]
         command(monkeypatch, image_run, *options)
-        assert f"{new}: 3 items, 1 of them new" in capsys.readouterr().out
+        assert f"{new}: 1 items that are new to the catalogue" in capsys.readouterr().out
         (images / "fresh.png").write_bytes(b"no image")
         with pytest.raises(UserError, match=r"new\.tsv:3: item 'fresh': cannot read image"):
             command(monkeypatch, image_run, *options)

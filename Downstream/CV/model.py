@@ -24,14 +24,14 @@ def build_model(settings: TargetModelSettings, n_items: int) -> TransRec:
         UserError: the backbone or the source model is missing, invalid or incompatible.
     """
     from adapter4rec.adapters.attaching import add_adapters
-    from adapter4rec.checkpoints.source_models import load_source_weights
+    from adapter4rec.checkpoints.source_models import load_source_weights, read_source_model
     from adapter4rec.models.image_encoder import build_image_encoder
     from adapter4rec.models.parameters import train_only
     from adapter4rec.models.transrec import new_transrec
 
     model = new_transrec(settings, build_image_encoder if settings.uses_content else None, n_items)
     if settings.needs_source:
-        load_source_weights(model, settings.source_checkpoint, settings.objective)
+        load_source_weights(model, read_source_model(settings.source_checkpoint), settings.objective)
     if settings.adapter is not None:
         add_adapters(model, settings.adapter, seed=settings.seed)
     train_only(model, settings.trained_parts)

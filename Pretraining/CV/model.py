@@ -23,13 +23,13 @@ def build_model(settings: SourceModelSettings, n_items: int) -> TransRec:
     Raises:
         UserError: the backbone or the checkpoint to start from is missing, invalid or incompatible.
     """
-    from adapter4rec.checkpoints.source_models import load_source_state, read_source_model
+    from adapter4rec.checkpoints.source_models import load_source_weights, read_source_model
     from adapter4rec.models.image_encoder import build_image_encoder
     from adapter4rec.models.parameters import train_only
     from adapter4rec.models.transrec import new_transrec
 
     model = new_transrec(settings, build_image_encoder if settings.uses_content else None, n_items)
     if settings.start_from is not None:
-        load_source_state(model, read_source_model(settings.start_from))
+        load_source_weights(model, read_source_model(settings.start_from))
     train_only(model, settings.trained_parts)
     return model

@@ -7,10 +7,9 @@ from typing import Any
 
 from adapter4rec.checkpoints.rebuilding import rebuilt_settings
 from adapter4rec.checkpoints.released import is_text
-from adapter4rec.checkpoints.source_models import load_source_state, read_source_model
+from adapter4rec.checkpoints.source_models import load_source_weights, read_source_model
 from adapter4rec.models.registry import USER_ENCODERS, registered
 from adapter4rec.models.transrec import TransRec, new_transrec
-from adapter4rec.utils.errors import UserError
 
 _NOT_READ = {"users": "not read", "items": "not read"}
 
@@ -29,24 +28,21 @@ def load_source(path: Path | str, **settings: Any) -> TransRec:
     Raises:
         UserError: the file is missing or damaged, or does not match the backbone.
     """
-    changed = {name: value for name, value in settings.items() if value is not None}
     source = read_source_model(Path(path))
     identity = source.description.get("identity") or {}
     of_file = identity.get("settings", {})
     stage = identity.get("stage", "text" if is_text(source.tensors) else "image")
-    modality = changed.pop("modality", None) or stage.split()[0]
-    user_encoder = registered(USER_ENCODERS, {**of_file, **changed}.get("user_encoder", "transformer"))
+    modality = settings.pop("modality", None) or stage.split()[0]
+    name = settings.get("user_encoder") or of_file.get("user_encoder", "transformer")
+    user_encoder = registered(USER_ENCODERS, name)
     weights = {
         name.removeprefix("user_encoder."): tensor
         for name, tensor in source.tensors.items()
         if name.startswith("user_encoder.")
     }
     recorded = _NOT_READ | user_encoder.sizes_of(weights) | of_file | {"start_from": None}
-    try:
-        chosen = rebuilt_settings(f"{modality} source", recorded, changed)
-    except UserError as error:
-        raise UserError(f"{source.path}: {error}") from None
+    chosen = rebuilt_settings(source.path, f"{modality} source", recorded, settings)
     n_items = len(source.tensors.get("item_encoder.head.weight", ()))
     model = new_transrec(chosen, type(chosen).build_encoder if chosen.uses_content else None, n_items)
-    load_source_state(model, source)
+    load_source_weights(model, source)
     return model.eval()

@@ -7,17 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 from adapter4rec.adapters.attaching import add_adapters
 from adapter4rec.checkpoints.settings import SourceSettings, StageSettings, TargetSettings
-from adapter4rec.checkpoints.source_models import (
-    load_source_state,
-    load_source_weights,
-    read_source_model,
-    require_source,
-)
+from adapter4rec.checkpoints.source_models import load_source_weights, read_source_model, require_source
 from adapter4rec.data.domain import (
     Domain,
     ImageDomainSettings,
@@ -25,97 +20,79 @@ from adapter4rec.data.domain import (
     read_image_domain,
     read_text_domain,
 )
+from adapter4rec.data.settings import LoaderSettings
 from adapter4rec.models.backbones import backbone_folder, load_tokenizer
-from adapter4rec.models.image_encoder import ImageItemEncoder, build_image_encoder, expected_image_size
+from adapter4rec.models.image_encoder import build_image_encoder, expected_image_size
 from adapter4rec.models.parameters import train_only
 from adapter4rec.models.settings import ImageModelSettings, TextModelSettings
-from adapter4rec.models.text_encoder import TextItemEncoder, build_text_encoder
+from adapter4rec.models.text_encoder import build_text_encoder
 from adapter4rec.models.transrec import TransRec, new_transrec
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.process_group import Process
-from adapter4rec.utils.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class RebuiltText(TextModelSettings, TextDomainSettings, StageSettings):
+class RebuiltText(TextModelSettings, TextDomainSettings, LoaderSettings, StageSettings):
     """Settings that define a model of text items and its domain."""
 
     modality: ClassVar[str] = "text"
+    build_encoder = build_text_encoder
 
     def read_domain(self, process: Process) -> Domain:
         """Read the domain."""
         tokenizer = load_tokenizer(backbone_folder(self.backbone)) if self.uses_content else None
         return read_text_domain(self, tokenizer, process)
 
-    def build_encoder(self) -> TextItemEncoder:
-        """Build the item encoder."""
-        return build_text_encoder(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class RebuiltImages(ImageModelSettings, ImageDomainSettings, StageSettings):
+class RebuiltImages(ImageModelSettings, ImageDomainSettings, LoaderSettings, StageSettings):
     """Settings that define a model of image items and its domain."""
 
     modality: ClassVar[str] = "image"
+    build_encoder = build_image_encoder
 
     def read_domain(self, process: Process) -> Domain:
         """Read the domain."""
         del process
         return read_image_domain(self, expected_image_size(self) if self.uses_content else None)
 
-    def build_encoder(self) -> ImageItemEncoder:
-        """Build the item encoder."""
-        return build_image_encoder(self)
-
 
 RebuiltSettings: TypeAlias = RebuiltText | RebuiltImages
-_MODALITIES: dict[str, type] = {"text": RebuiltText, "image": RebuiltImages}
-_STAGES: dict[str, type[StageSettings]] = {"source": SourceSettings, "target": TargetSettings}
-KINDS = tuple(f"{modality} {stage}" for modality in _MODALITIES for stage in _STAGES)
-"""Kinds of runs: modality and stage, as ``text source``."""
-
-
-@cache
-def rebuilt_settings_class(kind: str, further: tuple[type[Settings], ...] = ()) -> type[RebuiltSettings]:
-    """The settings class of a kind of run.
-
-    Args:
-        kind: one of ``KINDS``.
-        further: additional groups of settings.
-
-    Raises:
-        UserError: the kind is unknown.
-    """
-    if kind not in KINDS:
-        raise UserError(f"unknown kind of model {kind!r}; choose from {', '.join(KINDS)}")
-    modality, stage = kind.split()
-    bases = (_STAGES[stage], _MODALITIES[modality], *further)
-    return dataclass(frozen=True, kw_only=True)(type("RecordedSettings", bases, {}))
+KINDS: dict[str, type[RebuiltSettings]] = {
+    f"{items.modality} {stage.stage}": dataclass(frozen=True, kw_only=True)(
+        type("RecordedSettings", (stage, items), {})
+    )
+    for items in (RebuiltText, RebuiltImages)
+    for stage in (SourceSettings, TargetSettings)
+}
+"""Settings by kind of run: modality and stage, as ``text source``."""
 
 
 def rebuilt_settings(
-    kind: str,
-    recorded: Mapping[str, Any],
-    changed: Mapping[str, Any],
-    further: tuple[type[Settings], ...] = (),
+    file: Path, kind: str, recorded: Mapping[str, Any], changed: Mapping[str, Any]
 ) -> RebuiltSettings:
     """Settings from recorded values; recorded settings that do not affect the model are ignored.
 
     Args:
+        file: where they are recorded, for error messages.
         kind: one of ``KINDS``.
         recorded: values by name.
-        changed: values that override the recorded ones; unknown names are an error.
-        further: see :func:`rebuilt_settings_class`.
+        changed: values that override the recorded ones, None for unchanged ones; unknown names are an error.
 
     Raises:
         UserError: the kind or a setting in ``changed`` is unknown, or a value is invalid.
     """
-    cls = rebuilt_settings_class(kind, further)
+    if kind not in list(KINDS) or not isinstance(recorded, Mapping):
+        raise UserError(f"{file}: does not describe a model of this project, but {kind!r}")
+    changed = {name: value for name, value in changed.items() if value is not None}
     values = {**recorded, **changed}
-    known = cls.options({"method": values["method"]} if "method" in values else {})
-    return cls.from_values(
-        {name: value for name, value in values.items() if name in known or name in changed}
-    )
+    try:
+        known = KINDS[kind].options({"method": values["method"]} if "method" in values else {})
+        return KINDS[kind].from_values(
+            {name: value for name, value in values.items() if name in known or name in changed}
+        )
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
 
 
 def rebuilt_model(settings: RebuiltSettings, n_items: int, *, adapters: bool = True) -> TransRec:
@@ -131,10 +108,10 @@ def rebuilt_model(settings: RebuiltSettings, n_items: int, *, adapters: bool = T
     """
     model = new_transrec(settings, type(settings).build_encoder if settings.uses_content else None, n_items)
     if isinstance(settings, SourceSettings) and settings.start_from is not None:
-        load_source_state(model, read_source_model(settings.start_from))
+        load_source_weights(model, read_source_model(settings.start_from))
     if isinstance(settings, TargetSettings) and settings.needs_source:
         source = require_source(settings.source_checkpoint, settings.method)
-        load_source_weights(model, source, settings.objective)
+        load_source_weights(model, read_source_model(source), settings.objective)
     if isinstance(settings, TargetSettings) and settings.adapter is not None and adapters:
         add_adapters(model, settings.adapter, seed=settings.seed)
     train_only(model, settings.trained_parts)

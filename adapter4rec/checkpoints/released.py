@@ -19,7 +19,8 @@ from adapter4rec.models.weights import load_into, read_tensors
 _UNUSED = re.compile(r"(^|\.)(pooler\..*|position_ids|token_type_ids)$")
 """Poolers and index buffers, which the model does not use."""
 
-_LAYER = r"^item_encoder\.backbone\.encoder\.layer\.(\d+)\."
+_LAYER = r"^item_encoder\.backbone\.(?:encoder\.layer|layers)\.(\d+)\."
+_VIT_LAYER = r"^(item_encoder\.backbone\.layers\.\d+)\."
 _ITEM, _USER = r"adapters.item.layers.\1.", r"adapters.user.layers.\1."
 _PROMPT = "adapters.item.vectors"
 _RENAMED = (
@@ -28,12 +29,12 @@ _RENAMED = (
     (r"^bert_encoder\.text_encoders\.\w+\.(bert_model\.){1,2}", "item_encoder.backbone."),
     (r"^bert_encoder\.text_encoders\.\w+\.fc\.", "item_encoder.head."),
     (r"^cv_encoder\.(image_net\.classifier|cv_proj)\.", "item_encoder.head."),
+    (r"^cv_encoder\.image_net\.(vit\.)?encoder\.(vit_encoder\.)?layer\.", "item_encoder.backbone.layers."),
     (r"^cv_encoder\.image_net\.(vit\.)?", "item_encoder.backbone."),
     (r"^user_encoder\.transformer_encoder\.transformer_blocks\.adapter_list\.", "adapters.user.chain."),
     (r"^user_encoder\.transformer_encoder\.transformer_blocks\.com_dense2\.", "adapters.user.join."),
     (r"^item_encoder\.backbone\.(encoder\.)?(vit_encoder|bert)_adapter_list\.", "adapters.item.chain."),
     (r"^item_encoder\.backbone\.(encoder\.)?com_dense\.", "adapters.item.join."),
-    (r"^(item_encoder\.backbone\.encoder)\.vit_encoder\.", r"\1."),
     (r"^(adapters\..*)\.transformer_blocks\.", r"\1.blocks."),
     (r"^(adapters\..*)\.(down|up)_project\.", r"\1.\2."),
     (r"^item_encoder\..*\.(word_embeddings\.learned_embedding|Prompt_Tokens)$", _PROMPT),
@@ -64,30 +65,22 @@ _RENAMED = (
     (r"\.attention\.w_V\.", ".attention.value."),
     (r"\.feed_forward\.w_1\.", ".feed_forward.up."),
     (r"\.feed_forward\.w_2\.", ".feed_forward.down."),
+    # Submodules of ViT and ViTMAE were renamed in transformers 5; those of BERT and RoBERTa were not.
+    (_VIT_LAYER + r"attention\.attention\.query\.", r"\1.attention.q_proj."),
+    (_VIT_LAYER + r"attention\.attention\.key\.", r"\1.attention.k_proj."),
+    (_VIT_LAYER + r"attention\.attention\.value\.", r"\1.attention.v_proj."),
+    (_VIT_LAYER + r"attention\.output\.dense\.", r"\1.attention.o_proj."),
+    (_VIT_LAYER + r"intermediate\.dense\.", r"\1.mlp.fc1."),
+    (_VIT_LAYER + r"output\.dense\.", r"\1.mlp.fc2."),
 )
-
-_IMAGE_ENCODER_RENAMED = (
-    (r"attention\.attention\.query", "attention.q_proj"),
-    (r"attention\.attention\.key", "attention.k_proj"),
-    (r"attention\.attention\.value", "attention.v_proj"),
-    (r"attention\.output\.dense", "attention.o_proj"),
-    (r"intermediate\.dense", "mlp.fc1"),
-    (r"output\.dense", "mlp.fc2"),
-)
-"""Submodules of ViT and ViTMAE were renamed in transformers 5; those of BERT and RoBERTa were not."""
 
 
 def renamed(name: str) -> str | None:
     """The name of a released parameter in this project; None if the model does not use it."""
     if _UNUSED.search(name):
         return None
-    is_image = name.removeprefix("model.").startswith("cv_encoder.")
     for pattern, replacement in _RENAMED:
         name = re.sub(pattern, replacement, name)
-    if is_image:
-        name = name.replace("item_encoder.backbone.encoder.layer.", "item_encoder.backbone.layers.", 1)
-        for old, new in _IMAGE_ENCODER_RENAMED:
-            name = re.sub(rf"^(item_encoder\.backbone\.layers\.\d+)\.{old}\.", rf"\1.{new}.", name)
     return name
 
 

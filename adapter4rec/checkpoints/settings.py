@@ -16,18 +16,9 @@ from adapter4rec.utils.settings import Option, Settings, Values, option, options
 T = TypeVar("T", bound="TargetSettings")
 
 _HEAD = ("item_head", "user_encoder")
-METHODS: dict[str, tuple[str, ...]] = {
-    "all": PARTS,
-    "finetune": PARTS,
-    "scratch": PARTS,
-    "head": _HEAD,
-    "id": _HEAD,
-    "frozen": (),
-    "popularity": (),
-}
-"""Parameter groups that each method trains; for adapters see ``AdapterConfig``."""
+_PARTLY_TRAINED: dict[str, tuple[str, ...]] = {"head": _HEAD, "id": _HEAD, "frozen": (), "popularity": ()}
+"""Parameter groups of methods that do not train all of them; for adapters see ``AdapterConfig``."""
 
-SOURCE_METHODS = ("all", "head", "id")
 TARGET_METHODS = dict.fromkeys(("finetune", "head", "frozen", "scratch", "id", "popularity"))
 _WITHOUT_CONTENT = ("id", "popularity")
 WITHOUT_SOURCE = ("scratch", *_WITHOUT_CONTENT)
@@ -49,7 +40,7 @@ class StageSettings(Settings):
     @property
     def trained_parts(self) -> tuple[str, ...]:
         """Names of the parameter groups that are trained."""
-        return METHODS[self.method]
+        return _PARTLY_TRAINED.get(self.method, PARTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +52,7 @@ class SourceSettings(StageSettings):
     method: str = option(
         "all",
         "what to train: all weights, the head (frozen backbone), or an id tower (no content)",
-        choices=SOURCE_METHODS,
+        choices=("all", "head", "id"),
     )
     start_from: Path | None = option(
         None, "source model to start from; default: the pretrained backbone", runtime=True

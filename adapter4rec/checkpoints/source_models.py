@@ -20,14 +20,10 @@ _WHAT = "source model"
 _RELEASED_SUFFIXES = (".pt", ".pth", ".bin")
 
 
-def require_export_path(path: Path) -> None:
-    """Raise a UserError unless the path ends in ``.safetensors``."""
+def require_export_path(path: Path, *, overwrite: bool) -> None:
+    """Raise a UserError unless the path ends in ``.safetensors``, and is new or may be overwritten."""
     if path.suffix != ".safetensors":
         raise UserError(f"{path}: the file name must end in .safetensors")
-
-
-def require_new(path: Path, *, overwrite: bool) -> None:
-    """Raise a UserError if the file exists, unless it may be overwritten."""
     if path.exists() and not overwrite:
         raise UserError(f"{path}: already exists; choose another file, or replace it with --overwrite")
 
@@ -81,33 +77,23 @@ def require_source(path: Path | None, method: str) -> Path:
     return path
 
 
-def load_source_weights(model: TransRec, path: Path, objective: str) -> None:
-    """Load the weights of a source model into a target model.
+def load_source_weights(model: TransRec, source: Checkpoint, objective: str | None = None) -> None:
+    """Load the weights of a source model into a model.
 
     Args:
         model: of the same architecture, without adapters.
-        path: of the source model.
-        objective: training objective on the target domain.
+        source: the source model (see :func:`read_source_model`).
+        objective: the training objective that it must have if it records one; by default any.
 
     Raises:
-        UserError: the source model cannot be read, does not match the model, or has another objective.
+        UserError: the weights do not match the model, or were trained with another backbone or objective.
     """
-    source = read_source_model(path)
-    trained_with = source.description.get("objective", objective)
-    if trained_with != objective:
+    trained_with = source.description.get("objective")
+    if objective is not None and trained_with not in (None, objective):
         raise UserError(
-            f"{path}: trained with the objective {trained_with}; use the same objective on the target "
+            f"{source.path}: trained with the objective {trained_with}; use the same objective on the target "
             f"(--objective {trained_with})"
         )
-    load_source_state(model, source)
-
-
-def load_source_state(model: TransRec, source: Checkpoint) -> None:
-    """Load the weights of a source model that has been read already into a model.
-
-    Raises:
-        UserError: the weights do not match the model, or were trained with another backbone.
-    """
     backbone = getattr(model.item_encoder, "backbone", None)
     if backbone is not None:
         encoder = describe_config(backbone.config)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -33,12 +33,12 @@ class Content:
         """Copy to pinned memory; called by torch's DataLoader."""
         return self.changed(Tensor.pin_memory)
 
-    def changed(self: C, change: Callable[[Tensor], Tensor]) -> C:
+    def changed(self: C, change: Callable[[Tensor], Any]) -> C:
         """A copy with all tensors changed, in nested content, too."""
         return replace(self, **{one.name: _changed(getattr(self, one.name), change) for one in fields(self)})
 
 
-def _changed(value: object, change: Callable[[Tensor], Tensor]) -> object:
+def _changed(value: object, change: Callable[[Tensor], Any]) -> object:
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, Content):

@@ -16,44 +16,35 @@ from adapter4rec.utils.errors import run_main
 
 def main() -> None:
     """Entry point of the command."""
-    options = _options()
-    from adapter4rec.adapters.files import load_adapter, save_adapter
-    from adapter4rec.checkpoints.loading import load_source
-    from adapter4rec.checkpoints.source_models import require_new
-
-    library = import_module(f"adapter4rec.interchange.{options.library}")
-    if options.direction == "import":
-        require_new(options.adapter, overwrite=options.overwrite)
-    model = load_source(options.source, backbone=options.backbone)
-    if options.direction == "export":
-        load_adapter(model, options.adapter, force=options.force)
-        for omission in getattr(library, f"export_{options.library}")(model, options.folder):
-            print(f"not exported: {omission}")
-        print(f"{options.folder}: item encoder adapters in the format of {options.library}")
-    else:
-        getattr(library, f"import_{options.library}")(model, options.folder)
-        save_adapter(model, options.adapter, {"imported_from": options.library})
-        print(f"{options.adapter}: item encoder adapters imported from {options.library}")
-
-
-def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m adapter4rec.interchange", description=__doc__.split("\n\n", 1)[1], allow_abbrev=False
     )
-    directions = parser.add_subparsers(dest="direction", required=True)
-    export, back = (directions.add_parser(name, allow_abbrev=False) for name in ("export", "import"))
-    for command, files in ((export, ("adapter", "folder")), (back, ("folder", "adapter"))):
-        command.add_argument("library", choices=("peft", "adapterhub"))
-        for name in ("source", *files):
-            command.add_argument(name, type=Path)
-        command.add_argument(
-            "--backbone", metavar="NAME", help="backbone, if it has moved since the source run"
-        )
-    export.add_argument(
-        "--force", action="store_true", help="load an adapter that was trained on another source model"
-    )
-    back.add_argument("--overwrite", action="store_true", help="replace the adapter file if it exists")
-    return parser.parse_args()
+    parser.add_argument("direction", choices=("export", "import"))
+    parser.add_argument("library", choices=("peft", "adapterhub"))
+    parser.add_argument("source", type=Path, help="source model")
+    parser.add_argument("input", type=Path, help="adapter file to export, or folder to import")
+    parser.add_argument("output", type=Path, help="folder to write by export, or adapter file by import")
+    parser.add_argument("--backbone", metavar="NAME", help="backbone, if it has moved since the source run")
+    parser.add_argument("--force", action="store_true", help="export an adapter of another source model")
+    parser.add_argument("--overwrite", action="store_true", help="import to an adapter file that exists")
+    options = parser.parse_args()
+    from adapter4rec.adapters.files import load_adapter, save_adapter
+    from adapter4rec.checkpoints.loading import load_source
+    from adapter4rec.checkpoints.source_models import require_export_path
+
+    library = import_module(f"adapter4rec.interchange.{options.library}")
+    if options.direction == "import":
+        require_export_path(options.output, overwrite=options.overwrite)
+    model = load_source(options.source, backbone=options.backbone)
+    if options.direction == "export":
+        load_adapter(model, options.input, force=options.force)
+        for omission in getattr(library, f"export_{options.library}")(model, options.output):
+            print(f"not exported: {omission}")
+        print(f"{options.output}: item encoder adapters in the format of {options.library}")
+    else:
+        getattr(library, f"import_{options.library}")(model, options.input)
+        save_adapter(model, options.output, {"imported_from": options.library})
+        print(f"{options.output}: item encoder adapters imported from {options.library}")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.adapters.houlsby_parallel import HoulsbyParallelConfig
 from adapter4rec.adapters.pfeiffer import PfeifferConfig
 from adapter4rec.adapters.sites import Sites
-from adapter4rec.interchange.common import Model, Names, add_imported, item_adapter, item_sites, renamed
+from adapter4rec.interchange.common import Model, Names, add_imported, item_adapter, item_sites
 from adapter4rec.models.weights import read_tensors
 from adapter4rec.utils.errors import UserError, nearest
 from adapter4rec.utils.files import atomic_folder, read_json, write_json
@@ -37,9 +37,6 @@ from adapter4rec.utils.files import atomic_folder, read_json, write_json
 OPTIONS = "adapter_config.json"
 WEIGHTS = "pytorch_adapter.bin"
 SAFE_WEIGHTS = "adapter.safetensors"
-
-_VERSION = "adapters.1.3.0"
-"""Version of the library whose format is written."""
 
 _BERT = ("encoder.layer.{}.attention.output", "encoder.layer.{}.output")
 _PLACES = {
@@ -101,17 +98,19 @@ def export_adapterhub(model: Model, folder: Path, name: str = "adapter4rec") -> 
         UserError: a family other than houlsby, pfeiffer and houlsby_parallel, trained layer norms, a model
             type that the library does not support, or an existing folder.
     """
-    config, state, left_out = item_adapter(model, "AdapterHub", _FAMILIES, folder)
     sites, encoder = item_sites(model)
-    tensors = renamed(state, _names(sites, encoder.config.model_type, name))
+    kind = encoder.config.model_type
+    config, tensors, left_out = item_adapter(
+        model, "AdapterHub", _FAMILIES, _names(sites, kind, name), folder
+    )
     description = {
         "config": _options(config, sites),
         "hidden_size": sites.width,
         "model_class": type(encoder).__name__,
         "model_name": "",
-        "model_type": encoder.config.model_type,
+        "model_type": kind,
         "name": name,
-        "version": _VERSION,
+        "version": "adapters.1.3.0",  # the library whose format is written
     }
     with atomic_folder(folder) as aside:
         write_json(aside / OPTIONS, description)

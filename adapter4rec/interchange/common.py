@@ -28,25 +28,21 @@ Names: TypeAlias = dict[str, str]
 C = TypeVar("C", bound=AdapterConfig)
 
 
-def renamed(state: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
-    """The tensors of an adapter on the CPU, by their names in another library."""
-    return {theirs: state[ours].cpu().contiguous() for ours, theirs in names.items() if ours in state}
-
-
 def item_adapter(
-    model: Model, library: str, families: Mapping[str, type[C]], folder: Path
-) -> tuple[C, Mapping[str, Tensor], list[str]]:
+    model: Model, library: str, families: Mapping[str, type[C]], names: Names, folder: Path
+) -> tuple[C, dict[str, Tensor], list[str]]:
     """The part of a model's adapters that can be exported to another library.
 
     Args:
         model: a model with adapters.
         library: name of the library, for messages.
         families: configs of the supported adapter families, by name.
+        names: names of the library's tensors.
         folder: output folder.
 
     Returns:
-        The config and the tensors of the item encoder's adapter, and descriptions of trained parameters
-        outside the item encoder.
+        The config of the item encoder's adapter, its tensors on the CPU by the library's names, and
+        descriptions of trained parameters outside the item encoder.
 
     Raises:
         UserError: the item encoder has no adapters, their family or semantics is not supported, layer norms
@@ -69,7 +65,9 @@ def item_adapter(
     left_out = ["the item head, which is not part of the encoder"] if config.train_head else []
     if "user" in adapters:
         left_out.append("the user encoder's adapters, since it is not a Hugging Face encoder")
-    return config, adapters["item"].state_dict(), left_out
+    state = adapters["item"].state_dict()
+    tensors = {theirs: state[ours].cpu().contiguous() for ours, theirs in names.items() if ours in state}
+    return config, tensors, left_out
 
 
 def item_sites(model: Model) -> tuple[Sites, PreTrainedModel]:

@@ -14,13 +14,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from adapter4rec.adapters.config import PROJECTIONS, LayerChoice
 from adapter4rec.adapters.lora import LoraConfig
 from adapter4rec.adapters.sites import Projection, Sites
-from adapter4rec.interchange.common import Model, Names, add_imported, item_adapter, item_sites, renamed
+from adapter4rec.interchange.common import Model, Names, add_imported, item_adapter, item_sites
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import atomic_folder
 
@@ -30,14 +29,13 @@ except ImportError:
     raise UserError("PEFT is not installed; install it with: pip install peft") from None
 
 _PREFIX = "base_model.model."
-_READ = {
+_SUPPORTED = {
     *("r", "lora_alpha", "lora_dropout"),
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
-}
-_NO_EFFECT = {
     *("auto_mapping", "base_model_name_or_path", "inference_mode", "init_lora_weights", "peft_version"),
     *("megatron_core", "qalora_group_size", "revision", "runtime_config", "task_type"),
 }
+"""Options that are read or have no effect; others must have their default value."""
 _SUPPORTED_INIT = (None, True, False, "gaussian", "orthogonal")
 """Initialisations that do not change the weights of the encoder."""
 
@@ -56,16 +54,20 @@ def export_peft(model: Model, folder: Path) -> list[str]:
         UserError: adapters other than LoRA, trained layer norms, query and value in a single linear layer, or
             an existing folder.
     """
-    config, state, left_out = item_adapter(model, "PEFT", {"lora": LoraConfig}, folder)
     sites, encoder = item_sites(model)
-    tensors = renamed(state, _names(sites, encoder))
+    names = _names(sites, encoder)
+    config, tensors, left_out = item_adapter(model, "PEFT", {"lora": LoraConfig}, names, folder)
     options = peft.LoraConfig(
         r=config.item_rank,
         lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # PEFT divides it by r: any number will do
         lora_dropout=config.lora_dropout,
         target_modules=sorted({name.removeprefix(_PREFIX).rsplit(".", 2)[0] for name in tensors}),
     )
-    wrapped = peft.get_peft_model(_without_values(encoder), options)
+    plain = deepcopy(encoder.config)
+    plain.name_or_path = ""
+    with torch.device("meta"):  # the encoder without adapters; its weights are not saved
+        bare = type(encoder)(plain).to_empty(device="cpu")
+    wrapped = peft.get_peft_model(bare, options)
     peft.set_peft_model_state_dict(wrapped, tensors)
     with atomic_folder(folder) as aside:
         wrapped.save_pretrained(str(aside), save_embedding_layers=False)
@@ -84,7 +86,22 @@ def import_peft(model: Model, folder: Path) -> None:
             model that has adapters already. The model is then unchanged.
     """
     names = _names(*item_sites(model))
-    options, tensors = _read(folder)
+    try:
+        options = peft.PeftConfig.from_pretrained(str(folder.resolve()))
+        tensors = peft.load_peft_weights(str(folder.resolve()), device="cpu", local_files_only=True)
+    except Exception as error:  # damaged files raise exceptions of any type
+        raise UserError(f"{folder}: PEFT cannot read the adapter: {error}") from None
+    if options.peft_type != "LORA":
+        raise UserError(f"{folder}: peft_type is {options.peft_type}; only LORA is supported")
+    if options.init_lora_weights not in _SUPPORTED_INIT:
+        raise UserError(
+            f"{folder}: init_lora_weights is {options.init_lora_weights!r}, which changes the weights of the "
+            "encoder; not supported"
+        )
+    usual = asdict(peft.LoraConfig())
+    for name, value in asdict(options).items():
+        if name not in _SUPPORTED and value != usual[name]:
+            raise UserError(f"{folder}: {name} is {value!r}; only {usual[name]!r} is supported")
 
     def config_for(layers: LayerChoice, projections: tuple[str, ...]) -> LoraConfig:
         return LoraConfig(
@@ -118,36 +135,3 @@ def _names(sites: Sites, encoder: PreTrainedModel) -> Names:
             for factor in ("lora_A", "lora_B"):
                 names[f"layers.{number}.{kind}.{factor}"] = f"{_PREFIX}{path}.{factor}.weight"
     return names
-
-
-def _without_values(encoder: PreTrainedModel) -> PreTrainedModel:
-    """A copy of an encoder with uninitialised weights and without adapters."""
-    config = deepcopy(encoder.config)
-    config.name_or_path = ""
-    with torch.device("meta"):
-        return type(encoder)(config).to_empty(device="cpu")
-
-
-def _read(folder: Path) -> tuple[peft.LoraConfig, dict[str, Tensor]]:
-    """Options and tensors of a folder.
-
-    Raises:
-        UserError: the folder cannot be read, or has an option that is not supported.
-    """
-    try:
-        options = peft.PeftConfig.from_pretrained(str(folder.resolve()))
-        tensors = peft.load_peft_weights(str(folder.resolve()), device="cpu", local_files_only=True)
-    except Exception as error:  # damaged files raise exceptions of any type
-        raise UserError(f"{folder}: PEFT cannot read the adapter: {error}") from None
-    if options.peft_type != "LORA":
-        raise UserError(f"{folder}: peft_type is {options.peft_type}; only LORA is supported")
-    if options.init_lora_weights not in _SUPPORTED_INIT:
-        raise UserError(
-            f"{folder}: init_lora_weights is {options.init_lora_weights!r}, which changes the weights of the "
-            "encoder; not supported"
-        )
-    usual = asdict(peft.LoraConfig())
-    for name, value in asdict(options).items():
-        if name not in _READ | _NO_EFFECT and value != usual[name]:
-            raise UserError(f"{folder}: {name} is {value!r}; only {usual[name]!r} is supported")
-    return options, tensors

@@ -27,7 +27,7 @@ def require_export(settings: SourceRunSettings, run: Run) -> None:
     """
     path = settings.export
     if path is not None and settings.mode == "train":
-        require_export_path(path)
+        require_export_path(path, overwrite=True)  # an existing file is checked below
         run.process.on_rank0(lambda: _require_replaceable(path, settings, run))
 
 

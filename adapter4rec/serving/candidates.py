@@ -2,139 +2,152 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from adapter4rec.data.content import Content, ContentStore
-from adapter4rec.evaluation.catalogue import Embeddings
-from adapter4rec.serving.new_items import NewItems, read_titled_items
+from adapter4rec.data.interactions import ItemTable, read_items
 from adapter4rec.serving.trained_runs import TrainedRun
 from adapter4rec.utils.errors import UserError
 
-Encode = Callable[[ContentStore, int], Embeddings]
-"""Encodes the items of a store: ``encode(store, n_items)``."""
-
 
 @dataclass
-class CandidatePart:
-    """A group of items, encoded on first access to ``embeddings``. A :class:`ContentStore` of these items.
+class Items:
+    """Items with their content. A :class:`ContentStore` of these items.
 
     Attributes:
-        names: item names.
+        names: item names, all different.
         titles: title of each item; empty if it has none.
+        labels: origin of each item for error messages, such as ``new_items.tsv:3: item 'x'``.
         store: content of these and perhaps of other items.
         numbers: number of each item in the store.
-        encode: computes embeddings.
+        rows: embeddings, float32 ``[n, d]``; None until they are computed.
     """
 
     names: Sequence[str]
     titles: Sequence[str]
+    labels: Sequence[str]
     store: ContentStore
-    numbers: NDArray[np.int64]
-    encode: Encode
+    numbers: np.ndarray
+    rows: Tensor | None = None
 
-    @cached_property
-    def embeddings(self) -> Embeddings:
-        """Embeddings of the items."""
-        return self.encode(self, len(self.names))
-
-    def fetch(self, items: NDArray[np.int64]) -> Content:
+    def fetch(self, items: np.ndarray) -> Content:
         """See :meth:`ContentStore.fetch`."""
         return self.store.fetch(self.numbers[items - 1])
 
-    def costs(self) -> NDArray[np.int64]:
+    def costs(self) -> np.ndarray:
         """See :meth:`ContentStore.costs`."""
-        costs: NDArray[np.int64] = self.store.costs()[self.numbers - 1]
-        return costs
+        return np.take(self.store.costs(), self.numbers - 1)
+
+    def subset(self, rows: Sequence[int]) -> Items:
+        """The items at these indices."""
+        names, titles, labels = (
+            [column[row] for row in rows] for column in (self.names, self.titles, self.labels)
+        )
+        return Items(names, titles, labels, self.store, self.numbers[np.array(rows, np.int64)])
+
+
+class RankedItem(NamedTuple):
+    """A recommended item. ``title`` is empty if there is none; ``new``: not in the run's catalogue."""
+
+    item: str
+    title: str
+    score: float
+    new: bool
+
+
+class RankedItems(list[RankedItem]):
+    """Recommended items, best first. Prints one item per line; ``pandas.DataFrame(items)`` works too."""
+
+    def __repr__(self) -> str:
+        return "\n".join(
+            f"{rank:>3}. {one.score:8.3f}  {shown(one.item, one.title, new=one.new)}"
+            for rank, one in enumerate(self, 1)
+        )
+
+
+def shown(name: str, title: str, *, new: bool) -> str:
+    """Name and title of an item on one line for the terminal; new items are marked."""
+    return "  ".join(filter(None, (name, title, "(new)" if new else "")))
+
+
+def read_titled_items(path: Path, attributes: tuple[str, ...] = ()) -> ItemTable:
+    """Read an items file: the given text columns, and the titles if it has any.
+
+    Raises:
+        UserError: see :func:`read_items`.
+    """
+    try:
+        return read_items(path, tuple(dict.fromkeys(("title", *attributes))), allow_empty_titles=True)
+    except UserError:
+        return read_items(path, attributes, allow_empty_titles=True)
+
+
+def catalogue_of(run: TrainedRun) -> Items:
+    """The catalogue of a run, with titles if its items file has them."""
+    names, rows = run.domain.interactions.item_names, run.domain.interactions.item_rows
+    texts = read_titled_items(run.settings.items).texts.get("title")
+    titles = [texts[row].strip() if texts else "" for row in rows]
+    return Items(names, titles, names, run.domain.store, np.arange(1, len(names) + 1))
 
 
 class Candidates:
     """The items of a run's catalogue followed by new items, numbered consecutively from 1.
 
-    Args:
+    Attributes:
         parts: the catalogue, then new items in the order in which they were added.
+        names: item names.
+        titles: item titles.
+        n_known: number of items of the catalogue.
+        n_new: number of new items.
+        number_of: item numbers by name.
     """
 
-    def __init__(self, parts: Sequence[CandidatePart]) -> None:
-        self.parts = tuple(parts)
+    def __init__(self, parts: Sequence[Items]) -> None:
+        self.parts = parts
         self.names = [name for part in parts for name in part.names]
         self.titles = [title for part in parts for title in part.titles]
         self.n_known = len(parts[0].names)
-        self._before = np.cumsum([0, *(len(part.names) for part in parts)])
+        self.n_new = len(self.names) - self.n_known
+        self.number_of = {name: number for number, name in enumerate(self.names, 1)}
 
-    @classmethod
-    def of_run(cls, run: TrainedRun, encode: Encode) -> Candidates:
-        """The catalogue of a run, with titles if its items file has them."""
-        names, rows = run.domain.interactions.item_names, run.domain.interactions.item_rows
-        texts = read_titled_items(run.settings.items).texts.get("title")
-        titles = [texts[row].strip() if texts else "" for row in rows]
-        numbers = np.arange(1, len(names) + 1)
-        return cls([CandidatePart(names, titles, run.domain.store, numbers, encode)])
-
-    @property
-    def n_new(self) -> int:
-        """Number of new items."""
-        return len(self.names) - self.n_known
-
-    def beside(self, given: NewItems, encode: Encode) -> Candidates:
+    def with_items(self, given: Items) -> Candidates:
         """These candidates followed by new ones. Items that are candidates already are not added again.
 
         Raises:
-            UserError: a new item has the name of a candidate but different content.
+            UserError: a name is empty or contains tabs or line breaks, or is the name of a candidate with
+                different content.
         """
-        fresh = []
         for row, name in enumerate(given.names):
+            if not isinstance(name, str) or not name or any(mark in name for mark in "\t\r\n\0"):
+                raise UserError(
+                    f"{given.labels[row]}: an item name is a non-empty string without tabs and line breaks"
+                )
             number = self.number_of.get(name)
             if number is None:
-                fresh.append(row)
-            elif not same(self.content_of(number), given.store.fetch(np.array([row + 1]))):
+                continue
+            known, new = self.content_of(number), given.fetch(np.array([row + 1]))
+            if known.changed(Tensor.tolist) != new.changed(Tensor.tolist):
                 raise UserError(
                     f"{given.labels[row]} is already in the catalogue with different content: "
                     f"{self.shown(number)}; rename the new item"
                 )
-        if not fresh:
-            return self
-        names, titles = [given.names[row] for row in fresh], [given.titles[row] for row in fresh]
-        part = CandidatePart(names, titles, given.store, np.array(fresh) + 1, encode)
-        return Candidates([*self.parts, part])
-
-    @cached_property
-    def number_of(self) -> dict[str, int]:
-        """Item numbers by name."""
-        return {name: number for number, name in enumerate(self.names, 1)}
-
-    def embeddings(self, *, only_new: bool = False) -> Embeddings:
-        """Embeddings of all items, or of the new items only, numbered from 1."""
-        first, *further = (part.embeddings.rows for part in self.parts[int(only_new) :])
-        return Embeddings(torch.cat([first, *(rows[1:] for rows in further)]))
-
-    def described(self, item: int) -> tuple[str, str]:
-        """Name and title of an item."""
-        return self.names[item - 1], self.titles[item - 1]
+        fresh = [row for row, name in enumerate(given.names) if name not in self.number_of]
+        return Candidates([*self.parts, given.subset(fresh)]) if fresh else self
 
     def shown(self, item: int) -> str:
         """Name and title of an item on one line for the terminal; new items are marked."""
-        mark = "(new)" if item > self.n_known else ""
-        return "  ".join(word for word in (*self.described(item), mark) if word)
+        return shown(self.names[item - 1], self.titles[item - 1], new=item > self.n_known)
 
     def content_of(self, item: int) -> Content:
         """The content of one item."""
-        part = int(np.searchsorted(self._before, item)) - 1
-        return self.parts[part].fetch(np.array([item - self._before[part]]))
-
-
-def same(one: object, other: object) -> bool:
-    """Whether two contents, or fields of them, are equal."""
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, Content) and isinstance(other, Content):
-        return all(same(getattr(one, field.name), getattr(other, field.name)) for field in fields(one))
-    if isinstance(one, tuple) and isinstance(other, tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return one == other
+        for part in self.parts:
+            if item <= len(part.names):
+                break
+            item -= len(part.names)
+        return part.fetch(np.array([item]))

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 from PIL import Image
 
 from adapter4rec.data.content import ContentStore
@@ -19,9 +19,9 @@ from adapter4rec.data.domain import text_store
 from adapter4rec.data.images.database import DATA_FILE, ImageDatabase
 from adapter4rec.data.images.sources import FolderSource
 from adapter4rec.data.images.store import ImageFileStore, ImageStore
-from adapter4rec.data.interactions import ItemTable, read_items
 from adapter4rec.data.settings import TextSettings
 from adapter4rec.models.backbones import backbone_folder, load_tokenizer
+from adapter4rec.serving.candidates import Items, read_titled_items
 from adapter4rec.serving.trained_runs import TrainedRun
 from adapter4rec.utils.errors import UserError
 
@@ -30,97 +30,43 @@ T = TypeVar("T")
 _EXAMPLES = 3
 
 
-@dataclass(frozen=True)
-class NewItems:
-    """New items with their content.
-
-    Attributes:
-        names: item names, all different.
-        titles: title of each item; empty if it has none.
-        store: content of the items, numbered from 1 in the order of ``names``.
-        labels: origin of each item for error messages, such as ``new_items.tsv:3: item 'x'``.
-
-    Raises:
-        UserError: a name is empty, or contains tabs or line breaks.
-    """
-
-    names: Sequence[str]
-    titles: Sequence[str]
-    store: ContentStore
-    labels: Sequence[str]
-
-    def __post_init__(self) -> None:
-        for name, label in zip(self.names, self.labels, strict=True):
-            if not isinstance(name, str) or not name or any(mark in name for mark in "\t\r\n\0"):
-                raise UserError(f"{label}: an item name is a non-empty string without tabs and line breaks")
-
-
-def read_titled_items(path: Path, attributes: tuple[str, ...] = ()) -> ItemTable:
-    """Read an items file: the given text columns, and the titles if it has any.
-
-    Raises:
-        UserError: see :func:`read_items`.
-    """
-    with_title = tuple(dict.fromkeys(("title", *attributes)))
-    try:
-        return read_items(path, with_title, allow_empty_titles=True)
-    except UserError:
-        return read_items(path, attributes, allow_empty_titles=True)
-
-
-def content_store(run: TrainedRun, contents: Sequence[object], labels: Sequence[str]) -> ContentStore:
-    """A store of new contents, processed for the item encoder of a run.
+def new_items(
+    run: TrainedRun, names: Sequence[str], contents: Sequence[object], labels: Sequence[str]
+) -> Items:
+    """New items, processed for the item encoder of a run.
 
     Args:
         run: a finished run.
-        contents: one entry per item. Text runs take a title, or the texts of the run's attributes as a tuple
-            in their order or as a dict. Image runs take the path of an image file or a PIL image.
-        labels: name of each entry for error messages.
+        names: name of each item.
+        contents: content of each item. Text runs take a title, or the texts of the run's attributes as a
+            tuple in their order or as a dict. Image runs take the path of an image file or a PIL image.
+        labels: origin of each item for error messages.
 
     Raises:
-        UserError: the item encoder reads no content, or an entry has the wrong type. Image files are opened
+        UserError: the item encoder reads no content, or a content has the wrong type. Image files are opened
             only when they are fetched.
     """
-    _require_content(run)
-    known, settings = run.domain.store, run.settings
-    if isinstance(known, ImageStore):
-        pictures: list[Image.Image | Path] = []
-        for content, label in zip(contents, labels, strict=True):
-            if not isinstance(content, Image.Image | str | os.PathLike):
-                raise UserError(f"{label}: expected an image file or a PIL image, got {content!r:.60}")
-            pictures.append(content if isinstance(content, Image.Image) else Path(content))
-        return ImageFileStore(pictures, labels, known.size)
-    assert isinstance(settings, TextSettings)  # what encodes content and is no image run
-    texts = _texts_by_attribute(settings, contents, labels)
-    if not settings.allow_empty_titles:
-        for title, label in zip(texts.get("title", ()), labels, strict=False):
-            if not title.strip():
-                raise UserError(f"{label}: empty title; this run was trained without empty titles")
-    tokenizer = load_tokenizer(backbone_folder(settings.backbone))
-    return text_store(settings, texts, tokenizer, cache_folder=None)
+    if not run.settings.uses_content:
+        raise UserError(
+            f"{run.folder}: an id tower cannot encode new content or new items; use a run trained on texts "
+            "or images"
+        )
+    settings, titles = run.settings, [""] * len(names)
+    store: ContentStore
+    if isinstance(run.domain.store, ImageStore):
+        pictures = [_picture(*pair) for pair in zip(contents, labels, strict=True)]
+        store = ImageFileStore(pictures, labels, run.domain.store.size)
+    else:
+        assert isinstance(settings, TextSettings)  # what encodes content and is no image run
+        rows = [_texts(settings, *pair) for pair in zip(contents, labels, strict=True)]
+        texts = {name: [row[at] for row in rows] for at, name in enumerate(settings.attributes)}
+        tokenizer = load_tokenizer(backbone_folder(settings.backbone))
+        store = text_store(settings, texts, tokenizer, cache_folder=None)
+        titles = [title.strip() for title in texts.get("title", titles)]
+    return Items(names, titles, labels, store, np.arange(1, len(names) + 1))
 
 
-def new_items(run: TrainedRun, items: Mapping[str, object]) -> NewItems:
-    """New items from a mapping of item name to content.
-
-    Args:
-        run: a finished run.
-        items: content by item name, as :func:`content_store` takes it.
-
-    Raises:
-        UserError: an invalid item name, or see :func:`content_store`.
-    """
-    names, contents = list(items), list(items.values())
-    labels = [f"item {name!r}" for name in names]
-    store, titles = content_store(run, contents, labels), [""] * len(names)
-    if isinstance(run.settings, TextSettings):
-        titles = _texts_by_attribute(run.settings, contents, labels).get("title", titles)
-    return NewItems(names, [title.strip() for title in titles], store, labels)
-
-
-def read_new_items(
-    run: TrainedRun, path: Path, images: Path | None, known: Container[str]
-) -> tuple[NewItems, int]:
+def read_new_items(run: TrainedRun, path: Path, images: Path | None, known: Container[str]) -> Items:
     """Read new items from a file in the format of ``items.tsv``.
 
     Args:
@@ -130,34 +76,29 @@ def read_new_items(
             ``build_lmdb_hm.py``.
         known: names of items that may lack an image here; those without one are skipped.
 
-    Returns:
-        The items, and the number of items listed in the file.
-
     Raises:
         UserError: an invalid line, a missing text column, an item without an image, or a run whose item
             encoder reads no content. The message names file and line.
     """
-    _require_content(run)
     attributes = run.settings.attributes if isinstance(run.settings, TextSettings) else ()
     table = read_titled_items(path, attributes)
     names = [name.decode() for name in table.names]
-    titles = table.texts.get("title", [""] * len(names))
+    titles = [title.strip() for title in table.texts.get("title", [""] * len(names))]
     labels = [f"{path}:{line}: item {name!r}" for line, name in enumerate(names, 1)]
-    rows = list(range(len(names)))
+    rows: Sequence[int] = range(len(names))
     if isinstance(run.domain.store, ImageStore):
-        rows, store = _images_of_table(run.domain.store.size, table, labels, images, known)
+        store, available = _image_store(images, table.names, labels, run.domain.store.size)
+        rows = [row for row, name in enumerate(table.names) if name in available]
+        lacking = set(range(len(names))).difference(rows)
+        if missing := [labels[row] for row in sorted(lacking) if names[row] not in known]:
+            examples = ", ".join(missing[:_EXAMPLES])
+            raise UserError(f"{images}: {len(missing):,} new items have no image: {examples}")
     elif images is not None:
-        raise UserError(f"--item-images: {run.folder} is not an image run")
+        raise UserError(f"--item-images: {run.folder} does not encode images")
     else:
-        texts = zip(*(table.texts[name] for name in attributes), strict=True)
-        store = content_store(run, list(texts), labels)
-    given = NewItems(
-        [names[row] for row in rows],
-        [titles[row].strip() for row in rows],
-        store,
-        [labels[row] for row in rows],
-    )
-    return given, len(names)
+        texts = list(zip(*(table.texts[name] for name in attributes), strict=True))
+        store = new_items(run, names, texts, labels).store
+    return Items(names, titles, labels, store, np.arange(1, len(names) + 1)).subset(rows)
 
 
 def listed(contents: Iterable[T], what: str) -> list[T]:
@@ -171,64 +112,43 @@ def listed(contents: Iterable[T], what: str) -> list[T]:
     return list(contents)
 
 
-def _require_content(run: TrainedRun) -> None:
-    if not run.settings.uses_content:
-        raise UserError(
-            f"{run.folder}: an id tower cannot encode new content or new items; use a run trained on texts "
-            "or images"
-        )
+def _picture(content: object, label: str) -> Image.Image | Path:
+    if not isinstance(content, Image.Image | str | os.PathLike):
+        raise UserError(f"{label}: expected an image file or a PIL image, got {content!r:.60}")
+    return content if isinstance(content, Image.Image) else Path(content)
 
 
-def _texts_by_attribute(
-    settings: TextSettings, contents: Sequence[object], labels: Sequence[str]
-) -> dict[str, list[str]]:
-    """The texts of the run's attributes; one per item.
+def _texts(settings: TextSettings, content: object, label: str) -> list[str]:
+    """The text of each attribute of an item.
 
     Raises:
-        UserError: an item lacks an attribute or has an unknown one, or is no text.
+        UserError: an attribute is missing or unknown, a text is not a string, or the title is empty.
     """
     expected = settings.attributes
-    texts: dict[str, list[str]] = {name: [] for name in expected}
-    for content, label in zip(contents, labels, strict=True):
-        if isinstance(content, Mapping):
-            differing = [name for name in expected if name not in content]
-            differing += [name for name in content if name not in expected]
-            if differing:
-                what = "missing" if differing[0] in expected else "unknown"
-                raise UserError(f"{label}: {what} {differing[0]!r}; expected texts of {', '.join(expected)}")
-            content = [content[name] for name in expected]  # noqa: PLW2901
-        row = [content] if isinstance(content, str) else content
-        if not isinstance(row, list | tuple) or len(row) != len(expected):
-            raise UserError(f"{label}: expected texts of {', '.join(expected)}, got {content!r:.60}")
-        for name, text in zip(expected, row, strict=True):
-            if not isinstance(text, str):
-                raise UserError(f"{label}: expected texts of {', '.join(expected)}, got {text!r:.60}")
-            texts[name].append(text)
-    return texts
+    texts = [content] if isinstance(content, str) else content
+    if isinstance(content, Mapping) and set(content) == set(expected):
+        texts = [content[name] for name in expected]
+    if (
+        not isinstance(texts, list | tuple)
+        or len(texts) != len(expected)
+        or not all(isinstance(text, str) for text in texts)
+    ):
+        raise UserError(f"{label}: expected texts of {', '.join(expected)}, got {content!r:.200}")
+    if not settings.allow_empty_titles and "title" in expected and not texts[expected.index("title")].strip():
+        raise UserError(f"{label}: empty title; this run was trained without empty titles")
+    return list(texts)
 
 
-def _images_of_table(
-    size: int, table: ItemTable, labels: Sequence[str], images: Path | None, known: Container[str]
-) -> tuple[list[int], ContentStore]:
-    """The rows of an items file that have an image, and the store of these images."""
+def _image_store(
+    images: Path | None, names: list[bytes], labels: Sequence[str], size: int
+) -> tuple[ContentStore, Container[bytes]]:
+    """The images of new items, and the names of the items that have one."""
     if images is None:
         raise UserError("--item-images is required: a folder or an LMDB with images of the new items")
-    is_database = images.is_file() or (images / DATA_FILE).is_file()
-    database = ImageDatabase(images) if is_database else None
-    files = {} if database else FolderSource(images).find(table.names)
-    available = database.names() if database else files
-    missing = [
-        label
-        for name, label in zip(table.names, labels, strict=True)
-        if name not in available and name.decode() not in known
-    ]
-    if missing:
-        examples = ", ".join(missing[:_EXAMPLES])
-        raise UserError(f"{images}: {len(missing):,} new items have no image: {examples}")
-    rows = [row for row, name in enumerate(table.names) if name in available]
-    names = [table.names[row] for row in rows]
-    if database:
+    if images.is_file() or (images / DATA_FILE).is_file():
+        database = ImageDatabase(images)
         database.require_size(size)
-        return rows, ImageStore(database, names, size)
-    paths = [images / os.fsdecode(files[name]) for name in names]
-    return rows, ImageFileStore(paths, [labels[row] for row in rows], size)
+        return ImageStore(database, names, size), database.names()
+    files = FolderSource(images).find(names)
+    paths = [images / os.fsdecode(files.get(name, b"")) for name in names]
+    return ImageFileStore(paths, labels, size), files

@@ -9,29 +9,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from adapter4rec.data.content import ContentStore
 from adapter4rec.evaluation.catalogue import Embeddings, EncodeConfig, encode_catalogue, evaluating
 from adapter4rec.evaluation.leave_one_out import next_item_vectors
 from adapter4rec.evaluation.ranking import best_items
-from adapter4rec.serving.candidates import Candidates
-from adapter4rec.serving.export import Exported, export_embeddings
-from adapter4rec.serving.new_items import NewItems, content_store, listed, new_items
-from adapter4rec.serving.recommendations import RankedItem, RankedItems
+from adapter4rec.serving.candidates import Candidates, Items, RankedItem, RankedItems, catalogue_of
+from adapter4rec.serving.new_items import listed, new_items
 from adapter4rec.serving.trained_runs import TrainedRun, load_run
+from adapter4rec.utils.checkpoint_file import save_tensors
 from adapter4rec.utils.errors import UserError, nearest
+from adapter4rec.utils.files import atomic_file
 from adapter4rec.utils.process_group import Process, single_process
 from adapter4rec.utils.settings import PRECISIONS
-from adapter4rec.utils.terminal import progress_bar
 
-USERS_AT_ONCE = 256
 HELD_OUT = {"validation": 2, "test": 1, "all": 0}
 """Number of last clicks held out of each user's history, by split."""
 
@@ -97,16 +95,20 @@ class Recommender:
         self.process = process
         self.precision = precision
         self.interactions = run.domain.interactions
-        self.candidates = candidates or Candidates.of_run(run, self._encode_store)
+        self.candidates = candidates or Candidates([catalogue_of(run)])
 
     def __repr__(self) -> str:
         method, items, users = self.run.settings.method, len(self.candidates.names), self.interactions.n_users
         return f"Recommender({self.run.folder}: {method}, {items:,} items, {users:,} users)"
 
-    @property
+    @cached_property
     def items(self) -> Embeddings:
         """Embeddings of all candidates, numbered from 1."""
-        return self.candidates.embeddings()
+        for part in self.candidates.parts:
+            if part.rows is None:
+                part.rows = self._encoded(part)
+        rows = torch.cat([part.rows for part in self.candidates.parts if part.rows is not None])
+        return Embeddings(pad(rows, (0, 0, 1, 0)))
 
     def encode(self, contents: Iterable[object]) -> Tensor:
         """Encode content as item embeddings.
@@ -125,10 +127,9 @@ class Recommender:
         if not given:
             return torch.zeros(0, self.run.model.user_encoder.width)
         labels = [f"content {number} of {len(given)}" for number in range(1, len(given) + 1)]
-        store = content_store(self.run, given, labels)
-        return self._encode_store(store, len(given)).rows[1:].cpu()
+        return self._encoded(new_items(self.run, labels, given, labels)).cpu()
 
-    def with_items(self, items: Mapping[str, object] | NewItems) -> Recommender:
+    def with_items(self, items: Mapping[str, object] | Items) -> Recommender:
         """A new recommender with additional candidates, which may also occur in histories.
 
         The model and the embeddings computed so far are shared. Items that are candidates already, with the
@@ -141,9 +142,10 @@ class Recommender:
             UserError: the run is an id tower, a name is empty, contains tabs or line breaks, or is already
                 used with different content, or see :meth:`encode`.
         """
-        given = items if isinstance(items, NewItems) else new_items(self.run, items)
-        candidates = self.candidates.beside(given, self._encode_store)
-        return Recommender(self.run, self.process, self.precision, candidates)
+        if not isinstance(items, Items):
+            labels = [f"item {name!r}" for name in items]
+            items = new_items(self.run, list(items), list(items.values()), labels)
+        return Recommender(self.run, self.process, self.precision, self.candidates.with_items(items))
 
     def recommend(self, history: Iterable[str], top_k: int = 10, *, only_new: bool = False) -> RankedItems:
         """Rank the candidates for a click history.
@@ -157,8 +159,7 @@ class Recommender:
             UserError: an item is not a candidate, ``top_k`` is less than 1, or there are no new items.
         """
         numbers = self.item_numbers_of(listed(history, "item names (clicks_of gives those of a user)"))
-        (found,) = self.best_for([numbers], top_k, only_new=only_new)
-        return found
+        return self.best_for([numbers], top_k, only_new=only_new)[0]
 
     def clicks_of(self, user: str) -> list[str]:
         """Names of the items that a user clicked, oldest first. A run keeps the last L + 3 clicks.
@@ -168,13 +169,20 @@ class Recommender:
         """
         return [self.candidates.names[item - 1] for item in self.history_of(user)]
 
-    def export(self, path: Path | str, *, split: str = "test", only_new: bool = False) -> Exported:
+    def export(self, path: Path | str, *, split: str = "test", only_new: bool = False) -> None:
         """Write embeddings of all candidates and next-item vectors of all users, with their names.
 
-        ``items @ users.T`` are the scores by which items are ranked; clicked items are not masked.
+        ::
+
+            embeddings.safetensors    items [N, d] and users [U, d], float32
+            embeddings.items.tsv      name<TAB>title of each row of ``items``; new items come last
+            embeddings.users.tsv      name of each row of ``users``
+
+        ``items @ users.T`` are the scores by which items are ranked; clicked items are not masked. The
+        metadata of the safetensors file records the split.
 
         Args:
-            path: a ``.safetensors`` file; see ``adapter4rec.serving.export`` for the files written.
+            path: a ``.safetensors`` file.
             split: see :meth:`user_vectors`.
             only_new: export only the new items.
 
@@ -182,15 +190,31 @@ class Recommender:
             UserError: the path does not end in ``.safetensors``, the split is unknown, there are no new
                 items, or a user vector is not finite.
         """
+        path, candidates = Path(path), self.candidates
+        if path.suffix != ".safetensors":
+            raise UserError(f"--export {path}: expected a file name that ends in .safetensors")
         self.require(1, only_new=only_new)
-        return export_embeddings(
-            Path(path),
-            self.candidates,
-            (self.interactions.user_names, self.user_vector_blocks(split)),
-            split=split,
-            only_new=only_new,
-            metadata={"run": self.run.folder.name, "precision": self.precision},
-        )
+        first = candidates.n_known if only_new else 0
+        vectors = {"items": self.items.rows[first + 1 :], "users": self.user_vectors(split)}
+        # Tabs and line breaks in titles become spaces.
+        titles = [" ".join(title.split()) for title in candidates.titles[first:]]
+        names = ["\t".join(line) for line in zip(candidates.names[first:], titles, strict=True)]
+        about = {
+            "what": "embeddings of items and users",
+            "scores": "items @ users.T",
+            "new_items": candidates.n_new,
+            "split": split,
+            "run": self.run.folder.name,
+            "precision": self.precision,
+        }
+        with (
+            atomic_file(path) as tensors,
+            atomic_file(path.with_suffix(".items.tsv")) as items,
+            atomic_file(path.with_suffix(".users.tsv")) as users,
+        ):
+            save_tensors(tensors, vectors, about)
+            for file, lines in ((items, names), (users, self.interactions.user_names)):
+                file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
 
     def user_vectors(self, split: str = "test") -> Tensor:
         """Next-item vectors of all users, in the order of ``interactions.user_names``.
@@ -205,19 +229,14 @@ class Recommender:
         Raises:
             UserError: the split is unknown, or a vector is not finite.
         """
-        return torch.cat([vectors.cpu() for vectors in self.user_vector_blocks(split)])
-
-    def user_vector_blocks(self, split: str) -> Iterator[Tensor]:
-        """:meth:`user_vectors` in blocks of users, on the device of the model."""
         if split not in HELD_OUT:
             raise UserError(f"split {split!r}: {nearest(split, list(HELD_OUT))}")
-        count, held_out = self.interactions.n_users, HELD_OUT[split]
-        for first in range(0, count, USERS_AT_ONCE):
-            histories = [self.history(user) for user in range(first, min(first + USERS_AT_ONCE, count))]
-            vectors = self.vectors_of([history[: len(history) - held_out] for history in histories])
-            if not torch.isfinite(vectors).all():
-                raise UserError("non-finite user vectors: the model contains NaN or inf")
-            yield vectors
+        histories = [self.history(user) for user in range(self.interactions.n_users)]
+        read = [history[: len(history) - HELD_OUT[split]] for history in histories]
+        vectors = self.vectors_of(read).cpu()
+        if not torch.isfinite(vectors).all():
+            raise UserError("non-finite user vectors: the model contains NaN or inf")
+        return vectors
 
     def history_of(self, user: str) -> np.ndarray:
         """Item numbers of the clicks of a user, oldest first.
@@ -244,14 +263,13 @@ class Recommender:
         Raises:
             UserError: an item is not a candidate.
         """
-        number_of = self.candidates.number_of
-        for name in names:
-            if name not in number_of:
-                raise UserError(
-                    f"item {name!r} is not in the catalogue of {self.run.folder}, such as "
-                    f"{self.candidates.names[0]!r}; items without clicks are new items"
-                )
-        return np.array([number_of[name] for name in names], np.int64)
+        try:
+            return np.array([self.candidates.number_of[name] for name in names], np.int64)
+        except KeyError as error:
+            raise UserError(
+                f"item {error} is not in the catalogue of {self.run.folder}, such as "
+                f"{self.candidates.names[0]!r}; items without clicks are new items"
+            ) from None
 
     def vectors_of(self, histories: Sequence[np.ndarray]) -> Tensor:
         """Next-item vectors of n histories (item numbers), float32 ``[n, d]``. Reads the last L clicks."""
@@ -280,26 +298,18 @@ class Recommender:
         candidates = self.candidates
         before = candidates.n_known if only_new else 0
         excluded = [history[history > before] - before for history in histories]
-        vectors = self.vectors_of(histories)
-        numbers, scores = best_items(vectors, candidates.embeddings(only_new=only_new), excluded, top_k)
+        ranked = Embeddings(self.items.rows[before:])
+        numbers, scores = best_items(self.vectors_of(histories), ranked, excluded, top_k)
         return [
             RankedItems(
-                RankedItem(*candidates.described(item), score=float(score), new=item > candidates.n_known)
-                for item, score in zip((items + before).tolist(), values, strict=True)
+                RankedItem(
+                    candidates.names[row], candidates.titles[row], float(score), row >= candidates.n_known
+                )
+                for row, score in zip((items + before - 1).tolist(), values, strict=True)
                 if np.isfinite(score)
             )
             for items, values in zip(numbers, scores, strict=True)
         ]
-
-    def for_all(self, top_k: int, *, only_new: bool = False) -> Iterator[tuple[str, RankedItems]]:
-        """Name and recommendations of all users, in the order of the users file."""
-        names = self.interactions.user_names
-        with progress_bar("recommend", len(names), unit="user") as bar:
-            for first in range(0, len(names), USERS_AT_ONCE):
-                block = range(first, min(first + USERS_AT_ONCE, len(names)))
-                found = self.best_for([self.history(user) for user in block], top_k, only_new=only_new)
-                yield from zip(names[first : block.stop], found, strict=True)
-                bar.update(len(block))
 
     def require(self, top_k: int, *, only_new: bool) -> None:
         """Raise a UserError if ``top_k`` is less than 1, or if ``only_new`` and there are no new items."""
@@ -308,7 +318,11 @@ class Recommender:
         if only_new and not self.candidates.n_new:
             raise UserError("no new items to rank: pass items that are not in the catalogue")
 
-    def _encode_store(self, store: ContentStore, n_items: int) -> Embeddings:
-        config = replace(EncodeConfig.of(self.run.evaluation, self.process), precision=self.precision)
+    def _encoded(self, items: Items) -> Tensor:
+        """Embeddings of items, float32 ``[n, d]``."""
+        settings, device = self.run.settings, self.process.device
+        how = EncodeConfig(
+            settings.workers_on(device), settings.prefetch, settings.pins_memory_on(device), self.precision
+        )
         with evaluating(self.run.model):
-            return encode_catalogue(self.run.model, store, n_items, self.process, config)
+            return encode_catalogue(self.run.model, items, len(items.names), self.process, how).rows[1:]

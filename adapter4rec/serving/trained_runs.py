@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from adapter4rec.adapters.files import load_adapter, read_adapter
-from adapter4rec.checkpoints.rebuilding import KINDS, RebuiltSettings, rebuilt_model, rebuilt_settings
+from adapter4rec.checkpoints.rebuilding import RebuiltSettings, rebuilt_model, rebuilt_settings
 from adapter4rec.checkpoints.settings import SourceSettings
 from adapter4rec.data.domain import Domain
-from adapter4rec.evaluation.settings import EvaluationSettings
 from adapter4rec.models.parameters import count_parameters
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs.identity import Identity, load_best
@@ -28,14 +27,12 @@ class TrainedRun:
     Attributes:
         folder: the run folder, or the adapter file if a source model and an adapter were combined.
         settings: the run's settings that determine its model and domain.
-        evaluation: those of its evaluation.
         domain: the data of the run.
         model: the model with the weights of the best epoch, on the device of the process.
     """
 
     folder: Path
     settings: RebuiltSettings
-    evaluation: EvaluationSettings
     domain: Domain
     model: TransRec
 
@@ -63,25 +60,20 @@ def load_run(folder: Path, process: Process, changed: Mapping[str, Any] | None =
         raise UserError(
             f"{folder}/settings.json: does not describe a run of this project ({error})"
         ) from None
-    moved = _not_none(changed or {})
-    if "source_checkpoint" in moved and identity.stage.endswith(SourceSettings.stage):
-        moved["start_from"] = moved.pop("source_checkpoint")
-    settings, evaluation = _settings(folder / "settings.json", identity.stage, recorded["settings"], moved)
+    moved = dict(changed or {})
+    if str(identity.stage).endswith(SourceSettings.stage):
+        moved["start_from"] = moved.pop("source_checkpoint", None)
+    settings = rebuilt_settings(folder / "settings.json", identity.stage, recorded["settings"], moved)
     if settings.method == "popularity":
         raise UserError(f"{folder}: the popularity baseline has no model")
     domain = settings.read_domain(process)
     model = rebuilt_model(settings, domain.interactions.n_items)
-    for what, expected, found in (
-        ("data", identity.data, domain.identity),
-        ("initial weights", identity.start, weights_hash(model.state_dict())),
-    ):
-        if expected != found:
-            raise UserError(
-                f"{folder}: the {what} have changed since the run (hash {found}, expected {expected})"
-            )
+    now = replace(identity, data=domain.identity, start=weights_hash(model.state_dict()))
+    if changes := now.differences(recorded["identity"]):
+        raise UserError(f"{folder}: the data or the initial weights have changed: {'; '.join(changes)}")
     if count_parameters(model).trained:
         load_best(folder / "best.safetensors", identity, model)
-    return TrainedRun(folder, settings, evaluation, domain, model.to(process.device))
+    return TrainedRun(folder, settings, domain, model.to(process.device))
 
 
 def load_adapted(
@@ -103,27 +95,9 @@ def load_adapted(
     description = read_adapter(adapter).description
     if "stage" not in description or "settings" not in description:
         raise UserError(f"{adapter}: records no training data; it was not written by a run")
-    moved = {"source_checkpoint": source} | _not_none(changed)
-    settings, evaluation = _settings(adapter, description["stage"], description["settings"], moved)
+    moved = {**changed, "source_checkpoint": source}
+    settings = rebuilt_settings(adapter, description["stage"], description["settings"], moved)
     domain = settings.read_domain(process)
     model = rebuilt_model(settings, domain.interactions.n_items, adapters=False)
     load_adapter(model, adapter, force=force)
-    return TrainedRun(adapter, settings, evaluation, domain, model.to(process.device))
-
-
-def _settings(
-    file: Path, kind: str, recorded: object, moved: Mapping[str, Any]
-) -> tuple[RebuiltSettings, EvaluationSettings]:
-    """The settings recorded in a file, with the paths that have changed, in their two roles."""
-    if kind not in KINDS or not isinstance(recorded, dict):
-        raise UserError(f"{file}: does not describe a run of this project")
-    try:
-        settings = rebuilt_settings(kind, recorded, moved, (EvaluationSettings,))
-    except UserError as error:
-        raise UserError(f"{file}: {error}") from None
-    assert isinstance(settings, EvaluationSettings)
-    return settings, settings
-
-
-def _not_none(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
+    return TrainedRun(adapter, settings, domain, model.to(process.device))
