@@ -42,11 +42,18 @@ class Packing(Content):
         """Number of tokens of the longest text."""
         return self.spans[-1][1]
 
+    @property
+    def texts(self) -> Tensor:
+        """Number of the text of each token, int64 ``[tokens]``."""
+        numbers = torch.arange(len(self), device=self.firsts.device)
+        return numbers.repeat_interleave(self._lengths(), output_size=len(self.places))
+
     def real(self, width: int) -> Tensor:
         """Mask of the padded form, bool ``[texts, width]``: true at tokens, false at padding on the right."""
-        total = self.firsts.new_tensor([len(self.places)])
-        lengths = torch.cat([self.firsts, total]).diff()
-        return torch.arange(width, device=lengths.device) < lengths[:, None]
+        return torch.arange(width, device=self.firsts.device) < self._lengths()[:, None]
+
+    def _lengths(self) -> Tensor:
+        return torch.cat([self.firsts, self.firsts.new_full((1,), len(self.places))]).diff()
 
     def lengthened(self, further: int) -> tuple[Packing, Tensor]:
         """Insert ``further`` tokens after the first token of each text (prefix or prompt tokens).
@@ -57,8 +64,8 @@ class Packing(Content):
         """
         spans = tuple((count, length + further) for count, length in self.spans)
         numbers = torch.arange(len(self), device=self.firsts.device)
-        lengths = torch.cat([numbers.new_full((count,), length) for count, length in spans])
-        texts = numbers.repeat_interleave(lengths)
+        total = len(self.places) + further * len(self)  # known here: counting would wait for a GPU
+        texts = numbers.repeat_interleave(self._lengths() + further, output_size=total)
         firsts = self.firsts + further * numbers
         places = torch.arange(len(texts), device=texts.device) - firsts[texts]
         own = self.firsts[texts] + (places - further).clamp(min=0)

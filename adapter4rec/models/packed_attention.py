@@ -91,7 +91,8 @@ def _padded(
         # Padding queries attend to all tokens of the text, so that no row is fully masked (NaN).
         mask = mask & (within | ~real[:, None, :, None])
     y = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling)
-    return y.transpose(1, 2)[real]
+    # By index: selecting with a mask would wait for the GPU in each layer.
+    return y.transpose(1, 2)[packing.texts, packing.places]
 
 
 def _attention_with_dropout(

@@ -1,0 +1,86 @@
+"""Device placement without a GPU: forward passes on fake CUDA tensors, which refuse to mix with the CPU's.
+
+They have no values either, so what makes the CPU wait for the GPU, such as selecting with a mask, fails.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from adapter_models import BACKBONES, DIM, LENGTH, N_ITEMS, PRE_NORM, batch_for, is_image, model_on, store_for
+from conftest import interactions_of, random_sequences
+from torch import nn
+from torch._subclasses import FakeTensorMode  # the only way to have CUDA tensors without a GPU
+from transformers import PreTrainedModel
+
+from adapter4rec.adapters.attaching import add_adapters
+from adapter4rec.adapters.registry import FAMILIES
+from adapter4rec.data.batches import TrainingSet
+from adapter4rec.models.losses.settings import LossSettings
+from adapter4rec.models.registry import LOSSES, OBJECTIVES, USER_ENCODERS, registered
+from adapter4rec.models.transrec import TransRec
+
+CUDA = torch.device("cuda")
+CANNOT_ATTACH = {("tiny_modernbert_folder", "bitfit")} | {(n, "pfeiffer_after_layernorm") for n in PRE_NORM}
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    monkeypatch.setattr(PreTrainedModel, "init_weights", lambda _: None)  # some draw until a value fits
+    with FakeTensorMode() as mode:
+        yield mode
+
+
+def rebuilt(model, *further, user_encoder="transformer"):
+    """A model of the same shapes on the fake GPU."""
+    encoder = model.item_encoder
+    with CUDA:
+        backbone = type(encoder.backbone)(encoder.backbone.config)
+        images = [encoder.images_at_once] if is_image(model) else []
+        users = registered(USER_ENCODERS, user_encoder)(DIM, LENGTH, 2, 2, 0.1)
+        return TransRec(type(encoder)(backbone, DIM, *images), users, *further).train()
+
+
+def loss_on(fake, model, batch):
+    return model(batch.changed(lambda tensor: fake.from_tensor(tensor).to(CUDA)))
+
+
+@pytest.mark.parametrize("objective", ["sasrec", "cpc"])
+@pytest.mark.parametrize("user_encoder", USER_ENCODERS)
+@pytest.mark.parametrize("family", [None, *FAMILIES])
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_forward_pass_stays_on_the_gpu(request, monkeypatch, name, family, user_encoder, objective):
+    if (name, family) in CANNOT_ATTACH:
+        pytest.skip("does not attach")
+    small = model_on(request.getfixturevalue(name))
+    batch = batch_for(small)
+    fake = request.getfixturevalue("fake")
+    model = rebuilt(small, objective, user_encoder=user_encoder)
+    if family is not None:
+        with CUDA, monkeypatch.context() as patch:
+            patch.setattr(nn.Module, "to", lambda module, **_: module)  # fake tensors cannot be moved
+            add_adapters(model, FAMILIES[family]())
+    loss = loss_on(fake, model, batch)
+    assert loss.device.type == "cuda"
+    assert loss.shape == ()
+
+
+@pytest.mark.parametrize("objective", ["sasrec", "cpc"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_each_loss_stays_on_the_gpu(request, tiny_bert_folder, name, objective):
+    small = model_on(tiny_bert_folder)
+    negatives = None if name in ("in_batch", "full") else 4
+    criterion = registered(LOSSES, name)(LossSettings(loss=name, negatives=negatives), N_ITEMS)
+    sequences = random_sequences(np.random.default_rng(0), 8, N_ITEMS, LENGTH)
+    examples = TrainingSet(
+        interactions_of(sequences, N_ITEMS, LENGTH),
+        store_for(small),
+        batch_size=8,
+        seed=0,
+        sampling=replace(criterion.sampling, positions=OBJECTIVES[objective]),
+    )
+    batch = examples[1, 0]
+    fake = request.getfixturevalue("fake")
+    loss = loss_on(fake, rebuilt(small, objective, criterion), batch)
+    assert loss.device.type == "cuda"
