@@ -28,6 +28,8 @@ def main() -> None:
     parser.add_argument("--force", action="store_true", help="export an adapter of another source model")
     parser.add_argument("--overwrite", action="store_true", help="import to an adapter file that exists")
     options = parser.parse_args()
+    if options.force if options.direction == "import" else options.overwrite:
+        parser.error("--force belongs to export, --overwrite to import")
     from adapter4rec.adapters.files import load_adapter, save_adapter
     from adapter4rec.checkpoints.loading import load_source
     from adapter4rec.checkpoints.source_models import require_export_path
