@@ -1,9 +1,10 @@
-"""Every loss with every objective and modality, from a launcher, on one and two processes."""
+"""Every loss with every objective and modality, from a launcher, on one and two processes; one on four."""
 
 import json
 import os
 import subprocess
 import sys
+from itertools import product
 
 import numpy as np
 import pytest
@@ -43,10 +44,10 @@ def domains(tmp_path_factory, tiny_bert_folder, tiny_vit_folder):
     }
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("modality", LAUNCHERS)
+@pytest.mark.parametrize(
+    ("modality", "loss", "objective", "processes"),
+    [*product(LAUNCHERS, LOSSES, OBJECTIVES, (1, 2)), ("text", "mixed", "sasrec", 4)],
+)
 def test_a_launcher_trains_with_each_loss(domains, tmp_path, modality, loss, objective, processes):
     options = domains[modality] | {
         "loss": loss,
