@@ -26,9 +26,7 @@ from conftest import REPOSITORY
 from torch import nn
 
 from adapter4rec.adapters.attaching import add_adapters, detach_adapters, encoder_sites
-from adapter4rec.adapters.bottleneck_layers import Bottleneck
-from adapter4rec.adapters.compacter import CompacterConfig
-from adapter4rec.adapters.compacter_layers import HypercomplexLinear, Rule
+from adapter4rec.adapters.bottleneck_layers import Bottleneck, HypercomplexLinear, Rule
 from adapter4rec.adapters.config import LayerChoice
 from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.adapters.k_adapter import KAdapterConfig
@@ -305,26 +303,26 @@ def test_dropout_is_applied_where_it_is_set():
 
 def test_a_hypercomplex_layer_is_the_sum_of_kronecker_products():
     torch.manual_seed(0)
-    layer = HypercomplexLinear(8, 12, CompacterConfig(divisions=4, factor_rank=2))
-    rule = torch.randn(4, 4, 4)
+    shared = Rule(4)
+    layer = HypercomplexLinear(shared, 2, 8, 12)
+    rule = nn.init.normal_(shared.rule)
     nn.init.normal_(layer.bias)
     weight = sum(torch.kron(rule[i], layer.left[i] @ layer.right[i]) for i in range(4))
     x = torch.randn(3, 8)
-    assert torch.allclose(layer(x, rule), x @ weight + layer.bias, atol=1e-5)
+    assert torch.allclose(layer(x), x @ weight + layer.bias, atol=1e-5)
 
 
 def test_a_hypercomplex_layer_begins_as_described():
     """Each division's factors Xavier-uniform with gain √2 for themselves, the bias zero, the rule small."""
     torch.manual_seed(0)
-    config = CompacterConfig(divisions=4, factor_rank=8)
-    layer = HypercomplexLinear(400, 200, config)
+    layer = HypercomplexLinear(Rule(4), 8, 400, 200)
     for factor, fans in ((layer.left, 100 + 8), (layer.right, 8 + 50)):
         bound = 2**0.5 * (6 / fans) ** 0.5
         assert factor.abs().max().item() == pytest.approx(bound, rel=0.02)
         assert factor.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
     assert not torch.equal(layer.left[0], layer.left[1])
     assert not layer.bias.any()
-    assert Rule(CompacterConfig(divisions=20)).rule.std().item() == pytest.approx(1e-4, rel=0.05)
+    assert Rule(20).rule.std().item() == pytest.approx(1e-4, rel=0.05)
 
 
 def test_compacter_shares_one_rule(tiny_bert_folder):

@@ -15,7 +15,7 @@ from adapter4rec.adapters.base import AdapterSet, adapters_of
 from adapter4rec.adapters.config import RELEASE, AdapterConfig
 from adapter4rec.adapters.registry import name_of
 from adapter4rec.adapters.released_model import change_as_released
-from adapter4rec.adapters.released_variants import as_released, released_sites
+from adapter4rec.adapters.released_variants import as_released
 from adapter4rec.adapters.sites import Sites, find_sites
 from adapter4rec.models.image_encoder import ImageItemEncoder
 from adapter4rec.models.layouts import LAYOUTS, UNREAD
@@ -120,8 +120,7 @@ def _build(model: TransRec | PreTrainedModel, adapters: AdapterSet, sites: dict[
     builder = config = adapters.config
     items = model.item_encoder if isinstance(model, TransRec) else None
     if config.semantics == RELEASE:
-        builder = as_released(config, images=isinstance(items, ImageItemEncoder))
-        sites = released_sites(config, sites)
+        builder, sites = as_released(config, sites, images=isinstance(items, ImageItemEncoder))
         for undo in change_as_released(model, config):
             adapters.attach(undo)
     for name, adapter in builder.build_all(sites):

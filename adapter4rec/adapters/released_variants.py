@@ -16,11 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapter4rec.adapters.base import Adapter
-from adapter4rec.adapters.bottleneck import BottleneckConfig
 from adapter4rec.adapters.bottleneck_layers import SublayerAdapter
 from adapter4rec.adapters.compacter import CompacterConfig
 from adapter4rec.adapters.config import FEED_FORWARD, AdapterConfig
-from adapter4rec.adapters.houlsby_parallel import HoulsbyParallelConfig
+from adapter4rec.adapters.houlsby import HoulsbyConfig, HoulsbyParallelConfig
 from adapter4rec.adapters.k_adapter import KAdapterConfig
 from adapter4rec.adapters.lora import LoraConfig
 from adapter4rec.adapters.lora_layers import new_layer
@@ -38,7 +37,7 @@ class ReleasedHoulsbyParallelConfig(HoulsbyParallelConfig):
 
     def change(self, module: Callable[[Tensor], Tensor], y: Tensor, x: Tensor) -> Tensor:
         """f(x) + a(x) + x; the encoder adds the residual afterwards."""
-        return y + module(x) + x
+        return super().change(module, y, x) + x
 
     def build(self, sites: Sites) -> Adapter:
         """One bottleneck for each chosen sublayer.
@@ -46,12 +45,11 @@ class ReleasedHoulsbyParallelConfig(HoulsbyParallelConfig):
         Raises:
             UserError: only attention is chosen, in an image encoder.
         """
-        config = self
-        if sites.layout.reads is Reads.PATCHES:
-            if FEED_FORWARD not in self.sublayers:
-                raise UserError("--sublayers: released parallel adapters of images support feed_forward only")
-            config = replace(self, sublayers=(FEED_FORWARD,))
-        return SublayerAdapter(config, sites)
+        if sites.layout.reads is not Reads.PATCHES:
+            return super().build(sites)
+        if FEED_FORWARD not in self.sublayers:
+            raise UserError("--sublayers: released parallel adapters of images support feed_forward only")
+        return SublayerAdapter(replace(self, sublayers=(FEED_FORWARD,)), sites)
 
 
 @dataclass(frozen=True)
@@ -131,35 +129,32 @@ class UnmaskedSites(Sites):
         return super().on_mask(lambda mask: remember(None))
 
 
-RELEASED: dict[type[AdapterConfig], type[AdapterConfig]] = {
+VARIANTS: dict[type[AdapterConfig], type[AdapterConfig]] = {
     HoulsbyParallelConfig: ReleasedHoulsbyParallelConfig,
     CompacterConfig: ReleasedCompacterConfig,
     LoraConfig: ReleasedLoraConfig,
 }
-"""Variants of families, by the config class of the family."""
-RELEASED_SITES: dict[type[AdapterConfig], type[Sites]] = {
+SITES: dict[type[AdapterConfig], type[Sites]] = {
     PromptConfig: OverwritingSites,
     KAdapterConfig: UnmaskedSites,
 }
-"""Sites that behave differently, by the config class of the family."""
+"""Configs and sites that behave differently, by the config class of the family."""
 
 
-def released_sites(config: AdapterConfig, sites: dict[str, Sites]) -> dict[str, Sites]:
-    """The sites at which the released code attaches the adapters of a config."""
-    kind = RELEASED_SITES.get(type(config), Sites)
-    return {role: kind(**vars(own)) for role, own in sites.items()}
-
-
-def as_released(config: AdapterConfig, *, images: bool) -> AdapterConfig:
-    """A config with the same options that builds adapters as the released code computes them.
+def as_released(
+    config: AdapterConfig, sites: dict[str, Sites], *, images: bool
+) -> tuple[AdapterConfig, dict[str, Sites]]:
+    """A config with the same options that builds adapters as the released code computes them, and its sites.
 
     Args:
         config: of a family.
+        sites: of each adapted encoder.
         images: whether the model's items are images.
     """
-    options = dict(vars(config))
-    if type(config) is LoraConfig:
+    family, options = type(config), dict(vars(config))
+    if family is LoraConfig:
         options["images"] = images
-    elif isinstance(config, BottleneckConfig) and not isinstance(config, CompacterConfig):
+    elif isinstance(config, HoulsbyConfig) and family is not CompacterConfig:
         options["adapter_dropout"] = 0.0  # defined, but never applied
-    return RELEASED.get(type(config), type(config))(**options)
+    kind = SITES.get(family, Sites)
+    return VARIANTS.get(family, family)(**options), {role: kind(**vars(own)) for role, own in sites.items()}
