@@ -378,21 +378,21 @@ def test_lora_keeps_the_pretrained_projection(tiny_vit_folder):
     """W x + b + (alpha / r) B A x with the source model's own W and b."""
     model = model_on(tiny_vit_folder)
     projection = encoder_sites(model)["item"].layers[1].value
-    original = projection.module
+    original = projection.linear
     add_adapters(model, config_of("lora", lora_alpha=2.0))
     factors = model.adapters["item"].layers["1"]["value"]
     nn.init.normal_(factors.lora_B)
     x = torch.randn(4, WIDTH)
     expected = F.linear(x, original.weight, original.bias) + x @ factors.lora_A.T @ factors.lora_B.T * 2 / 3
-    assert torch.allclose(projection.module(x), expected, atol=1e-5)
-    assert projection.module.weight is original.weight
+    assert torch.allclose(projection.linear(x), expected, atol=1e-5)
+    assert projection.linear.weight is original.weight
 
 
 def test_lora_where_one_layer_gives_query_key_and_value(tiny_modernbert_folder):
     """Query and value have updates of their own, the key has none (loralib's MergedLinear)."""
     model = model_on(tiny_modernbert_folder)
     fused = encoder_sites(model)["item"].layers[1].query
-    original = fused.module
+    original = fused.linear
     x = torch.randn(4, WIDTH)
     for chosen in (("query", "value"), ("value",)):
         add_adapters(model, config_of("lora", projections=chosen))
@@ -405,7 +405,7 @@ def test_lora_where_one_layer_gives_query_key_and_value(tiny_modernbert_folder):
             if kind in chosen:
                 down, up = next(updates)
                 expected[:, place] = x @ down.T @ up.T / 3
-        found = fused.module(x) - F.linear(x, original.weight, original.bias)
+        found = fused.linear(x) - F.linear(x, original.weight, original.bias)
         assert torch.allclose(found, expected.flatten(1), atol=1e-5)
         detach_adapters(model)
 
@@ -413,7 +413,7 @@ def test_lora_where_one_layer_gives_query_key_and_value(tiny_modernbert_folder):
 def test_all_of_loralibs_fused_layer_moves_with_the_model(tiny_modernbert_folder):
     model = model_on(tiny_modernbert_folder)
     add_adapters(model, config_of("lora"))
-    fused = encoder_sites(model)["item"].layers[0].query.module
+    fused = encoder_sites(model)["item"].layers[0].query.linear
     model.to("meta")
     assert fused.lora_ind.device.type == "meta"
     assert not any("lora_ind" in name for name in model.state_dict())

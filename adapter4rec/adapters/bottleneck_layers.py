@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ from adapter4rec.utils.errors import UserError
 if TYPE_CHECKING:
     from adapter4rec.adapters.compacter import CompacterConfig
 
+LinearLayer: TypeAlias = Callable[[int, int], nn.Module]
+"""Builds a linear layer from the widths of its input and output."""
 _ACTIVATIONS = {"gelu_tanh": "gelu_pytorch_tanh", "none": "linear"}
 """Names in transformers, where they differ from those of ``config.ACTIVATIONS``."""
 
@@ -33,18 +35,14 @@ class Bottleneck(nn.Module):
         width: of x, h or d.
         bottleneck: r.
         config: has σ and the probability of dropout.
-        linear: builds a linear layer from the widths of its input and output.
+        linear: class of W_down and W_up.
     """
 
     near_zero: ClassVar[bool] = True
     """Initialise weights from N(0, 0.01²) and biases with zero; else as ``linear`` does."""
 
     def __init__(
-        self,
-        width: int,
-        bottleneck: int,
-        config: HoulsbyConfig,
-        linear: Callable[[int, int], nn.Module] = nn.Linear,
+        self, width: int, bottleneck: int, config: HoulsbyConfig, linear: LinearLayer = nn.Linear
     ) -> None:
         super().__init__()
         self.down, self.up = linear(width, bottleneck), linear(bottleneck, width)

@@ -31,22 +31,21 @@ class Lora(Adapter):
         kinds = [kind for kind in PROJECTIONS if kind in config.projections]
         for number, layer in config.layers_of(sites).items():
             self.layers[number] = own = nn.ModuleDict()
-            for group in [[kind] for kind in kinds] if layer.query.layout.parts == 1 else [kinds]:
-                projections = [getattr(layer, kind) for kind in group]
-                own["_".join(group)] = self._wrap(projections, config.size_of(sites, "rank"), config)
+            for group in [kinds] if layer.query.fused else [[kind] for kind in kinds]:
+                site: Projection = getattr(layer, group[0])
+                own["_".join(group)] = self._wrap(site, group, config.size_of(sites, "rank"), config)
 
-    def _wrap(self, projections: list[Projection], rank: int, config: LoraConfig) -> nn.ParameterDict:
-        """Replace the linear layer of projections by loralib's with the same weight and bias.
+    def _wrap(self, site: Projection, kinds: list[str], rank: int, config: LoraConfig) -> nn.ParameterDict:
+        """Replace the linear layer that computes projections by loralib's with the same weight and bias.
 
         Returns:
-            The factors: ``lora_A [count · r, in]`` and ``lora_B [count · out, r]``.
+            The factors: ``lora_A [kinds · r, in]`` and ``lora_B [kinds · out, r]``.
         """
-        original, parts = projections[0].linear, projections[0].layout.parts
-        count, outputs = len(projections), original.out_features // parts
-        start = nn.init.kaiming_uniform_(torch.empty(count * rank, original.in_features), math.sqrt(5))
-        factors = nn.ParameterDict({"lora_A": start, "lora_B": torch.zeros(count * outputs, rank)})
-        chosen = [projection.layout.part for projection in projections]
-        fused = {} if parts == 1 else {"enable_lora": [part in chosen for part in range(parts)]}
+        original, parts = site.linear, ("query", "key", "value")
+        outputs = original.out_features // (len(parts) if site.fused else 1)
+        start = nn.init.kaiming_uniform_(torch.empty(len(kinds) * rank, original.in_features), math.sqrt(5))
+        factors = nn.ParameterDict({"lora_A": start, "lora_B": torch.zeros(len(kinds) * outputs, rank)})
+        fused = {"enable_lora": [part in kinds for part in parts]} if site.fused else {}
         layer = new_layer(original, rank, config, bias=original.bias is not None, **fused)
         if fused:
             places = layer.lora_ind
@@ -58,7 +57,7 @@ class Lora(Adapter):
             shadow(layer, name, factor)
         layer.train(original.training)  # loralib's train() returns nothing
         self._wrapped.append(layer)
-        self.attach(projections[0].replace_by(layer))
+        self.attach(site.replace_by(layer))
         return factors
 
     def merged_weights(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
