@@ -26,9 +26,7 @@ from conftest import REPOSITORY
 from torch import nn
 
 from adapter4rec.adapters.attaching import add_adapters, detach_adapters, encoder_sites
-from adapter4rec.adapters.bottleneck_layers import Bottleneck
-from adapter4rec.adapters.compacter import CompacterConfig
-from adapter4rec.adapters.compacter_layers import HypercomplexLinear, Rule
+from adapter4rec.adapters.bottleneck_layers import Bottleneck, HypercomplexLinear, Rule
 from adapter4rec.adapters.config import LayerChoice
 from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.adapters.k_adapter import KAdapterConfig
@@ -305,26 +303,26 @@ def test_dropout_is_applied_where_it_is_set():
 
 def test_a_hypercomplex_layer_is_the_sum_of_kronecker_products():
     torch.manual_seed(0)
-    layer = HypercomplexLinear(8, 12, CompacterConfig(divisions=4, factor_rank=2))
-    rule = torch.randn(4, 4, 4)
+    shared = Rule(4)
+    layer = HypercomplexLinear(shared, 2, 8, 12)
+    rule = nn.init.normal_(shared.rule)
     nn.init.normal_(layer.bias)
     weight = sum(torch.kron(rule[i], layer.left[i] @ layer.right[i]) for i in range(4))
     x = torch.randn(3, 8)
-    assert torch.allclose(layer(x, rule), x @ weight + layer.bias, atol=1e-5)
+    assert torch.allclose(layer(x), x @ weight + layer.bias, atol=1e-5)
 
 
 def test_a_hypercomplex_layer_begins_as_described():
     """Each division's factors Xavier-uniform with gain √2 for themselves, the bias zero, the rule small."""
     torch.manual_seed(0)
-    config = CompacterConfig(divisions=4, factor_rank=8)
-    layer = HypercomplexLinear(400, 200, config)
+    layer = HypercomplexLinear(Rule(4), 8, 400, 200)
     for factor, fans in ((layer.left, 100 + 8), (layer.right, 8 + 50)):
         bound = 2**0.5 * (6 / fans) ** 0.5
         assert factor.abs().max().item() == pytest.approx(bound, rel=0.02)
         assert factor.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
     assert not torch.equal(layer.left[0], layer.left[1])
     assert not layer.bias.any()
-    assert Rule(CompacterConfig(divisions=20)).rule.std().item() == pytest.approx(1e-4, rel=0.05)
+    assert Rule(20).rule.std().item() == pytest.approx(1e-4, rel=0.05)
 
 
 def test_compacter_shares_one_rule(tiny_bert_folder):
@@ -380,21 +378,21 @@ def test_lora_keeps_the_pretrained_projection(tiny_vit_folder):
     """W x + b + (alpha / r) B A x with the source model's own W and b."""
     model = model_on(tiny_vit_folder)
     projection = encoder_sites(model)["item"].layers[1].value
-    original = projection.module
+    original = projection.linear
     add_adapters(model, config_of("lora", lora_alpha=2.0))
     factors = model.adapters["item"].layers["1"]["value"]
     nn.init.normal_(factors.lora_B)
     x = torch.randn(4, WIDTH)
     expected = F.linear(x, original.weight, original.bias) + x @ factors.lora_A.T @ factors.lora_B.T * 2 / 3
-    assert torch.allclose(projection.module(x), expected, atol=1e-5)
-    assert projection.module.weight is original.weight
+    assert torch.allclose(projection.linear(x), expected, atol=1e-5)
+    assert projection.linear.weight is original.weight
 
 
 def test_lora_where_one_layer_gives_query_key_and_value(tiny_modernbert_folder):
     """Query and value have updates of their own, the key has none (loralib's MergedLinear)."""
     model = model_on(tiny_modernbert_folder)
     fused = encoder_sites(model)["item"].layers[1].query
-    original = fused.module
+    original = fused.linear
     x = torch.randn(4, WIDTH)
     for chosen in (("query", "value"), ("value",)):
         add_adapters(model, config_of("lora", projections=chosen))
@@ -407,7 +405,7 @@ def test_lora_where_one_layer_gives_query_key_and_value(tiny_modernbert_folder):
             if kind in chosen:
                 down, up = next(updates)
                 expected[:, place] = x @ down.T @ up.T / 3
-        found = fused.module(x) - F.linear(x, original.weight, original.bias)
+        found = fused.linear(x) - F.linear(x, original.weight, original.bias)
         assert torch.allclose(found, expected.flatten(1), atol=1e-5)
         detach_adapters(model)
 
@@ -415,7 +413,7 @@ def test_lora_where_one_layer_gives_query_key_and_value(tiny_modernbert_folder):
 def test_all_of_loralibs_fused_layer_moves_with_the_model(tiny_modernbert_folder):
     model = model_on(tiny_modernbert_folder)
     add_adapters(model, config_of("lora"))
-    fused = encoder_sites(model)["item"].layers[0].query.module
+    fused = encoder_sites(model)["item"].layers[0].query.linear
     model.to("meta")
     assert fused.lora_ind.device.type == "meta"
     assert not any("lora_ind" in name for name in model.state_dict())

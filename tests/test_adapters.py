@@ -138,7 +138,7 @@ class EverySite(Adapter):
         self.calls = []
         first = sites.layers[0]
         self.attach(first.on_state(lambda output, layer_input: output + self.scale * layer_input))
-        wrapped = nn.Sequential(first.query.module, nn.Identity())
+        wrapped = nn.Sequential(first.query.linear, nn.Identity())
         self.attach(first.query.replace_by(wrapped))
         if sites.role == "item":
             self.attach(sites.on_inputs(self.count_call))

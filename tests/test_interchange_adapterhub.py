@@ -15,11 +15,9 @@ from safetensors.torch import save_file
 
 from adapter4rec.adapters.attaching import detach_adapters
 from adapter4rec.adapters.compacter import CompacterConfig
-from adapter4rec.adapters.houlsby import HoulsbyConfig
-from adapter4rec.adapters.houlsby_parallel import HoulsbyParallelConfig
+from adapter4rec.adapters.houlsby import HoulsbyConfig, HoulsbyParallelConfig
 from adapter4rec.adapters.lora import LoraConfig
-from adapter4rec.adapters.pfeiffer import PfeifferConfig
-from adapter4rec.adapters.pfeiffer_after_layernorm import PfeifferAfterLayerNormConfig
+from adapter4rec.adapters.pfeiffer import PfeifferAfterLayerNormConfig, PfeifferConfig
 from adapter4rec.interchange.adapterhub import export_adapterhub, import_adapterhub
 from adapter4rec.utils.errors import UserError
 

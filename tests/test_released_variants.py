@@ -156,7 +156,7 @@ def test_there_are_two_semantics():
 def test_lora_loses_the_pretrained_weights_and_trains_new_biases(tiny_bert_folder):
     model = model_on(tiny_bert_folder).eval()
     projections = {role: sites.layers[1].value for role, sites in encoder_sites(model).items()}
-    originals = {role: projection.module for role, projection in projections.items()}
+    originals = {role: projection.linear for role, projection in projections.items()}
     add_adapters(model, config_of("lora", lora_alpha=2.0))
     train_only(model, ADAPTER_PARTS)
     for role, rank in (("item", 3), ("user", 2)):
@@ -168,7 +168,7 @@ def test_lora_loses_the_pretrained_weights_and_trains_new_biases(tiny_bert_folde
         nn.init.normal_(new.lora_B)
         x = torch.randn(4, new.in_features)
         expected = F.linear(x, new.weight, new.bias) + x @ new.lora_A.T @ new.lora_B.T * 2 / rank
-        assert torch.allclose(projections[role].module(x), expected, atol=1e-5)
+        assert torch.allclose(projections[role].linear(x), expected, atol=1e-5)
     assert originals["user"].bias is None
     assert "adapters.item.layers.1.value.weight" in trained_state(model)
 

@@ -14,8 +14,7 @@ from transformers import PreTrainedModel
 from adapter4rec.adapters.base import AdapterSet, adapters_of
 from adapter4rec.adapters.config import RELEASE, AdapterConfig
 from adapter4rec.adapters.registry import name_of
-from adapter4rec.adapters.released_model import change_as_released
-from adapter4rec.adapters.released_variants import as_released, released_sites
+from adapter4rec.adapters.released import as_released, change_as_released
 from adapter4rec.adapters.sites import Sites, find_sites
 from adapter4rec.models.image_encoder import ImageItemEncoder
 from adapter4rec.models.layouts import LAYOUTS, UNREAD
@@ -33,15 +32,12 @@ def encoder_sites(model: TransRec | PreTrainedModel) -> dict[str, Sites]:
         UserError: the kind of encoder is not supported.
     """
     sites: dict[str, Sites] = {}
-    backbone: PreTrainedModel | None
-    if isinstance(model, TransRec):
-        users, backbone = model.user_encoder, getattr(model.item_encoder, "backbone", None)
-        if users.layout is not None:
-            sites["user"] = find_sites(users, users.layout, users.width, "user")
-        if backbone is None:
-            return sites
-    else:
-        backbone = model
+    backbone = getattr(model.item_encoder, "backbone", None) if isinstance(model, TransRec) else model
+    if isinstance(model, TransRec) and model.user_encoder.layout is not None:
+        users = model.user_encoder
+        sites["user"] = find_sites(users, users.layout, users.width, "user")
+    if backbone is None:
+        return sites
     kind = getattr(getattr(backbone, "config", None), "model_type", type(backbone).__name__)
     if kind not in LAYOUTS:
         raise UserError(
@@ -85,12 +81,11 @@ def add_adapters(
     found = encoder_sites(model)
     alone = not isinstance(model, TransRec) and "item" in config.encoders
     encoders = ("item",) if alone else config.encoders
-    for encoder in encoders:
-        if encoder not in found:
-            supported = ",".join(found)
-            raise UserError(
-                f"adapters do not support the model's {encoder} encoder; use --encoders {supported}"
-            )
+    if missing := [encoder for encoder in encoders if encoder not in found]:
+        supported = ",".join(found)
+        raise UserError(
+            f"adapters do not support the model's {missing[0]} encoder; use --encoders {supported}"
+        )
     sites = {encoder: found[encoder] for encoder in encoders}
     adapters = model.adapters = AdapterSet(config, base_groups_of(model))
     try:
@@ -120,8 +115,7 @@ def _build(model: TransRec | PreTrainedModel, adapters: AdapterSet, sites: dict[
     builder = config = adapters.config
     items = model.item_encoder if isinstance(model, TransRec) else None
     if config.semantics == RELEASE:
-        builder = as_released(config, images=isinstance(items, ImageItemEncoder))
-        sites = released_sites(config, sites)
+        builder, sites = as_released(config, sites, images=isinstance(items, ImageItemEncoder))
         for undo in change_as_released(model, config):
             adapters.attach(undo)
     for name, adapter in builder.build_all(sites):

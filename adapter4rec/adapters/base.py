@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import ExitStack
-from typing import ClassVar, NoReturn
+from typing import NoReturn
 
-from torch import Tensor, nn
+from torch import nn
 
 from adapter4rec.adapters.config import AdapterConfig
 from adapter4rec.adapters.sites import Undo
@@ -38,26 +38,24 @@ class Adapter(Attached, nn.Module):
     attaches anything.
 
     Attributes:
-        groups: parameter group of each child module whose parameters are not in :attr:`group`, by the
-            child's name.
+        groups: parameter group of each child (a module or a parameter) that is not in the group ``adapter``,
+            by its name.
         copies: parameters that the encoder computes with instead of its own: the module that has the
             original, and the original's name in it, by the copy's name in the adapter. The module need not
             have the original: a projection without bias may get one.
     """
 
-    group: ClassVar[str] = ADAPTER
-    """Parameter group of all other parameters."""
-
-    def __init__(self) -> None:
+    def __init__(self, *_: object) -> None:
+        """Build nothing: a plain adapter consists of copies, whatever its config and sites are."""
         super().__init__()
         self.groups: dict[str, str] = {}
         self.copies: dict[str, tuple[nn.Module, str]] = {}
 
     def parameter_groups(self) -> ParameterGroups:
-        """All parameters by name, in the groups given by ``group`` and ``groups``."""
+        """All parameters by name, in the group ``adapter`` or that given by ``groups``."""
         found: ParameterGroups = {}
         for name, parameter in self.named_parameters():
-            found.setdefault(self.groups.get(name.split(".")[0], self.group), {})[name] = parameter
+            found.setdefault(self.groups.get(name.split(".")[0], ADAPTER), {})[name] = parameter
         return found
 
     def train_copies(self, field: str, module: nn.Module, names: Iterable[str], group: str = ADAPTER) -> None:
@@ -72,12 +70,18 @@ class Adapter(Attached, nn.Module):
             group: parameter group of the copies.
         """
         self.groups[field] = group
-        originals = {name: module.get_parameter(name) for name in names}
-        copies = ParameterTree(originals)
-        self.add_module(field, copies)
-        for name in originals:
-            owner, _, last = name.rpartition(".")
-            self.attach(shadow(module.get_submodule(owner), last, copies.get_parameter(name)))
+        tree = nn.Module()  # of modules with the names of the originals' owners
+        self.add_module(field, tree)
+        for name in names:
+            parent = tree
+            *path, last = name.split(".")
+            for part in path:
+                if part not in dict(parent.named_children()):
+                    parent.add_module(part, nn.Module())
+                parent = parent.get_submodule(part)
+            copy = nn.Parameter(module.get_parameter(name).detach().clone())
+            parent.register_parameter(last, copy)
+            self.attach(shadow(module.get_submodule(".".join(path)), last, copy))
             self.copies[f"{field}.{name}"] = (module, name)
 
 
@@ -125,18 +129,3 @@ def adapters_of(model: nn.Module) -> AdapterSet | None:
     """The adapters of a TransRec or a Hugging Face encoder; None if it has none."""
     adapters = getattr(model, "adapters", None)
     return adapters if isinstance(adapters, AdapterSet) else None
-
-
-class ParameterTree(nn.Module):
-    """Copies of parameters, under the same dotted names."""
-
-    def __init__(self, originals: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        for name, original in originals.items():
-            *path, field = name.split(".")
-            parent: nn.Module = self
-            for part in path:
-                if part not in dict(parent.named_children()):
-                    parent.add_module(part, nn.Module())
-                parent = parent.get_submodule(part)
-            parent.register_parameter(field, nn.Parameter(original.detach().clone()))

@@ -25,7 +25,7 @@ class CompacterConfig(HoulsbyConfig):
     One factor of each product, the rule, is shared by all layers of both encoders.
     """
 
-    module: ClassVar[str] = "adapter4rec.adapters.compacter_layers:HypercomplexBottleneck"
+    module: ClassVar[str] = "adapter4rec.adapters.bottleneck_layers:HypercomplexBottleneck"
     adapter_activation: str = option("gelu_tanh", "activation in the bottleneck", choices=ACTIVATIONS)
     divisions: int = option(4, "n, number of Kronecker products that make a weight", least=1)
     factor_rank: int = option(1, "rank of their right factors", least=1)
@@ -37,10 +37,9 @@ class CompacterConfig(HoulsbyConfig):
 
     def build_all(self, sites: Mapping[str, Sites]) -> Iterator[tuple[str, Adapter]]:
         """The rule, then the adapters."""
-        from adapter4rec.adapters.bottleneck_layers import SublayerAdapter
-        from adapter4rec.adapters.compacter_layers import Rule
+        from adapter4rec.adapters.bottleneck_layers import Rule, SublayerAdapter
 
-        rule = Rule(self)
+        rule = Rule(self.divisions)
         yield "shared", rule
         for role, own in sites.items():
             yield role, SublayerAdapter(self, own, rule)

@@ -16,7 +16,6 @@ from transformers import PreTrainedModel
 
 from adapter4rec.adapters.attaching import add_adapters, base_groups_of, detach_adapters
 from adapter4rec.adapters.base import AdapterSet, adapters_of
-from adapter4rec.adapters.config import AdapterConfig
 from adapter4rec.adapters.registry import FAMILIES, name_of
 from adapter4rec.models.backbones import describe_config
 from adapter4rec.models.parts import BACKBONE, FIXED
@@ -86,7 +85,16 @@ def load_adapter(model: TransRec | PreTrainedModel, path: Path | str, *, force: 
             keeps the adapters that it has, unless the config or the tensors do not fit: then it has none.
     """
     checkpoint = read_adapter(Path(path))
-    config = _config_of(checkpoint)
+    family = str(checkpoint.description.get("family"))
+    if family not in FAMILIES:
+        raise UserError(
+            f"{path}: unknown adapter family {family!r}; known are {', '.join(FAMILIES)} "
+            "(register an own family before loading its files)"
+        )
+    try:
+        config = FAMILIES[family].from_values(checkpoint.description["config"])
+    except (UserError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: the config of its adapters is not valid: {error}") from None
     trouble = _differences(checkpoint.description.get("base"), base_identity(model))
     if trouble and not force:
         listed = "\n  ".join(["these adapters were trained on another model:", *trouble])
@@ -119,24 +127,6 @@ def read_adapter(path: Path) -> Checkpoint:
     return checkpoint
 
 
-def _config_of(checkpoint: Checkpoint) -> AdapterConfig:
-    """The config of an adapter file's adapters.
-
-    Raises:
-        UserError: the family is not registered, or the config is not valid.
-    """
-    family = str(checkpoint.description.get("family"))
-    if family not in FAMILIES:
-        raise UserError(
-            f"{checkpoint.path}: unknown adapter family {family!r}; known are {', '.join(FAMILIES)} "
-            "(register an own family before loading its files)"
-        )
-    try:
-        return FAMILIES[family].from_values(checkpoint.description["config"])
-    except (UserError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{checkpoint.path}: the config of its adapters is not valid: {error}") from None
-
-
 def base_identity(model: TransRec | PreTrainedModel) -> dict[str, dict[str, str]]:
     """Identity of a model without its adapters: kind and hash of the weights of each part."""
     parts = {group: dict(parameters) for group, parameters in base_groups_of(model).items()}
@@ -162,16 +152,14 @@ def _kinds(model: TransRec | PreTrainedModel) -> dict[str, str]:
 
 def _differences(there: Any, here: Mapping[str, Mapping[str, str]]) -> list[str]:
     """The parts in which the model of a file differs from this one, one line each."""
+    lines, none = [], {"kind": "none", "weights": ""}
     try:
-        theirs = {part: (about["kind"], about["weights"]) for part, about in there.items()}
+        for part in dict.fromkeys([*there, *here]):
+            theirs, ours = there.get(part, none), here.get(part, none)
+            if theirs["kind"] != ours["kind"]:
+                lines.append(f"{part}: {theirs['kind']} in the file, {ours['kind']} in the model")
+            elif theirs["weights"] != ours["weights"]:
+                lines.append(f"{part}: same kind ({ours['kind']}), different weights")
     except (AttributeError, KeyError, TypeError):
         return ["the file does not name the model"]
-    ours = {part: (about["kind"], about["weights"]) for part, about in here.items()}
-    lines = []
-    for part in dict.fromkeys([*theirs, *ours]):
-        (their_kind, their_weights), (kind, weights) = (one.get(part, ("none", "")) for one in (theirs, ours))
-        if their_kind != kind:
-            lines.append(f"{part}: {their_kind} in the file, {kind} in the model")
-        elif their_weights != weights:
-            lines.append(f"{part}: same kind ({kind}), different weights")
     return lines

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from adapter4rec.adapters.bitfit import BitFitConfig
 from adapter4rec.adapters.compacter import CompacterConfig
 from adapter4rec.adapters.config import AdapterConfig
-from adapter4rec.adapters.houlsby import HoulsbyConfig
-from adapter4rec.adapters.houlsby_parallel import HoulsbyParallelConfig
+from adapter4rec.adapters.houlsby import HoulsbyConfig, HoulsbyParallelConfig
 from adapter4rec.adapters.k_adapter import KAdapterConfig
-from adapter4rec.adapters.layernorm import LayerNormConfig
 from adapter4rec.adapters.lora import LoraConfig
-from adapter4rec.adapters.pfeiffer import PfeifferConfig
-from adapter4rec.adapters.pfeiffer_after_layernorm import PfeifferAfterLayerNormConfig
+from adapter4rec.adapters.pfeiffer import PfeifferAfterLayerNormConfig, PfeifferConfig
 from adapter4rec.adapters.prompt import PromptConfig
+from adapter4rec.adapters.selective import BitFitConfig, LayerNormConfig
 from adapter4rec.utils.errors import UserError
 
 FAMILIES: dict[str, type[AdapterConfig]] = {

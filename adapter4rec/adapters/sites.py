@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from adapter4rec.adapters.config import ATTENTION, FEED_FORWARD
 from adapter4rec.data.packing import Packing
-from adapter4rec.models.layouts import UNREAD, EncoderLayout, ProjectionLayout, Reads, SublayerLayout
+from adapter4rec.models.layouts import UNREAD, EncoderLayout, Reads, SublayerLayout
 from adapter4rec.utils.errors import UserError
 
 Undo: TypeAlias = Callable[[], object]
@@ -90,32 +90,30 @@ class Projection:
 
     Attributes:
         owner: the layer of the encoder.
-        layout: where the linear layer is in it.
+        paths: possible names of the linear layer in it.
+        fused: whether the linear layer computes query, key and value, in this order.
     """
 
     owner: nn.Module
-    layout: ProjectionLayout
+    paths: tuple[str, ...]
+    fused: bool
 
     @property
     def name(self) -> str:
         """Path of the linear layer in its owner."""
         names = dict(self.owner.named_modules())
-        return next(path for path in self.layout.paths if path in names)
-
-    @property
-    def module(self) -> nn.Module:
-        """The current layer."""
-        return self.owner.get_submodule(self.name)
+        return next(path for path in self.paths if path in names)
 
     @property
     def linear(self) -> nn.Linear:
-        """The current layer, if it is a linear layer."""
-        assert isinstance(self.module, nn.Linear)
-        return self.module
+        """The current layer."""
+        linear = self.owner.get_submodule(self.name)
+        assert isinstance(linear, nn.Linear)
+        return linear
 
     def replace_by(self, module: nn.Module) -> Undo:
         """Replace the layer by ``module``."""
-        name, original = self.name, self.module
+        name, original = self.name, self.linear
         self.owner.set_submodule(name, module)
         return lambda: self.owner.set_submodule(name, original)
 
@@ -252,14 +250,10 @@ def find_sites(encoder: nn.Module, layout: EncoderLayout, width: int, role: str)
     Raises:
         AttributeError: the encoder has another layout.
     """
-    kinds = {ATTENTION: layout.attention, FEED_FORWARD: layout.feed_forward}
-    layers = [
-        Layer(
-            module,
-            {kind: Sublayer(module, sublayer, layout.pre_norm) for kind, sublayer in kinds.items()},
-            query=Projection(module, layout.query),
-            value=Projection(module, layout.value),
-        )
-        for module in encoder.get_submodule(layout.layers).children()
-    ]
+    layers = []
+    for module in encoder.get_submodule(layout.layers).children():
+        attention = Sublayer(module, layout.attention, layout.pre_norm)
+        feed_forward = Sublayer(module, layout.feed_forward, layout.pre_norm)
+        query, value = (Projection(module, paths, layout.fused) for paths in (layout.query, layout.value))
+        layers.append(Layer(module, {ATTENTION: attention, FEED_FORWARD: feed_forward}, query, value))
     return Sites(encoder, layers, width, role, layout)

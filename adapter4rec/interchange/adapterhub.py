@@ -23,10 +23,8 @@ from typing import Any
 
 import torch
 
-from adapter4rec.adapters.bottleneck import BottleneckConfig
 from adapter4rec.adapters.config import ATTENTION, FEED_FORWARD, SUBLAYERS, LayerChoice
-from adapter4rec.adapters.houlsby import HoulsbyConfig
-from adapter4rec.adapters.houlsby_parallel import HoulsbyParallelConfig
+from adapter4rec.adapters.houlsby import HoulsbyConfig, HoulsbyParallelConfig
 from adapter4rec.adapters.pfeiffer import PfeifferConfig
 from adapter4rec.adapters.sites import Sites
 from adapter4rec.interchange.common import Model, Names, add_imported, item_adapter, item_sites
@@ -51,7 +49,7 @@ _PLACES = {
 }
 """Modules of the library with the attention and feed-forward adapters of layer N, by model type."""
 
-_FAMILIES: dict[str, type[BottleneckConfig]] = {
+_FAMILIES: dict[str, type[HoulsbyConfig]] = {
     "houlsby": HoulsbyConfig,
     "pfeiffer": PfeifferConfig,
     "houlsby_parallel": HoulsbyParallelConfig,
@@ -150,7 +148,7 @@ def import_adapterhub(model: Model, folder: Path) -> None:
     if len(widths) != 1:
         raise UserError(f"{folder}: bottleneck widths {sorted(widths)}; only one width is supported")
 
-    def config_for(layers: LayerChoice, sublayers: tuple[str, ...]) -> BottleneckConfig:
+    def config_for(layers: LayerChoice, sublayers: tuple[str, ...]) -> HoulsbyConfig:
         serial = "houlsby" if sublayers == SUBLAYERS else "pfeiffer"
         return _FAMILIES["houlsby_parallel" if options["is_parallel"] else serial](
             encoders=("item",),
@@ -181,7 +179,7 @@ def _names(sites: Sites, kind: str, name: str) -> Names:
     }
 
 
-def _options(config: BottleneckConfig, sites: Sites) -> dict[str, Any]:
+def _options(config: HoulsbyConfig, sites: Sites) -> dict[str, Any]:
     """Options with which the library computes the same as an adapter config."""
     chosen = config.layers_of(sites)
     theirs = {ours: name for name, ours in reversed(_ACTIVATIONS.items())}

@@ -128,7 +128,7 @@ def _names(sites: Sites, encoder: PreTrainedModel) -> Names:
         for kind in PROJECTIONS:
             projection: Projection = getattr(layer, kind)
             path = f"{modules[id(projection.owner)]}.{projection.name}"
-            if projection.layout.parts > 1:
+            if projection.fused:
                 raise UserError(
                     f"{path} computes query, key and value together; PEFT adapts whole linear layers only"
                 )

@@ -48,9 +48,8 @@ def expected_image_size(settings: ImageModelSettings) -> int:
     Raises:
         UserError: the backbone is missing or invalid, or does not support ``--image_size``.
     """
-    return image_size(
-        backbone_config(backbone_folder(settings.backbone), IMAGE_ENCODERS), settings.image_size
-    )
+    config = backbone_config(backbone_folder(settings.backbone), IMAGE_ENCODERS)
+    return image_size(config, settings.image_size)
 
 
 def pixel_transform(config: PretrainedConfig) -> Transform:
@@ -109,9 +108,8 @@ class ImageItemEncoder(ContentItemEncoder):
     def states(self, content: Content) -> Tensor:
         """[CLS] hidden states after the last layer norm, ``[n, 1, h]``, from pixels or layer outputs."""
         if isinstance(content, PatchStates):
-            resume = partial(self._resume_from, content.layers)
-            return self.in_parts(resume, self._split(content.states, content.states.shape[1]))
-        return self.in_parts(self._states_of, self._split_pixels(content))
+            return self.in_parts(partial(self._resume_from, content.layers), self._parts(content))
+        return self.in_parts(self._states_of, self._parts(content))
 
     def layer_outputs(self, content: Content, layers: Sequence[int]) -> Tensor:
         """Outputs of the layers ``layers``, ``[n, patches, layers, h]``; the first patch is [CLS]."""
@@ -119,26 +117,25 @@ class ImageItemEncoder(ContentItemEncoder):
         def outputs(pixels: Tensor) -> Tensor:
             return layer_outputs(self.backbone, layers, lambda: self._states_of(pixels))
 
-        return self.in_parts(outputs, self._split_pixels(content))
+        return self.in_parts(outputs, self._parts(content))
 
-    def _split(self, images: Tensor, patches: int) -> Iterable[tuple[Tensor]]:
-        """Split images (or their hidden states) of ``patches`` patches each into micro-batches."""
+    def _parts(self, content: Content) -> Iterable[tuple[Tensor]]:
+        """Micro-batches of images, or of their hidden states."""
+        assert isinstance(content, Pixels | PatchStates)
+        images = content.pixels if isinstance(content, Pixels) else content.states
+        patches = images.shape[1]
+        if isinstance(content, Pixels):
+            patches = patches * images.shape[2] // self.backbone.config.patch_size**2 + 1
         default = max(1, _PATCHES_AT_ONCE[images.device.type] // patches)
         return zip(torch.split(images, self.images_at_once or default))
-
-    def _split_pixels(self, content: Content) -> Iterable[tuple[Tensor]]:
-        assert isinstance(content, Pixels)
-        _, height, width, _ = content.pixels.shape
-        return self._split(content.pixels, height * width // self.backbone.config.patch_size**2 + 1)
 
     def _states_of(self, pixels: Tensor) -> Tensor:
         return self.states_of_scaled(self.transform(pixels.permute(0, 3, 1, 2)))
 
     def _resume_from(self, layers: tuple[int, ...], states: Tensor) -> Tensor:
-        outputs = {layer: states[:, :, number] for number, layer in enumerate(layers)}
         size = math.isqrt(states.shape[1] - 1) * self.backbone.config.patch_size
         unread = torch.zeros(1, 3, size, size, dtype=self.head.weight.dtype, device=states.device)
-        with replace_outputs(self.backbone, outputs):
+        with replace_outputs(self.backbone, layers, states):
             return self.states_of_scaled(unread.expand(len(states), -1, -1, -1))
 
     def states_of_scaled(self, pixels: Tensor) -> Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -75,39 +76,38 @@ def layer_outputs(backbone: PreTrainedModel, layers: Sequence[int], forward: Cal
         ``[batch, positions, layers, h]``.
     """
     found: dict[int, Tensor] = {}
+
+    def keep(number: int, _: nn.Module, __: object, output: Tensor) -> None:
+        found[number] = output
+
     with ExitStack() as hooks:
         for number in layers:
-
-            def keep(_: nn.Module, __: object, output: Tensor, number: int = number) -> None:
-                found[number] = output
-
-            hooks.callback(layers_of(backbone)[number].register_forward_hook(keep, prepend=True).remove)
+            hook = partial(keep, number)
+            hooks.callback(layers_of(backbone)[number].register_forward_hook(hook, prepend=True).remove)
         forward()
     return torch.stack([found[number] for number in layers], dim=2)
 
 
 @contextmanager
-def replace_outputs(backbone: PreTrainedModel, outputs: Mapping[int, Tensor]) -> Iterator[None]:
+def replace_outputs(backbone: PreTrainedModel, layers: Sequence[int], states: Tensor) -> Iterator[None]:
     """Replace the outputs of some layers by cached ones; layers up to the last of them are skipped.
 
     Args:
         backbone: a Hugging Face encoder.
-        outputs: by layer index, ``[batch, positions, h]``, in the number format of the cache.
+        layers: indices of the layers.
+        states: their outputs, ``[batch, positions, layers, h]``, in the number format of the cache.
     """
+    outputs = dict(zip(layers, states.unbind(2), strict=True))
     with ExitStack() as undo:
-        for number, layer in enumerate(list(layers_of(backbone))[: max(outputs) + 1]):
-            undo.callback(
-                shadow(layer, "forward", _forward_returning(outputs.get(number)))
-            )  # hooks still run
+        for number, layer in enumerate(list(layers_of(backbone))[: max(layers) + 1]):
+            undo.callback(shadow(layer, "forward", partial(_cached, outputs.get(number))))  # hooks still run
         yield
 
 
-def _forward_returning(output: Tensor | None) -> Callable[..., Tensor]:
-    def forward(hidden_states: Tensor, *_: object, **__: object) -> Tensor:
-        if output is None:
-            return hidden_states
-        device = output.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
-        return output.to(dtype)
-
-    return forward
+def _cached(output: Tensor | None, hidden_states: Tensor, *_: object, **__: object) -> Tensor:
+    """The forward pass of a layer that returns a cached output, or its input if None is cached."""
+    if output is None:
+        return hidden_states
+    device = output.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
+    return output.to(dtype)

@@ -42,21 +42,6 @@ class SublayerLayout:
 
 
 @dataclass(frozen=True)
-class ProjectionLayout:
-    """A linear projection of a layer, possibly fused with others (as Wqkv).
-
-    Attributes:
-        paths: names of the linear layer in different versions of transformers; the first that exists is used.
-        part: index of this projection in the output of a fused linear layer.
-        parts: number of equally wide projections that the linear layer computes; 1 if it is not fused.
-    """
-
-    paths: tuple[str, ...]
-    part: int = 0
-    parts: int = 1
-
-
-@dataclass(frozen=True)
 class EncoderLayout:
     """The submodules of an encoder to which adapters attach.
 
@@ -64,18 +49,21 @@ class EncoderLayout:
         layers: path of the list of layers.
         attention: the attention sublayer.
         feed_forward: the feed-forward sublayer.
-        query: the query projection of a layer.
-        value: the value projection of a layer.
+        query: the query projection of a layer: names of the linear layer in different versions of
+            transformers; the first that exists is used.
+        value: the value projection of a layer, in the same form.
         reads: words (passed as ``inputs_embeds``), patches or items.
+        fused: whether one linear layer (as Wqkv) computes query, key and value, in this order.
         tokens: the module whose output is the input of the first layer; for image encoders only.
     """
 
     layers: str
     attention: SublayerLayout
     feed_forward: SublayerLayout
-    query: ProjectionLayout
-    value: ProjectionLayout
+    query: tuple[str, ...]
+    value: tuple[str, ...]
     reads: Reads
+    fused: bool = False
     tokens: str | None = None
 
     @property
@@ -95,24 +83,25 @@ _BERT = EncoderLayout(
     feed_forward=SublayerLayout(
         entry="output", output="output.dropout", norm="output.LayerNorm", entry_argument=1
     ),
-    query=ProjectionLayout(("attention.self.query",)),
-    value=ProjectionLayout(("attention.self.value",)),
+    query=("attention.self.query",),
+    value=("attention.self.value",),
     reads=Reads.WORDS,
 )
 _MODERNBERT = EncoderLayout(
     layers="layers",
     attention=SublayerLayout(entry="attn_norm", output="attn.out_drop", norm="attn_norm"),
     feed_forward=SublayerLayout(entry="mlp_norm", output="mlp", norm="mlp_norm"),
-    query=ProjectionLayout(("attn.Wqkv",), part=0, parts=3),
-    value=ProjectionLayout(("attn.Wqkv",), part=2, parts=3),
+    query=("attn.Wqkv",),
+    value=("attn.Wqkv",),
     reads=Reads.WORDS,
+    fused=True,
 )
 _VIT = EncoderLayout(
     layers="layers",
     attention=SublayerLayout(entry="layernorm_before", output="dropout", norm="layernorm_before"),
     feed_forward=SublayerLayout(entry="layernorm_after", output="dropout", norm="layernorm_after"),
-    query=ProjectionLayout(("attention.q_proj",)),
-    value=ProjectionLayout(("attention.v_proj",)),
+    query=("attention.q_proj",),
+    value=("attention.v_proj",),
     reads=Reads.PATCHES,
     tokens="embeddings",
 )
@@ -120,8 +109,8 @@ _DINOV2 = EncoderLayout(
     layers="encoder.layer",
     attention=SublayerLayout(entry="norm1", output="drop_path", norm="norm1"),
     feed_forward=SublayerLayout(entry="norm2", output="drop_path", norm="norm2"),
-    query=ProjectionLayout(("attention.q_proj", "attention.attention.query")),
-    value=ProjectionLayout(("attention.v_proj", "attention.attention.value")),
+    query=("attention.q_proj", "attention.attention.query"),
+    value=("attention.v_proj", "attention.attention.value"),
     reads=Reads.PATCHES,
     tokens="embeddings",
 )
@@ -129,8 +118,8 @@ _CLIP_VISION = EncoderLayout(
     layers="encoder.layers",
     attention=SublayerLayout(entry="layer_norm1", output="self_attn.out_proj", norm="layer_norm1"),
     feed_forward=SublayerLayout(entry="layer_norm2", output="mlp", norm="layer_norm2"),
-    query=ProjectionLayout(("self_attn.q_proj",)),
-    value=ProjectionLayout(("self_attn.v_proj",)),
+    query=("self_attn.q_proj",),
+    value=("self_attn.v_proj",),
     reads=Reads.PATCHES,
     tokens="pre_layrnorm",
 )

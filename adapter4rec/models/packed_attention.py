@@ -20,18 +20,11 @@ if TYPE_CHECKING:
 _NAME = "adapter4rec_packed"
 
 Heads: TypeAlias = tuple[Tensor, Tensor, Tensor]
-"""Query, key and value, each ``[heads, tokens, width]``."""
+"""Query, key and value."""
 
 
 def packed_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    packing: Packing,
-    *,
-    dropout: float,
-    scaling: float | None = None,
-    window: int | None = None,
+    heads: Heads, packing: Packing, *, dropout: float, scaling: float | None = None, window: int | None = None
 ) -> Tensor:
     """Scaled dot-product attention within each text.
 
@@ -39,9 +32,7 @@ def packed_attention(
     more than some padded scores, texts are padded for this operation only.
 
     Args:
-        query: ``[1, heads, tokens, width]``.
-        key: the same shape.
-        value: the same shape.
+        heads: query, key and value, each ``[1, heads, tokens, width]``.
         packing: the lengths of the texts.
         dropout: probability of dropout on the attention weights.
         scaling: of the scores; by default 1 / √width.
@@ -50,6 +41,7 @@ def packed_attention(
     Returns:
         ``[1, heads, tokens, width]``.
     """
+    query, key, value = heads
     attend = _padded if query.is_cuda else _by_spans
     return attend((query[0], key[0], value[0]), packing, dropout, scaling, window).transpose(0, 1)[None]
 
@@ -71,8 +63,11 @@ def _by_spans(
     for shape, span in zip(packing.spans, spans, strict=True):
         query, key, value = (part.unflatten(1, shape).transpose(0, 1) for part in span)
         mask = _window_mask(window, shape[1], query.device)
-        if dropout:
-            y = _attention_with_dropout(query, key, value, mask, dropout, scaling)
+        if dropout:  # by the definition of attention: PyTorch has no fused kernel with dropout on CPU
+            scores = query * (query.shape[-1] ** -0.5 if scaling is None else scaling) @ key.transpose(-1, -2)
+            if mask is not None:
+                scores = scores.masked_fill(~mask, -torch.inf)
+            y = dropped(scores.softmax(-1), dropout) @ value
         else:
             y = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
         attended.append(y.transpose(1, 2).flatten(0, 1))
@@ -95,31 +90,14 @@ def _padded(
     return y.transpose(1, 2)[packing.texts, packing.places]
 
 
-def _attention_with_dropout(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, scaling: float | None
-) -> Tensor:
-    """Attention by its definition; PyTorch has no fused kernel with dropout on CPU."""
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scores = query * scaling @ key.transpose(-1, -2)
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    return dropped(scores.softmax(-1), dropout) @ value
-
-
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # spans differ from pack to pack
 def _for_transformers(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
+    _: nn.Module, query: Tensor, key: Tensor, value: Tensor, *__: object, **options: Any
 ) -> tuple[Tensor, None]:
     """The attention function registered with transformers; returns ``[1, tokens, heads, width]``."""
-    del module, mask
-    dropout, scaling, window = (
-        options.get("dropout", 0.0),
-        options.get("scaling"),
-        options.get("sliding_window"),
-    )
-    y = packed_attention(
-        query, key, value, options["packing"], dropout=dropout, scaling=scaling, window=window
-    )
+    heads, dropout = (query, key, value), options.get("dropout", 0.0)
+    scaling, window = options.get("scaling"), options.get("sliding_window")
+    y = packed_attention(heads, options["packing"], dropout=dropout, scaling=scaling, window=window)
     return y.transpose(1, 2), None
 
 

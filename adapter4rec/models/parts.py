@@ -7,21 +7,13 @@ has the names of the groups and combines those of submodules. It does not import
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from torch import nn
 
 ParameterGroups: TypeAlias = "dict[str, dict[str, nn.Parameter]]"
 """Parameters by group and name."""
-
-
-@runtime_checkable
-class HasParameterGroups(Protocol):
-    """A module that declares the groups of its parameters."""
-
-    def parameter_groups(self) -> ParameterGroups:
-        """Parameters by group and name."""
 
 
 BACKBONE, ITEM_HEAD, USER_ENCODER = "backbone", "item_head", "user_encoder"

