@@ -85,7 +85,7 @@ class Case:
 
 
 def as_it_says(page):
-    return Case(page, page.says["objective"], page.says["backbone"])
+    return Case(page, page.says.get("objective", "sasrec"), page.says["backbone"])
 
 
 def source_of(case):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from adapter4rec.checkpoints.settings import WITHOUT_SOURCE
-from adapter4rec.studies.plan import StudyRow, StudySource
+from adapter4rec.studies.plan import StudyRow
 from adapter4rec.utils.errors import UserError, nearest
 from adapter4rec.utils.files import REPOSITORY
 
@@ -52,10 +52,10 @@ def rows(
     return made
 
 
-def source(script: str, **changes: Any) -> StudySource:
-    """The source model that a launcher trains.
+def source(script: str, **changes: Any) -> dict[str, Any]:
+    """The settings of a source model: the hyperparameters of the launcher that trains it.
 
-    Its existing checkpoint is used if ``changes`` leave the launcher's hyperparameters as they are.
+    They name its exported checkpoint unless ``changes`` change another one of them.
 
     Args:
         script: path relative to the repository, such as ``Pretraining/Text/script/sm_base_sasrec``.
@@ -65,8 +65,7 @@ def source(script: str, **changes: Any) -> StudySource:
         UserError: there is no such launcher.
     """
     values = _hyperparameters(script)
-    unchanged = values == values | changes
-    return StudySource(page(script, **changes), values.get("export") if unchanged else None)
+    return values if values == values | changes else page(script, **changes)
 
 
 def _hyperparameters(script: str) -> dict[str, Any]:
