@@ -23,7 +23,7 @@ from test_recommend import TITLES, clicks  # noqa: F401 (a fixture)
 from adapter4rec.runs.ledger import FAILED, FINISHED, command_of, read_ledger
 from adapter4rec.studies import launching, running
 from adapter4rec.studies.campaign import Campaign
-from adapter4rec.studies.pages import source
+from adapter4rec.studies.paper import source
 from adapter4rec.studies.plan import PlannedRun, Study, StudyRow
 from adapter4rec.studies.running import Runner, command_of_run
 from adapter4rec.utils.errors import EXIT_USER_ERROR, UserError

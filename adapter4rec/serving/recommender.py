@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from adapter4rec.data.content import ContentStore
 from adapter4rec.evaluation.catalogue import Embeddings, EncodeConfig, encode_catalogue, evaluating
@@ -29,7 +30,6 @@ from adapter4rec.serving.trained_runs import TrainedRun, load_run
 from adapter4rec.utils.errors import UserError, nearest
 from adapter4rec.utils.process_group import Process, single_process
 from adapter4rec.utils.settings import PRECISIONS
-from adapter4rec.utils.terminal import progress_bar
 
 USERS_AT_ONCE = 256
 HELD_OUT = {"validation": 2, "test": 1, "all": 0}
@@ -294,7 +294,7 @@ class Recommender:
     def for_all(self, top_k: int, *, only_new: bool = False) -> Iterator[tuple[str, RankedItems]]:
         """Name and recommendations of all users, in the order of the users file."""
         names = self.interactions.user_names
-        with progress_bar("recommend", len(names), unit="user") as bar:
+        with tqdm(desc="recommend", total=len(names), unit="user", disable=None, leave=False) as bar:
             for first in range(0, len(names), USERS_AT_ONCE):
                 block = range(first, min(first + USERS_AT_ONCE, len(names)))
                 found = self.best_for([self.history(user) for user in block], top_k, only_new=only_new)

@@ -26,14 +26,8 @@ class FolderName(str):
     """Either a name that is looked up in a default folder, or the path of a folder."""
 
 
-_EXPECTED = {
-    int: "an integer",
-    float: "a number",
-    bool: "true or false",
-    str: "a word",
-    Path: "a path",
-    FolderName: "a name",
-}
+_EXPECTED = {int: "an integer", float: "a number", bool: "true or false", Path: "a path"}
+"""What the kinds of options expect that do not accept every word."""
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 

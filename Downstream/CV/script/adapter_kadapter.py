@@ -16,7 +16,6 @@ hyperparameters = dict(
     items="Dataset/Amazon/amazon_2w_items.tsv",
     images="Dataset/Amazon/amazon_images.lmdb",
     source_checkpoint="Downstream/CV/pretrained_models/sm_vit_sasrec.safetensors",
-    backbone="vit-base-patch16-224",
     item_inner=384,
     item_inner_heads=12,
     user_inner=16,

@@ -16,7 +16,6 @@ hyperparameters = dict(
     items="Dataset/Amazon/amazon_2w_items.tsv",
     images="Dataset/Amazon/amazon_images.lmdb",
     source_checkpoint="Downstream/CV/pretrained_models/sm_vit_sasrec.safetensors",
-    backbone="vit-base-patch16-224",
     encoders="item",
     prompt_tokens=10,
     train_head=True,

@@ -19,7 +19,6 @@ hyperparameters = dict(
     batch_size=32,
     lr_item_head=1e-3,
     lr_user_encoder=1e-3,
-    seed=123456,
 )
 
 if __name__ == "__main__":
