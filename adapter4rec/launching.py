@@ -162,6 +162,9 @@ def _torchrun(command: list[str], count: int, how: LaunchSettings) -> int:
     from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.run import parse_args, run
 
+    # Not those that this process ignores, as SIGHUP under nohup.
+    forwarded = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    handled = ",".join(one.name for one in forwarded if signal.getsignal(one) != signal.SIG_IGN)
     os.chdir(REPOSITORY)
     environment = processes.child_environment()
     os.environ.clear()
@@ -170,7 +173,7 @@ def _torchrun(command: list[str], count: int, how: LaunchSettings) -> int:
     try:
         with processes.interruptible():  # torchrun does not restore the signal handlers
             # torch.distributed.run has no types.
-            arguments = parse_args([f"--signals-to-handle={_handled_signals()}", *command])  # type: ignore[no-untyped-call]
+            arguments = parse_args([f"--signals-to-handle={handled}", *command])  # type: ignore[no-untyped-call]
             run(arguments)  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         return processes.exit_code(error.get_first_failure()[1].exitcode)
@@ -181,10 +184,3 @@ def _torchrun(command: list[str], count: int, how: LaunchSettings) -> int:
         address = f"--master_address {how.master_address} --port {how.port or 'none'}"
         raise UserError(f"rendezvous failed at {address}: {str(error).splitlines()[0]}") from None
     return 0
-
-
-def _handled_signals() -> str:
-    """Signals for torchrun to forward; not those that this process ignores, as SIGHUP under nohup."""
-    names = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
-    known = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    return ",".join(one.name for one in known if signal.getsignal(one) != signal.SIG_IGN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -12,9 +13,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapter4rec.runs.ledger import command_of
+from adapter4rec.runs.ledger import command_of, run_key
 from adapter4rec.runs.settings import RunSettings
-from adapter4rec.studies.plan import PlannedRun, Study, StudyRow, planned
+from adapter4rec.studies.plan import PlannedRun, Study, StudyRow
 from adapter4rec.studies.quickstarts import QUICKSTARTS
 from adapter4rec.utils.command_line import from_script, parse_command_line, single_values
 from adapter4rec.utils.errors import UserError, nearest
@@ -163,13 +164,20 @@ class Campaign:
             values = self.quickstart.settings("source") | self.quickstart.study_source | kept
         return from_script(values, self.source.options({})) | self.source_overrides
 
+    def _planned(self, settings: RunSettings, name: str) -> PlannedRun:
+        # Independent of the number of epochs: a run continued for more epochs keeps its folder.
+        suffix = run_key(replace(settings, epochs=0))[:8]
+        slug = re.sub(r"[^a-z0-9.]+", "_", name.lower()).strip("_")
+        folder = self.into / f"{slug}_{suffix}"
+        return PlannedRun(name, replace(settings, run_folder=folder, resume=True), folder, run_key(settings))
+
     def source_run(self, name: str) -> tuple[PlannedRun, Path]:
         """The run that trains a source model, and the path to which it exports the model.
 
         Raises:
             UserError: an invalid setting or a missing file.
         """
-        run = planned(self.source.from_values(self.source_values(name)), f"source {name}", self.into)
+        run = self._planned(self.source.from_values(self.source_values(name)), f"source {name}")
         model = self.into / "sources" / f"{run.folder.name}_epochs{run.settings.epochs}.safetensors"
         settings = self.source.from_values(run.settings.plain() | {"export": model})
         return replace(run, settings=settings), model
@@ -198,7 +206,7 @@ class Campaign:
             if values["source_checkpoint"] is None:
                 return None
         try:
-            return planned(self.target.from_values(values), f"{row.label}, seed {seed}", self.into)
+            return self._planned(self.target.from_values(values), f"{row.label}, seed {seed}")
         except UserError:
             return None
 

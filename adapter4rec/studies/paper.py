@@ -147,6 +147,14 @@ def _study(tree: str, name: str, title: str, about: str, table: Sequence[StudyRo
     return Study(name, tree, f"{title}, {_WORD[tree]}", about.strip(), table, sources, **further)
 
 
+def _changed(
+    tree: str, script: str, changes: Mapping[str, Mapping[str, Any]], section: str = ""
+) -> list[StudyRow]:
+    """One row per change of a launcher."""
+    each = (rows(tree, {name: script}, "SASRec", section=section, **one) for name, one in changes.items())
+    return [row for one in each for row in one]
+
+
 def adapters(tree: str, about: str, scripts: Mapping[str, str], seeds: Sequence[int]) -> Study:
     """Compare adapter families: one row per launcher, all starting from the same source model.
 
@@ -193,9 +201,7 @@ def placement(tree: str, about: str, changes: Mapping[str, Mapping[str, Any]], s
         changes: changed settings by row name.
         seeds: seeds of each row.
     """
-    houlsby = f"Downstream/{tree}/script/adapter_houlsby"
-    table = [StudyRow(name, page(houlsby, **change), source="SASRec") for name, change in changes.items()]
-    table += rows(tree, {"full fine-tuning": "finetune"}, "SASRec")
+    table = _changed(tree, "adapter_houlsby", changes) + rows(tree, _launchers("full fine-tuning"), "SASRec")
     return _study(tree, "study_placement", "Placement of adapters", about, table, seeds=seeds)
 
 
@@ -228,12 +234,7 @@ def losses(
         changes: losses and their options, by row name.
         seeds: seeds of each row.
     """
-    table = [
-        row
-        for section, script in scripts.items()
-        for name, change in changes.items()
-        for row in rows(tree, {name: script}, "SASRec", section=section, **change)
-    ]
+    table = [row for section, script in scripts.items() for row in _changed(tree, script, changes, section)]
     return _study(tree, "study_loss", "Losses", about, table, seeds=seeds, reference="BCE")
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adapter4rec.runs.ledger import run_key
 from adapter4rec.runs.settings import RunSettings
 
 
@@ -82,21 +80,3 @@ class PlannedRun:
     settings: RunSettings
     folder: Path
     key: str
-
-
-def planned(settings: RunSettings, name: str, into: Path) -> PlannedRun:
-    """Plan a run.
-
-    Args:
-        settings: settings without the run folder.
-        name: name of the run.
-        into: folder of the study.
-
-    Raises:
-        UserError: an input file is missing.
-    """
-    # Independent of the number of epochs: a run continued for more epochs keeps its folder.
-    suffix = run_key(replace(settings, epochs=0))[:8]
-    slug = re.sub(r"[^a-z0-9.]+", "_", name.lower()).strip("_")
-    folder = into / f"{slug}_{suffix}"
-    return PlannedRun(name, replace(settings, run_folder=folder, resume=True), folder, run_key(settings))

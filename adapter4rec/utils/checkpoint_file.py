@@ -79,8 +79,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         UserError: the file is missing, damaged, or not a checkpoint of this project.
     """
     file, description = _opened(path)
-    with file:
-        return Checkpoint(path, {name: file.get_tensor(name) for name in file.keys()}, description)  # noqa: SIM118
+    with file as reader:
+        return Checkpoint(path, {name: reader.get_tensor(name) for name in reader.keys()}, description)  # noqa: SIM118
 
 
 def _opened(path: Path) -> tuple[safe_open, dict[str, Any]]:

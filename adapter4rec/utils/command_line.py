@@ -67,7 +67,9 @@ def parse_command_line(
         UserError: unknown option, positional argument, or option without a value.
     """
     usage = "%(prog)s [--name value ...]"
-    parser = argparse.ArgumentParser(usage=usage, description=description, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        usage=usage, description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS
+    )
     groups: dict[str, Any] = {}
     for name, option in known.items():
         if option.group not in groups:
@@ -85,7 +87,7 @@ def parse_command_line(
         if rest[0].startswith("--"):
             require_known({rest[0][2:].split("=")[0]: None}, known)
         raise UserError(f"unexpected argument {rest[0]!r}; options are given as --name value")
-    given = {name: values for name, values in vars(found).items() if values is not None}
+    given: Swept = vars(found)
     for name, values in given.items():
         if not values and known[name].kind is not bool:
             raise UserError(f"--{name}: expected a value: {known[name].help}")

@@ -6,7 +6,6 @@ validation, run folders and checkpoints are derived from the fields.
 
 from __future__ import annotations
 
-import types
 import typing
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -153,13 +152,9 @@ def _group(cls: type, name: str) -> str:
 
 
 def _kind(hint: Any) -> tuple[type, bool, bool]:
-    arguments = typing.get_args(hint)
-    if isinstance(hint, types.UnionType):
-        (kind,) = (part for part in arguments if part is not type(None))
-        return kind, True, False
-    if typing.get_origin(hint) is tuple:
-        return arguments[0], False, True
-    return hint, False, False
+    """Kind, optional and several of ``kind``, ``kind | None`` or ``tuple[kind, ...]``."""
+    kind, *further = typing.get_args(hint) or (hint,)
+    return kind, type(None) in further, typing.get_origin(hint) is tuple
 
 
 @dataclass(frozen=True)

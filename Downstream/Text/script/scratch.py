@@ -14,7 +14,6 @@ hyperparameters = dict(
     method="scratch",
     users="Dataset/Adressa/Adressa_users_base.tsv",
     items="Dataset/Adressa/Adressa_news_base.tsv",
-    objective="sasrec",
     backbone="bert/bert_base_uncased",
     epochs=100,
     batch_size=32,
