@@ -406,7 +406,7 @@ class TestPage:
             (["--preset", "amazn"], "did you mean"),
             (["--size", "0"], "at least 1"),
             (["--siz", "9"], "did you mean 'size'"),
-            (["--missing", "ignore"], "one of error, skip"),
+            (["--missing", "ignore"], "choose from: error, skip"),
             (["--workers", "0"], "at least 1"),
             (["--items", "mine.tsv"], "--into is required"),
             (["--images", "mine"], "is required"),
