@@ -20,11 +20,11 @@ from typing import Any, NoReturn
 
 from adapter4rec.runs.settings import RunSettings
 from adapter4rec.utils import processes
-from adapter4rec.utils.command_line import Swept, anchored, options_for, parse_command_line, single
+from adapter4rec.utils.command_line import Swept, from_script, options_for, parse_command_line, single_values
 from adapter4rec.utils.errors import UserError, run_main
 from adapter4rec.utils.files import REPOSITORY
 from adapter4rec.utils.machine import gpu_count
-from adapter4rec.utils.settings import Settings, Values, as_argument, option, options_of, require_known
+from adapter4rec.utils.settings import Settings, Values, as_argument, as_arguments, option, options_of
 
 _OUTPUTS = ("run_folder", "export")
 """Settings that name outputs of a run; runs of a sweep must not share them."""
@@ -57,22 +57,20 @@ def launch(module: str, inline: Mapping[str, Any]) -> NoReturn:
 
 def _launch(module: str, inline: Mapping[str, Any], arguments: Sequence[str]) -> int:
     cls = import_module(module).Settings
-    run_options = options_for(cls, arguments, inline)
     launch_options = options_of(LaunchSettings)
-    page_options = options_for(cls, (), inline)
-    require_known(inline, page_options | launch_options)
-    page = {name: value if isinstance(value, list) else [value] for name, value in inline.items()}
-    given = parse_command_line(arguments, run_options | launch_options, f"{cls.__doc__} {_SWEEP}", inline)
-    swept = anchored(page, page_options, REPOSITORY) | anchored(given, run_options)
+    page = from_script(inline, options_for(cls, (), inline) | launch_options)
+    known = options_for(cls, arguments, inline) | launch_options
+    given = parse_command_line(arguments, known, f"{cls.__doc__} {_SWEEP}", inline)
+    swept = {name: value if isinstance(value, list) else [value] for name, value in page.items()} | given
     for name, values in swept.items():
         if not values:
             raise UserError(f"{name}: the list is empty, nothing to run")
     how = LaunchSettings.from_values(
-        {name: single(name, swept[name]) for name in launch_options if name in swept}
+        single_values({name: swept.pop(name) for name in launch_options if name in swept})
     )
     if how.node_rank >= how.nodes:
         raise UserError(f"--node_rank {how.node_rank}: must be less than --nodes {how.nodes}")
-    runs = _runs(cls, {name: values for name, values in swept.items() if name not in launch_options}, given)
+    runs = _runs(cls, swept, given)
     codes = []
     for number, settings in enumerate(runs, 1):
         if len(runs) > 1:
@@ -86,25 +84,22 @@ def _launch(module: str, inline: Mapping[str, Any], arguments: Sequence[str]) ->
 def _print_sweep(runs: Sequence[RunSettings], swept: Sequence[str]) -> None:
     """Print a table of the finished runs and mark the best by validation HR@10."""
     from adapter4rec.report.rendering import aligned
-    from adapter4rec.runs.ledger import FINISHED, latest, read_ledger, run_key
+    from adapter4rec.runs.ledger import finished_runs, run_key
 
     found = []
     for settings in runs:
-        ledger = settings.ledger_path
-        record = latest(read_ledger(ledger)).get(run_key(settings)) if ledger.is_file() else None
-        if record is not None and record["outcome"] == FINISHED:
-            found.append((settings.plain(), record))
-    if not found:
-        return
-    best = max(record["validation"]["HR@10"] for _, record in found)
+        finished = finished_runs(settings.ledger_path)
+        if finished and run_key(settings) in finished:
+            found.append((settings.plain(), finished[run_key(settings)]))
     rows = []
     for plain, record in found:
         validation, test = record["validation"]["HR@10"], record["test"]
         metrics = (f"{validation:.2f}", f"{test['HR@10']:.2f}", f"{test['NDCG@10']:.2f}")
-        mark = "best" if validation == best else ""
+        mark = "best" if validation == max(one["validation"]["HR@10"] for _, one in found) else ""
         rows.append((*(as_argument(plain[name]) for name in swept), *metrics, mark))
-    head = (*swept, "validation HR@10", "test HR@10", "test NDCG@10", "")
-    print(f"\n{aligned(head, rows)}")
+    if rows:
+        head = (*swept, "validation HR@10", "test HR@10", "test NDCG@10", "")
+        print(f"\n{aligned(head, rows)}")
 
 
 def _shown(program: str, *arguments: str) -> str:
@@ -139,7 +134,7 @@ def _runs(cls: type[Settings], swept: Swept, given: Collection[str]) -> list[Val
 
 
 def _execute(module: str, values: Values, how: LaunchSettings) -> int:
-    arguments = [part for name, value in values.items() for part in (f"--{name}", as_argument(value))]
+    arguments = as_arguments(values)
     count = how.processes or max(1, gpu_count())
     if count * how.nodes == 1:
         command = [sys.executable, "-m", module, *arguments]
@@ -167,6 +162,9 @@ def _torchrun(command: list[str], count: int, how: LaunchSettings) -> int:
     from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.run import parse_args, run
 
+    # Not those that this process ignores, as SIGHUP under nohup.
+    forwarded = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    handled = ",".join(one.name for one in forwarded if signal.getsignal(one) != signal.SIG_IGN)
     os.chdir(REPOSITORY)
     environment = processes.child_environment()
     os.environ.clear()
@@ -175,7 +173,7 @@ def _torchrun(command: list[str], count: int, how: LaunchSettings) -> int:
     try:
         with processes.interruptible():  # torchrun does not restore the signal handlers
             # torch.distributed.run has no types.
-            arguments = parse_args([f"--signals-to-handle={_handled_signals()}", *command])  # type: ignore[no-untyped-call]
+            arguments = parse_args([f"--signals-to-handle={handled}", *command])  # type: ignore[no-untyped-call]
             run(arguments)  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         return processes.exit_code(error.get_first_failure()[1].exitcode)
@@ -186,10 +184,3 @@ def _torchrun(command: list[str], count: int, how: LaunchSettings) -> int:
         address = f"--master_address {how.master_address} --port {how.port or 'none'}"
         raise UserError(f"rendezvous failed at {address}: {str(error).splitlines()[0]}") from None
     return 0
-
-
-def _handled_signals() -> str:
-    """Signals for torchrun to forward; not those that this process ignores, as SIGHUP under nohup."""
-    names = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
-    known = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    return ",".join(one.name for one in known if signal.getsignal(one) != signal.SIG_IGN)

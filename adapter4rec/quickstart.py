@@ -21,6 +21,7 @@ from adapter4rec.studies.quickstarts import QUICKSTARTS, Quickstart
 from adapter4rec.utils.errors import UserError, run_main
 from adapter4rec.utils.files import REPOSITORY, read_json
 from adapter4rec.utils.processes import run
+from adapter4rec.utils.settings import as_arguments
 
 NAMES = {
     "popularity": "most popular items",
@@ -60,11 +61,7 @@ def _train(plan: Quickstart, module: str, name: str, options: Record) -> None:
     domain = "source" if module.startswith("Pretraining") else "target"
     settings = plan.settings(domain) | {"run_folder": plan.runs / name} | options
     print(f"\n== {name}")
-    _run([module, *_arguments(settings), "--resume"], f"run {name}")
-
-
-def _arguments(settings: Record) -> list[str]:
-    return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+    _run([module, *as_arguments(settings), "--resume"], f"run {name}")
 
 
 def _run(command: list[str], what: str) -> None:
@@ -111,7 +108,7 @@ def _print_next_steps(plan: Quickstart, source: Path) -> None:
     settings = plan.settings("target") | {"source_checkpoint": source, "batch_size": 64}
     settings |= plan.target_methods["houlsby"] | {"item_bottleneck": 16}
     print(f"  cd Downstream/{plan.tree}/script")
-    print(f"  {shlex.join([sys.executable, 'adapter_houlsby.py', *_arguments(settings)])}")
+    print(f"  {shlex.join([sys.executable, 'adapter_houlsby.py', *as_arguments(settings)])}")
     print("or use the paper's data: see README.md and Dataset/README.md")
 
 

@@ -40,6 +40,8 @@ STAND_INS = {
     "vit-mae-base": "tiny_mae_folder",
 }
 """The fixture that takes the place of each backbone."""
+BACKBONES = {"text": "bert/bert_base_uncased", "image": "vit-base-patch16-224"}
+"""The default, with which target launchers start from a source model."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ class Case:
 
 
 def as_it_says(page):
-    return Case(page, page.says["objective"], page.says["backbone"])
+    objective, backbone = page.says.get("objective", "sasrec"), page.says.get("backbone")
+    return Case(page, objective, backbone or BACKBONES[page.modality])
 
 
 def source_of(case):
@@ -102,7 +105,7 @@ def cases_of(page):
     return [
         Case(page, objective, backbone)
         for objective in ("sasrec", "cpc")
-        for backbone in (backbones if "backbone" in page.says else [None])
+        for backbone in ([None] if page.method in ("id", "popularity") else backbones)
     ]
 
 
@@ -173,10 +176,10 @@ class Bench:
             "epochs": 1,
             "device": "cpu",
             "run_folder": folder,
+            **({"backbone": self.backbones[case.backbone]} if case.backbone else {}),
             "cache_folder": self.folder / "cache",
         }
         of_some_pages = {
-            "backbone": lambda: self.backbones[case.backbone],
             "images": lambda: domain / "images.lmdb",
             "export": lambda: folder / EXPORT,
             "source_checkpoint": lambda: self.run(source_of(case)) / EXPORT,

@@ -17,7 +17,6 @@ from image_shop import SIZE, Shop, by_hand, contents, encoded, exif, picture, pi
 
 from adapter4rec.data.images.building import (
     ImageLmdbSettings,
-    Missing,
     build,
     build_from_page,
     unfinished_folder,
@@ -226,7 +225,7 @@ class TestMissingAndBroken:
         for name, data in self.BROKEN.items():
             shop.add(name, data)
         shop.names.insert(0, "n1")
-        description = build(shop.settings(missing=Missing.SKIP))
+        description = build(shop.settings(missing="skip"))
         assert description.images == 60
         assert description.left_out == (b"n1", b"empty", b"text", b"half")
         assert list(shop.left_out()) == ["n1", "empty", "text", "half"]
@@ -407,7 +406,7 @@ class TestPage:
             (["--preset", "amazn"], "did you mean"),
             (["--size", "0"], "at least 1"),
             (["--siz", "9"], "did you mean 'size'"),
-            (["--missing", "ignore"], "one of error, skip"),
+            (["--missing", "ignore"], "choose from: error, skip"),
             (["--workers", "0"], "at least 1"),
             (["--items", "mine.tsv"], "--into is required"),
             (["--images", "mine"], "is required"),

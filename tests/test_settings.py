@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,11 +26,6 @@ from adapter4rec.utils.files import REPOSITORY
 from adapter4rec.utils.settings import FolderName, Settings, as_argument, option, options_of
 
 
-class Colour(str, Enum):
-    RED = "red"
-    BLUE = "blue"
-
-
 @dataclass(frozen=True)
 class Example(Settings):
     """An experiment."""
@@ -41,7 +35,6 @@ class Example(Settings):
     rate: float = option(0.5, "a rate", above=0)
     flag: bool = option(False, "a flag")
     word: str = option("up", "a word, 100 % safe", choices=("up", "down"))
-    colour: Colour = option(Colour.RED, "a colour")
     kinds: tuple[str, ...] = option(("up",), "kinds", choices=("up", "down"))
     folder: FolderName = option(FolderName("some/model"), "a folder")
     most: int | None = option(None, "at most", least=1)
@@ -75,8 +68,6 @@ class TestConversions:
             ("flag", 1, True),
             ("flag", True, True),
             ("word", "down", "down"),
-            ("colour", "blue", Colour.BLUE),
-            ("colour", Colour.BLUE, Colour.BLUE),
             ("kinds", "up,down", ("up", "down")),
             ("kinds", ("down",), ("down",)),
             ("kinds", ["down", "up"], ("down", "up")),
@@ -106,7 +97,6 @@ class TestConversions:
             ("number", "none", "expected an integer"),
             ("rate", "fast", "expected a number"),
             ("flag", "maybe", "expected true or false"),
-            ("colour", "green", "expected one of red, blue"),
             ("data", 5, "expected a path"),
             ("number", "0", "at least 1"),
             ("number", "10", "at most 9"),
@@ -158,7 +148,6 @@ class TestSettings:
                 "rate": 1e-7,
                 "flag": True,
                 "word": "down",
-                "colour": "blue",
                 "kinds": ("down", "up"),
                 "folder": "x",
                 "most": 2,
@@ -187,7 +176,6 @@ class TestSettings:
             (False, "false"),
             (("a", "b"), "a,b"),
             (1e-5, "1e-05"),
-            (Colour.BLUE, "blue"),
             (Path("a/b"), "a/b"),
         ],
     )
@@ -297,9 +285,9 @@ class TestCommandLine:
         shown = " ".join(capsys.readouterr().out.split())
         assert ended.value.code == 0
         assert "An experiment." in shown
-        assert "a word, 100 % safe (default up)" in shown
+        assert "a word, 100 % safe; one of up, down (default up)" in shown
         assert "{" not in shown  # argparse would put a dictionary in place of "% s"
-        assert "kinds; separated by commas (default up)" in shown
+        assert "kinds; one of up, down; separated by commas (default up)" in shown
 
 
 class Commands(list):

@@ -23,9 +23,8 @@ from test_recommend import TITLES, clicks  # noqa: F401 (a fixture)
 from adapter4rec.runs.ledger import FAILED, FINISHED, command_of, read_ledger
 from adapter4rec.studies import launching, running
 from adapter4rec.studies.campaign import Campaign
-from adapter4rec.studies.estimating import estimate
-from adapter4rec.studies.pages import source
-from adapter4rec.studies.plan import PlannedRun, Study, StudyRow, StudySource
+from adapter4rec.studies.paper import source
+from adapter4rec.studies.plan import PlannedRun, Study, StudyRow
 from adapter4rec.studies.running import Runner, command_of_run
 from adapter4rec.utils.errors import EXIT_USER_ERROR, UserError
 
@@ -51,9 +50,7 @@ def study(tmp_path, clicks, tiny_bert_folder):
         StudyRow("frozen", content | {"method": "frozen"}, source="a source"),
         StudyRow("id", common | {"method": "id"}),
     ]
-    return Study(
-        "study_test", "Text", "A test", "Why?", rows, {"a source": StudySource(content)}, seeds=[1, 2]
-    )
+    return Study("study_test", "Text", "A test", "Why?", rows, {"a source": content}, seeds=[1, 2])
 
 
 def carried_out(study, tmp_path, *options):
@@ -382,8 +379,8 @@ class TestCommandLine:
     def test_a_source_model_that_is_there_is_used_unless_another_is_asked_for(self, study, tmp_path):
         ready = tmp_path / "ready.safetensors"
         ready.touch()
-        content = study.sources["a source"].settings
-        study = replace(study, sources={"a source": StudySource(content, str(ready))})
+        content = study.sources["a source"]
+        study = replace(study, sources={"a source": content | {"export": str(ready)}})
         run = campaign(study, tmp_path).target_run(study.rows[1], 1)
         assert run.settings.source_checkpoint == ready
         assert campaign(study, tmp_path, "--source_epochs", "3").target_run(study.rows[1], 1) is None
@@ -401,9 +398,9 @@ class TestDryRun:
     def test_before_the_first_run_and_nothing_is_run(self, study, tmp_path, fakes, capsys):
         assert carried_out(study, tmp_path, "--dry-run") == 0
         printed = capsys.readouterr().out
-        assert "source a source; cost unknown" in printed
-        assert "frozen: 2 seeds, 0 finished; cost unknown" in printed
-        assert "0.0 hours, 0.00 GiB of disk space, and 7 runs of unknown cost" in printed
+        assert "source a source: not trained yet\n" in printed
+        assert "frozen: 2 seeds, 0 finished\n" in printed
+        assert "7 runs remain; their time can be estimated once one has finished" in printed
         assert fakes.names() == []
         assert not (tmp_path / "study").exists()
 
@@ -413,31 +410,25 @@ class TestDryRun:
         assert carried_out(study, tmp_path, "--dry-run") == 0
         printed = capsys.readouterr().out
         assert re.search(r"source a source: .*\.safetensors\n", printed)
-        assert "id: 2 seeds, 2 finished; 120.0 min" in printed
-        assert "(as id, seed 1)" in printed
-        assert "remaining, roughly: 0.0 hours, 0.00 GiB of disk space\n" in printed
-        assert carried_out(study, tmp_path, "--dry-run", "--seeds", "1", "2", "3", "--jobs", "2") == 0
-        assert "roughly: 3.0 hours" in capsys.readouterr().out
+        assert "id: 2 seeds, 2 finished\n" in printed
+        assert "0 runs remain, roughly 0.0 hours of training\n" in printed
 
-    def test_an_estimate_comes_from_a_run_of_the_row_or_is_scaled(self, study, tmp_path):
-        mine = campaign(study, tmp_path)
-        settings = mine.target.from_values(mine.row_values(study.rows[2]))
-        (tmp_path / "run").mkdir()
-        (tmp_path / "run" / "best.safetensors").write_bytes(b"12345")
-        record = {"name": "a run", "folder": str(tmp_path / "run"), "settings": settings.plain()}
-        record |= {"seconds": 100.0, "epochs": [{"evaluation_seconds": 20.0}], "domain": {"users": 3}}
-        same = estimate(replace(settings, seed=5), [record])
-        assert (same.seconds, same.bytes, same.basis) == (120, 5, "as a run")
-        users = len(settings.users.read_text().splitlines())
-        other = estimate(replace(settings, epochs=4, user_share=0.5), [record])
-        assert (other.seconds, other.basis) == (pytest.approx(120 * 2 * users / 3), "scaled from a run")
-        assert estimate(replace(settings, epochs=4), [record | {"seconds": 0.0}]) is None
+    def test_the_time_is_that_of_the_finished_runs_in_proportion_to_the_sequences(
+        self, study, tmp_path, fakes, capsys
+    ):
+        users = len((tmp_path / "users.tsv").read_text().splitlines())
+        study = replace(study, rows=[study.rows[2]])
+        assert carried_out(study, tmp_path) == 0  # each took 2 hours, for 12 users and 1 epoch
+        changed = ("--seeds", "3", "4", "--epochs", "6", "--user_share", "0.5", "--jobs", "2")
+        assert carried_out(study, tmp_path, "--dry-run", *changed) == 0
+        hours = 2 * 2 * users / 12 * 6 * 0.5 / 2
+        assert f"2 runs remain, roughly {hours:,.1f} hours" in capsys.readouterr().out
 
 
 class TestRunner:
     def environment(self, place=0, **changes):
         values = {"jobs": 1, "processes": 1, "gpus": 0} | changes
-        return Runner(Path(), **values)._environment(place)
+        return Runner(Path("ledger.jsonl"), **values)._environment(place)
 
     def test_runs_at_once_share_neither_gpus_nor_cores(self, monkeypatch):
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -463,7 +454,7 @@ class TestRunner:
         assert seen == ["3", "5"]
 
     def test_a_places_environment_reaches_its_run(self, study, tmp_path, monkeypatch):
-        runner = Runner(tmp_path, jobs=2, processes=1, gpus=2)
+        runner = Runner(tmp_path / "ledger.jsonl", jobs=2, processes=1, gpus=2)
         run = campaign(study, tmp_path).target_run(study.rows[0], 1)
         program = "import os; print(os.environ['CUDA_VISIBLE_DEVICES']); raise SystemExit(1)"
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -523,7 +514,8 @@ class TestPages:
         given = [f"--{stage}{name}={none}" for stage in ("", "source_") for name in ("users", "items")]
         assert carried_out(study, tmp_path, "--dry-run", *sample, *given) == 0
         printed = capsys.readouterr().out
-        assert printed.count("; cost unknown") == len(study.sources) + len(study.rows)
+        assert printed.count(": not trained yet") == len(study.sources)
+        assert printed.count(f": {len(study.seeds)} seeds, 0 finished") == len(study.rows)
 
     def test_there_are_all(self):
         assert len(PAGES) == 14
@@ -532,14 +524,14 @@ class TestPages:
         row = replace(study.rows[2], settings={"method": "id", "epoch": 1})
         with pytest.raises(UserError, match="'epochs'"):
             carried_out(replace(study, rows=[row]), tmp_path)
-        sources = {"a source": StudySource({"epoch": 1})}
+        sources = {"a source": {"epoch": 1}}
         with pytest.raises(UserError, match="'epochs'"):
             campaign(replace(study, sources=sources), tmp_path).source_run("a source")
 
     def test_a_source_that_is_changed_is_not_the_one_that_a_launcher_exports(self):
         script = "Pretraining/Text/script/sm_base_sasrec"
-        said = source(script, seed=123456).checkpoint
+        said = source(script, backbone="bert/bert_base_uncased")["export"]
         assert said == runpy.run_path(str(REPOSITORY / f"{script}.py"))["hyperparameters"]["export"]
-        assert source(script, user_share=0.5).checkpoint is None
+        assert "export" not in source(script, user_share=0.5)
         with pytest.raises(UserError, match="sm_base_sasrec"):
             source("Pretraining/Text/script/sm_base_sasrek")

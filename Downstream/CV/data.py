@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from adapter4rec.data.settings import DomainSettings, ImageSettings
-from adapter4rec.models.settings import ImageBackboneSettings
 
 if TYPE_CHECKING:
     from adapter4rec.data.domain import Domain
-    from adapter4rec.utils.process_group import Process
+    from Downstream.CV.train import Settings
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataSettings(ImageSettings, DomainSettings, ImageBackboneSettings):
-    """Files, images and backbone."""
-
-
-def read_domain(settings: DataSettings, process: Process, *, content: bool) -> Domain:
-    """Read the users and the items.
+def read_domain(settings: Settings) -> Domain:
+    """Read the users and, if the method uses content, the images of the items; otherwise items are ids only.
 
     Images stay uint8 until the image encoder normalises them on the device (``pixel_transform``).
-
-    Args:
-        settings: data settings.
-        process: this process.
-        content: whether to read the images; otherwise items are ids only.
 
     Raises:
         UserError: the files, the LMDB or the backbone's configuration are missing, invalid or incompatible.
@@ -34,4 +20,4 @@ def read_domain(settings: DataSettings, process: Process, *, content: bool) -> D
     from adapter4rec.data.domain import read_image_domain
     from adapter4rec.models.image_encoder import expected_image_size
 
-    return read_image_domain(settings, expected_image_size(settings) if content else None)
+    return read_image_domain(settings, expected_image_size(settings) if settings.uses_content else None)

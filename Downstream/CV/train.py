@@ -10,15 +10,16 @@ import sys
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from adapter4rec.models.settings import ImageModelSettings
 from adapter4rec.training.settings import TargetTraining
 from adapter4rec.utils.command_line import settings_from_command_line
 from adapter4rec.utils.errors import run_main
-from Downstream.CV.data import DataSettings, read_domain
-from Downstream.CV.model import TargetModelSettings, build_model
+from Downstream.CV.data import read_domain
+from Downstream.CV.model import build_model
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(DataSettings, TargetModelSettings, TargetTraining):
+class Settings(ImageModelSettings, TargetTraining):
     """Adapt a source model to a target domain with images."""
 
     modality: ClassVar[str] = "image"
@@ -41,7 +42,7 @@ def train(settings: Settings) -> dict[str, Any]:
 
         require_source(settings.source_checkpoint, settings.method)
     with process_group(settings.device, settings.threads) as process:
-        domain = read_domain(settings, process, content=settings.uses_content)
+        domain = read_domain(settings)
         if settings.method == "popularity":
             return evaluate_popularity(domain, settings, process, Run(settings, domain, None, process))
         model = build_model(settings, domain.interactions.n_items)

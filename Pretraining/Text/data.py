@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from adapter4rec.data.settings import DomainSettings, TextSettings
-from adapter4rec.models.settings import BackboneSettings
 
 if TYPE_CHECKING:
     from adapter4rec.data.domain import Domain
     from adapter4rec.utils.process_group import Process
+    from Pretraining.Text.train import Settings
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataSettings(TextSettings, DomainSettings, BackboneSettings):
-    """Files, text attributes and backbone."""
-
-
-def read_domain(settings: DataSettings, process: Process, *, content: bool) -> Domain:
-    """Read the users and the items.
+def read_domain(settings: Settings, process: Process) -> Domain:
+    """Read the users and, if the method uses content, the texts of the items; otherwise items are ids only.
 
     Args:
-        settings: data settings.
+        settings: settings of the run.
         process: this process; rank 0 writes the token cache.
-        content: whether to read and tokenise the texts; otherwise items are ids only.
 
     Raises:
         UserError: the files or the backbone's tokenizer are missing or invalid.
     """
     from adapter4rec.data.domain import read_text_domain
 
-    if not content:
+    if not settings.uses_content:
         return read_text_domain(settings, None, process)
     from adapter4rec.models.backbones import backbone_folder, load_tokenizer
 

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from adapter4rec.checkpoints.settings import SourceSettings
-from adapter4rec.models.settings import TextModelSettings
 
 if TYPE_CHECKING:
     from adapter4rec.models.transrec import TransRec
+    from Pretraining.Text.train import Settings
 
 
-@dataclass(frozen=True, kw_only=True)
-class SourceModelSettings(TextModelSettings, SourceSettings):
-    """Model and source method."""
-
-
-def build_model(settings: SourceModelSettings, n_items: int) -> TransRec:
+def build_model(settings: Settings, n_items: int) -> TransRec:
     """The initial model; its trained parameters require gradients.
 
     Raises:

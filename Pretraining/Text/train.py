@@ -10,15 +10,16 @@ import sys
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from adapter4rec.models.settings import TextModelSettings
 from adapter4rec.training.settings import SourceTraining
 from adapter4rec.utils.command_line import settings_from_command_line
 from adapter4rec.utils.errors import run_main
-from Pretraining.Text.data import DataSettings, read_domain
-from Pretraining.Text.model import SourceModelSettings, build_model
+from Pretraining.Text.data import read_domain
+from Pretraining.Text.model import build_model
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(DataSettings, SourceModelSettings, SourceTraining):
+class Settings(TextModelSettings, SourceTraining):
     """Train a TransRec model on a source domain with text."""
 
     modality: ClassVar[str] = "text"
@@ -40,7 +41,7 @@ def train(settings: Settings) -> dict[str, Any]:
     from adapter4rec.utils.process_group import process_group
 
     with process_group(settings.device, settings.threads) as process:
-        domain = read_domain(settings, process, content=settings.uses_content)
+        domain = read_domain(settings, process)
         model = build_model(settings, domain.interactions.n_items)
         run = Run(settings, domain, model, process)
         require_export(settings, run)  # fail before training, not after

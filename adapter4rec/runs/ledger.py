@@ -131,6 +131,12 @@ def latest(records: Iterable[Record]) -> dict[str, Record]:
     return found
 
 
+def finished_runs(ledger: Path) -> dict[str, Record]:
+    """The last record of each finished run by its key; none if the ledger does not exist."""
+    records = latest(read_ledger(ledger)) if ledger.exists() else {}
+    return {key: record for key, record in records.items() if record["outcome"] == FINISHED}
+
+
 def validation_history(folder: Path) -> list[Record]:
     """The validation records of a run's epochs, from its ``metrics.jsonl``."""
     lines = (folder / "metrics.jsonl").read_text("utf-8").splitlines()

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from adapter4rec.runs.ledger import command_of
+from adapter4rec.runs.ledger import command_of, run_key
 from adapter4rec.runs.settings import RunSettings
-from adapter4rec.studies.plan import PlannedRun, Study, StudyRow, planned
+from adapter4rec.studies.plan import PlannedRun, Study, StudyRow
 from adapter4rec.studies.quickstarts import QUICKSTARTS
-from adapter4rec.utils.command_line import anchored, parse_command_line, single
+from adapter4rec.utils.command_line import from_script, parse_command_line, single_values
 from adapter4rec.utils.errors import UserError, nearest
 from adapter4rec.utils.files import REPOSITORY, write_json
-from adapter4rec.utils.settings import Option, Settings, Values, option, options_of, require_known
+from adapter4rec.utils.settings import Option, Settings, Values, option, options_of
 
 if TYPE_CHECKING:
     from adapter4rec.runs.exporting import SourceRunSettings
@@ -62,7 +63,7 @@ class StudyOptions(Settings):
         False, "higher learning rates for small data sets instead of the script's; implied by --sample"
     )
     sample: bool = option(False, "try the study on generated sample data with a small model")
-    dry_run: bool = option(False, "print the runs with an estimate of time and disk space, and exit")
+    dry_run: bool = option(False, "print the runs with an estimate of their time, and exit")
 
 
 class Campaign:
@@ -76,6 +77,7 @@ class Campaign:
         how: options of the study.
         title: title of the study.
         into: folder of the study.
+        ledger: ledger of the study.
         source: settings class of the runs that train source models; it requires a checkout, as the next.
         target: settings class of the runs on the target domain.
         rows: the selected rows.
@@ -98,13 +100,10 @@ class Campaign:
             for name, one in self.source.options({}).items()
             if _SOURCE + name not in of_rows and name not in _SET_BY_STUDY
         }
-        known = own | of_rows | of_sources
-        given = anchored(parse_command_line(arguments, known, study.title), known)
-        values = {
-            name: words if name in own and own[name].several else single(name, words)
-            for name, words in given.items()
-        }
-        options = {name: value for name, value in values.items() if name in own}
+        given = parse_command_line(arguments, own | of_rows | of_sources, study.title)
+        lists = {name: given.pop(name) for name in ("seeds", "only") if name in given}
+        values = single_values(given)
+        options = lists | {name: value for name, value in values.items() if name in own}
         self.how = StudyOptions.from_values({"seeds": study.seeds} | options)
         self.overrides = {name: value for name, value in values.items() if name in of_rows}
         self.source_overrides = {
@@ -113,16 +112,15 @@ class Campaign:
         self.title = study.title + (", on generated sample data" if self.how.sample else "")
         name = study.name + ("_sample" if self.how.sample else "")
         self.into = (self.how.into or REPOSITORY / "runs" / name).absolute()
+        self.ledger = self.into / "ledger.jsonl"
         self.rows = _selected(study.rows, self.how.only)
         self._check_rows()
 
     def _options_of_rows(self) -> dict[str, Option]:
         """Settings of the rows that can be overridden."""
-        options: dict[str, Option] = {}
-        for row in self.study.rows:
-            options |= self.target.options(row.settings)
         not_here = (*_SET_BY_STUDY, "seed", "method")
-        return {name: one for name, one in options.items() if name not in not_here}
+        of_each = [self.target.options(row.settings) for row in self.study.rows]
+        return {name: one for known in of_each for name, one in known.items() if name not in not_here}
 
     def _check_rows(self) -> None:
         seen: dict[str, str] = {}
@@ -152,7 +150,7 @@ class Campaign:
             further |= _FEW_STEPS | _FEW_STEPS_BY_METHOD.get(row.settings.get("method", ""), {})
         further |= self.overrides
         further = {name: value for name, value in further.items() if name in known}
-        return _absolute(row.settings, known) | further
+        return from_script(row.settings, known) | further
 
     def settings_of(self, row: StudyRow) -> RunSettings:
         """Validated settings of a row with the first seed, without source model and run folder."""
@@ -160,39 +158,47 @@ class Campaign:
 
     def source_values(self, name: str) -> Values:
         """Settings of the run that trains a source model."""
-        values = self.study.sources[name].settings
+        values = {key: value for key, value in self.study.sources[name].items() if key != "export"}
         if self.how.sample:
             kept = {key: value for key, value in values.items() if key in _SOURCE_OF_STUDY}
             values = self.quickstart.settings("source") | self.quickstart.study_source | kept
-        return _absolute(values, self.source.options({})) | self.source_overrides
+        return from_script(values, self.source.options({})) | self.source_overrides
 
-    def source_run(self, name: str) -> PlannedRun[SourceRunSettings]:
-        """The run that trains a source model and exports it.
+    def _planned(self, settings: RunSettings, name: str) -> PlannedRun:
+        # Independent of the number of epochs: a run continued for more epochs keeps its folder.
+        suffix = run_key(replace(settings, epochs=0))[:8]
+        slug = re.sub(r"[^a-z0-9.]+", "_", name.lower()).strip("_")
+        folder = self.into / f"{slug}_{suffix}"
+        return PlannedRun(name, replace(settings, run_folder=folder, resume=True), folder, run_key(settings))
+
+    def source_run(self, name: str) -> tuple[PlannedRun, Path]:
+        """The run that trains a source model, and the path to which it exports the model.
 
         Raises:
             UserError: an invalid setting or a missing file.
         """
-        run = planned(self.source.from_values(self.source_values(name)), f"source {name}", self.into)
+        run = self._planned(self.source.from_values(self.source_values(name)), f"source {name}")
         model = self.into / "sources" / f"{run.folder.name}_epochs{run.settings.epochs}.safetensors"
-        return replace(run, settings=replace(run.settings, export=model))
+        settings = self.source.from_values(run.settings.plain() | {"export": model})
+        return replace(run, settings=settings), model
 
     def source_model(self, name: str) -> Path | None:
         """Path of a source model; None if it does not exist, or its data is missing.
 
         A checkpoint that a launcher has exported is used if no setting of the source differs.
         """
-        path = self.study.sources[name].checkpoint
+        path: str | None = self.study.sources[name].get("export")
         if path is not None and not self.how.sample and not self.source_overrides:
             exported = REPOSITORY / path
             if exported.is_file():
                 return exported
         try:
-            model = self.source_run(name).settings.export
+            _, model = self.source_run(name)
         except UserError:
             return None
-        return model if model is not None and model.is_file() else None
+        return model if model.is_file() else None
 
-    def target_run(self, row: StudyRow, seed: int) -> PlannedRun[RunSettings] | None:
+    def target_run(self, row: StudyRow, seed: int) -> PlannedRun | None:
         """The run of a row with a seed; None if its source model or its data is missing."""
         values = self.row_values(row) | {"seed": seed}
         if row.source is not None and "source_checkpoint" not in self.overrides:
@@ -200,7 +206,7 @@ class Campaign:
             if values["source_checkpoint"] is None:
                 return None
         try:
-            return planned(self.target.from_values(values), f"{row.label}, seed {seed}", self.into)
+            return self._planned(self.target.from_values(values), f"{row.label}, seed {seed}")
         except UserError:
             return None
 
@@ -214,14 +220,7 @@ class Campaign:
         """Write ``study.json``, the selected rows, for the report next to the ledger."""
         rows = []
         for row in self.rows:
-            runs = []
-            for seed in self.how.seeds:
-                run = self.target_run(row, seed)
-                command = command_of(run.settings, without=("ledger",)) if run else ""
-                folder = str(run.folder) if run else ""
-                runs.append(
-                    {"seed": seed, "key": run.key if run else None, "folder": folder, "command": command}
-                )
+            runs = [self._in_plan(row, seed) for seed in self.how.seeds]
             rows.append({"section": row.section, "name": row.name, "scale": row.scale, "runs": runs})
         study = self.study
         plan = {
@@ -236,11 +235,12 @@ class Campaign:
         }
         write_json(self.into / "study.json", plan)
 
-
-def _absolute(values: Mapping[str, object], known: Mapping[str, Option]) -> Values:
-    """Settings of a study script, with paths resolved relative to the repository."""
-    require_known(values, known)
-    return {name: known[name].anchored(value, REPOSITORY) for name, value in values.items()}
+    def _in_plan(self, row: StudyRow, seed: int) -> dict[str, Any]:
+        run = self.target_run(row, seed)
+        if run is None:
+            return {"seed": seed, "key": None, "folder": "", "command": ""}
+        command = command_of(run.settings, without=("ledger",))
+        return {"seed": seed, "key": run.key, "folder": str(run.folder), "command": command}
 
 
 def _selected(rows: Sequence[StudyRow], only: Sequence[str]) -> list[StudyRow]:

@@ -8,13 +8,13 @@ models.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from adapter4rec.runs.ledger import run_key
+from adapter4rec.runs.ledger import command_of, finished_runs, run_key
 from adapter4rec.runs.settings import RunSettings
 from adapter4rec.studies.campaign import Campaign
-from adapter4rec.studies.estimating import print_plan
 from adapter4rec.studies.plan import PlannedRun, Study
 from adapter4rec.studies.running import Runner
 from adapter4rec.utils.errors import EXIT_USER_ERROR, run_main
@@ -43,23 +43,23 @@ def carry_out(campaign: Campaign) -> int:
         campaign.quickstart.prepare(campaign.quickstart)
     for row in campaign.rows:  # a missing file is reported before the first run
         run_key(campaign.settings_of(row))
-    runner = Runner(campaign.into, campaign.how.jobs, campaign.how.processes, gpu_count())
+    runner = Runner(campaign.ledger, campaign.how.jobs, campaign.how.processes, gpu_count())
     campaign.write_plan()
     try:
         missing = [name for name in campaign.wanted_sources() if campaign.source_model(name) is None]
-        runner.carry_out([campaign.source_run(name) for name in missing])
+        runner.carry_out([campaign.source_run(name)[0] for name in missing])
         campaign.write_plan()
         _run_rows(campaign, runner)
     finally:
-        _report(runner.ledger)
+        _report(campaign.ledger)
     for name in runner.failed:
         print(f"failed: {name}")
     return EXIT_USER_ERROR if runner.failed else 0
 
 
 def _run_rows(campaign: Campaign, runner: Runner) -> None:
-    finished, done = runner.finished(), 0
-    runs: list[PlannedRun[RunSettings]] = []
+    finished, done = finished_runs(campaign.ledger), 0
+    runs: list[PlannedRun] = []
     for seed in campaign.how.seeds:  # seeds in the outer loop: an interrupted study has complete seeds
         for row in campaign.rows:
             run = campaign.target_run(row, seed)
@@ -82,3 +82,43 @@ def _report(ledger: Path) -> None:
     for path in write_report([ledger]):
         if path.suffix in (".html", ".md"):
             print(f"report   {path}")
+
+
+def print_plan(campaign: Campaign) -> None:
+    """Print the runs of a study, which of them are finished, and an estimate of the remaining time.
+
+    The estimate is the number of sequences to train on times the mean time per sequence of the finished runs.
+    """
+    finished = finished_runs(campaign.ledger)
+    remaining: list[RunSettings] = []
+    print(f"{campaign.title}\nfolder {campaign.into}\n")
+    for name in campaign.wanted_sources():
+        model = campaign.source_model(name)
+        training = campaign.source.from_values(campaign.source_values(name))
+        print(f"source {name}: {model or 'not trained yet'}\n    {command_of(training)}")
+        remaining += [] if model else [training]
+    for row in campaign.rows:
+        runs = [campaign.target_run(row, seed) for seed in campaign.how.seeds]
+        missing = sum(run is None or run.key not in finished for run in runs)
+        settings = campaign.settings_of(row)
+        print(f"{row.label}: {len(runs)} seeds, {len(runs) - missing} finished\n    {command_of(settings)}")
+        remaining += missing * [settings]
+    print(f"\n{len(remaining)} runs remain", end="")
+    trained = [record for record in finished.values() if record["seconds"]]
+    if trained and all(settings.users.is_file() for settings in remaining):
+        sequences = sum(record["domain"]["users"] * _passes(record["settings"]) for record in trained)
+        pace = sum(record["seconds"] for record in trained) / sequences / campaign.how.jobs
+        print(f", roughly {pace * sum(map(_sequences, remaining)) / 3600:,.1f} hours of training")
+    else:
+        print("; their time can be estimated once one has finished")
+
+
+def _sequences(settings: RunSettings) -> float:
+    """Number of sequences that a run trains on, over all epochs."""
+    with settings.users.open("rb") as users:
+        return sum(1 for _ in users) * _passes(settings.plain()) if settings.trained_parts else 0.0
+
+
+def _passes(settings: Mapping[str, Any]) -> float:
+    """Number of passes over all users."""
+    return float(settings["epochs"] * settings["user_share"])

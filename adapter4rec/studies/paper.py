@@ -7,12 +7,15 @@ study scripts pass what a user may want to change.
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from adapter4rec.studies.pages import page, rows, source
+from adapter4rec.checkpoints.settings import WITHOUT_SOURCE
 from adapter4rec.studies.plan import Study, StudyRow
+from adapter4rec.utils.errors import UserError, nearest
+from adapter4rec.utils.files import REPOSITORY
 
 _LAUNCHERS = {
     "popularity": "popularity",
@@ -74,9 +77,82 @@ _WORD = {"Text": "text", "CV": "images"}
 _SOURCE = {"Text": "Pretraining/Text/script/sm_base_sasrec", "CV": "Pretraining/CV/script/sm_vit_sasrec"}
 
 
+def page(script: str, **changes: Any) -> dict[str, Any]:
+    """The hyperparameters of a launcher, without paths of source models.
+
+    Args:
+        script: path relative to the repository, such as ``Downstream/Text/script/adapter_houlsby``.
+        changes: settings to override.
+
+    Raises:
+        UserError: there is no such launcher.
+    """
+    values = _hyperparameters(script)
+    if values.get("method") in ("id", "popularity"):  # they use no backbone
+        changes.pop("backbone", None)
+    without = ("source_checkpoint", "export")
+    return {name: value for name, value in (values | changes).items() if name not in without}
+
+
+def rows(
+    tree: str, scripts: Mapping[str, str], source: str, *, section: str = "", **changes: Any
+) -> list[StudyRow]:
+    """One row per launcher.
+
+    Args:
+        tree: ``Text`` or ``CV``.
+        scripts: names of launchers, by row name.
+        source: name of the source model, used by the methods that start from one.
+        section: section of the rows.
+        changes: settings to override in all rows.
+
+    Raises:
+        UserError: there is no such launcher.
+    """
+    made = []
+    for name, script in scripts.items():
+        settings = page(f"Downstream/{tree}/script/{script}", **changes)
+        start = None if settings["method"] in WITHOUT_SOURCE else source
+        made.append(StudyRow(name, settings, section, start))
+    return made
+
+
+def source(script: str, **changes: Any) -> dict[str, Any]:
+    """The settings of a source model: the hyperparameters of the launcher that trains it.
+
+    They name its exported checkpoint unless ``changes`` change another one of them.
+
+    Args:
+        script: path relative to the repository, such as ``Pretraining/Text/script/sm_base_sasrec``.
+        changes: settings to override.
+
+    Raises:
+        UserError: there is no such launcher.
+    """
+    values = _hyperparameters(script)
+    return values if values == values | changes else page(script, **changes)
+
+
+def _hyperparameters(script: str) -> dict[str, Any]:
+    path = (REPOSITORY / script).with_suffix(".py")
+    if not path.is_file():
+        launchers = [one.stem for one in path.parent.glob("*.py")]
+        raise UserError(f"{path}: no such launcher; {nearest(path.stem, launchers)}")
+    hyperparameters: dict[str, Any] = runpy.run_path(str(path))["hyperparameters"]
+    return hyperparameters
+
+
 def _study(tree: str, name: str, title: str, about: str, table: Sequence[StudyRow], **further: Any) -> Study:
     sources = further.pop("sources", None) or {"SASRec": source(_SOURCE[tree])}
     return Study(name, tree, f"{title}, {_WORD[tree]}", about.strip(), table, sources, **further)
+
+
+def _changed(
+    tree: str, script: str, changes: Mapping[str, Mapping[str, Any]], section: str = ""
+) -> list[StudyRow]:
+    """One row per change of a launcher."""
+    each = (rows(tree, {name: script}, "SASRec", section=section, **one) for name, one in changes.items())
+    return [row for one in each for row in one]
 
 
 def adapters(tree: str, about: str, scripts: Mapping[str, str], seeds: Sequence[int]) -> Study:
@@ -125,9 +201,7 @@ def placement(tree: str, about: str, changes: Mapping[str, Mapping[str, Any]], s
         changes: changed settings by row name.
         seeds: seeds of each row.
     """
-    houlsby = f"Downstream/{tree}/script/adapter_houlsby"
-    table = [StudyRow(name, page(houlsby, **change), source="SASRec") for name, change in changes.items()]
-    table += rows(tree, {"full fine-tuning": "finetune"}, "SASRec")
+    table = _changed(tree, "adapter_houlsby", changes) + rows(tree, _launchers("full fine-tuning"), "SASRec")
     return _study(tree, "study_placement", "Placement of adapters", about, table, seeds=seeds)
 
 
@@ -160,12 +234,7 @@ def losses(
         changes: losses and their options, by row name.
         seeds: seeds of each row.
     """
-    table = [
-        row
-        for section, script in scripts.items()
-        for name, change in changes.items()
-        for row in rows(tree, {name: script}, "SASRec", section=section, **change)
-    ]
+    table = [row for section, script in scripts.items() for row in _changed(tree, script, changes, section)]
     return _study(tree, "study_loss", "Losses", about, table, seeds=seeds, reference="BCE")
 
 

@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-from adapter4rec.runs.ledger import run_key
 from adapter4rec.runs.settings import RunSettings
-
-S = TypeVar("S", bound=RunSettings)
-S_co = TypeVar("S_co", bound=RunSettings, covariant=True)
-
-
-@dataclass(frozen=True)
-class StudySource:
-    """A source model of a study.
-
-    Attributes:
-        settings: settings of the run that trains it.
-        checkpoint: path of a trained model, which is used instead if it exists.
-    """
-
-    settings: Mapping[str, Any]
-    checkpoint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +45,8 @@ class Study:
         title: title of the report.
         about: description, one paragraph.
         rows: rows of the table.
-        sources: source models by name.
+        sources: settings of the runs that train the source models, by name; a model that exists at the path
+            ``export`` is used instead.
         seeds: seeds of each row.
         reference: name of the row that the others of its section are compared with.
         scale_label: label of the axis of ``StudyRow.scale``; None if no quantity is varied.
@@ -75,7 +58,7 @@ class Study:
     title: str
     about: str
     rows: Sequence[StudyRow]
-    sources: Mapping[str, StudySource] = field(default_factory=dict)
+    sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     seeds: Sequence[int] = (123456,)
     reference: str = "full fine-tuning"
     scale_label: str | None = None
@@ -83,7 +66,7 @@ class Study:
 
 
 @dataclass(frozen=True)
-class PlannedRun(Generic[S_co]):
+class PlannedRun:
     """A run of a study.
 
     Attributes:
@@ -94,24 +77,6 @@ class PlannedRun(Generic[S_co]):
     """
 
     name: str
-    settings: S_co
+    settings: RunSettings
     folder: Path
     key: str
-
-
-def planned(settings: S, name: str, into: Path) -> PlannedRun[S]:
-    """Plan a run.
-
-    Args:
-        settings: settings without the run folder.
-        name: name of the run.
-        into: folder of the study.
-
-    Raises:
-        UserError: an input file is missing.
-    """
-    # Independent of the number of epochs: a run continued for more epochs keeps its folder.
-    suffix = run_key(replace(settings, epochs=0))[:8]
-    slug = re.sub(r"[^a-z0-9.]+", "_", name.lower()).strip("_")
-    folder = into / f"{slug}_{suffix}"
-    return PlannedRun(name, replace(settings, run_folder=folder, resume=True), folder, run_key(settings))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from tqdm import tqdm
+
 from adapter4rec.data.batches import Batch, TrainingSet
 from adapter4rec.data.domain import Domain
 from adapter4rec.data.loader import load_ahead
@@ -21,7 +23,6 @@ from adapter4rec.training.state import Progress, restore_state, save_state
 from adapter4rec.training.step import train_step
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.process_group import Process
-from adapter4rec.utils.terminal import progress_bar
 
 
 def fit(model: TransRec, domain: Domain, settings: TrainingSettings, process: Process, run: Run) -> None:
@@ -73,12 +74,13 @@ def train_epoch(
     setup.model.train()
     started = saved = time.monotonic()
     before = progress.seconds
-    bar = progress_bar(
-        f"epoch {progress.epoch}",
-        len(examples.users),
-        progress.step * examples.batch_size,
-        "seq",
-        setup.process,
+    bar = tqdm(
+        desc=f"epoch {progress.epoch}",
+        total=len(examples.users),
+        initial=min(progress.step * examples.batch_size, len(examples.users)),
+        unit="seq",
+        disable=None if setup.process.is_rank0 else True,  # None: if stderr is not a terminal
+        leave=False,
     )
     with bar, setup.precision.frozen_weights(setup.model.item_encoder):
         for batch in _timed(_batches(examples, settings, progress, setup.process), progress):

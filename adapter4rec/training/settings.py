@@ -98,12 +98,12 @@ class TrainingSettings(OptimizerSettings, RunSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceTraining(TrainingSettings, SourceSettings):
+class SourceTraining(SourceSettings, TrainingSettings):
     """Train a source model."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TargetTraining(AdapterTrainingSettings, TrainingSettings, TargetSettings):
+class TargetTraining(TargetSettings, AdapterTrainingSettings, TrainingSettings):
     """Adapt a source model to a target domain."""
 
     def learning_rates(self) -> dict[str, float]:

@@ -67,8 +67,9 @@ def read_description(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, damaged, or not a checkpoint of this project.
     """
-    with _opened(path) as file:
-        return _described(file, path)
+    file, description = _opened(path)
+    with file:
+        return description
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -77,13 +78,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         UserError: the file is missing, damaged, or not a checkpoint of this project.
     """
-    with _opened(path) as file:
-        description = _described(file, path)
-        return Checkpoint(path, {name: file.get_tensor(name) for name in file.keys()}, description)  # noqa: SIM118
+    file, description = _opened(path)
+    with file as reader:
+        return Checkpoint(path, {name: reader.get_tensor(name) for name in reader.keys()}, description)  # noqa: SIM118
 
 
-def _opened(path: Path) -> safe_open:
-    """Open a checkpoint after comparing its SHA-256 with the one in its JSON file."""
+def _opened(path: Path) -> tuple[safe_open, dict[str, Any]]:
+    """A checkpoint and its description, after comparing its SHA-256 with the one in its JSON file."""
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
     json_path = path.with_suffix(".json")
@@ -95,17 +96,14 @@ def _opened(path: Path) -> safe_open:
             "restore both files from the same copy, or train again"
         )
     try:
-        return safe_open(path, framework="pt")
+        file = safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: damaged, or not a safetensors file ({error})") from None
-
-
-def _described(file: safe_open, path: Path) -> dict[str, Any]:
     metadata: dict[str, str] = file.metadata() or {}  # type: ignore[no-untyped-call]  # in its stub
     if _HEADER not in metadata:
         raise UserError(f"{path}: not a checkpoint of this project (no description in the header)")
     try:
-        return json_object(metadata[_HEADER], ("what",))
+        return file, json_object(metadata[_HEADER], ("what",))
     except ValueError as error:
         raise UserError(f"{path}: damaged description ({error})") from None
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING
-from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.settings import FolderName, Option, Settings, as_argument, require_known
+from adapter4rec.utils.files import REPOSITORY
+from adapter4rec.utils.settings import FolderName, Option, Settings, Values, as_argument, require_known
 
 S = TypeVar("S", bound=Settings)
 
@@ -31,8 +31,7 @@ def settings_from_command_line(cls: type[S], arguments: Sequence[str]) -> S:
         UserError: unknown option, missing or invalid value, or several values for one option.
     """
     known = options_for(cls, arguments, {})
-    given = parse_command_line(arguments, known, cls.__doc__ or "")
-    return cls.from_values({name: single(name, values) for name, values in anchored(given, known).items()})
+    return cls.from_values(single_values(parse_command_line(arguments, known, cls.__doc__ or "")))
 
 
 def options_for(
@@ -56,6 +55,8 @@ def parse_command_line(
 ) -> Swept:
     """Parse ``--name value …`` arguments; values are not validated.
 
+    Relative paths are resolved against the current folder.
+
     Args:
         arguments: command-line arguments.
         known: options by name.
@@ -66,25 +67,35 @@ def parse_command_line(
         UserError: unknown option, positional argument, or option without a value.
     """
     usage = "%(prog)s [--name value ...]"
-    parser = argparse.ArgumentParser(usage=usage, description=description, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        usage=usage, description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS
+    )
     groups: dict[str, Any] = {}
     for name, option in known.items():
         if option.group not in groups:
             groups[option.group] = parser.add_argument_group(option.group)
         shown = (defaults or {}).get(name, option.default)
         groups[option.group].add_argument(
-            f"--{name}", nargs="*", dest=name, metavar=_metavar(option), help=_help(option, shown)
+            f"--{name}",
+            nargs="*",
+            dest=name,
+            metavar=_METAVARS.get(option.kind, "NAME"),
+            help=_help(option, shown),
         )
     found, rest = parser.parse_known_args([_underscored(word) for word in arguments])
     if rest:
         if rest[0].startswith("--"):
             require_known({rest[0][2:].split("=")[0]: None}, known)
         raise UserError(f"unexpected argument {rest[0]!r}; options are given as --name value")
-    given = {name: values for name, values in vars(found).items() if values is not None}
+    given: Swept = vars(found)
     for name, values in given.items():
         if not values and known[name].kind is not bool:
             raise UserError(f"--{name}: expected a value: {known[name].help}")
-    return {name: values or [True] for name, values in given.items()}
+    here = Path.cwd()
+    return {
+        name: [known[name].anchored(value, here) for value in values or [True]]
+        for name, values in given.items()
+    }
 
 
 def _underscored(word: str) -> str:
@@ -95,40 +106,32 @@ def _underscored(word: str) -> str:
     return "--" + "=".join([name.replace("-", "_"), *value])
 
 
-def anchored(swept: Swept, options: Mapping[str, Option], base: Path | None = None) -> Swept:
-    """Make relative paths absolute, resolved against ``base`` (default: the current folder)."""
-    here = base or Path.cwd()
-    return {
-        name: [options[name].anchored(value, here) if name in options else value for value in values]
-        for name, values in swept.items()
-    }
-
-
-def single(name: str, values: Sequence[Any]) -> Any:
-    """The value of an option that cannot be swept.
+def from_script(values: Mapping[str, Any], known: Mapping[str, Option]) -> Values:
+    """Settings of a script, with relative paths resolved against the repository.
 
     Raises:
-        UserError: several values.
+        UserError: unknown option.
     """
-    if len(values) > 1:
-        raise UserError(f"--{name} {' '.join(map(str, values))}: expected a single value (cannot be swept)")
-    return values[0]
+    require_known(values, known)
+    return {name: known[name].anchored(value, REPOSITORY) for name, value in values.items()}
 
 
-def _metavar(option: Option) -> str:
-    shown = "|".join(_choices(option)) or _METAVARS.get(option.kind, "TEXT")
-    return shown if len(shown) <= 30 else option.name.upper()
+def single_values(given: Swept) -> Values:
+    """The values of options that cannot be swept.
 
-
-def _choices(option: Option) -> list[str]:
-    if issubclass(option.kind, Enum):
-        return [str(member.value) for member in option.kind]
-    return [str(choice) for choice in option.limits["choices"] or ()]
+    Raises:
+        UserError: several values for one option.
+    """
+    for name, values in given.items():
+        if len(values) > 1:
+            words = " ".join(map(str, values))
+            raise UserError(f"--{name} {words}: expected a single value (cannot be swept)")
+    return {name: value for name, (value,) in given.items()}
 
 
 def _help(option: Option, default: Any) -> str:
-    choices = _choices(option)
-    listed = f"; one of {', '.join(choices)}" if len("|".join(choices)) > 30 else ""
+    choices = option.limits["choices"]
+    listed = f"; one of {', '.join(choices)}" if choices else ""
     listed += "; separated by commas" if option.several else ""
     values = default if isinstance(default, list) else [default]
     shown = "" if default is None else f" (default {' '.join(map(as_argument, values))})"

@@ -29,12 +29,6 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Write a file atomically: yield a temporary path that is flushed and renamed to ``path`` on success.
@@ -45,7 +39,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())  # some libraries create files with mode 600
+        os.umask(mask := os.umask(0))  # the only way to read it
+        temporary.chmod(0o666 & ~mask)  # some libraries create files with mode 600
         _flush(temporary)
         temporary.replace(path)
         _flush(path.parent)

@@ -6,11 +6,9 @@ validation, run folders and checkpoints are derived from the fields.
 
 from __future__ import annotations
 
-import types
 import typing
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,14 +25,8 @@ class FolderName(str):
     """Either a name that is looked up in a default folder, or the path of a folder."""
 
 
-_EXPECTED = {
-    int: "an integer",
-    float: "a number",
-    bool: "true or false",
-    str: "a word",
-    Path: "a path",
-    FolderName: "a name",
-}
+_EXPECTED = {int: "an integer", float: "a number", bool: "true or false", Path: "a path"}
+"""What the kinds of options expect that do not accept every word."""
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -109,7 +101,9 @@ class Option:
         return values
 
     def anchored(self, raw: Any, base: Path) -> Any:
-        """Make a relative path absolute, resolved against ``base``; other values are returned unchanged."""
+        """Make a relative path, or a list of them, absolute, resolved against ``base``."""
+        if isinstance(raw, list):
+            return [self.anchored(one, base) for one in raw]
         if raw is None or (isinstance(raw, str) and raw.lower() in ("none", "")):
             return raw
         if self.kind is Path or (self.kind is FolderName and (base / str(raw)).is_dir()):
@@ -124,9 +118,7 @@ class Option:
                 raise ValueError
             return self.kind(raw)
         except (ValueError, TypeError, KeyError):
-            members = [member.value for member in self.kind] if issubclass(self.kind, Enum) else []
-            expected = f"one of {', '.join(members)}" if members else _EXPECTED[self.kind]
-            raise UserError(f"--{self.name} {raw}: expected {expected}") from None
+            raise UserError(f"--{self.name} {raw}: expected {_EXPECTED[self.kind]}") from None
 
     def _checked(self, value: Any) -> Any:
         least, most, above, choices = (self.limits[key] for key in ("least", "most", "above", "choices"))
@@ -160,13 +152,9 @@ def _group(cls: type, name: str) -> str:
 
 
 def _kind(hint: Any) -> tuple[type, bool, bool]:
-    arguments = typing.get_args(hint)
-    if isinstance(hint, types.UnionType):
-        (kind,) = (part for part in arguments if part is not type(None))
-        return kind, True, False
-    if typing.get_origin(hint) is tuple:
-        return arguments[0], False, True
-    return hint, False, False
+    """Kind, optional and several of ``kind``, ``kind | None`` or ``tuple[kind, ...]``."""
+    kind, *further = typing.get_args(hint) or (hint,)
+    return kind, type(None) in further, typing.get_origin(hint) is tuple
 
 
 @dataclass(frozen=True)
@@ -207,7 +195,7 @@ class Settings:
         for name, one in known.items():
             if one.default is MISSING and name not in values:
                 raise UserError(f"--{name} is required: {one.help}")
-        return cls._build({name: known[name].value_of(value) for name, value in values.items()})
+        return cls._build(dict(values))
 
     @classmethod
     def _build(cls: type[S], values: Values) -> S:
@@ -227,11 +215,14 @@ def require_known(names: Mapping[str, Any], known: Mapping[str, Any]) -> None:
 
 def plain_value(value: Any) -> Any:
     """A JSON-serialisable form of a value; :meth:`Option.value_of` converts it back."""
-    if isinstance(value, Enum):
-        return value.value
     if isinstance(value, Path):
         return str(value)
     return [plain_value(part) for part in value] if isinstance(value, tuple) else value
+
+
+def as_arguments(values: Mapping[str, Any]) -> list[str]:
+    """Settings as command-line arguments, ``--name value``."""
+    return [part for name, value in values.items() for part in (f"--{name}", as_argument(value))]
 
 
 def as_argument(value: Any) -> str:

@@ -13,8 +13,6 @@ hyperparameters = dict(
     items="Dataset/Amazon/amazon_2w_items.tsv",
     images="Dataset/Amazon/amazon_images.lmdb",
     source_checkpoint="Downstream/CV/pretrained_models/sm_vit_sasrec.safetensors",
-    objective="sasrec",
-    backbone="vit-base-patch16-224",
     seed=12345,
 )
 

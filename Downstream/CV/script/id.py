@@ -15,7 +15,6 @@ hyperparameters = dict(
     method="id",
     users="Dataset/Amazon/amazon_2w_users.tsv",
     items="Dataset/Amazon/amazon_2w_items.tsv",
-    objective="sasrec",
     epochs=150,
     batch_size=32,
     lr_item_head=1e-3,

@@ -15,7 +15,6 @@ hyperparameters = dict(
     users="Dataset/Amazon/amazon_2w_users.tsv",
     items="Dataset/Amazon/amazon_2w_items.tsv",
     images="Dataset/Amazon/amazon_images.lmdb",
-    objective="sasrec",
     backbone="vit-base-patch16-224",
     epochs=150,
     batch_size=32,

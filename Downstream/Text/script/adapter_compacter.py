@@ -16,8 +16,6 @@ hyperparameters = dict(
     users="Dataset/Adressa/Adressa_users_base.tsv",
     items="Dataset/Adressa/Adressa_news_base.tsv",
     source_checkpoint="Downstream/Text/pretrained_models/sm_base_sasrec.safetensors",
-    objective="sasrec",
-    backbone="bert/bert_base_uncased",
     item_bottleneck=64,
     user_bottleneck=16,
     train_layer_norms=True,
@@ -27,7 +25,6 @@ hyperparameters = dict(
     lr_rule=1e-4,
     lr_item_layer_norms=5e-5,
     lr_user_layer_norms=1e-4,
-    seed=123456,
 )
 
 if __name__ == "__main__":

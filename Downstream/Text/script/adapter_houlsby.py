@@ -15,14 +15,11 @@ hyperparameters = dict(
     users="Dataset/Adressa/Adressa_users_base.tsv",
     items="Dataset/Adressa/Adressa_news_base.tsv",
     source_checkpoint="Downstream/Text/pretrained_models/sm_base_sasrec.safetensors",
-    objective="sasrec",
-    backbone="bert/bert_base_uncased",
     item_bottleneck=64,
     user_bottleneck=16,
     epochs=100,
     batch_size=32,
     lr_adapter=1.5e-4,
-    seed=123456,
 )
 
 if __name__ == "__main__":

@@ -15,8 +15,6 @@ hyperparameters = dict(
     users="Dataset/Adressa/Adressa_users_base.tsv",
     items="Dataset/Adressa/Adressa_news_base.tsv",
     source_checkpoint="Downstream/Text/pretrained_models/sm_base_sasrec.safetensors",
-    objective="sasrec",
-    backbone="bert/bert_base_uncased",
     item_inner=192,
     item_inner_heads=12,
     user_inner=16,
@@ -26,7 +24,6 @@ hyperparameters = dict(
     lr_adapter=5e-6,
     lr_item_join=5e-5,
     lr_user_join=1e-4,
-    seed=123456,
 )
 
 if __name__ == "__main__":

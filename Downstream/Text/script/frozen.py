@@ -12,9 +12,6 @@ hyperparameters = dict(
     users="Dataset/Adressa/Adressa_users_base.tsv",
     items="Dataset/Adressa/Adressa_news_base.tsv",
     source_checkpoint="Downstream/Text/pretrained_models/sm_base_sasrec.safetensors",
-    objective="sasrec",
-    backbone="bert/bert_base_uncased",
-    seed=123456,
 )
 
 if __name__ == "__main__":

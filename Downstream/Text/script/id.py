@@ -14,12 +14,10 @@ hyperparameters = dict(
     method="id",
     users="Dataset/Adressa/Adressa_users_base.tsv",
     items="Dataset/Adressa/Adressa_news_base.tsv",
-    objective="sasrec",
     epochs=100,
     batch_size=32,
     lr_item_head=1e-3,
     lr_user_encoder=1e-3,
-    seed=123456,
 )
 
 if __name__ == "__main__":

@@ -15,13 +15,10 @@ hyperparameters = dict(
     users="Dataset/Adressa/Adressa_users_base.tsv",
     items="Dataset/Adressa/Adressa_news_base.tsv",
     source_checkpoint="Downstream/Text/pretrained_models/sm_base_sasrec.safetensors",
-    objective="sasrec",
-    backbone="bert/bert_base_uncased",
     epochs=100,
     batch_size=32,
     lr_item_layer_norms=1e-3,
     lr_user_layer_norms=1e-3,
-    seed=123456,
 )
 
 if __name__ == "__main__":

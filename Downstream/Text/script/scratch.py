@@ -14,14 +14,12 @@ hyperparameters = dict(
     method="scratch",
     users="Dataset/Adressa/Adressa_users_base.tsv",
     items="Dataset/Adressa/Adressa_news_base.tsv",
-    objective="sasrec",
     backbone="bert/bert_base_uncased",
     epochs=100,
     batch_size=32,
     lr_backbone=5e-5,
     lr_item_head=1e-4,
     lr_user_encoder=1e-4,
-    seed=123456,
 )
 
 if __name__ == "__main__":

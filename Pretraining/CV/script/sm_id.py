@@ -14,7 +14,6 @@ hyperparameters = dict(
     users="Dataset/HM/hm_50w_users.tsv",
     items="Dataset/HM/hm_50w_items.tsv",
     method="id",
-    objective="sasrec",
     epochs=60,
     batch_size=32,
     lr_item_head=1e-3,

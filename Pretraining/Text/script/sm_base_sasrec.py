@@ -21,7 +21,6 @@ hyperparameters = dict(
     lr_backbone=5e-5,
     lr_item_head=1e-4,
     lr_user_encoder=1e-4,
-    seed=123456,
 )
 
 if __name__ == "__main__":

@@ -14,12 +14,10 @@ hyperparameters = dict(
     users="Dataset/MIND/mind_large_users_base.tsv",
     items="Dataset/MIND/mind_large_news_base.tsv",
     method="id",
-    objective="sasrec",
     epochs=60,
     batch_size=64,
     lr_item_head=1e-3,
     lr_user_encoder=1e-3,
-    seed=123456,
 )
 
 if __name__ == "__main__":

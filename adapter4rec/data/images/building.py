@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,9 @@ from adapter4rec.data.images.released import ReleasedSource
 from adapter4rec.data.images.sources import FolderSource
 from adapter4rec.data.images.writing import ImageWriter, image_writer
 from adapter4rec.data.interactions import read_items
-from adapter4rec.utils.command_line import anchored, parse_command_line, single
+from adapter4rec.utils.command_line import from_script, parse_command_line, single_values
 from adapter4rec.utils.errors import UserError, nearest
-from adapter4rec.utils.files import REPOSITORY, atomic_file, locked_file
+from adapter4rec.utils.files import atomic_file, locked_file
 from adapter4rec.utils.settings import Settings, option
 
 _NO_IMAGE = "no image"
@@ -36,13 +35,6 @@ _LONGEST_NAME = 511  # of a key in LMDB
 _USABLE_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _BATCH = 64
 """Images per transaction; the threads prepare the next batch while one is written."""
-
-
-class Missing(Enum):
-    """How to handle items without a usable image."""
-
-    ERROR = "error"
-    SKIP = "skip"
 
 
 @dataclass(frozen=True)
@@ -61,7 +53,9 @@ class ImageLmdbSettings(Settings):
     size: int = option(
         224, "height and width of the pixels; must match the image encoder", least=1, most=4096
     )
-    missing: Missing = option(Missing.ERROR, "items without a usable image: error, or skip them")
+    missing: str = option(
+        "error", "items without a usable image: stop with an error, or skip them", choices=("error", "skip")
+    )
     workers: int = option(_USABLE_CORES, "decoding threads; default: one per usable CPU core", least=1)
     convert: Path | None = option(None, "LMDB of the released scripts to convert, instead of --images")
 
@@ -108,14 +102,13 @@ def build_from_page(presets: Mapping[str, Mapping[str, Any]], arguments: Sequenc
         UserError: as :func:`build`; unknown option or invalid value.
     """
     known = ImageLmdbSettings.options({})
-    given = anchored(parse_command_line(arguments, known, ImageLmdbSettings.__doc__ or ""), known)
+    given = single_values(parse_command_line(arguments, known, ImageLmdbSettings.__doc__ or ""))
     if "preset" in given or not given.keys() & {"items", "images", "convert"}:
-        name = single("preset", given.setdefault("preset", [_DEFAULT_PRESET]))
+        name = given.setdefault("preset", _DEFAULT_PRESET)
         if name not in presets:
             raise UserError(f"--preset {name}: {nearest(name, list(presets))}")
-        preset = {option: [value] for option, value in presets[name].items()}
-        given = anchored(preset, known, REPOSITORY) | given
-    build(ImageLmdbSettings.from_values({name: single(name, values) for name, values in given.items()}))
+        given = from_script(presets[name], known) | given
+    build(ImageLmdbSettings.from_values(given))
 
 
 def build(settings: ImageLmdbSettings) -> Description:
@@ -165,7 +158,7 @@ def _complete(settings: ImageLmdbSettings, plan: Description) -> Description:
     into = settings.into
     description = ImageDatabase(into).description
     description.require_same_options(plan, into)
-    if description.left_out and settings.missing is Missing.ERROR:
+    if description.left_out and settings.missing == "error":
         raise UserError(
             f"{into}: built with --missing skip: {len(description.left_out):,} items have no image: "
             f"{examples(description.left_out)} (full list in {left_out_file(into)}). Use --missing skip, or "
@@ -262,7 +255,7 @@ def _report_left_out(
     with atomic_file(path) as temporary:
         lines = (b"%b\t%b\n" % (name, why.encode("utf-8", "replace")) for name, why in reasons.items())
         temporary.write_bytes(b"".join(lines))
-    if settings.missing is Missing.ERROR:
+    if settings.missing == "error":
         first, why = next(iter(reasons.items()))
         raise UserError(
             f"{len(reasons):,} of {len(names):,} items have no usable image, the first is {shown(first)}: "

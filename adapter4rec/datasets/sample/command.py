@@ -11,7 +11,7 @@ from adapter4rec.datasets.sample.behaviour import SampleSettings
 from adapter4rec.datasets.sample.folder import keep_or_make
 from adapter4rec.datasets.sample.images import IMAGE_SAMPLE
 from adapter4rec.datasets.sample.text import TEXT_SAMPLE
-from adapter4rec.utils.command_line import parse_command_line, single
+from adapter4rec.utils.command_line import parse_command_line, single_values
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.settings import option, options_of
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     known = options_of(_Options)
     about = "Synthetic sample data: a source and a target domain without shared items."
     words = parse_command_line(sys.argv[1:] if arguments is None else arguments, known, about)
-    given = {name: known[name].value_of(single(name, values)) for name, values in words.items()}
+    given = {name: known[name].value_of(value) for name, value in single_values(words).items()}
     recipe = IMAGE_SAMPLE if given.pop("images", False) else TEXT_SAMPLE
     folder = given.pop("into", None) or recipe.folder
     given.setdefault("items", recipe.items)
