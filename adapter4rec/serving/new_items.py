@@ -17,7 +17,7 @@ from PIL import Image
 from adapter4rec.data.content import ContentStore
 from adapter4rec.data.domain import text_store
 from adapter4rec.data.images.database import DATA_FILE, ImageDatabase
-from adapter4rec.data.images.sources import FolderSource
+from adapter4rec.data.images.sources import image_files
 from adapter4rec.data.images.store import ImageFileStore, ImageStore
 from adapter4rec.data.interactions import ItemTable, read_items
 from adapter4rec.data.settings import TextSettings
@@ -215,7 +215,7 @@ def _images_of_table(
         raise UserError("--item-images is required: a folder or an LMDB with images of the new items")
     is_database = images.is_file() or (images / DATA_FILE).is_file()
     database = ImageDatabase(images) if is_database else None
-    files = {} if database else FolderSource(images).find(table.names)
+    files = {} if database else image_files(images, table.names)
     available = database.names() if database else files
     missing = [
         label
@@ -230,5 +230,4 @@ def _images_of_table(
     if database:
         database.require_size(size)
         return rows, ImageStore(database, names, size)
-    paths = [images / os.fsdecode(files[name]) for name in names]
-    return rows, ImageFileStore(paths, [labels[row] for row in rows], size)
+    return rows, ImageFileStore([files[name] for name in names], [labels[row] for row in rows], size)
