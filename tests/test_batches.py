@@ -32,8 +32,7 @@ N_ITEMS = 30
 class RecordingStore(IdStore):
     """Remembers what was fetched."""
 
-    def __init__(self, n_items: int) -> None:
-        super().__init__(n_items)
+    def __init__(self) -> None:
         self.fetched: list[list[int]] = []
 
     def fetch(self, items: np.ndarray) -> ItemIds:
@@ -62,7 +61,7 @@ def examples_of(
     """The training examples as the process ``share`` (rank, world size) sees them."""
     return TrainingSet(
         interactions,
-        store or IdStore(interactions.n_items),
+        store or IdStore(),
         batch_size=batch_size,
         seed=seed,
         sampling=sampling or Sampling(OBJECTIVES[objective], per_target=1),
@@ -214,7 +213,7 @@ class TestWithContent:
         ids = IdBatch(np.array(positives), np.array(negatives)[..., None], np.empty(0, np.int64))
         table = torch.randn(N_ITEMS + 1, 4, generator=torch.Generator().manual_seed(0))
         table[0] = 0
-        store = RecordingStore(N_ITEMS)
+        store = RecordingStore()
         batch = make_batch(ids, store)
         embeddings = torch.cat([torch.zeros(1, 4), *(table[content.ids] for content in batch.contents)])
         assert torch.equal(embeddings[batch.positives], table[ids.positives])
@@ -296,7 +295,7 @@ class TestSampling:
     def test_no_negative_but_the_last_is_fetched_where_the_last_place_alone_is_predicted(
         self, interactions: Interactions
     ) -> None:
-        store = RecordingStore(N_ITEMS)
+        store = RecordingStore()
         examples = examples_of(interactions, 6, seed=2, store=store, objective="cpc")
         spared = 0
         for step in range(examples.steps):

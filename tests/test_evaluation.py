@@ -49,7 +49,7 @@ def random_domain(n_items: int, users: int = 60) -> tuple[list[list[int]], Inter
 
 
 def domain_of(interactions: Interactions) -> Domain:
-    return Domain("made for a test", interactions, IdStore(interactions.n_items), "")
+    return Domain("made for a test", interactions, IdStore(), "")
 
 
 def history_and_target(sequence: list[int], split: Split) -> tuple[list[int], int]:
@@ -279,12 +279,11 @@ class CostlyStore(IdStore):
     """Items of different costs; remembers what was fetched."""
 
     def __init__(self, costs: np.ndarray) -> None:
-        super().__init__(len(costs))
         self._costs = costs
         self.fetched: list[list[int]] = []
 
-    def costs(self) -> np.ndarray:
-        return self._costs
+    def costs(self, items: np.ndarray) -> np.ndarray:
+        return self._costs[items - 1]
 
     def fetch(self, items: np.ndarray) -> ItemIds:
         self.fetched.append(items.tolist())

@@ -18,7 +18,7 @@ from adapter4rec.adapters.k_adapter import KAdapterConfig
 from adapter4rec.adapters.sites import Undo
 from adapter4rec.data.content import Content
 from adapter4rec.data.states import States
-from adapter4rec.data.text import Text, TokenPack
+from adapter4rec.data.text import Pack, Text
 from adapter4rec.models.backbones import first_position, image_size
 from adapter4rec.models.image_encoder import RELEASED_MASK_RATIO, ImageItemEncoder
 from adapter4rec.models.item_encoder import ContentItemEncoder
@@ -65,7 +65,7 @@ def _pad_texts(encoder: TextItemEncoder, width: int) -> Undo:
 
     def encode(_: nn.Module, arguments: tuple[Content]) -> tuple[Content]:
         (content,) = arguments
-        if not isinstance(content, Text):
+        if not isinstance(content, Text) or content.layers:
             return arguments
         filling = encoder.backbone.config.pad_token_id or 0
         rows = [_padded(pack, width, filling) for pack in content.packs]
@@ -75,7 +75,7 @@ def _pad_texts(encoder: TextItemEncoder, width: int) -> Undo:
     return encoder.register_forward_pre_hook(encode).remove
 
 
-def _padded(pack: TokenPack, width: int, pad_token_id: int) -> tuple[Tensor, Tensor]:
+def _padded(pack: Pack, width: int, pad_token_id: int) -> tuple[Tensor, Tensor]:
     """Token ids and mask of the texts of a pack, ``[n, width]`` both.
 
     Raises:
@@ -86,8 +86,8 @@ def _padded(pack: TokenPack, width: int, pad_token_id: int) -> tuple[Tensor, Ten
             f"--released_tokens {width}: a text has {pack.packing.longest} tokens; use that of --title_tokens"
         )
     mask = pack.packing.real(width)
-    token_ids = pack.token_ids.new_full(mask.shape, pad_token_id)
-    token_ids[mask] = pack.token_ids
+    token_ids = pack.values.new_full(mask.shape, pad_token_id)
+    token_ids[mask] = pack.values
     return token_ids, mask
 
 

@@ -131,5 +131,5 @@ def _domain(
 ) -> Domain:
     name = settings.users.absolute().parent.name
     if store is None:
-        return Domain(name, interactions, IdStore(interactions.n_items), interactions.identity)
+        return Domain(name, interactions, IdStore(), interactions.identity)
     return Domain(name, interactions, store, f"{interactions.identity} {store.identity}")

@@ -94,7 +94,7 @@ def encode_catalogue(
         how: number format, workers.
     """
     rows = torch.zeros(n_items + 1, model.user_encoder.width, device=process.device)
-    by_cost = np.argsort(store.costs(), kind="stable") + 1
+    by_cost = np.argsort(store.costs(np.arange(1, n_items + 1)), kind="stable") + 1
     groups = [by_cost[start : start + _ITEMS_AT_ONCE] for start in range(0, n_items, _ITEMS_AT_ONCE)]
     own = process.distribute(len(groups))
     precision = choose_precision(how.precision, process.device)

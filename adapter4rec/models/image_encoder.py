@@ -13,7 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from adapter4rec.data.content import Content
 from adapter4rec.data.images.store import Pixels
-from adapter4rec.data.states import PatchStates
+from adapter4rec.data.states import States
 from adapter4rec.models.backbones import (
     IMAGE_ENCODERS,
     backbone_config,
@@ -108,7 +108,7 @@ class ImageItemEncoder(ContentItemEncoder):
 
     def states(self, content: Content) -> Tensor:
         """[CLS] hidden states after the last layer norm, ``[n, 1, h]``, from pixels or layer outputs."""
-        if isinstance(content, PatchStates):
+        if isinstance(content, States):
             resume = partial(self._resume_from, content.layers)
             return self.in_parts(resume, self._split(content.states, content.states.shape[1]))
         return self.in_parts(self._states_of, self._split_pixels(content))

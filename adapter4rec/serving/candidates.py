@@ -48,10 +48,9 @@ class CandidatePart:
         """See :meth:`ContentStore.fetch`."""
         return self.store.fetch(self.numbers[items - 1])
 
-    def costs(self) -> NDArray[np.int64]:
+    def costs(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
         """See :meth:`ContentStore.costs`."""
-        costs: NDArray[np.int64] = self.store.costs()[self.numbers - 1]
-        return costs
+        return self.store.costs(self.numbers[items - 1])
 
 
 class Candidates:

@@ -44,7 +44,7 @@ class _RecordUnpickler(pickle.Unpickler):
         super().__init__(io.BytesIO(raw))
         self._label = label
         # New classes for each pickle, so that a pickle cannot modify the classes of the next one.
-        self.record = type(_RECORD, (), {})
+        self.record: Any = type(_RECORD, (), {})
         self._ignored = type("Placeholder", (_Placeholder,), {})
 
     def find_class(self, module: str, name: str) -> Any:
@@ -87,8 +87,8 @@ def released_images(path: Path, names: Sequence[bytes]) -> dict[bytes, Callable[
 def _load(path: Path, key: bytes) -> Image.Image:
     try:
         with opened(path).begin() as transaction:
-            unpickler = _RecordUnpickler(transaction.get(key), f"{path}: record {shown(key)}")
-        record = unpickler.load()
+            unpickler = _RecordUnpickler(transaction.get(key) or b"", f"{path}: record {shown(key)}")
+        record: Any = unpickler.load()
         if type(record) is not unpickler.record:
             raise TypeError(f"a pickled {type(record).__name__}, not an image")
         channels, (height, width), raw = record.channels, record.size, record.image
