@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from adapter4rec.evaluation.catalogue import EncodeConfig, encode_catalogue, evaluating
+from adapter4rec.evaluation.catalogue import encode_catalogue, evaluating
+from adapter4rec.evaluation.settings import RankingSettings
 from adapter4rec.utils.errors import run_main
 from benchmarks import released_way
 from benchmarks.measuring import Measurement, in_turns, matmul_rate, medians, options_of, report
@@ -29,7 +30,7 @@ def main() -> None:
 
     def project(form: str) -> torch.Tensor:
         with evaluating(model):
-            how = EncodeConfig(precision=form)
+            how = RankingSettings(evaluation_precision=form, workers=0)
             return encode_catalogue(model, store, options.items, ALONE, how).rows
 
     assert torch.allclose(project("fp32")[1:], released(), atol=1e-4)

@@ -16,10 +16,9 @@ from adapter4rec.data.batches import (
     TrainingSet,
     draw_negatives,
     make_batch,
-    pad_left,
 )
 from adapter4rec.data.content import IdStore, ItemIds
-from adapter4rec.data.interactions import Interactions, Ranges
+from adapter4rec.data.interactions import Interactions
 from adapter4rec.data.loader import load_ahead
 from adapter4rec.models.registry import OBJECTIVES
 from adapter4rec.utils.errors import UserError
@@ -85,16 +84,15 @@ def item_numbers(batch: Batch, places: torch.Tensor) -> np.ndarray:
 
 class TestLeftPadded:
     def test_last_clicks_with_padding_on_the_left(self) -> None:
-        clicks = np.array([9, 8, 7, 6, 5, 4, 3], np.int32)
-        ranges = Ranges(np.array([0, 1, 4]), np.array([1, 4, 7]))
-        found = pad_left(clicks, ranges, np.array([2, 0, 1]), 2)
-        assert found.tolist() == [[4, 3], [0, 9], [7, 6]]
+        short = interactions_of([[9, 8, 1, 2], [7, 6, 5, 1, 2], [4, 3, 2, 1, 1]], 9, 4)
+        found = short.padded(np.array([2, 0, 1]), 2, 2)
+        assert found.tolist() == [[3, 2], [9, 8], [6, 5]]
         assert found.dtype == np.int64
-        assert pad_left(clicks, ranges, np.array([1, 0]), 4).tolist() == [[0, 8, 7, 6], [0, 0, 0, 9]]
+        assert short.padded(np.array([1, 0]), 2, 4).tolist() == [[0, 7, 6, 5], [0, 0, 9, 8]]
 
     def test_against_plain_python(self, interactions: Interactions) -> None:
         users = np.random.default_rng(0).permutation(interactions.n_users)
-        found = pad_left(interactions.clicks, interactions.train, users, MAX_SEQ_LEN + 1)
+        found = interactions.padded(users, 2, MAX_SEQ_LEN + 1)
         sequences = sequences_of(interactions)
         assert found.tolist() == [padded(sequences[user][:-2], MAX_SEQ_LEN + 1) for user in users]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from adapter4rec.evaluation.catalogue import Embeddings
@@ -87,13 +88,12 @@ def rank_targets(users: Tensor, catalogue: Embeddings, question: EvalBatch) -> n
     thresholds = _target_scores(users, catalogue, question.targets)
     largest = _largest_norm(users)
     better = torch.zeros(len(users), dtype=torch.float64, device=users.device)
-    products = _Products(at_once, users)
     for item, embeddings in _chunks(catalogue):
         # |u · v| and all its partial sums are at most |u| |v|, so these scores need no check.
         finite = largest * _largest_norm(embeddings) < torch.finfo(torch.float32).max / 2
         for first in range(0, len(users), at_once):
             some = slice(first, first + at_once)
-            scores = products.of(users[some], embeddings)
+            scores = _products(users[some], embeddings, at_once)
             if not finite:
                 _require_finite(scores)
             scores[excluded.of(first, item, users.device)] = -torch.inf
@@ -104,44 +104,31 @@ def rank_targets(users: Tensor, catalogue: Embeddings, question: EvalBatch) -> n
     return ranks
 
 
-class _Products:
-    """Scores of a block of users for a chunk of items, by matrix products of a fixed shape.
+def _products(users: Tensor, items: Tensor, users_at_once: int) -> Tensor:
+    """Scores ``[users, items]`` of a block of users and a chunk of items, by a product of a fixed shape.
 
     The order of summation depends on the shape, so with varying shapes equal items could get scores that
     differ in the last bit.
     """
-
-    def __init__(self, users_at_once: int, like: Tensor) -> None:
-        self._users = like.new_zeros(users_at_once, like.shape[1])
-        self._items = like.new_zeros(_ITEMS_AT_ONCE, like.shape[1])
-        self._scores = like.new_empty(users_at_once, _ITEMS_AT_ONCE)
-
-    def of(self, users: Tensor, items: Tensor) -> Tensor:
-        """Scores ``[users, items]``, a buffer that the next call overwrites."""
-        torch.mm(_padded(self._users, users), _padded(self._items, items).T, out=self._scores)
-        return self._scores[: len(users), : len(items)]
+    padded = _padded(users, users_at_once) @ _padded(items, _ITEMS_AT_ONCE).T
+    return padded[: len(users), : len(items)]
 
 
-def _padded(buffer: Tensor, rows: Tensor) -> Tensor:
-    """``rows``, padded to the number of rows of ``buffer``."""
-    if len(rows) == len(buffer):
-        return rows
-    buffer[: len(rows)] = rows
-    return buffer
+def _padded(rows: Tensor, count: int) -> Tensor:
+    return rows if len(rows) == count else F.pad(rows, (0, 0, 0, count - len(rows)))
 
 
 def _target_scores(users: Tensor, catalogue: Embeddings, targets: np.ndarray) -> Tensor:
     """Scores of the users' targets ``[users]``, from the same products as those of other candidates."""
     found = users.new_empty(len(users))
     at_once, by_target = _USERS_AT_ONCE[users.device.type], np.argsort(targets, kind="stable")
-    products = _Products(at_once, users)
     for item, embeddings in _chunks(catalogue):
         first, last = np.searchsorted(targets[by_target], [item, item + len(embeddings)])
         for start in range(first, last, at_once):
             numbers = by_target[start : min(start + at_once, last)]
             rows = torch.from_numpy(numbers).to(users.device)
             at = torch.from_numpy(targets[numbers] - item).to(users.device)
-            found[rows] = products.of(users[rows], embeddings).gather(1, at[:, None])[:, 0]
+            found[rows] = _products(users[rows], embeddings, at_once).gather(1, at[:, None])[:, 0]
     return found
 
 
@@ -175,11 +162,10 @@ def best_items(
     at_once = max(1, len(users))
     rows = np.repeat(np.arange(len(users)), [len(items) for items in excluded])
     pairs = _Pairs(rows, np.concatenate([*excluded, np.empty(0, np.int64)]).astype(np.int64), at_once)
-    products = _Products(at_once, users)
     values = users.new_empty(len(users), 0)
     numbers = torch.empty(len(users), 0, dtype=torch.int64, device=users.device)
     for item, embeddings in _chunks(catalogue):
-        scores = products.of(users, embeddings)
+        scores = _products(users, embeddings, at_once)
         _require_finite(scores)
         scores[pairs.of(0, item, users.device)] = -torch.inf
         found = scores.topk(min(count, scores.shape[1]), dim=1)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from adapter4rec.data.content import ContentStore
-from adapter4rec.evaluation.catalogue import Embeddings, EncodeConfig, encode_catalogue, evaluating
+from adapter4rec.evaluation.catalogue import Embeddings, encode_catalogue, evaluating
 from adapter4rec.evaluation.leave_one_out import next_item_vectors
 from adapter4rec.evaluation.ranking import best_items
 from adapter4rec.serving.candidates import Candidates
@@ -309,6 +309,6 @@ class Recommender:
             raise UserError("no new items to rank: pass items that are not in the catalogue")
 
     def _encode_store(self, store: ContentStore, n_items: int) -> Embeddings:
-        config = replace(EncodeConfig.of(self.run.evaluation, self.process), precision=self.precision)
+        settings = replace(self.run.evaluation, evaluation_precision=self.precision)
         with evaluating(self.run.model):
-            return encode_catalogue(self.run.model, store, n_items, self.process, config)
+            return encode_catalogue(self.run.model, store, n_items, self.process, settings)

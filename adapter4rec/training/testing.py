@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from adapter4rec.data.domain import Domain
-from adapter4rec.evaluation.catalogue import EncodeConfig
 from adapter4rec.evaluation.leave_one_out import (
     Ranking,
     Split,
@@ -95,8 +94,7 @@ def evaluate_popularity(domain: Domain, settings: TrainingSettings, process: Pro
 
 
 def _ranks_of(model: TransRec, domain: Domain, settings: TrainingSettings, process: Process) -> Ranks:
-    how = EncodeConfig.of(settings, process)
-    return partial(rank, model, domain, process=process, how=how, exclude_history=settings.exclude_history)
+    return partial(rank, model, domain, process=process, settings=settings)
 
 
 def _untrained(ranks: Ranks, settings: TrainingSettings) -> Record:
