@@ -25,8 +25,8 @@ from adapter4rec.evaluation.catalogue import (
 from adapter4rec.evaluation.leave_one_out import (
     Split,
     eval_batch,
+    popularity,
     rank,
-    rank_by_popularity,
     rank_users,
 )
 from adapter4rec.evaluation.metrics import metrics_of
@@ -436,5 +436,5 @@ class TestPopularity:
         counts = Counter(item for sequence in sequences for item in sequence[:-2])
         scores = [counts[item] for item in range(1, n_items + 1)]
         ranks = [plain_rank(scores, *history_and_target(sequence, split)) for sequence in sequences]
-        found = rank_by_popularity(interactions, split, one_process).metrics()
+        found = rank_users(*popularity(interactions), interactions, split, one_process).metrics()
         assert found == {name: pytest.approx(value) for name, value in plain_metrics(ranks).items()}

@@ -187,29 +187,17 @@ def rank(
         )
 
 
-def rank_by_popularity(
-    interactions: Interactions,
-    split: Split,
-    process: Process,
-    users: np.ndarray | None = None,
-    coverage_at: Iterable[int] = (),
-    *,
-    exclude_history: bool = True,
-) -> Ranking:
-    """The popularity baseline: items ranked by number of training clicks, the same for every user.
+def popularity(
+    interactions: Interactions, users: np.ndarray | None = None
+) -> tuple[Callable[[EvalBatch], Tensor], Embeddings]:
+    """The popularity baseline for :func:`rank_users`: the score of an item is its number of training clicks.
 
-    Arguments as in :func:`rank_users` and :meth:`Interactions.training_clicks`.
+    Returns:
+        A function that returns user vectors, and item embeddings. With width 1, their product is the score.
     """
     clicks = interactions.training_clicks(users)
-    popularity = torch.from_numpy(np.concatenate([[0], clicks]).astype(np.float32))
-    catalogue = Embeddings(popularity[:, None])
-
-    def ones(batch: EvalBatch) -> Tensor:  # with embeddings of width 1, the score is the popularity
-        return torch.ones(len(batch.targets), 1)
-
-    return rank_users(
-        ones, catalogue, interactions, split, process, coverage_at, exclude_history=exclude_history
-    )
+    rows = torch.from_numpy(np.concatenate([[0], clicks]).astype(np.float32))
+    return lambda batch: torch.ones(len(batch.targets), 1), Embeddings(rows[:, None])
 
 
 def ranked_users(

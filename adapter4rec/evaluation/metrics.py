@@ -74,10 +74,7 @@ class RankedUsers:
         groups: Groups = {criterion: [] for criterion in criteria}
         for criterion, (values, limits) in criteria.items():
             before = -1
-            for (
-                name,
-                limit,
-            ) in limits:  # a group contains the values above the previous limit and up to its own
+            for name, limit in limits:  # a group: values above the previous limit and up to its own
                 inside = (values > before) & (values <= limit)
                 before = limit
                 if inside.any():

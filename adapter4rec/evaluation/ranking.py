@@ -6,7 +6,7 @@ the target. A target in the masked history counts as a miss. Embeddings and scor
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,22 +40,25 @@ class EvalBatch:
     masked_items: np.ndarray
 
 
-class _Pairs:
-    """Pairs (user, item), indexed by block of users and chunk of items."""
+def _by_block(
+    users: np.ndarray, items: np.ndarray, users_at_once: int, device: torch.device
+) -> Callable[[int, int], tuple[Tensor, Tensor]]:
+    """Index of pairs (user, item): a function of the first user of a block and the first item of a chunk.
 
-    def __init__(self, users: np.ndarray, items: np.ndarray, users_at_once: int) -> None:
-        self._users_at_once = users_at_once
-        self._blocks = int(users.max(initial=0)) // users_at_once + 1
-        cells = (items - 1) // _ITEMS_AT_ONCE * self._blocks + users // users_at_once
-        order = np.argsort(cells, kind="stable")
-        self._users, self._items, self._cells = users[order], items[order], cells[order]
+    It returns the pairs in this block and chunk, as indices into its scores.
+    """
+    blocks = int(users.max(initial=0)) // users_at_once + 1
+    cells = (items - 1) // _ITEMS_AT_ONCE * blocks + users // users_at_once
+    order = np.argsort(cells, kind="stable")
+    users, items, cells = users[order], items[order], cells[order]
 
-    def of(self, user: int, item: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Indices of pairs in the block and the chunk whose first user and item are ``user`` and ``item``."""
-        cell = (item - 1) // _ITEMS_AT_ONCE * self._blocks + user // self._users_at_once
-        pairs = slice(*np.searchsorted(self._cells, [cell, cell + 1]))
-        users, items = self._users[pairs] - user, self._items[pairs] - item
-        return torch.from_numpy(users).to(device), torch.from_numpy(items).to(device)
+    def pairs_of(user: int, item: int) -> tuple[Tensor, Tensor]:
+        cell = (item - 1) // _ITEMS_AT_ONCE * blocks + user // users_at_once
+        pairs = slice(*np.searchsorted(cells, [cell, cell + 1]))
+        rows, columns = torch.from_numpy(users[pairs] - user), torch.from_numpy(items[pairs] - item)
+        return rows.to(device), columns.to(device)
+
+    return pairs_of
 
 
 def _chunks(catalogue: Embeddings) -> Iterator[tuple[int, Tensor]]:
@@ -80,10 +83,11 @@ def rank_targets(users: Tensor, catalogue: Embeddings, question: EvalBatch) -> n
     at_once = _USERS_AT_ONCE[users.device.type]
     rows = np.arange(len(users))
     # The target is not compared with itself.
-    excluded = _Pairs(
+    excluded = _by_block(
         np.concatenate([question.masked_users, rows]),
         np.concatenate([question.masked_items, question.targets]),
         at_once,
+        users.device,
     )
     thresholds = _target_scores(users, catalogue, question.targets)
     largest = _largest_norm(users)
@@ -96,7 +100,7 @@ def rank_targets(users: Tensor, catalogue: Embeddings, question: EvalBatch) -> n
             scores = _products(users[some], embeddings, at_once)
             if not finite:
                 _require_finite(scores)
-            scores[excluded.of(first, item, users.device)] = -torch.inf
+            scores[excluded(first, item)] = -torch.inf
             # Count scores at least as high, in place. The float32 sum is exact, as a chunk is small.
             better[some] += scores.ge_(thresholds[some, None]).sum(1)
     ranks = better.cpu().numpy().astype(np.int64) + 1
@@ -161,13 +165,14 @@ def best_items(
     count = min(count, catalogue.n_items)
     at_once = max(1, len(users))
     rows = np.repeat(np.arange(len(users)), [len(items) for items in excluded])
-    pairs = _Pairs(rows, np.concatenate([*excluded, np.empty(0, np.int64)]).astype(np.int64), at_once)
+    items = np.concatenate([*excluded, np.empty(0, np.int64)]).astype(np.int64)
+    pairs_of = _by_block(rows, items, at_once, users.device)
     values = users.new_empty(len(users), 0)
     numbers = torch.empty(len(users), 0, dtype=torch.int64, device=users.device)
     for item, embeddings in _chunks(catalogue):
         scores = _products(users, embeddings, at_once)
         _require_finite(scores)
-        scores[pairs.of(0, item, users.device)] = -torch.inf
+        scores[pairs_of(0, item)] = -torch.inf
         found = scores.topk(min(count, scores.shape[1]), dim=1)
         values = torch.cat([values, found.values], dim=1)
         numbers = torch.cat([numbers, found.indices + item], dim=1)

@@ -66,7 +66,7 @@ class ContentItemEncoder(nn.Module):
     def forward(self, content: Content) -> Tensor:
         """Item embeddings ``[n, d]``, from content or from cached hidden states."""
         cached = content if isinstance(content, States) and not content.layers else None
-        states = cached.states if cached else self.states(content)
+        states = cached.states if cached is not None else self.states(content)
         embeddings: Tensor = F.gelu(self.head(states)).mean(1)
         return embeddings
 

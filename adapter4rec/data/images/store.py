@@ -76,12 +76,11 @@ class ImageFileStore(ContentStore):
         Raises:
             UserError: a file is missing, or an image cannot be read.
         """
-        return Pixels(torch.from_numpy(np.stack([self._pixels(item - 1) for item in items])))
-
-    def _pixels(self, row: int) -> np.ndarray:
-        picture = self.pictures[row]
-        try:
-            return resized(decoded(picture), self.size)
-        except BrokenImageError as error:
-            where = "" if isinstance(picture, Image.Image) else f" ({picture})"
-            raise UserError(f"{self.labels[row]}: cannot read image{where}: {error}") from None
+        pixels = []
+        for row in items - 1:
+            try:
+                pixels.append(resized(decoded(self.pictures[row]), self.size))
+            except BrokenImageError as error:
+                where = f" ({self.pictures[row]})" if isinstance(self.pictures[row], Path) else ""
+                raise UserError(f"{self.labels[row]}: cannot read image{where}: {error}") from None
+        return Pixels(torch.from_numpy(np.stack(pixels)))
