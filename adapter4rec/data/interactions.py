@@ -138,6 +138,8 @@ def _decoded(raw: bytes, path: Path, line: int) -> str:
 
 
 def _require_distinct(names: list[bytes], path: Path, what: str) -> None:
+    if len(set(names)) == len(names):
+        return
     lines: dict[bytes, int] = {}
     for line, name in enumerate(names, 1):
         if (first := lines.setdefault(name, line)) != line:

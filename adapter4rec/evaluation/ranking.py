@@ -92,12 +92,13 @@ def rank_targets(users: Tensor, catalogue: Embeddings, question: EvalBatch) -> n
     thresholds = _target_scores(users, catalogue, question.targets)
     largest = _largest_norm(users)
     better = torch.zeros(len(users), dtype=torch.float64, device=users.device)
+    buffer = users.new_empty(at_once, _ITEMS_AT_ONCE)
     for item, embeddings in _chunks(catalogue):
         # |u · v| and all its partial sums are at most |u| |v|, so these scores need no check.
         finite = largest * _largest_norm(embeddings) < torch.finfo(torch.float32).max / 2
         for first in range(0, len(users), at_once):
             some = slice(first, first + at_once)
-            scores = _products(users[some], embeddings, at_once)
+            scores = _products(users[some], embeddings, buffer)
             if not finite:
                 _require_finite(scores)
             scores[excluded(first, item)] = -torch.inf
@@ -108,14 +109,19 @@ def rank_targets(users: Tensor, catalogue: Embeddings, question: EvalBatch) -> n
     return ranks
 
 
-def _products(users: Tensor, items: Tensor, users_at_once: int) -> Tensor:
+def _products(users: Tensor, items: Tensor, buffer: Tensor) -> Tensor:
     """Scores ``[users, items]`` of a block of users and a chunk of items, by a product of a fixed shape.
 
     The order of summation depends on the shape, so with varying shapes equal items could get scores that
     differ in the last bit.
+
+    Args:
+        users: next-item vectors ``[users, d]``.
+        items: embeddings ``[items, d]``.
+        buffer: tensor of the fixed shape, which contains the result until the next call overwrites it.
     """
-    padded = _padded(users, users_at_once) @ _padded(items, _ITEMS_AT_ONCE).T
-    return padded[: len(users), : len(items)]
+    torch.mm(_padded(users, len(buffer)), _padded(items, buffer.shape[1]).T, out=buffer)
+    return buffer[: len(users), : len(items)]
 
 
 def _padded(rows: Tensor, count: int) -> Tensor:
@@ -126,13 +132,14 @@ def _target_scores(users: Tensor, catalogue: Embeddings, targets: np.ndarray) ->
     """Scores of the users' targets ``[users]``, from the same products as those of other candidates."""
     found = users.new_empty(len(users))
     at_once, by_target = _USERS_AT_ONCE[users.device.type], np.argsort(targets, kind="stable")
+    buffer = users.new_empty(at_once, _ITEMS_AT_ONCE)
     for item, embeddings in _chunks(catalogue):
         first, last = np.searchsorted(targets[by_target], [item, item + len(embeddings)])
         for start in range(first, last, at_once):
             numbers = by_target[start : min(start + at_once, last)]
             rows = torch.from_numpy(numbers).to(users.device)
             at = torch.from_numpy(targets[numbers] - item).to(users.device)
-            found[rows] = _products(users[rows], embeddings, at_once).gather(1, at[:, None])[:, 0]
+            found[rows] = _products(users[rows], embeddings, buffer).gather(1, at[:, None])[:, 0]
     return found
 
 
@@ -169,8 +176,9 @@ def best_items(
     pairs_of = _by_block(rows, items, at_once, users.device)
     values = users.new_empty(len(users), 0)
     numbers = torch.empty(len(users), 0, dtype=torch.int64, device=users.device)
+    buffer = users.new_empty(at_once, _ITEMS_AT_ONCE)
     for item, embeddings in _chunks(catalogue):
-        scores = _products(users, embeddings, at_once)
+        scores = _products(users, embeddings, buffer)
         _require_finite(scores)
         scores[pairs_of(0, item)] = -torch.inf
         found = scores.topk(min(count, scores.shape[1]), dim=1)
