@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from adapter4rec.data.text import TextStore
-from adapter4rec.evaluation.catalogue import EncodeConfig, encode_catalogue, evaluating
+from adapter4rec.evaluation.catalogue import encode_catalogue, evaluating
+from adapter4rec.evaluation.settings import RankingSettings
 from adapter4rec.utils.errors import run_main
 from benchmarks import released_way
 from benchmarks.measuring import Measurement, in_turns, matmul_rate, medians, options_of, report
@@ -14,18 +14,6 @@ from benchmarks.models import domain_folder, forward_operations, read_domain, te
 from benchmarks.steps import ALONE
 
 _RELEASED_AT_ONCE = 512
-
-
-class _First:
-    """The first items of a catalogue."""
-
-    def __init__(self, store: TextStore, count: int) -> None:
-        self.store, self.count = store, count
-        self.fetch = store.fetch
-
-    def costs(self) -> np.ndarray:
-        """Costs of the first items."""
-        return self.store.costs()[: self.count]
 
 
 def main() -> None:
@@ -42,8 +30,8 @@ def main() -> None:
 
     def project(form: str) -> torch.Tensor:
         with evaluating(model):
-            how = EncodeConfig(precision=form)
-            return encode_catalogue(model, _First(store, options.items), options.items, ALONE, how).rows
+            how = RankingSettings(evaluation_precision=form, workers=0)
+            return encode_catalogue(model, store, options.items, ALONE, how).rows
 
     assert torch.allclose(project("fp32")[1:], released(), atol=1e-4)
     taken = in_turns(
@@ -52,7 +40,7 @@ def main() -> None:
     )
     seconds = medians(taken)
     config = model.item_encoder.backbone.config
-    useful = forward_operations(config, store.costs()[: options.items])
+    useful = forward_operations(config, store.costs(items))
     rates = {"fp32": matmul_rate(torch.float32), "bf16": matmul_rate(torch.bfloat16)}
     rows = [
         Measurement(

@@ -72,7 +72,7 @@ def scale_of(options: argparse.Namespace) -> Scale:
     return Scale(device, min(2, options.layers), {"text": (4,), "image": (2,)}, 1, 2, 0)
 
 
-class RandomPixels:
+class RandomPixels(ContentStore):
     """A store of random images in memory."""
 
     def __init__(self, n_items: int, size: int = 224) -> None:
@@ -82,10 +82,6 @@ class RandomPixels:
     def fetch(self, items: np.ndarray) -> Pixels:
         """Pixels of ``items``, uint8 ``[n, size, size, 3]``."""
         return Pixels(self._pool[torch.from_numpy(items % len(self._pool))])
-
-    def costs(self) -> np.ndarray:
-        """Cost of each item: 1."""
-        return np.ones(self.n_items, np.int64)
 
 
 def _data(modality: str) -> tuple[Interactions, ContentStore]:

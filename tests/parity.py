@@ -172,7 +172,7 @@ def _text_width(case: Case) -> int:
     return first.shape[1]
 
 
-class PixelsInMemory:
+class PixelsInMemory(ContentStore):
     """The images of a case, upscaled from 4 x 4 pixels by nearest neighbour.
 
     Args:
@@ -187,10 +187,6 @@ class PixelsInMemory:
     def fetch(self, items: np.ndarray) -> Pixels:
         """Pixels of ``items``."""
         return Pixels(self.pixels[torch.from_numpy(items - 1)])
-
-    def costs(self) -> np.ndarray:
-        """1 for each item."""
-        return np.ones(len(self.pixels), np.int64)
 
 
 def content_store(case: Case, config: PretrainedConfig) -> ContentStore:

@@ -16,10 +16,9 @@ from adapter4rec.data.batches import (
     TrainingSet,
     draw_negatives,
     make_batch,
-    pad_left,
 )
 from adapter4rec.data.content import IdStore, ItemIds
-from adapter4rec.data.interactions import Interactions, Ranges
+from adapter4rec.data.interactions import Interactions
 from adapter4rec.data.loader import load_ahead
 from adapter4rec.models.registry import OBJECTIVES
 from adapter4rec.utils.errors import UserError
@@ -32,8 +31,7 @@ N_ITEMS = 30
 class RecordingStore(IdStore):
     """Remembers what was fetched."""
 
-    def __init__(self, n_items: int) -> None:
-        super().__init__(n_items)
+    def __init__(self) -> None:
         self.fetched: list[list[int]] = []
 
     def fetch(self, items: np.ndarray) -> ItemIds:
@@ -62,7 +60,7 @@ def examples_of(
     """The training examples as the process ``share`` (rank, world size) sees them."""
     return TrainingSet(
         interactions,
-        store or IdStore(interactions.n_items),
+        store or IdStore(),
         batch_size=batch_size,
         seed=seed,
         sampling=sampling or Sampling(OBJECTIVES[objective], per_target=1),
@@ -86,16 +84,15 @@ def item_numbers(batch: Batch, places: torch.Tensor) -> np.ndarray:
 
 class TestLeftPadded:
     def test_last_clicks_with_padding_on_the_left(self) -> None:
-        clicks = np.array([9, 8, 7, 6, 5, 4, 3], np.int32)
-        ranges = Ranges(np.array([0, 1, 4]), np.array([1, 4, 7]))
-        found = pad_left(clicks, ranges, np.array([2, 0, 1]), 2)
-        assert found.tolist() == [[4, 3], [0, 9], [7, 6]]
+        short = interactions_of([[9, 8, 1, 2], [7, 6, 5, 1, 2], [4, 3, 2, 1, 1]], 9, 4)
+        found = short.padded(np.array([2, 0, 1]), 2, 2)
+        assert found.tolist() == [[3, 2], [9, 8], [6, 5]]
         assert found.dtype == np.int64
-        assert pad_left(clicks, ranges, np.array([1, 0]), 4).tolist() == [[0, 8, 7, 6], [0, 0, 0, 9]]
+        assert short.padded(np.array([1, 0]), 2, 4).tolist() == [[0, 7, 6, 5], [0, 0, 9, 8]]
 
     def test_against_plain_python(self, interactions: Interactions) -> None:
         users = np.random.default_rng(0).permutation(interactions.n_users)
-        found = pad_left(interactions.clicks, interactions.train, users, MAX_SEQ_LEN + 1)
+        found = interactions.padded(users, 2, MAX_SEQ_LEN + 1)
         sequences = sequences_of(interactions)
         assert found.tolist() == [padded(sequences[user][:-2], MAX_SEQ_LEN + 1) for user in users]
 
@@ -214,7 +211,7 @@ class TestWithContent:
         ids = IdBatch(np.array(positives), np.array(negatives)[..., None], np.empty(0, np.int64))
         table = torch.randn(N_ITEMS + 1, 4, generator=torch.Generator().manual_seed(0))
         table[0] = 0
-        store = RecordingStore(N_ITEMS)
+        store = RecordingStore()
         batch = make_batch(ids, store)
         embeddings = torch.cat([torch.zeros(1, 4), *(table[content.ids] for content in batch.contents)])
         assert torch.equal(embeddings[batch.positives], table[ids.positives])
@@ -296,7 +293,7 @@ class TestSampling:
     def test_no_negative_but_the_last_is_fetched_where_the_last_place_alone_is_predicted(
         self, interactions: Interactions
     ) -> None:
-        store = RecordingStore(N_ITEMS)
+        store = RecordingStore()
         examples = examples_of(interactions, 6, seed=2, store=store, objective="cpc")
         spared = 0
         for step in range(examples.steps):

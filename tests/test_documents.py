@@ -159,7 +159,7 @@ def test_the_own_loss_is_trained_and_loaded(common, own_loss, tmp_path):
 
 def test_the_own_loss_is_the_formula(own_loss):
     ids = IdBatch(np.array([[0, 1, 2, 3]]), np.array([[[0, 0], [4, 5], [5, 6]]]), np.empty(0, np.int64))
-    batch = make_batch(ids, IdStore(6))
+    batch = make_batch(ids, IdStore())
     users, items = torch.randn(1, 3, 4), torch.cat([torch.zeros(1, 4), torch.randn(6, 4)])
     targets = items[batch.positives[:, 1:]]
     loss = own_loss(LossSettings(negatives=2), n_items=6)(users, targets, items, batch)

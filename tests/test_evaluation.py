@@ -19,19 +19,19 @@ from adapter4rec.evaluation import catalogue, ranking
 from adapter4rec.evaluation import leave_one_out as evaluation
 from adapter4rec.evaluation.catalogue import (
     Embeddings,
-    EncodeConfig,
     encode_catalogue,
     evaluating,
 )
 from adapter4rec.evaluation.leave_one_out import (
     Split,
     eval_batch,
+    popularity,
     rank,
-    rank_by_popularity,
     rank_users,
 )
 from adapter4rec.evaluation.metrics import metrics_of
 from adapter4rec.evaluation.ranking import MISSED, EvalBatch, best_items, rank_targets
+from adapter4rec.evaluation.settings import RankingSettings
 from adapter4rec.models.item_encoder import IdItemEncoder
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
@@ -49,7 +49,7 @@ def random_domain(n_items: int, users: int = 60) -> tuple[list[list[int]], Inter
 
 
 def domain_of(interactions: Interactions) -> Domain:
-    return Domain("made for a test", interactions, IdStore(interactions.n_items), "")
+    return Domain("made for a test", interactions, IdStore(), "")
 
 
 def history_and_target(sequence: list[int], split: Split) -> tuple[list[int], int]:
@@ -279,12 +279,11 @@ class CostlyStore(IdStore):
     """Items of different costs; remembers what was fetched."""
 
     def __init__(self, costs: np.ndarray) -> None:
-        super().__init__(len(costs))
         self._costs = costs
         self.fetched: list[list[int]] = []
 
-    def costs(self) -> np.ndarray:
-        return self._costs
+    def costs(self, items: np.ndarray) -> np.ndarray:
+        return self._costs[items - 1]
 
     def fetch(self, items: np.ndarray) -> ItemIds:
         self.fetched.append(items.tolist())
@@ -298,11 +297,13 @@ class TestCatalogue:
     def encode(self, content: ItemIds) -> Tensor:
         return self.TABLE[content.ids]
 
-    def encoded(self, store: CostlyStore, process: Process, how: EncodeConfig | None = None) -> Embeddings:
+    def encoded(
+        self, store: CostlyStore, process: Process, settings: RankingSettings | None = None
+    ) -> Embeddings:
         model = SimpleNamespace(
             item_encoder=nn.Identity(), user_encoder=SimpleNamespace(width=3), encode_items=self.encode
         )
-        return encode_catalogue(model, store, 10, process, how or EncodeConfig())
+        return encode_catalogue(model, store, 10, process, settings or RankingSettings())
 
     @pytest.mark.parametrize(
         ("at_once", "group_sizes"), [(3, [3, 3, 3, 1]), (5, [5, 5]), (10, [10]), (512, [10])]
@@ -336,7 +337,7 @@ class TestCatalogue:
         self, monkeypatch: pytest.MonkeyPatch, one_process: Process
     ) -> None:
         monkeypatch.setattr(catalogue, "_ITEMS_AT_ONCE", 3)
-        found = self.encoded(CostlyStore(self.COSTS), one_process, EncodeConfig(workers=2))
+        found = self.encoded(CostlyStore(self.COSTS), one_process, RankingSettings(workers=2))
         assert torch.equal(found.rows[1:], self.TABLE[1:])
         assert torch.equal(found.of(np.array([[0, 4], [9, 1]]))[1], self.TABLE[[9, 1]])
         assert not found.of(np.array([0])).any()
@@ -397,7 +398,7 @@ class TestEvaluate:
         monkeypatch.setattr(catalogue, "_ITEMS_AT_ONCE", 7)
         monkeypatch.setattr(evaluation, "_USERS_ENCODED_AT_ONCE", 9)
         model.train(training)
-        found = rank(model, domain_of(interactions), split, one_process).metrics()
+        found = rank(model, domain_of(interactions), split, one_process, RankingSettings()).metrics()
         assert found == {name: pytest.approx(value) for name, value in plain_metrics(ranks).items()}
         assert all(module.training is training for module in model.modules())
 
@@ -405,7 +406,9 @@ class TestEvaluate:
         _, interactions = random_domain(40)
         model = random_model(40)
         domain = domain_of(interactions)
-        validation, test = (rank(model, domain, split, one_process).metrics() for split in Split)
+        validation, test = (
+            rank(model, domain, split, one_process, RankingSettings()).metrics() for split in Split
+        )
         assert validation != test
 
     def test_broken_weights_stop_it_and_the_mode_is_put_back(self, one_process: Process) -> None:
@@ -414,7 +417,7 @@ class TestEvaluate:
         with torch.no_grad():
             model.item_encoder.head.weight[3, 0] = math.nan
         with pytest.raises(UserError, match="non-finite"):
-            rank(model, domain_of(interactions), Split.TEST, one_process)
+            rank(model, domain_of(interactions), Split.TEST, one_process, RankingSettings())
         assert model.training
 
 
@@ -433,5 +436,5 @@ class TestPopularity:
         counts = Counter(item for sequence in sequences for item in sequence[:-2])
         scores = [counts[item] for item in range(1, n_items + 1)]
         ranks = [plain_rank(scores, *history_and_target(sequence, split)) for sequence in sequences]
-        found = rank_by_popularity(interactions, split, one_process).metrics()
+        found = rank_users(*popularity(interactions), interactions, split, one_process).metrics()
         assert found == {name: pytest.approx(value) for name, value in plain_metrics(ranks).items()}

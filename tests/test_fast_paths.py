@@ -232,7 +232,7 @@ def test_a_hook_on_the_last_layer_reads_all_tokens(tiny_bert_folder):
         assert torch.allclose(encoder(text), plain, atol=1e-5)
         hook.remove()
         assert torch.equal(encoder(text), plain)
-    assert sum(output.shape[1] for output in seen) == sum(len(pack.token_ids) for pack in text.packs)
+    assert sum(output.shape[1] for output in seen) == sum(len(pack.values) for pack in text.packs)
 
 
 class TestFrozenWeights:

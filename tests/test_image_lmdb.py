@@ -15,6 +15,7 @@ import pytest
 from conftest import REPOSITORY
 from image_shop import SIZE, Shop, by_hand, contents, encoded, exif, picture, pixels, small_batches
 
+from adapter4rec.data.images import building
 from adapter4rec.data.images.building import (
     ImageLmdbSettings,
     build,
@@ -22,7 +23,6 @@ from adapter4rec.data.images.building import (
     unfinished_folder,
 )
 from adapter4rec.data.images.database import DESCRIPTION_KEY, ImageDatabase
-from adapter4rec.data.images.writing import ImageWriter
 from adapter4rec.utils.errors import UserError
 
 
@@ -328,14 +328,14 @@ class TestAlreadyThere:
 
     def test_two_builds_at_once(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
         settings = shop.settings()
-        write = ImageWriter.write
+        write = building.write
 
-        def building(writer: ImageWriter, values: dict[bytes, bytes]) -> None:
-            write(writer, values)
+        def again(environment: lmdb.Environment, values: dict[bytes, bytes]) -> None:
+            write(environment, values)
             with pytest.raises(UserError, match="in use by another build"):
                 build(settings)
 
-        monkeypatch.setattr(ImageWriter, "write", building)
+        monkeypatch.setattr(building, "write", again)
         assert build(settings).images == 60
         assert {path.name for path in settings.into.iterdir()} == {"data.mdb"}
 

@@ -15,9 +15,9 @@ import pytest
 from conftest import REPOSITORY
 from image_shop import SIZE, Shop, contents, small_batches
 
+from adapter4rec.data.images import building
 from adapter4rec.data.images.building import ImageLmdbSettings, build, unfinished_folder
 from adapter4rec.data.images.database import ImageDatabase
-from adapter4rec.data.images.writing import ImageWriter
 from adapter4rec.utils.errors import UserError
 
 
@@ -43,16 +43,16 @@ def run_build(settings: ImageLmdbSettings, before: str) -> subprocess.CompletedP
         "import os, signal, resource\n"
         # A shell starts what runs in its background with Ctrl-C ignored, and that would be inherited.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from adapter4rec.data.images import building, writing\n"
+        "from adapter4rec.data.images import building\n"
         "from adapter4rec.utils.errors import run_main\n"
         "building._BATCH = 8\n"
-        "write, number = writing.ImageWriter.write, 0\n"
-        "def counted(self, values):\n"
+        "write, number = building.write, 0\n"
+        "def counted(environment, values):\n"
         "    global number\n"
         "    at(number)\n"
         "    number += 1\n"
-        "    write(self, values)\n"
-        "writing.ImageWriter.write = counted\n"
+        "    write(environment, values)\n"
+        "building.write = counted\n"
         f"{before}\n"
         f"run_main(lambda: building.build(building.ImageLmdbSettings(**{values!r})) and 0)\n"
     )
@@ -90,17 +90,17 @@ class TestInterrupted:
         self, shop: Shop, whole: dict[bytes, bytes], capsys: pytest.CaptureFixture[str]
     ) -> None:
         settings = shop.settings(missing="skip")
-        write = ImageWriter.write
+        write = building.write
         seen: list[bytes] = []
 
-        def failing(writer: ImageWriter, values: dict[bytes, bytes]) -> None:
-            write(writer, values)
+        def failing(environment: lmdb.Environment, values: dict[bytes, bytes]) -> None:
+            write(environment, values)
             seen.extend(values)
             if len(seen) == 24:
                 raise KeyboardInterrupt
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ImageWriter, "write", failing)
+            patch.setattr(building, "write", failing)
             with pytest.raises(KeyboardInterrupt):
                 build(settings)
             assert "run the same command again" in capsys.readouterr().err
@@ -170,7 +170,7 @@ class TestInterrupted:
     ) -> None:
         settings = shop.settings(missing="skip")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ImageWriter, "write", full_after(2))
+            patch.setattr(building, "write", full_after(2))
             with pytest.raises(UserError, match=r"No space left.*Images already written are kept"):
                 build(settings)
         assert len(contents(unfinished_folder(settings.into))) == 1 + 2 * 8
@@ -199,13 +199,13 @@ def processes_of_session(session: int) -> set[int]:
 
 
 def full_after(writes: int) -> Callable[..., None]:
-    write = ImageWriter.write
+    write = building.write
     left = [writes]
 
-    def limited(writer: ImageWriter, values: dict[bytes, bytes]) -> None:
+    def limited(environment: lmdb.Environment, values: dict[bytes, bytes]) -> None:
         left[0] -= 1
         if left[0] < 0:
             raise lmdb.DiskError("mdb_txn_commit: No space left on device")
-        write(writer, values)
+        write(environment, values)
 
     return limited

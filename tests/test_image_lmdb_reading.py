@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from image_shop import SIZE, Shop, pixels, small_batches
 
+from adapter4rec.data.images import building
 from adapter4rec.data.images.building import build
 from adapter4rec.data.images.database import DESCRIPTION_KEY, ImageDatabase, opened
-from adapter4rec.data.images.writing import ImageWriter
 from adapter4rec.utils.errors import UserError
 
 
@@ -140,13 +140,13 @@ class TestReading:
     def test_while_another_is_built(self, path: Path, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
         database = ImageDatabase(path)
         expected = pixels(database, b"B001")
-        write = ImageWriter.write
+        write = building.write
 
-        def reading(writer: ImageWriter, values: dict[bytes, bytes]) -> None:
-            write(writer, values)
+        def reading(environment: lmdb.Environment, values: dict[bytes, bytes]) -> None:
+            write(environment, values)
             np.testing.assert_array_equal(pixels(database, b"B001"), expected)
 
-        monkeypatch.setattr(ImageWriter, "write", reading)
+        monkeypatch.setattr(building, "write", reading)
         assert build(shop.settings(into=shop.folder / "other.lmdb")).images == 60
 
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import write_domain
 
 from adapter4rec.data import lines
-from adapter4rec.data.interactions import Interactions, Ranges, read_interactions, read_items
+from adapter4rec.data.interactions import Interactions, read_interactions, read_items
 from adapter4rec.utils.errors import UserError
 
 ITEMS = {"i1": "one", "i2": "two", "i3": "three", "i4": "four"}
@@ -33,11 +33,9 @@ def complaint(action: Callable[[], object]) -> str:
     return str(caught.value)
 
 
-def stretches(interactions: Interactions, ranges: Ranges) -> list[list[int]]:
-    return [
-        interactions.clicks[start:stop].tolist()
-        for start, stop in zip(ranges.start, ranges.stop, strict=True)
-    ]
+def sequences_before(interactions: Interactions, without_last: int, width: int) -> list[list[int]]:
+    rows = interactions.padded(np.arange(interactions.n_users), without_last, width)
+    return [row[row > 0].tolist() for row in rows]
 
 
 class TestItems:
@@ -256,11 +254,10 @@ class TestFilteringAndSplitting:
         assert found.user_names == list(kept)
         assert found.dropped_users == len(users) - len(kept)
         assert (found.n_users, found.n_items) == (len(kept), len(occurring))
-        whole = Ranges(found.offsets[:-1], found.offsets[1:])
-        assert stretches(found, whole) == sequences
-        assert stretches(found, found.train) == [s[:-2] for s in sequences]
-        assert stretches(found, found.validation) == [s[-(max_seq_len + 2) : -1] for s in sequences]
-        assert stretches(found, found.test) == [s[-(max_seq_len + 1) :] for s in sequences]
+        assert sequences_before(found, 0, max_seq_len + 3) == sequences
+        assert sequences_before(found, 2, max_seq_len + 1) == [s[:-2] for s in sequences]
+        assert sequences_before(found, 2, max_seq_len) == [s[:-2][-max_seq_len:] for s in sequences]
+        assert sequences_before(found, 1, max_seq_len) == [s[:-1][-max_seq_len:] for s in sequences]
 
 
 class TestBlocks:

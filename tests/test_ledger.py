@@ -10,7 +10,6 @@ from test_recommend import COMMON, TITLES, clicks  # noqa: F401 (a fixture)
 from test_tensorboard import scalars_in
 from trees import TextSourceSettings, TextTargetSettings, carry_out
 
-from adapter4rec.evaluation.catalogue import EncodeConfig
 from adapter4rec.runs.ledger import (
     FAILED,
     FINISHED,
@@ -119,11 +118,6 @@ class TestRuns:
             if name not in ("epoch", "split")
         }
         assert scalars_in(folder / "tensorboard") == expected
-
-    def test_items_are_evaluated_in_the_format_that_is_asked_for(self, values, one_process):
-        settings = TextSourceSettings.from_values(values | {"evaluation_precision": "bf16"})
-        assert EncodeConfig.of(settings, one_process).precision == "bf16"
-        assert EncodeConfig.of(TextSourceSettings.from_values(values), one_process).precision == "fp32"
 
     def test_each_finished_training_leaves_one_line(self, values, tmp_path):
         ledger = tmp_path / "runs" / "ledger.jsonl"

@@ -147,11 +147,11 @@ def plain_loss(case, objective, ids, examples, table, vectors) -> float:
 @pytest.mark.parametrize("case", OPTIONS)
 def test_a_loss_is_that_of_a_plain_loop(case, objective, interactions):
     model = id_model(case, objective)
-    examples = examples_of(model, interactions, IdStore(N_ITEMS))
+    examples = examples_of(model, interactions, IdStore())
     for step in range(examples.steps):
         ids = examples.ids(1, step)
         with torch.no_grad():
-            everything = model.encode_items(IdStore(N_ITEMS).fetch(np.arange(1, N_ITEMS + 1)))
+            everything = model.encode_items(IdStore().fetch(np.arange(1, N_ITEMS + 1)))
             table = torch.cat([torch.zeros(1, DIM), everything])
             vectors = model.encode_users(table[ids.positives[:, :-1]], torch.from_numpy(ids.log_mask))
             expected = plain_loss(case, objective, ids, examples, table, vectors)
@@ -161,7 +161,7 @@ def test_a_loss_is_that_of_a_plain_loop(case, objective, interactions):
 @pytest.mark.parametrize("case", ["in_batch", "full"])
 def test_blocks_of_scores_give_the_loss_and_gradients_of_one(case, interactions, monkeypatch):
     model = id_model(case, "sasrec")
-    batch = examples_of(model, interactions, IdStore(N_ITEMS))[1, 0]
+    batch = examples_of(model, interactions, IdStore())[1, 0]
     model(batch).backward()
     whole = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     loss = model(batch).item()
@@ -176,7 +176,7 @@ def test_blocks_of_scores_give_the_loss_and_gradients_of_one(case, interactions,
 
 def test_a_batch_without_other_candidates_has_a_zero_loss_and_gradient(interactions):
     model = id_model("in_batch", "sasrec")
-    loss = model(examples_of(model, interactions, IdStore(N_ITEMS), batch_size=1)[1, 0])
+    loss = model(examples_of(model, interactions, IdStore(), batch_size=1)[1, 0])
     loss.backward()
     assert loss.item() == 0
     assert not model.item_encoder.head.weight.grad.any()
@@ -233,7 +233,7 @@ def loss_and_gradients(make_model, interactions, processes, parts):
 
 
 def store_of(model):
-    return IdStore(N_ITEMS) if isinstance(model.item_encoder, IdItemEncoder) else store_for(model)
+    return IdStore() if isinstance(model.item_encoder, IdItemEncoder) else store_for(model)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -285,7 +285,7 @@ def test_dropout_is_the_same_in_both_passes(tiny_bert_folder, interactions):
 def test_a_gradient_that_is_not_finite_leaves_the_weights(interactions):
     model = id_model("bce", "sasrec")
     setup = setup_of(model, Process(0, 1, CPU))
-    batch = examples_of(model, interactions, IdStore(N_ITEMS))[1, 0]
+    batch = examples_of(model, interactions, IdStore())[1, 0]
     before = model.item_encoder.head.weight.detach().clone()
     model.item_encoder.head.weight.register_hook(lambda gradient: gradient * torch.inf)
     with pytest.raises(FloatingPointError):
@@ -306,7 +306,7 @@ def test_clipping_scales_the_gradient_to_the_norm(interactions):
         for group in setup.optimizer.param_groups:
             group["initial_lr"] = 1.0
         before = torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()
-        train_step(setup, examples_of(model, interactions, IdStore(N_ITEMS))[1, 0], (1, 1, 0))
+        train_step(setup, examples_of(model, interactions, IdStore())[1, 0], (1, 1, 0))
         updates[clip_norm] = torch.nn.utils.parameters_to_vector(model.parameters()).detach() - before
     assert torch.equal(updates[None], updates[1e3])
     assert updates[1e-3].norm().item() == pytest.approx(1e-3, rel=1e-3)

@@ -158,7 +158,7 @@ def test_gradients_are_the_same_each_time():
     """Many places hold the same item: their gradients must be added up in one order, whatever the threads."""
     chance = np.random.default_rng(0)
     interactions = interactions_of(random_sequences(chance, 512, 300, 20), 300, 20)
-    store = IdStore(300)
+    store = IdStore()
     examples = TrainingSet(interactions, store, batch_size=512, seed=0, sampling=Sampling(per_target=1))
     batch = examples[1, 0]
     torch.manual_seed(0)

@@ -120,7 +120,7 @@ def test_a_run_is_loaded_as_it_was(text_runs, one_process, name):
     """Its recommendations come from the best weights: they rank the test targets as the run did."""
     run = load_run(text_runs / name, one_process)
     result = json.loads((text_runs / name / "result.json").read_text())
-    again = rank(run.model, run.domain, Split.TEST, one_process, coverage_at=(10,)).metrics()
+    again = rank(run.model, run.domain, Split.TEST, one_process, run.evaluation, coverage_at=(10,)).metrics()
     assert again == result["test"]
 
 

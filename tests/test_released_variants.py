@@ -35,7 +35,7 @@ from torch import nn
 from adapter4rec.adapters.attaching import add_adapters, detach_adapters, encoder_sites
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.data.packing import Packing
-from adapter4rec.data.text import Text, TokenPack
+from adapter4rec.data.text import Pack, Text
 from adapter4rec.models.item_encoder import IdItemEncoder
 from adapter4rec.models.parameters import train_only, trained_state
 from adapter4rec.models.parts import ADAPTER_PARTS
@@ -62,9 +62,9 @@ def config_of(family, semantics="release", **options):
 
 def titles(*rows):
     """Texts of the given word numbers, the short ones first."""
-    pack = TokenPack(
-        torch.tensor([token for row in rows for token in row]),
+    pack = Pack(
         Packing.of(np.array([len(row) for row in rows])),
+        torch.tensor([token for row in rows for token in row]),
     )
     return Text((pack,), torch.arange(len(rows)), len(rows))
 

@@ -230,7 +230,7 @@ def texts_of(content: Text) -> list[list[int]]:
     rows = []
     for pack in content.packs:
         lengths = [length for count, length in pack.packing.spans for _ in range(count)]
-        rows += [row.tolist() for row in pack.token_ids.split(lengths)]
+        rows += [row.tolist() for row in pack.values.split(lengths)]
     return [rows[row] for row in content.order.tolist()]
 
 
@@ -249,15 +249,15 @@ class TestFetch:
             assert len(content) == size
             assert sum(len(pack) for pack in content.packs) == size * attributes
             for pack in content.packs:
-                assert len(pack) == 1 or len(pack.token_ids) <= tokens_at_once
-                assert pack.token_ids.dtype == torch.int64
+                assert len(pack) == 1 or len(pack.values) <= tokens_at_once
+                assert pack.values.dtype == torch.int64
 
     def test_costs_and_identity(self) -> None:
         chance = np.random.default_rng(0)
         title, abstract = random_tokens(chance, 6, 9), random_tokens(chance, 6, 12)
         store = TextStore([title, abstract], 100)
         expected = [len(a) + len(b) for a, b in zip(rows_of(title), rows_of(abstract), strict=True)]
-        assert store.costs().tolist() == expected
+        assert store.costs(np.arange(1, 7)).tolist() == expected
         assert store.identity != TextStore([title], 100).identity
         assert store.identity != TextStore([abstract, title], 100).identity
 
@@ -267,7 +267,7 @@ class TestFetch:
         assert len(content.packs) > 1
         assert moved.order.is_meta
         for pack, there in zip(content.packs, moved.packs, strict=True):
-            assert there.token_ids.is_meta
+            assert there.values.is_meta
             assert there.packing.places.is_meta
             assert there.packing.firsts.is_meta
             assert there.packing.spans == pack.packing.spans

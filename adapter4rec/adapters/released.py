@@ -31,7 +31,7 @@ from adapter4rec.adapters.sites import Arguments, Projection, Sites, Undo
 from adapter4rec.data.content import Content
 from adapter4rec.data.packing import Packing
 from adapter4rec.data.states import States
-from adapter4rec.data.text import Text, TokenPack
+from adapter4rec.data.text import Pack, Text
 from adapter4rec.models.backbones import first_position, image_size
 from adapter4rec.models.image_encoder import RELEASED_MASK_RATIO, ImageItemEncoder
 from adapter4rec.models.item_encoder import ContentItemEncoder
@@ -211,20 +211,20 @@ def _pad_texts(encoder: TextItemEncoder, width: int) -> Undo:
         UserError: when the encoder is called: a text is longer than ``width``.
     """
 
-    def padded(pack: TokenPack) -> Tensor:
+    def padded(pack: Pack) -> Tensor:
         if pack.packing.longest > width:
             raise UserError(
                 f"--released_tokens {width}: a text has {pack.packing.longest} tokens; "
                 "use that of --title_tokens"
             )
         mask = pack.packing.real(width)
-        token_ids = pack.token_ids.new_full(mask.shape, encoder.backbone.config.pad_token_id or 0)
-        token_ids[mask] = pack.token_ids
+        token_ids = pack.values.new_full(mask.shape, encoder.backbone.config.pad_token_id or 0)
+        token_ids[mask] = pack.values
         return _text_states(encoder.backbone, token_ids, mask)
 
     def encode(_: nn.Module, arguments: tuple[Content]) -> tuple[Content]:
         (content,) = arguments
-        if not isinstance(content, Text):
+        if not isinstance(content, Text) or content.layers:
             return arguments
         states = torch.cat([padded(pack) for pack in content.packs])[content.order]
         return (States(states.view(len(content), -1, states.shape[-1])),)

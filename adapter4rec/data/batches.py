@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from adapter4rec.data.content import Content, ContentStore
-from adapter4rec.data.interactions import Interactions, Ranges
+from adapter4rec.data.interactions import Interactions
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.process_group import Process
 
@@ -97,13 +97,6 @@ class IdBatch:
     def log_mask(self) -> np.ndarray:
         """Bool ``[users, L]``, true at input positions that are not padding."""
         return self.positives[:, :-1] > 0
-
-
-def pad_left(clicks: np.ndarray, ranges: Ranges, users: np.ndarray, width: int) -> np.ndarray:
-    """The last ``width`` clicks of each user's range, int64 ``[users, width]``, 0 on the left."""
-    at = ranges.stop[users, None] - width + np.arange(width)
-    real = at >= ranges.start[users, None]
-    return np.where(real, clicks[np.maximum(at, 0)], 0).astype(np.int64)
 
 
 def draw_negatives(
@@ -193,24 +186,20 @@ class TrainingSet:
         self.expected = self._expected() if sampling.in_batch else None  # here, so that workers share it
 
     def _require_negatives(self) -> None:
-        n_items = self.interactions.n_items
-        if max(self.sampling.per_target, self.sampling.shared) > n_items:
-            raise UserError(
-                f"--negatives {max(self.sampling.per_target, self.sampling.shared)}: the domain has only "
-                f"{n_items:,} items"
-            )
-        if not self.sampling.per_target or n_items > self.width:
-            return
-        for user in self.users:
-            sequence = pad_left(
-                self.interactions.clicks, self.interactions.train, np.array([user]), self.width
-            )
-            if len(np.unique(sequence[sequence > 0])) == n_items:
-                name = self.interactions.user_names[user]
+        n_items, most = self.interactions.n_items, max(self.sampling.per_target, self.sampling.shared)
+        if most > n_items:
+            raise UserError(f"--negatives {most}: the domain has only {n_items:,} items")
+        if self.sampling.per_target and n_items <= self.width:
+            sequences = np.sort(self._sequences(self.users), axis=1)
+            distinct = (np.diff(sequences, axis=1, prepend=0) > 0).sum(axis=1)
+            for user in self.users[distinct == n_items]:
                 raise UserError(
-                    f"cannot sample a negative for user {name!r}, who clicked on all {n_items} items; "
-                    "training needs more items"
+                    f"cannot sample a negative for user {self.interactions.user_names[user]!r}, who clicked "
+                    f"on all {n_items} items; training needs more items"
                 )
+
+    def _sequences(self, users: np.ndarray) -> np.ndarray:
+        return self.interactions.padded(users, 2, self.width)
 
     @property
     def steps(self) -> int:
@@ -236,7 +225,7 @@ class TrainingSet:
     def ids(self, epoch: int, step: int) -> IdBatch:
         """Ids of a global batch; they depend only on (seed, epoch, step)."""
         users = self.order(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
-        positives = pad_left(self.interactions.clicks, self.interactions.train, users, self.width)
+        positives = self._sequences(users)
         generator = np.random.default_rng([self.seed, _NEGATIVES, epoch, step])
         n_items = self.interactions.n_items
         return IdBatch(

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from adapter4rec.utils.files import is_intact, locked_file, write_hash
 
@@ -18,9 +20,9 @@ _ROWS, _PARTIAL, _LOCK = "rows.bin", "rows.part", "lock"
 def computed_table(
     place: Path,
     shape: tuple[int, ...],
-    dtype: np.dtype,
+    dtype: torch.dtype,
     ends: list[int],
-    compute: Callable[[int], np.ndarray],
+    compute: Callable[[int], Tensor],
     log: Callable[[str], None] = print,
 ) -> np.memmap:
     """Load a table from the cache, or compute it. A table that does not match its SHA-256 is computed again.
@@ -28,13 +30,13 @@ def computed_table(
     Args:
         place: folder of the table, created if missing; its name is the hash of the inputs.
         shape: shape; the first dimension is rows.
-        dtype: data type.
+        dtype: number format.
         ends: for each block of rows that are computed together, the row after its last one.
         compute: computes the rows of a block, by its index.
         log: prints messages.
 
     Returns:
-        The memory-mapped table.
+        The memory-mapped table, as signed integers with the bits of the numbers.
 
     Raises:
         OSError: not enough disk space.
@@ -52,11 +54,11 @@ def computed_table(
                 _write_blocks(place / _PARTIAL, [end * row_bytes for end in ends], compute, log)
                 write_hash(path, place / _PARTIAL)
                 (place / _PARTIAL).replace(path)
-    return np.memmap(path, dtype, "r", shape=shape)
+    return np.memmap(path, f"i{dtype.itemsize}", "r", shape=shape)
 
 
 def _write_blocks(
-    path: Path, ends: list[int], compute: Callable[[int], np.ndarray], log: Callable[[str], None]
+    path: Path, ends: list[int], compute: Callable[[int], Tensor], log: Callable[[str], None]
 ) -> None:
     """Append the missing blocks to a file; a block that was not written completely is computed again."""
     with path.open("ab") as file:
@@ -65,6 +67,6 @@ def _write_blocks(
         resuming = f", resuming at {100 * done // len(ends)} %" if done else ""
         log(f"computing {ends[-1] / 2**20:,.1f} MiB of hidden states in {path.parent}{resuming}")
         for number in range(done, len(ends)):
-            file.write(np.ascontiguousarray(compute(number)).data)
+            file.write(compute(number).cpu().contiguous().view(torch.uint8).numpy().data)
             file.flush()
         os.fsync(file.fileno())

@@ -53,9 +53,9 @@ class ContentStore(Protocol):
         """Content of ``items`` (int64 ``[n]``, distinct ids 1…N), in that order."""
         ...
 
-    def costs(self) -> np.ndarray:
-        """Relative cost of encoding each item, int64 ``[N]``: its number of tokens, or 1."""
-        ...
+    def costs(self, items: np.ndarray) -> np.ndarray:
+        """Relative cost of encoding each of ``items``, int64 ``[n]``: its number of tokens; here 1."""
+        return np.ones_like(items)
 
 
 @dataclass(frozen=True)
@@ -65,16 +65,9 @@ class ItemIds(Content):
     ids: Tensor
 
 
-class IdStore:
+class IdStore(ContentStore):
     """Store of the id tower: items are their ids."""
-
-    def __init__(self, n_items: int) -> None:
-        self.n_items = n_items
 
     def fetch(self, items: np.ndarray) -> ItemIds:
         """The ids ``items`` as content."""
         return ItemIds(torch.from_numpy(items))
-
-    def costs(self) -> np.ndarray:
-        """1 per item."""
-        return np.ones(self.n_items, np.int64)

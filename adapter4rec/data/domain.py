@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from adapter4rec.data.content import ContentStore, IdStore
 from adapter4rec.data.images.database import ImageDatabase
 from adapter4rec.data.images.store import ImageStore
@@ -61,13 +63,14 @@ def read_text_domain(
     """
     attributes = settings.attributes if tokenizer is not None else ()
     table = read_items(settings.items, attributes, allow_empty_titles=settings.allow_empty_titles)
-    interactions = _interactions(settings, table, without=())
-    if tokenizer is None:
-        return _domain(settings, interactions, None)
-    texts = {name: [column[row] for row in interactions.item_rows] for name, column in table.texts.items()}
-    cache_folder = REPOSITORY / settings.cache_folder
-    store = process.rank0_first(lambda: text_store(settings, texts, tokenizer, cache_folder, process.log))
-    return _domain(settings, interactions, store)
+
+    def store(rows: np.ndarray) -> TextStore:
+        assert tokenizer is not None
+        texts = {name: [column[row] for row in rows] for name, column in table.texts.items()}
+        folder = REPOSITORY / settings.cache_folder
+        return process.rank0_first(lambda: text_store(settings, texts, tokenizer, folder, process.log))
+
+    return _domain(settings, table, store if tokenizer is not None else None)
 
 
 def read_image_domain(settings: ImageDomainSettings, size: int | None) -> Domain:
@@ -83,14 +86,16 @@ def read_image_domain(settings: ImageDomainSettings, size: int | None) -> Domain
     table = read_items(settings.items, allow_empty_titles=True)
     if settings.images is None and size is not None:
         raise UserError("--images is required: the LMDB of the item images, built by build_lmdb_hm.py")
-    database = None if settings.images is None else ImageDatabase(settings.images)
-    without = database.without_image(table.names, settings.items) if database else ()
-    interactions = _interactions(settings, table, without)
-    if database is None or size is None:
-        return _domain(settings, interactions, None)
+    if settings.images is None:
+        return _domain(settings, table, None)
+    database = ImageDatabase(settings.images)
+    without = database.without_image(table.names, settings.items)
+    if size is None:
+        return _domain(settings, table, None, without)
     database.require_size(size)
-    store = ImageStore(database, [table.names[row] for row in interactions.item_rows], size)
-    return _domain(settings, interactions, store)
+    return _domain(
+        settings, table, lambda rows: ImageStore(database, [table.names[row] for row in rows], size), without
+    )
 
 
 def text_store(
@@ -116,20 +121,17 @@ def text_store(
     return TextStore(tokens, settings.tokens_at_once)
 
 
-def _interactions(settings: DomainSettings, table: ItemTable, without: Collection[bytes]) -> Interactions:
-    return read_interactions(
-        settings.users,
-        table,
-        min_seq_len=settings.min_seq_len,
-        max_seq_len=settings.max_seq_len,
-        without=without,
-    )
-
-
 def _domain(
-    settings: DomainSettings, interactions: Interactions, store: TextStore | ImageStore | None
+    settings: DomainSettings,
+    table: ItemTable,
+    store_of: Callable[[np.ndarray], TextStore | ImageStore] | None,
+    without: Collection[bytes] = (),
 ) -> Domain:
+    """The domain, with the content that ``store_of`` returns for some rows of the item table."""
+    lengths = {"min_seq_len": settings.min_seq_len, "max_seq_len": settings.max_seq_len}
+    interactions = read_interactions(settings.users, table, **lengths, without=without)
     name = settings.users.absolute().parent.name
-    if store is None:
-        return Domain(name, interactions, IdStore(interactions.n_items), interactions.identity)
+    if store_of is None:
+        return Domain(name, interactions, IdStore(), interactions.identity)
+    store = store_of(interactions.item_rows)
     return Domain(name, interactions, store, f"{interactions.identity} {store.identity}")

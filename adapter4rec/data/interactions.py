@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import repeat
@@ -34,14 +33,6 @@ class ItemTable:
     path: Path
     names: list[bytes]
     texts: dict[str, list[str]]
-
-
-@dataclass(frozen=True)
-class Ranges:
-    """One range of clicks per user, ``clicks[start[u]:stop[u]]``; int64 ``[users]`` each."""
-
-    start: np.ndarray
-    stop: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -86,22 +77,18 @@ class Interactions:
         """Number of items N; all are ranked in evaluation."""
         return len(self.item_names)
 
-    @property
-    def train(self) -> Ranges:
-        """Training sequences: ``s[:-2]`` of each sequence s."""
-        return Ranges(self.offsets[:-1], self.offsets[1:] - 2)
+    def padded(self, users: np.ndarray, without_last: int, width: int) -> np.ndarray:
+        """The last ``width`` clicks before the ``without_last`` last ones, padded with 0 on the left.
 
-    @property
-    def validation(self) -> Ranges:
-        """Validation sequences: ``s[-(L + 2):-1]``; the last item is the target."""
-        stop = self.offsets[1:] - 1
-        return Ranges(np.maximum(self.offsets[:-1], stop - self.max_seq_len - 1), stop)
+        The two last clicks are the targets of validation and test, in this order.
 
-    @property
-    def test(self) -> Ranges:
-        """Test sequences: ``s[-(L + 1):]``; the last item is the target."""
-        stop = self.offsets[1:]
-        return Ranges(np.maximum(self.offsets[:-1], stop - self.max_seq_len - 1), stop)
+        Returns:
+            int64 ``[users, width]``.
+        """
+        stops = self.offsets[users + 1] - without_last
+        at = stops[:, None] - width + np.arange(width)
+        real = at >= self.offsets[users, None]
+        return np.where(real, self.clicks[np.maximum(at, 0)], 0).astype(np.int64)
 
     def training_clicks(self, users: np.ndarray | None = None) -> np.ndarray:
         """Number of clicks on each item in training sequences, int64 ``[N]``.
@@ -112,19 +99,17 @@ class Interactions:
         counted = np.zeros(self.n_users, bool)
         counted[slice(None) if users is None else users] = True
         is_train = np.repeat(counted, np.diff(self.offsets))
-        is_train[self.train.stop] = is_train[self.train.stop + 1] = False
+        is_train[self.offsets[1:] - 2] = is_train[self.offsets[1:] - 1] = False
         return np.bincount(self.clicks[is_train], minlength=self.n_items + 1)[1:]
 
     def describe(self) -> str:
         """One-line summary for the log."""
-        left_out = (
-            f", {self.left_out_clicks:,} clicks on {self.left_out_items:,} items without content dropped"
-            if self.left_out_items
-            else ""
-        )
+        dropped = f"{self.dropped_users:,} users"
+        if self.left_out_items:
+            dropped += f", {self.left_out_clicks:,} clicks on {self.left_out_items:,} items without content"
         return (
             f"{self.n_users:,} users, {self.n_items:,} items, {len(self.clicks):,} clicks kept "
-            f"({self.dropped_users:,} users dropped{left_out}), data {self.identity[:12]}"
+            f"({dropped} dropped), data {self.identity[:12]}"
         )
 
     def warning(self) -> str | None:
@@ -155,10 +140,11 @@ def _decoded(raw: bytes, path: Path, line: int) -> str:
 def _require_distinct(names: list[bytes], path: Path, what: str) -> None:
     if len(set(names)) == len(names):
         return
-    name = next(name for name, count in Counter(names).items() if count > 1)
-    first = names.index(name) + 1
-    second = names.index(name, first) + 1
-    raise UserError(f"{path}:{second}: duplicate {what} {name.decode('utf-8')!r} (first in line {first})")
+    lines: dict[bytes, int] = {}
+    for line, name in enumerate(names, 1):
+        if (first := lines.setdefault(name, line)) != line:
+            shown = repr(name.decode("utf-8"))
+            raise UserError(f"{path}:{line}: duplicate {what} {shown} (first in line {first})")
 
 
 def read_items(

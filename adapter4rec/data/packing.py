@@ -16,14 +16,14 @@ class Packing(Content):
     """Positions of texts that are concatenated in order of ascending length.
 
     Attributes:
-        spans: ``(number of texts, length)`` for each group of texts of equal length.
-        places: int64 ``[tokens]``, position of each token in its text, from 0.
         firsts: int64 ``[texts]``, index of the first token of each text.
+        places: int64 ``[tokens]``, position of each token in its text, from 0.
+        spans: ``(number of texts, length)`` for each group of texts of equal length.
     """
 
-    spans: tuple[tuple[int, int], ...]
-    places: Tensor
     firsts: Tensor
+    places: Tensor
+    spans: tuple[tuple[int, int], ...]
 
     @classmethod
     def of(cls, lengths: np.ndarray) -> Packing:
@@ -32,10 +32,7 @@ class Packing(Content):
         firsts = np.cumsum(lengths) - lengths
         places = np.arange(lengths.sum()) - np.repeat(firsts, lengths)
         spans = tuple(zip(counts.tolist(), distinct.tolist(), strict=True))
-        return cls(spans, torch.from_numpy(places), torch.from_numpy(firsts))
-
-    def __len__(self) -> int:
-        return len(self.firsts)
+        return cls(torch.from_numpy(firsts), torch.from_numpy(places), spans)
 
     @property
     def longest(self) -> int:
@@ -70,4 +67,4 @@ class Packing(Content):
         places = torch.arange(len(texts), device=texts.device) - firsts[texts]
         own = self.firsts[texts] + (places - further).clamp(min=0)
         added = (places >= 1) & (places <= further)
-        return Packing(spans, places, firsts), torch.where(added, len(self.places) + places - 1, own)
+        return Packing(firsts, places, spans), torch.where(added, len(self.places) + places - 1, own)

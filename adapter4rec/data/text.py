@@ -32,35 +32,34 @@ _FORM = b"tokens-1"
 
 
 @dataclass(frozen=True)
-class TokenPack(Content):
+class Pack(Content):
     """Concatenated texts for one call of the backbone.
 
     Attributes:
-        token_ids: int64 ``[tokens]``, concatenated texts.
         packing: positions of the texts.
+        values: token ids, int64 ``[tokens]``, or hidden states of some layers, float ``[tokens, layers, h]``.
     """
 
-    token_ids: Tensor
     packing: Packing
-
-    def __len__(self) -> int:
-        return len(self.packing)
+    values: Tensor
 
 
 @dataclass(frozen=True)
 class Text(Content):
-    """Tokenised texts of n items with one or several attributes each.
+    """Tokens, or cached hidden states, of the texts of n items with one or several attributes each.
 
     Attributes:
         packs: packs of texts, n x attributes texts in total, sorted by length.
         order: int64 ``[n * attributes]``; ``order[item * attributes + attribute]`` is the index of a text in
             the concatenated packs.
         n_items: number of items n.
+        layers: indices of the layers of the hidden states; empty for tokens.
     """
 
-    packs: tuple[TokenPack, ...]
+    packs: tuple[Pack, ...]
     order: Tensor
     n_items: int
+    layers: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return self.n_items
@@ -103,16 +102,15 @@ class TextStore:
         """Hash of the content of all items."""
         return " ".join(attribute.identity for attribute in self.attributes)
 
-    def costs(self) -> np.ndarray:
-        """Tokens per item, summed over attributes, int64 ``[N]``."""
-        costs: np.ndarray = np.diff(self._offsets, axis=0).sum(axis=1)
+    def costs(self, items: np.ndarray) -> np.ndarray:
+        """Tokens of each of ``items``, summed over attributes, int64 ``[n]``."""
+        costs: np.ndarray = (self._offsets[items] - self._offsets[items - 1]).sum(axis=1)
         return costs
 
     def fetch(self, items: np.ndarray) -> Text:
         """Tokens of ``items``, in packs of texts of similar length."""
         packs, order = self.packed(items)
-        tokens = self._tokens
-        texts = (TokenPack(torch.from_numpy(tokens[at].astype(np.int64)), packing) for at, packing in packs)
+        texts = (Pack(packing, torch.from_numpy(self._tokens[at]).long()) for at, packing in packs)
         return Text(tuple(texts), order, len(items))
 
     def packed(self, items: np.ndarray) -> tuple[list[tuple[np.ndarray, Packing]], Tensor]:

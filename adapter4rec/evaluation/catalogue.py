@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from adapter4rec.data.content import ContentStore
 from adapter4rec.data.loader import load_ahead
-from adapter4rec.evaluation.settings import EvaluationSettings
+from adapter4rec.evaluation.settings import RankingSettings
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.utils.precision import choose_precision
 from adapter4rec.utils.process_group import Process
@@ -52,58 +52,32 @@ class Embeddings:
         return self.rows[torch.from_numpy(numbers).to(self.rows.device)]
 
 
-@dataclass(frozen=True)
-class EncodeConfig:
-    """How a catalogue is encoded.
-
-    Attributes:
-        workers: number of loader processes; 0 to load in the main process.
-        prefetch: groups of items that each worker loads in advance.
-        pin_memory: whether content is copied to page-locked memory.
-        precision: number format of the encoder.
-    """
-
-    workers: int = 0
-    prefetch: int = 2
-    pin_memory: bool = False
-    precision: str = "fp32"
-
-    @classmethod
-    def of(cls, settings: EvaluationSettings, process: Process) -> EncodeConfig:
-        """From the settings of a run."""
-        return cls(
-            settings.workers_on(process.device),
-            settings.prefetch,
-            settings.pins_memory_on(process.device),
-            settings.evaluation_precision,
-        )
-
-
 def encode_catalogue(
-    model: TransRec, store: ContentStore, n_items: int, process: Process, how: EncodeConfig
+    model: TransRec, store: ContentStore, n_items: int, process: Process, settings: RankingSettings
 ) -> Embeddings:
     """Encode all items once, in groups of similar cost that depend only on the catalogue.
 
     The groups are divided among the processes; the result is the same on all of them.
 
     Args:
-        model: in eval mode; the weights of its item encoder are cast to the number format in ``how``.
+        model: in eval mode; the weights of its item encoder are cast to the number format of evaluation.
         store: the content of the catalogue.
         n_items: N.
         process: this process.
-        how: number format, workers.
+        settings: number format, loader processes.
     """
     rows = torch.zeros(n_items + 1, model.user_encoder.width, device=process.device)
-    by_cost = np.argsort(store.costs(), kind="stable") + 1
+    by_cost = np.argsort(store.costs(np.arange(1, n_items + 1)), kind="stable") + 1
     groups = [by_cost[start : start + _ITEMS_AT_ONCE] for start in range(0, n_items, _ITEMS_AT_ONCE)]
     own = process.distribute(len(groups))
-    precision = choose_precision(how.precision, process.device)
+    precision = choose_precision(settings.evaluation_precision, process.device)
     loader = load_ahead(
         store.fetch,
         [groups[number] for number in own],
-        workers=min(how.workers, max(0, len(groups) - 1)),  # no benefit for a single group
-        prefetch=how.prefetch,
-        pin_memory=how.pin_memory,
+        # No benefit for a single group.
+        workers=settings.workers_on(process.device) if len(groups) > 1 else 0,
+        prefetch=settings.prefetch,
+        pin_memory=settings.pins_memory_on(process.device),
     )
     with precision.frozen_weights(model.item_encoder, whole=True), precision.autocast():
         for number, content in zip(own, loader, strict=True):

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adapter4rec.data.batches import pad_left
 from adapter4rec.data.domain import Domain
-from adapter4rec.data.interactions import Interactions, Ranges
-from adapter4rec.evaluation.catalogue import Embeddings, EncodeConfig, encode_catalogue, evaluating
+from adapter4rec.data.interactions import Interactions
+from adapter4rec.evaluation.catalogue import Embeddings, encode_catalogue, evaluating
 from adapter4rec.evaluation.metrics import RankedUsers, metrics_of
 from adapter4rec.evaluation.ranking import EvalBatch, best_items, rank_targets
+from adapter4rec.evaluation.settings import RankingSettings
 from adapter4rec.utils.process_group import Process
 
 if TYPE_CHECKING:
@@ -46,14 +46,13 @@ def eval_batch(
         users: indices of users, int ``[users]``.
         exclude_history: whether the clicks before the target are masked.
     """
-    ranges = interactions.validation if split is Split.VALIDATION else interactions.test
-    starts, stops = interactions.offsets[users], ranges.stop[users] - 1
+    without_last = 2 if split is Split.VALIDATION else 1
+    starts, stops = interactions.offsets[users], interactions.offsets[users + 1] - without_last
     lengths = stops - starts if exclude_history else np.zeros_like(starts)
     rows = np.repeat(np.arange(len(users)), lengths)
     at = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths - starts, lengths)
-    before = Ranges(ranges.start, ranges.stop - 1)
     return EvalBatch(
-        inputs=pad_left(interactions.clicks, before, users, interactions.max_seq_len),
+        inputs=interactions.padded(users, without_last, interactions.max_seq_len),
         targets=interactions.clicks[stops].astype(np.int64),
         masked_users=rows,
         masked_items=interactions.clicks[at].astype(np.int64),
@@ -160,10 +159,8 @@ def rank(
     domain: Domain,
     split: Split,
     process: Process,
-    how: EncodeConfig | None = None,
+    settings: RankingSettings,
     coverage_at: Iterable[int] = (),
-    *,
-    exclude_history: bool = True,
 ) -> Ranking:
     """Rank the catalogue for every user of a domain. User vectors and scores are float32.
 
@@ -172,50 +169,35 @@ def rank(
         domain: users and items.
         split: validation or test.
         process: this process.
-        how: how the catalogue is encoded; by default in float32.
+        settings: how the catalogue is encoded, and which items are candidates.
         coverage_at: cutoffs k of coverage.
-        exclude_history: whether items of the history are left out of the candidates.
 
     Raises:
         UserError: scores are not finite.
     """
-    interactions = domain.interactions
+    interactions, exclude = domain.interactions, settings.exclude_history
     with evaluating(model):
-        catalogue = encode_catalogue(
-            model, domain.store, interactions.n_items, process, how or EncodeConfig()
-        )
+        catalogue = encode_catalogue(model, domain.store, interactions.n_items, process, settings)
 
         def vectors(batch: EvalBatch) -> Tensor:
             return next_item_vectors(model, catalogue, batch.inputs)
 
         return rank_users(
-            vectors, catalogue, interactions, split, process, coverage_at, exclude_history=exclude_history
+            vectors, catalogue, interactions, split, process, coverage_at, exclude_history=exclude
         )
 
 
-def rank_by_popularity(
-    interactions: Interactions,
-    split: Split,
-    process: Process,
-    users: np.ndarray | None = None,
-    coverage_at: Iterable[int] = (),
-    *,
-    exclude_history: bool = True,
-) -> Ranking:
-    """The popularity baseline: items ranked by number of training clicks, the same for every user.
+def popularity(
+    interactions: Interactions, users: np.ndarray | None = None
+) -> tuple[Callable[[EvalBatch], Tensor], Embeddings]:
+    """The popularity baseline for :func:`rank_users`: the score of an item is its number of training clicks.
 
-    Arguments as in :func:`rank_users` and :meth:`Interactions.training_clicks`.
+    Returns:
+        A function that returns user vectors, and item embeddings. With width 1, their product is the score.
     """
     clicks = interactions.training_clicks(users)
-    popularity = torch.from_numpy(np.concatenate([[0], clicks]).astype(np.float32))
-    catalogue = Embeddings(popularity[:, None])
-
-    def ones(batch: EvalBatch) -> Tensor:  # with embeddings of width 1, the score is the popularity
-        return torch.ones(len(batch.targets), 1)
-
-    return rank_users(
-        ones, catalogue, interactions, split, process, coverage_at, exclude_history=exclude_history
-    )
+    rows = torch.from_numpy(np.concatenate([[0], clicks]).astype(np.float32))
+    return lambda batch: torch.ones(len(batch.targets), 1), Embeddings(rows[:, None])
 
 
 def ranked_users(
@@ -228,11 +210,10 @@ def ranked_users(
         ranks: ranks on the test split, int64 ``[users]``.
         trained_on: indices of the trained users; by default all.
     """
-    test = interactions.test
-    targets = interactions.clicks[test.stop - 1]
+    targets = interactions.clicks[interactions.offsets[1:] - 1]
     return RankedUsers(
         users=interactions.user_names,
-        history=test.stop - 1 - test.start,
+        history=np.minimum(np.diff(interactions.offsets) - 1, interactions.max_seq_len),
         targets=[interactions.item_names[target - 1] for target in targets],
         target_clicks=interactions.training_clicks(trained_on)[targets - 1],
         ranks=ranks,

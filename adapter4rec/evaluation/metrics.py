@@ -67,23 +67,19 @@ class RankedUsers:
     def groups(self, ks: Iterable[int] = (10,)) -> Groups:
         """Metrics by history length and by popularity of the target; empty groups are omitted."""
         ks = tuple(ks)
-        return {
-            "history length": self._grouped(self.history, _HISTORY, ks),
-            "target item": self._grouped(self.target_clicks, _POPULARITY, ks),
+        criteria = {
+            "history length": (self.history, _HISTORY),
+            "target item": (self.target_clicks, _POPULARITY),
         }
-
-    def _grouped(
-        self, values: np.ndarray, limits: Iterable[tuple[str, int]], ks: tuple[int, ...]
-    ) -> list[Group]:
-        """Metrics per group; a group contains the values above the previous limit and up to its own."""
-        groups: list[Group] = []
-        before = -1
-        for name, limit in limits:
-            inside = (values > before) & (values <= limit)
-            before = limit
-            if inside.any():
-                found = metrics_of(self.ranks[inside], ks)
-                groups.append({"group": name, "users": int(inside.sum()), **found})
+        groups: Groups = {criterion: [] for criterion in criteria}
+        for criterion, (values, limits) in criteria.items():
+            before = -1
+            for name, limit in limits:  # a group: values above the previous limit and up to its own
+                inside = (values > before) & (values <= limit)
+                before = limit
+                if inside.any():
+                    found = metrics_of(self.ranks[inside], ks)
+                    groups[criterion].append({"group": name, "users": int(inside.sum()), **found})
         return groups
 
     def write(self, path: Path) -> None:

@@ -6,11 +6,12 @@ the target. A target in the masked history counts as a miss. Embeddings and scor
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from adapter4rec.evaluation.catalogue import Embeddings
@@ -39,22 +40,25 @@ class EvalBatch:
     masked_items: np.ndarray
 
 
-class _Pairs:
-    """Pairs (user, item), indexed by block of users and chunk of items."""
+def _by_block(
+    users: np.ndarray, items: np.ndarray, users_at_once: int, device: torch.device
+) -> Callable[[int, int], tuple[Tensor, Tensor]]:
+    """Index of pairs (user, item): a function of the first user of a block and the first item of a chunk.
 
-    def __init__(self, users: np.ndarray, items: np.ndarray, users_at_once: int) -> None:
-        self._users_at_once = users_at_once
-        self._blocks = int(users.max(initial=0)) // users_at_once + 1
-        cells = (items - 1) // _ITEMS_AT_ONCE * self._blocks + users // users_at_once
-        order = np.argsort(cells, kind="stable")
-        self._users, self._items, self._cells = users[order], items[order], cells[order]
+    It returns the pairs in this block and chunk, as indices into its scores.
+    """
+    blocks = int(users.max(initial=0)) // users_at_once + 1
+    cells = (items - 1) // _ITEMS_AT_ONCE * blocks + users // users_at_once
+    order = np.argsort(cells, kind="stable")
+    users, items, cells = users[order], items[order], cells[order]
 
-    def of(self, user: int, item: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Indices of pairs in the block and the chunk whose first user and item are ``user`` and ``item``."""
-        cell = (item - 1) // _ITEMS_AT_ONCE * self._blocks + user // self._users_at_once
-        pairs = slice(*np.searchsorted(self._cells, [cell, cell + 1]))
-        users, items = self._users[pairs] - user, self._items[pairs] - item
-        return torch.from_numpy(users).to(device), torch.from_numpy(items).to(device)
+    def pairs_of(user: int, item: int) -> tuple[Tensor, Tensor]:
+        cell = (item - 1) // _ITEMS_AT_ONCE * blocks + user // users_at_once
+        pairs = slice(*np.searchsorted(cells, [cell, cell + 1]))
+        rows, columns = torch.from_numpy(users[pairs] - user), torch.from_numpy(items[pairs] - item)
+        return rows.to(device), columns.to(device)
+
+    return pairs_of
 
 
 def _chunks(catalogue: Embeddings) -> Iterator[tuple[int, Tensor]]:
@@ -79,24 +83,25 @@ def rank_targets(users: Tensor, catalogue: Embeddings, question: EvalBatch) -> n
     at_once = _USERS_AT_ONCE[users.device.type]
     rows = np.arange(len(users))
     # The target is not compared with itself.
-    excluded = _Pairs(
+    excluded = _by_block(
         np.concatenate([question.masked_users, rows]),
         np.concatenate([question.masked_items, question.targets]),
         at_once,
+        users.device,
     )
     thresholds = _target_scores(users, catalogue, question.targets)
     largest = _largest_norm(users)
     better = torch.zeros(len(users), dtype=torch.float64, device=users.device)
-    products = _Products(at_once, users)
+    buffer = users.new_empty(at_once, _ITEMS_AT_ONCE)
     for item, embeddings in _chunks(catalogue):
         # |u · v| and all its partial sums are at most |u| |v|, so these scores need no check.
         finite = largest * _largest_norm(embeddings) < torch.finfo(torch.float32).max / 2
         for first in range(0, len(users), at_once):
             some = slice(first, first + at_once)
-            scores = products.of(users[some], embeddings)
+            scores = _products(users[some], embeddings, buffer)
             if not finite:
                 _require_finite(scores)
-            scores[excluded.of(first, item, users.device)] = -torch.inf
+            scores[excluded(first, item)] = -torch.inf
             # Count scores at least as high, in place. The float32 sum is exact, as a chunk is small.
             better[some] += scores.ge_(thresholds[some, None]).sum(1)
     ranks = better.cpu().numpy().astype(np.int64) + 1
@@ -104,44 +109,37 @@ def rank_targets(users: Tensor, catalogue: Embeddings, question: EvalBatch) -> n
     return ranks
 
 
-class _Products:
-    """Scores of a block of users for a chunk of items, by matrix products of a fixed shape.
+def _products(users: Tensor, items: Tensor, buffer: Tensor) -> Tensor:
+    """Scores ``[users, items]`` of a block of users and a chunk of items, by a product of a fixed shape.
 
     The order of summation depends on the shape, so with varying shapes equal items could get scores that
     differ in the last bit.
+
+    Args:
+        users: next-item vectors ``[users, d]``.
+        items: embeddings ``[items, d]``.
+        buffer: tensor of the fixed shape, which contains the result until the next call overwrites it.
     """
-
-    def __init__(self, users_at_once: int, like: Tensor) -> None:
-        self._users = like.new_zeros(users_at_once, like.shape[1])
-        self._items = like.new_zeros(_ITEMS_AT_ONCE, like.shape[1])
-        self._scores = like.new_empty(users_at_once, _ITEMS_AT_ONCE)
-
-    def of(self, users: Tensor, items: Tensor) -> Tensor:
-        """Scores ``[users, items]``, a buffer that the next call overwrites."""
-        torch.mm(_padded(self._users, users), _padded(self._items, items).T, out=self._scores)
-        return self._scores[: len(users), : len(items)]
+    torch.mm(_padded(users, len(buffer)), _padded(items, buffer.shape[1]).T, out=buffer)
+    return buffer[: len(users), : len(items)]
 
 
-def _padded(buffer: Tensor, rows: Tensor) -> Tensor:
-    """``rows``, padded to the number of rows of ``buffer``."""
-    if len(rows) == len(buffer):
-        return rows
-    buffer[: len(rows)] = rows
-    return buffer
+def _padded(rows: Tensor, count: int) -> Tensor:
+    return rows if len(rows) == count else F.pad(rows, (0, 0, 0, count - len(rows)))
 
 
 def _target_scores(users: Tensor, catalogue: Embeddings, targets: np.ndarray) -> Tensor:
     """Scores of the users' targets ``[users]``, from the same products as those of other candidates."""
     found = users.new_empty(len(users))
     at_once, by_target = _USERS_AT_ONCE[users.device.type], np.argsort(targets, kind="stable")
-    products = _Products(at_once, users)
+    buffer = users.new_empty(at_once, _ITEMS_AT_ONCE)
     for item, embeddings in _chunks(catalogue):
         first, last = np.searchsorted(targets[by_target], [item, item + len(embeddings)])
         for start in range(first, last, at_once):
             numbers = by_target[start : min(start + at_once, last)]
             rows = torch.from_numpy(numbers).to(users.device)
             at = torch.from_numpy(targets[numbers] - item).to(users.device)
-            found[rows] = products.of(users[rows], embeddings).gather(1, at[:, None])[:, 0]
+            found[rows] = _products(users[rows], embeddings, buffer).gather(1, at[:, None])[:, 0]
     return found
 
 
@@ -174,14 +172,15 @@ def best_items(
     count = min(count, catalogue.n_items)
     at_once = max(1, len(users))
     rows = np.repeat(np.arange(len(users)), [len(items) for items in excluded])
-    pairs = _Pairs(rows, np.concatenate([*excluded, np.empty(0, np.int64)]).astype(np.int64), at_once)
-    products = _Products(at_once, users)
+    items = np.concatenate([*excluded, np.empty(0, np.int64)]).astype(np.int64)
+    pairs_of = _by_block(rows, items, at_once, users.device)
     values = users.new_empty(len(users), 0)
     numbers = torch.empty(len(users), 0, dtype=torch.int64, device=users.device)
+    buffer = users.new_empty(at_once, _ITEMS_AT_ONCE)
     for item, embeddings in _chunks(catalogue):
-        scores = products.of(users, embeddings)
+        scores = _products(users, embeddings, buffer)
         _require_finite(scores)
-        scores[pairs.of(0, item, users.device)] = -torch.inf
+        scores[pairs_of(0, item)] = -torch.inf
         found = scores.topk(min(count, scores.shape[1]), dim=1)
         values = torch.cat([values, found.values], dim=1)
         numbers = torch.cat([numbers, found.indices + item], dim=1)

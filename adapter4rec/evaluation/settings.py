@@ -27,5 +27,10 @@ class MetricSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationSettings(MetricSettings, LoaderSettings, DomainSettings):
+class RankingSettings(MetricSettings, LoaderSettings):
+    """How a catalogue is encoded and ranked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings(RankingSettings, DomainSettings):
     """All settings that evaluation uses."""

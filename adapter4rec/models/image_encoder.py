@@ -13,7 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from adapter4rec.data.content import Content
 from adapter4rec.data.images.store import Pixels
-from adapter4rec.data.states import PatchStates
+from adapter4rec.data.states import States
 from adapter4rec.models.backbones import (
     IMAGE_ENCODERS,
     backbone_config,
@@ -107,7 +107,7 @@ class ImageItemEncoder(ContentItemEncoder):
 
     def states(self, content: Content) -> Tensor:
         """[CLS] hidden states after the last layer norm, ``[n, 1, h]``, from pixels or layer outputs."""
-        if isinstance(content, PatchStates):
+        if isinstance(content, States):
             return self.in_parts(partial(self._resume_from, content.layers), self._parts(content))
         return self.in_parts(self._states_of, self._parts(content))
 
@@ -121,7 +121,7 @@ class ImageItemEncoder(ContentItemEncoder):
 
     def _parts(self, content: Content) -> Iterable[tuple[Tensor]]:
         """Micro-batches of images, or of their hidden states."""
-        assert isinstance(content, Pixels | PatchStates)
+        assert isinstance(content, Pixels | States)
         images = content.pixels if isinstance(content, Pixels) else content.states
         patches = images.shape[1]
         if isinstance(content, Pixels):

@@ -65,7 +65,8 @@ class ContentItemEncoder(nn.Module):
 
     def forward(self, content: Content) -> Tensor:
         """Item embeddings ``[n, d]``, from content or from cached hidden states."""
-        states = content.states if isinstance(content, States) else self.states(content)
+        cached = content if isinstance(content, States) and not content.layers else None
+        states = cached.states if cached is not None else self.states(content)
         embeddings: Tensor = F.gelu(self.head(states)).mean(1)
         return embeddings
 

@@ -12,7 +12,6 @@ from transformers import PreTrainedModel
 
 from adapter4rec.data.content import Content
 from adapter4rec.data.packing import Packing
-from adapter4rec.data.states import TextStates
 from adapter4rec.data.text import Text
 from adapter4rec.models.backbones import TEXT_ENCODERS, backbone_folder, first_position, load_backbone
 from adapter4rec.models.item_encoder import ContentItemEncoder
@@ -52,11 +51,11 @@ class TextItemEncoder(ContentItemEncoder):
 
     def states(self, content: Content) -> Tensor:
         """[CLS] hidden states of the last layer, ``[n, attributes, h]``, from texts or layer outputs."""
-        if isinstance(content, TextStates):
+        assert isinstance(content, Text)
+        if content.layers:
             resume = partial(self._resume_from, content.layers)
-            by_length = self.in_parts(resume, ((pack.states, pack.packing) for pack in content.packs))
+            by_length = self.in_parts(resume, ((pack.values, pack.packing) for pack in content.packs))
         else:
-            assert isinstance(content, Text)
             by_length = self.in_parts(self._first_states, self._parts(content))
         return by_length[content.order].view(len(content), -1, by_length.shape[-1])
 
@@ -82,7 +81,7 @@ class TextItemEncoder(ContentItemEncoder):
 
         One look-up for all packs, because the gradient of each look-up has the size of the vocabulary.
         """
-        token_ids = [pack.token_ids for pack in content.packs]
+        token_ids = [pack.values for pack in content.packs]
         words = self.backbone.get_input_embeddings()(torch.cat(token_ids))
         packings = [pack.packing for pack in content.packs]
         return list(zip(torch.split(words, [len(ids) for ids in token_ids]), packings, strict=True))

@@ -40,9 +40,9 @@ class Items:
         """See :meth:`ContentStore.fetch`."""
         return self.store.fetch(self.numbers[items - 1])
 
-    def costs(self) -> np.ndarray:
+    def costs(self, items: np.ndarray) -> np.ndarray:
         """See :meth:`ContentStore.costs`."""
-        return np.take(self.store.costs(), self.numbers - 1)
+        return self.store.costs(self.numbers[items - 1])
 
     def subset(self, rows: Sequence[int]) -> Items:
         """The items at these indices."""

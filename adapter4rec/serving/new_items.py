@@ -17,7 +17,7 @@ from PIL import Image
 from adapter4rec.data.content import ContentStore
 from adapter4rec.data.domain import text_store
 from adapter4rec.data.images.database import DATA_FILE, ImageDatabase
-from adapter4rec.data.images.sources import FolderSource
+from adapter4rec.data.images.sources import image_files
 from adapter4rec.data.images.store import ImageFileStore, ImageStore
 from adapter4rec.data.settings import TextSettings
 from adapter4rec.models.backbones import backbone_folder, load_tokenizer
@@ -149,6 +149,5 @@ def _image_store(
         database = ImageDatabase(images)
         database.require_size(size)
         return ImageStore(database, names, size), database.names()
-    files = FolderSource(images).find(names)
-    paths = [images / os.fsdecode(files.get(name, b"")) for name in names]
-    return ImageFileStore(paths, labels, size), files
+    files = image_files(images, names)
+    return ImageFileStore([files.get(name, images) for name in names], labels, size), files

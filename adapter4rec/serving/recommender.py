@@ -18,9 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from adapter4rec.evaluation.catalogue import Embeddings, EncodeConfig, encode_catalogue, evaluating
+from adapter4rec.data.settings import LoaderSettings
+from adapter4rec.evaluation.catalogue import Embeddings, encode_catalogue, evaluating
 from adapter4rec.evaluation.leave_one_out import next_item_vectors
 from adapter4rec.evaluation.ranking import best_items
+from adapter4rec.evaluation.settings import RankingSettings
 from adapter4rec.serving.candidates import Candidates, Items, RankedItem, RankedItems, catalogue_of
 from adapter4rec.serving.new_items import listed, new_items
 from adapter4rec.serving.trained_runs import TrainedRun, load_run
@@ -28,7 +30,7 @@ from adapter4rec.utils.checkpoint_file import save_tensors
 from adapter4rec.utils.errors import UserError, nearest
 from adapter4rec.utils.files import atomic_file
 from adapter4rec.utils.process_group import Process, single_process
-from adapter4rec.utils.settings import PRECISIONS
+from adapter4rec.utils.settings import PRECISIONS, options_of
 
 HELD_OUT = {"validation": 2, "test": 1, "all": 0}
 """Number of last clicks held out of each user's history, by split."""
@@ -320,9 +322,7 @@ class Recommender:
 
     def _encoded(self, items: Items) -> Tensor:
         """Embeddings of items, float32 ``[n, d]``."""
-        settings, device = self.run.settings, self.process.device
-        how = EncodeConfig(
-            settings.workers_on(device), settings.prefetch, settings.pins_memory_on(device), self.precision
-        )
+        of_loader = {name: getattr(self.run.settings, name) for name in options_of(LoaderSettings)}
+        settings = RankingSettings(**of_loader, evaluation_precision=self.precision)
         with evaluating(self.run.model):
-            return encode_catalogue(self.run.model, items, len(items.names), self.process, how).rows[1:]
+            return encode_catalogue(self.run.model, items, len(items.names), self.process, settings).rows[1:]

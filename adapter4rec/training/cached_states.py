@@ -20,7 +20,7 @@ from torch import Tensor
 from adapter4rec.data.cached_table import computed_table
 from adapter4rec.data.content import Content, ContentStore
 from adapter4rec.data.domain import Domain
-from adapter4rec.data.states import FORMATS, StateStore, TextStateStore, array_type, as_array
+from adapter4rec.data.states import FORMATS, StateStore
 from adapter4rec.data.text import TextStore
 from adapter4rec.evaluation.catalogue import evaluating
 from adapter4rec.models.item_encoder import ContentItemEncoder
@@ -66,9 +66,8 @@ def cache_hidden_states(
     layers = layers_to_cache(settings, len(layers_of(backbone)))
     cache = _StateCache(domain, encoder, layers, settings, process)
     rows = process.rank0_first(cache.computed)
-    if layers and isinstance(domain.store, TextStore):
-        return replace(domain, store=TextStateStore(domain.store, rows, layers, cache.form))
-    return replace(domain, store=StateStore(rows, layers, cache.form))
+    texts = domain.store if layers and isinstance(domain.store, TextStore) else None
+    return replace(domain, store=StateStore(rows, layers, FORMATS[cache.form], texts))
 
 
 def layers_to_cache(settings: TrainingSettings, count: int) -> tuple[int, ...]:
@@ -130,7 +129,7 @@ class _StateCache:
     def computed(self) -> np.memmap:
         """The table, memory-mapped."""
         ends = list(accumulate(piece.rows for piece in self.pieces))
-        shape, dtype = (ends[-1], *self._row_shape()), array_type(self.form)
+        shape, dtype = (ends[-1], *self._row_shape()), FORMATS[self.form]
         with evaluating(self.encoder), self.precision.frozen_weights(self.encoder, whole=True):
             place = self.folder / self._key()
             return computed_table(place, shape, dtype, ends, self._compute, self.process.log)
@@ -175,7 +174,7 @@ class _StateCache:
                 return self.encoder.layer_outputs(content, self.layers)
             return self.encoder.states(content)
 
-    def _compute(self, number: int) -> np.ndarray:
+    def _compute(self, number: int) -> Tensor:
         piece = self.pieces[number]
         states = self._states(piece.store.fetch(piece.items).to(self.process.device))
         kept = states.to(FORMATS[self.form])
@@ -183,7 +182,7 @@ class _StateCache:
             if torch.isfinite(states).all():
                 raise UserError(f"--cache_format {self.form}: hidden states overflow; use bf16")
             raise UserError("non-finite hidden states: the weights of the backbone contain NaN or inf")
-        return as_array(kept)[piece.order()]
+        return kept.cpu()[piece.order()]
 
 
 @dataclass(frozen=True)

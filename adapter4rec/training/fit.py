@@ -10,7 +10,6 @@ from tqdm import tqdm
 from adapter4rec.data.batches import Batch, TrainingSet
 from adapter4rec.data.domain import Domain
 from adapter4rec.data.loader import load_ahead
-from adapter4rec.evaluation.catalogue import EncodeConfig
 from adapter4rec.evaluation.leave_one_out import Split, rank
 from adapter4rec.models.parameters import count_parameters
 from adapter4rec.models.transrec import TransRec
@@ -53,10 +52,7 @@ def fit(model: TransRec, domain: Domain, settings: TrainingSettings, process: Pr
         metrics, seconds = {}, 0.0
         if progress.epoch % settings.eval_every == 0 or progress.epoch == settings.epochs:
             started = time.monotonic()
-            how = EncodeConfig.of(settings, process)
-            ranking = rank(
-                model, domain, Split.VALIDATION, process, how, exclude_history=settings.exclude_history
-            )
+            ranking = rank(model, domain, Split.VALIDATION, process, settings)
             metrics, seconds = ranking.metrics(settings.ks), time.monotonic() - started
         record = progress.record(examples, metrics, seconds)
         run.log(epoch_line(record, settings.ks))

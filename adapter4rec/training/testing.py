@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from adapter4rec.data.domain import Domain
-from adapter4rec.evaluation.catalogue import EncodeConfig
 from adapter4rec.evaluation.leave_one_out import (
     Ranking,
     Split,
+    popularity,
     rank,
-    rank_by_popularity,
+    rank_users,
     ranked_users,
 )
 from adapter4rec.models.parameters import ParameterCounts, count_parameters
@@ -71,18 +71,9 @@ def evaluate_popularity(domain: Domain, settings: TrainingSettings, process: Pro
 
     With ``--mode test`` it is evaluated again without writing files. A finished run is only reported.
     """
-    users = trained_users(domain, settings)
-
-    def ranks(split: Split, coverage_at: Iterable[int] = ()) -> Ranking:
-        return rank_by_popularity(
-            domain.interactions,
-            split,
-            process,
-            users,
-            coverage_at,
-            exclude_history=settings.exclude_history,
-        )
-
+    baseline = popularity(domain.interactions, trained_users(domain, settings))
+    exclude = settings.exclude_history
+    ranks = partial(rank_users, *baseline, domain.interactions, process=process, exclude_history=exclude)
     if settings.mode == "test":
         return _report_again(ranks, 0, process, settings)
     with run.locked():
@@ -95,8 +86,7 @@ def evaluate_popularity(domain: Domain, settings: TrainingSettings, process: Pro
 
 
 def _ranks_of(model: TransRec, domain: Domain, settings: TrainingSettings, process: Process) -> Ranks:
-    how = EncodeConfig.of(settings, process)
-    return partial(rank, model, domain, process=process, how=how, exclude_history=settings.exclude_history)
+    return partial(rank, model, domain, process=process, settings=settings)
 
 
 def _untrained(ranks: Ranks, settings: TrainingSettings) -> Record:

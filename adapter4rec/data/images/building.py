@@ -9,20 +9,23 @@ import hashlib
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import lmdb
 from PIL import Image
 from tqdm import tqdm
 
-from adapter4rec.data.images.database import Description, ImageDatabase, examples, pack, shown
-from adapter4rec.data.images.decoding import BrokenImageError, resized
-from adapter4rec.data.images.released import ReleasedSource
-from adapter4rec.data.images.sources import FolderSource
-from adapter4rec.data.images.writing import ImageWriter, image_writer
+from adapter4rec.data.images.database import Description, ImageDatabase, examples, pack, shown, stored_names
+from adapter4rec.data.images.decoding import BrokenImageError, decoded, resized
+from adapter4rec.data.images.released import released_images
+from adapter4rec.data.images.sources import image_files
+from adapter4rec.data.images.writing import finish, unfinished_lmdb, write
 from adapter4rec.data.interactions import read_items
 from adapter4rec.utils.command_line import from_script, parse_command_line, single_values
 from adapter4rec.utils.errors import UserError, nearest
@@ -59,35 +62,6 @@ class ImageLmdbSettings(Settings):
     workers: int = option(_USABLE_CORES, "decoding threads; default: one per usable CPU core", least=1)
     convert: Path | None = option(None, "LMDB of the released scripts to convert, instead of --images")
 
-    def plan(self, names: Sequence[bytes]) -> Description:
-        """Description of the LMDB to build for the items ``names``.
-
-        The path of the images is relative to the LMDB, so that a data set may be moved as a whole.
-        """
-        kind = "images" if self.convert is None else "convert"
-        place = self.convert or self.images
-        assert place is not None
-        return Description(
-            {
-                "items": f"{len(names):,} names, SHA-256 {hashlib.sha256(b' '.join(names)).hexdigest()[:16]}",
-                "size": self.size,
-                kind: os.path.relpath(place.resolve(), self.into.resolve().parent),
-                "numbered_files": self.numbered_files,
-            }
-        )
-
-    def source(self) -> FolderSource | ReleasedSource:
-        """The source of the images.
-
-        Raises:
-            UserError: no source is set, or the LMDB to convert cannot be read.
-        """
-        if self.convert is not None:
-            return ReleasedSource(self.convert)
-        if self.images is None:
-            raise UserError("--images is required: the folder of image files (or --convert, a released LMDB)")
-        return FolderSource(self.images, numbered=self.numbered_files)
-
 
 def build_from_page(presets: Mapping[str, Mapping[str, Any]], arguments: Sequence[str]) -> None:
     """Build an LMDB from presets and command-line arguments.
@@ -118,22 +92,35 @@ def build(settings: ImageLmdbSettings) -> Description:
         UserError: invalid input, missing or unreadable images (with ``--missing error``), another LMDB or a
             running build in the same folder, or a full disk. Images already written are kept.
     """
-    source = settings.source()
+    into, place = settings.into, settings.convert or settings.images
+    if place is None:
+        raise UserError("--images is required: the folder of image files (or --convert, a released LMDB)")
     names = read_items(settings.items, allow_empty_titles=True).names
-    _require_keys(names, settings.items)
-    plan = settings.plan(names)
-    into = settings.into
+    for line, name in enumerate(names, 1):
+        if len(name) > _LONGEST_NAME or b"\0" in name:
+            raise UserError(
+                f"{settings.items}:{line}: item name {shown(name[:20])} is longer than {_LONGEST_NAME} "
+                "bytes or contains a null byte, which LMDB cannot store; rename it here and in users.tsv"
+            )
     into.parent.mkdir(parents=True, exist_ok=True)
+    plan = Description(
+        {
+            "items": f"{len(names):,} names, SHA-256 {hashlib.sha256(b' '.join(names)).hexdigest()[:16]}",
+            "size": settings.size,
+            # Relative to the LMDB, so that a data set may be moved as a whole.
+            "convert" if settings.convert else "images": os.path.relpath(
+                place.resolve(), into.resolve().parent
+            ),
+            "numbered_files": settings.numbered_files,
+        }
+    )
 
     def busy() -> None:
         raise UserError(f"{into}: in use by another build; wait until it has finished")
 
     try:
         with locked_file(into.with_name(f".{into.name}.lock"), busy):
-            if into.exists():
-                description = _complete(settings, plan)
-            else:
-                description = _build(settings, source, names, plan)
+            description = _complete(settings, plan) if into.exists() else _build(settings, place, names, plan)
     except KeyboardInterrupt:
         print(f"{into}: not complete; run the same command again to resume", file=sys.stderr)
         raise
@@ -142,15 +129,6 @@ def build(settings: ImageLmdbSettings) -> Description:
         report = left_out_file(into)
         print(f"left out: {len(description.left_out):,} items, listed with the reasons in {report}")
     return description
-
-
-def _require_keys(names: Sequence[bytes], items: Path) -> None:
-    for line, name in enumerate(names, 1):
-        if len(name) > _LONGEST_NAME or b"\0" in name:
-            raise UserError(
-                f"{items}:{line}: item name {shown(name[:20])} is longer than {_LONGEST_NAME} bytes or "
-                "contains a null byte, which LMDB cannot store; rename it in the item list and in users.tsv"
-            )
 
 
 def _complete(settings: ImageLmdbSettings, plan: Description) -> Description:
@@ -168,52 +146,56 @@ def _complete(settings: ImageLmdbSettings, plan: Description) -> Description:
     return description
 
 
-def _build(
-    settings: ImageLmdbSettings, source: FolderSource | ReleasedSource, names: list[bytes], plan: Description
-) -> Description:
-    places = source.find(names)
-    _report_left_out(settings, {name: _NO_IMAGE for name in names if name not in places}, names)
+def _build(settings: ImageLmdbSettings, place: Path, names: list[bytes], plan: Description) -> Description:
+    if settings.convert:
+        images = released_images(place, names)
+    else:
+        files = image_files(place, names, numbered=settings.numbered_files)
+        images = {name: partial(decoded, file) for name, file in files.items()}
+    _report_left_out(settings, {name: _NO_IMAGE for name in names if name not in images}, names)
     folder = unfinished_folder(settings.into)
-    with image_writer(folder, plan, len(names)) as writer:
-        stored = writer.names()
+    with unfinished_lmdb(folder, plan, len(names)) as environment:
+        with environment.begin() as transaction:
+            stored = stored_names(transaction)
         if stored:
             print(f"{settings.into}: resuming after {len(stored):,} images", flush=True)
-        places = {name: place for name, place in places.items() if name not in stored}
-        broken = _write_images(settings, source, places, writer)
+        images = {name: load for name, load in images.items() if name not in stored}
+        broken = _write_images(settings, images, environment)
         # Images stored by an interrupted build are kept, even if their files have been deleted since.
-        stored = writer.names()
+        stored |= images.keys() - broken.keys()
         reasons = {name: broken.get(name, _NO_IMAGE) for name in names if name not in stored}
         _report_left_out(settings, reasons, names)
         if not stored:
             raise UserError(f"{settings.into}: none of {len(names):,} items has a usable image")
-        description = writer.finish(tuple(reasons))
+        description = finish(environment, replace(plan, images=len(stored), left_out=tuple(reasons)))
     folder.rename(settings.into)
     return description
 
 
 def _write_images(
     settings: ImageLmdbSettings,
-    source: FolderSource | ReleasedSource,
-    places: Mapping[bytes, bytes],
-    writer: ImageWriter,
+    images: Mapping[bytes, Callable[[], Image.Image]],
+    environment: lmdb.Environment,
 ) -> dict[bytes, str]:
     """Read, decode and resize images in threads (Pillow releases the GIL), and write them to the LMDB.
 
     Args:
-        places: places of the images, by item name.
+        settings: size, number of threads.
+        images: functions that load the images, by item name.
+        environment: the LMDB.
 
     Returns:
         The reasons for unreadable images, by item name.
     """
 
-    def prepare(name: bytes) -> bytes | BrokenImageError:
+    def prepare(name: bytes) -> bytes | str:
         try:
-            return pack(name, resized(source.load(places[name]), settings.size).tobytes())
+            return pack(name, resized(images[name](), settings.size).tobytes())
         except BrokenImageError as error:
-            return error
+            return str(error)
 
     broken: dict[bytes, str] = {}
-    names = list(places)
+    names = list(images)
     batches = [names[first : first + _BATCH] for first in range(0, len(names), _BATCH)]
     bar = tqdm(desc="images", total=len(names), unit="image", disable=None, leave=False)
     Image.init()  # Pillow imports its plugins lazily, which is not thread-safe
@@ -221,11 +203,11 @@ def _write_images(
         # Warning filters are global to the process, so they are set here and not in the threads.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         prepared = pool.map(prepare, names[:_BATCH])
-        for batch, following in zip(batches, [*batches[1:], []], strict=True):
+        for batch, following in pairwise([*batches, []]):
             found = dict(zip(batch, prepared, strict=True))
             prepared = pool.map(prepare, following)  # while this batch is written
-            writer.write({name: value for name, value in found.items() if isinstance(value, bytes)})
-            broken |= {name: str(why) for name, why in found.items() if isinstance(why, BrokenImageError)}
+            write(environment, {name: value for name, value in found.items() if isinstance(value, bytes)})
+            broken |= {name: reason for name, reason in found.items() if isinstance(reason, str)}
             bar.update(len(batch))
     return broken
 

@@ -198,6 +198,22 @@ def lmdb_message(error: lmdb.Error) -> str:
     return str(error).rpartition(": ")[2]
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[lmdb.Transaction]:
+    """A read transaction of the LMDB at ``path``; values are memoryviews. Damage becomes a ``UserError``."""
+    try:
+        with opened(path).begin(buffers=True) as transaction:
+            yield transaction
+    except (lmdb.Error, ValueError) as error:
+        reason = lmdb_message(error) if isinstance(error, lmdb.Error) else error
+        raise UserError(f"{path}: {reason}; remove the LMDB and build it again") from None
+
+
+def stored_names(transaction: lmdb.Transaction) -> set[bytes]:
+    """Names of the items with an image. Only keys are read."""
+    return {*map(bytes, transaction.cursor().iternext(keys=True, values=False))} - {DESCRIPTION_KEY}
+
+
 class ImageDatabase:
     """Images by item name, read from an LMDB.
 
@@ -219,7 +235,7 @@ class ImageDatabase:
         """
         if not self.path.exists():
             raise UserError(f"{self.path}: no such LMDB, or its build is not complete; run {_BUILDER}")
-        with self._transaction() as transaction:
+        with reading(self.path) as transaction:
             raw = transaction.get(DESCRIPTION_KEY)
             if raw is None:
                 raise UserError(
@@ -234,9 +250,8 @@ class ImageDatabase:
         Raises:
             UserError: damaged LMDB.
         """
-        with self._transaction() as transaction:
-            keys = transaction.cursor().iternext(keys=True, values=False)
-            return set(map(bytes, keys)) - {DESCRIPTION_KEY}
+        with reading(self.path) as transaction:
+            return stored_names(transaction)
 
     def read(self, names: Sequence[bytes]) -> PixelArray:
         """The images of ``names``, uint8 ``[len(names), size, size, 3]``, RGB.
@@ -246,7 +261,7 @@ class ImageDatabase:
         """
         size = self.description.size
         images = np.empty((len(names), size, size, 3), np.uint8)
-        with self._transaction() as transaction:
+        with reading(self.path) as transaction:
             for row, name in enumerate(names):
                 value = transaction.get(name)
                 if value is None:
@@ -287,13 +302,3 @@ class ImageDatabase:
                 f"{self.path}: images are {found} x {found}, but the image encoder expects {size} x {size}; "
                 f"build another LMDB with {_BUILDER} --size {size}"
             )
-
-    @contextmanager
-    def _transaction(self) -> Iterator[lmdb.Transaction]:
-        """A read transaction; values are memoryviews. Damage to the LMDB becomes a UserError."""
-        try:
-            with opened(self.path).begin(buffers=True) as transaction:
-                yield transaction
-        except (lmdb.Error, ValueError) as error:
-            reason = lmdb_message(error) if isinstance(error, lmdb.Error) else error
-            raise UserError(f"{self.path}: {reason}; remove the LMDB and build it again") from None

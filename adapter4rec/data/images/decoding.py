@@ -36,7 +36,7 @@ def decoded(source: Path | bytes | Image.Image) -> Image.Image:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             return _upright(image)
     except Exception as error:  # Pillow's decoders raise arbitrary exceptions
-        raise BrokenImageError(_reason(error)) from None
+        raise BrokenImageError(one_line(error)) from None
 
 
 def in_colour(image: Image.Image) -> Image.Image:
@@ -81,8 +81,8 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return grey
 
 
-def _reason(error: Exception) -> str:
-    """An error message as one short line without tabs."""
+def one_line(error: Exception) -> str:
+    """The reason for an error, as one short line without tabs."""
     if isinstance(error, UnidentifiedImageError):
         return f"not an image, or truncated (formats: {', '.join(_FORMATS)})"
     if isinstance(error, OSError) and error.strerror:

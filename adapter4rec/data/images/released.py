@@ -10,15 +10,15 @@ from __future__ import annotations
 import io
 import pickle
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lmdb
 from PIL import Image
 
-from adapter4rec.data.images.database import DESCRIPTION_KEY, examples, lmdb_message, opened, shown
-from adapter4rec.data.images.decoding import BrokenImageError, in_colour
+from adapter4rec.data.images.database import DESCRIPTION_KEY, examples, opened, reading, shown
+from adapter4rec.data.images.decoding import BrokenImageError, in_colour, one_line
 from adapter4rec.utils.errors import UserError
 
 _RECORD = "LMDB_Image"
@@ -44,7 +44,7 @@ class _RecordUnpickler(pickle.Unpickler):
         super().__init__(io.BytesIO(raw))
         self._label = label
         # New classes for each pickle, so that a pickle cannot modify the classes of the next one.
-        self.record = type(_RECORD, (), {})
+        self.record: Any = type(_RECORD, (), {})
         self._ignored = type("Placeholder", (_Placeholder,), {})
 
     def find_class(self, module: str, name: str) -> Any:
@@ -58,60 +58,47 @@ class _RecordUnpickler(pickle.Unpickler):
         )
 
 
-class ReleasedSource:
-    """An LMDB of the released scripts. Thread-safe.
+def released_images(path: Path, names: Sequence[bytes]) -> dict[bytes, Callable[[], Image.Image]]:
+    """The images of the items ``names`` in an LMDB of the released scripts, as functions that load them.
+
+    The functions are thread-safe. They return RGB, and raise a ``BrokenImageError`` if the record is damaged,
+    and a ``UserError`` if the pickle refers to other code, which is not executed.
 
     Args:
         path: file or folder of the LMDB.
+        names: item names. The key is the item name, or for an item ``v123`` the number.
 
     Raises:
-        UserError: no such LMDB, or damaged.
+        UserError: no such LMDB, damaged, or without an image of any item.
     """
+    with reading(path) as transaction:
+        if transaction.get(DESCRIPTION_KEY) is not None:
+            raise UserError(f"{path}: built by this project; no conversion needed")
+        found = {name: key for name in names for key in _keys(name) if transaction.get(key)}
+        if not found:
+            keys = map(bytes, transaction.cursor().iternext(keys=True, values=False))
+            raise UserError(
+                f"{path}: no image of any item; keys: "
+                f"{examples(key for key in keys if key not in _LISTS)}; items: {examples(names)}"
+            )
+    return {name: partial(_load, path, key) for name, key in found.items()}
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._environment = opened(path)
 
-    def find(self, names: Sequence[bytes]) -> dict[bytes, bytes]:
-        """Keys of the images of ``names``: the item name, or for an item ``v123`` the number.
-
-        Raises:
-            UserError: the LMDB cannot be read, or has no image of any item.
-        """
-        try:
-            with self._environment.begin(buffers=True) as transaction:
-                if transaction.get(DESCRIPTION_KEY) is not None:
-                    raise UserError(f"{self.path}: built by this project; no conversion needed")
-                found = {name: key for name in names for key in _keys(name) if transaction.get(key)}
-                if not found:
-                    keys = map(bytes, transaction.cursor().iternext(keys=True, values=False))
-                    raise UserError(
-                        f"{self.path}: no image of any item; keys: "
-                        f"{examples(key for key in keys if key not in _LISTS)}; items: {examples(names)}"
-                    )
-        except lmdb.Error as error:
-            raise UserError(f"{self.path}: damaged LMDB ({lmdb_message(error)})") from None
-        return found
-
-    def load(self, place: bytes) -> Image.Image:
-        """The image under a key, RGB.
-
-        Raises:
-            BrokenImageError: damaged record.
-            UserError: the pickle refers to other code, which is not executed.
-        """
-        try:
-            with self._environment.begin() as transaction:
-                raw = transaction.get(place)
-            unpickler = _RecordUnpickler(raw or b"", f"{self.path}: record {shown(place)}")
-            record = unpickler.load()
-        except UserError:
-            raise
-        except Exception as error:  # damaged pickles raise arbitrary exceptions
-            raise BrokenImageError(f"damaged record ({type(error).__name__})") from None
+def _load(path: Path, key: bytes) -> Image.Image:
+    try:
+        with opened(path).begin() as transaction:
+            unpickler = _RecordUnpickler(transaction.get(key) or b"", f"{path}: record {shown(key)}")
+        record: Any = unpickler.load()
         if type(record) is not unpickler.record:
-            raise BrokenImageError(f"the record is a pickled {type(record).__name__}, not an image")
-        return _picture(vars(record))
+            raise TypeError(f"a pickled {type(record).__name__}, not an image")
+        channels, (height, width), raw = record.channels, record.size, record.image
+        if len(raw) != height * width * channels:
+            raise ValueError(f"{len(raw):,} bytes for {height} x {width} x {channels}")
+        return in_colour(Image.frombytes(_MODES[channels], (width, height), raw))
+    except UserError:
+        raise
+    except Exception as error:  # damaged pickles raise arbitrary exceptions
+        raise BrokenImageError(f"damaged record: {one_line(error)}") from None
 
 
 def _keys(name: bytes) -> list[bytes]:
@@ -119,14 +106,3 @@ def _keys(name: bytes) -> list[bytes]:
     number = _NUMBERED_ITEM.fullmatch(name)
     keys = [number[1].lstrip(b"0") or b"0", number[1], name] if number else [name]
     return [key for key in keys if key not in _LISTS]
-
-
-def _picture(attributes: dict[str, Any]) -> Image.Image:
-    try:
-        channels, (height, width), raw = attributes["channels"], attributes["size"], attributes["image"]
-        if len(raw) != height * width * channels:
-            raise ValueError(f"{len(raw):,} bytes for {height} x {width} x {channels}")
-        image = Image.frombytes(_MODES[channels], (width, height), raw)
-    except (KeyError, TypeError, ValueError) as error:
-        raise BrokenImageError(f"invalid record: {error}") from None
-    return in_colour(image)

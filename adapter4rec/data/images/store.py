@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from adapter4rec.data.content import Content
+from adapter4rec.data.content import Content, ContentStore
 from adapter4rec.data.images.database import ImageDatabase
 from adapter4rec.data.images.decoding import BrokenImageError, decoded, resized
 from adapter4rec.utils.errors import UserError
@@ -25,7 +25,7 @@ class Pixels(Content):
     pixels: Tensor
 
 
-class ImageStore:
+class ImageStore(ContentStore):
     """Images of all items, read from an LMDB on demand. Works in worker processes.
 
     Args:
@@ -55,12 +55,8 @@ class ImageStore:
         """
         return Pixels(torch.from_numpy(self.database.read([self.names[item - 1] for item in items])))
 
-    def costs(self) -> np.ndarray:
-        """1 per item: all images have the same size."""
-        return np.ones(len(self.names), np.int64)
 
-
-class ImageFileStore:
+class ImageFileStore(ContentStore):
     """Images from files or PIL, decoded and resized on demand, in the same way as ``build_lmdb_hm.py``.
 
     Args:
@@ -80,16 +76,11 @@ class ImageFileStore:
         Raises:
             UserError: a file is missing, or an image cannot be read.
         """
-        return Pixels(torch.from_numpy(np.stack([self._pixels(item - 1) for item in items])))
-
-    def costs(self) -> np.ndarray:
-        """1 per item: all images have the same size."""
-        return np.ones(len(self.pictures), np.int64)
-
-    def _pixels(self, row: int) -> np.ndarray:
-        picture = self.pictures[row]
-        try:
-            return resized(decoded(picture), self.size)
-        except BrokenImageError as error:
-            where = "" if isinstance(picture, Image.Image) else f" ({picture})"
-            raise UserError(f"{self.labels[row]}: cannot read image{where}: {error}") from None
+        pixels = []
+        for row in items - 1:
+            try:
+                pixels.append(resized(decoded(self.pictures[row]), self.size))
+            except BrokenImageError as error:
+                where = f" ({self.pictures[row]})" if isinstance(self.pictures[row], Path) else ""
+                raise UserError(f"{self.labels[row]}: cannot read image{where}: {error}") from None
+        return Pixels(torch.from_numpy(np.stack(pixels)))
