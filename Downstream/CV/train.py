@@ -58,9 +58,9 @@ def train(settings: Settings) -> dict[str, Any]:
             if result is None:
                 from adapter4rec.training.fit import fit
 
-                run.begin(model, domain)
-                fit(model, domain, settings, process, run)
-                result = evaluate(model, domain, settings, process, run)
+                run.begin(domain)
+                history = fit(model, domain, settings, process, run)
+                result = evaluate(model, domain, settings, process, run, history)
         if settings.adapter is not None and process.is_rank0:
             from adapter4rec.adapters.files import save_adapter
 

@@ -52,9 +52,9 @@ def train(settings: Settings) -> dict[str, Any]:
         with run.locked():
             result = run.finished_result(model)
             if result is None:
-                run.begin(model, domain)
-                fit(model, domain, settings, process, run)
-                result = evaluate(model, domain, settings, process, run)
+                run.begin(domain)
+                history = fit(model, domain, settings, process, run)
+                result = evaluate(model, domain, settings, process, run, history)
         export_for_targets(model, settings, run, result)
     return result
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import datetime
@@ -44,6 +44,7 @@ from adapter4rec.runs.tensorboard import ScalarLog
 from adapter4rec.utils.checkpoint_file import write_checkpoint
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import REPOSITORY, atomic_file, locked_file, read_json, write_json
+from adapter4rec.utils.machine import peak_memory
 from adapter4rec.utils.process_group import Process
 from adapter4rec.utils.versions import versions
 
@@ -63,6 +64,7 @@ class Run:
 
     Attributes:
         identity: identity of the run, compared with that of an existing folder.
+        counts: number of parameters of the model.
         warning: about the data; printed at the start and with the result.
 
     Raises:
@@ -77,6 +79,7 @@ class Run:
         self.process = process
         self.warning = domain.interactions.warning()
         self.identity = Identity.of(settings, domain, model)
+        self.counts = count_parameters(model) if model is not None else ParameterCounts(0, 0)
         self.folder = settings.run_folder or self._default_folder(domain.name)
         self.best_path = self.folder / "best.safetensors"
         self.last_path = self.folder / "last.safetensors"
@@ -131,12 +134,12 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         lock.enter_context(locked_file(self.folder / _LOCK, busy))
 
-    def begin(self, model: TransRec | None, domain: Domain) -> None:
+    def begin(self, domain: Domain) -> None:
         """Write ``settings.json`` and log what is trained.
 
         Removes the result of an earlier training with fewer epochs, which no longer matches the weights.
         """
-        counts = count_parameters(model) if model is not None else ParameterCounts(0, 0)
+        counts = self.counts
         if self.process.is_rank0:
             (self.folder / "result.json").unlink(missing_ok=True)
             interactions = domain.interactions
@@ -240,11 +243,11 @@ class Run:
         """
         return load_best(self.best_path, self.identity, model)
 
-    def write_metrics(self, history: list[Record], test: Record | None = None) -> None:
+    def write_metrics(self, history: Sequence[Record], test: Record | None = None) -> None:
         """Rewrite ``metrics.jsonl`` atomically, on rank 0 only."""
         if not self.process.is_rank0:
             return
-        records = history + ([test] if test else [])
+        records = [*history, *([test] if test else [])]
         with atomic_file(self.folder / "metrics.jsonl") as aside:
             aside.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
         if self._scalars is not None:
@@ -256,13 +259,7 @@ class Run:
             draw_curves({self.folder.name: history}, self.folder / "curves.png")
 
     def finish(
-        self,
-        history: list[Record],
-        best: Record,
-        test: dict[str, float],
-        users: RankedUsers,
-        counts: ParameterCounts,
-        peak_memory: int,
+        self, history: Sequence[Record], best: Record, test: dict[str, float], users: RankedUsers
     ) -> Record:
         """Write ``result.json``, which marks the run as finished, and append the ledger record.
 
@@ -271,8 +268,6 @@ class Run:
             best: record of the best epoch.
             test: its metrics on the test split, in per cent.
             users: its per-user results.
-            counts: number of parameters of the model.
-            peak_memory: in bytes.
 
         Returns:
             The content of ``result.json``.
@@ -284,11 +279,11 @@ class Run:
             "validation": {name: best[name] for name in test if name in best},
             "test": test,
             "groups": users.groups(self.settings.ks),
-            "trained_parameters": counts.trained,
-            "trained_share": counts.share,
+            "trained_parameters": self.counts.trained,
+            "trained_share": self.counts.share,
             "seconds_per_epoch": float(np.median(times)) if times else None,
             "seconds": float(sum(times)),
-            "peak_memory_bytes": peak_memory,
+            "peak_memory_bytes": peak_memory(self.process.device),
         }
         self.write_metrics(history, {"epoch": best["epoch"], "split": "test", **test})
         if self.process.is_rank0:

@@ -8,23 +8,24 @@ from collections.abc import Iterator
 from adapter4rec.data.batches import Batch, TrainingSet
 from adapter4rec.data.domain import Domain
 from adapter4rec.data.loader import load_ahead
-from adapter4rec.evaluation.catalogue import EncodeConfig
-from adapter4rec.evaluation.leave_one_out import Split, rank
-from adapter4rec.models.parameters import count_parameters
+from adapter4rec.evaluation.leave_one_out import Split
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs.report_lines import epoch_line
-from adapter4rec.runs.run import Run
+from adapter4rec.runs.run import Record, Run
 from adapter4rec.training.schedule import learning_rate_factor
 from adapter4rec.training.settings import TrainingSettings
 from adapter4rec.training.setup import TrainingSetup, prepare, training_set
 from adapter4rec.training.state import Progress, restore_state, save_state
 from adapter4rec.training.step import train_step
+from adapter4rec.training.testing import ranking_of
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.process_group import Process
 from adapter4rec.utils.terminal import progress_bar
 
 
-def fit(model: TransRec, domain: Domain, settings: TrainingSettings, process: Process, run: Run) -> None:
+def fit(
+    model: TransRec, domain: Domain, settings: TrainingSettings, process: Process, run: Run
+) -> list[Record]:
     """Train a model, validate, and save the best weights and the last state.
 
     Resumes from the last checkpoint of the run if it exists; the result is bit-identical to that of an
@@ -37,11 +38,14 @@ def fit(model: TransRec, domain: Domain, settings: TrainingSettings, process: Pr
         process: this process.
         run: the run folder.
 
+    Returns:
+        The records of the epochs; none if the model has no trained parameters.
+
     Raises:
         UserError: the loss is not finite, or the checkpoint does not match the run.
     """
-    if not count_parameters(model).trained:
-        return
+    if not run.counts.trained:
+        return []
     setup = prepare(model, domain, settings, process)
     examples = training_set(model, domain, settings, process)
     for line in setup.describe():
@@ -52,10 +56,7 @@ def fit(model: TransRec, domain: Domain, settings: TrainingSettings, process: Pr
         metrics, seconds = {}, 0.0
         if progress.epoch % settings.eval_every == 0 or progress.epoch == settings.epochs:
             started = time.monotonic()
-            how = EncodeConfig.of(settings, process)
-            ranking = rank(
-                model, domain, Split.VALIDATION, process, how, exclude_history=settings.exclude_history
-            )
+            ranking = ranking_of(model, domain, settings, process, Split.VALIDATION)
             metrics, seconds = ranking.metrics(settings.ks), time.monotonic() - started
         record = progress.record(examples, metrics, seconds)
         run.log(epoch_line(record, settings.ks))
@@ -64,6 +65,7 @@ def fit(model: TransRec, domain: Domain, settings: TrainingSettings, process: Pr
         save_state(run, setup, progress)
     if progress.stopped(settings.patience):
         run.log(f"stopped: no higher HR@10 in {settings.patience} validations")
+    return progress.history
 
 
 def train_epoch(
@@ -80,8 +82,15 @@ def train_epoch(
         "seq",
         setup.process,
     )
+    batches = load_ahead(
+        examples.__getitem__,
+        [(progress.epoch, step) for step in range(progress.step, examples.steps)],
+        workers=settings.workers_on(setup.process.device),
+        prefetch=settings.prefetch,
+        pin_memory=settings.pins_memory_on(setup.process.device),
+    )
     with bar, setup.precision.frozen_weights(setup.model.item_encoder):
-        for batch in _timed(_batches(examples, settings, progress, setup.process), progress):
+        for batch in _timed(batches, progress):
             number = (progress.epoch - 1) * examples.steps + progress.step
             rate = learning_rate_factor(
                 number, settings.epochs * examples.steps, settings.warmup_steps, settings.schedule
@@ -89,7 +98,11 @@ def train_epoch(
             try:
                 loss = train_step(setup, batch, (settings.seed, progress.epoch, progress.step), rate)
             except FloatingPointError as error:
-                raise UserError(_not_finite(error, progress, run)) from None
+                last = run.last_path if run.last_path.exists() else "none"
+                raise UserError(
+                    f"non-finite values in epoch {progress.epoch}, step {progress.step}: {error} "
+                    f"(last checkpoint: {last}); reduce the learning rates, or train with --precision fp32"
+                ) from None
             progress.step += 1
             progress.loss_sum += loss
             progress.seconds = before + time.monotonic() - started
@@ -98,18 +111,6 @@ def train_epoch(
             if progress.step < examples.steps and time.monotonic() - saved > 60 * settings.save_minutes:
                 save_state(run, setup, progress)
                 saved = time.monotonic()
-
-
-def _batches(
-    examples: TrainingSet, settings: TrainingSettings, progress: Progress, process: Process
-) -> Iterator[Batch]:
-    return load_ahead(
-        examples.__getitem__,
-        [(progress.epoch, step) for step in range(progress.step, examples.steps)],
-        workers=settings.workers_on(process.device),
-        prefetch=settings.prefetch,
-        pin_memory=settings.pins_memory_on(process.device),
-    )
 
 
 def _timed(batches: Iterator[Batch], progress: Progress) -> Iterator[Batch]:
@@ -121,11 +122,3 @@ def _timed(batches: Iterator[Batch], progress: Progress) -> Iterator[Batch]:
         if batch is None:
             return
         yield batch
-
-
-def _not_finite(error: FloatingPointError, progress: Progress, run: Run) -> str:
-    saved = run.last_path if run.last_path.exists() else "none"
-    return (
-        f"non-finite values in epoch {progress.epoch}, step {progress.step}: {error} "
-        f"(last checkpoint: {saved}); reduce the learning rates, or train with --precision fp32"
-    )

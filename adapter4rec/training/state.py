@@ -116,17 +116,6 @@ def restore_state(run: Run, setup: TrainingSetup) -> Progress:
     return progress
 
 
-def last_progress(run: Run) -> Progress:
-    """The progress in the last checkpoint of a run, read on rank 0."""
-
-    def read() -> Progress:
-        if not run.last_path.exists():
-            return Progress()
-        return Progress(**checked_description(run.last_path, _LAST, run.identity)["record"]["progress"])
-
-    return run.process.on_rank0(read)
-
-
 def _parameter_names(optimizer: torch.optim.Optimizer) -> list[str]:
     """Names of the parameters, in the order of their indices in the optimizer's state."""
     return [name for group in optimizer.param_groups for name in group["param_names"]]

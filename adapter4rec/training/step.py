@@ -41,7 +41,8 @@ def train_step(setup: TrainingSetup, batch: Batch, at: tuple[int, int, int], rat
         raise FloatingPointError(f"loss {mean:g}, norm of the gradient {size:g}")
     if setup.clip_norm is not None:
         clip_grads_with_norm_(setup.parameters, setup.clip_norm, norm)
-    setup.scale_learning_rates(rate)
+    for group in setup.optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * rate
     setup.scaler.step(setup.optimizer)
     setup.scaler.update()
     setup.optimizer.zero_grad(set_to_none=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from adapter4rec.data.domain import Domain
@@ -15,43 +14,70 @@ from adapter4rec.evaluation.leave_one_out import (
     rank_by_popularity,
     ranked_users,
 )
-from adapter4rec.models.parameters import ParameterCounts, count_parameters
 from adapter4rec.runs.report_lines import result_line
 from adapter4rec.runs.run import Record, Run
 from adapter4rec.training.settings import TrainingSettings
 from adapter4rec.training.setup import trained_users
-from adapter4rec.training.state import last_progress
-from adapter4rec.utils.machine import peak_memory
 from adapter4rec.utils.process_group import Process
 
 if TYPE_CHECKING:
     from adapter4rec.models.transrec import TransRec
 
-Ranks = Callable[..., Ranking]
-"""Called with a split, and with the cutoffs of coverage as ``coverage_at``."""
+
+def ranking_of(
+    model: TransRec | None, domain: Domain, settings: TrainingSettings, process: Process, split: Split
+) -> Ranking:
+    """Rank the catalogue for every user, as the settings say; with coverage on the test split.
+
+    Args:
+        model: the model; None for the popularity baseline.
+        domain: users and items.
+        settings: settings of the run.
+        process: this process.
+        split: validation or test.
+    """
+    ks, exclude = settings.ks if split is Split.TEST else (), settings.exclude_history
+    if model is None:
+        users = trained_users(domain, settings)
+        return rank_by_popularity(domain.interactions, split, process, users, ks, exclude_history=exclude)
+    how = EncodeConfig.of(settings, process)
+    return rank(model, domain, split, process, how, ks, exclude_history=exclude)
 
 
 def evaluate(
-    model: TransRec, domain: Domain, settings: TrainingSettings, process: Process, run: Run
+    model: TransRec | None,
+    domain: Domain,
+    settings: TrainingSettings,
+    process: Process,
+    run: Run,
+    history: Sequence[Record] = (),
 ) -> Record:
-    """Evaluate the best epoch (or an untrained model) on the test split, and write the result.
+    """Evaluate the best epoch, or what is not trained, on the test split, and write the result.
+
+    Args:
+        model: the model; None for the popularity baseline.
+        domain: users and items.
+        settings: settings of the run.
+        process: this process.
+        run: the run folder.
+        history: the records of the trained epochs.
 
     Returns:
         The content of ``result.json``.
     """
     process.barrier()
-    ranks = _ranks_of(model, domain, settings, process)
-    history = last_progress(run).history
-    if history:
+    if model is not None and history:
         best = run.load_best(model)
     else:
-        best = _untrained(ranks, settings)
-        history = [best]
-    return _evaluate(ranks, domain, settings, process, run, history, best, count_parameters(model))
+        metrics = ranking_of(model, domain, settings, process, Split.VALIDATION).metrics(settings.ks)
+        best = {"epoch": 0, "split": Split.VALIDATION.value, **metrics}
+    ranking = ranking_of(model, domain, settings, process, Split.TEST)
+    users = ranked_users(domain.interactions, ranking.ranks, trained_users(domain, settings))
+    return run.finish(history or [best], best, ranking.metrics(settings.ks), users)
 
 
 def evaluate_again(
-    model: TransRec, domain: Domain, settings: TrainingSettings, process: Process, run: Run
+    model: TransRec | None, domain: Domain, settings: TrainingSettings, process: Process, run: Run
 ) -> Record:
     """Evaluate the best epoch of a finished run on the test split again, without writing files.
 
@@ -61,9 +87,10 @@ def evaluate_again(
     Raises:
         UserError: the run has no best epoch yet.
     """
-    best = run.load_best(model) if count_parameters(model).trained else {"epoch": 0}
-    ranks = _ranks_of(model, domain, settings, process)
-    return _report_again(ranks, best["epoch"], process, settings)
+    best = run.load_best(model) if model is not None and run.counts.trained else {"epoch": 0}
+    metrics = ranking_of(model, domain, settings, process, Split.TEST).metrics(settings.ks)
+    process.log(result_line(best["epoch"], metrics, settings.ks))
+    return metrics
 
 
 def evaluate_popularity(domain: Domain, settings: TrainingSettings, process: Process, run: Run) -> Record:
@@ -71,57 +98,11 @@ def evaluate_popularity(domain: Domain, settings: TrainingSettings, process: Pro
 
     With ``--mode test`` it is evaluated again without writing files. A finished run is only reported.
     """
-    users = trained_users(domain, settings)
-
-    def ranks(split: Split, coverage_at: Iterable[int] = ()) -> Ranking:
-        return rank_by_popularity(
-            domain.interactions,
-            split,
-            process,
-            users,
-            coverage_at,
-            exclude_history=settings.exclude_history,
-        )
-
     if settings.mode == "test":
-        return _report_again(ranks, 0, process, settings)
+        return evaluate_again(None, domain, settings, process, run)
     with run.locked():
-        finished = run.finished_result()
-        if finished is not None:
-            return finished
-        run.begin(None, domain)
-        best = _untrained(ranks, settings)
-        return _evaluate(ranks, domain, settings, process, run, [best], best, ParameterCounts(0, 0))
-
-
-def _ranks_of(model: TransRec, domain: Domain, settings: TrainingSettings, process: Process) -> Ranks:
-    how = EncodeConfig.of(settings, process)
-    return partial(rank, model, domain, process=process, how=how, exclude_history=settings.exclude_history)
-
-
-def _untrained(ranks: Ranks, settings: TrainingSettings) -> Record:
-    """The validation record of a model without training."""
-    metrics = ranks(Split.VALIDATION).metrics(settings.ks)
-    return {"epoch": 0, "split": Split.VALIDATION.value, **metrics}
-
-
-def _evaluate(
-    ranks: Ranks,
-    domain: Domain,
-    settings: TrainingSettings,
-    process: Process,
-    run: Run,
-    history: list[Record],
-    best: Record,
-    counts: ParameterCounts,
-) -> Record:
-    ranking = ranks(Split.TEST, coverage_at=settings.ks)
-    users = ranked_users(domain.interactions, ranking.ranks, trained_users(domain, settings))
-    metrics = ranking.metrics(settings.ks)
-    return run.finish(history, best, metrics, users, counts, peak_memory(process.device))
-
-
-def _report_again(ranks: Ranks, epoch: int, process: Process, settings: TrainingSettings) -> Record:
-    metrics = ranks(Split.TEST, coverage_at=settings.ks).metrics(settings.ks)
-    process.log(result_line(epoch, metrics, settings.ks))
-    return metrics
+        result = run.finished_result()
+        if result is None:
+            run.begin(domain)
+            result = evaluate(None, domain, settings, process, run)
+    return result
