@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 _FORMAT_VERSION = "states-3"
 _NAMES_AND_VERSIONS = ("_name_or_path", "transformers_version", "architectures", "dtype")
 _ITEMS_AT_ONCE = 512
-_MOST_BLOCKS = 1000
 
 
 def cache_hidden_states(
@@ -117,8 +116,7 @@ def _cached_rows(
     if layers and isinstance(store, TextStore):
         stores = [TextStore([attribute], store.tokens_at_once) for attribute in store.attributes]
         costs = [one.costs() for one in stores]
-    at_once = max(_ITEMS_AT_ONCE, -(-n_items // _MOST_BLOCKS))
-    chunks = np.split(np.arange(1, n_items + 1), range(at_once, n_items, at_once))
+    chunks = np.split(np.arange(1, n_items + 1), range(_ITEMS_AT_ONCE, n_items, _ITEMS_AT_ONCE))
     pieces = [(one, items) for one in stores for items in chunks]
     ends = list(accumulate(int(rows[items - 1].sum()) for rows in costs for items in chunks))
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from dataclasses import replace
 
-from adapter4rec.data.batches import Batch, TrainingSet
+from adapter4rec.data.batches import TrainingSet
 from adapter4rec.data.domain import Domain
 from adapter4rec.data.loader import load_ahead
 from adapter4rec.evaluation.leave_one_out import Split
 from adapter4rec.models.transrec import TransRec
+from adapter4rec.runs.ledger import Record
 from adapter4rec.runs.report_lines import epoch_line
-from adapter4rec.runs.run import Record, Run
+from adapter4rec.runs.run import Run
 from adapter4rec.training.schedule import learning_rate_factor
 from adapter4rec.training.settings import TrainingSettings
-from adapter4rec.training.setup import TrainingSetup, prepare, training_set
+from adapter4rec.training.setup import TrainingSetup, prepare, trained_users
 from adapter4rec.training.state import Progress, restore_state, save_state
 from adapter4rec.training.step import train_step
 from adapter4rec.training.testing import ranking_of
@@ -47,7 +48,16 @@ def fit(
     if not run.counts.trained:
         return []
     setup = prepare(model, domain, settings, process)
-    examples = training_set(model, domain, settings, process)
+    examples = TrainingSet(
+        domain.interactions,
+        domain.store,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        sampling=replace(model.loss.sampling, positions=model.positions),
+        users=trained_users(domain, settings),
+        process=process,
+        accumulation_steps=settings.accumulation_steps,
+    )
     for line in setup.describe():
         run.log(line)
     progress = restore_state(run, setup)
@@ -75,13 +85,8 @@ def train_epoch(
     setup.model.train()
     started = saved = time.monotonic()
     before = progress.seconds
-    bar = progress_bar(
-        f"epoch {progress.epoch}",
-        len(examples.users),
-        progress.step * examples.batch_size,
-        "seq",
-        setup.process,
-    )
+    done, total = progress.step * examples.batch_size, len(examples.users)
+    bar = progress_bar(f"epoch {progress.epoch}", total, done, "seq", setup.process)
     batches = load_ahead(
         examples.__getitem__,
         [(progress.epoch, step) for step in range(progress.step, examples.steps)],
@@ -90,7 +95,9 @@ def train_epoch(
         pin_memory=settings.pins_memory_on(setup.process.device),
     )
     with bar, setup.precision.frozen_weights(setup.model.item_encoder):
-        for batch in _timed(batches, progress):
+        requested = time.monotonic()
+        for batch in batches:
+            progress.waited += time.monotonic() - requested
             number = (progress.epoch - 1) * examples.steps + progress.step
             rate = learning_rate_factor(
                 number, settings.epochs * examples.steps, settings.warmup_steps, settings.schedule
@@ -107,18 +114,8 @@ def train_epoch(
             progress.loss_sum += loss
             progress.seconds = before + time.monotonic() - started
             bar.set_postfix(loss=f"{progress.loss_sum / progress.step:.4f}", refresh=False)
-            bar.update(min(examples.batch_size, len(examples.users) - int(bar.n)))
+            bar.update(min(examples.batch_size, total - int(bar.n)))
             if progress.step < examples.steps and time.monotonic() - saved > 60 * settings.save_minutes:
                 save_state(run, setup, progress)
                 saved = time.monotonic()
-
-
-def _timed(batches: Iterator[Batch], progress: Progress) -> Iterator[Batch]:
-    """Yield the batches, and add the time spent waiting for them to ``progress.waited``."""
-    while True:
-        requested = time.monotonic()
-        batch = next(batches, None)
-        progress.waited += time.monotonic() - requested
-        if batch is None:
-            return
-        yield batch
+            requested = time.monotonic()

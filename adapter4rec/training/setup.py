@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from adapter4rec.data.batches import TrainingSet, sample_users
+from adapter4rec.data.batches import sample_users
 from adapter4rec.data.domain import Domain
 from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.layers import compile_layers
@@ -84,26 +84,6 @@ def prepare(model: TransRec, domain: Domain, settings: TrainingSettings, process
     optimizer = make_optimizer(model, settings.learning_rates(), settings.weight_decay)
     scaler = precision.scaler()
     return TrainingSetup(model, parameters, optimizer, scaler, precision, settings.clip_norm, process)
-
-
-def training_set(
-    model: TransRec, domain: Domain, settings: TrainingSettings, process: Process
-) -> TrainingSet:
-    """The training set of a domain: this process's part of each batch.
-
-    Raises:
-        UserError: negatives cannot be sampled (see :class:`TrainingSet`).
-    """
-    return TrainingSet(
-        domain.interactions,
-        domain.store,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        sampling=replace(model.loss.sampling, positions=model.positions),
-        users=trained_users(domain, settings),
-        process=process,
-        accumulation_steps=settings.accumulation_steps,
-    )
 
 
 def trained_users(domain: Domain, settings: TrainingSettings) -> np.ndarray | None:

@@ -85,18 +85,11 @@ def backward(setup: TrainingSetup, batch: Batch, at: tuple[int, int, int]) -> Te
         if output.requires_grad:  # something in the item encoder is trained
             with setup.precision.autocast():
                 torch.autograd.backward(output, some)
-    _sum_gradients(setup)
-    return loss.detach()
-
-
-def _sum_gradients(setup: TrainingSetup) -> None:
-    """Sum the gradients over the processes: each has those of its own items and users."""
-    if setup.process.world_size == 1:
-        return
-    for parameter in setup.parameters:
-        if parameter.grad is None:
+    for parameter in setup.parameters if process.world_size > 1 else ():
+        if parameter.grad is None:  # another process may have one, from its items and users
             parameter.grad = torch.zeros_like(parameter)
-        setup.process.all_reduce(parameter.grad)
+        process.all_reduce(parameter.grad)
+    return loss.detach()
 
 
 def _seed_dropout(*words: int) -> None:

@@ -7,15 +7,10 @@ from typing import TYPE_CHECKING
 
 from adapter4rec.data.domain import Domain
 from adapter4rec.evaluation.catalogue import EncodeConfig
-from adapter4rec.evaluation.leave_one_out import (
-    Ranking,
-    Split,
-    rank,
-    rank_by_popularity,
-    ranked_users,
-)
+from adapter4rec.evaluation.leave_one_out import Ranking, Split, rank, rank_by_popularity, ranked_users
+from adapter4rec.runs.ledger import Record
 from adapter4rec.runs.report_lines import result_line
-from adapter4rec.runs.run import Record, Run
+from adapter4rec.runs.run import Run
 from adapter4rec.training.settings import TrainingSettings
 from adapter4rec.training.setup import trained_users
 from adapter4rec.utils.process_group import Process
