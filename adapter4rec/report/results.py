@@ -167,11 +167,11 @@ def _planned_runs(path: Path) -> pd.DataFrame:
     Raises:
         UserError: a row or a run lacks a key.
     """
-    keys, place = ["seed", "key", "folder", "command"], [*_PLACE]
+    columns = [*_PLACE, "seed", "key", "folder", "command"]
     try:
         rows = read_json(path, ("rows",))["rows"]
         runs = [row | run for row in rows for run in row["runs"]]
-        return pd.DataFrame([{key: run[key] for key in place + keys} for run in runs])
+        return pd.DataFrame([{key: run[key] for key in columns} for run in runs])
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: damaged (missing {error}); run the study again to write it anew") from None
 

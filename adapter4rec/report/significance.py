@@ -89,8 +89,7 @@ def user_gains(folder: str, k: int) -> pd.Series[float]:
     path = Path(folder) / RANKS_FILE
     try:
         ranks = pd.read_csv(path, usecols=list(kinds), dtype=kinds, keep_default_na=False, index_col="user")
-    except FileNotFoundError:
-        raise NotComparableError(f"{path.parent.name}: {RANKS_FILE} not found") from None
-    except (OSError, EOFError, ValueError, zlib.error):
-        raise NotComparableError(f"{path.parent.name}: {RANKS_FILE} is damaged") from None
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        state = "not found" if isinstance(error, FileNotFoundError) else "is damaged"
+        raise NotComparableError(f"{path.parent.name}: {RANKS_FILE} {state}") from None
     return pd.Series(ndcg_gains(ranks["rank"].to_numpy(), k), ranks.index)

@@ -139,7 +139,6 @@ class Run:
 
         Removes the result of an earlier training with fewer epochs, which no longer matches the weights.
         """
-        counts = self.counts
         if self.process.is_rank0:
             (self.folder / "result.json").unlink(missing_ok=True)
             interactions, device = domain.interactions, self.process.device
@@ -155,7 +154,7 @@ class Run:
                         "items": interactions.n_items,
                         "clicks": len(interactions.clicks),
                     },
-                    "parameters": asdict(counts),
+                    "parameters": asdict(self.counts),
                     "versions": versions(),
                     "hardware": {
                         "device": torch.cuda.get_device_name(device) if cuda else platform.machine() or "cpu",
@@ -166,7 +165,8 @@ class Run:
                 },
             )
         self.log(f"run folder: {self.folder}")
-        self.log(f"trained parameters: {counts.trained:,} of {counts.total:,} ({counts.share:.2f} %)")
+        trained, total = self.counts.trained, self.counts.total
+        self.log(f"trained parameters: {trained:,} of {total:,} ({self.counts.share:.2f} %)")
         self.log(f"{domain.name}: {domain.interactions.describe()}")
         if self.warning:
             self.log(self.warning)

@@ -20,13 +20,10 @@ from adapter4rec.training.state import Progress, restore_state, save_state
 from adapter4rec.training.step import train_step
 from adapter4rec.training.testing import ranking_of
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.process_group import Process
 from adapter4rec.utils.terminal import progress_bar
 
 
-def fit(
-    model: TransRec, domain: Domain, settings: TrainingSettings, process: Process, run: Run
-) -> list[Record]:
+def fit(model: TransRec, domain: Domain, settings: TrainingSettings, run: Run) -> list[Record]:
     """Train a model, validate, and save the best weights and the last state.
 
     Resumes from the last checkpoint of the run if it exists; the result is bit-identical to that of an
@@ -36,7 +33,6 @@ def fit(
         model: on its device; trained parameters are those that require gradients.
         domain: users and items.
         settings: settings of the run.
-        process: this process.
         run: the run folder.
 
     Returns:
@@ -47,7 +43,7 @@ def fit(
     """
     if not run.counts.trained:
         return []
-    setup = prepare(model, domain, settings, process)
+    setup = prepare(model, domain, settings, run.process)
     examples = TrainingSet(
         domain.interactions,
         domain.store,
@@ -55,7 +51,7 @@ def fit(
         seed=settings.seed,
         sampling=replace(model.loss.sampling, positions=model.positions),
         users=trained_users(domain, settings),
-        process=process,
+        process=run.process,
         accumulation_steps=settings.accumulation_steps,
     )
     for line in setup.describe():
@@ -66,7 +62,7 @@ def fit(
         metrics, seconds = {}, 0.0
         if progress.epoch % settings.eval_every == 0 or progress.epoch == settings.epochs:
             started = time.monotonic()
-            ranking = ranking_of(model, domain, settings, process, Split.VALIDATION)
+            ranking = ranking_of(model, domain, settings, run.process, Split.VALIDATION)
             metrics, seconds = ranking.metrics(settings.ks), time.monotonic() - started
         record = progress.record(examples, metrics, seconds)
         run.log(epoch_line(record, settings.ks))

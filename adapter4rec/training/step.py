@@ -92,8 +92,7 @@ def backward(setup: TrainingSetup, batch: Batch, at: tuple[int, int, int]) -> Te
     return loss.detach()
 
 
-def _seed_dropout(*words: int) -> None:
+def _seed_dropout(seed: int, *rest: int) -> None:
     """Seed dropout by (seed, epoch, step, rank[, part]): a resumed run repeats the same random numbers."""
-    seed, *rest = words
     state = np.random.SeedSequence([seed, _DROPOUT, *rest]).generate_state(1, np.uint64)
     torch.manual_seed(int(state[0]) & (2**63 - 1))

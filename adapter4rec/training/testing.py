@@ -40,12 +40,7 @@ def ranking_of(
 
 
 def evaluate(
-    model: TransRec | None,
-    domain: Domain,
-    settings: TrainingSettings,
-    process: Process,
-    run: Run,
-    history: Sequence[Record] = (),
+    model: TransRec | None, domain: Domain, settings: TrainingSettings, run: Run, history: Sequence[Record]
 ) -> Record:
     """Evaluate the best epoch, or what is not trained, on the test split, and write the result.
 
@@ -53,27 +48,24 @@ def evaluate(
         model: the model; None for the popularity baseline.
         domain: users and items.
         settings: settings of the run.
-        process: this process.
         run: the run folder.
-        history: the records of the trained epochs.
+        history: the records of the epochs; empty if nothing was trained.
 
     Returns:
         The content of ``result.json``.
     """
-    process.barrier()
+    run.process.barrier()
     if model is not None and history:
         best = run.load_best(model)
     else:
-        metrics = ranking_of(model, domain, settings, process, Split.VALIDATION).metrics(settings.ks)
+        metrics = ranking_of(model, domain, settings, run.process, Split.VALIDATION).metrics(settings.ks)
         best = {"epoch": 0, "split": Split.VALIDATION.value, **metrics}
-    ranking = ranking_of(model, domain, settings, process, Split.TEST)
+    ranking = ranking_of(model, domain, settings, run.process, Split.TEST)
     users = ranked_users(domain.interactions, ranking.ranks, trained_users(domain, settings))
     return run.finish(history or [best], best, ranking.metrics(settings.ks), users)
 
 
-def evaluate_again(
-    model: TransRec | None, domain: Domain, settings: TrainingSettings, process: Process, run: Run
-) -> Record:
+def evaluate_again(model: TransRec | None, domain: Domain, settings: TrainingSettings, run: Run) -> Record:
     """Evaluate the best epoch of a finished run on the test split again, without writing files.
 
     Returns:
@@ -83,21 +75,21 @@ def evaluate_again(
         UserError: the run has no best epoch yet.
     """
     best = run.load_best(model) if model is not None and run.counts.trained else {"epoch": 0}
-    metrics = ranking_of(model, domain, settings, process, Split.TEST).metrics(settings.ks)
-    process.log(result_line(best["epoch"], metrics, settings.ks))
+    metrics = ranking_of(model, domain, settings, run.process, Split.TEST).metrics(settings.ks)
+    run.process.log(result_line(best["epoch"], metrics, settings.ks))
     return metrics
 
 
-def evaluate_popularity(domain: Domain, settings: TrainingSettings, process: Process, run: Run) -> Record:
+def evaluate_popularity(domain: Domain, settings: TrainingSettings, run: Run) -> Record:
     """Evaluate the popularity baseline and write its result like that of a run.
 
     With ``--mode test`` it is evaluated again without writing files. A finished run is only reported.
     """
     if settings.mode == "test":
-        return evaluate_again(None, domain, settings, process, run)
+        return evaluate_again(None, domain, settings, run)
     with run.locked():
         result = run.finished_result()
         if result is None:
             run.begin(domain)
-            result = evaluate(None, domain, settings, process, run)
+            result = evaluate(None, domain, settings, run, [])
     return result
