@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from adapter4rec.data.images.store import ImageStore
 from adapter4rec.serving.contact_sheet import draw_contact_sheet
@@ -25,7 +26,6 @@ from adapter4rec.utils.errors import UserError, run_main
 from adapter4rec.utils.files import atomic_file
 from adapter4rec.utils.process_group import Process, single_process
 from adapter4rec.utils.settings import PRECISIONS
-from adapter4rec.utils.terminal import progress_bar
 
 _SHOWN_USERS = 5
 _USERS_AT_ONCE = 256
@@ -42,7 +42,7 @@ def write_csv(recommender: Recommender, top_k: int, path: Path, *, only_new: boo
     """
     names = recommender.interactions.user_names
     with (
-        progress_bar("recommend", len(names), unit="user") as bar,
+        tqdm(desc="recommend", total=len(names), unit="user", disable=None, leave=False) as bar,
         atomic_file(path) as aside,
         aside.open("w", encoding="utf-8", newline="") as file,
     ):

@@ -19,7 +19,7 @@ from adapter4rec.data.images.store import Pixels
 from adapter4rec.data.interactions import Interactions
 from adapter4rec.models.registry import OBJECTIVES
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.training.optimizer import make_optimizer, parameter_groups
+from adapter4rec.training.optimizer import make_optimizer
 from adapter4rec.training.setup import prepare
 from adapter4rec.training.step import train_step
 from adapter4rec.utils.process_group import Process
@@ -108,7 +108,7 @@ def released_steps(course: Course) -> Step:
     """Training steps as in the released code, in float32."""
     model = released_way.plain(course.model().train())
     rates = settings_of(course.examples.batch_size).learning_rates()
-    optimizer = make_optimizer(parameter_groups(model, rates))
+    optimizer = make_optimizer(model, rates)
 
     def step(number: int) -> float:
         loss = course.released_loss(model, number)

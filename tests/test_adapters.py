@@ -20,7 +20,7 @@ from adapter4rec.models.item_encoder import IdItemEncoder
 from adapter4rec.models.parameters import train_only
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
-from adapter4rec.training.optimizer import parameter_groups
+from adapter4rec.training.optimizer import make_optimizer
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.settings import option
 
@@ -193,14 +193,14 @@ def test_an_own_family_may_have_an_own_parameter_group(model, monkeypatch):
     settings = TextTargetSettings(users="u", items="i", adapter=GatedConfig())
     add_adapters(model, settings.adapter)
     train_only(model, settings.trained_parts)
-    groups = {group.part: group for group in parameter_groups(model, settings.learning_rates())}
-    assert list(groups["adapter"].parameters) == ["adapters.item.shift", "adapters.user.shift"]
+    optimizer = make_optimizer(model, settings.learning_rates())
+    names = {group["part"]: group["param_names"] for group in optimizer.param_groups}
+    assert names["adapter"] == ["adapters.item.shift", "adapters.user.shift"]
     gates = [f"adapters.{role}.gate.{name}" for role in ("user", "item") for name in ("weight", "bias")]
-    assert sorted(groups["gates"].parameters) == sorted(gates)
-    assert groups["gates"].learning_rate == 0.5
-    assert {name for name, one in model.named_parameters() if one.requires_grad} == {
-        name for group in groups.values() for name in group.parameters
-    }
+    assert sorted(names["gates"]) == sorted(gates)
+    assert {group["part"]: group["lr"] for group in optimizer.param_groups}["gates"] == 0.5
+    trained = [name for name, one in model.named_parameters() if one.requires_grad]
+    assert sorted(trained) == sorted(name for group in names.values() for name in group)
 
 
 def test_every_parameter_is_in_one_group(model):

@@ -109,7 +109,7 @@ def test_no_frozen_layer_computes_anything(request, monkeypatch, name, tmp_path,
             module.register_forward_hook(lambda *_: called.append(1))
     model.encode_items(cached.store.fetch(np.arange(1, 6)))
     assert not called
-    monkeypatch.setattr(states._StateCache, "_compute", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(states, "as_array", lambda *_: pytest.fail("computed again"))
     cache_hidden_states(domain, model, settings, one_process)
 
 

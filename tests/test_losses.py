@@ -22,7 +22,7 @@ from adapter4rec.models.losses.settings import LossSettings
 from adapter4rec.models.registry import LOSSES, OBJECTIVES, registered
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
-from adapter4rec.training.optimizer import ParameterGroup, make_optimizer
+from adapter4rec.training.optimizer import make_optimizer
 from adapter4rec.training.setup import TrainingSetup
 from adapter4rec.training.step import backward, train_step
 from adapter4rec.utils.precision import choose_precision
@@ -198,11 +198,10 @@ class ThreadedProcess(Process):
 
 
 def setup_of(model, process, rate=1e-3, clip_norm=None):
-    groups = [ParameterGroup("all", rate, {n: p for n, p in model.named_parameters() if p.requires_grad})]
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = make_optimizer(model, dict.fromkeys(model.parameter_groups(), rate))
     precision = choose_precision("fp32", CPU)
-    return TrainingSetup(
-        model, groups, make_optimizer(groups), precision.scaler(), precision, clip_norm, process
-    )
+    return TrainingSetup(model, parameters, optimizer, precision.scaler(), precision, clip_norm, process)
 
 
 def loss_and_gradients(make_model, interactions, processes, parts):
@@ -297,10 +296,8 @@ def test_clipping_scales_the_gradient_to_the_norm(interactions):
     updates = {}
     for clip_norm in (None, 1e3, 1e-3):
         model = id_model("bce", "sasrec")
-        groups = [ParameterGroup("all", 1.0, dict(model.named_parameters()))]
         setup = replace(
             setup_of(model, Process(0, 1, CPU), clip_norm=clip_norm),
-            groups=groups,
             optimizer=torch.optim.SGD(model.parameters(), lr=1.0),
         )
         for group in setup.optimizer.param_groups:
@@ -317,8 +314,7 @@ def test_clipping_scales_the_gradient_to_the_norm(interactions):
 
 def test_weight_decay_spares_biases_and_norms():
     model = id_model("bce", "sasrec")
-    groups = [ParameterGroup("all", 0.1, dict(model.named_parameters()))]
-    optimizer = make_optimizer(groups, weight_decay=0.5)
+    optimizer = make_optimizer(model, dict.fromkeys(model.parameter_groups(), 0.1), weight_decay=0.5)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)

@@ -44,7 +44,7 @@ def train(settings: Settings) -> dict[str, Any]:
     with process_group(settings.device, settings.threads) as process:
         domain = read_domain(settings, process)
         if settings.method == "popularity":
-            return evaluate_popularity(domain, settings, process, Run(settings, domain, None, process))
+            return evaluate_popularity(domain, settings, Run(settings, domain, None, process))
         model = build_model(settings, domain.interactions.n_items)
         run = Run(settings, domain, model, process)
         model.to(process.device)
@@ -53,15 +53,15 @@ def train(settings: Settings) -> dict[str, Any]:
 
             domain = cache_hidden_states(domain, model, settings, process)
         if settings.mode == "test":
-            return evaluate_again(model, domain, settings, process, run)
+            return evaluate_again(model, domain, settings, run)
         with run.locked():
             result = run.finished_result(model)
             if result is None:
                 from adapter4rec.training.fit import fit
 
-                run.begin(model, domain)
-                fit(model, domain, settings, process, run)
-                result = evaluate(model, domain, settings, process, run)
+                run.begin(domain)
+                history = fit(model, domain, settings, run)
+                result = evaluate(model, domain, settings, run, history)
         if settings.adapter is not None and process.is_rank0:
             from adapter4rec.adapters.files import save_adapter
 

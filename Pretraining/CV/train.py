@@ -49,13 +49,13 @@ def train(settings: Settings) -> dict[str, Any]:
         if settings.caches_states:
             domain = cache_hidden_states(domain, model, settings, process)
         if settings.mode == "test":
-            return evaluate_again(model, domain, settings, process, run)
+            return evaluate_again(model, domain, settings, run)
         with run.locked():
             result = run.finished_result(model)
             if result is None:
-                run.begin(model, domain)
-                fit(model, domain, settings, process, run)
-                result = evaluate(model, domain, settings, process, run)
+                run.begin(domain)
+                history = fit(model, domain, settings, run)
+                result = evaluate(model, domain, settings, run, history)
         export_for_targets(model, settings, run, result)
     return result
 

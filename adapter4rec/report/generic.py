@@ -25,12 +25,11 @@ def planned_runs_of(records: Collection[Record]) -> pd.DataFrame:
         records: the valid record of each key.
     """
     last = {_run_of(one): one for one in sorted(records, key=lambda one: one["outcome"] == FINISHED)}
-    runs = pd.DataFrame(record for record in records if last[_run_of(record)] is record)
-    runs["section"] = [section_of(record) for record in records if last[_run_of(record)] is record]
+    kept = [record for record in records if last[_run_of(record)] is record]
+    runs = pd.DataFrame(kept).assign(section=list(map(section_of, kept)), scale=None)
     settings = pd.DataFrame(map(_essential_settings, runs["identity"], runs["settings"]))
     alike = settings.groupby([runs["section"], settings["method"]], sort=False)
     runs["name"] = pd.concat([_names(str(method), of_method) for (_, method), of_method in alike])
-    runs["scale"] = None
     return runs[["section", "name", "scale", "seed", "key", "folder", "command"]]
 
 

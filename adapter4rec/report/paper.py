@@ -5,10 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
-
-import pandas as pd
 
 from adapter4rec.report.results import Study
 from adapter4rec.utils.errors import UserError, nearest
@@ -20,36 +17,27 @@ _COLUMNS = ("study", "section", "row", "metric", "value", "note")
 _METRIC = re.compile(rf"(HR|NDCG|coverage)@[1-9]\d*|MRR|{TRAINED}")
 
 
-@dataclass(frozen=True)
-class PaperFigures:
-    """Published results for one study.
-
-    Attributes:
-        values: results by section, metric and row, in the unit of the metric.
-        warnings: warnings about entries whose row is not in the study.
-    """
-
-    values: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-
-    def of(self, section: str, metric: str) -> pd.Series[float]:
-        """The published results of a section for a metric, by row."""
-        return pd.Series(self.values.get((section, metric), {}), dtype=float)
+Figures = dict[tuple[str, str], dict[str, float]]
+"""Published results by section and metric, and row, in the unit of the metric."""
 
 
-def read_paper(path: Path | None, study: Study) -> PaperFigures:
+def read_paper(path: Path | None, study: Study) -> tuple[Figures, list[str]]:
     """Read the published results for a study.
 
     Args:
         path: the CSV file; None for the default file, if it exists.
         study: the study.
 
+    Returns:
+        The results, and warnings about entries whose row is not in the study.
+
     Raises:
         UserError: the file does not exist or has an invalid line.
     """
-    figures = PaperFigures()
+    figures: Figures = {}
+    warnings: list[str] = []
     if path is None and not DEFAULT.is_file():
-        return figures
+        return figures, warnings
     path = path or DEFAULT
     if not path.is_file():
         raise UserError(f"{path}: no such file; its columns are {', '.join(_COLUMNS)}")
@@ -65,18 +53,16 @@ def read_paper(path: Path | None, study: Study) -> PaperFigures:
             place, section, row = f"{path}:{reader.line_num}", entry["section"], entry["row"]
             ignored = f"{path.name}:{reader.line_num}: ignored: the study has no"
             value = _checked(place, entry)
-            values = figures.values.setdefault((section, entry["metric"]), {})
+            values = figures.setdefault((section, entry["metric"]), {})
             if section not in rows:
-                hint = nearest(section, list(rows))
-                figures.warnings.append(f"{ignored} section {section!r}; {hint}")
+                warnings.append(f"{ignored} section {section!r}; {nearest(section, list(rows))}")
             elif row not in rows[section]:
-                hint = nearest(row, rows[section])
-                figures.warnings.append(f"{ignored} row {row!r}; {hint}")
+                warnings.append(f"{ignored} row {row!r}; {nearest(row, rows[section])}")
             elif row in values:
                 raise UserError(f"{place}: duplicate of an earlier line; remove one of them")
             else:
                 values[row] = value
-    return figures
+    return figures, warnings
 
 
 def _checked(place: str, entry: dict[str, str]) -> float:

@@ -56,9 +56,9 @@ def plots_of(study: Study, section: Section) -> dict[str, Figure]:
     }
     plots = {}
     for kind, (label, at) in places.items():
-        points = {"": rows.assign(at=at)}
         if label and at.nunique() > 1:
-            plots[kind] = _plot(f"Test {metric} over {label}", label, f"test {metric} (%)", points, styles)
+            title, points = f"Test {metric} over {label}", {"": rows.assign(at=at)}
+            plots[kind] = _plot(title, label, f"test {metric} (%)", points, styles)
     curves = _curves(section, metric)
     if curves["at"].nunique() > 1:
         scales = sorted(curves["scale"].dropna().unique()) if rows["name"].duplicated().any() else []
@@ -115,7 +115,9 @@ def _plot(
             axes.xaxis.get_major_locator().set_params(subs=(1, 2, 5))
         elif (points["at"].dropna() % 1 == 0).all():
             axes.locator_params("x", integer=True)
-        axes.xaxis.set_major_formatter(_short_number)
+        axes.xaxis.set_major_formatter(
+            lambda value, _: f"{value:g}" if value < 1000 else EngFormatter(sep="")(value)
+        )
         axes.set(title=name, xlabel=horizontal)
     figure.supylabel(vertical, fontsize="medium")
     figure.suptitle(title)
@@ -124,7 +126,3 @@ def _plot(
     figure.set_size_inches(width, height + 0.2 * -(-len(legend) // columns))
     figure.legend(legend.values(), legend, loc="outside lower left", ncols=columns)
     return figure
-
-
-def _short_number(value: float, _position: int | None = None) -> str:
-    return f"{value:g}" if value < 1000 else EngFormatter(sep="")(value)

@@ -33,33 +33,35 @@ class Section:
     Attributes:
         name: name of the section; may be empty.
         runs: one line per run, as :attr:`Study.runs`.
-        rows: one line per row, indexed by its label: ``name``, ``scale``, number of ``planned`` and
-            ``finished`` runs, ``state``, ``reference`` row, ``group`` of rows that it is compared with,
-            ``tpme``, and the columns of :func:`adapter4rec.report.significance.compare`.
+        reference: name of the row that the others are compared with.
+        k: evaluation cutoff of the significance test.
     """
 
     name: str
     runs: pd.DataFrame
-    rows: pd.DataFrame
+    reference: str
+    k: int
 
-    @classmethod
-    def of(cls, name: str, runs: pd.DataFrame, reference: str, k: int) -> Section:
-        """Compare the rows of a section.
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """One line per row, indexed by its label.
 
-        Args:
-            name: name of the section.
-            runs: its runs.
-            reference: name of the row that the others are compared with.
-            k: evaluation cutoff of the significance test.
+        The columns: ``name``, ``scale``, number of ``planned`` and ``finished`` runs, ``state``,
+        ``reference`` row, ``group`` of rows that it is compared with, ``tpme``, and those of
+        :func:`adapter4rec.report.significance.compare`. If there are several references, rows are compared
+        with that of the same scale.
         """
-        grouped = runs.groupby("row", sort=False)
+        grouped = self.runs.groupby("row", sort=False)
         rows = grouped[["name", "scale"]].first()
         rows["planned"], rows["finished"] = grouped.size(), grouped["finished"].sum()
         rows["state"] = grouped["state"].agg(_state_of_row)
-        section = cls(name, runs, _with_references(rows, reference))
-        costs = pd.DataFrame({cost: section.over_seeds(cost)["mean"] for cost in (SECONDS, TRAINED, MEMORY)})
+        is_reference = rows["name"] == self.reference
+        rows["group"] = rows["scale"].astype(str) if is_reference.sum() > 1 else ""
+        references = rows[is_reference].reset_index().drop_duplicates("group").set_index("group")["row"]
+        rows["reference"] = rows["group"].map(references).mask(is_reference)
+        costs = pd.DataFrame({cost: self.over_seeds(cost)["mean"] for cost in (SECONDS, TRAINED, MEMORY)})
         rows["tpme"] = tpme(costs[costs[TRAINED] > 0].dropna(), rows["group"])
-        return cls(name, runs, rows.join(compare(section.finished, rows["reference"], k)))
+        return rows.join(compare(self.finished, rows["reference"], self.k))
 
     @property
     def finished(self) -> pd.DataFrame:
@@ -75,13 +77,9 @@ class Section:
         """
         values = self.finished.reindex(columns=[quantity])[quantity].astype(float).dropna()
         found = values.groupby(self.runs["row"]).agg(["mean", "std", "count", list])
-        return found.set_axis(["mean", "deviation", "count", "values"], axis=1).reindex(self.rows.index)
-
-    def relative(self, quantity: str) -> pd.Series[float]:
-        """Relative difference of a quantity's mean to that of the reference row, in per cent."""
-        mean = self.over_seeds(quantity)["mean"]
-        reference = self.rows["reference"].map(mean)
-        return 100 * (mean / reference.where(reference != 0) - 1)
+        return found.set_axis(["mean", "deviation", "count", "values"], axis=1).reindex(
+            self.runs["row"].unique()
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +113,7 @@ class Study:
     def sections(self) -> list[Section]:
         """Sections in the order of the plan."""
         grouped = self.runs.groupby("section", sort=False)
-        return [Section.of(str(name), runs, self.plan["reference"], self.cutoff) for name, runs in grouped]
+        return [Section(str(name), runs, self.plan["reference"], self.cutoff) for name, runs in grouped]
 
     def numbers(self, prefix: str) -> list[str]:
         """Names of the numbers in the ledger that begin with a prefix, such as ``test.``, without it."""
@@ -152,7 +150,7 @@ def _read_plan(ledger: Path) -> dict[str, Any]:
 
 
 def _read_study(ledgers: list[Path]) -> Study:
-    records = latest(record for ledger in ledgers for record in _read_records(ledger))
+    records = latest([record for ledger in ledgers for record in _read_records(ledger)])
     plan = _read_plan(ledgers[0])
     if "rows" in plan:
         planned = pd.concat(_planned_runs(one.parent / PLAN_FILE) for one in ledgers)
@@ -169,11 +167,11 @@ def _planned_runs(path: Path) -> pd.DataFrame:
     Raises:
         UserError: a row or a run lacks a key.
     """
-    keys, place = ["seed", "key", "folder", "command"], [*_PLACE]
+    columns = [*_PLACE, "seed", "key", "folder", "command"]
     try:
         rows = read_json(path, ("rows",))["rows"]
         runs = [row | run for row in rows for run in row["runs"]]
-        return pd.DataFrame([{key: run[key] for key in place + keys} for run in runs])
+        return pd.DataFrame([{key: run[key] for key in columns} for run in runs])
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: damaged (missing {error}); run the study again to write it anew") from None
 
@@ -224,15 +222,3 @@ def _state_of_row(states: pd.Series[str]) -> str:
     """``finished`` if any run has finished, otherwise ``failed (exit code N)`` or ``not run``."""
     failed = [state for state in states if state.startswith("failed")]
     return "finished" if "finished" in set(states) else failed[0] if failed else "not run"
-
-
-def _with_references(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Add the reference of each row, and the group of rows that it is compared with.
-
-    If there are several references, these are the rows of the same scale.
-    """
-    is_reference = rows["name"] == reference
-    rows["group"] = rows["scale"].astype(str) if is_reference.sum() > 1 else ""
-    references = rows[is_reference].reset_index().drop_duplicates("group").set_index("group")["row"]
-    rows["reference"] = rows["group"].map(references).mask(is_reference)
-    return rows

@@ -34,15 +34,20 @@ def compare(finished: pd.DataFrame, references: pd.Series[str], k: int) -> pd.Da
         k: evaluation cutoff.
 
     Returns:
-        By row: ``users``, the number of pairs; ``p``; ``corrected``, the p-value with Holm's correction; and
-        ``trouble``, the reason why there is no test. Rows without a finished run or a reference are omitted.
+        By row: ``users``, the number of pairs; ``p``, 1 if all pairs are equal; ``corrected``, the p-value
+        with Holm's correction; and ``trouble``, the reason why there is no test. Rows without a finished run
+        or a reference are omitted.
     """
+    from scipy.stats import ttest_rel
+
     user_gains.cache_clear()  # a run may have been repeated since the last report
     found: dict[Any, dict[str, Any]] = {}
     for row, reference in references[references.index.isin(finished["row"])].dropna().items():
         try:
             gains = paired_gains(finished, str(row), reference, k)
-            found[row] = {"users": len(gains), "p": paired_p_value(gains["row"], gains["reference"])}
+            first, second = gains["row"], gains["reference"]
+            p = 1.0 if first.equals(second) else ttest_rel(first, second).pvalue
+            found[row] = {"users": len(gains), "p": p}
         except NotComparableError as reason:
             found[row] = {"trouble": str(reason)}
     tests = pd.DataFrame.from_dict(found, orient="index").reindex(columns=["users", "p", "trouble"])
@@ -66,18 +71,6 @@ def paired_gains(finished: pd.DataFrame, row: str, reference: str, k: int) -> pd
     return pd.DataFrame({"row": first.mean(axis=1), "reference": second.mean(axis=1)})
 
 
-def paired_p_value(first: pd.Series[float], second: pd.Series[float]) -> float:
-    """P-value of Student's paired t-test, two-sided; 1 if all pairs are equal.
-
-    Args:
-        first: float ``[U]``.
-        second: float ``[U]``, of the same users.
-    """
-    from scipy.stats import ttest_rel
-
-    return 1.0 if np.array_equal(first, second) else float(ttest_rel(first, second).pvalue)
-
-
 def holm(p_values: pd.Series[float]) -> pd.Series[float]:
     """P-values with Holm's correction; NaN where there is none."""
     ascending = p_values.dropna().sort_values(kind="stable")
@@ -96,8 +89,7 @@ def user_gains(folder: str, k: int) -> pd.Series[float]:
     path = Path(folder) / RANKS_FILE
     try:
         ranks = pd.read_csv(path, usecols=list(kinds), dtype=kinds, keep_default_na=False, index_col="user")
-    except FileNotFoundError:
-        raise NotComparableError(f"{path.parent.name}: {RANKS_FILE} not found") from None
-    except (OSError, EOFError, ValueError, zlib.error):
-        raise NotComparableError(f"{path.parent.name}: {RANKS_FILE} is damaged") from None
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        state = "not found" if isinstance(error, FileNotFoundError) else "is damaged"
+        raise NotComparableError(f"{path.parent.name}: {RANKS_FILE} {state}") from None
     return pd.Series(ndcg_gains(ranks["rank"].to_numpy(), k), ranks.index)

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from adapter4rec.report.paper import PaperFigures
+from adapter4rec.report.paper import Figures
 from adapter4rec.report.results import MEMORY, SECONDS, TRAINED, Section, Study
 from adapter4rec.report.significance import LEVEL, NAME
-from adapter4rec.report.wording import fixed, p_value, plural, seconds, span
+from adapter4rec.report.wording import fixed, p_value, seconds, span
 
 _NOTHING = "-"
 BEST, SECOND = 1, 2
@@ -43,7 +43,7 @@ class Column:
     optional: bool = False
 
     def of(self, section: Section) -> pd.DataFrame:
-        """The rows of a section with their values (or NaN), and ``mark``: BEST, SECOND or NaN."""
+        """The rows of a section with their value (or NaN), ``text``, and ``mark``: BEST, SECOND or NaN."""
         if isinstance(self.value, str):
             rows = section.rows.join(section.over_seeds(self.value))
         else:
@@ -51,70 +51,54 @@ class Column:
         grouped = rows["mean"].round(self.places or 0).groupby(rows["group"])
         ranks = grouped.rank("dense", ascending=self.better == "lower")
         marked = (self.places is not None) & (ranks <= SECOND) & (grouped.transform("count") > 1)
-        return rows.assign(mark=ranks.where(marked))
+        valued = zip(rows["mean"].notna(), rows.iterrows(), strict=True)
+        texts = [self.text(row) if has_value else _NOTHING for has_value, (_, row) in valued]
+        return rows.assign(mark=ranks.where(marked), text=texts)
 
 
-def comparison_columns(study: Study, section: Section, paper: PaperFigures) -> list[Column]:
+def comparison_columns(study: Study, section: Section, paper: Figures) -> list[Column]:
     """The columns of the comparison tables: accuracy, then cost."""
-    rows, relative = section.rows, section.relative(f"test.{study.headline[0]}")
-    accuracy = [Column(study.scale_label or "scale", rows["scale"], mean_text("{:g}".format), optional=True)]
+    rows = section.rows
+    accuracy = [Column(study.scale_label or "scale", rows["scale"], "{[mean]:g}".format, optional=True)]
     for metric in study.headline:
         text = _starred if metric == f"NDCG@{study.cutoff}" else _with_deviation
         accuracy.append(Column(f"{metric} (%)", f"test.{metric}", text, places=2))
         accuracy += _paper_columns(section, paper, metric, f"test.{metric}", 2)
+    mean = section.over_seeds(f"test.{study.headline[0]}")["mean"]
+    of_reference = rows["reference"].map(mean)
+    relative = 100 * (mean / of_reference.where(of_reference != 0) - 1)
+    memory = section.over_seeds(MEMORY)["mean"] / 2**20
     return [
         *accuracy,
-        Column("relative (%)", relative, mean_text(fixed(1, "+"))),
-        Column("p", rows["corrected"], mean_text(p_value), "lower"),
-        Column("trained parameters", TRAINED, mean_text(fixed(0)), "lower", cost=True),
+        Column("relative (%)", relative, fixed(1, "+")),
+        Column("p", rows["corrected"], p_value, "lower"),
+        Column("trained parameters", TRAINED, fixed(0), "lower", cost=True),
         *_paper_columns(section, paper, "trained parameters", TRAINED, 0),
-        Column("share (%)", "parameters.share", mean_text(fixed(2)), "lower", cost=True),
-        Column("s / epoch", SECONDS, mean_text(seconds), "lower", cost=True),
-        Column("peak memory (MiB)", MEMORY, lambda row: fixed(0)(row["mean"] / 2**20), "lower", cost=True),
-        Column("TPME (%)", rows["tpme"], mean_text(fixed(1)), "lower", places=1, cost=True),
+        Column("share (%)", "parameters.share", fixed(2), "lower", cost=True),
+        Column("s / epoch", SECONDS, seconds, "lower", cost=True),
+        Column("peak memory (MiB)", memory, fixed(0), "lower", cost=True),
+        Column("TPME (%)", rows["tpme"], fixed(1), "lower", places=1, cost=True),
         Column("best epoch", "best_epoch", _each_seed, "lower", cost=True),
-        Column("seeds", rows["finished"], lambda row: f"{row['finished']}/{row['planned']}", cost=True),
+        Column("seeds", rows["finished"], "{0[finished]}/{0[planned]}".format, cost=True),
     ]
 
 
-def group_columns(study: Study, section: Section, kind: str, metric: str) -> list[Column]:
-    """One column for each group of users or items, with a metric of the group.
-
-    Numbers of users may differ between rows: new items depend on the training users.
-    """
-    columns = []
-    for name in study.numbers(f"groups.{kind}."):
-        group, _, what = name.rpartition(".")
-        users = section.runs[f"groups.{kind}.{group}.users"].dropna()
-        if what == metric and len(users):
-            title = f"{group} (n = {span(users)})"
-            columns.append(Column(title, f"groups.{kind}.{name}", _with_deviation))
-    return columns
-
-
-def _paper_columns(
-    section: Section, paper: PaperFigures, metric: str, quantity: str, places: int
-) -> list[Column]:
+def _paper_columns(section: Section, paper: Figures, metric: str, quantity: str, places: int) -> list[Column]:
     """The published values of a metric, and the differences of the measured ones."""
-    published = paper.of(section.name, metric).reindex(section.rows.index)
+    published = pd.Series(paper.get((section.name, metric), {}), section.rows.index, dtype=float)
     difference = section.over_seeds(quantity)["mean"] - published
     cost = quantity == TRAINED
     return [
-        Column(f"{metric}, paper", published, mean_text(fixed(places)), cost=cost, optional=True),
-        Column(f"{metric}, difference", difference, mean_text(fixed(places, "+")), cost=cost, optional=True),
+        Column(f"{metric}, paper", published, fixed(places), cost=cost, optional=True),
+        Column(f"{metric}, difference", difference, fixed(places, "+"), cost=cost, optional=True),
     ]
-
-
-def mean_text(text: Callable[[float], str]) -> Callable[[pd.Series[Any]], str]:
-    """Formats the value of a row alone."""
-    return lambda row: text(row["mean"])
 
 
 def _with_deviation(row: pd.Series[Any]) -> str:
     """Mean, standard deviation if there are several seeds, and the number of seeds if any are missing."""
     deviation = f" ± {row['deviation']:.2f}" if row["count"] > 1 else ""
     missing = f" ({row['count']:.0f} of {row['planned']})" if row["count"] < row["planned"] else ""
-    return fixed(2)(row["mean"]) + deviation + missing
+    return fixed(2)(row) + deviation + missing
 
 
 def _starred(row: pd.Series[Any]) -> str:
@@ -150,12 +134,10 @@ class Table:
         """Compute and format the columns. The first empty cell of a row without a result gives its state."""
         found = {column: column.of(section) for column in columns}
         found = {one: rows for one, rows in found.items() if not one.optional or rows["mean"].notna().any()}
-        values = pd.DataFrame({one.name: rows["mean"] for one, rows in found.items()})
-        marks = pd.DataFrame({one.name: rows["mark"] for one, rows in found.items()})
-        texts = pd.DataFrame(_NOTHING, values.index, values.columns, dtype=object)
-        for column, rows in found.items():
-            for row, line in rows[rows["mean"].notna()].iterrows():
-                texts.loc[str(row), column.name] = column.text(line)
+        values, texts, marks = (
+            pd.DataFrame({one.name: rows[part] for one, rows in found.items()})
+            for part in ("mean", "text", "mark")
+        )
         for row, state in section.rows.loc[texts.index, "state"].items():
             if state != "finished":
                 texts.loc[str(row), str((texts.loc[str(row)] == _NOTHING).idxmax())] = state
@@ -167,7 +149,7 @@ class Table:
             yield name, zip(self.texts.loc[name], self.values.loc[name], self.marks.loc[name], strict=True)
 
 
-def comparison_table(study: Study, section: Section, paper: PaperFigures) -> Table:
+def comparison_table(study: Study, section: Section, paper: Figures) -> Table:
     """Accuracy and cost of a section's rows."""
     return Table.of(section.name, comparison_columns(study, section, paper), section, _notes(study, section))
 
@@ -179,14 +161,20 @@ def metrics_table(study: Study, section: Section) -> Table:
 
 
 def group_tables(study: Study, section: Section) -> list[Table]:
-    """One table per kind of group and headline metric, with one column per group."""
-    kinds = dict.fromkeys(name.partition(".")[0] for name in study.numbers("groups."))
-    return [
-        Table.of(f"{metric} (%) by {kind}", group_columns(study, section, kind, metric), section)
-        for kind in kinds
-        for metric in study.headline[:2]
-        if study.plan.get("groups")
-    ]
+    """One table per kind of group and headline metric, with one column per group.
+
+    Numbers of users may differ between rows: new items depend on the training users.
+    """
+    columns: dict[str, list[Column]] = {}
+    for name in study.numbers("groups.") if study.plan.get("groups") else ():
+        group, _, metric = name.rpartition(".")
+        kind, _, group_name = group.partition(".")
+        users = section.runs[f"groups.{group}.users"].dropna()
+        if metric in study.headline[:2] and len(users):
+            title = f"{group_name} (n = {span(users)})"
+            of_kind = columns.setdefault(f"{metric} (%) by {kind}", [])
+            of_kind.append(Column(title, f"groups.{name}", _with_deviation))
+    return [Table.of(title, of_kind, section) for title, of_kind in columns.items()]
 
 
 def _notes(study: Study, section: Section) -> list[str]:
@@ -203,8 +191,8 @@ def _notes(study: Study, section: Section) -> list[str]:
     if len(users := rows["users"].dropna()):
         notes.append(
             f"p: {NAME}, of per-user NDCG@{study.cutoff} against {reference}; n = {span(users)} users, "
-            f"{plural(len(users), 'comparison')}. * p < {LEVEL}. The test does not cover the variance "
-            "between training runs, since users' values are means over seeds; see the deviations."
+            f"{len(users):,} comparison{'s' * (len(users) > 1)}. * p < {LEVEL}. The test does not cover the "
+            "variance between training runs, since users' values are means over seeds; see the deviations."
         )
     notes += [f"No test: {reason}." for reason in rows["trouble"].dropna().unique()]
     failed = section.runs.loc[section.runs["state"].str.startswith("failed"), "row"].value_counts(sort=False)

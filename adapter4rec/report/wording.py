@@ -1,11 +1,14 @@
-"""Formatting of numbers."""
+"""Formatting of numbers. A row of a table has its value in ``mean``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
+
+import pandas as pd
 
 
-def fixed(places: int, sign: str = "") -> Callable[[float], str]:
+def fixed(places: int, sign: str = "") -> Callable[[pd.Series[Any]], str]:
     """A formatter: a number of decimal places, thousands separators and a typographic minus sign.
 
     Args:
@@ -13,26 +16,22 @@ def fixed(places: int, sign: str = "") -> Callable[[float], str]:
         sign: ``+`` to show the sign of positive numbers. Zero has none.
     """
 
-    def text(value: float) -> str:
-        shown = sign if round(value, places) else ""
-        return f"{round(value, places) + 0.0:{shown},.{places}f}".replace("-", "−")
+    def text(row: pd.Series[Any]) -> str:
+        value = round(row["mean"], places)
+        return f"{value + 0.0:{sign if value else ''},.{places}f}".replace("-", "−")
 
     return text
 
 
-def seconds(value: float) -> str:
+def seconds(row: pd.Series[Any]) -> str:
     """Seconds with about three significant digits."""
+    value = row["mean"]
     return f"{value:,.{2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
-def p_value(value: float) -> str:
+def p_value(row: pd.Series[Any]) -> str:
     """A p-value with three decimal places."""
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def plural(number: int, one: str, several: str = "") -> str:
-    """A number with its noun: ``1 run``, ``2 runs``."""
-    return f"{number:,} {one if number == 1 else several or one + 's'}"
+    return "<0.001" if row["mean"] < 0.001 else f"{row['mean']:.3f}"
 
 
 def span(values: Iterable[float]) -> str:

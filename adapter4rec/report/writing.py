@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from adapter4rec.report.paper import PaperFigures, read_paper
+from adapter4rec.report.paper import Figures, read_paper
 from adapter4rec.report.plots import STYLE, plots_of
 from adapter4rec.report.rendering import latex, markdown, markdown_text
 from adapter4rec.report.results import Section, Study, read_studies
@@ -56,36 +56,33 @@ def write_report(ledgers: Sequence[Path], into: Path | None = None, paper: Path 
     Raises:
         UserError: a ledger is missing, or a ``study.json`` or the file of published results is damaged.
     """
-    studies = [(study, read_paper(paper, study)) for study in read_studies(ledgers)]
+    studies = [(study, *read_paper(paper, study)) for study in read_studies(ledgers)]
     written = []
-    for study, figures in studies:
+    for study, published, warnings in studies:
         folder = into or study.folder / FOLDER
-        written += _write(study, figures, folder / study.name if into and len(studies) > 1 else folder)
+        folder = folder / study.name if into and len(studies) > 1 else folder
+        for warning in warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        with rc_context(STYLE):
+            parts = _parts(study, published)
+            contents: dict[str, str | Figure] = {
+                f"{study.name}.html": page_html(study, parts, warnings),
+                "table.md": _markdown(study, parts),
+                "table.tex": _latex(study, parts),
+                "table.csv": _results(study, published).to_csv(index=False),
+                **{name: figure for part in parts for name, figure in part.plots.items()},
+            }
+            for name, content in contents.items():
+                with atomic_file(folder / name) as temporary:
+                    if isinstance(content, str):
+                        temporary.write_text(content, encoding="utf-8")
+                    else:
+                        content.savefig(temporary, dpi=130, format="png")
+                written.append(folder / name)
     return written
 
 
-def _write(study: Study, paper: PaperFigures, folder: Path) -> list[Path]:
-    for warning in paper.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    with rc_context(STYLE):
-        parts = _parts(study, paper)
-        texts = {
-            f"{study.name}.html": page_html(study, parts, paper.warnings),
-            "table.md": _markdown(study, parts),
-            "table.tex": _latex(study, parts),
-            "table.csv": _results(study, paper).to_csv(index=False),
-        }
-        figures = {name: figure for part in parts for name, figure in part.plots.items()}
-        for name, text in texts.items():
-            with atomic_file(folder / name) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-        for name, figure in figures.items():
-            with atomic_file(folder / name) as temporary:
-                figure.savefig(temporary, dpi=130, format="png")
-    return [folder / name for name in (*texts, *figures)]
-
-
-def _parts(study: Study, paper: PaperFigures) -> list[ReportPart]:
+def _parts(study: Study, paper: Figures) -> list[ReportPart]:
     parts = []
     for number, section in enumerate(study.sections, 1):
         before = f"{number}-" if len(study.sections) > 1 else ""
@@ -95,13 +92,16 @@ def _parts(study: Study, paper: PaperFigures) -> list[ReportPart]:
     return parts
 
 
-def _results(study: Study, paper: PaperFigures) -> pd.DataFrame:
+def _results(study: Study, paper: Figures) -> pd.DataFrame:
     """The results in full precision: one line per row, with every number of the ledger."""
     frames = []
     for section in study.sections:
         numbers = section.finished.drop(columns=["seed", "scale", "finished"]).groupby("row")
         deviations = numbers.std(numeric_only=True).add_suffix(" deviation")
-        published = {f"{metric}, paper": paper.of(section.name, metric) for _, metric in paper.values}
+        published = {
+            f"{metric}, paper": pd.Series(paper.get((section.name, metric), {}), dtype=float)
+            for _, metric in paper
+        }
         rows = section.rows.assign(study=study.name, section=section.name, **published)
         frames.append(rows.join(numbers.mean(numeric_only=True)).join(deviations).reset_index())
     return pd.concat(frames)

@@ -8,16 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from adapter4rec.data.domain import Domain
 from adapter4rec.models.parameters import trained_state
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.weights import load_into
-from adapter4rec.runs.settings import RunSettings
-from adapter4rec.utils.checkpoint_file import read_checkpoint, read_description, weights_hash
+from adapter4rec.runs.ledger import Record
+from adapter4rec.utils.checkpoint_file import read_checkpoint, read_description
 from adapter4rec.utils.errors import UserError
 
 BEST = "trained weights"
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -36,18 +34,6 @@ class Identity:
     data: str
     start: str | None
 
-    @classmethod
-    def of(cls, settings: RunSettings, domain: Domain, model: TransRec | None) -> Identity:
-        """The identity of a run.
-
-        Args:
-            settings: settings of the run.
-            domain: its data.
-            model: with its initial weights; None without a model.
-        """
-        weights = None if model is None else weights_hash(model.state_dict())
-        return cls(settings.kind, settings.plain(runtime=False), domain.identity, weights)
-
     def short_hash(self) -> str:
         """The first eight hexadecimal digits of a SHA-256 hash."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
@@ -56,17 +42,15 @@ class Identity:
         """Differences to another identity (as JSON), one line each."""
         if not isinstance(other, dict) or not isinstance(other.get("settings"), dict):
             return ["no settings recorded"]
-        current = asdict(self)
-        lines = [
-            f"{name}: was {other.get(name)}, now {current[name]}"
-            for name in ("stage", "data", "start")
-            if current[name] != other.get(name)
-        ]
-        recorded = other["settings"]
-        return lines + [
-            f"--{name}: was {recorded.get(name)}, now {self.settings.get(name)}"
-            for name in dict.fromkeys([*recorded, *self.settings])
-            if recorded.get(name) != self.settings.get(name)
+        was, now = (
+            {name: one.get(name) for name in ("stage", "data", "start")}
+            | {f"--{name}": value for name, value in one["settings"].items()}
+            for one in (other, asdict(self))
+        )
+        return [
+            f"{name}: was {was.get(name)}, now {now.get(name)}"
+            for name in dict.fromkeys([*was, *now])
+            if was.get(name) != now.get(name)
         ]
 
 

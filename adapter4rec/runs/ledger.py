@@ -11,7 +11,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -26,6 +26,8 @@ FINISHED, FAILED = "finished", "failed"
 _VERSION = 1
 _INPUTS = ("users", "items", "images", "source_checkpoint", "start_from")
 """Settings that name input files of a run."""
+_OF_RESULT = ("validation", "test", "seconds_per_epoch", "seconds", "peak_memory_bytes")
+"""Entries of ``result.json`` that the record has, too."""
 Record = dict[str, Any]
 
 
@@ -121,14 +123,10 @@ def read_ledger(ledger: Path) -> list[Record]:
     return records
 
 
-def latest(records: Iterable[Record]) -> dict[str, Record]:
+def latest(records: Sequence[Record]) -> dict[str, Record]:
     """For each key the last record of a finished run or, if none has finished, the last failed one."""
-    found: dict[str, Record] = {}
-    for record in records:
-        before = found.get(record["key"])
-        if before is None or record["outcome"] == FINISHED or before["outcome"] == FAILED:
-            found[record["key"]] = record
-    return found
+    last = {one["key"]: one for one in sorted(records, key=lambda one: one["outcome"] == FINISHED)}
+    return {record["key"]: last[record["key"]] for record in records}
 
 
 def finished_runs(ledger: Path) -> dict[str, Record]:
@@ -155,37 +153,25 @@ def finished_record(folder: Path, settings: RunSettings) -> Record:
     epochs = validation_history(folder)
     settings = replace(settings, epochs=max(settings.epochs, epochs[-1]["epoch"]))
     return {
-        "outcome": FINISHED,
-        **_common_fields(settings, folder),
-        "data": recorded["identity"]["data"],
-        "start": recorded["identity"]["start"],
-        "domain": recorded.get("domain"),
-        "versions": recorded["versions"],
-        "hardware": recorded["hardware"],
+        **_common_fields(FINISHED, settings, folder),
+        **{name: recorded["identity"][name] for name in ("data", "start")},
+        **{name: recorded.get(name) for name in ("domain", "versions", "hardware")},
         "epochs": epochs,
         "best_epoch": result["epoch"],
-        "validation": result["validation"],
-        "test": result["test"],
-        "groups": result.get("groups", {}),
         "parameters": {"share": result["trained_share"], **recorded["parameters"]},
-        "seconds_per_epoch": result["seconds_per_epoch"],
-        "seconds": result.get("seconds"),
-        "peak_memory_bytes": result["peak_memory_bytes"],
+        "groups": result.get("groups", {}),
+        **{name: result.get(name) for name in _OF_RESULT},
     }
 
 
 def failed_record(folder: Path, settings: RunSettings, exit_code: int, message: str) -> Record:
     """The record of a run that failed."""
-    return {
-        "outcome": FAILED,
-        **_common_fields(settings, folder),
-        "exit_code": exit_code,
-        "message": message,
-    }
+    return _common_fields(FAILED, settings, folder) | {"exit_code": exit_code, "message": message}
 
 
-def _common_fields(settings: RunSettings, folder: Path) -> Record:
+def _common_fields(outcome: str, settings: RunSettings, folder: Path) -> Record:
     return {
+        "outcome": outcome,
         "key": run_key(settings),
         "stage": settings.kind,
         "name": folder.name,

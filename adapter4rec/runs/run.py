@@ -21,12 +21,11 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -37,19 +36,19 @@ from adapter4rec.models.parameters import ParameterCounts, count_parameters, tra
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs.curves import draw_curves
 from adapter4rec.runs.identity import BEST, Identity, load_best
-from adapter4rec.runs.ledger import append, finished_record, read_ledger, validation_history
+from adapter4rec.runs.ledger import Record, append, finished_record, read_ledger, validation_history
 from adapter4rec.runs.report_lines import result_line
 from adapter4rec.runs.settings import RunSettings
 from adapter4rec.runs.tensorboard import ScalarLog
-from adapter4rec.utils.checkpoint_file import write_checkpoint
+from adapter4rec.utils.checkpoint_file import weights_hash, write_checkpoint
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import REPOSITORY, atomic_file, locked_file, read_json, write_json
+from adapter4rec.utils.machine import peak_memory
 from adapter4rec.utils.process_group import Process
 from adapter4rec.utils.versions import versions
 
 _MAX_LISTED = 5
 _LOCK = ".lock"
-Record = dict[str, Any]
 
 
 class Run:
@@ -63,6 +62,7 @@ class Run:
 
     Attributes:
         identity: identity of the run, compared with that of an existing folder.
+        counts: number of parameters of the model.
         warning: about the data; printed at the start and with the result.
 
     Raises:
@@ -76,7 +76,9 @@ class Run:
         self.settings = settings
         self.process = process
         self.warning = domain.interactions.warning()
-        self.identity = Identity.of(settings, domain, model)
+        start = None if model is None else weights_hash(model.state_dict())
+        self.identity = Identity(settings.kind, settings.plain(runtime=False), domain.identity, start)
+        self.counts = count_parameters(model) if model is not None else ParameterCounts(0, 0)
         self.folder = settings.run_folder or self._default_folder(domain.name)
         self.best_path = self.folder / "best.safetensors"
         self.last_path = self.folder / "last.safetensors"
@@ -114,8 +116,16 @@ class Run:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Lock the folder; raise a UserError if another process has locked it."""
-        with ExitStack() as lock:
-            self.process.on_rank0(lambda: self._lock(lock))
+
+        def busy() -> None:
+            raise UserError(f"{self.folder}: run folder is in use by another process")
+
+        def lock() -> None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked_file(self.folder / _LOCK, busy))
+
+        with ExitStack() as stack:
+            self.process.on_rank0(lock)
             try:
                 yield
             except KeyboardInterrupt:
@@ -124,22 +134,15 @@ class Run:
                     self._draw_curves()
                 raise
 
-    def _lock(self, lock: ExitStack) -> None:
-        def busy() -> None:
-            raise UserError(f"{self.folder}: run folder is in use by another process")
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock.enter_context(locked_file(self.folder / _LOCK, busy))
-
-    def begin(self, model: TransRec | None, domain: Domain) -> None:
+    def begin(self, domain: Domain) -> None:
         """Write ``settings.json`` and log what is trained.
 
         Removes the result of an earlier training with fewer epochs, which no longer matches the weights.
         """
-        counts = count_parameters(model) if model is not None else ParameterCounts(0, 0)
         if self.process.is_rank0:
             (self.folder / "result.json").unlink(missing_ok=True)
-            interactions = domain.interactions
+            interactions, device = domain.interactions, self.process.device
+            cuda = device.type == "cuda"
             write_json(
                 self.folder / "settings.json",
                 {
@@ -151,13 +154,19 @@ class Run:
                         "items": interactions.n_items,
                         "clicks": len(interactions.clicks),
                     },
-                    "parameters": asdict(counts),
+                    "parameters": asdict(self.counts),
                     "versions": versions(),
-                    "hardware": _hardware(self.process),
+                    "hardware": {
+                        "device": torch.cuda.get_device_name(device) if cuda else platform.machine() or "cpu",
+                        "processes": self.process.world_size,
+                        "threads": torch.get_num_threads(),
+                        "platform": sys.platform,
+                    },
                 },
             )
         self.log(f"run folder: {self.folder}")
-        self.log(f"trained parameters: {counts.trained:,} of {counts.total:,} ({counts.share:.2f} %)")
+        trained, total = self.counts.trained, self.counts.total
+        self.log(f"trained parameters: {trained:,} of {total:,} ({self.counts.share:.2f} %)")
         self.log(f"{domain.name}: {domain.interactions.describe()}")
         if self.warning:
             self.log(self.warning)
@@ -174,6 +183,8 @@ class Run:
     def finished_result(self, model: TransRec | None = None) -> Record | None:
         """Report and return the result if the run has finished with at least ``settings.epochs`` epochs.
 
+        Its record is appended to the ledger, unless the ledger has it.
+
         Args:
             model: if given, the weights of the best epoch are loaded into it.
         """
@@ -186,7 +197,10 @@ class Run:
             if result["requested_epochs"] < self.settings.epochs:
                 return None
             self._report(result)
-            self._ensure_in_ledger()
+            record, compared = finished_record(self.folder, self.settings), ("outcome", "key", "folder")
+            known = read_ledger(self.settings.ledger_path) if self.settings.ledger_path.exists() else []
+            if not any(all(other.get(name) == record[name] for name in compared) for other in known):
+                append(self.settings.ledger_path, record)
             return result
 
         result = self.process.on_rank0(read)
@@ -201,14 +215,6 @@ class Run:
         self.log(f"result: {self.folder / 'result.json'}")
         if self.warning:
             self.log(self.warning)
-
-    def _ensure_in_ledger(self) -> None:
-        """Append the record of a finished run to the ledger, unless the ledger has it."""
-        record = finished_record(self.folder, self.settings)
-        compared = ("outcome", "key", "folder")
-        known = read_ledger(self.settings.ledger_path) if self.settings.ledger_path.exists() else []
-        if not any(all(other.get(name) == record[name] for name in compared) for other in known):
-            append(self.settings.ledger_path, record)
 
     def save_best(self, model: TransRec, record: Record) -> None:
         """Save the trained weights of the best epoch so far, on rank 0."""
@@ -240,11 +246,10 @@ class Run:
         """
         return load_best(self.best_path, self.identity, model)
 
-    def write_metrics(self, history: list[Record], test: Record | None = None) -> None:
+    def write_metrics(self, records: Sequence[Record]) -> None:
         """Rewrite ``metrics.jsonl`` atomically, on rank 0 only."""
         if not self.process.is_rank0:
             return
-        records = history + ([test] if test else [])
         with atomic_file(self.folder / "metrics.jsonl") as aside:
             aside.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
         if self._scalars is not None:
@@ -256,13 +261,7 @@ class Run:
             draw_curves({self.folder.name: history}, self.folder / "curves.png")
 
     def finish(
-        self,
-        history: list[Record],
-        best: Record,
-        test: dict[str, float],
-        users: RankedUsers,
-        counts: ParameterCounts,
-        peak_memory: int,
+        self, history: Sequence[Record], best: Record, test: dict[str, float], users: RankedUsers
     ) -> Record:
         """Write ``result.json``, which marks the run as finished, and append the ledger record.
 
@@ -271,8 +270,6 @@ class Run:
             best: record of the best epoch.
             test: its metrics on the test split, in per cent.
             users: its per-user results.
-            counts: number of parameters of the model.
-            peak_memory: in bytes.
 
         Returns:
             The content of ``result.json``.
@@ -284,13 +281,13 @@ class Run:
             "validation": {name: best[name] for name in test if name in best},
             "test": test,
             "groups": users.groups(self.settings.ks),
-            "trained_parameters": counts.trained,
-            "trained_share": counts.share,
+            "trained_parameters": self.counts.trained,
+            "trained_share": self.counts.share,
             "seconds_per_epoch": float(np.median(times)) if times else None,
             "seconds": float(sum(times)),
-            "peak_memory_bytes": peak_memory,
+            "peak_memory_bytes": peak_memory(self.process.device),
         }
-        self.write_metrics(history, {"epoch": best["epoch"], "split": "test", **test})
+        self.write_metrics([*history, {"epoch": best["epoch"], "split": "test", **test}])
         if self.process.is_rank0:
             users.write(self.folder / RANKS_FILE)
             write_json(self.folder / "result.json", result)
@@ -303,13 +300,3 @@ class Run:
 def _has_files(folder: Path) -> bool:
     """Whether a folder has files other than those of a run that stopped before it started."""
     return any(not path.name.endswith(".part") and path.name != _LOCK for path in folder.iterdir())
-
-
-def _hardware(process: Process) -> Record:
-    cuda = process.device.type == "cuda"
-    return {
-        "device": torch.cuda.get_device_name(process.device) if cuda else platform.machine() or "cpu",
-        "processes": process.world_size,
-        "threads": torch.get_num_threads(),
-        "platform": sys.platform,
-    }

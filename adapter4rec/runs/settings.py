@@ -10,12 +10,22 @@ from adapter4rec.checkpoints.settings import StageSettings
 from adapter4rec.evaluation.settings import EvaluationSettings
 from adapter4rec.models.settings import BackboneSettings, ModelSettings
 from adapter4rec.utils.files import REPOSITORY
-from adapter4rec.utils.settings import Settings, option
+from adapter4rec.utils.settings import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class FolderSettings(Settings):
-    """Run."""
+class RunSettings(EvaluationSettings, BackboneSettings, ModelSettings, StageSettings):
+    """Run.
+
+    All settings that define a run, its run folder and its ledger record.
+
+    Attributes:
+        modality: ``text`` or ``image``.
+        module: the training module, as ``Downstream.Text.train``.
+    """
+
+    modality: ClassVar[str]
+    module: ClassVar[str]
 
     epochs: int = option(
         60, "number of epochs; may be increased when a run is resumed", least=0, runtime=True
@@ -35,19 +45,6 @@ class FolderSettings(Settings):
     tensorboard: bool = option(False, "write TensorBoard logs", runtime=True)
     device: str = option("auto", "auto, cpu, cuda, or cuda:N", runtime=True)
     threads: int = option(0, "CPU threads per process; 0: PyTorch's default", least=0, runtime=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunSettings(FolderSettings, EvaluationSettings, BackboneSettings, ModelSettings, StageSettings):
-    """All settings that define a run, its run folder and its ledger record.
-
-    Attributes:
-        modality: ``text`` or ``image``.
-        module: the training module, as ``Downstream.Text.train``.
-    """
-
-    modality: ClassVar[str]
-    module: ClassVar[str]
 
     @property
     def ledger_path(self) -> Path:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adapter4rec.utils.errors import UserError
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 
 class ScalarLog:
@@ -27,7 +24,7 @@ class ScalarLog:
         if importlib.util.find_spec("tensorboard") is None:
             raise UserError("--tensorboard true: TensorBoard is not installed; pip install tensorboard")
         self._folder = folder
-        self._writer: SummaryWriter | None = None
+        self._writer: Any = None  # SummaryWriter, which creates the folder
         self._written = 0
 
     def write(self, records: Sequence[Mapping[str, Any]]) -> None:

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from adapter4rec.data.cached_table import computed_table
-from adapter4rec.data.content import Content, ContentStore
+from adapter4rec.data.content import ContentStore
 from adapter4rec.data.domain import Domain
 from adapter4rec.data.states import FORMATS, StateStore
 from adapter4rec.data.text import TextStore
@@ -34,12 +34,11 @@ from adapter4rec.utils.precision import choose_precision
 from adapter4rec.utils.process_group import Process
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PreTrainedModel
 
 _FORMAT_VERSION = "states-3"
 _NAMES_AND_VERSIONS = ("_name_or_path", "transformers_version", "architectures", "dtype")
 _ITEMS_AT_ONCE = 512
-_MOST_BLOCKS = 1000
 
 
 def cache_hidden_states(
@@ -64,10 +63,10 @@ def cache_hidden_states(
             "release), so its hidden states cannot be cached"
         )
     layers = layers_to_cache(settings, len(layers_of(backbone)))
-    cache = _StateCache(domain, encoder, layers, settings, process)
-    rows = process.rank0_first(cache.computed)
+    form = settings.cache_format if layers and isinstance(settings, TargetTraining) else "fp32"
+    rows = process.rank0_first(lambda: _cached_rows(domain, encoder, layers, form, settings, process))
     texts = domain.store if layers and isinstance(domain.store, TextStore) else None
-    return replace(domain, store=StateStore(rows, layers, FORMATS[cache.form], texts))
+    return replace(domain, store=StateStore(rows, layers, FORMATS[form], texts))
 
 
 def layers_to_cache(settings: TrainingSettings, count: int) -> tuple[int, ...]:
@@ -90,127 +89,67 @@ def layers_to_cache(settings: TrainingSettings, count: int) -> tuple[int, ...]:
     )
 
 
-@runtime_checkable
-class _Identified(Protocol):
-    """A store of the content of a catalogue, as read from files; ``identity`` is a hash of it."""
+def _cached_rows(
+    domain: Domain,
+    encoder: ContentItemEncoder,
+    layers: tuple[int, ...],
+    form: str,
+    settings: TrainingSettings,
+    process: Process,
+) -> np.memmap:
+    """The states of a catalogue as a table on disk, memory-mapped; missing rows are computed.
 
-    identity: str
-
-
-class _StateCache:
-    """The cached hidden states of a catalogue, as a table on disk.
+    Its rows are items; or, for outputs of layers for texts, the tokens of all items, attribute by attribute.
 
     Args:
         domain: the catalogue.
         encoder: the item encoder with the backbone.
         layers: indices of the layers to cache; empty for [CLS] of the last layer, in float32.
+        form: storage format of the states.
         settings: settings of the run.
         process: this process.
     """
+    store, n_items = domain.store, domain.interactions.n_items
+    precision = choose_precision(settings.precision if layers else "fp32", process.device)
+    stores: list[ContentStore] = [store]
+    by_token = bool(layers) and isinstance(store, TextStore)
+    if by_token and isinstance(store, TextStore):
+        stores = [TextStore([attribute], store.tokens_at_once) for attribute in store.attributes]
+    chunks = np.split(np.arange(1, n_items + 1), range(_ITEMS_AT_ONCE, n_items, _ITEMS_AT_ONCE))
+    pieces = [(one, items) for one in stores for items in chunks]
+    ends = list(accumulate(int(one.costs(items).sum()) if by_token else len(items) for one, items in pieces))
 
-    def __init__(
-        self,
-        domain: Domain,
-        encoder: ContentItemEncoder,
-        layers: tuple[int, ...],
-        settings: TrainingSettings,
-        process: Process,
-    ) -> None:
-        self.encoder = encoder
-        self.layers = layers
-        self.process = process
-        self.store = domain.store
-        self.n_items = domain.interactions.n_items
-        self.form = settings.cache_format if layers and isinstance(settings, TargetTraining) else "fp32"
-        self.precision = choose_precision(settings.precision if layers else "fp32", process.device)
-        self.folder = REPOSITORY / settings.cache_folder / "states"
-        self.pieces = self._pieces()
+    def states_of(store: ContentStore, items: np.ndarray) -> Tensor:
+        content = store.fetch(items).to(process.device)
+        with precision.autocast():
+            return encoder.layer_outputs(content, layers) if layers else encoder.states(content)
 
-    def computed(self) -> np.memmap:
-        """The table, memory-mapped."""
-        ends = list(accumulate(piece.rows for piece in self.pieces))
-        shape, dtype = (ends[-1], *self._row_shape()), FORMATS[self.form]
-        with evaluating(self.encoder), self.precision.frozen_weights(self.encoder, whole=True):
-            place = self.folder / self._key()
-            return computed_table(place, shape, dtype, ends, self._compute, self.process.log)
-
-    def _key(self) -> str:
-        backbone = self.encoder.backbone
-        assert isinstance(self.store, _Identified)
-        parts = (
-            _FORMAT_VERSION,
-            weights_hash(backbone.state_dict()),
-            _computation(backbone.config),
-            self.store.identity,
-            f"{self.layers} {self.form} {self.precision.name}",
-        )
-        return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]
-
-    def _pieces(self) -> list[_Piece]:
-        """Batches of consecutive items; token outputs of text are computed per attribute."""
-        at_once = max(_ITEMS_AT_ONCE, -(-self.n_items // _MOST_BLOCKS))
-        chunks = [
-            np.arange(first, min(first + at_once, self.n_items + 1))
-            for first in range(1, self.n_items + 1, at_once)
-        ]
-        if not self.layers or not isinstance(self.store, TextStore):
-            return [_Piece(items, self.store, len(items), by_token=False) for items in chunks]
-        pieces = []
-        for attribute in self.store.attributes:
-            alone = TextStore([attribute], self.store.tokens_at_once)
-            for items in chunks:
-                rows = int(attribute.offsets[items[-1]] - attribute.offsets[items[0] - 1])
-                pieces.append(_Piece(items, alone, rows, by_token=True))
-        return pieces
-
-    def _row_shape(self) -> tuple[int, ...]:
-        with torch.inference_mode():
-            content = self.pieces[0].store.fetch(np.array([1])).to(self.process.device)
-            return tuple(self._states(content).shape[1:])
-
-    def _states(self, content: Content) -> Tensor:
-        with self.precision.autocast():
-            if self.layers:
-                return self.encoder.layer_outputs(content, self.layers)
-            return self.encoder.states(content)
-
-    def _compute(self, number: int) -> Tensor:
-        piece = self.pieces[number]
-        states = self._states(piece.store.fetch(piece.items).to(self.process.device))
-        kept = states.to(FORMATS[self.form])
+    def compute(number: int) -> Tensor:
+        store, items = pieces[number]
+        states = states_of(store, items)
+        kept = states.to(FORMATS[form])
         if not torch.isfinite(kept).all():
             if torch.isfinite(states).all():
-                raise UserError(f"--cache_format {self.form}: hidden states overflow; use bf16")
+                raise UserError(f"--cache_format {form}: hidden states overflow; use bf16")
             raise UserError("non-finite hidden states: the weights of the backbone contain NaN or inf")
-        return kept.cpu()[piece.order()]
+        if layers and isinstance(store, TextStore):  # computed in the order of the packs
+            packs, _ = store.packed(items)
+            return kept.cpu()[np.argsort(np.concatenate([at for at, _ in packs]))]
+        return kept.cpu()
+
+    with evaluating(encoder), precision.frozen_weights(encoder, whole=True):
+        assert hasattr(store, "identity")  # all but stores of ids and of cached states
+        key = _cache_key(encoder.backbone, store.identity, f"{layers} {form} {precision.name}")
+        shape = (ends[-1], *states_of(stores[0], np.array([1])).shape[1:])
+        place = REPOSITORY / settings.cache_folder / "states" / key
+        return computed_table(place, shape, FORMATS[form], ends, compute, process.log)
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """A batch of items with consecutive rows in the table.
-
-    Attributes:
-        items: ids of consecutive items.
-        store: the store of their content.
-        rows: number of rows in the table.
-        by_token: whether each row is a token. Tokens are computed in the order of the packs.
-    """
-
-    items: np.ndarray
-    store: ContentStore
-    rows: int
-    by_token: bool
-
-    def order(self) -> np.ndarray | slice:
-        """For each row of the table, its index in the computed batch."""
-        if not self.by_token:
-            return slice(None)
-        assert isinstance(self.store, TextStore)
-        packs, _ = self.store.packed(self.items)
-        return np.argsort(np.concatenate([at for at, _ in packs]))
-
-
-def _computation(config: PretrainedConfig) -> str:
-    """The part of a configuration that affects the hidden states (heads, activation, eps, …), as JSON."""
-    relevant = {name: value for name, value in config.to_dict().items() if name not in _NAMES_AND_VERSIONS}
-    return json.dumps(relevant, sort_keys=True, default=str)
+def _cache_key(backbone: PreTrainedModel, content: str, form: str) -> str:
+    """A hash of the backbone's weights and configuration, the catalogue's content, and the form of states."""
+    config = backbone.config.to_dict().items()
+    # What affects the hidden states: heads, activation, eps, …
+    relevant = {name: value for name, value in config if name not in _NAMES_AND_VERSIONS}
+    computation = json.dumps(relevant, sort_keys=True, default=str)
+    parts = (_FORMAT_VERSION, weights_hash(backbone.state_dict()), computation, content, form)
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]

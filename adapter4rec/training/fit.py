@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from dataclasses import replace
 
 from tqdm import tqdm
 
-from adapter4rec.data.batches import Batch, TrainingSet
+from adapter4rec.data.batches import TrainingSet
 from adapter4rec.data.domain import Domain
 from adapter4rec.data.loader import load_ahead
-from adapter4rec.evaluation.leave_one_out import Split, rank
-from adapter4rec.models.parameters import count_parameters
+from adapter4rec.evaluation.leave_one_out import Split
 from adapter4rec.models.transrec import TransRec
+from adapter4rec.runs.ledger import Record
 from adapter4rec.runs.report_lines import epoch_line
 from adapter4rec.runs.run import Run
 from adapter4rec.training.schedule import learning_rate_factor
 from adapter4rec.training.settings import TrainingSettings
-from adapter4rec.training.setup import TrainingSetup, prepare, training_set
+from adapter4rec.training.setup import TrainingSetup, prepare, trained_users
 from adapter4rec.training.state import Progress, restore_state, save_state
 from adapter4rec.training.step import train_step
+from adapter4rec.training.testing import ranking_of
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.process_group import Process
 
 
-def fit(model: TransRec, domain: Domain, settings: TrainingSettings, process: Process, run: Run) -> None:
+def fit(model: TransRec, domain: Domain, settings: TrainingSettings, run: Run) -> list[Record]:
     """Train a model, validate, and save the best weights and the last state.
 
     Resumes from the last checkpoint of the run if it exists; the result is bit-identical to that of an
@@ -34,16 +34,27 @@ def fit(model: TransRec, domain: Domain, settings: TrainingSettings, process: Pr
         model: on its device; trained parameters are those that require gradients.
         domain: users and items.
         settings: settings of the run.
-        process: this process.
         run: the run folder.
+
+    Returns:
+        The records of the epochs; none if the model has no trained parameters.
 
     Raises:
         UserError: the loss is not finite, or the checkpoint does not match the run.
     """
-    if not count_parameters(model).trained:
-        return
-    setup = prepare(model, domain, settings, process)
-    examples = training_set(model, domain, settings, process)
+    if not run.counts.trained:
+        return []
+    setup = prepare(model, domain, settings, run.process)
+    examples = TrainingSet(
+        domain.interactions,
+        domain.store,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        sampling=replace(model.loss.sampling, positions=model.positions),
+        users=trained_users(domain, settings),
+        process=run.process,
+        accumulation_steps=settings.accumulation_steps,
+    )
     for line in setup.describe():
         run.log(line)
     progress = restore_state(run, setup)
@@ -52,7 +63,7 @@ def fit(model: TransRec, domain: Domain, settings: TrainingSettings, process: Pr
         metrics, seconds = {}, 0.0
         if progress.epoch % settings.eval_every == 0 or progress.epoch == settings.epochs:
             started = time.monotonic()
-            ranking = rank(model, domain, Split.VALIDATION, process, settings)
+            ranking = ranking_of(model, domain, settings, run.process, Split.VALIDATION)
             metrics, seconds = ranking.metrics(settings.ks), time.monotonic() - started
         record = progress.record(examples, metrics, seconds)
         run.log(epoch_line(record, settings.ks))
@@ -61,6 +72,7 @@ def fit(model: TransRec, domain: Domain, settings: TrainingSettings, process: Pr
         save_state(run, setup, progress)
     if progress.stopped(settings.patience):
         run.log(f"stopped: no higher HR@10 in {settings.patience} validations")
+    return progress.history
 
 
 def train_epoch(
@@ -78,8 +90,17 @@ def train_epoch(
         disable=None if setup.process.is_rank0 else True,  # None: if stderr is not a terminal
         leave=False,
     )
+    batches = load_ahead(
+        examples.__getitem__,
+        [(progress.epoch, step) for step in range(progress.step, examples.steps)],
+        workers=settings.workers_on(setup.process.device),
+        prefetch=settings.prefetch,
+        pin_memory=settings.pins_memory_on(setup.process.device),
+    )
     with bar, setup.precision.frozen_weights(setup.model.item_encoder):
-        for batch in _timed(_batches(examples, settings, progress, setup.process), progress):
+        requested = time.monotonic()
+        for batch in batches:
+            progress.waited += time.monotonic() - requested
             number = (progress.epoch - 1) * examples.steps + progress.step
             rate = learning_rate_factor(
                 number, settings.epochs * examples.steps, settings.warmup_steps, settings.schedule
@@ -87,7 +108,11 @@ def train_epoch(
             try:
                 loss = train_step(setup, batch, (settings.seed, progress.epoch, progress.step), rate)
             except FloatingPointError as error:
-                raise UserError(_not_finite(error, progress, run)) from None
+                last = run.last_path if run.last_path.exists() else "none"
+                raise UserError(
+                    f"non-finite values in epoch {progress.epoch}, step {progress.step}: {error} "
+                    f"(last checkpoint: {last}); reduce the learning rates, or train with --precision fp32"
+                ) from None
             progress.step += 1
             progress.loss_sum += loss
             progress.seconds = before + time.monotonic() - started
@@ -96,34 +121,4 @@ def train_epoch(
             if progress.step < examples.steps and time.monotonic() - saved > 60 * settings.save_minutes:
                 save_state(run, setup, progress)
                 saved = time.monotonic()
-
-
-def _batches(
-    examples: TrainingSet, settings: TrainingSettings, progress: Progress, process: Process
-) -> Iterator[Batch]:
-    return load_ahead(
-        examples.__getitem__,
-        [(progress.epoch, step) for step in range(progress.step, examples.steps)],
-        workers=settings.workers_on(process.device),
-        prefetch=settings.prefetch,
-        pin_memory=settings.pins_memory_on(process.device),
-    )
-
-
-def _timed(batches: Iterator[Batch], progress: Progress) -> Iterator[Batch]:
-    """Yield the batches, and add the time spent waiting for them to ``progress.waited``."""
-    while True:
-        requested = time.monotonic()
-        batch = next(batches, None)
-        progress.waited += time.monotonic() - requested
-        if batch is None:
-            return
-        yield batch
-
-
-def _not_finite(error: FloatingPointError, progress: Progress, run: Run) -> str:
-    saved = run.last_path if run.last_path.exists() else "none"
-    return (
-        f"non-finite values in epoch {progress.epoch}, step {progress.step}: {error} "
-        f"(last checkpoint: {saved}); reduce the learning rates, or train with --precision fp32"
-    )
+            requested = time.monotonic()

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from adapter4rec.checkpoints.settings import SourceSettings, TargetSettings
 from adapter4rec.runs.settings import RunSettings
 from adapter4rec.training.schedule import SCHEDULES
-from adapter4rec.utils.settings import PRECISIONS, Settings, option
+from adapter4rec.utils.settings import PRECISIONS, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerSettings(Settings):
+class TrainingSettings(RunSettings):
     """Training."""
 
     user_share: float = option(
@@ -55,9 +55,19 @@ class OptimizerSettings(Settings):
             "user_encoder": self.lr_user_encoder,
         }
 
+    @property
+    def caches_states(self) -> bool:
+        """Whether training starts from cached hidden states of the frozen backbone."""
+        return self.method == "head"
+
 
 @dataclass(frozen=True, kw_only=True)
-class AdapterTrainingSettings(OptimizerSettings):
+class SourceTraining(TrainingSettings, SourceSettings):
+    """Train a source model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetTraining(TrainingSettings, TargetSettings):
     """Training of adapters."""
 
     cache_frozen: bool = option(
@@ -78,37 +88,14 @@ class AdapterTrainingSettings(OptimizerSettings):
 
     def learning_rates(self) -> dict[str, float]:
         """Learning rates by parameter group."""
-        return super().learning_rates() | {
+        rates = super().learning_rates() | {
             "adapter": self.lr_adapter,
             "shared": self.lr_adapter,
             "adapted_head": self.lr_item_head,
             "item_layer_norms": self.lr_item_layer_norms,
             "user_layer_norms": self.lr_user_layer_norms,
         }
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingSettings(OptimizerSettings, RunSettings):
-    """Training settings that all stages and modalities share."""
-
-    @property
-    def caches_states(self) -> bool:
-        """Whether training starts from cached hidden states of the frozen backbone."""
-        return self.method == "head"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceTraining(SourceSettings, TrainingSettings):
-    """Train a source model."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TargetTraining(TargetSettings, AdapterTrainingSettings, TrainingSettings):
-    """Adapt a source model to a target domain."""
-
-    def learning_rates(self) -> dict[str, float]:
-        """Learning rates by parameter group."""
-        return super().learning_rates() | (self.adapter.learning_rates() if self.adapter else {})
+        return rates | (self.adapter.learning_rates() if self.adapter else {})
 
     @property
     def caches_states(self) -> bool:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from adapter4rec.data.batches import TrainingSet, sample_users
+from adapter4rec.data.batches import sample_users
 from adapter4rec.data.domain import Domain
 from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.layers import compile_layers
-from adapter4rec.training.optimizer import ParameterGroup, make_optimizer, parameter_groups
+from adapter4rec.training.optimizer import make_optimizer
 from adapter4rec.training.settings import TrainingSettings
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.precision import Precision, choose_precision
@@ -28,8 +28,8 @@ class TrainingSetup:
 
     Attributes:
         model: the model, on its device.
-        groups: the trained parameters with their learning rates.
-        optimizer: over these groups.
+        parameters: the trained parameters.
+        optimizer: over these parameters.
         scaler: scales fp16 gradients; disabled for other number formats.
         precision: the number format.
         clip_norm: maximum norm of the gradient; None for no clipping.
@@ -37,7 +37,7 @@ class TrainingSetup:
     """
 
     model: TransRec
-    groups: list[ParameterGroup]
+    parameters: list[torch.nn.Parameter]
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     precision: Precision
@@ -46,19 +46,14 @@ class TrainingSetup:
 
     def describe(self) -> list[str]:
         """Lines for the log: parameter groups, number format, number of processes."""
-        processes = f"{self.process.world_size} process{'es' * (self.process.world_size > 1)}"
-        groups = [f"  {group.describe()}" for group in self.groups]
-        return [*groups, f"precision {self.precision.name}, {processes} on {self.process.device}"]
-
-    @property
-    def parameters(self) -> list[torch.nn.Parameter]:
-        """All trained parameters."""
-        return [parameter for group in self.groups for parameter in group.parameters.values()]
-
-    def scale_learning_rates(self, factor: float) -> None:
-        """Set all learning rates to ``factor`` times their value in the settings."""
+        lines = []
         for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
+            count = sum(parameter.numel() for parameter in group["params"])
+            decay = f", weight decay {group['weight_decay']:g}" if group["weight_decay"] else ""
+            rate = f"learning rate {group['initial_lr']:g}{decay}"
+            lines.append(f"  {group['part']:<17}{count:>12,} parameters, {rate}")
+        processes = f"{self.process.world_size} process{'es' * (self.process.world_size > 1)}"
+        return [*lines, f"precision {self.precision.name}, {processes} on {self.process.device}"]
 
 
 def prepare(model: TransRec, domain: Domain, settings: TrainingSettings, process: Process) -> TrainingSetup:
@@ -84,29 +79,11 @@ def prepare(model: TransRec, domain: Domain, settings: TrainingSettings, process
         encoder.recompute = settings.recompute
         if settings.compile:
             compile_layers(encoder.backbone, after=getattr(domain.store, "layers", ()))
-    groups = parameter_groups(model, settings.learning_rates())
-    optimizer = make_optimizer(groups, settings.weight_decay)
-    return TrainingSetup(model, groups, optimizer, precision.scaler(), precision, settings.clip_norm, process)
-
-
-def training_set(
-    model: TransRec, domain: Domain, settings: TrainingSettings, process: Process
-) -> TrainingSet:
-    """The training set of a domain: this process's part of each batch.
-
-    Raises:
-        UserError: negatives cannot be sampled (see :class:`TrainingSet`).
-    """
-    return TrainingSet(
-        domain.interactions,
-        domain.store,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        sampling=replace(model.loss.sampling, positions=model.positions),
-        users=trained_users(domain, settings),
-        process=process,
-        accumulation_steps=settings.accumulation_steps,
-    )
+    groups = model.parameter_groups().values()
+    parameters = [one for group in groups for one in group.values() if one.requires_grad]
+    optimizer = make_optimizer(model, settings.learning_rates(), settings.weight_decay)
+    scaler = precision.scaler()
+    return TrainingSetup(model, parameters, optimizer, scaler, precision, settings.clip_norm, process)
 
 
 def trained_users(domain: Domain, settings: TrainingSettings) -> np.ndarray | None:

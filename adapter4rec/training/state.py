@@ -12,7 +12,8 @@ from adapter4rec.evaluation.leave_one_out import Split
 from adapter4rec.models.parameters import trained_state
 from adapter4rec.models.weights import load_into
 from adapter4rec.runs.identity import checked_description
-from adapter4rec.runs.run import Record, Run
+from adapter4rec.runs.ledger import Record
+from adapter4rec.runs.run import Run
 from adapter4rec.training.setup import TrainingSetup
 from adapter4rec.utils.checkpoint_file import read_checkpoint, write_checkpoint
 from adapter4rec.utils.errors import UserError
@@ -110,36 +111,20 @@ def restore_state(run: Run, setup: TrainingSetup) -> Progress:
         )
     last = read_checkpoint(run.last_path)
     load_into(setup.model, _with_prefix(last.tensors, _MODEL), last.path, trained_state(setup.model))
-    _load_optimizer(setup.optimizer, _with_prefix(last.tensors, _OPTIMIZER))
+    state = setup.optimizer.state_dict()
+    indices = {name: index for index, name in enumerate(_parameter_names(setup.optimizer))}
+    for name, tensor in _with_prefix(last.tensors, _OPTIMIZER).items():
+        key, _, parameter = name.partition("/")  # such as exp_avg/head.weight
+        state["state"].setdefault(indices[parameter], {})[key] = tensor
+    setup.optimizer.load_state_dict(state)
     setup.scaler.load_state_dict(record["scaler"])
     run.log(f"resuming at epoch {progress.epoch}, step {progress.step}")
     return progress
 
 
-def last_progress(run: Run) -> Progress:
-    """The progress in the last checkpoint of a run, read on rank 0."""
-
-    def read() -> Progress:
-        if not run.last_path.exists():
-            return Progress()
-        return Progress(**checked_description(run.last_path, _LAST, run.identity)["record"]["progress"])
-
-    return run.process.on_rank0(read)
-
-
 def _parameter_names(optimizer: torch.optim.Optimizer) -> list[str]:
     """Names of the parameters, in the order of their indices in the optimizer's state."""
     return [name for group in optimizer.param_groups for name in group["param_names"]]
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Load tensors named ``key/parameter``, such as ``exp_avg/head.weight``."""
-    state = optimizer.state_dict()
-    indices = {name: index for index, name in enumerate(_parameter_names(optimizer))}
-    for name, tensor in tensors.items():
-        key, _, parameter = name.partition("/")
-        state["state"].setdefault(indices[parameter], {})[key] = tensor
-    optimizer.load_state_dict(state)
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -41,7 +41,8 @@ def train_step(setup: TrainingSetup, batch: Batch, at: tuple[int, int, int], rat
         raise FloatingPointError(f"loss {mean:g}, norm of the gradient {size:g}")
     if setup.clip_norm is not None:
         clip_grads_with_norm_(setup.parameters, setup.clip_norm, norm)
-    setup.scale_learning_rates(rate)
+    for group in setup.optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * rate
     setup.scaler.step(setup.optimizer)
     setup.scaler.update()
     setup.optimizer.zero_grad(set_to_none=True)
@@ -84,22 +85,14 @@ def backward(setup: TrainingSetup, batch: Batch, at: tuple[int, int, int]) -> Te
         if output.requires_grad:  # something in the item encoder is trained
             with setup.precision.autocast():
                 torch.autograd.backward(output, some)
-    _sum_gradients(setup)
+    for parameter in setup.parameters if process.world_size > 1 else ():
+        if parameter.grad is None:  # another process may have one, from its items and users
+            parameter.grad = torch.zeros_like(parameter)
+        process.all_reduce(parameter.grad)
     return loss.detach()
 
 
-def _sum_gradients(setup: TrainingSetup) -> None:
-    """Sum the gradients over the processes: each has those of its own items and users."""
-    if setup.process.world_size == 1:
-        return
-    for parameter in setup.parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        setup.process.all_reduce(parameter.grad)
-
-
-def _seed_dropout(*words: int) -> None:
+def _seed_dropout(seed: int, *rest: int) -> None:
     """Seed dropout by (seed, epoch, step, rank[, part]): a resumed run repeats the same random numbers."""
-    seed, *rest = words
     state = np.random.SeedSequence([seed, _DROPOUT, *rest]).generate_state(1, np.uint64)
     torch.manual_seed(int(state[0]) & (2**63 - 1))
