@@ -6,10 +6,10 @@ A model is a :class:`TransRec`, or a Hugging Face encoder of a kind that ``layou
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from adapter4rec.adapters.base import AdapterSet, adapters_of
 from adapter4rec.adapters.config import RELEASE, AdapterConfig
@@ -21,6 +21,9 @@ from adapter4rec.models.layouts import LAYOUTS, UNREAD
 from adapter4rec.models.parts import ADAPTED_HEAD, ParameterGroups
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def encoder_sites(model: TransRec | PreTrainedModel) -> dict[str, Sites]:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
 
 from adapter4rec.adapters.base import Adapter
 from adapter4rec.adapters.houlsby import HoulsbyConfig
@@ -44,6 +43,8 @@ class Bottleneck(nn.Module):
     def __init__(
         self, width: int, bottleneck: int, config: HoulsbyConfig, linear: LinearLayer = nn.Linear
     ) -> None:
+        from transformers.activations import ACT2FN  # takes seconds
+
         super().__init__()
         self.down, self.up = linear(width, bottleneck), linear(bottleneck, width)
         self.activation = ACT2FN[_ACTIVATIONS.get(config.adapter_activation, config.adapter_activation)]

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from adapter4rec.adapters.attaching import add_adapters, base_groups_of, detach_adapters
 from adapter4rec.adapters.base import AdapterSet, adapters_of
@@ -25,6 +24,9 @@ from adapter4rec.utils.checkpoint_file import Checkpoint, read_checkpoint, weigh
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import read_json
 from adapter4rec.utils.versions import versions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 WHAT = "adapter"
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import PreTrainedModel
 
 from adapter4rec.adapters.base import Adapter
 from adapter4rec.adapters.bottleneck_layers import SublayerAdapter
@@ -41,6 +40,9 @@ from adapter4rec.models.transrec import TransRec
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.modules import shadow
 from adapter4rec.utils.precision import original_weights
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ def change_as_released(model: TransRec | PreTrainedModel, config: AdapterConfig)
         UserError: the backbone has fewer positions than the padded texts, or items have no content.
     """
     items = model.item_encoder if isinstance(model, TransRec) else None
-    backbone = model if isinstance(model, PreTrainedModel) else getattr(items, "backbone", None)
+    backbone = getattr(items, "backbone", None) if isinstance(model, TransRec) else model
     if backbone is not None and backbone.config.model_type == "vit_mae":
         yield partial(setattr, backbone.config, "mask_ratio", backbone.config.mask_ratio)
         backbone.config.mask_ratio = RELEASED_MASK_RATIO

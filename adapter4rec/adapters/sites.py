@@ -15,7 +15,6 @@ from typing import Any, TypeAlias
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from adapter4rec.adapters.config import ATTENTION, FEED_FORWARD
 from adapter4rec.data.packing import Packing
@@ -165,6 +164,8 @@ class Sites:
     @property
     def vocabulary(self) -> nn.Module:
         """The word embeddings of a text encoder."""
+        from transformers import PreTrainedModel  # takes seconds, and id towers do without
+
         assert isinstance(self.encoder, PreTrainedModel)
         return self.encoder.get_input_embeddings()
 

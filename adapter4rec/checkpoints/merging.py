@@ -9,11 +9,11 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from adapter4rec.adapters.attaching import add_adapters, copied_parameters, detach_adapters
 from adapter4rec.adapters.base import Adapter, AdapterSet, adapters_of
@@ -27,6 +27,9 @@ from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.weights import load_into
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import atomic_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _MERGEABLE = (Lora, Adapter)
 """A plain :class:`Adapter`, as of bitfit and layernorm, consists of copies of parameters only."""
@@ -118,18 +121,20 @@ def save_encoder(model: TransRec | PreTrainedModel, folder: Path | str) -> None:
     folder = Path(folder)
     if adapters_of(model) is not None:
         raise UserError(f"{folder}: the model has adapters; merge or detach them before saving")
-    items = model.item_encoder if isinstance(model, TransRec) else None
-    if items is not None and not isinstance(items, ContentItemEncoder):
-        raise UserError(f"{folder}: an id tower has no encoder to save")
     if folder.exists():
         raise UserError(f"{folder}: already exists")
-    encoder = items.backbone if items is not None else model
-    assert isinstance(encoder, PreTrainedModel)
+    head: dict[str, Tensor] | None = None
+    if not isinstance(model, TransRec):
+        encoder = model
+    elif isinstance(model.item_encoder, ContentItemEncoder):
+        encoder, head = model.item_encoder.backbone, model.item_encoder.head.state_dict()
+    else:
+        raise UserError(f"{folder}: an id tower has no encoder to save")
     original = Path(encoder.name_or_path or "nowhere")
     with atomic_folder(folder) as aside, quiet_transformers():
         encoder.save_pretrained(aside)
         for name in _PREPROCESSOR_FILES:
             if (original / name).is_file():
                 shutil.copy(original / name, aside / name)
-        if items is not None:
-            save_file(items.head.state_dict(), aside / "item_head.safetensors")
+        if head is not None:
+            save_file(head, aside / "item_head.safetensors")

@@ -7,10 +7,10 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -18,6 +18,9 @@ from adapter4rec.models.layouts import LAYOUTS, Reads
 from adapter4rec.models.pretrained import PRETRAINED_MODELS
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import REPOSITORY
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 TEXT_ENCODERS, IMAGE_ENCODERS = (
     tuple(kind for kind, layout in LAYOUTS.items() if layout.reads is reads)

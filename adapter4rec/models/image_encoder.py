@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig
 
 from adapter4rec.data.content import Content
 from adapter4rec.data.images.store import Pixels
@@ -28,6 +28,7 @@ from adapter4rec.utils.errors import UserError
 
 if TYPE_CHECKING:
     from torchvision.transforms.v2 import Transform
+    from transformers import PreTrainedModel
 
 RELEASED_MASK_RATIO = 0.75
 """Fraction of patches that ViTMAE drops in the released code, as in its pretraining."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from adapter4rec.data.content import Content
 from adapter4rec.data.packing import Packing
@@ -19,6 +18,9 @@ from adapter4rec.models.layers import layer_outputs, replace_outputs
 from adapter4rec.models.packed_attention import cls_states
 from adapter4rec.models.settings import TextModelSettings
 from adapter4rec.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def build_text_encoder(settings: TextModelSettings) -> TextItemEncoder:

@@ -62,12 +62,12 @@ class TrainingSettings(RunSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceTraining(TrainingSettings, SourceSettings):
+class SourceTraining(SourceSettings, TrainingSettings):
     """Train a source model."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TargetTraining(TrainingSettings, TargetSettings):
+class TargetTraining(TargetSettings, TrainingSettings):
     """Training of adapters."""
 
     cache_frozen: bool = option(
