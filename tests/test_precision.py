@@ -6,7 +6,7 @@ from adapter_models import batch_for, model_on, snapshot
 
 from adapter4rec.adapters.attaching import add_adapters
 from adapter4rec.adapters.houlsby import HoulsbyConfig
-from adapter4rec.training.optimizer import ParameterGroup, make_optimizer
+from adapter4rec.training.optimizer import make_optimizer
 from adapter4rec.training.setup import TrainingSetup
 from adapter4rec.training.step import train_step
 from adapter4rec.utils.precision import Precision
@@ -23,11 +23,11 @@ def model(tiny_bert_folder):
 
 
 def setup_of(model, dtype, scale=2.0**16):
-    precision = Precision(str(dtype), dtype, "cpu")
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    groups = [ParameterGroup("all", 1e-3, trained)]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = make_optimizer(model, dict.fromkeys(model.parameter_groups(), 1e-3))
     scaler = torch.amp.GradScaler("cpu", init_scale=scale, enabled=dtype == torch.float16)
-    return TrainingSetup(model, groups, make_optimizer(groups), scaler, precision, None, Process(0, 1, CPU))
+    precision = Precision(str(dtype), dtype, "cpu")
+    return TrainingSetup(model, trained, optimizer, scaler, precision, None, Process(0, 1, CPU))
 
 
 def losses_of(setup, batch, steps):
