@@ -321,6 +321,23 @@ class TestCatalogue:
         in_order = [item for items in store.fetched for item in items]
         assert [self.COSTS[item - 1] for item in in_order] == sorted(self.COSTS)
 
+    @pytest.mark.parametrize(
+        ("name", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)], ids=["fp32", "bf16"]
+    )
+    def test_items_are_encoded_in_the_format_that_is_asked_for(
+        self, monkeypatch: pytest.MonkeyPatch, one_process: Process, name: str, dtype: torch.dtype
+    ) -> None:
+        table, square = self.TABLE, torch.eye(3)
+        seen = []
+
+        def encode(_: TestCatalogue, content: ItemIds) -> Tensor:
+            seen.append((table[content.ids] @ square).dtype)
+            return table[content.ids]
+
+        monkeypatch.setattr(TestCatalogue, "encode", encode)
+        self.encoded(CostlyStore(self.COSTS), one_process, RankingSettings(evaluation_precision=name))
+        assert set(seen) == {dtype}
+
     @pytest.mark.parametrize("count", [2, 3, 6])
     def test_processes_share_the_groups_of_the_catalogue(
         self, monkeypatch: pytest.MonkeyPatch, one_process: Process, count: int
