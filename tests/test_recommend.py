@@ -24,6 +24,7 @@ from adapter4rec.checkpoints.source_models import load_source_weights, read_sour
 from adapter4rec.data.images.building import ImageLmdbSettings, build
 from adapter4rec.data.images.store import ImageFileStore
 from adapter4rec.evaluation.leave_one_out import Split, rank
+from adapter4rec.evaluation.settings import RankingSettings
 from adapter4rec.interchange import __main__ as interchange
 from adapter4rec.serving.candidates import Candidates, Items, RankedItem, RankedItems
 from adapter4rec.serving.contact_sheet import draw_contact_sheet
@@ -120,7 +121,9 @@ def test_a_run_is_loaded_as_it_was(text_runs, one_process, name):
     """Its recommendations come from the best weights: they rank the test targets as the run did."""
     run = load_run(text_runs / name, one_process)
     result = json.loads((text_runs / name / "result.json").read_text())
-    again = rank(run.model, run.domain, Split.TEST, one_process, run.evaluation, coverage_at=(10,)).metrics()
+    again = rank(
+        run.model, run.domain, Split.TEST, one_process, RankingSettings(), coverage_at=(10,)
+    ).metrics()
     assert again == result["test"]
 
 

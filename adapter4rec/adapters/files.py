@@ -95,7 +95,7 @@ def load_adapter(model: TransRec | PreTrainedModel, path: Path | str, *, force: 
         )
     try:
         config = FAMILIES[family].from_values(checkpoint.description["config"])
-    except (UserError, KeyError, TypeError, AttributeError) as error:
+    except (UserError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: the config of its adapters is not valid: {error}") from None
     trouble = _differences(checkpoint.description.get("base"), base_identity(model))
     if trouble and not force:

@@ -154,6 +154,9 @@ class ImageItemEncoder(ContentItemEncoder):
             patches = pixels[0, 0].numel() // self.backbone.config.patch_size**2
             noise = torch.arange(patches, device=pixels.device, dtype=torch.float32)
             arguments["noise"] = noise.expand(len(pixels), -1)
+        # On a CPU, PyTorch's fused attention is slower in bf16 than the steps that it replaces.
+        fused = pixels.device.type != "cpu" or not torch.is_autocast_enabled("cpu")
+        self.backbone.set_attn_implementation("sdpa" if fused else "eager")
         output = self.backbone(**arguments)
         states: Tensor = output.last_hidden_state[:, :1]
         if self.backbone.config.model_type == "clip_vision_model":
