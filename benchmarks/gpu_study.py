@@ -55,7 +55,7 @@ METHODS: dict[str, Values] = {
 """Rows of three seeds; the backbone and the user encoder are adapted unless the method says otherwise."""
 SINGLE: dict[str, Values] = {
     "frozen": {"method": "frozen"},
-    "Houlsby and head": _HOULSBY | {"train_head": True, "lr_item_head": 1e-3},
+    "Houlsby, head trained": _HOULSBY | {"train_head": True, "lr_item_head": 1e-3},
     "Pfeiffer": {"method": "pfeiffer", "lr_adapter": 1e-3},
     "Compacter": {"method": "compacter", "lr_adapter": 4e-3, "lr_rule": 1e-3},
     "K-Adapter": {"method": "k_adapter", "item_inner": 192, "cache_frozen": True}
@@ -66,9 +66,14 @@ SINGLE: dict[str, Values] = {
     "Houlsby, item encoder": _HOULSBY | {"encoders": "item"},
     "Houlsby, user encoder": _HOULSBY | {"encoders": "user"},
 }
-"""Rows of one seed."""
+"""Rows of one seed, in the order of their importance."""
 LOW_DATA = ("head", "from scratch", "full fine-tuning", "Houlsby", "LoRA")
-_TRAINED = {name: values for name, values in METHODS.items() if values["method"] != "popularity"}
+TRAINED = {
+    name: values
+    for name, values in (METHODS | SINGLE).items()
+    if values["method"] not in ("popularity", "frozen") and "," not in name
+}
+"""Rows whose learning rates are searched; "Houlsby, …" has those of Houlsby."""
 _WITHOUT_SOURCE = ("popularity", "id tower", "from scratch")
 
 
@@ -133,7 +138,7 @@ class Study:
 
     def searches(self, source: Task | None) -> Iterator[Task]:
         """The runs that search the learning rates of each method."""
-        for name, values in _TRAINED.items():
+        for name, values in TRAINED.items():
             for factor in FACTORS:
                 yield from self.of(name, _scaled(values, factor), source, SEEDS[0], FEW, f" x{factor}")
 
@@ -174,7 +179,7 @@ class Study:
     ) -> Iterator[Task]:
         """The run of a row with the best rates of its method, as soon as they are known."""
         method = rates_of or name
-        factor = self.best_factor(method) if method in _TRAINED else 1.0
+        factor = self.best_factor(method) if method in TRAINED else 1.0
         if factor is not None:
             yield from self.of(name, _scaled(values, factor), source, seed, share, f" x{factor}{note}")
 

@@ -1,0 +1,84 @@
+"""The study of real data: its order, its choices, and a part of it on a small model."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY, write_domain
+
+from benchmarks.gpu_study import FACTORS, FEW, SEEDS, TRAINED, Study
+
+
+def study_with(results):
+    found = {name.replace(" ", "_"): {"validation": {"HR@10": value}} for name, value in results.items()}
+    return Study(Path("/data"), Path("/study"), {"epochs": 1}, results=found)
+
+
+def names_of(study):
+    return [task.name for task in study.tasks()]
+
+
+def search(name, scores):
+    names = (f"target {name} users {FEW} x{factor} seed{SEEDS[0]}" for factor in FACTORS)
+    return dict(zip(names, scores, strict=True))
+
+
+SOURCES = {f"source all x{factor}": score for factor, score in zip(FACTORS, (3.0, 5.0, 4.0), strict=True)}
+
+
+def test_at_first_only_the_source_and_what_needs_none_is_run():
+    names = names_of(study_with({}))
+    assert names[0] == "source head"
+    assert not [name for name in names if "Houlsby" in name or "fine-tuning" in name]
+    assert f"target from scratch users {FEW} x1.0 seed1" in names
+
+
+def test_targets_start_from_the_best_source():
+    tasks = {task.name: task for task in study_with(SOURCES).tasks()}
+    houlsby = tasks[f"target Houlsby users {FEW} x1.0 seed1"]
+    assert houlsby.settings["source_checkpoint"] == Path("/study/source_all_x0.3/source.safetensors")
+    assert "source_checkpoint" not in tasks[f"target from scratch users {FEW} x1.0 seed1"].settings
+
+
+def test_rows_have_the_rates_that_were_best_in_the_search():
+    tasks = {task.name: task for task in study_with(SOURCES | search("Houlsby", (1.0, 2.0, 3.0))).tasks()}
+    for seed in SEEDS:
+        settings = tasks[f"target Houlsby users 1.0 x3.0 seed{seed}"].settings
+        assert (settings["lr_adapter"], settings["seed"], settings["user_share"]) == (3e-3, seed, 1.0)
+    assert tasks["target Houlsby, bce users 1.0 x3.0 seed1"].settings["loss"] == "bce"
+    assert not [name for name in tasks if name.startswith("target LoRA users 1.0")]
+
+
+def test_names_of_runs_are_unique():
+    searches = {name: value for row in TRAINED for name, value in search(row, (3.0, 2.0, 1.0)).items()}
+    by_folder = {}
+    for task in study_with(SOURCES | searches).tasks():
+        assert by_folder.setdefault(task.folder, task.settings) == task.settings
+
+
+@pytest.fixture
+def data(tmp_path):
+    chance = np.random.default_rng(0)
+    for domain in ("Scientific", "Instruments"):
+        clicks = {f"u{u}": [f"i{i}" for i in chance.permutation(30)[:8]] for u in range(40)}
+        write_domain(
+            tmp_path / domain, clicks, {f"i{i}": ("red house", "blue snow")[i % 2] for i in range(30)}
+        )
+    return tmp_path
+
+
+def test_a_part_is_run_and_a_second_call_goes_on(data, tiny_bert_folder):
+    def study(*only):
+        words = ["--data", data, "--into", data / "runs", "--backbone", tiny_bert_folder, "--epochs", "1"]
+        words += ["--jobs", "2", "--source-factors", "1", "--only", *only]
+        command = [sys.executable, "-m", "benchmarks.gpu_study", *map(str, words)]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    first = study("source all x1.0", "target popularity*seed1")
+    assert first.count("on test") == 2, first
+    assert study("source all x1.0", "target frozen*").count("on test") == 1
+    assert (data / "runs" / "ledger.jsonl").read_text().count("\n") == 3
