@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import BertConfig, BertModel, PretrainedConfig, ViTConfig, ViTModel
+from transformers import AutoConfig, AutoModel, BertConfig, BertModel, PretrainedConfig, ViTConfig, ViTModel
 
 from adapter4rec.adapters.attaching import add_adapters
 from adapter4rec.adapters.config import AdapterConfig
@@ -26,6 +26,10 @@ TITLE_TOKENS = 30
 _REAL = REPOSITORY.parent / "shared" / "data" / "Instruments"
 _SAMPLE = REPOSITORY / "cache" / "benchmarks" / "sample"
 TOKENIZER = "minilm/all_minilm_l6_v2"
+BACKBONES = dict.fromkeys(("bert", "roberta", "xlm-roberta", "modernbert"), "text") | dict.fromkeys(
+    ("vit", "vit_mae", "dinov2", "clip_vision_model"), "image"
+)
+"""Modality by model type of the supported backbones."""
 
 
 def forward_operations(config: PretrainedConfig, lengths: np.ndarray) -> float:
@@ -71,6 +75,23 @@ def image_model(adapter: AdapterConfig | None, layers: int = 12, images_at_once:
     config = ViTConfig(num_hidden_layers=layers, attn_implementation="sdpa")
     encoder = ImageItemEncoder(ViTModel(config, add_pooling_layer=False), DIM, images_at_once)
     return _whole(encoder, 10, adapter)
+
+
+def small_model(kind: str) -> TransRec:
+    """A model on a backbone of two narrow layers, by model type, with random weights from a fixed seed."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        kind,
+        hidden_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=256,
+        mask_ratio=0.0,
+    )
+    backbone = AutoModel.from_config(config, attn_implementation="sdpa")
+    if BACKBONES[kind] == "text":
+        return _whole(TextItemEncoder(backbone, DIM), 20, None)
+    return _whole(ImageItemEncoder(backbone, DIM, 8), 10, None)
 
 
 def _whole(encoder: ContentItemEncoder, max_seq_len: int, adapter: AdapterConfig | None) -> TransRec:
