@@ -29,6 +29,7 @@ NAMES = {
     "scratch": "from scratch (no source model)",
     "houlsby": "Houlsby adapters",
     "finetune": "full fine-tuning",
+    "houlsby_in_batch": "Houlsby adapters, in-batch softmax",
 }
 Record = dict[str, Any]
 
@@ -48,7 +49,7 @@ def main() -> None:
         start = {"start_from": exported}
     source = start["start_from"]
     for name, options in plan.target_methods.items():
-        settings = options | {"method": name, "source_checkpoint": source}
+        settings = {"method": name, "source_checkpoint": source} | options
         _train(plan, f"Downstream.{plan.tree}.train", name, settings)
     _report(plan)
     if "images" in plan.files:

@@ -26,7 +26,7 @@ class Quickstart:
         backbone: folder of the backbone in ``pretrained_models/``.
         prepare: generates the sample data and prepares the backbone.
         source_stages: settings of the runs on the source domain; each starts from the previous model.
-        target_methods: settings of the runs on the target domain, by method.
+        target_methods: settings of the runs on the target domain, by name; the method, if it is not the name.
         files: file names of a domain, by setting.
         study_epochs: epochs of the rows of a study with ``--sample``.
         study_source: settings of its source models.
@@ -51,12 +51,14 @@ class Quickstart:
 
 def _target_methods(epochs: int, lr_backbone: float) -> dict[str, Values]:
     all_weights = {"epochs": epochs, "lr_backbone": lr_backbone, **_NEW_PARTS}
+    houlsby = {"method": "houlsby", "epochs": epochs, "lr_adapter": 2e-3}
     return {
         "popularity": {},
         "frozen": {},
         "scratch": all_weights,
-        "houlsby": {"epochs": epochs, "lr_adapter": 2e-3},
+        "houlsby": houlsby,
         "finetune": all_weights,
+        "houlsby_in_batch": houlsby | {"loss": "in_batch"},
     }
 
 

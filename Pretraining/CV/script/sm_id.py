@@ -1,6 +1,7 @@
 """Source model without content: an embedding table for the items of H&M. It cannot be transferred.
 
 Items without an image are included, unless --images is set to the LMDB of the images.
+Recommended: ``--loss mixed --patience 5``, a softmax over the batch and uniform items (docs/results.md).
 """
 
 import sys
