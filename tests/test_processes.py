@@ -135,6 +135,27 @@ def test_a_signal_in_a_destructor_interrupts():
     assert ended.value.code == 128 + signal.SIGTERM
 
 
+@pytest.mark.parametrize("signalled", [False, True])
+def test_what_fails_in_a_destructor_after_a_signal_is_not_shown(monkeypatch, signalled):
+    class HalfBuilt:
+        def __del__(self):
+            raise AttributeError("workers")
+
+    def main():
+        try:
+            if signalled:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(30)
+        finally:
+            HalfBuilt()
+
+    shown = []
+    monkeypatch.setattr(sys, "unraisablehook", shown.append)
+    with pytest.raises(SystemExit):
+        run_main(main)
+    assert len(shown) == (0 if signalled else 1)
+
+
 def test_a_launcher_trains_under_the_variables_of_another_job(values, started):
     words = words_of(values | {"epochs": 1, "export": "none", "processes": 1})
     printed, _ = (program := started(LAUNCHER, *words, **ANOTHER_JOB)).communicate(timeout=120)
