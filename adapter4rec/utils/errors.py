@@ -44,7 +44,7 @@ def run_main(main: Callable[[], Any], *, one_of_several: bool = False) -> NoRetu
         sys.exit(code if isinstance(code, int) else 0)
     except (UserError, OSError) as error:
         if not first:
-            time.sleep(5)
+            time.sleep(10)
         print(f"error: {message_of(error)}", file=sys.stderr, flush=True)
         sys.exit(EXIT_USER_ERROR)
     except KeyboardInterrupt as error:
