@@ -43,14 +43,14 @@ class Catalogue:
 
 
 def read_catalogue(
-    items: pl.LazyFrame, clicks: Clicks, settings: PrepareSettings, notes: list[str]
+    items: pl.LazyFrame, clicks: Clicks, settings: PrepareSettings, notes: list[str], label: str = "items"
 ) -> Catalogue:
     """Read the items and find those of the clicks.
 
     Raises:
         UserError: the files cannot be read, or no click is on an item of the table.
     """
-    with polars_errors("items"):
+    with polars_errors(label):
         frame = items.with_columns(name_expression("item")).collect(engine="streaming")
     columns = [name for name in ("item", *TEXTS, "image") if name in frame.columns]
     frame = frame.select(columns)
@@ -84,7 +84,7 @@ def _examples(names: pl.Series) -> str:
 
 
 def _required(settings: PrepareSettings, columns: list[str]) -> tuple[str, ...]:
-    if settings.require is None:
+    if settings.require == ("auto",):
         return next(((name,) for name in ("title", "image") if name in columns), ())
     if settings.require == ("none",):
         return ()

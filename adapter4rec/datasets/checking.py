@@ -101,8 +101,10 @@ def report(users: Path, items: Path, images: Path, settings: CheckSettings) -> N
 def _verdict(users: Path, items: Path, titled: bool, settings: CheckSettings) -> str:
     attributes = ("title",) if titled else ()
     table = read_items(items, attributes, allow_empty_titles=settings.allow_empty_titles)
-    lengths = {"min_seq_len": settings.min_seq_len, "max_seq_len": settings.max_seq_len}
-    return read_interactions(users, table, **lengths).describe()
+    found = read_interactions(
+        users, table, min_seq_len=settings.min_seq_len, max_seq_len=settings.max_seq_len
+    )
+    return found.describe()
 
 
 def _read(users_path: Path, items_path: Path) -> _Contents:
@@ -223,7 +225,7 @@ def _warnings_of_titles(titles: pl.Series) -> Iterator[str]:
         )
     marked = titles.str.contains(HTML_SIGN)
     if marked.any():
-        yield f"{marked.sum():,} titles look like HTML, such as {shown(marked)} (Dataset.prepare --html strip)"
+        yield f"{marked.sum():,} titles look like HTML, such as {shown(marked)}"
     distinct = whole.drop_nulls()
     if len(distinct) and (same := len(distinct) - distinct.n_unique()) > _MANY * len(distinct):
         yield f"{same:,} of {len(distinct):,} titles are repeated; such items cannot be told apart"

@@ -91,13 +91,13 @@ class Clicks:
             self._take(np.argsort(self.user, kind="stable"))
 
 
-def read_clicks(interactions: pl.LazyFrame, settings: PrepareSettings) -> Clicks:
+def read_clicks(interactions: pl.LazyFrame, settings: PrepareSettings, label: str = "clicks") -> Clicks:
     """Read the clicks, without those that lack a name or a time, a rating or a time in the chosen range.
 
     Raises:
         UserError: the files cannot be read, a column for an option is missing, or no click is left.
     """
-    with polars_errors("interactions"):
+    with polars_errors(label):
         columns = interactions.collect_schema().names()
         _require_columns(columns, settings)
         kept = [

@@ -101,7 +101,7 @@ def _prepare(name: str, settings: _TableOptions | _SourceOptions, command: str) 
     # Polars takes a moment to import, and --help does not need it.
     from adapter4rec.datasets.card import described
     from adapter4rec.datasets.preparing import prepare_domain, require_free
-    from adapter4rec.datasets.table import read_table
+    from adapter4rec.datasets.table import read_table, shown_files
 
     log: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
     into = settings.into
@@ -110,14 +110,18 @@ def _prepare(name: str, settings: _TableOptions | _SourceOptions, command: str) 
     with TemporaryDirectory(prefix=f".{into.name}.", dir=into.parent) as scratch:
         if isinstance(settings, _TableOptions):
             raw = read_table(settings, Path(scratch))
+            labels = (shown_files(settings.interactions), shown_files(settings.items or ()))
             files = [(path, path.name) for path in (*settings.interactions, *(settings.items or ()))]
         else:
             if not settings.raw.is_dir():
                 raise UserError(f"--raw {settings.raw}: no such folder; expected {SOURCES[name].files}")
             raw = SOURCES[name].read(settings.raw)
+            labels = (f"clicks in {settings.raw}", f"items in {settings.raw}")
             files = [(path, path.relative_to(settings.raw).as_posix()) for path in _data_files(settings.raw)]
         inputs = [described(path, shown) for path, shown in files]
-        card = prepare_domain(raw, settings, into, name=name, inputs=inputs, command=command, log=log)
+        card = prepare_domain(
+            raw, settings, into, name=name, inputs=inputs, command=command, labels=labels, log=log
+        )
     print(card.markdown())
     print(f"{into}: prepared")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.settings import Settings, option
 
-CONTENT = ("title", "image", "none")
+CONTENT = ("auto", "title", "image", "none")
 """What ``--require`` may name."""
 
 
@@ -21,9 +21,9 @@ class PrepareSettings(Settings):
         None, "keep clicks from this time on: a date such as 2020-01-31, or Unix seconds; UTC"
     )
     until: str | None = option(None, "keep clicks before this time")
-    require: tuple[str, ...] | None = option(
-        None,
-        "what an item must have; items without it are dropped with their clicks. Default: a title if the "
+    require: tuple[str, ...] = option(
+        ("auto",),
+        "what an item must have; items without it are dropped with their clicks. auto: a title if the "
         "data have titles, otherwise an image if they have images",
         choices=CONTENT,
     )
@@ -50,8 +50,8 @@ class PrepareSettings(Settings):
         super().__post_init__()
         if self.k_core and (self.min_item_clicks > 1 or self.min_user_clicks > 1):
             raise UserError("--k_core: not together with --min_user_clicks or --min_item_clicks")
-        if self.require and "none" in self.require and len(self.require) > 1:
-            raise UserError(f"--require {','.join(self.require)}: none excludes the others")
+        if len(self.require) > 1 and {"auto", "none"} & set(self.require):
+            raise UserError(f"--require {','.join(self.require)}: auto and none exclude others")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,6 +36,7 @@ def prepare_domain(
     name: str,
     inputs: Sequence[Mapping[str, Any]] = (),
     command: str = "",
+    labels: tuple[str, str] = ("interactions", "items"),
     log: Callable[[str], None] = print,
 ) -> Card:
     """Filter a data set and write it as a domain with its card, atomically.
@@ -47,6 +48,7 @@ def prepare_domain(
         name: name of the data set, for the card.
         inputs: the files that were read, for the card.
         command: the command, for the card.
+        labels: what the clicks and the items are called in messages, such as their files.
         log: prints what is being done.
 
     Raises:
@@ -56,9 +58,9 @@ def prepare_domain(
     require_free(into)
     notes = list(raw.notes)
     log("reading clicks …")
-    clicks = read_clicks(raw.interactions, settings)
+    clicks = read_clicks(raw.interactions, settings, labels[0])
     log(f"{len(clicks):,} clicks of {len(clicks.user_names):,} users; reading items …")
-    catalogue = read_catalogue(raw.items, clicks, settings, notes)
+    catalogue = read_catalogue(raw.items, clicks, settings, notes, labels[1])
     log(f"{catalogue.frame.height:,} items; filtering and sorting …")
     content = " and ".join(f"a{'n' if one == 'image' else ''} {one}" for one in catalogue.require)
     filter_clicks(clicks, settings, catalogue.complete(), content or "a row in the table of items")

@@ -31,7 +31,7 @@ def read_table(settings: TableSettings, scratch: Path) -> RawData:
     notes: list[str] = []
     interactions = scan_files(settings.interactions, settings, scratch, notes)
     items = None if settings.items is None else scan_files(settings.items, settings, scratch, notes)
-    names = {"interactions": _shown(settings.interactions), "items": _shown(settings.items or ())}
+    names = {"interactions": shown_files(settings.interactions), "items": shown_files(settings.items or ())}
     folder = settings.image_folder or (settings.items[0].parent if settings.items else None)
     return raw_data(interactions, items, settings, names, folder, notes)
 
@@ -65,7 +65,8 @@ def raw_data(
     return RawData(clicks, _items(items, columns, names["items"], image_folder), notes)
 
 
-def _shown(paths: tuple[Path, ...]) -> str:
+def shown_files(paths: tuple[Path, ...]) -> str:
+    """Files in a message: the first, and how many more."""
     return str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more" if paths else ""
 
 
