@@ -29,7 +29,9 @@ OWN_FILES = ("scaling.py", "scaling_layers.py", "bpr.py", "gru.py")
 """What the reader of a worked example writes."""
 SUFFIXES = ("csv", "gz", "html", "json", "jsonl", "npy", "png", "pt", "safetensors", "tex", "tsv", "txt")
 COMMANDS = (
+    "Dataset.check",
     "Dataset.generate",
+    "Dataset.prepare",
     "adapter4rec.download",
     "adapter4rec.merge",
     "adapter4rec.recommend",

@@ -79,6 +79,9 @@ def test_doubled_names_and_lines_that_cannot_be_read(tmp_path, capsys):
     items.write_text("i1\ttitle\n\n")
     with pytest.raises(UserError, match=r"items\.tsv:2: blank line"):
         check([str(tmp_path)])
+    items.write_text("")
+    with pytest.raises(UserError, match="no items"):
+        check([str(tmp_path)])
     with pytest.raises(UserError, match="no such folder"):
         check([str(tmp_path / "none")])
     with pytest.raises(UserError, match="expected a folder"):

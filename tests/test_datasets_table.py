@@ -14,11 +14,11 @@ import polars as pl
 import pytest
 from conftest import REPOSITORY
 from PIL import Image
+from table_shop import run, shop, written  # noqa: F401 (a fixture)
 
 import adapter4rec
 from adapter4rec.data.images.sources import image_files
 from adapter4rec.data.interactions import read_interactions, read_items
-from adapter4rec.datasets.command import prepare
 from adapter4rec.utils.errors import UserError
 
 SHARED = REPOSITORY.parent / "shared" / "data"
@@ -59,31 +59,6 @@ def frames_of(users, items):
 
 def tsv_lines(users, items):
     return {f"{u}\t{' '.join(h)}" for u, h in users.items()}, [f"{i}\t{title}" for i, title in items.items()]
-
-
-def written(folder):
-    users, items = (folder / name for name in ("users.tsv", "items.tsv"))
-    return users.read_text("utf-8").splitlines(), items.read_text("utf-8").splitlines()
-
-
-def run(tmp_path, *options, into="out"):
-    prepare(["table", *options, "--into", str(tmp_path / into)])
-    return tmp_path / into
-
-
-@pytest.fixture
-def shop(tmp_path):
-    """A function that writes clicks and items as CSV and prepares them."""
-
-    def make(clicks, items=None, *options, columns=("--time", "time"), into="out"):
-        (tmp_path / "clicks.csv").write_text(clicks, "utf-8")
-        files = ["--interactions", str(tmp_path / "clicks.csv")]
-        if items is not None:
-            (tmp_path / "items.csv").write_text(items, "utf-8")
-            files += ["--items", str(tmp_path / "items.csv"), "--title", "title"]
-        return run(tmp_path, *files, *columns, *options, into=into)
-
-    return make
 
 
 @pytest.mark.parametrize("name", ["made", "Scientific", "Instruments"])
@@ -213,60 +188,6 @@ def test_ambiguous_and_wrong_times(shop):
         shop("user,item,time\nu,i,yesterday\n")
 
 
-CLICKS = "user,item,time,stars\na,x,1,5\na,y,2,2\na,x,3,4\nb,x,4,\nb,z,5,3\nc,y,6,5\nc,x,7,5\nc,z,8,1\n"
-FILTERS = {
-    "--min_rating 3": {"a": "x x", "b": "z", "c": "y x"},
-    "--from 3 --until 7": {"a": "x", "b": "x z", "c": "y"},
-    "--repeats merge": {"a": "x y", "b": "x z", "c": "y x z"},
-    "--last 2": {"a": "y x", "b": "x z", "c": "x z"},
-    "--min_user_clicks 3": {"a": "x y x", "c": "y x z"},
-    "--min_item_clicks 3": {"a": "x x", "b": "x", "c": "x"},
-    "--k_core 3": None,
-    "--k_core 2": {"a": "x y x", "b": "x z", "c": "y x z"},
-}
-
-
-@pytest.mark.parametrize("options", FILTERS)
-def test_filters(options, shop):
-    columns = ("--time", "time", "--rating", "stars")
-    if FILTERS[options] is None:
-        with pytest.raises(UserError, match="3-core"):
-            shop(CLICKS, None, *options.split(), columns=columns)
-        return
-    users, _ = written(shop(CLICKS, None, *options.split(), columns=columns))
-    assert dict(line.split("\t") for line in users) == FILTERS[options]
-
-
-def test_the_core_is_the_one_of_a_plain_loop(tmp_path):
-    draw = random.Random(5)
-    rows = [(f"u{draw.randrange(60)}", f"i{int(40 * draw.random() ** 2)}") for _ in range(260)]
-    frame = pl.DataFrame({"user": [u for u, _ in rows], "item": [i for _, i in rows]})
-    adapter4rec.from_dataframes(frame, None, tmp_path / "out", k_core=4)
-    while True:
-        users, items = ([row[side] for row in rows] for side in (0, 1))
-        kept = [row for row in rows if users.count(row[0]) >= 4 and items.count(row[1]) >= 4]
-        if len(kept) == len(rows):
-            break
-        rows = kept
-    found = [line.split("\t") for line in written(tmp_path / "out")[0]]
-    assert sorted((user, item) for user, history in found for item in history.split()) == sorted(rows)
-    assert 0 < len(rows) < 260
-
-
-DRAWN = ["u1", "u6", "u22", "u31", "u46"]
-
-
-def test_users_drawn_are_always_the_same(shop):
-    clicks = "user,item\n" + "".join(f"u{n},i{n % 7}\n" for n in range(50))
-    drawn = [line.split("\t")[0] for line in written(shop(clicks, None, "--users", "5", columns=()))[0]]
-    assert drawn == DRAWN
-    more = [
-        line.split("\t")[0]
-        for line in written(shop(clicks, None, "--users", "9", columns=(), into="more"))[0]
-    ]
-    assert set(drawn) < set(more)
-
-
 def test_images_are_found_by_the_builder_of_the_lmdb(shop, tmp_path):
     (tmp_path / "pictures").mkdir()
     for name in ("one.JPG", "two.png"):
@@ -325,6 +246,17 @@ def test_damaged_files_are_named(kind, tmp_path):
         path.write_bytes(content)
     with pytest.raises(UserError, match=rf"data\.csv: .*{message}"):
         run(tmp_path, "--interactions", str(path))
+
+
+def test_names_that_are_numbers_or_have_control_characters(tmp_path):
+    clicks = pl.DataFrame({"user": ["a\tb", "a\tb", "c d", "e"], "item": [1.0, 2.5, 7.0, None]})
+    adapter4rec.from_dataframes(clicks, None, tmp_path / "out")
+    assert written(tmp_path / "out") == (["a_b\t1 2.5", "c d\t7"], ["1", "2.5", "7"])
+
+
+def test_byte_order_mark_and_windows_line_ends(tmp_path):
+    (tmp_path / "c.csv").write_bytes("\ufeffuser;item\r\nü;007\r\nü;x\r\n".encode())
+    assert written(run(tmp_path, "--interactions", str(tmp_path / "c.csv"))) == (["ü\t007 x"], ["007", "x"])
 
 
 def test_utf16_is_recognised(tmp_path):

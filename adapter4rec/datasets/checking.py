@@ -39,7 +39,7 @@ _HEADERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class CheckSettings(Settings):
-    """Check a prepared domain: python -m Dataset.check FOLDER."""
+    """What is checked."""
 
     users: Path | None = option(None, "users file; default: users.tsv in the folder")
     items: Path | None = option(None, "items file; default: items.tsv in the folder")
@@ -69,7 +69,7 @@ def check(arguments: Sequence[str] | None = None) -> None:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     folder = Path(words.pop(0)) if words and not words[0].startswith("-") else None
-    about = CheckSettings.__doc__ or ""
+    about = "Check a prepared domain: python -m Dataset.check FOLDER."
     settings = CheckSettings.from_values(
         single_values(parse_command_line(words, options_of(CheckSettings), about))
     )
@@ -204,6 +204,8 @@ def _warnings_of_items(contents: _Contents) -> Iterator[str]:
         yield f"{unknown:,} of {len(contents.item):,} clicks are on items that items.tsv does not have"
     clicked = np.zeros(len(names), bool)
     clicked[contents.item[contents.item != _UNKNOWN]] = True
+    if not names:
+        return
     if (~clicked).mean() > _MANY:
         yield f"{int((~clicked).sum()):,} of {len(names):,} items have no click; runs do not rank them"
     if not clicked[0] and names[0].decode("utf-8", "replace").lower() in _HEADERS:

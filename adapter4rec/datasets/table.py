@@ -89,7 +89,9 @@ def _text(column: str, schema: Mapping[str, pl.DataType], name: str) -> pl.Expr:
     """A column as text. Whole numbers that a table holds as floats lose the decimal point."""
     dtype = schema[column]
     if dtype.is_float():
-        return pl.col(column).cast(pl.Int64, strict=False).cast(pl.String)
+        value = pl.col(column)
+        whole = pl.when(value == value.floor()).then(value.cast(pl.Int64, strict=False).cast(pl.String))
+        return whole.otherwise(value.fill_nan(None).cast(pl.String))
     if dtype.is_nested() or dtype == pl.Binary:
         raise UserError(f"{name}, column {column}: of type {dtype}; expected texts or numbers")
     return pl.col(column).cast(pl.String)

@@ -93,7 +93,7 @@ def _write_users(
     stops = np.append(first[1:], len(clicks)).tolist()
     users, changed = mapped_names(clicks.user_names.gather(present), USER_NAME)
     if changed:
-        notes.append(f"{changed:,} user names with tabs or line ends: each is an underscore")
+        notes.append(f"{changed:,} user names with control characters: each run of them is an underscore")
     times = None
     if timestamps and clicks.time is not None:
         times = clicks.time // unit_of(clicks.time)
