@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ from table_shop import run, shop, written  # noqa: F401 (a fixture)
 import adapter4rec
 from adapter4rec.data.images.sources import image_files
 from adapter4rec.data.interactions import read_interactions, read_items
+from adapter4rec.datasets.command import prepare
+from adapter4rec.datasets.sources import SOURCES
 from adapter4rec.utils.errors import UserError
 
 SHARED = REPOSITORY.parent / "shared" / "data"
@@ -264,6 +267,31 @@ def test_utf16_is_recognised(tmp_path):
     folder = run(tmp_path, "--interactions", str(tmp_path / "c.csv"))
     assert written(folder) == (["ü\tx"], ["x"])
     assert "UTF-16" in (folder / "card.md").read_text("utf-8")
+
+
+def test_the_data_set_of_the_document_is_prepared(tmp_path, monkeypatch):
+    page = (REPOSITORY / "docs" / "extending.md").read_text("utf-8")
+    blocks = [
+        block for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL) if "SOURCES" in block
+    ]
+    monkeypatch.setitem(SOURCES, "shop", None)
+    names = {}
+    for block in blocks:
+        exec(block, names)
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    arguments = ["shop", "--raw", str(raw), "--into", str(tmp_path / "out")]
+    with pytest.raises(UserError, match=r"orders\.csv: no such file"):
+        prepare(arguments)
+    day = "2024-03-0{} 10:00".format
+    rows = [f"u;007;{day(2)};sent", f"u;8;{day(1)};sent", f"u;8;{day(3)};returned"]
+    (raw / "orders.csv").write_text("\n".join(["customer;product;day;state", *rows]))
+    (raw / "products.csv").write_text("product;name\n007;Tea\n8;Pot\n")
+    prepare(arguments)
+    assert written(tmp_path / "out") == (["u\t8 007"], ["007\tTea", "8\tPot"])
+    card = json.loads((tmp_path / "out" / "card.json").read_text("utf-8"))
+    assert card["notes"] == ["1 returned orders left out"]
+    assert [one["name"] for one in card["inputs"]] == ["orders.csv", "products.csv"]
 
 
 def test_the_command_ends_without_a_traceback():
