@@ -103,7 +103,7 @@ def read_clicks(interactions: pl.LazyFrame, settings: PrepareSettings, label: st
         kept = [
             name_expression(name).cast(pl.Categorical(pl.Categories.random())) for name in ("user", "item")
         ]
-        kept += [pl.col("time")] if "time" in columns else []
+        kept += [pl.col("time").cast(pl.Int64, strict=False)] if "time" in columns else []
         reasons = [("clicks without a user or an item", pl.col("user").is_null() | pl.col("item").is_null())]
         if "time" in columns:
             reasons.append(("clicks without a time", pl.col("time").is_null()))
@@ -113,11 +113,8 @@ def read_clicks(interactions: pl.LazyFrame, settings: PrepareSettings, label: st
         reason = pl.lit(0, pl.UInt8)
         for number, (_, applies) in reversed(list(enumerate(reasons, 1))):
             reason = pl.when(applies).then(pl.lit(number, pl.UInt8)).otherwise(reason)
-        rating = ["rating"] if settings.min_rating is not None else []
-        lazy = interactions.with_columns(*kept).with_columns(reason=reason).drop(rating)
-        frame = lazy.select(
-            *(name for name in ("user", "item", "time", "reason") if name in {*columns, "reason"})
-        )
+        wanted = ("user", "item", "time") if "time" in columns else ("user", "item")
+        frame = interactions.with_columns(*kept).with_columns(reason=reason).select(*wanted, "reason")
         clicks, why = _encoded(frame.collect(engine="streaming"))
     for number, (what, _) in enumerate(reasons, 1):
         clicks.keep(why != number, what)
@@ -220,13 +217,13 @@ def _keep_core(clicks: Clicks, least: int) -> None:
     """Drop users and items with fewer clicks than ``least`` until all have as many."""
     rounds = 0
     kept = np.ones(len(clicks), bool)
+    sides = ((clicks.item, len(clicks.item_names)), (clicks.user, len(clicks.user_names)))
     dropped = True
     while dropped:
         dropped = False
-        for codes in (clicks.item, clicks.user):
-            counts = np.bincount(codes[kept])
-            few = kept & (counts[np.minimum(codes, len(counts) - 1)] < least) if kept.any() else kept
-            if few.any() and kept.any():
+        for codes, size in sides:
+            few = kept & (np.bincount(codes[kept], minlength=size)[codes] < least)
+            if few.any():
                 kept &= ~few
                 dropped = True
         rounds += dropped

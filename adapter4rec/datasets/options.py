@@ -37,7 +37,7 @@ class PrepareSettings(Settings):
     min_user_clicks: int = option(1, "drop users with fewer clicks, in one pass, after the items", least=1)
     last: int | None = option(None, "keep the last N clicks of each user", least=1)
     users: int | None = option(None, "draw N users, by a hash of --seed and the user's name", least=1)
-    seed: int = option(0, "seed of --users", least=0)
+    seed: int = option(0, "seed of --users", least=0, most=2**63 - 1)
     unclicked: str = option("drop", "items without clicks: drop or keep", choices=("drop", "keep"))
     html: str = option(
         "strip",

@@ -52,8 +52,10 @@ def write_domain(
     items, item = _numbered_items(clicks, catalogue, unclicked)
     names, changed = mapped_names(items["item"], IMAGE_NAME if "image" in items.columns else ITEM_NAME)
     if changed:
+        first = (names != items["item"]).arg_true()[0]
         notes.append(
-            f"{changed:,} item names with white space or other separators: each run of them is an underscore"
+            f"{changed:,} item names with white space: each run of it is an underscore, such as "
+            f"{names[first]!r} for {items['item'][first]!r}"
         )
     items = items.with_columns(names.alias("item"))
     _write_items(folder / "items.tsv", items)
