@@ -237,6 +237,8 @@ BAD = {
     "cut off Parquet": (b"PAR1" + bytes(100), "cut off"),
     "Excel": (b"PK\x03\x04" + bytes(100), "Excel"),
     "JSON array": (b'[{"user": 1}]', "JSON lines"),
+    "header alone": (b"user,item\n", "no rows"),
+    "cut off JSON": (b'{"user": "u", "item": "x"}\n{"user": "u", "it', "cut off"),
     "binary": (b"abc\0\0\1", "not a text file"),
 }
 

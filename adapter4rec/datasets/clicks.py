@@ -116,6 +116,8 @@ def read_clicks(interactions: pl.LazyFrame, settings: PrepareSettings, label: st
         wanted = ("user", "item", "time") if "time" in columns else ("user", "item")
         frame = interactions.with_columns(*kept).with_columns(reason=reason).select(*wanted, "reason")
         clicks, why = _encoded(frame.collect(engine="streaming"))
+    if not len(clicks):
+        raise UserError(f"{label}: no rows")
     for number, (what, _) in enumerate(reasons, 1):
         clicks.keep(why != number, what)
         why = why[why != number]

@@ -40,6 +40,8 @@ def polars_errors(what: str) -> Iterator[None]:
         hint = ""
         if "utf-8" in message.lower() or "utf8" in message.lower():
             hint = "; set its encoding, for example --encoding latin-1"
+        elif "syntax" in message.lower():
+            hint = "; a line is not a JSON object, or the file is cut off"
         elif "fields" in message or "columns" in message:
             hint = "; a row has more columns than the header: is --separator or --quoting wrong?"
         raise UserError(f"{what}: cannot be read: {message}{hint}") from None
