@@ -23,6 +23,7 @@ _HOMES = {
     "checkpoints.loading": ("load_source",),
     "serving.recommender": ("Recommender", "load"),
     "models.parameters": ("count_parameters",),
+    "datasets.frames": ("from_dataframes",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -17,6 +17,7 @@ PARTS = (
     "pixels",
     "cached_states",
     "reading",
+    "preparing",
     "growth",
 )
 

@@ -25,11 +25,13 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 TREES = ("Downstream", "Pretraining")
 ROOTS = ("adapter4rec", "benchmarks", "docs", "tests", "Dataset", "pretrained_models", *TREES)
 """Folders whose paths documents name."""
-OWN_FILES = ("scaling.py", "scaling_layers.py", "bpr.py", "gru.py")
+OWN_FILES = ("scaling.py", "scaling_layers.py", "bpr.py", "gru.py", "shop.py")
 """What the reader of a worked example writes."""
 SUFFIXES = ("csv", "gz", "html", "json", "jsonl", "npy", "png", "pt", "safetensors", "tex", "tsv", "txt")
 COMMANDS = (
+    "Dataset.check",
     "Dataset.generate",
+    "Dataset.prepare",
     "adapter4rec.download",
     "adapter4rec.merge",
     "adapter4rec.recommend",

@@ -132,7 +132,8 @@ def single_values(given: Swept) -> Values:
 def _help(option: Option, default: Any) -> str:
     choices = option.limits["choices"]
     listed = f"; one of {', '.join(choices)}" if choices else ""
-    listed += "; separated by commas" if option.several else ""
+    if option.several:
+        listed += f"; separated by {'spaces' if option.kind is Path else 'commas'}"
     values = default if isinstance(default, list) else [default]
     shown = "" if default is None else f" (default {' '.join(map(as_argument, values))})"
     if default is MISSING:

@@ -152,8 +152,10 @@ def _group(cls: type, name: str) -> str:
 
 
 def _kind(hint: Any) -> tuple[type, bool, bool]:
-    """Kind, optional and several of ``kind``, ``kind | None`` or ``tuple[kind, ...]``."""
+    """Kind, optional and several of ``kind`` or ``tuple[kind, ...]``, each also with ``| None``."""
     kind, *further = typing.get_args(hint) or (hint,)
+    if typing.get_origin(kind) is tuple:
+        return typing.get_args(kind)[0], True, True
     return kind, type(None) in further, typing.get_origin(hint) is tuple
 
 

@@ -1,0 +1,146 @@
+"""Any table of clicks, with or without a table of items, as :class:`RawData`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars as pl
+
+from adapter4rec.datasets.files import polars_errors, scan_files
+from adapter4rec.datasets.options import ColumnSettings, TableSettings
+from adapter4rec.datasets.raw import RawData
+from adapter4rec.datasets.times import time_column
+from adapter4rec.utils.errors import UserError, nearest
+
+_TEXTS = ("title", "abstract", "body")
+_SAMPLE = 10_000
+"""Rows from which the format of times and the decimal sign are recognised."""
+
+
+def read_table(settings: TableSettings, scratch: Path) -> RawData:
+    """The clicks and items of table files.
+
+    Args:
+        settings: files and columns.
+        scratch: folder for unpacked copies of files, needed until the data have been read.
+
+    Raises:
+        UserError: a file is missing or damaged, or lacks a column.
+    """
+    notes: list[str] = []
+    interactions = scan_files(settings.interactions, settings, scratch, notes)
+    items = None if settings.items is None else scan_files(settings.items, settings, scratch, notes)
+    names = {"interactions": shown_files(settings.interactions), "items": shown_files(settings.items or ())}
+    folder = settings.image_folder or (settings.items[0].parent if settings.items else None)
+    return raw_data(interactions, items, settings, names, folder, notes)
+
+
+def raw_data(
+    interactions: pl.LazyFrame,
+    items: pl.LazyFrame | None,
+    columns: ColumnSettings,
+    names: Mapping[str, str],
+    image_folder: Path | None,
+    notes: list[str],
+) -> RawData:
+    """Clicks and items from frames with any column names.
+
+    Args:
+        interactions: one row per click.
+        items: one row per item; None for items without content.
+        columns: names of the columns.
+        names: what the frames are called in messages: ``interactions`` and ``items``.
+        image_folder: folder of relative image paths.
+        notes: notes so far.
+
+    Raises:
+        UserError: a column is missing or has a wrong type.
+    """
+    clicks = _clicks(interactions, columns, names["interactions"])
+    if items is None:
+        if chosen := [name for name in (*_TEXTS, "image") if getattr(columns, name) is not None]:
+            raise UserError(f"--{chosen[0]} {getattr(columns, chosen[0])}: needs --items, the table of items")
+        return RawData(clicks, clicks.select(pl.col("item").unique(maintain_order=True)), notes)
+    return RawData(clicks, _items(items, columns, names["items"], image_folder), notes)
+
+
+def shown_files(paths: tuple[Path, ...]) -> str:
+    """Files in a message: the first, and how many more."""
+    return str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more" if paths else ""
+
+
+def _schema(frame: pl.LazyFrame, name: str) -> Mapping[str, pl.DataType]:
+    with polars_errors(name):
+        return frame.collect_schema()
+
+
+def _require(column: str, option: str, schema: Mapping[str, pl.DataType], name: str) -> None:
+    if column not in schema:
+        exist = list(schema)
+        hint = f"; {suggestion}" if (suggestion := nearest(column, exist)).startswith("did") else ""
+        alone = "; is --separator wrong?" if len(exist) == 1 else ""
+        raise UserError(
+            f"{name}: no column {column!r} (--{option}){hint}; the columns are: {', '.join(exist)}{alone}"
+        )
+
+
+def _text(column: str, schema: Mapping[str, pl.DataType], name: str) -> pl.Expr:
+    """A column as text. Whole numbers that a table holds as floats lose the decimal point."""
+    dtype = schema[column]
+    if dtype.is_float():
+        value = pl.col(column)
+        whole = pl.when(value == value.floor()).then(value.cast(pl.Int64, strict=False).cast(pl.String))
+        return whole.otherwise(value.fill_nan(None).cast(pl.String))
+    if dtype.is_nested() or dtype == pl.Binary:
+        raise UserError(f"{name}, column {column}: of type {dtype}; expected texts or numbers")
+    return pl.col(column).cast(pl.String)
+
+
+def _clicks(frame: pl.LazyFrame, columns: ColumnSettings, name: str) -> pl.LazyFrame:
+    schema = _schema(frame, name)
+    chosen = {"user": columns.user, "item": columns.item, "time": columns.time, "rating": columns.rating}
+    for option, column in chosen.items():
+        if column is not None:
+            _require(column, option, schema, name)
+    selected = {option: _text(chosen[option] or "", schema, name) for option in ("user", "item")}
+    if columns.time is not None:
+        label = f"{name}, column {columns.time}"
+        sample = _sample(frame, columns.time, name)
+        selected["time"] = time_column(
+            pl.col(columns.time), schema[columns.time], sample, label, columns.time_format
+        )
+    if columns.rating is not None:
+        selected["rating"] = _number(columns.rating, schema[columns.rating])
+    return frame.select(**selected)
+
+
+def _sample(frame: pl.LazyFrame, column: str, name: str) -> pl.Series:
+    with polars_errors(name):
+        return frame.select(column).head(_SAMPLE).collect().to_series().drop_nulls()
+
+
+def _number(column: str, dtype: pl.DataType) -> pl.Expr:
+    """A column of numbers; those in texts may have a decimal comma."""
+    if dtype == pl.String:
+        text = pl.col(column).str.strip_chars().str.replace(",", ".", literal=True)
+        return text.cast(pl.Float64, strict=False)
+    return pl.col(column).cast(pl.Float64, strict=False)
+
+
+def _items(frame: pl.LazyFrame, columns: ColumnSettings, name: str, folder: Path | None) -> pl.LazyFrame:
+    schema = _schema(frame, name)
+    item = columns.item_id or columns.item
+    _require(item, "item_id" if columns.item_id else "item", schema, name)
+    selected = {"item": _text(item, schema, name)}
+    for option in _TEXTS:
+        if (column := getattr(columns, option)) is not None:
+            _require(column, option, schema, name)
+            selected[option] = pl.col(column).cast(pl.String, strict=False)
+    if columns.image is not None:
+        _require(columns.image, "image", schema, name)
+        path = pl.col(columns.image).cast(pl.String)
+        base = f"{folder}/" if folder is not None else ""
+        relative = pl.lit(base) + path
+        selected["image"] = pl.when(path.str.starts_with("/")).then(path).when(path != "").then(relative)
+    return frame.select(**selected)
