@@ -243,19 +243,21 @@ def names_of(frame: pl.DataFrame, column: str) -> pl.Series:
     return frame[column].unique(maintain_order=True).cast(pl.String)
 
 
-def repeats(frame: pl.DataFrame) -> int:
-    """How many clicks repeat another click: same user, item and time, if there is a time."""
-    packed = pl.lit(0, pl.Int64)
-    size = 1
-    for name in [name for name in ("user", "item", "time") if name in frame.columns]:
-        values = pl.col(name) if name == "time" else pl.col(name).to_physical().cast(pl.Int64)
-        low, high = frame.select(values.min().alias("low"), values.max().alias("high")).row(0)
-        size *= high - low + 1
-        packed = packed * (high - low + 1) + (values - low)
-    if size >= 1 << 63:
-        keys = [pl.col("user").to_physical(), pl.col("item").to_physical(), pl.col("time")]
-        packed = pl.struct(keys).hash().reinterpret(signed=True)
-    return int(frame.select((packed.sort().diff() == 0).sum()).item())
+def repeats(frame: pl.DataFrame, parts: int = 16) -> int:
+    """How many clicks repeat another click: same user, item and time, if there is a time.
+
+    Counted for a part of the users after another, which bounds the memory.
+    """
+    keys = [
+        pl.col("user", "item").to_physical(),
+        *(pl.col("time") for name in frame.columns if name == "time"),
+    ]
+    user = pl.col("user").to_physical()
+    count = 0
+    for part in range(parts):
+        hashes = frame.lazy().filter(user % parts == part).select(pl.struct(keys).hash().alias("hash"))
+        count += int(hashes.select(pl.len() - pl.col("hash").n_unique()).collect().item())
+    return count
 
 
 def milliseconds_to_seconds(frame: pl.DataFrame) -> tuple[pl.DataFrame, bool]:
