@@ -165,8 +165,10 @@ def _parsed(
 
 def _damaged_row(lines: list[str], columns: int, separator: str, quoted: bool) -> int:
     """Lines before the row that has another number of fields, is no UTF-8 or has an open quotation mark."""
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    rows = csv.reader(lines, delimiter=separator, quoting=quoting, strict=True)
+    if quoted:
+        rows = csv.reader(lines, delimiter=separator, strict=True)
+    else:
+        rows = csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE)
     before = 0
     with suppress(csv.Error):
         for row in rows:
