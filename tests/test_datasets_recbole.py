@@ -92,6 +92,8 @@ def test_milliseconds_and_windows_line_ends(folder):
         ("ml-100k.inter", (*INTER[:2], "196\t242"), "ml-100k.inter, line 3: time is missing or cut off"),
         ("ml-100k.inter", (INTER[0], INTER[1], "196\t242\t3\t1\t9"), "ml-100k.inter, line 3: cannot read"),
         ("ml-100k.inter", INTER[:1], "ml-100k.inter: no clicks"),
+        ("ml-100k.inter", (INTER[0], "1\t2\t3\t1e30"), "ml-100k.inter, line 2: time is missing"),
+        ("ml-100k.inter", (INTER[0], "1\t2\tnan\t1"), "ml-100k.inter, line 2: rating is missing"),
         (
             "ml-100k.inter",
             ("user_id:token\tage:float", "1\t2"),

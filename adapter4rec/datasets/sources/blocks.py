@@ -205,10 +205,10 @@ class Clicks:
         columns = [
             pl.when(pl.col(name) != "").then(pl.col(name)).cast(pl.Categorical) for name in ("user", "item")
         ]
-        numbers = {"time": pl.Float64, "rating": pl.Float32}
-        columns += [
-            pl.col(name).cast(to, strict=False) for name, to in numbers.items() if name in frame.columns
-        ]
+        if "time" in frame.columns:  # by way of floats: 8.8e8 is a time
+            columns.append(pl.col("time").cast(pl.Float64, strict=False).cast(pl.Int64, strict=False))
+        if "rating" in frame.columns:
+            columns.append(pl.col("rating").cast(pl.Float32, strict=False).fill_nan(None))
         compact = frame.select(columns)
         for name in compact.columns:
             if compact[name].null_count():
@@ -217,8 +217,6 @@ class Clicks:
                 raise UserError(
                     f"{self.path}, line {number}: {name} is missing{cut}; expected {self.expected}"
                 )
-        if "time" in compact.columns:
-            compact = compact.with_columns(pl.col("time").cast(pl.Int64))
         self.parts.append(compact)
 
     def frame(self) -> pl.DataFrame:
