@@ -1,0 +1,173 @@
+"""RecBole's atomic files: data sets that RecBole publishes, or that somebody has converted for it.
+
+Format: https://recbole.io/docs/user_guide/data/atomic_files.html. ``NAME.inter``, ``NAME.item`` and
+``NAME.user`` are separated by tabs, without quoting, and begin with a header of typed names such as
+``user_id:token``, ``timestamp:float`` or ``title:token_seq``. Data split beforehand are ``NAME.train.inter``,
+``NAME.valid.inter`` and ``NAME.test.inter``. Names of columns differ between data sets.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from adapter4rec.datasets.raw import RawData
+from adapter4rec.datasets.sources.base import Source
+from adapter4rec.datasets.sources.blocks import (
+    Clicks,
+    csv_blocks,
+    files_below,
+    first_line,
+    in_seconds,
+    lazy,
+    names_of,
+    note_repeats,
+    one_file,
+)
+from adapter4rec.utils.errors import UserError
+
+_HEADER = "a header of typed names separated by tabs, such as user_id:token"
+_TYPES = ("token", "token_seq", "float", "float_seq")
+_SPLIT = (".train.inter", ".valid.inter", ".test.inter")
+
+
+def read(folder: Path) -> RawData:
+    """Read a folder with the atomic files of one data set. Their ``.user`` file is not needed.
+
+    Raises:
+        UserError: a file is missing, cut off, swapped or damaged.
+    """
+    files = files_below(folder)
+    notes: list[str] = []
+    item_files = [path for path in files if path.name.endswith(".item")]
+    item_file = one_file(item_files, folder, "NAME.item of one data set") if item_files else None
+    item_header = _header(item_file) if item_file else {}
+    frame = _clicks(_interaction_files(files, folder, notes), item_header, notes)
+    note_repeats(frame, notes)
+    frame = in_seconds(frame, notes)
+    items = names_of(frame, "item").to_frame()
+    if item_file is None:
+        notes.append("no NAME.item file: items without text")
+        return RawData(lazy(frame), items.lazy(), notes)
+    table = _items(item_file, item_header, notes)
+    merged = items.join(table, on="item", how="left", maintain_order="left")
+    known = len(items.join(table, on="item", how="semi"))
+    if not known:
+        raise UserError(f"{item_file}: holds no item of the clicks; expected files of one data set")
+    notes.append(f"{len(items) - known:,} of {len(items):,} clicked items are not in {item_file.name}")
+    return RawData(lazy(frame), merged.lazy(), notes)
+
+
+def _interaction_files(files: list[Path], folder: Path, notes: list[str]) -> list[Path]:
+    split = [path for path in files if path.name.endswith(_SPLIT)]
+    whole = [path for path in files if path.name.endswith(".inter") and path not in split]
+    if whole or not split:
+        return [one_file(whole, folder, "NAME.inter of one data set")]
+    lacking = [ending for ending in _SPLIT if not any(path.name.endswith(ending) for path in split)]
+    if lacking or len(split) != len(_SPLIT):
+        raise UserError(
+            f"{folder}: expected one file each of NAME{', NAME'.join(_SPLIT)}; missing: {', '.join(lacking)}"
+        )
+    notes.append("NAME.train.inter, NAME.valid.inter and NAME.test.inter are put together")
+    return [path for ending in _SPLIT for path in split if path.name.endswith(ending)]
+
+
+def _header(path: Path) -> dict[str, str]:
+    """The types of the columns by name, in their order."""
+    columns = {}
+    for field in first_line(path, _HEADER).split("\t"):
+        name, _, kind = field.rpartition(":")
+        if not name or kind not in _TYPES:
+            raise UserError(f"{path}: {field[:40]!r} in its first line is no typed name; expected {_HEADER}")
+        columns[name] = kind
+    return columns
+
+
+def _roles(path: Path, header: dict[str, str], item_header: dict[str, str]) -> dict[str, str]:
+    """Which column of an ``.inter`` file is the user, the item, the time and the rating."""
+    if lists := [name for name in header if name.endswith("_list")]:
+        raise UserError(
+            f"{path}: a file of augmented sequences ({lists[0]}); expected one click a line, as in NAME.inter"
+        )
+    tokens = [name for name, kind in header.items() if kind == "token"]
+    users = [name for name in tokens if "user" in name.lower() or name.lower() == "uid"] or tokens[:1]
+    items = [name for name in tokens if name in item_header and name not in users]
+    items = items or [name for name in tokens if name not in users]
+    if not users or not items:
+        raise UserError(
+            f"{path}: no token columns of users and items in {', '.join(header)}; expected {_HEADER}"
+        )
+    roles = {"user": users[0], "item": items[0]}
+    numbers = [name for name, kind in header.items() if kind == "float"]
+    times = [name for name in numbers if "time" in name.lower() or name.lower() == "date"]
+    ratings = [name for name in numbers if name.lower() in ("rating", "ratings", "stars", "score", "label")]
+    roles |= {role: found[0] for role, found in (("time", times), ("rating", ratings)) if found}
+    return roles
+
+
+def _clicks(paths: list[Path], item_header: dict[str, str], notes: list[str]) -> pl.DataFrame:
+    frames = []
+    for path in paths:
+        header = _header(path)
+        roles = _roles(path, header, item_header)
+        expected = f"{len(header)} fields a line, separated by tabs"
+        clicks = Clicks(path, expected)
+        chosen = [pl.col(column).alias(role) for role, column in roles.items()]
+        for line, block in csv_blocks(
+            path, list(header), expected, separator="\t", header=True, quoted=False
+        ):
+            clicks.add(block.with_columns(pl.all().str.strip_chars_end("\r")).select(chosen), line)
+        frames.append(clicks.frame())
+    used = ", ".join(f"{column} as {role}" for role, column in roles.items())
+    notes.append(f"columns of {paths[0].name}: {used}")
+    if "time" not in roles:
+        notes.append("no timestamps: clicks keep the order of the file")
+    return pl.concat(frames)
+
+
+def _items(path: Path, header: dict[str, str], notes: list[str]) -> pl.DataFrame:
+    """Items with the columns that look like a title and a description."""
+    names = list(header)
+    key = next((name for name in names if header[name] == "token" and "item" in name.lower()), names[0])
+    texts = [name for name in names if name != key and header[name] in ("token", "token_seq")]
+    title = _first(texts, ("title", "name", "headline"))
+    abstract = _first([name for name in texts if name != title], ("abstract", "description", "summary"))
+    expected = f"{len(header)} fields a line, separated by tabs"
+    blocks = csv_blocks(path, names, expected, separator="\t", header=True, quoted=False)
+    parts = []
+    for line, block in blocks:
+        if (lacking := block[key].is_null()).any():
+            raise UserError(
+                f"{path}, line {line + int(lacking.arg_max() or 0)}: {key} is missing; expected {expected}"
+            )
+        wanted = (
+            {"item": key} | ({"title": title} if title else {}) | ({"abstract": abstract} if abstract else {})
+        )
+        clean = [
+            pl.col(column).str.strip_chars().replace("", None).alias(role) for role, column in wanted.items()
+        ]
+        parts.append(block.select(clean))
+    if not parts:
+        raise UserError(f"{path}: no items; expected {expected}")
+    notes.append(f"columns of {path.name}: {title or 'none'} as title, {abstract or 'none'} as abstract")
+    return pl.concat(parts).unique("item", keep="first", maintain_order=True)
+
+
+def _first(names: list[str], words: tuple[str, ...]) -> str | None:
+    """The first name that equals one of the words, else ends with one, else contains one."""
+    for test in (str.__eq__, str.endswith, str.__contains__):
+        for word in words:
+            for name in names:
+                if test(name.lower(), word):
+                    return name
+    return None
+
+
+SOURCE = Source(
+    about="RecBole atomic files: any data set converted for RecBole",
+    published="https://recbole.io/dataset_list.html",
+    licence="that of the data set itself; RecBole gives none",
+    files="NAME.inter (or NAME.train.inter, NAME.valid.inter, NAME.test.inter), NAME.item",
+    read=read,
+)
