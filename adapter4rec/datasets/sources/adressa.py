@@ -94,7 +94,7 @@ def _titles(events: pl.LazyFrame) -> pl.LazyFrame:
 def _collect(days: list[Path], rows: pl.LazyFrame) -> pl.DataFrame:
     try:
         return rows.collect(engine="streaming")
-    except pl.exceptions.PolarsError as error:
+    except pl.exceptions.ComputeError as error:
         for path in days:
             _check_lines(path)
         raise UserError(f"{days[0].parent}: {error}") from None

@@ -121,7 +121,7 @@ def scan_fields(path: Path, columns: Sequence[str], separator: str = "\t") -> pl
 def check_rows(path: Path, rows: pl.LazyFrame, wrong: pl.Expr, expected: str) -> None:
     """Raise a UserError with the line number of the first wrong row. Needs the column ``row``."""
     counts = pl.col("row").filter(wrong)
-    bad = collect(path, rows.select(first=counts.min(), wrong=counts.count(), lines=pl.len()))
+    bad = collect(path, rows.select(first=counts.min(), wrong=counts.count(), lines=pl.len()), expected)
     first, number, lines = bad.row(0)
     if number:
         others = f" ({number:,} of {lines:,} lines are wrong)" if number > 1 else ""
@@ -133,21 +133,26 @@ def _last_row(path: Path, rows: pl.LazyFrame) -> int:
     return int(collect(path, rows.select(pl.col("row").max())).item())
 
 
-def collect(path: Path, rows: pl.LazyFrame) -> pl.DataFrame:
+def collect(path: Path, rows: pl.LazyFrame, expected: str = "") -> pl.DataFrame:
     """The result of a streamed query over a file.
+
+    Args:
+        path: the file, for the message.
+        rows: the query.
+        expected: what the file should hold, for the message.
 
     Raises:
         UserError: the file cannot be read; with what polars says.
     """
     try:
         return rows.collect(engine="streaming")
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.ComputeError, pl.exceptions.SchemaError, pl.exceptions.NoDataError) as error:
         reason = str(error).strip().split("\n", maxsplit=1)[0]
         if "utf-8" in reason.lower() or "utf8" in reason.lower():
             reason = "the text is not UTF-8"
         elif "not specified in schema" in reason:
             reason = "a line contains the control character U+0001; the file is damaged"
-        raise UserError(f"{path}: {reason}") from None
+        raise UserError(f"{path}: {reason}" + (f"; {expected}" if expected else "")) from None
 
 
 def count_note(number: SupportsInt, text: str) -> list[str]:

@@ -128,6 +128,7 @@ def _history_clicks(logs: pl.LazyFrame, clicks: pl.LazyFrame) -> pl.LazyFrame:
         .agg(pl.col("history").sort_by(pl.col("history").str.len_bytes(), "history").last())
         .join(starts, on="log")
         .with_columns(first_of_log=pl.col("first_seen") == pl.col("first_seen").min().over("user", "log"))
+        .sort("log", "user", "first_seen")  # the same rows at each reading
     )
     items = pl.col("history").str.extract_all(_WORD)
     exploded = (
@@ -143,7 +144,7 @@ def _history_clicks(logs: pl.LazyFrame, clicks: pl.LazyFrame) -> pl.LazyFrame:
         [exploded.select("user", "item", known="first_seen"), clicks.select("user", "item", known="time")]
     )
     known = sightings.join(several, on="user", how="semi").group_by("user", "item").agg(pl.col("known").min())
-    return exploded.join(known, on=["user", "item"], how="left").with_columns(
+    return exploded.join(known, on=["user", "item"], how="left", maintain_order="left").with_columns(
         pl.col("known").fill_null(pl.col("first_seen"))
     )
 
@@ -174,7 +175,9 @@ def _history_notes(folder: Path, logs: pl.LazyFrame, histories: pl.LazyFrame) ->
     total, dropped = collect(folder, histories.select(pl.len(), repeated.sum().alias("dropped"))).row(0)
     given = pl.col("history") != ""
     shown = logs.filter(given).select("user", "history")
-    distinct = collect(folder, shown.group_by("user", "history").len().select(pl.len(), pl.col("len").sum()))
+    distinct = collect(
+        folder, shown.group_by("user", "history").len().select(n=pl.len(), shown=pl.col("len").sum())
+    )
     n_distinct, n_shown = distinct.row(0)
     return [
         *count_note(n_shown - n_distinct, "impressions repeat the history of another one: it was read once"),

@@ -127,8 +127,9 @@ def _movies_by_colons(path: Path) -> pl.DataFrame:
 
 def _movies_by_commas(path: Path) -> pl.DataFrame:
     _check_header(path, _CSV_MOVIES)
-    schema = {"item": pl.String, "title": pl.String, "genres": pl.String}
-    table = collect(path, pl.scan_csv(path, schema=schema, row_index_name="row", glob=False))
+    schema = dict.fromkeys(_CSV_MOVIES.split(","), pl.String)
+    rows = pl.scan_csv(path, schema=schema, row_index_name="row", glob=False).rename({"movieId": "item"})
+    table = collect(path, rows, f"expected {_CSV_MOVIES}, titles with commas in quotes")
     wrong = table.filter(~pl.col("item").str.contains(r"^\d+$").fill_null(False) | pl.col("genres").is_null())
     if len(wrong):
         raise UserError(f"{path}:{wrong['row'][0] + 2}: expected {_CSV_MOVIES}, titles with commas in quotes")
@@ -158,22 +159,22 @@ def _notes(path: Path, interactions: pl.LazyFrame, items: pl.DataFrame) -> list[
         raise UserError(
             f"{path}: no rating is of a movie in {_MOVIES[path.name]}; the files do not belong together"
         )
-    sample = interactions.head(_SAMPLE)
-    size, moments = collect(path, sample.select(pl.len(), moments=pl.struct("user", "time").n_unique())).row(
-        0
-    )
+    moments = interactions.head(_SAMPLE).group_by("user", "time").len()
+    tied, size = collect(
+        path, moments.select(tied=pl.col("len").filter(pl.col("len") > 1).sum(), size=pl.col("len").sum())
+    ).row(0)
     titles = items["title"]
     without_year = (~titles.str.contains(r"\(\d{4}[^)]*\)\s*$")).sum()
     moved = titles.str.contains(r", (The|A|An|Le|La|Les|Il|El|Der|Die|Das) \(").sum()
-    ties = 100 * (1 - moments / size)
+    share = f"{100 * tied / size:.0f} %" + (" of the first million" if size == _SAMPLE else "")
     return [
         f"{rated['len'].sum():,} ratings of {len(rated):,} movies; each is a click with a rating",
-        f"{ties:.0f} % of the ratings share user and second with another: kept in the order of the file",
+        f"{share} of the ratings have the user and second of another one: these keep the order of the file",
         *count_note(
             rated.filter(~known)["len"].sum(), f"ratings of movies that {_MOVIES[path.name]} does not list"
         ),
         *count_note(len(items) - known.sum(), "movies without a rating"),
-        *count_note(len(titles) - titles.n_unique(), "titles occur under several numbers: kept apart"),
+        *count_note(len(titles) - titles.n_unique(), "titles repeat that of another movie: kept apart"),
         *count_note(without_year, "titles do not end with a year: kept"),
         *count_note(moved, "titles have their article at the end (Matrix, The): kept"),
         *count_note(titles.null_count(), "movies without a title"),

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import polars as pl
 
-from adapter4rec.data.images.sources import image_files
 from adapter4rec.datasets.raw import RawData
 from adapter4rec.datasets.sources.lines import (
     check_rows,
@@ -126,6 +125,8 @@ def _read_items(path: Path) -> tuple[pl.DataFrame, list[str]]:
 
 
 def _with_images(table: pl.DataFrame, images: Path, numbered: bool) -> pl.DataFrame:
+    from adapter4rec.data.images.sources import image_files  # imports lmdb, which --help does not need
+
     files = image_files(images, [name.encode() for name in table["item"]], numbered=numbered)
     paths = [str(files[name.encode()]) if name.encode() in files else None for name in table["item"]]
     return table.with_columns(image=pl.Series(paths, dtype=pl.String))
