@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
 
 from adapter4rec.datasets.sources import SOURCES
 from adapter4rec.utils.errors import UserError
@@ -37,7 +36,6 @@ CLICKS = [
     ("A0280304HKHOFA66VRZ2", "B00S730YWG"),
     ("A0280304HKHOFA66VRZ2", "B00E8JOCOE"),
 ]
-SHARED = REPOSITORY.parent / "shared" / "data"
 
 
 def write(path, lines, end="\n"):
@@ -184,12 +182,11 @@ def test_several_of_the_papers_sets_are_refused(tmp_path):
         SOURCES["paper"].read(tmp_path)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the published lists are not at hand")
 @pytest.mark.parametrize(("name", "folder"), [("scientific", "Scientific"), ("instruments", "Instruments")])
-def test_the_published_lists_come_back_identical(tmp_path, name, folder):
+def test_the_published_lists_come_back_identical(tmp_path, shared_data, name, folder):
     _, users, items, _ = FILES[name]
     for new, old in ((users, "users"), (items, "items")):
-        (tmp_path / f"{new}.tsv").symlink_to((SHARED / folder / f"{old}.tsv").resolve())
+        (tmp_path / f"{new}.tsv").symlink_to((shared_data / folder / f"{old}.tsv").resolve())
     raw = SOURCES[name].read(tmp_path)
     assert sequences(raw) == lines_of(tmp_path / f"{users}.tsv")
     assert [f"{item}\t{title}" for item, title in raw.items.collect().rows()] == lines_of(

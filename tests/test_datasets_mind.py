@@ -161,6 +161,10 @@ def test_wrong_files_are_named(tmp_path, behaviors, news, message):
         ("1\tU1\n".encode("utf-16"), "UTF-16; convert it to UTF-8"),
         (b"1\tU1\t\x00\x00", "binary"),
         (b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
+        (
+            b'\xef\xbb\xbf<?xml version="1.0"?><Error><Code>PublicAccessNotPermitted</Code>',
+            "web page, not data",
+        ),
         ("1\tU1\t11/11/2019 9:00:00 AM\tN1\tNø-1\n".encode("latin-1"), "the text is not UTF-8"),
     ],
 )
@@ -177,6 +181,9 @@ def test_missing_packed_and_unfinished_files_are_named(tmp_path):
     (tmp_path / "MINDsmall_train.zip").write_bytes(b"PK\x03\x04")
     (tmp_path / "MINDsmall_dev.zip.part").write_bytes(b"PK\x03\x04")
     with pytest.raises(UserError, match=r"unpack MINDsmall_train\.zip first; MINDsmall_dev\.zip\.part is an"):
+        read(tmp_path)
+    (tmp_path / "MINDsmall_train.zip").write_bytes(b"\xef\xbb\xbf<?xml version='1.0'?><Error>")
+    with pytest.raises(UserError, match=r"MINDsmall_train\.zip is no archive but a web page with an error"):
         read(tmp_path)
     write(tmp_path / "MINDsmall_train", TRAIN, TRAIN_NEWS)
     (tmp_path / "MINDsmall_train" / "news.tsv").unlink()

@@ -38,11 +38,21 @@ def find_named(folder: Path, *names: str) -> list[Path]:
 def missing(folder: Path, expected: str) -> UserError:
     """The error of a folder without the expected files; names archives and unfinished downloads in it."""
     files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _PACKED + _UNFINISHED]
-    packed = [path.name for path in files if path.suffix.lower() in _PACKED]
+    archives = [path for path in files if path.suffix.lower() in _PACKED]
+    packed = [path.name for path in archives if not _is_page(path)]
+    pages = [path.name for path in archives if _is_page(path)]
     unfinished = [path.name for path in files if path.suffix.lower() in _UNFINISHED]
     hint = f"; unpack {', '.join(packed[:3])} first" if packed else ""
+    hint += f"; {', '.join(pages[:3])} is no archive but a web page with an error" if pages else ""
     hint += f"; {', '.join(unfinished[:3])} is an unfinished download" if unfinished else ""
     return UserError(f"{folder}: expected {expected}, found none{hint}")
+
+
+def _is_page(path: Path) -> bool:
+    """Whether a file is HTML or XML, as servers send in place of a file that they refuse."""
+    with path.open("rb") as file:
+        head = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return head.startswith((b"<!doctype", b"<html", b"<?xml"))
 
 
 def check_text(path: Path, expected: str, *, line_end: bool = True) -> None:
@@ -70,7 +80,7 @@ def check_text(path: Path, expected: str, *, line_end: bool = True) -> None:
     for beginning, problem in _BEGINNINGS:
         if head.startswith(beginning):
             raise UserError(f"{path}: the file {problem}; expected {expected}")
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+    if _is_page(path):
         raise UserError(f"{path}: the file is a web page, not data; expected {expected}. Download it again")
     if b"\0" in head:
         raise UserError(f"{path}: the file is binary; expected {expected}")
