@@ -42,14 +42,15 @@ def read(folder: Path) -> RawData:
     """Read the unpacked archives below ``folder``: any of train, dev and test, of one size."""
     behaviors = _find_logs(folder)
     logs = pl.concat([_scan_log(path, number) for number, path in enumerate(behaviors)])
-    clicks = _impression_clicks(logs)
-    histories = _history_clicks(logs, clicks)
+    clicks = collect(folder, _impression_clicks(logs)).lazy()
+    distinct = collect(folder, _distinct_histories(logs))  # the large files are not read again after this
+    histories = _history_clicks(distinct.lazy(), clicks)
     kept = histories.filter(pl.col("known") >= pl.col("first_seen")).select("user", "item", "time")
     items, news_notes = _read_news(folder, [path.with_name("news.tsv") for path in behaviors])
     interactions = pl.concat([kept, clicks.select("user", "item", "time")])
     notes = [
         *_log_notes(folder, behaviors, logs),
-        *_history_notes(folder, logs, histories),
+        *_history_notes(folder, distinct, histories),
         *news_notes,
         *_unknown_notes(folder, interactions, items),
     ]
@@ -90,10 +91,11 @@ def _scan_log(path: Path, number: int) -> pl.LazyFrame:
         labels=labels,
         log=pl.lit(number, pl.UInt8),
     )
-    expected = "expected a time such as 11/15/2019 8:55:22 AM in the third column"
-    check_rows(path, log, pl.col("time").is_null(), expected)
+    untimed = pl.col("time").is_null()
     mixed = (pl.col("shown") == 0) | ((pl.col("labels") != 0) & (pl.col("labels") != pl.col("shown")))
-    check_rows(path, log, mixed, "expected news such as N55689-1 N35729-0 in the fifth column")
+    if collect(path, log.select((untimed | mixed).any())).item():
+        check_rows(path, log, untimed, "expected a time such as 11/15/2019 8:55:22 AM in the third column")
+        check_rows(path, log, mixed, "expected news such as N55689-1 N35729-0 in the fifth column")
     return log.drop("impression", "row")
 
 
@@ -109,27 +111,37 @@ def _impression_clicks(logs: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def _history_clicks(logs: pl.LazyFrame, clicks: pl.LazyFrame) -> pl.LazyFrame:
-    """Clicks of the histories, each history once, in its order, before the log that publishes it.
+def _distinct_histories(logs: pl.LazyFrame) -> pl.LazyFrame:
+    """Each history once, always in the same order.
 
-    Columns: ``user``, ``item``, ``time``, ``first_seen`` (time of the user's first impression with this
-    history) and ``known``: the first time at which the user's histories or clicks contain the item. A click
-    with ``known < first_seen`` is a repetition from an earlier log.
+    Columns: ``user``, ``log``, ``history``, ``first_seen`` (time of the user's first impression with it),
+    ``repeats`` (further impressions with it), ``start`` (of the log), ``first_of_log``.
+    """
+    starts = logs.group_by("log").agg(start=pl.col("time").min())
+    return (
+        logs.filter(pl.col("history") != "")
+        .group_by("user", "history")
+        .agg(first_seen=pl.col("time").min(), log=pl.col("log").min(), repeats=pl.len() - 1)
+        .group_by("user", "log", "first_seen")
+        .agg(
+            pl.col("history").sort_by(pl.col("history").str.len_bytes(), "history").last(),
+            pl.col("repeats").sum(),
+        )
+        .join(starts, on="log")
+        .with_columns(first_of_log=pl.col("first_seen") == pl.col("first_seen").min().over("user", "log"))
+        .sort("log", "user", "first_seen")
+    )
+
+
+def _history_clicks(distinct: pl.LazyFrame, clicks: pl.LazyFrame) -> pl.LazyFrame:
+    """Clicks of the histories, in their order, before the log that publishes them.
+
+    Columns: ``user``, ``item``, ``time``, ``first_seen`` and ``known``: the first time at which the user's
+    histories or clicks contain the item. A click with ``known < first_seen`` repeats an earlier log.
 
     A history has no times. Its clicks take the last seconds before its log begins, or, if it is not the first
     of the user in this log, before the impression that first shows it.
     """
-    starts = logs.group_by("log").agg(start=pl.col("time").min())
-    distinct = (
-        logs.filter(pl.col("history") != "")
-        .group_by("user", "history")
-        .agg(first_seen=pl.col("time").min(), log=pl.col("log").min())
-        .group_by("user", "log", "first_seen")
-        .agg(pl.col("history").sort_by(pl.col("history").str.len_bytes(), "history").last())
-        .join(starts, on="log")
-        .with_columns(first_of_log=pl.col("first_seen") == pl.col("first_seen").min().over("user", "log"))
-        .sort("log", "user", "first_seen")  # the same rows at each reading
-    )
     items = pl.col("history").str.extract_all(_WORD)
     exploded = (
         distinct.with_columns(item=items, back=pl.int_ranges(items.list.len(), 0, -1))
@@ -170,17 +182,13 @@ def _log_notes(folder: Path, behaviors: list[Path], logs: pl.LazyFrame) -> list[
     ]
 
 
-def _history_notes(folder: Path, logs: pl.LazyFrame, histories: pl.LazyFrame) -> list[str]:
+def _history_notes(folder: Path, distinct: pl.DataFrame, histories: pl.LazyFrame) -> list[str]:
     repeated = pl.col("known") < pl.col("first_seen")
     total, dropped = collect(folder, histories.select(pl.len(), repeated.sum().alias("dropped"))).row(0)
-    given = pl.col("history") != ""
-    shown = logs.filter(given).select("user", "history")
-    distinct = collect(
-        folder, shown.group_by("user", "history").len().select(n=pl.len(), shown=pl.col("len").sum())
-    )
-    n_distinct, n_shown = distinct.row(0)
     return [
-        *count_note(n_shown - n_distinct, "impressions repeat the history of another one: it was read once"),
+        *count_note(
+            distinct["repeats"].sum(), "impressions repeat the history of another one: it was read once"
+        ),
         *count_note(
             total - dropped, "clicks of histories have no time: put before their log, in their order"
         ),
