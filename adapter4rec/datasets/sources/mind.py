@@ -50,9 +50,8 @@ def read(folder: Path) -> RawData:
     interactions = pl.concat([kept, clicks.select("user", "item", "time")])
     notes = [
         *_log_notes(folder, behaviors, logs),
-        *_history_notes(folder, distinct, histories),
+        *_history_notes(folder, distinct, histories, clicks, items),
         *news_notes,
-        *_unknown_notes(folder, interactions, items),
     ]
     return RawData(interactions, items.lazy(), notes)
 
@@ -182,9 +181,16 @@ def _log_notes(folder: Path, behaviors: list[Path], logs: pl.LazyFrame) -> list[
     ]
 
 
-def _history_notes(folder: Path, distinct: pl.DataFrame, histories: pl.LazyFrame) -> list[str]:
+def _history_notes(
+    folder: Path, distinct: pl.DataFrame, histories: pl.LazyFrame, clicks: pl.LazyFrame, items: pl.DataFrame
+) -> list[str]:
     repeated = pl.col("known") < pl.col("first_seen")
-    total, dropped = collect(folder, histories.select(pl.len(), repeated.sum().alias("dropped"))).row(0)
+    unknown = ~pl.col("item").is_in(items["item"].implode())
+    counts = histories.select(
+        total=pl.len(), dropped=repeated.sum(), unknown=(unknown & repeated.not_()).sum()
+    )
+    total, dropped, n_unknown = collect(folder, counts).row(0)
+    n_unknown += collect(folder, clicks.select(unknown.sum())).item()
     return [
         *count_note(
             distinct["repeats"].sum(), "impressions repeat the history of another one: it was read once"
@@ -193,6 +199,7 @@ def _history_notes(folder: Path, distinct: pl.DataFrame, histories: pl.LazyFrame
             total - dropped, "clicks of histories have no time: put before their log, in their order"
         ),
         *count_note(dropped, "clicks of later histories were already known: left out"),
+        *count_note(n_unknown, "clicks on news that no news.tsv lists"),
     ]
 
 
@@ -214,11 +221,6 @@ def _read_news(folder: Path, paths: list[Path]) -> tuple[pl.DataFrame, list[str]
         *count_note(news["abstract"].null_count(), "news without an abstract"),
         *count_note(quoted, "titles begin with a quotation mark: kept (the files have no quoting)"),
     ]
-
-
-def _unknown_notes(folder: Path, interactions: pl.LazyFrame, items: pl.DataFrame) -> list[str]:
-    unknown = interactions.join(items.lazy(), on="item", how="anti").select(pl.len())
-    return count_note(int(collect(folder, unknown).item()), "clicks on news that no news.tsv lists")
 
 
 SOURCE = Source(
