@@ -71,7 +71,8 @@ def main() -> None:
     recommender = Recommender(run, process, options.precision)
     if options.items:
         known = recommender.candidates.number_of
-        recommender = recommender.with_items(read_new_items(run, options.items, options.item_images, known))
+        items = read_new_items(run, options.items, options.item_images, known, options.encoding)
+        recommender = recommender.with_items(items)
         print(f"{options.items}: {recommender.candidates.n_new:,} items that are new to the catalogue")
     recommender.require(options.top_k, only_new=options.only_new)
     users = _selected_users(options, recommender)
@@ -143,6 +144,7 @@ def _options() -> argparse.Namespace:
     moved.add_argument("--backbone", metavar="NAME", help="backbone of the run")
     new = parser.add_argument_group("new items, which the model was not trained on")
     new.add_argument("--items", **path, help="items in the format of items.tsv, ranked with the catalogue")
+    new.add_argument("--encoding", default="utf-8", help="encoding of this file (%(default)s)")
     new.add_argument("--item-images", "--item_images", **path, help="their images: a folder or an LMDB")
     new.add_argument("--only-new", "--only_new", action="store_true", help="rank only the new items")
     parser.add_argument("--users", nargs="+", metavar="USER", help=f"default: the first {_SHOWN_USERS} users")

@@ -5,17 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 
 from adapter4rec.data.lines import read_line_blocks
 from adapter4rec.data.settings import ATTRIBUTES
+from adapter4rec.data.users import read_users, require_distinct
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.plain_text import first_fault, is_blank_utf8, utf8_fault
 
-_UNKNOWN, _LEFT_OUT, _END = -1, -2, -3
-_END_OF_USER = b"\0"
 _WARNING_SHARE = 0.2
 """Share of dropped users or clicks above which a warning is printed."""
 
@@ -52,6 +51,7 @@ class Interactions:
         left_out_items: number of items in the file without content.
         left_out_clicks: number of clicks on these items.
         identity: SHA-256 of the sequences and names; independent of file names.
+        timestamps: int64 ``[clicks]``, the time of each click; None if ``users.tsv`` has none.
     """
 
     clicks: np.ndarray
@@ -66,6 +66,7 @@ class Interactions:
     cut_clicks: int = 0
     left_out_items: int = 0
     left_out_clicks: int = 0
+    timestamps: np.ndarray | None = None
 
     @property
     def n_users(self) -> int:
@@ -127,28 +128,12 @@ class Interactions:
         )
 
 
-def _decoded(raw: bytes, path: Path, line: int) -> str:
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}:{line}: not UTF-8 ({error.reason} at byte {error.start} of the column); convert the "
-            "file, for example with iconv -f latin1 -t utf-8"
-        ) from None
-
-
-def _require_distinct(names: list[bytes], path: Path, what: str) -> None:
-    if len(set(names)) == len(names):
-        return
-    lines: dict[bytes, int] = {}
-    for line, name in enumerate(names, 1):
-        if (first := lines.setdefault(name, line)) != line:
-            shown = repr(name.decode("utf-8"))
-            raise UserError(f"{path}:{line}: duplicate {what} {shown} (first in line {first})")
-
-
 def read_items(
-    path: Path, attributes: tuple[str, ...] = (), *, allow_empty_titles: bool = False
+    path: Path,
+    attributes: tuple[str, ...] = (),
+    *,
+    allow_empty_titles: bool = False,
+    encoding: str = "utf-8",
 ) -> ItemTable:
     """Read ``name[<TAB>title[<TAB>abstract[<TAB>body]]]`` lines.
 
@@ -156,15 +141,17 @@ def read_items(
         path: the file. All lines must have the same number of columns.
         attributes: text columns to read (see :data:`ATTRIBUTES`).
         allow_empty_titles: accept items without a title.
+        encoding: encoding of the file.
 
     Raises:
-        UserError: missing file, no items, inconsistent or missing columns, empty title, duplicate name, or
-            text that is not UTF-8.
+        UserError: missing file, no items, inconsistent or missing columns, empty title, invalid or duplicate
+            name, or text in another encoding.
     """
     names: list[bytes] = []
     texts: dict[str, list[str]] = {attribute: [] for attribute in attributes}
     columns = 0
-    for first_line, lines in read_line_blocks(path):
+    for first_line, lines in read_line_blocks(path, encoding):
+        known = len(names)
         for number, line in enumerate(lines, first_line):
             fields = line.split(b"\t")
             columns = columns or _checked_columns(len(fields), attributes, path)
@@ -173,18 +160,20 @@ def read_items(
                     f"{path}:{number}: {len(fields)} columns, but line 1 has {columns} "
                     "(columns are separated by single tabs)"
                 )
-            if not fields[0]:
-                raise UserError(f"{path}:{number}: empty item name")
-            if columns > 1 and not allow_empty_titles and not fields[1].strip():
+            if columns > 1 and not allow_empty_titles and is_blank_utf8(fields[1]):
                 raise UserError(f"{path}:{number}: empty title; add one, or use --allow_empty_titles")
-            _decoded(fields[0], path, number)
             names.append(fields[0])
             for attribute in attributes:
                 field = fields[1 + ATTRIBUTES.index(attribute)]
-                texts[attribute].append(_decoded(field, path, number))
+                try:
+                    texts[attribute].append(field.decode("utf-8"))
+                except UnicodeDecodeError:
+                    raise UserError(f"{path}:{number}: {utf8_fault(field)}") from None
+        if fault := first_fault(names[known:], "item"):
+            raise UserError(f"{path}:{first_line + fault[0]}: {fault[1]}")
     if not names:
         raise UserError(f"{path}: no items in this file")
-    _require_distinct(names, path, "item")
+    require_distinct(names, path, "item")
     return ItemTable(path, names, texts)
 
 
@@ -200,69 +189,16 @@ def _checked_columns(columns: int, attributes: tuple[str, ...], path: Path) -> i
     return columns
 
 
-def _read_users(
-    path: Path, items: ItemTable, without: Collection[bytes]
-) -> tuple[list[bytes], np.ndarray, np.ndarray, int]:
-    """Read the users.
-
-    Returns:
-        Their names; their clicks as rows of the item table, int32 ``[clicks]``; the number of clicks of each,
-        int64 ``[users]``; and the number of clicks on the items ``without`` content, which are removed.
-    """
-    row_of = {name: row for row, name in enumerate(items.names)} | dict.fromkeys(without, _LEFT_OUT)
-    row_of[_END_OF_USER] = _END
-    names: list[bytes] = []
-    clicks, lengths = [], []
-    unknown = left_out = 0
-    first_unknown = ""
-    for first_line, lines in read_line_blocks(path):
-        users, histories = _names_and_histories(lines, first_line, path)
-        names += users
-        # One split of a whole block: a list per user takes a third more time.
-        words = (b" \0 ".join(histories) + b" \0").split()
-        rows = np.fromiter(map(row_of.get, words, repeat(_UNKNOWN)), np.int32, len(words))
-        ends = np.flatnonzero(rows == _END)
-        missing = np.flatnonzero(rows == _UNKNOWN)
-        if len(missing) and not unknown:
-            user = int(np.searchsorted(ends, missing[0]))
-            word = words[missing[0]].decode("utf-8", "replace")
-            first_unknown = f"{path}:{first_line + user}: item {word!r}"
-        unknown += len(missing)
-        known = rows >= 0
-        left_out += len(rows) - len(missing) - len(ends) - int(known.sum())
-        clicks.append(rows[known])
-        lengths.append(np.diff(np.cumsum(known)[ends], prepend=0))
-    if unknown:
-        raise UserError(f"{first_unknown} is not in {items.path}; {unknown:,} clicks are on unknown items")
-    if not names:
-        raise UserError(f"{path}: no users in this file")
-    _require_distinct(names, path, "user")
-    return names, np.concatenate(clicks), np.concatenate(lengths), left_out
-
-
-def _names_and_histories(lines: list[bytes], first_line: int, path: Path) -> tuple[list[bytes], list[bytes]]:
-    names, histories = [], []
-    for number, line in enumerate(lines, first_line):
-        fields = line.split(b"\t")
-        if len(fields) != 2 or not fields[0] or _END_OF_USER in fields[1]:
-            raise UserError(
-                f"{path}:{number}: expected a user name, a tab, and item names separated by spaces; "
-                f"found {len(fields)} columns"
-            )
-        names.append(fields[0])
-        histories.append(fields[1])
-    try:
-        b"\n".join(names).decode("utf-8")  # ten times as fast as name by name
-    except UnicodeDecodeError:
-        for number, name in enumerate(names, first_line):
-            _decoded(name, path, number)
-    return names, histories
-
-
 def read_interactions(
-    users_path: Path, items: ItemTable, *, min_seq_len: int, max_seq_len: int, without: Collection[bytes] = ()
+    users_path: Path,
+    items: ItemTable,
+    *,
+    min_seq_len: int,
+    max_seq_len: int,
+    without: Collection[bytes] = (),
+    encoding: str = "utf-8",
 ) -> Interactions:
-    """Read ``name<TAB>item item …`` lines, filter users and items, and assign item ids.
+    """Read ``name<TAB>item item …[<TAB>time time …]`` lines, filter users and items, and assign item ids.
 
     Users with fewer than ``min_seq_len`` clicks (including repeated ones) are dropped. Of the others, the
     last ``max_seq_len + 3`` clicks are kept. Items without a click are dropped.
@@ -273,11 +209,13 @@ def read_interactions(
         min_seq_len: minimum clicks of a user.
         max_seq_len: L, maximum input length of the user encoder.
         without: items without content; clicks on them are removed first.
+        encoding: encoding of ``users.tsv``.
 
     Raises:
         UserError: missing file, invalid line or name, or no user or fewer than two items after filtering.
     """
-    names, rows, lengths, left_out_clicks = _read_users(users_path, items, without)
+    users = read_users(users_path, items.names, items.path, without=without, encoding=encoding)
+    names, lengths = users.names, users.lengths
     kept = np.flatnonzero(lengths >= min_seq_len)
     if not len(kept):
         raise UserError(
@@ -287,7 +225,8 @@ def read_interactions(
     kept_lengths = np.minimum(lengths[kept], max_seq_len + 3)
     offsets = np.concatenate([[0], np.cumsum(kept_lengths)])
     first_click = np.cumsum(lengths)[kept] - kept_lengths
-    rows = rows[np.arange(offsets[-1]) + np.repeat(first_click - offsets[:-1], kept_lengths)]
+    at = np.arange(offsets[-1]) + np.repeat(first_click - offsets[:-1], kept_lengths)
+    rows = users.clicks[at]
 
     has_clicks = np.zeros(len(items.names), bool)
     has_clicks[rows] = True
@@ -304,12 +243,13 @@ def read_interactions(
         user_names=[name.decode("utf-8") for name in user_names],
         item_names=[name.decode("utf-8") for name in item_names],
         item_rows=item_rows,
+        timestamps=None if users.timestamps is None else users.timestamps[at],
         max_seq_len=max_seq_len,
         dropped_users=len(names) - len(kept),
         dropped_clicks=int(lengths.sum() - lengths[kept].sum()),
         cut_clicks=int((lengths[kept] - kept_lengths).sum()),
         left_out_items=len(without),
-        left_out_clicks=left_out_clicks,
+        left_out_clicks=users.left_out_clicks,
         identity=_identity(clicks, offsets, user_names, item_names),
     )
 

@@ -24,6 +24,9 @@ class DomainSettings(Settings):
         runtime=True,
     )
     items: Path = option(help="items.tsv: item name and, for text items, tab-separated texts", runtime=True)
+    encoding: str = option(
+        "utf-8", "encoding of users.tsv and items.tsv, such as latin-1, cp1252, gb18030, utf-16", runtime=True
+    )
     min_seq_len: int = option(5, "minimum clicks of a user; users with fewer are dropped", least=4)
     max_seq_len: int = option(20, "L, maximum length of a user's input sequence", least=1)
     cache_folder: Path = option(Path("cache"), "folder of cached tokens and hidden states", runtime=True)

@@ -141,8 +141,8 @@ class Recommender:
             items: content by item name, as :meth:`encode` takes it, or the result of ``read_new_items``.
 
         Raises:
-            UserError: the run is an id tower, a name is empty, contains tabs or line breaks, or is already
-                used with different content, or see :meth:`encode`.
+            UserError: the run is an id tower, a name is empty, contains spaces or control characters, or is
+                already used with different content, or see :meth:`encode`.
         """
         if not isinstance(items, Items):
             labels = [f"item {name!r}" for name in items]
