@@ -20,7 +20,7 @@ from tqdm import tqdm
 from adapter4rec.data.images.store import ImageStore
 from adapter4rec.serving.contact_sheet import draw_contact_sheet
 from adapter4rec.serving.new_items import read_new_items
-from adapter4rec.serving.recommender import HELD_OUT, Recommender
+from adapter4rec.serving.recommender import HISTORIES, Recommender
 from adapter4rec.serving.trained_runs import TrainedRun, load_adapted, load_run
 from adapter4rec.utils.errors import UserError, run_main
 from adapter4rec.utils.files import atomic_file
@@ -155,7 +155,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--export", **path, help="write embeddings of items and users to FILE (.safetensors)")
     parser.add_argument(
         "--split",
-        choices=tuple(HELD_OUT),
+        choices=tuple(HISTORIES),
         default="test",
         help="with --export: clicks that user vectors are computed from; test: those before the test target, "
         "as in the reported metrics; validation: those before the validation target; all (%(default)s)",

@@ -141,6 +141,7 @@ def _domain(
         max_seq_len=settings.max_seq_len,
         without=without,
         encoding=settings.encoding,
+        cut=(settings.validation_from, settings.test_from) if settings.split == "time" else None,
     )
     name = printable(settings.users.absolute().parent.name)
     if store_of is None:

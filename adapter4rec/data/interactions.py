@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from adapter4rec.data.lines import read_line_blocks
 from adapter4rec.data.settings import ATTRIBUTES
+from adapter4rec.data.splitting import TEST, VALIDATION, SequenceSplit, cut_in_time, leave_one_out
 from adapter4rec.data.users import read_users, require_distinct
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.plain_text import first_fault, is_blank_utf8, utf8_fault
@@ -47,11 +49,12 @@ class Interactions:
         max_seq_len: L, maximum input length of the user encoder.
         dropped_users: number of users with fewer than ``min_seq_len`` clicks.
         dropped_clicks: number of clicks of these users.
-        cut_clicks: number of clicks of kept users before their last ``max_seq_len + 3``.
+        cut_clicks: number of clicks of kept users that are not kept (see :func:`read_interactions`).
         left_out_items: number of items in the file without content.
         left_out_clicks: number of clicks on these items.
         identity: SHA-256 of the sequences and names; independent of file names.
         timestamps: int64 ``[clicks]``, the time of each click; None if ``users.tsv`` has none.
+        time_split: a split at a global cut in time; None for leave-one-out.
     """
 
     clicks: np.ndarray
@@ -67,6 +70,7 @@ class Interactions:
     left_out_items: int = 0
     left_out_clicks: int = 0
     timestamps: np.ndarray | None = None
+    time_split: SequenceSplit | None = None
 
     @property
     def n_users(self) -> int:
@@ -78,15 +82,26 @@ class Interactions:
         """Number of items N; all are ranked in evaluation."""
         return len(self.item_names)
 
-    def padded(self, users: np.ndarray, without_last: int, width: int) -> np.ndarray:
-        """The last ``width`` clicks before the ``without_last`` last ones, padded with 0 on the left.
+    @cached_property
+    def split(self) -> SequenceSplit:
+        """Training sequences and targets; with leave-one-out, the two last clicks are the targets."""
+        return self.time_split or leave_one_out(np.diff(self.offsets)).split(self.offsets)
 
-        The two last clicks are the targets of validation and test, in this order.
+    def trainable_users(self) -> np.ndarray:
+        """Indices of the users with two training clicks or more, int64, ascending; all with leave-one-out."""
+        return np.flatnonzero(self.split.train_stops - self.offsets[:-1] >= 2)
+
+    def padded(self, users: np.ndarray, stops: np.ndarray, width: int) -> np.ndarray:
+        """The last ``width`` clicks of each user before a position in ``clicks``, padded with 0 on the left.
+
+        Args:
+            users: indices of users, int ``[users]``.
+            stops: int64 ``[users]``, a position of each, such as those of ``split.train_stops``.
+            width: number of clicks.
 
         Returns:
             int64 ``[users, width]``.
         """
-        stops = self.offsets[users + 1] - without_last
         at = stops[:, None] - width + np.arange(width)
         real = at >= self.offsets[users, None]
         return np.where(real, self.clicks[np.maximum(at, 0)], 0).astype(np.int64)
@@ -99,8 +114,9 @@ class Interactions:
         """
         counted = np.zeros(self.n_users, bool)
         counted[slice(None) if users is None else users] = True
-        is_train = np.repeat(counted, np.diff(self.offsets))
-        is_train[self.offsets[1:] - 2] = is_train[self.offsets[1:] - 1] = False
+        lengths = np.diff(self.offsets)
+        is_train = np.repeat(counted, lengths)
+        is_train &= np.arange(len(self.clicks)) < np.repeat(self.split.train_stops, lengths)
         return np.bincount(self.clicks[is_train], minlength=self.n_items + 1)[1:]
 
     def describe(self) -> str:
@@ -110,7 +126,19 @@ class Interactions:
             dropped += f", {self.left_out_clicks:,} clicks on {self.left_out_items:,} items without content"
         return (
             f"{self.n_users:,} users, {self.n_items:,} items, {len(self.clicks):,} clicks kept "
-            f"({dropped} dropped), data {self.identity[:12]}"
+            f"({dropped} dropped), data {self.identity[:12]}{self._describe_times()}"
+        )
+
+    def _describe_times(self) -> str:
+        if self.split.times is None:
+            return ""
+        validation_from, test_from = self.split.times
+        trained, validated, tested = map(
+            len, (self.trainable_users(), self.split.ranked(VALIDATION), self.split.ranked(TEST))
+        )
+        return (
+            f"; validation from {validation_from}, test from {test_from}: {trained:,} users to train on, "
+            f"{validated:,} with a validation target, {tested:,} with a test target"
         )
 
     def warning(self) -> str | None:
@@ -120,11 +148,14 @@ class Interactions:
         clicks = len(self.clicks) + lost
         if self.dropped_users <= _WARNING_SHARE * users and lost <= _WARNING_SHARE * clicks:
             return None
+        ends = "--max_seq_len + 3 of a user"
+        if self.split.times is not None:
+            ends = "--max_seq_len + 1 of training or after the test target"
         return (
             "warning: more than 20 % of the users or clicks were dropped: "
             f"{self.dropped_users:,} of {users:,} users with {self.dropped_clicks:,} of {clicks:,} clicks "
-            f"(fewer than --min_seq_len), {self.cut_clicks:,} clicks before the last --max_seq_len + 3 of a "
-            f"user, {self.left_out_clicks:,} clicks on items without an image in --images"
+            f"(fewer than --min_seq_len), {self.cut_clicks:,} clicks before the last {ends}, "
+            f"{self.left_out_clicks:,} clicks on items without an image in --images"
         )
 
 
@@ -197,11 +228,13 @@ def read_interactions(
     max_seq_len: int,
     without: Collection[bytes] = (),
     encoding: str = "utf-8",
+    cut: tuple[float, float] | None = None,
 ) -> Interactions:
     """Read ``name<TAB>item item …[<TAB>time time …]`` lines, filter users and items, and assign item ids.
 
     Users with fewer than ``min_seq_len`` clicks (including repeated ones) are dropped. Of the others, the
-    last ``max_seq_len + 3`` clicks are kept. Items without a click are dropped.
+    last ``max_seq_len + 3`` clicks are kept, or, with a cut in time, those of :func:`cut_in_time`. Items
+    without a kept click are dropped.
 
     Args:
         users_path: path of ``users.tsv``.
@@ -210,6 +243,7 @@ def read_interactions(
         max_seq_len: L, maximum input length of the user encoder.
         without: items without content; clicks on them are removed first.
         encoding: encoding of ``users.tsv``.
+        cut: starts of validation and test for :func:`cut_in_time`; None for leave-one-out.
 
     Raises:
         UserError: missing file, invalid line or name, or no user or fewer than two items after filtering.
@@ -222,9 +256,16 @@ def read_interactions(
             f"{users_path}: no users after filtering: none of {len(names):,} has at least {min_seq_len} "
             "clicks (--min_seq_len)"
         )
-    kept_lengths = np.minimum(lengths[kept], max_seq_len + 3)
+    if cut is None:
+        parts = leave_one_out(lengths[kept], max_seq_len)
+    else:
+        is_kept, times = np.repeat(lengths >= min_seq_len, lengths), users.timestamps
+        parts = cut_in_time(
+            lengths[kept], None if times is None else times[is_kept], cut, max_seq_len, users_path
+        )
+    kept_lengths = parts.stops - parts.starts
     offsets = np.concatenate([[0], np.cumsum(kept_lengths)])
-    first_click = np.cumsum(lengths)[kept] - kept_lengths
+    first_click = (np.cumsum(lengths) - lengths)[kept] + parts.starts
     at = np.arange(offsets[-1]) + np.repeat(first_click - offsets[:-1], kept_lengths)
     rows = users.clicks[at]
 
@@ -243,6 +284,7 @@ def read_interactions(
         user_names=[name.decode("utf-8") for name in user_names],
         item_names=[name.decode("utf-8") for name in item_names],
         item_rows=item_rows,
+        time_split=None if cut is None else parts.split(offsets),
         timestamps=None if users.timestamps is None else users.timestamps[at],
         max_seq_len=max_seq_len,
         dropped_users=len(names) - len(kept),
@@ -250,13 +292,24 @@ def read_interactions(
         cut_clicks=int((lengths[kept] - kept_lengths).sum()),
         left_out_items=len(without),
         left_out_clicks=users.left_out_clicks,
-        identity=_identity(clicks, offsets, user_names, item_names),
+        identity=_identity(
+            clicks, offsets, user_names, item_names, None if cut is None else parts.split(offsets)
+        ),
     )
 
 
-def _identity(clicks: np.ndarray, offsets: np.ndarray, users: list[bytes], items: list[bytes]) -> str:
+def _identity(
+    clicks: np.ndarray,
+    offsets: np.ndarray,
+    users: list[bytes],
+    items: list[bytes],
+    split: SequenceSplit | None,
+) -> str:
     digest = hashlib.sha256()
-    for part in (clicks.tobytes(), offsets.tobytes(), b"\n".join(users), b"\n".join(items)):
+    parts = [clicks.tobytes(), offsets.tobytes(), b"\n".join(users), b"\n".join(items)]
+    if split is not None:
+        parts += [split.train_stops.tobytes(), split.test_stops.tobytes()]
+    for part in parts:
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
     return digest.hexdigest()
