@@ -98,10 +98,10 @@ def build(settings: ImageLmdbSettings) -> Description:
         raise UserError("--images is required: the folder of image files (or --convert, a released LMDB)")
     names = read_items(settings.items, allow_empty_titles=True, encoding=settings.encoding).names
     for line, name in enumerate(names, 1):
-        if len(name) > _LONGEST_NAME or b"\0" in name:
+        if len(name) > _LONGEST_NAME:
             raise UserError(
                 f"{settings.items}:{line}: item name {shown(name[:20])} is longer than {_LONGEST_NAME} "
-                "bytes or contains a null byte, which LMDB cannot store; rename it here and in users.tsv"
+                "bytes, which LMDB cannot store; rename it here and in users.tsv"
             )
     into.parent.mkdir(parents=True, exist_ok=True)
     plan = Description(
