@@ -20,7 +20,7 @@ from tqdm import tqdm
 from adapter4rec.data.images.store import ImageStore
 from adapter4rec.serving.contact_sheet import draw_contact_sheet
 from adapter4rec.serving.new_items import read_new_items
-from adapter4rec.serving.recommender import HELD_OUT, Recommender
+from adapter4rec.serving.recommender import HISTORIES, Recommender
 from adapter4rec.serving.trained_runs import TrainedRun, load_adapted, load_run
 from adapter4rec.utils.errors import UserError, run_main
 from adapter4rec.utils.files import atomic_file
@@ -71,7 +71,8 @@ def main() -> None:
     recommender = Recommender(run, process, options.precision)
     if options.items:
         known = recommender.candidates.number_of
-        recommender = recommender.with_items(read_new_items(run, options.items, options.item_images, known))
+        items = read_new_items(run, options.items, options.item_images, known, options.encoding)
+        recommender = recommender.with_items(items)
         print(f"{options.items}: {recommender.candidates.n_new:,} items that are new to the catalogue")
     recommender.require(options.top_k, only_new=options.only_new)
     users = _selected_users(options, recommender)
@@ -143,6 +144,7 @@ def _options() -> argparse.Namespace:
     moved.add_argument("--backbone", metavar="NAME", help="backbone of the run")
     new = parser.add_argument_group("new items, which the model was not trained on")
     new.add_argument("--items", **path, help="items in the format of items.tsv, ranked with the catalogue")
+    new.add_argument("--encoding", default="utf-8", help="encoding of this file (%(default)s)")
     new.add_argument("--item-images", "--item_images", **path, help="their images: a folder or an LMDB")
     new.add_argument("--only-new", "--only_new", action="store_true", help="rank only the new items")
     parser.add_argument("--users", nargs="+", metavar="USER", help=f"default: the first {_SHOWN_USERS} users")
@@ -153,7 +155,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--export", **path, help="write embeddings of items and users to FILE (.safetensors)")
     parser.add_argument(
         "--split",
-        choices=tuple(HELD_OUT),
+        choices=tuple(HISTORIES),
         default="test",
         help="with --export: clicks that user vectors are computed from; test: those before the test target, "
         "as in the reported metrics; validation: those before the validation target; all (%(default)s)",

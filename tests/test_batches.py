@@ -85,14 +85,17 @@ def item_numbers(batch: Batch, places: torch.Tensor) -> np.ndarray:
 class TestLeftPadded:
     def test_last_clicks_with_padding_on_the_left(self) -> None:
         short = interactions_of([[9, 8, 1, 2], [7, 6, 5, 1, 2], [4, 3, 2, 1, 1]], 9, 4)
-        found = short.padded(np.array([2, 0, 1]), 2, 2)
+        found = short.padded(np.array([2, 0, 1]), short.offsets[[3, 1, 2]] - 2, 2)
         assert found.tolist() == [[3, 2], [9, 8], [6, 5]]
         assert found.dtype == np.int64
-        assert short.padded(np.array([1, 0]), 2, 4).tolist() == [[0, 7, 6, 5], [0, 0, 9, 8]]
+        assert short.padded(np.array([1, 0]), short.offsets[[2, 1]] - 2, 4).tolist() == [
+            [0, 7, 6, 5],
+            [0, 0, 9, 8],
+        ]
 
     def test_against_plain_python(self, interactions: Interactions) -> None:
         users = np.random.default_rng(0).permutation(interactions.n_users)
-        found = interactions.padded(users, 2, MAX_SEQ_LEN + 1)
+        found = interactions.padded(users, interactions.split.train_stops[users], MAX_SEQ_LEN + 1)
         sequences = sequences_of(interactions)
         assert found.tolist() == [padded(sequences[user][:-2], MAX_SEQ_LEN + 1) for user in users]
 

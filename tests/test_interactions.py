@@ -34,7 +34,9 @@ def complaint(action: Callable[[], object]) -> str:
 
 
 def sequences_before(interactions: Interactions, without_last: int, width: int) -> list[list[int]]:
-    rows = interactions.padded(np.arange(interactions.n_users), without_last, width)
+    rows = interactions.padded(
+        np.arange(interactions.n_users), interactions.offsets[1:] - without_last, width
+    )
     return [row[row > 0].tolist() for row in rows]
 
 

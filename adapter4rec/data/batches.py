@@ -177,7 +177,7 @@ class TrainingSet:
         self.batch_size = batch_size
         self.seed = seed
         self.sampling = sampling
-        self.users = np.arange(interactions.n_users) if users is None else users
+        self.users = interactions.trainable_users() if users is None else users
         self.rank, self.world_size = (process.rank, process.world_size) if process else (0, 1)
         self.accumulation_steps = accumulation_steps
         self.width = interactions.max_seq_len + 1
@@ -199,7 +199,7 @@ class TrainingSet:
                 )
 
     def _sequences(self, users: np.ndarray) -> np.ndarray:
-        return self.interactions.padded(users, 2, self.width)
+        return self.interactions.padded(users, self.interactions.split.train_stops[users], self.width)
 
     @property
     def steps(self) -> int:

@@ -17,6 +17,7 @@ from adapter4rec.data.settings import DomainSettings, ImageSettings, TextSetting
 from adapter4rec.data.text import TextStore, tokenise, truncate_body
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import REPOSITORY
+from adapter4rec.utils.plain_text import printable
 from adapter4rec.utils.process_group import Process
 
 if TYPE_CHECKING:
@@ -62,7 +63,12 @@ def read_text_domain(
         UserError: a file is missing or invalid.
     """
     attributes = settings.attributes if tokenizer is not None else ()
-    table = read_items(settings.items, attributes, allow_empty_titles=settings.allow_empty_titles)
+    table = read_items(
+        settings.items,
+        attributes,
+        allow_empty_titles=settings.allow_empty_titles,
+        encoding=settings.encoding,
+    )
 
     def store(rows: np.ndarray) -> TextStore:
         assert tokenizer is not None
@@ -83,7 +89,7 @@ def read_image_domain(settings: ImageDomainSettings, size: int | None) -> Domain
     Raises:
         UserError: a file or the LMDB is missing or invalid, or the LMDB has another image size.
     """
-    table = read_items(settings.items, allow_empty_titles=True)
+    table = read_items(settings.items, allow_empty_titles=True, encoding=settings.encoding)
     if settings.images is None and size is not None:
         raise UserError("--images is required: the LMDB of the item images, built by build_lmdb_hm.py")
     if settings.images is None:
@@ -128,9 +134,16 @@ def _domain(
     without: Collection[bytes] = (),
 ) -> Domain:
     """The domain, with the content that ``store_of`` returns for some rows of the item table."""
-    lengths = {"min_seq_len": settings.min_seq_len, "max_seq_len": settings.max_seq_len}
-    interactions = read_interactions(settings.users, table, **lengths, without=without)
-    name = settings.users.absolute().parent.name
+    interactions = read_interactions(
+        settings.users,
+        table,
+        min_seq_len=settings.min_seq_len,
+        max_seq_len=settings.max_seq_len,
+        without=without,
+        encoding=settings.encoding,
+        cut=(settings.validation_from, settings.test_from) if settings.split == "time" else None,
+    )
+    name = printable(settings.users.absolute().parent.name)
     if store_of is None:
         return Domain(name, interactions, IdStore(), interactions.identity)
     store = store_of(interactions.item_rows)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
-from itertools import repeat
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from adapter4rec.data.lines import read_line_blocks
 from adapter4rec.data.settings import ATTRIBUTES
+from adapter4rec.data.splitting import TEST, VALIDATION, SequenceSplit, cut_in_time, leave_one_out
+from adapter4rec.data.users import read_users, require_distinct
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.plain_text import first_fault, is_blank_utf8, utf8_fault
 
-_UNKNOWN, _LEFT_OUT, _END = -1, -2, -3
-_END_OF_USER = b"\0"
 _WARNING_SHARE = 0.2
 """Share of dropped users or clicks above which a warning is printed."""
 
@@ -48,10 +49,12 @@ class Interactions:
         max_seq_len: L, maximum input length of the user encoder.
         dropped_users: number of users with fewer than ``min_seq_len`` clicks.
         dropped_clicks: number of clicks of these users.
-        cut_clicks: number of clicks of kept users before their last ``max_seq_len + 3``.
+        cut_clicks: number of clicks of kept users that are not kept (see :func:`read_interactions`).
         left_out_items: number of items in the file without content.
         left_out_clicks: number of clicks on these items.
         identity: SHA-256 of the sequences and names; independent of file names.
+        timestamps: int64 ``[clicks]``, the time of each click; None if ``users.tsv`` has none.
+        time_split: a split at a global cut in time; None for leave-one-out.
     """
 
     clicks: np.ndarray
@@ -66,6 +69,8 @@ class Interactions:
     cut_clicks: int = 0
     left_out_items: int = 0
     left_out_clicks: int = 0
+    timestamps: np.ndarray | None = None
+    time_split: SequenceSplit | None = None
 
     @property
     def n_users(self) -> int:
@@ -77,15 +82,26 @@ class Interactions:
         """Number of items N; all are ranked in evaluation."""
         return len(self.item_names)
 
-    def padded(self, users: np.ndarray, without_last: int, width: int) -> np.ndarray:
-        """The last ``width`` clicks before the ``without_last`` last ones, padded with 0 on the left.
+    @cached_property
+    def split(self) -> SequenceSplit:
+        """Training sequences and targets; with leave-one-out, the two last clicks are the targets."""
+        return self.time_split or leave_one_out(np.diff(self.offsets)).split(self.offsets)
 
-        The two last clicks are the targets of validation and test, in this order.
+    def trainable_users(self) -> np.ndarray:
+        """Indices of the users with two training clicks or more, int64, ascending; all with leave-one-out."""
+        return np.flatnonzero(self.split.train_stops - self.offsets[:-1] >= 2)
+
+    def padded(self, users: np.ndarray, stops: np.ndarray, width: int) -> np.ndarray:
+        """The last ``width`` clicks of each user before a position in ``clicks``, padded with 0 on the left.
+
+        Args:
+            users: indices of users, int ``[users]``.
+            stops: int64 ``[users]``, a position of each, such as those of ``split.train_stops``.
+            width: number of clicks.
 
         Returns:
             int64 ``[users, width]``.
         """
-        stops = self.offsets[users + 1] - without_last
         at = stops[:, None] - width + np.arange(width)
         real = at >= self.offsets[users, None]
         return np.where(real, self.clicks[np.maximum(at, 0)], 0).astype(np.int64)
@@ -98,8 +114,9 @@ class Interactions:
         """
         counted = np.zeros(self.n_users, bool)
         counted[slice(None) if users is None else users] = True
-        is_train = np.repeat(counted, np.diff(self.offsets))
-        is_train[self.offsets[1:] - 2] = is_train[self.offsets[1:] - 1] = False
+        lengths = np.diff(self.offsets)
+        is_train = np.repeat(counted, lengths)
+        is_train &= np.arange(len(self.clicks)) < np.repeat(self.split.train_stops, lengths)
         return np.bincount(self.clicks[is_train], minlength=self.n_items + 1)[1:]
 
     def describe(self) -> str:
@@ -109,7 +126,19 @@ class Interactions:
             dropped += f", {self.left_out_clicks:,} clicks on {self.left_out_items:,} items without content"
         return (
             f"{self.n_users:,} users, {self.n_items:,} items, {len(self.clicks):,} clicks kept "
-            f"({dropped} dropped), data {self.identity[:12]}"
+            f"({dropped} dropped), data {self.identity[:12]}{self._describe_times()}"
+        )
+
+    def _describe_times(self) -> str:
+        if self.split.times is None:
+            return ""
+        validation_from, test_from = self.split.times
+        trained, validated, tested = map(
+            len, (self.trainable_users(), self.split.ranked(VALIDATION), self.split.ranked(TEST))
+        )
+        return (
+            f"; validation from {validation_from}, test from {test_from}: {trained:,} users to train on, "
+            f"{validated:,} with a validation target, {tested:,} with a test target"
         )
 
     def warning(self) -> str | None:
@@ -119,36 +148,23 @@ class Interactions:
         clicks = len(self.clicks) + lost
         if self.dropped_users <= _WARNING_SHARE * users and lost <= _WARNING_SHARE * clicks:
             return None
+        ends = "--max_seq_len + 3 of a user"
+        if self.split.times is not None:
+            ends = "--max_seq_len + 1 of training or after the test target"
         return (
             "warning: more than 20 % of the users or clicks were dropped: "
             f"{self.dropped_users:,} of {users:,} users with {self.dropped_clicks:,} of {clicks:,} clicks "
-            f"(fewer than --min_seq_len), {self.cut_clicks:,} clicks before the last --max_seq_len + 3 of a "
-            f"user, {self.left_out_clicks:,} clicks on items without an image in --images"
+            f"(fewer than --min_seq_len), {self.cut_clicks:,} clicks before the last {ends}, "
+            f"{self.left_out_clicks:,} clicks on items without an image in --images"
         )
 
 
-def _decoded(raw: bytes, path: Path, line: int) -> str:
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}:{line}: not UTF-8 ({error.reason} at byte {error.start} of the column); convert the "
-            "file, for example with iconv -f latin1 -t utf-8"
-        ) from None
-
-
-def _require_distinct(names: list[bytes], path: Path, what: str) -> None:
-    if len(set(names)) == len(names):
-        return
-    lines: dict[bytes, int] = {}
-    for line, name in enumerate(names, 1):
-        if (first := lines.setdefault(name, line)) != line:
-            shown = repr(name.decode("utf-8"))
-            raise UserError(f"{path}:{line}: duplicate {what} {shown} (first in line {first})")
-
-
 def read_items(
-    path: Path, attributes: tuple[str, ...] = (), *, allow_empty_titles: bool = False
+    path: Path,
+    attributes: tuple[str, ...] = (),
+    *,
+    allow_empty_titles: bool = False,
+    encoding: str = "utf-8",
 ) -> ItemTable:
     """Read ``name[<TAB>title[<TAB>abstract[<TAB>body]]]`` lines.
 
@@ -156,15 +172,17 @@ def read_items(
         path: the file. All lines must have the same number of columns.
         attributes: text columns to read (see :data:`ATTRIBUTES`).
         allow_empty_titles: accept items without a title.
+        encoding: encoding of the file.
 
     Raises:
-        UserError: missing file, no items, inconsistent or missing columns, empty title, duplicate name, or
-            text that is not UTF-8.
+        UserError: missing file, no items, inconsistent or missing columns, empty title, invalid or duplicate
+            name, or text in another encoding.
     """
     names: list[bytes] = []
     texts: dict[str, list[str]] = {attribute: [] for attribute in attributes}
     columns = 0
-    for first_line, lines in read_line_blocks(path):
+    for first_line, lines in read_line_blocks(path, encoding):
+        known = len(names)
         for number, line in enumerate(lines, first_line):
             fields = line.split(b"\t")
             columns = columns or _checked_columns(len(fields), attributes, path)
@@ -173,18 +191,20 @@ def read_items(
                     f"{path}:{number}: {len(fields)} columns, but line 1 has {columns} "
                     "(columns are separated by single tabs)"
                 )
-            if not fields[0]:
-                raise UserError(f"{path}:{number}: empty item name")
-            if columns > 1 and not allow_empty_titles and not fields[1].strip():
+            if columns > 1 and not allow_empty_titles and is_blank_utf8(fields[1]):
                 raise UserError(f"{path}:{number}: empty title; add one, or use --allow_empty_titles")
-            _decoded(fields[0], path, number)
             names.append(fields[0])
             for attribute in attributes:
                 field = fields[1 + ATTRIBUTES.index(attribute)]
-                texts[attribute].append(_decoded(field, path, number))
+                try:
+                    texts[attribute].append(field.decode("utf-8"))
+                except UnicodeDecodeError:
+                    raise UserError(f"{path}:{number}: {utf8_fault(field)}") from None
+        if fault := first_fault(names[known:], "item"):
+            raise UserError(f"{path}:{first_line + fault[0]}: {fault[1]}")
     if not names:
         raise UserError(f"{path}: no items in this file")
-    _require_distinct(names, path, "item")
+    require_distinct(names, path, "item")
     return ItemTable(path, names, texts)
 
 
@@ -200,72 +220,21 @@ def _checked_columns(columns: int, attributes: tuple[str, ...], path: Path) -> i
     return columns
 
 
-def _read_users(
-    path: Path, items: ItemTable, without: Collection[bytes]
-) -> tuple[list[bytes], np.ndarray, np.ndarray, int]:
-    """Read the users.
-
-    Returns:
-        Their names; their clicks as rows of the item table, int32 ``[clicks]``; the number of clicks of each,
-        int64 ``[users]``; and the number of clicks on the items ``without`` content, which are removed.
-    """
-    row_of = {name: row for row, name in enumerate(items.names)} | dict.fromkeys(without, _LEFT_OUT)
-    row_of[_END_OF_USER] = _END
-    names: list[bytes] = []
-    clicks, lengths = [], []
-    unknown = left_out = 0
-    first_unknown = ""
-    for first_line, lines in read_line_blocks(path):
-        users, histories = _names_and_histories(lines, first_line, path)
-        names += users
-        # One split of a whole block: a list per user takes a third more time.
-        words = (b" \0 ".join(histories) + b" \0").split()
-        rows = np.fromiter(map(row_of.get, words, repeat(_UNKNOWN)), np.int32, len(words))
-        ends = np.flatnonzero(rows == _END)
-        missing = np.flatnonzero(rows == _UNKNOWN)
-        if len(missing) and not unknown:
-            user = int(np.searchsorted(ends, missing[0]))
-            word = words[missing[0]].decode("utf-8", "replace")
-            first_unknown = f"{path}:{first_line + user}: item {word!r}"
-        unknown += len(missing)
-        known = rows >= 0
-        left_out += len(rows) - len(missing) - len(ends) - int(known.sum())
-        clicks.append(rows[known])
-        lengths.append(np.diff(np.cumsum(known)[ends], prepend=0))
-    if unknown:
-        raise UserError(f"{first_unknown} is not in {items.path}; {unknown:,} clicks are on unknown items")
-    if not names:
-        raise UserError(f"{path}: no users in this file")
-    _require_distinct(names, path, "user")
-    return names, np.concatenate(clicks), np.concatenate(lengths), left_out
-
-
-def _names_and_histories(lines: list[bytes], first_line: int, path: Path) -> tuple[list[bytes], list[bytes]]:
-    names, histories = [], []
-    for number, line in enumerate(lines, first_line):
-        fields = line.split(b"\t")
-        if len(fields) != 2 or not fields[0] or _END_OF_USER in fields[1]:
-            raise UserError(
-                f"{path}:{number}: expected a user name, a tab, and item names separated by spaces; "
-                f"found {len(fields)} columns"
-            )
-        names.append(fields[0])
-        histories.append(fields[1])
-    try:
-        b"\n".join(names).decode("utf-8")  # ten times as fast as name by name
-    except UnicodeDecodeError:
-        for number, name in enumerate(names, first_line):
-            _decoded(name, path, number)
-    return names, histories
-
-
 def read_interactions(
-    users_path: Path, items: ItemTable, *, min_seq_len: int, max_seq_len: int, without: Collection[bytes] = ()
+    users_path: Path,
+    items: ItemTable,
+    *,
+    min_seq_len: int,
+    max_seq_len: int,
+    without: Collection[bytes] = (),
+    encoding: str = "utf-8",
+    cut: tuple[float, float] | None = None,
 ) -> Interactions:
-    """Read ``name<TAB>item item …`` lines, filter users and items, and assign item ids.
+    """Read ``name<TAB>item item …[<TAB>time time …]`` lines, filter users and items, and assign item ids.
 
     Users with fewer than ``min_seq_len`` clicks (including repeated ones) are dropped. Of the others, the
-    last ``max_seq_len + 3`` clicks are kept. Items without a click are dropped.
+    last ``max_seq_len + 3`` clicks are kept, or, with a cut in time, those of :func:`cut_in_time`. Items
+    without a kept click are dropped.
 
     Args:
         users_path: path of ``users.tsv``.
@@ -273,21 +242,32 @@ def read_interactions(
         min_seq_len: minimum clicks of a user.
         max_seq_len: L, maximum input length of the user encoder.
         without: items without content; clicks on them are removed first.
+        encoding: encoding of ``users.tsv``.
+        cut: starts of validation and test for :func:`cut_in_time`; None for leave-one-out.
 
     Raises:
         UserError: missing file, invalid line or name, or no user or fewer than two items after filtering.
     """
-    names, rows, lengths, left_out_clicks = _read_users(users_path, items, without)
+    users = read_users(users_path, items.names, items.path, without=without, encoding=encoding)
+    names, lengths = users.names, users.lengths
     kept = np.flatnonzero(lengths >= min_seq_len)
     if not len(kept):
         raise UserError(
             f"{users_path}: no users after filtering: none of {len(names):,} has at least {min_seq_len} "
             "clicks (--min_seq_len)"
         )
-    kept_lengths = np.minimum(lengths[kept], max_seq_len + 3)
+    if cut is None:
+        parts = leave_one_out(lengths[kept], max_seq_len)
+    else:
+        is_kept, times = np.repeat(lengths >= min_seq_len, lengths), users.timestamps
+        parts = cut_in_time(
+            lengths[kept], None if times is None else times[is_kept], cut, max_seq_len, users_path
+        )
+    kept_lengths = parts.stops - parts.starts
     offsets = np.concatenate([[0], np.cumsum(kept_lengths)])
-    first_click = np.cumsum(lengths)[kept] - kept_lengths
-    rows = rows[np.arange(offsets[-1]) + np.repeat(first_click - offsets[:-1], kept_lengths)]
+    first_click = (np.cumsum(lengths) - lengths)[kept] + parts.starts
+    at = np.arange(offsets[-1]) + np.repeat(first_click - offsets[:-1], kept_lengths)
+    rows = users.clicks[at]
 
     has_clicks = np.zeros(len(items.names), bool)
     has_clicks[rows] = True
@@ -304,19 +284,32 @@ def read_interactions(
         user_names=[name.decode("utf-8") for name in user_names],
         item_names=[name.decode("utf-8") for name in item_names],
         item_rows=item_rows,
+        time_split=None if cut is None else parts.split(offsets),
+        timestamps=None if users.timestamps is None else users.timestamps[at],
         max_seq_len=max_seq_len,
         dropped_users=len(names) - len(kept),
         dropped_clicks=int(lengths.sum() - lengths[kept].sum()),
         cut_clicks=int((lengths[kept] - kept_lengths).sum()),
         left_out_items=len(without),
-        left_out_clicks=left_out_clicks,
-        identity=_identity(clicks, offsets, user_names, item_names),
+        left_out_clicks=users.left_out_clicks,
+        identity=_identity(
+            clicks, offsets, user_names, item_names, None if cut is None else parts.split(offsets)
+        ),
     )
 
 
-def _identity(clicks: np.ndarray, offsets: np.ndarray, users: list[bytes], items: list[bytes]) -> str:
+def _identity(
+    clicks: np.ndarray,
+    offsets: np.ndarray,
+    users: list[bytes],
+    items: list[bytes],
+    split: SequenceSplit | None,
+) -> str:
     digest = hashlib.sha256()
-    for part in (clicks.tobytes(), offsets.tobytes(), b"\n".join(users), b"\n".join(items)):
+    parts = [clicks.tobytes(), offsets.tobytes(), b"\n".join(users), b"\n".join(items)]
+    if split is not None:
+        parts += [split.train_stops.tobytes(), split.test_stops.tobytes()]
+    for part in parts:
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
     return digest.hexdigest()

@@ -20,12 +20,28 @@ class DomainSettings(Settings):
     """Data."""
 
     users: Path = option(
-        help="users.tsv: user name, tab, names of the clicked items separated by spaces, oldest first",
+        help="users.tsv: user name, tab, names of the clicked items separated by spaces, oldest "
+        "first; optionally a tab and their timestamps, integers separated by spaces",
         runtime=True,
     )
     items: Path = option(help="items.tsv: item name and, for text items, tab-separated texts", runtime=True)
+    encoding: str = option(
+        "utf-8", "encoding of users.tsv and items.tsv, such as latin-1, cp1252, gb18030, utf-16", runtime=True
+    )
     min_seq_len: int = option(5, "minimum clicks of a user; users with fewer are dropped", least=4)
     max_seq_len: int = option(20, "L, maximum length of a user's input sequence", least=1)
+    split: str = option(
+        "leave_one_out",
+        "targets of validation and test: the last two clicks of each user, or the first clicks after two "
+        "points in time, with timestamps in users.tsv",
+        choices=("leave_one_out", "time"),
+    )
+    validation_from: float = option(
+        0.8, "with --split time: start of validation; below 1, the fraction of clicks before it", above=0
+    )
+    test_from: float = option(
+        0.9, "with --split time: start of the test; below 1, the fraction of clicks before it", above=0
+    )
     cache_folder: Path = option(Path("cache"), "folder of cached tokens and hidden states", runtime=True)
 
 

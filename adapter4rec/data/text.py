@@ -18,7 +18,7 @@ from torch import Tensor
 
 from adapter4rec.data.content import Content
 from adapter4rec.data.packing import Packing
-from adapter4rec.utils.files import atomic_file, file_hash, is_intact, write_hash
+from adapter4rec.utils.files import atomic_file, file_hash, is_intact, utf8_path, write_hash
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -227,12 +227,14 @@ def cached_arrays(path: Path, compute: Callable[[], Arrays], log: Callable[[str]
         log: prints messages.
     """
     if is_intact(path):
-        return load_file(path)
+        with utf8_path(path) as file:
+            return load_file(file)
     if path.exists():
         log(f"warning: {path}: damaged cache entry; computing it again")
     arrays = compute()
     with atomic_file(path) as temporary:
-        save_file(arrays, temporary)
+        with utf8_path(temporary) as file:
+            save_file(arrays, file)
         write_hash(path, temporary)
     return arrays
 

@@ -1,4 +1,4 @@
-"""Leave-one-out evaluation with a ranking of the whole catalogue for every user (see ``ranking.py``)."""
+"""Evaluation of one target per user, with a ranking of the whole catalogue (see ``ranking.py``)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _USERS_LISTED_AT_ONCE = 1024
 
 
 class Split(str, Enum):
-    """The target to rank: the second to last click (validation) or the last click (test)."""
+    """The target to rank; with leave-one-out, the second to last click or the last one."""
 
     VALIDATION = "validation"
     TEST = "test"
@@ -43,16 +43,15 @@ def eval_batch(
     Args:
         interactions: the domain.
         split: validation or test.
-        users: indices of users, int ``[users]``.
+        users: indices of users with a target in this split, int ``[users]``.
         exclude_history: whether the clicks before the target are masked.
     """
-    without_last = 2 if split is Split.VALIDATION else 1
-    starts, stops = interactions.offsets[users], interactions.offsets[users + 1] - without_last
+    starts, stops = interactions.offsets[users], interactions.split.stops(split.value)[users]
     lengths = stops - starts if exclude_history else np.zeros_like(starts)
     rows = np.repeat(np.arange(len(users)), lengths)
     at = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths - starts, lengths)
     return EvalBatch(
-        inputs=interactions.padded(users, without_last, interactions.max_seq_len),
+        inputs=interactions.padded(users, stops, interactions.max_seq_len),
         targets=interactions.clicks[stops].astype(np.int64),
         masked_users=rows,
         masked_items=interactions.clicks[at].astype(np.int64),
@@ -61,10 +60,10 @@ def eval_batch(
 
 @dataclass(frozen=True)
 class Ranking:
-    """The result of ranking the catalogue for every user.
+    """The result of ranking the catalogue for every user with a target.
 
     Attributes:
-        ranks: ranks of the targets, int64 ``[users]``.
+        ranks: ranks of the targets, int64 ``[users]``, in the order of ``interactions.split.ranked``.
         shown: for each k, the number of items in the top k of at least one user; empty if not requested.
         n_items: N.
     """
@@ -89,7 +88,7 @@ def rank_users(
     *,
     exclude_history: bool = True,
 ) -> Ranking:
-    """Rank the target of every user, distributed over the processes.
+    """Rank the target of every user who has one, distributed over the processes.
 
     Args:
         vectors: returns the next-item vectors, float32 ``[users, d]``, of an evaluation batch.
@@ -104,14 +103,14 @@ def rank_users(
         The same result on every process.
     """
     ks = tuple(coverage_at)
-    ranks = np.zeros(interactions.n_users, np.int64)
+    ranked = interactions.split.ranked(split.value)
+    ranks = np.zeros(len(ranked), np.int64)
     shown = np.zeros((len(ks), interactions.n_items + 1), bool)
-    for number in process.distribute(-(-interactions.n_users // _USERS_AT_ONCE)):
-        first = number * _USERS_AT_ONCE
-        users = np.arange(first, min(first + _USERS_AT_ONCE, interactions.n_users))
-        batch = eval_batch(interactions, split, users, exclude_history=exclude_history)
+    for number in process.distribute(-(-len(ranked) // _USERS_AT_ONCE)):
+        some = slice(number * _USERS_AT_ONCE, (number + 1) * _USERS_AT_ONCE)
+        batch = eval_batch(interactions, split, ranked[some], exclude_history=exclude_history)
         user_vectors = vectors(batch)
-        ranks[users] = rank_targets(user_vectors, catalogue, batch)
+        ranks[some] = rank_targets(user_vectors, catalogue, batch)
         if ks:
             _mark_shown(shown, user_vectors, catalogue, batch, ks)
     counts = process.all_gather(shown[None]).any(0).sum(1)
@@ -207,13 +206,15 @@ def ranked_users(
 
     Args:
         interactions: the domain.
-        ranks: ranks on the test split, int64 ``[users]``.
+        ranks: ranks of the users with a test target, int64 ``[users]``.
         trained_on: indices of the trained users; by default all.
     """
-    targets = interactions.clicks[interactions.offsets[1:] - 1]
+    tested = interactions.split.ranked(Split.TEST.value)
+    stops = interactions.split.test_stops[tested]
+    targets = interactions.clicks[stops]
     return RankedUsers(
-        users=interactions.user_names,
-        history=np.minimum(np.diff(interactions.offsets) - 1, interactions.max_seq_len),
+        users=[interactions.user_names[user] for user in tested],
+        history=np.minimum(stops - interactions.offsets[tested], interactions.max_seq_len),
         targets=[interactions.item_names[target - 1] for target in targets],
         target_clicks=interactions.training_clicks(trained_on)[targets - 1],
         ranks=ranks,

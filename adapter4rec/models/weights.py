@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import utf8_path
 
 _MAX_LISTED = 5
 
@@ -42,7 +43,8 @@ def read_tensors(path: Path, entry: str | None = None) -> dict[str, Tensor]:
     """
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            with utf8_path(path) as file:
+                return load_file(file)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise UserError(

@@ -75,7 +75,7 @@ def write_report(ledgers: Sequence[Path], into: Path | None = None, paper: Path 
             for name, content in contents.items():
                 with atomic_file(folder / name) as temporary:
                     if isinstance(content, str):
-                        temporary.write_text(content, encoding="utf-8")
+                        temporary.write_text(content, encoding="utf-8", errors="backslashreplace")
                     else:
                         content.savefig(temporary, dpi=130, format="png")
                 written.append(folder / name)

@@ -20,6 +20,7 @@ from typing import Any
 from adapter4rec.runs.settings import RunSettings
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import file_hash, json_object, locked_file, read_json
+from adapter4rec.utils.plain_text import json_text
 from adapter4rec.utils.settings import as_argument
 
 FINISHED, FAILED = "finished", "failed"
@@ -84,7 +85,7 @@ def append(ledger: Path, record: Mapping[str, Any]) -> None:
     """
     ledger.parent.mkdir(parents=True, exist_ok=True)
     header = {"ledger": _VERSION, "time": datetime.now(timezone.utc).isoformat(timespec="seconds")}
-    line = json.dumps(header | dict(record), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    line = json_text(header | dict(record), allow_nan=False).encode() + b"\n"
     lock = ledger.with_name(f".{ledger.name}.lock")
     with locked_file(lock), ledger.open("a+b", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)

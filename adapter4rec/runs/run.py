@@ -177,7 +177,7 @@ class Run:
             print(text, flush=True)
             self.folder.mkdir(parents=True, exist_ok=True)
             now = datetime.now().astimezone().isoformat(timespec="seconds")
-            with (self.folder / "log.txt").open("a", encoding="utf-8") as log:
+            with (self.folder / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as log:
                 log.writelines(f"{now} {line}\n" for line in text.splitlines())
 
     def finished_result(self, model: TransRec | None = None) -> Record | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.plain_text import printable
 
 
 class ScalarLog:
@@ -17,12 +18,14 @@ class ScalarLog:
         folder: the log directory for ``tensorboard --logdir``.
 
     Raises:
-        UserError: TensorBoard is not installed.
+        UserError: TensorBoard is not installed, or cannot write into this folder.
     """
 
     def __init__(self, folder: Path) -> None:
         if importlib.util.find_spec("tensorboard") is None:
             raise UserError("--tensorboard true: TensorBoard is not installed; pip install tensorboard")
+        if printable(str(folder)) != str(folder):
+            raise UserError(f"--tensorboard true: TensorBoard needs folder names in UTF-8, unlike {folder}")
         self._folder = folder
         self._writer: Any = None  # SummaryWriter, which creates the folder
         self._written = 0

@@ -14,6 +14,7 @@ from adapter4rec.data.content import Content, ContentStore
 from adapter4rec.data.interactions import ItemTable, read_items
 from adapter4rec.serving.trained_runs import TrainedRun
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.plain_text import name_fault
 
 
 @dataclass
@@ -76,22 +77,23 @@ def shown(name: str, title: str, *, new: bool) -> str:
     return "  ".join(filter(None, (name, title, "(new)" if new else "")))
 
 
-def read_titled_items(path: Path, attributes: tuple[str, ...] = ()) -> ItemTable:
-    """Read an items file: the given text columns, and the titles if it has any.
+def read_titled_items(path: Path, attributes: tuple[str, ...] = (), encoding: str = "utf-8") -> ItemTable:
+    """Read an items file in an encoding: the given text columns, and the titles if it has any.
 
     Raises:
         UserError: see :func:`read_items`.
     """
     try:
-        return read_items(path, tuple(dict.fromkeys(("title", *attributes))), allow_empty_titles=True)
+        titled = tuple(dict.fromkeys(("title", *attributes)))
+        return read_items(path, titled, allow_empty_titles=True, encoding=encoding)
     except UserError:
-        return read_items(path, attributes, allow_empty_titles=True)
+        return read_items(path, attributes, allow_empty_titles=True, encoding=encoding)
 
 
 def catalogue_of(run: TrainedRun) -> Items:
     """The catalogue of a run, with titles if its items file has them."""
     names, rows = run.domain.interactions.item_names, run.domain.interactions.item_rows
-    texts = read_titled_items(run.settings.items).texts.get("title")
+    texts = read_titled_items(run.settings.items, encoding=run.settings.encoding).texts.get("title")
     titles = [texts[row].strip() if texts else "" for row in rows]
     return Items(names, titles, names, run.domain.store, np.arange(1, len(names) + 1))
 
@@ -120,14 +122,14 @@ class Candidates:
         """These candidates followed by new ones. Items that are candidates already are not added again.
 
         Raises:
-            UserError: a name is empty or contains tabs or line breaks, or is the name of a candidate with
+            UserError: a name is not accepted (see :func:`name_fault`), or is the name of a candidate with
                 different content.
         """
         for row, name in enumerate(given.names):
-            if not isinstance(name, str) or not name or any(mark in name for mark in "\t\r\n\0"):
-                raise UserError(
-                    f"{given.labels[row]}: an item name is a non-empty string without tabs and line breaks"
-                )
+            if not isinstance(name, str):
+                raise UserError(f"{given.labels[row]}: an item name must be a string, not {name!r}")
+            if fault := name_fault(name, "item"):
+                raise UserError(f"{given.labels[row]}: {fault}")
             number = self.number_of.get(name)
             if number is None:
                 continue

@@ -24,6 +24,7 @@ from adapter4rec.models.backbones import backbone_folder, load_tokenizer
 from adapter4rec.serving.candidates import Items, read_titled_items
 from adapter4rec.serving.trained_runs import TrainedRun
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.plain_text import is_blank
 
 T = TypeVar("T")
 
@@ -66,7 +67,9 @@ def new_items(
     return Items(names, titles, labels, store, np.arange(1, len(names) + 1))
 
 
-def read_new_items(run: TrainedRun, path: Path, images: Path | None, known: Container[str]) -> Items:
+def read_new_items(
+    run: TrainedRun, path: Path, images: Path | None, known: Container[str], encoding: str = "utf-8"
+) -> Items:
     """Read new items from a file in the format of ``items.tsv``.
 
     Args:
@@ -75,13 +78,14 @@ def read_new_items(run: TrainedRun, path: Path, images: Path | None, known: Cont
         images: for image runs, a folder of image files whose stems are item names, or an LMDB made by
             ``build_lmdb_hm.py``.
         known: names of items that may lack an image here; those without one are skipped.
+        encoding: encoding of the file.
 
     Raises:
         UserError: an invalid line, a missing text column, an item without an image, or a run whose item
             encoder reads no content. The message names file and line.
     """
     attributes = run.settings.attributes if isinstance(run.settings, TextSettings) else ()
-    table = read_titled_items(path, attributes)
+    table = read_titled_items(path, attributes, encoding)
     names = [name.decode() for name in table.names]
     titles = [title.strip() for title in table.texts.get("title", [""] * len(names))]
     labels = [f"{path}:{line}: item {name!r}" for line, name in enumerate(names, 1)]
@@ -134,7 +138,7 @@ def _texts(settings: TextSettings, content: object, label: str) -> list[str]:
         or not all(isinstance(text, str) for text in texts)
     ):
         raise UserError(f"{label}: expected texts of {', '.join(expected)}, got {content!r:.200}")
-    if not settings.allow_empty_titles and "title" in expected and not texts[expected.index("title")].strip():
+    if not settings.allow_empty_titles and "title" in expected and is_blank(texts[expected.index("title")]):
         raise UserError(f"{label}: empty title; this run was trained without empty titles")
     return list(texts)
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from adapter4rec.data.settings import LoaderSettings
+from adapter4rec.data.splitting import TEST, VALIDATION
 from adapter4rec.evaluation.catalogue import Embeddings, encode_catalogue, evaluating
 from adapter4rec.evaluation.leave_one_out import next_item_vectors
 from adapter4rec.evaluation.ranking import best_items
@@ -32,8 +33,8 @@ from adapter4rec.utils.files import atomic_file
 from adapter4rec.utils.process_group import Process, single_process
 from adapter4rec.utils.settings import PRECISIONS, options_of
 
-HELD_OUT = {"validation": 2, "test": 1, "all": 0}
-"""Number of last clicks held out of each user's history, by split."""
+HISTORIES = (VALIDATION, TEST, "all")
+"""The clicks that user vectors are computed from: those before a target, or all."""
 
 
 def load(
@@ -141,8 +142,8 @@ class Recommender:
             items: content by item name, as :meth:`encode` takes it, or the result of ``read_new_items``.
 
         Raises:
-            UserError: the run is an id tower, a name is empty, contains tabs or line breaks, or is already
-                used with different content, or see :meth:`encode`.
+            UserError: the run is an id tower, a name is empty, contains spaces or control characters, or is
+                already used with different content, or see :meth:`encode`.
         """
         if not isinstance(items, Items):
             labels = [f"item {name!r}" for name in items]
@@ -223,7 +224,8 @@ class Recommender:
 
         Args:
             split: which clicks are read. ``test``: those before the test target, as in the reported metrics;
-                ``validation``: those before the validation target; ``all``: all kept clicks.
+                ``validation``: those before the validation target; ``all``: all kept clicks. With a split
+                in time, users without a target are read up to the start of validation or test.
 
         Returns:
             float32 ``[U, d]``, on the CPU.
@@ -231,10 +233,11 @@ class Recommender:
         Raises:
             UserError: the split is unknown, or a vector is not finite.
         """
-        if split not in HELD_OUT:
-            raise UserError(f"split {split!r}: {nearest(split, list(HELD_OUT))}")
-        histories = [self.history(user) for user in range(self.interactions.n_users)]
-        read = [history[: len(history) - HELD_OUT[split]] for history in histories]
+        if split not in HISTORIES:
+            raise UserError(f"split {split!r}: {nearest(split, list(HISTORIES))}")
+        offsets, clicks = self.interactions.offsets, self.interactions.clicks
+        stops = offsets[1:] if split == "all" else self.interactions.split.stops(split)
+        read = [clicks[start:stop] for start, stop in zip(offsets[:-1], stops, strict=True)]
         vectors = self.vectors_of(read).cpu()
         if not torch.isfinite(vectors).all():
             raise UserError("non-finite user vectors: the model contains NaN or inf")

@@ -90,4 +90,6 @@ def trained_users(domain: Domain, settings: TrainingSettings) -> np.ndarray | No
     """Indices of the users to train on; None for all users."""
     if settings.user_share == 1:
         return None
-    return sample_users(domain.interactions.n_users, settings.user_share, settings.seed)
+    users = domain.interactions.trainable_users()
+    sampled: np.ndarray = users[sample_users(len(users), settings.user_share, settings.seed)]
+    return sampled

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import atomic_file, file_hash, json_object, read_json, write_json
+from adapter4rec.utils.files import atomic_file, file_hash, json_object, read_json, utf8_path, write_json
 
 _HEADER = "adapter4rec"
 _HASH = "sha256"
@@ -56,7 +56,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], description: Mapping
     """
     on_cpu = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     try:
-        save_file(on_cpu, path, metadata={_HEADER: json.dumps(description)})
+        with utf8_path(path) as file:
+            save_file(on_cpu, file, metadata={_HEADER: json.dumps(description)})
     except SafetensorError as error:
         raise UserError(f"{path}: cannot write checkpoint ({error})") from None
 
@@ -96,7 +97,8 @@ def _opened(path: Path) -> tuple[safe_open, dict[str, Any]]:
             "restore both files from the same copy, or train again"
         )
     try:
-        file = safe_open(path, framework="pt")
+        with utf8_path(path) as readable:
+            file = safe_open(readable, framework="pt")
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: damaged, or not a safetensors file ({error})") from None
     metadata: dict[str, str] = file.metadata() or {}  # type: ignore[no-untyped-call]  # in its stub

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
+from adapter4rec.utils.plain_text import escape_output
 from adapter4rec.utils.processes import end_with_starter, interruptible
 
 EXIT_USER_ERROR = 2
@@ -37,6 +38,7 @@ def run_main(main: Callable[[], Any], *, one_of_several: bool = False) -> NoRetu
             if they are still running after that.
     """
     first = not one_of_several or os.environ.get("RANK", "0") == "0"
+    escape_output()
     try:
         with interruptible():
             end_with_starter()

@@ -10,11 +10,13 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.plain_text import json_text, printable
 
 _PARENT = Path(__file__).resolve().parents[2]
 REPOSITORY = _PARENT if (_PARENT / "Downstream").is_dir() else Path.cwd()
@@ -75,6 +77,26 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def utf8_path(path: Path) -> Iterator[Path]:
+    """A path for libraries that accept UTF-8 only: a temporary link if a folder or file has another name.
+
+    A file that does not exist may be created.
+    """
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        with TemporaryDirectory() as folder:
+            link, name = Path(folder, "link"), printable(path.name)
+            exists = path.exists()
+            link.symlink_to(path.absolute() if exists else path.absolute().parent)
+            yield link if exists else link / name
+            if not exists and name != path.name:
+                (path.parent / name).replace(path)
+    else:
+        yield path
+
+
+@contextmanager
 def locked_file(path: Path, busy: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold an exclusive lock. The operating system releases it when the process ends.
 
@@ -100,7 +122,7 @@ def locked_file(path: Path, busy: Callable[[], None] = lambda: None) -> Iterator
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as indented JSON, atomically."""
     with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(json_text(content, indent=2) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path, required: Collection[str] = ()) -> dict[str, Any]:

@@ -61,6 +61,7 @@ class ImageLmdbSettings(Settings):
     )
     workers: int = option(_USABLE_CORES, "decoding threads; default: one per usable CPU core", least=1)
     convert: Path | None = option(None, "LMDB of the released scripts to convert, instead of --images")
+    encoding: str = option("utf-8", "encoding of the item list, such as latin-1 or utf-16")
 
 
 def build_from_page(presets: Mapping[str, Mapping[str, Any]], arguments: Sequence[str]) -> None:
@@ -95,12 +96,12 @@ def build(settings: ImageLmdbSettings) -> Description:
     into, place = settings.into, settings.convert or settings.images
     if place is None:
         raise UserError("--images is required: the folder of image files (or --convert, a released LMDB)")
-    names = read_items(settings.items, allow_empty_titles=True).names
+    names = read_items(settings.items, allow_empty_titles=True, encoding=settings.encoding).names
     for line, name in enumerate(names, 1):
-        if len(name) > _LONGEST_NAME or b"\0" in name:
+        if len(name) > _LONGEST_NAME:
             raise UserError(
                 f"{settings.items}:{line}: item name {shown(name[:20])} is longer than {_LONGEST_NAME} "
-                "bytes or contains a null byte, which LMDB cannot store; rename it here and in users.tsv"
+                "bytes, which LMDB cannot store; rename it here and in users.tsv"
             )
     into.parent.mkdir(parents=True, exist_ok=True)
     plan = Description(
