@@ -182,7 +182,7 @@ GOOD = tuple(review_2014(*row) for row in REVIEWS)
 @pytest.mark.parametrize(
     ("name", "lines", "message"),
     [
-        ("reviews_X.json", (HTML_PAGE,), "reviews_X.json: is a web page"),
+        ("reviews_X.json", (HTML_PAGE,), "reviews_X.json: the file is a web page"),
         ("reviews_X.json", ("",), "reviews_X.json: empty file"),
         (
             "reviews_X.json",

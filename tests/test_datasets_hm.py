@@ -122,7 +122,7 @@ def test_compressed_files_and_a_nested_folder(folder):
 @pytest.mark.parametrize(
     ("name", "lines", "message"),
     [
-        ("transactions_train.csv", (HTML_PAGE,), "transactions_train.csv: is a web page, not the download"),
+        ("transactions_train.csv", (HTML_PAGE,), "transactions_train.csv: the file is a web page, not data"),
         ("transactions_train.csv", ARTICLES, "transactions_train.csv: its first line is 'article_id,"),
         ("transactions_train.csv", TRANSACTIONS[:1], "transactions_train.csv: no clicks"),
         (
@@ -164,7 +164,7 @@ def test_missing_files_are_named(folder):
     with pytest.raises(UserError, match="no such folder"):
         read(folder / "nowhere")
     (folder / "transactions_train.csv").write_bytes(b"PK\x03\x04rest")
-    with pytest.raises(UserError, match="zip archive; unpack it"):
+    with pytest.raises(UserError, match="ZIP archive or an Excel workbook; unpack it"):
         read(folder)
 
 

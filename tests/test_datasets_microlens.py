@@ -97,7 +97,7 @@ def test_without_titles_items_have_no_text(folder):
 @pytest.mark.parametrize(
     ("name", "lines", "message"),
     [
-        ("MicroLens-50k_pairs.csv", (HTML_PAGE,), "MicroLens-50k_pairs.csv: is a web page"),
+        ("MicroLens-50k_pairs.csv", (HTML_PAGE,), "MicroLens-50k_pairs.csv: the file is a web page"),
         (
             "MicroLens-50k_pairs.csv",
             ("item,title", *TITLES),

@@ -157,7 +157,7 @@ def test_wrong_files_are_named(tmp_path, behaviors, news, message):
     ("content", "message"),
     [
         (b"\x1f\x8b\x08", "compressed with gzip; unpack it first"),
-        (b"PK\x03\x04", "zip archive; unpack it first"),
+        (b"PK\x03\x04", "ZIP archive or an Excel workbook; unpack it first"),
         ("1\tU1\n".encode("utf-16"), "UTF-16; convert it to UTF-8"),
         (b"1\tU1\t\x00\x00", "binary"),
         (b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),

@@ -95,7 +95,7 @@ def test_covers(folder):
 @pytest.mark.parametrize(
     ("name", "lines", "message"),
     [
-        ("Bili_Food_pair.csv", (HTML_PAGE,), "Bili_Food_pair.csv: is a web page"),
+        ("Bili_Food_pair.csv", (HTML_PAGE,), "Bili_Food_pair.csv: the file is a web page"),
         ("Bili_Food_pair.csv", ("u1,x1,5", "u2,x2,6"), "Bili_Food_pair.csv: holds no item of X_item.csv"),
         ("Bili_Food_pair.csv", ("u1",), "Bili_Food_pair.csv: its first line has 1 fields"),
         ("Bili_Food_pair.csv", (*USER_FIRST, "u2,v175"), "pair.csv, line 4: time is missing or cut off"),

@@ -87,7 +87,7 @@ def test_milliseconds_and_windows_line_ends(folder):
 @pytest.mark.parametrize(
     ("name", "lines", "message"),
     [
-        ("ml-100k.inter", (HTML_PAGE,), "ml-100k.inter: is a web page"),
+        ("ml-100k.inter", (HTML_PAGE,), "ml-100k.inter: the file is a web page"),
         ("ml-100k.inter", INTER[1:], "ml-100k.inter: '196' in its first line is no typed name"),
         ("ml-100k.inter", (*INTER[:2], "196\t242"), "ml-100k.inter, line 3: time is missing or cut off"),
         ("ml-100k.inter", (INTER[0], INTER[1], "196\t242\t3\t1\t9"), "ml-100k.inter, line 3: cannot read"),

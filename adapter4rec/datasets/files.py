@@ -15,17 +15,8 @@ import polars as pl
 
 from adapter4rec.datasets.options import FileSettings
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.plain_text import GZIP, PARQUET, SNIFFED_BYTES, not_text, unicode_form
 
-_PARQUET = b"PAR1"
-_GZIP = b"\x1f\x8b"
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_OTHERS = {
-    b"PK\x03\x04": "a zip archive or an Excel workbook; unpack it, or export it as CSV",
-    b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it",
-    b"BZh": "compressed with bzip2; unpack it",
-    b"\xfd7zXZ": "compressed with xz; unpack it",
-    b"7z\xbc\xaf": "a 7z archive; unpack it",
-}
 _SEPARATORS = ",;\t|"
 _BLOCK = 1 << 22
 
@@ -78,12 +69,11 @@ def _columns_of(frame: pl.LazyFrame, path: Path) -> list[str]:
 
 def _scan(path: Path, settings: FileSettings, scratch: Path, notes: list[str]) -> pl.LazyFrame:
     start = _first_bytes(path)
-    for magic, what in _OTHERS.items():
-        if start.startswith(magic):
-            raise UserError(f"{path}: {what}")
-    if start.startswith(_PARQUET):
+    if start.startswith(PARQUET):
         _require_whole_parquet(path)
         return pl.scan_parquet(path)
+    if not start.startswith(GZIP) and (what := not_text(start)):
+        raise UserError(f"{path}: {what}")
     text = _as_utf8(path, start, settings.encoding, scratch, notes)
     head = text.open("rb").read(_BLOCK).removeprefix(codecs.BOM_UTF8).lstrip()
     if head.startswith(b"["):
@@ -108,7 +98,7 @@ def _first_bytes(path: Path) -> bytes:
         raise UserError(f"{path}: a folder; expected a file")
     try:
         with path.open("rb") as file:
-            start = file.read(16)
+            start = file.read(SNIFFED_BYTES)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     if not start:
@@ -119,17 +109,17 @@ def _first_bytes(path: Path) -> bytes:
 def _require_whole_parquet(path: Path) -> None:
     with path.open("rb") as file:
         file.seek(-4, 2)
-        if file.read(4) != _PARQUET:
+        if file.read(4) != PARQUET:
             raise UserError(f"{path}: cut off; a Parquet file ends with its description, which is missing")
 
 
 def _as_utf8(path: Path, start: bytes, encoding: str, scratch: Path, notes: list[str]) -> Path:
     """The file itself, or a copy in ``scratch`` that is unpacked and in UTF-8."""
-    packed = start.startswith(_GZIP)
+    packed = start.startswith(GZIP)
     if packed:
         with _unpacked(path), gzip.open(path) as file:
-            start = file.read(16)
-    utf16 = start.startswith(_UTF16)
+            start = file.read(SNIFFED_BYTES)
+    utf16 = unicode_form(start) == "utf-16"
     try:
         found = "utf-16" if utf16 else codecs.lookup(encoding).name
     except LookupError:

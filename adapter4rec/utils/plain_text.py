@@ -13,19 +13,23 @@ from io import TextIOWrapper
 from typing import Any
 from unicodedata import category
 
-_CONTAINERS = {
-    b"\x1f\x8b": "compressed with gzip; decompress it with gunzip",
-    b"PK\x03\x04": "a ZIP archive or a spreadsheet; unpack it, or export it as tab-separated text",
-    b"BZh": "compressed with bzip2; decompress it with bunzip2",
-    b"\xfd7zXZ": "compressed with xz; decompress it with unxz",
-    b"\x28\xb5\x2f\xfd": "compressed with Zstandard; decompress it with unzstd",
-    b"PAR1": "a Parquet file; export it as tab-separated text",
+GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
+_OTHER_FILES = {
+    GZIP: "compressed with gzip; unpack it first",
+    b"PK\x03\x04": "a ZIP archive or an Excel workbook; unpack it first, or export it as text",
+    b"BZh": "compressed with bzip2; unpack it first",
+    b"\xfd7zXZ": "compressed with xz; unpack it first",
+    b"\x28\xb5\x2f\xfd": "compressed with Zstandard; unpack it first",
+    b"7z\xbc\xaf": "a 7z archive; unpack it first",
+    PARQUET: "a Parquet file; export it as text",
+    b"version https://git-lfs": "a pointer of Git LFS; fetch the file with `git lfs pull`",
 }
 """First bytes of files that are not text."""
+_PAGES = b"<!doctype", b"<html", b"<?xml"
 _UTF_32 = codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE
 _UTF_16 = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
-SNIFFED_BYTES = 6
-"""Number of first bytes that :func:`file_fault` looks at."""
+SNIFFED_BYTES = 512
+"""Number of first bytes by which a file is recognised."""
 
 
 def is_blank(text: str) -> bool:
@@ -119,18 +123,25 @@ def has_ascii_lines(encoding: str) -> bool:
     return "\n".encode(encoding) == b"\n"
 
 
-def file_fault(start: bytes, encoding: str) -> str | None:
-    """Why a file is not text in an encoding, recognised by its first bytes; None if nothing is recognised.
+def is_page(start: bytes) -> bool:
+    """Whether a file is HTML or XML, as servers send in place of a file that they refuse."""
+    return start.removeprefix(codecs.BOM_UTF8).lstrip().lower().startswith(_PAGES)
+
+
+def not_text(start: bytes) -> str | None:
+    """What a file is that is not text or not data, and what to do; None if nothing is recognised.
 
     Args:
         start: the first :data:`SNIFFED_BYTES` bytes of the file.
-        encoding: a known encoding.
     """
-    for mark, what in _CONTAINERS.items():
+    for mark, what in _OTHER_FILES.items():
         if start.startswith(mark):
-            return f"not text but {what}"
-    if not has_ascii_lines(encoding):  # UTF-16 and UTF-32, as announced
-        return None
+            return what
+    return "a web page, not data; download it again" if is_page(start) else None
+
+
+def unicode_form(start: bytes) -> str | None:
+    """The encoding of a file in UTF-16 or UTF-32, recognised by its first bytes; None if it is neither."""
     for recognised, name in (
         (start.startswith(_UTF_32), "utf-32"),
         (start.startswith(_UTF_16), "utf-16"),
@@ -138,9 +149,24 @@ def file_fault(start: bytes, encoding: str) -> str | None:
         ([byte > 0 for byte in start[:4]] == [False, True, False, True], "utf-16-be"),
     ):
         if recognised:
-            shown = name[:6].upper()
-            return f"encoded in {shown}; use --encoding {name}, or convert it with iconv -f {name} -t utf-8"
+            return name
     return None
+
+
+def file_fault(start: bytes, encoding: str) -> str | None:
+    """Why a file is not text in an encoding, recognised by its first bytes; None if nothing is recognised.
+
+    Args:
+        start: the first :data:`SNIFFED_BYTES` bytes of the file.
+        encoding: a known encoding.
+    """
+    if what := not_text(start):
+        return f"not text but {what}"
+    name = unicode_form(start) if has_ascii_lines(encoding) else None  # else as announced
+    if name is None:
+        return None
+    shown = name[:6].upper()
+    return f"encoded in {shown}; use --encoding {name}, or convert it with iconv -f {name} -t utf-8"
 
 
 def json_text(content: Any, **options: Any) -> str:

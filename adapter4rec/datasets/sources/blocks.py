@@ -19,20 +19,14 @@ from typing import BinaryIO
 
 import polars as pl
 
+from adapter4rec.datasets.sources.lines import text_fault
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.plain_text import GZIP, SNIFFED_BYTES
 
 BLOCK = 1 << 25
 """Bytes of one block, before it is cut after its last whole line."""
 _SKIPPED = re.compile(r"^[.]|^__MACOSX$|images?$|covers?$", re.IGNORECASE)
 """Folders that hold no tables: hidden ones, of macOS archives, and those of pictures."""
-_BEGINNINGS = {
-    b"PK\x03\x04": "is a zip archive; unpack it first",
-    b"\xff\xfe": "is UTF-16; expected UTF-8",
-    b"\xfe\xff": "is UTF-16; expected UTF-8",
-    b"PAR1": "is Parquet; expected text",
-    b"BZh": "is bzip2; unpack it first",
-    b"version https://git-lfs": "is a Git LFS pointer, not the file itself; download it with Git LFS",
-}
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -74,15 +68,14 @@ def opened(path: Path, expected: str) -> BinaryIO:
         UserError: empty, or visibly something else than text.
     """
     with path.open("rb") as file:
-        start = file.read(512)
+        start = file.read(SNIFFED_BYTES)
     if not start:
         raise UserError(f"{path}: empty file; expected {expected}")
-    for beginning, fault in _BEGINNINGS.items():
-        if start.startswith(beginning):
-            raise UserError(f"{path}: {fault} ({expected})")
-    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise UserError(f"{path}: is a web page, not the download; expected {expected}")
-    return gzip.open(path, "rb") if start.startswith(b"\x1f\x8b") else path.open("rb")  # type: ignore[return-value]
+    if start.startswith(GZIP):
+        return gzip.open(path, "rb")  # type: ignore[return-value]
+    if fault := text_fault(start):
+        raise UserError(f"{path}: the file is {fault}; expected {expected}")
+    return path.open("rb")
 
 
 def byte_blocks(path: Path, expected: str, size: int = BLOCK) -> Iterator[bytes]:

@@ -14,9 +14,8 @@ from pathlib import Path
 
 from adapter4rec.datasets.raw import RawData
 from adapter4rec.datasets.sources.base import Source
-from adapter4rec.datasets.sources.lines import find_named, missing
+from adapter4rec.datasets.sources.lines import only_one
 from adapter4rec.datasets.sources.sequences import read_sequences
-from adapter4rec.utils.errors import UserError
 
 _SETS = {
     "scientific": (
@@ -32,12 +31,7 @@ _SETS = {
 def read(folder: Path, name: str) -> RawData:
     """Read one of the three sets below ``folder``: the checkout, its Dataset, or the folder of the set."""
     users_name, items_name, images_name = _SETS[name]
-    found = find_named(folder, users_name)
-    if not found:
-        raise missing(folder, f"{users_name} and {items_name}")
-    if len(found) > 1:
-        raise UserError(f"{found[1]}: the same name as {found[0]}; set --raw to the folder of one of them")
-    (users,) = found
+    users = only_one(folder, f"{users_name} and {items_name}", users_name)
     places = (folder, users.parent, users.parent.parent)
     images = next((place / images_name for place in places if (place / images_name).is_dir()), None)
     return read_sequences(users, users.with_name(items_name), images)

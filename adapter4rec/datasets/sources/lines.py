@@ -13,16 +13,10 @@ from typing import SupportsInt
 import polars as pl
 
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.plain_text import SNIFFED_BYTES, is_page, not_text, unicode_form
 
 _PACKED = (".zip", ".gz", ".tar", ".tgz", ".7z", ".rar")
 _UNFINISHED = (".part", ".crdownload", ".partial", ".download", ".tmp")
-_BEGINNINGS = (
-    (b"\x1f\x8b", "is compressed with gzip; unpack it first"),
-    (b"PK\x03\x04", "is a zip archive; unpack it first"),
-    (b"\xff\xfe", "is encoded in UTF-16; convert it to UTF-8"),
-    (b"\xfe\xff", "is encoded in UTF-16; convert it to UTF-8"),
-    (b"version https://git-lfs", "is a pointer of Git LFS; fetch the file with `git lfs pull`"),
-)
 _NO_SEPARATOR = "\x01"
 """A byte that no text contains: a line stays in one piece."""
 
@@ -49,10 +43,32 @@ def missing(folder: Path, expected: str) -> UserError:
 
 
 def _is_page(path: Path) -> bool:
-    """Whether a file is HTML or XML, as servers send in place of a file that they refuse."""
     with path.open("rb") as file:
-        head = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    return head.startswith((b"<!doctype", b"<html", b"<?xml"))
+        return is_page(file.read(SNIFFED_BYTES))
+
+
+def only_one(folder: Path, expected: str, *names: str) -> Path:
+    """The one file of these names below a folder.
+
+    Raises:
+        UserError: none, or several; ``expected`` is in the message.
+    """
+    found = find_named(folder, *names)
+    if not found:
+        raise missing(folder, expected)
+    if len(found) > 1:
+        shown = ", ".join(str(path.relative_to(folder)) for path in found)
+        raise UserError(
+            f"{folder}: holds several data sets ({shown}); set --raw to the folder of one of them"
+        )
+    return found[0]
+
+
+def text_fault(start: bytes) -> str | None:
+    """What keeps a reader from reading a file, by its first bytes; None if nothing is recognised."""
+    if form := unicode_form(start):
+        return f"encoded in {form[:6].upper()}; convert it to UTF-8"
+    return not_text(start)
 
 
 def check_text(path: Path, expected: str, *, line_end: bool = True) -> None:
@@ -68,7 +84,7 @@ def check_text(path: Path, expected: str, *, line_end: bool = True) -> None:
     """
     try:
         with path.open("rb") as file:
-            head = file.read(512)
+            head = file.read(SNIFFED_BYTES)
             file.seek(-1 if head else 0, 2)
             last = file.read(1)
     except FileNotFoundError:
@@ -77,11 +93,8 @@ def check_text(path: Path, expected: str, *, line_end: bool = True) -> None:
         raise UserError(f"{path}: {error.strerror}; expected {expected}") from None
     if not head:
         raise UserError(f"{path}: the file is empty; expected {expected}. Download it again")
-    for beginning, problem in _BEGINNINGS:
-        if head.startswith(beginning):
-            raise UserError(f"{path}: the file {problem}; expected {expected}")
-    if _is_page(path):
-        raise UserError(f"{path}: the file is a web page, not data; expected {expected}. Download it again")
+    if fault := text_fault(head):
+        raise UserError(f"{path}: the file is {fault}; expected {expected}")
     if b"\0" in head:
         raise UserError(f"{path}: the file is binary; expected {expected}")
     if line_end and last != b"\n":

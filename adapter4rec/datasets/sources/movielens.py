@@ -24,8 +24,7 @@ from adapter4rec.datasets.sources.lines import (
     check_text,
     collect,
     count_note,
-    find_named,
-    missing,
+    only_one,
     scan_fields,
 )
 from adapter4rec.utils.errors import UserError
@@ -41,15 +40,7 @@ _SAMPLE = 1_000_000
 
 def read(folder: Path) -> RawData:
     """Read the one MovieLens archive that is unpacked below ``folder``."""
-    found = find_named(folder, *_MOVIES)
-    if not found:
-        raise missing(folder, _FILES)
-    if len(found) > 1:
-        names = ", ".join(str(path.relative_to(folder)) for path in found)
-        raise UserError(
-            f"{folder}: holds several data sets ({names}); set --raw to the folder of one of them"
-        )
-    (ratings,) = found
+    ratings = only_one(folder, _FILES, *_MOVIES)
     movies = ratings.with_name(_MOVIES[ratings.name])
     readers: dict[str, tuple[Callable[[Path], pl.LazyFrame], Callable[[Path], pl.DataFrame]]] = {
         "u.data": (_ratings_by_tabs, _movies_by_bars),

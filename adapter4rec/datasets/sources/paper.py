@@ -12,9 +12,8 @@ from pathlib import Path
 
 from adapter4rec.datasets.raw import RawData
 from adapter4rec.datasets.sources.base import Source
-from adapter4rec.datasets.sources.lines import find_named, missing
+from adapter4rec.datasets.sources.lines import only_one
 from adapter4rec.datasets.sources.sequences import read_sequences
-from adapter4rec.utils.errors import UserError
 
 _PAIRS = {
     "mind_large_users_base.tsv": "mind_large_news_base.tsv",
@@ -30,15 +29,7 @@ _FILES = "one pair of " + ", ".join(f"{users} and {items}" for users, items in _
 
 def read(folder: Path) -> RawData:
     """Read the one pair of lists below ``folder``, with the images in ``images`` beside them, if any."""
-    found = find_named(folder, *_PAIRS)
-    if not found:
-        raise missing(folder, _FILES)
-    if len(found) > 1:
-        names = ", ".join(str(path.relative_to(folder)) for path in found)
-        raise UserError(
-            f"{folder}: holds several data sets ({names}); set --raw to the folder of one of them"
-        )
-    (users,) = found
+    users = only_one(folder, _FILES, *_PAIRS)
     images = users.with_name("images")
     return read_sequences(
         users,
