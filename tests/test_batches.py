@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 
 import numpy as np
@@ -343,3 +344,17 @@ class TestSampling:
     ) -> None:
         with pytest.raises(UserError, match="--negatives 31"):
             examples_of(interactions, 6, seed=2, sampling=sampling)
+
+
+def test_a_worker_is_silent_when_the_main_process_has_gone(capfd):
+    def fails(kind):
+        sys.excepthook(kind, kind("lost"), None)  # as a thread that serves the main process does
+        sys.stderr.flush()
+        return 0
+
+    kinds = [ConnectionResetError, EOFError, ValueError]
+    assert list(load_ahead(fails, kinds, workers=1, prefetch=1, pin_memory=False)) == [0, 0, 0]
+    printed = capfd.readouterr().err
+    assert "ValueError: lost" in printed
+    assert "Connection" not in printed
+    assert "EOFError" not in printed

@@ -1,5 +1,6 @@
 """Programs that start others: the environment that these get, signals, exit codes, and no orphans."""
 
+import gc
 import json
 import os
 import shutil
@@ -142,17 +143,18 @@ def test_what_fails_in_a_destructor_after_a_signal_is_not_shown(monkeypatch, sig
             raise AttributeError("workers")
 
     def main():
-        try:
-            if signalled:
-                os.kill(os.getpid(), signal.SIGTERM)
-                time.sleep(30)
-        finally:
-            HalfBuilt()
+        half_built = HalfBuilt()
+        if signalled:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(30)
+        del half_built
 
     shown = []
     monkeypatch.setattr(sys, "unraisablehook", shown.append)
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as ended:
         run_main(main)
+    del ended
+    gc.collect()
     assert len(shown) == (0 if signalled else 1)
 
 

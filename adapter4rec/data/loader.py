@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
 from typing import Generic, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
@@ -27,6 +28,17 @@ class _Loaded(Dataset[T | UserError], Generic[I, T]):
             return error
 
 
+def _without_main_process(_: int) -> None:
+    """Let a worker's threads end silently when the main process has gone, for example after Ctrl-C."""
+    shown = sys.excepthook
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, EOFError | ConnectionError):
+            shown(kind, error, trace)
+
+    sys.excepthook = show
+
+
 def load_ahead(
     load: Callable[[I], T], indices: Iterable[I], *, workers: int, prefetch: int, pin_memory: bool
 ) -> Iterator[T]:
@@ -48,6 +60,7 @@ def load_ahead(
         sampler=indices,
         num_workers=workers,
         pin_memory=pin_memory,
+        worker_init_fn=_without_main_process,
         prefetch_factor=prefetch if workers else None,
         # Forked workers share memory-mapped arrays; spawned ones would get a copy.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,

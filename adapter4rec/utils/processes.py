@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -74,12 +75,21 @@ def interruptible() -> Iterator[None]:
     try:
         with _handled(interrupt):
             yield
-    except Exception:  # for example an ImportError if the signal arrived while a module was imported
+    except BaseException as error:
         if received:
-            raise Interrupted(received[0]) from None
+            _destroy_locals(error)  # now, while their errors are not shown
+            if isinstance(error, Exception):  # an ImportError, if a module was being imported
+                raise Interrupted(received[0]) from None
         raise
     finally:
         sys.unraisablehook = shown
+
+
+def _destroy_locals(error: BaseException | None) -> None:
+    """Clear the local variables that an exception and its contexts keep alive."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 @contextmanager
