@@ -91,8 +91,9 @@ def _write_users(
     path: Path, clicks: Clicks, item: np.ndarray, names: pl.Series, timestamps: bool, notes: list[str]
 ) -> None:
     item_names = np.array(names.to_list(), object)
-    present, first = np.unique(clicks.user, return_index=True)
-    stops = np.append(first[1:], len(clicks)).tolist()
+    counts = clicks.user_counts()
+    present = np.flatnonzero(counts)
+    stops = np.cumsum(counts[present]).tolist()
     users, changed = mapped_names(clicks.user_names.gather(present), USER_NAME)
     if changed:
         notes.append(f"{changed:,} user names with control characters: each run of them is an underscore")

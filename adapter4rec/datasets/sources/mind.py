@@ -13,12 +13,17 @@ the earlier one and the clicks since. :func:`_history_clicks` has the rule that 
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
+from tqdm import tqdm
 
 from adapter4rec.datasets.raw import RawData
 from adapter4rec.datasets.sources.base import Source
+from adapter4rec.datasets.sources.blocks import lazy
 from adapter4rec.datasets.sources.lines import (
     check_rows,
     check_text,
@@ -36,24 +41,52 @@ _NEWS = ("item", "category", "subcategory", "title", "abstract", "url", "title_e
 _TIME = "%m/%d/%Y %I:%M:%S %p"
 _WORD = r"\S+"
 _CLICKED = r"\S+-1\b"
+_PARTS = 8
+"""Histories are read for a part of the users after another, which bounds the memory."""
+_IS_NEW = pl.col("known") >= pl.col("first_seen")
 
 
 def read(folder: Path) -> RawData:
     """Read the unpacked archives below ``folder``: any of train, dev and test, of one size."""
     behaviors = _find_logs(folder)
     logs = pl.concat([_scan_log(path, number) for number, path in enumerate(behaviors)])
-    clicks = collect(folder, _impression_clicks(logs)).lazy()
-    distinct = collect(folder, _distinct_histories(logs))  # the large files are not read again after this
-    histories = _history_clicks(distinct.lazy(), clicks)
-    kept = histories.filter(pl.col("known") >= pl.col("first_seen")).select("user", "item", "time")
     items, news_notes = _read_news(folder, [path.with_name("news.tsv") for path in behaviors])
-    interactions = pl.concat([kept, clicks.select("user", "item", "time")])
-    notes = [
-        *_log_notes(folder, behaviors, logs),
-        *_history_notes(folder, distinct, histories, clicks, items),
-        *news_notes,
-    ]
-    return RawData(interactions, items.lazy(), notes)
+    clicks = collect(folder, _impression_clicks(logs))
+    parts, counts = [], Counter[str]()
+    starts = collect(folder, logs.group_by("log").agg(start=pl.col("time").min()))
+    users = collect(folder, logs.select(pl.col("user").unique()))["user"].sort()
+    for some in tqdm(_ranges(users), desc="histories", unit="part", disable=not sys.stderr.isatty()):
+        ours = pl.col("user").is_between(pl.lit(some[0]), pl.lit(some[-1]))
+        part, found = _histories_of(folder, logs.filter(ours), clicks.lazy().filter(ours), starts, items)
+        parts.append(part)
+        counts.update(found)
+    parts.append(_compact(clicks))
+    counts["unknown"] += clicks.select(_is_unknown(items).sum()).item()
+    notes = [*_log_notes(folder, behaviors, logs), *_history_notes(counts), *news_notes]
+    return RawData(lazy(pl.concat(parts, rechunk=False)), items.lazy(), notes)
+
+
+def _histories_of(
+    folder: Path, logs: pl.LazyFrame, clicks: pl.LazyFrame, starts: pl.DataFrame, items: pl.DataFrame
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """The clicks of some users' histories that nothing else contains, and the counts for the notes."""
+    distinct = collect(folder, _distinct_histories(logs, starts.lazy()))
+    histories = collect(folder, _history_clicks(distinct.lazy(), clicks))
+    counts = histories.select(
+        new=_IS_NEW.sum(), known=_IS_NEW.not_().sum(), unknown=(_is_unknown(items) & _IS_NEW).sum()
+    ).row(0, named=True)
+    return _compact(histories.filter(_IS_NEW)), {"repeats": distinct["repeats"].sum(), **counts}
+
+
+def _ranges(users: pl.Series) -> list[pl.Series]:
+    """The sorted users in as many ranges as :data:`_PARTS`, or fewer."""
+    size = max(-(-len(users) // _PARTS), 1)
+    return [users[first : first + size] for first in range(0, len(users), size)]
+
+
+def _compact(clicks: pl.DataFrame) -> pl.DataFrame:
+    """Clicks with names as categories: some 16 bytes each."""
+    return clicks.select(pl.col("user", "item").cast(pl.Categorical), "time")
 
 
 def _find_logs(folder: Path) -> list[Path]:
@@ -110,13 +143,12 @@ def _impression_clicks(logs: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def _distinct_histories(logs: pl.LazyFrame) -> pl.LazyFrame:
+def _distinct_histories(logs: pl.LazyFrame, starts: pl.LazyFrame) -> pl.LazyFrame:
     """Each history once, always in the same order.
 
     Columns: ``user``, ``log``, ``history``, ``first_seen`` (time of the user's first impression with it),
     ``repeats`` (further impressions with it), ``start`` (of the log), ``first_of_log``.
     """
-    starts = logs.group_by("log").agg(start=pl.col("time").min())
     return (
         logs.filter(pl.col("history") != "")
         .group_by("user", "history")
@@ -181,25 +213,16 @@ def _log_notes(folder: Path, behaviors: list[Path], logs: pl.LazyFrame) -> list[
     ]
 
 
-def _history_notes(
-    folder: Path, distinct: pl.DataFrame, histories: pl.LazyFrame, clicks: pl.LazyFrame, items: pl.DataFrame
-) -> list[str]:
-    repeated = pl.col("known") < pl.col("first_seen")
-    unknown = ~pl.col("item").is_in(items["item"].implode())
-    counts = histories.select(
-        total=pl.len(), dropped=repeated.sum(), unknown=(unknown & repeated.not_()).sum()
-    )
-    total, dropped, n_unknown = collect(folder, counts).row(0)
-    n_unknown += collect(folder, clicks.select(unknown.sum())).item()
+def _is_unknown(items: pl.DataFrame) -> pl.Expr:
+    return ~pl.col("item").is_in(items["item"].implode())
+
+
+def _history_notes(counts: Mapping[str, int]) -> list[str]:
     return [
-        *count_note(
-            distinct["repeats"].sum(), "impressions repeat the history of another one: it was read once"
-        ),
-        *count_note(
-            total - dropped, "clicks of histories have no time: put before their log, in their order"
-        ),
-        *count_note(dropped, "clicks of later histories were already known: left out"),
-        *count_note(n_unknown, "clicks on news that no news.tsv lists"),
+        *count_note(counts["repeats"], "impressions repeat the history of another one: it was read once"),
+        *count_note(counts["new"], "clicks of histories have no time: put before their log, in their order"),
+        *count_note(counts["known"], "clicks of later histories were already known: left out"),
+        *count_note(counts["unknown"], "clicks on news that no news.tsv lists"),
     ]
 
 
