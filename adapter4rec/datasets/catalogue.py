@@ -23,7 +23,7 @@ class Catalogue:
 
     Attributes:
         frame: one row per item: ``item``, and ``title``, ``abstract``, ``body``, ``image`` where the data
-            have them. Null is missing.
+            have them; with ``--images`` also ``image_url``. Null is missing.
         row_of_item: int32 ``[items of the clicks]``, row in ``frame``; −1 if the item is in no row.
         require: what an item must have (``--require``).
     """
@@ -36,10 +36,25 @@ class Catalogue:
         """Whether each item of the clicks has a row with all that is required, bool ``[items of clicks]``."""
         whole = np.ones(self.frame.height + 1, bool)
         whole[-1] = False  # row -1: in no row
-        for column in self.require:
-            whole[:-1] &= self.frame[column].is_not_null().to_numpy()
+        whole[:-1] = self._complete_rows()
         complete: np.ndarray = whole[self.row_of_item]
         return complete
+
+    def rows_of(self, clicks: Clicks, *, unclicked: bool) -> np.ndarray:
+        """Whether each row is an item of the clicks, or with ``unclicked`` has what is required."""
+        wanted = self._complete_rows() if unclicked else np.zeros(self.frame.height, bool)
+        wanted[self.row_of_item[clicks.item]] = True
+        return wanted
+
+    def _complete_rows(self) -> np.ndarray:
+        """Whether each row has what is required; an image may still be an address."""
+        rows = np.ones(self.frame.height, bool)
+        for column in self.require:
+            there = self.frame[column].is_not_null()
+            if column == "image" and "image_url" in self.frame.columns:
+                there |= self.frame["image_url"].is_not_null()
+            rows &= there.to_numpy()
+        return rows
 
 
 def read_catalogue(
@@ -52,8 +67,8 @@ def read_catalogue(
     """
     with polars_errors(label):
         frame = items.with_columns(name_expression("item")).collect(engine="streaming")
-    columns = [name for name in ("item", *TEXTS, "image") if name in frame.columns]
-    frame = frame.select(columns)
+    frame = _with_addresses(frame, settings, notes)
+    columns = frame.columns
     if settings.unclicked == "drop" and clicks.item_names.len() < frame.height:
         clicked = frame.filter(pl.col("item").is_in(clicks.item_names.implode()))
         if clicked.height:
@@ -90,10 +105,31 @@ def _required(settings: PrepareSettings, columns: list[str]) -> tuple[str, ...]:
         return ()
     for name in settings.require:
         if name not in columns:
+            hint = "; --images downloads those that have an address" if name == "image" else ""
             raise UserError(
                 f"--require {name}: the items have no {name} (of a table, name the column with --{name})"
+                + hint
             )
     return settings.require
+
+
+def _with_addresses(frame: pl.DataFrame, settings: PrepareSettings, notes: list[str]) -> pl.DataFrame:
+    """The known columns; addresses of images only if they are to be downloaded."""
+    names = ["item", *TEXTS, "image"]
+    addresses = frame["image_url"].count() if "image_url" in frame.columns else 0
+    if settings.images is not None:
+        if not addresses:
+            raise UserError(f"--images {settings.images}: the items have no addresses of images")
+        names.append("image_url")
+        if "image" not in frame.columns:
+            frame = frame.with_columns(image=pl.lit(None, pl.String))
+    elif addresses:
+        notes.append(
+            f"{addresses:,} rows of items have the address of an image: --images FOLDER downloads them"
+        )
+        if "image" in frame.columns and not frame["image"].count():
+            frame = frame.drop("image")
+    return frame.select(name for name in names if name in frame.columns)
 
 
 def _one_row_each(frame: pl.DataFrame, notes: list[str]) -> pl.DataFrame:

@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from adapter4rec.data.images.decoding import BrokenImageError, decoded
+from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import atomic_file
 
 FAILURES = "failed_images.csv"
@@ -41,6 +42,19 @@ class Failure:
     item: str
     url: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """Images that are there, and those that could not be had.
+
+    Attributes:
+        paths: file by item name.
+        failures: in the order of the addresses.
+    """
+
+    paths: dict[str, Path]
+    failures: list[Failure]
 
 
 @dataclass(frozen=True)
@@ -74,10 +88,11 @@ def fetch_images(
     urls: Mapping[str, str],
     into: Path,
     *,
+    failed: Sequence[Failure] = (),
     threads: int = 16,
     limits: FetchLimits | None = None,
     progress: bool = True,
-) -> list[Failure]:
+) -> Fetched:
     """Download the image of each item into a folder, as ``ITEM.jpg`` or with the ending of its format.
 
     Images that are there are kept, so an interrupted download continues. The failures are also written to
@@ -86,17 +101,20 @@ def fetch_images(
     Args:
         urls: address by item name.
         into: folder; created if missing.
+        failed: failures that are not tried again, but stay in the list.
         threads: concurrent downloads.
         limits: of each download; default: :class:`FetchLimits`.
         progress: show a progress bar.
 
-    Returns:
-        The images that could not be had, in the order of ``urls``.
+    Raises:
+        UserError: ``into`` is a file.
     """
+    if into.exists() and not into.is_dir():
+        raise UserError(f"{into}: a file; expected a folder for images")
     into.mkdir(parents=True, exist_ok=True)
     limits = limits or FetchLimits()
-    there = _present(into)
-    missing = [item for item in urls if item not in there]
+    known = _present(into).keys() | {failure.item for failure in failed}
+    missing = [item for item in urls if item not in known]
     found: dict[str, Failure] = {}
     stop = Event()
     with tqdm(total=len(missing), desc="images", unit="image", disable=not progress) as bar:
@@ -112,19 +130,19 @@ def fetch_images(
                     bar.update()
 
         _in_threads(work, min(threads, len(missing)), stop)
-    failures = [found[item] for item in missing if item in found]
+    failures = [*failed, *(found[item] for item in missing if item in found)]
     _write_failures(into / FAILURES, failures)
-    return failures
+    return Fetched({item: path for item, path in _present(into).items() if item in urls}, failures)
 
 
-def _present(into: Path) -> set[str]:
-    """Items whose image is there. Temporary files begin with a dot; those of an earlier call are removed."""
-    there = set()
+def _present(into: Path) -> dict[str, Path]:
+    """Images by item. Temporary files begin with a dot; those of an earlier call are removed."""
+    there = {}
     for path in into.iterdir():
         if path.name.startswith(".") and path.suffix == ".part":
             path.unlink(missing_ok=True)
         elif path.suffix in _ENDINGS.values() and path.stat().st_size:
-            there.add(path.name.removesuffix(path.suffix))
+            there[path.name.removesuffix(path.suffix)] = path
     return there
 
 

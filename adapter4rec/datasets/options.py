@@ -44,6 +44,11 @@ class PrepareSettings(Settings):
         "texts: strip HTML tags, entities and superfluous white space, or keep them as they are",
         choices=("strip", "keep"),
     )
+    images: Path | None = option(
+        None,
+        "download the images of the items from their addresses into this folder; those that are there are "
+        "kept. Without it, nothing is downloaded",
+    )
     timestamps: bool = option(False, "write the times of the clicks as the third column of users.tsv")
 
     def __post_init__(self) -> None:
@@ -69,7 +74,9 @@ class ColumnSettings(Settings):
     title: str | None = option(None, "column of the title in --items")
     abstract: str | None = option(None, "column of the abstract")
     body: str | None = option(None, "column of the body")
-    image: str | None = option(None, "column of the path of the image file")
+    image: str | None = option(
+        None, "column of the path of the image file, or of its address (https://…), which --images downloads"
+    )
     image_folder: Path | None = option(
         None, "folder of relative image paths; default: the folder of the first file of --items"
     )

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from adapter4rec.datasets.card import Card, described, figures
-from adapter4rec.datasets.catalogue import TEXTS, read_catalogue
-from adapter4rec.datasets.clicks import filter_clicks, read_clicks
+from adapter4rec.datasets.catalogue import TEXTS, Catalogue, read_catalogue
+from adapter4rec.datasets.clicks import Clicks, filter_clicks, read_clicks
+from adapter4rec.datasets.fetching import FAILURES, Failure
+from adapter4rec.datasets.images import download_images
 from adapter4rec.datasets.options import PrepareSettings
 from adapter4rec.datasets.raw import RawData
 from adapter4rec.datasets.writing import write_domain
@@ -63,7 +65,13 @@ def prepare_domain(
     catalogue = read_catalogue(raw.items, clicks, settings, notes, labels[1])
     log(f"{catalogue.frame.height:,} items; filtering and sorting …")
     content = " and ".join(f"a{'n' if one == 'image' else ''} {one}" for one in catalogue.require)
-    filter_clicks(clicks, settings, catalogue.complete(), content or "a row in the table of items")
+    content = content or "a row in the table of items"
+    filter_clicks(clicks, settings, catalogue.complete(), content)
+    if settings.images is not None:
+        clicks, failed = _with_images(raw, settings, clicks, catalogue, content, labels[0])
+        if failed:
+            first = f"{failed[0].item}: {failed[0].reason}"
+            notes.append(f"{len(failed):,} images could not be downloaded, such as {first}; see {FAILURES}")
     log(f"{len(clicks):,} clicks are left; writing {into} …")
     with atomic_folder(into) as folder:
         written = write_domain(
@@ -89,6 +97,21 @@ def prepare_domain(
         if into.is_dir():  # empty; another process may have filled it
             require_free(into)
     return card
+
+
+def _with_images(
+    raw: RawData, settings: PrepareSettings, clicks: Clicks, catalogue: Catalogue, content: str, label: str
+) -> tuple[Clicks, list[Failure]]:
+    """Download the images of the items that are left. What needs one and got none is filtered out anew."""
+    assert settings.images is not None
+    failed: list[Failure] = []
+    while True:
+        wanted = catalogue.rows_of(clicks, unclicked=settings.unclicked == "keep")
+        failed = download_images(catalogue, wanted, settings.images, failed)
+        if catalogue.complete()[clicks.item].all():
+            return clicks, failed
+        clicks = read_clicks(raw.interactions, settings, label)
+        filter_clicks(clicks, settings, catalogue.complete(), content)
 
 
 def _article(column: str) -> str:

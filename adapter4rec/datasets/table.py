@@ -140,7 +140,9 @@ def _items(frame: pl.LazyFrame, columns: ColumnSettings, name: str, folder: Path
     if columns.image is not None:
         _require(columns.image, "image", schema, name)
         path = pl.col(columns.image).cast(pl.String)
+        is_url = path.str.contains(r"^(?i)https?://")
         base = f"{folder}/" if folder is not None else ""
-        relative = pl.lit(base) + path
-        selected["image"] = pl.when(path.str.starts_with("/")).then(path).when(path != "").then(relative)
+        relative = pl.when(path.str.starts_with("/")).then(path).when(path != "").then(pl.lit(base) + path)
+        selected["image"] = pl.when(is_url.not_()).then(relative)
+        selected["image_url"] = pl.when(is_url).then(path)
     return frame.select(**selected)

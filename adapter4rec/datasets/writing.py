@@ -66,15 +66,9 @@ def write_domain(
 
 
 def _numbered_items(clicks: Clicks, catalogue: Catalogue, unclicked: bool) -> tuple[pl.DataFrame, np.ndarray]:
-    row = catalogue.row_of_item[clicks.item]
-    wanted = np.zeros(catalogue.frame.height, bool)
-    wanted[row] = True
-    if unclicked:
-        wanted[:] = True
-        for column in catalogue.require:
-            wanted &= catalogue.frame[column].is_not_null().to_numpy()
+    wanted = catalogue.rows_of(clicks, unclicked=unclicked)
     number = np.cumsum(wanted, dtype=np.int32) - 1
-    return catalogue.frame.filter(pl.Series(wanted)), number[row]
+    return catalogue.frame.filter(pl.Series(wanted)), number[catalogue.row_of_item[clicks.item]]
 
 
 def _write_items(path: Path, items: pl.DataFrame) -> None:
