@@ -155,6 +155,9 @@ def test_a_messy_shop(tmp_path):
     users, lines = written(folder)
     assert users == [f"K {user}\tA_1_2 A_2 A_3 A_4" for user in (1, 2, 3)]
     assert lines == ['A_1_2\tKäse "jung"; mild', "A_1\tBrot & Wurst", "A_2\tÖl", "A_3\tBrot", "A_4\tBrot"]
+    originals = [f"A_{n},A {n}" for n in (2, 3, 4)]
+    renamed = (folder / "renamed_items.csv").read_text("utf-8").splitlines()
+    assert renamed == ["name,original", "A_1_2,A 1", *originals]
     card = (folder / "card.md").read_text("utf-8")
     assert "clicks without a user or an item" in card
     assert "1 clicked items are in no row" in card
@@ -257,6 +260,8 @@ def test_names_that_are_numbers_or_have_control_characters(tmp_path):
     clicks = pl.DataFrame({"user": ["a\tb", "a\tb", "c d", "e"], "item": [1.0, 2.5, 7.0, None]})
     adapter4rec.from_dataframes(clicks, None, tmp_path / "out")
     assert written(tmp_path / "out") == (["a_b\t1 2.5", "c d\t7"], ["1", "2.5", "7"])
+    assert (tmp_path / "out" / "renamed_users.csv").read_text("utf-8") == "name,original\na_b,a\tb\n"
+    assert not (tmp_path / "out" / "renamed_items.csv").exists()
 
 
 def test_byte_order_mark_and_windows_line_ends(tmp_path):

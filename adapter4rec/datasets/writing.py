@@ -55,8 +55,9 @@ def write_domain(
         first = (names != items["item"]).arg_true()[0]
         notes.append(
             f"{changed:,} item names with white space: each run of it is an underscore, such as "
-            f"{names[first]!r} for {items['item'][first]!r}"
+            f"{names[first]!r} for {items['item'][first]!r}; all in renamed_items.csv"
         )
+        _write_renamed(folder / "renamed_items.csv", names, items["item"])
     items = items.with_columns(names.alias("item"))
     _write_items(folder / "items.tsv", items)
     if "image" in items.columns:
@@ -81,6 +82,12 @@ def _write_items(path: Path, items: pl.DataFrame) -> None:
             file.write("\n".join(block["line"]) + "\n")
 
 
+def _write_renamed(path: Path, names: pl.Series, originals: pl.Series) -> None:
+    """A CSV of the names that changed: the name in this domain, and the original one."""
+    both = pl.DataFrame({"name": names, "original": originals})
+    both.filter(pl.col("name") != pl.col("original")).write_csv(path)
+
+
 def _write_users(
     path: Path, clicks: Clicks, item: np.ndarray, names: pl.Series, timestamps: bool, notes: list[str]
 ) -> None:
@@ -88,9 +95,14 @@ def _write_users(
     counts = clicks.user_counts()
     present = np.flatnonzero(counts)
     stops = np.cumsum(counts[present]).tolist()
-    users, changed = mapped_names(clicks.user_names.gather(present), USER_NAME)
+    originals = clicks.user_names.gather(present)
+    users, changed = mapped_names(originals, USER_NAME)
     if changed:
-        notes.append(f"{changed:,} user names with control characters: each run of them is an underscore")
+        notes.append(
+            f"{changed:,} user names with control characters: each run of them is an underscore; all in "
+            "renamed_users.csv"
+        )
+        _write_renamed(path.with_name("renamed_users.csv"), users, originals)
     times = None
     if timestamps and clicks.time is not None:
         times = clicks.time // unit_of(clicks.time)
