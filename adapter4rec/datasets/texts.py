@@ -46,7 +46,7 @@ def cleaned_texts(texts: pl.Series, *, strip_html: bool) -> pl.Series:
         marked = texts.str.contains(r"[<&]").fill_null(False)
         if marked.any():
             replaced = pl.Series([stripped_of_html(text) for text in texts.filter(marked)], dtype=pl.String)
-            texts = texts.scatter(marked.arg_true(), replaced)
+            texts = texts.clone().scatter(marked.arg_true(), replaced)
         texts = texts.str.replace_all(r"[\s\p{Z}\p{Cc}]+", " ").str.strip_chars()
     else:
         texts = texts.str.replace_all(r"\r?[\n\t\r\x0b\x0c\x00]", " ")
@@ -84,7 +84,7 @@ def mapped_names(names: pl.Series, pattern: str) -> tuple[pl.Series, int]:
             new = f"{name}_{number}"
         taken.add(new)
         replaced.append(new)
-    return names.scatter(wrong.arg_true(), pl.Series(replaced, dtype=pl.String)), len(replaced)
+    return names.clone().scatter(wrong.arg_true(), pl.Series(replaced, dtype=pl.String)), len(replaced)
 
 
 ITEM_NAME = rf"{_INVISIBLE}+"
