@@ -13,13 +13,18 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
+from collections import Counter
+from collections.abc import Mapping
 from glob import escape
 from pathlib import Path
 
 import polars as pl
+from tqdm import tqdm
 
 from adapter4rec.datasets.raw import RawData
 from adapter4rec.datasets.sources.base import Source
+from adapter4rec.datasets.sources.blocks import lazy
 from adapter4rec.datasets.sources.lines import check_text, count_note, missing
 from adapter4rec.utils.errors import UserError
 
@@ -33,19 +38,31 @@ _EVENT = "one event per line, a JSON object with userId, id, time, title"
 def read(folder: Path) -> RawData:
     """Read the files of all days below ``folder``."""
     days = _find_days(folder)
-    for path in days:
+    clicks, titles, counts = [], [], Counter[str]()
+    for path in tqdm(days, desc="days", unit="day", disable=not sys.stderr.isatty()):
         check_text(path, f"a day of Adressa: {_EVENT}", line_end=False)
-    events = pl.scan_ndjson([escape(str(path)) for path in days], schema=_SCHEMA)
-    # an empty title or id is none
-    events = events.with_columns(pl.col("userId", "id", "title").str.strip_chars().replace("", None))
-    counts = _collect(days, events.select(**_counts())).row(0, named=True)
+        events = _read_day(path)
+        counts.update(events.select(**_counts()).row(0, named=True))
+        read = events.filter(_is_click())
+        titles.append(read.group_by("id", "title").agg(pl.col("time").max()))
+        click = {"user": pl.col("userId").cast(pl.Categorical), "item": pl.col("id").cast(pl.Categorical)}
+        clicks.append(read.select(**click, time=pl.col("time").cast(pl.Int64, strict=False)))
     if counts["articles"] == 0:
         raise UserError(f"{days[0]}: no event has userId, id and time; expected {_EVENT}")
-    interactions = events.filter(_is_click()).select(
-        user="userId", item="id", time=pl.col("time").cast(pl.Int64, strict=False)
-    )
-    titles = _collect(days, _titles(events)).sort("item")
-    return RawData(interactions, titles.select("item", "title").lazy(), _notes(days, counts, titles))
+    items = _latest_titles(pl.concat(titles)).sort("item")
+    interactions = lazy(pl.concat(clicks, rechunk=False))
+    return RawData(interactions, items.select("item", "title").lazy(), _notes(days, counts, items))
+
+
+def _read_day(path: Path) -> pl.DataFrame:
+    """The events of a day; an empty title or id is null."""
+    events = pl.scan_ndjson(escape(str(path)), schema=_SCHEMA)
+    try:
+        found = events.collect(engine="streaming")
+    except pl.exceptions.ComputeError as error:
+        _check_lines(path)
+        raise UserError(f"{path}: {error}") from None
+    return found.with_columns(pl.col("userId", "id", "title").str.strip_chars().replace("", None))
 
 
 def _find_days(folder: Path) -> list[Path]:
@@ -84,20 +101,10 @@ def _counts() -> dict[str, pl.Expr]:
     }
 
 
-def _titles(events: pl.LazyFrame) -> pl.LazyFrame:
+def _latest_titles(seen: pl.DataFrame) -> pl.DataFrame:
     """The latest title of each article, and how many titles it had."""
-    seen = events.filter(_is_click()).group_by("id", "title").agg(pl.col("time").max())
     latest = pl.col("title").sort_by("time", "title").drop_nulls().last()
-    return seen.group_by(item="id").agg(latest, titles=pl.col("title").drop_nulls().len())
-
-
-def _collect(days: list[Path], rows: pl.LazyFrame) -> pl.DataFrame:
-    try:
-        return rows.collect(engine="streaming")
-    except pl.exceptions.ComputeError as error:
-        for path in days:
-            _check_lines(path)
-        raise UserError(f"{days[0].parent}: {error}") from None
+    return seen.group_by(item="id").agg(latest, titles=pl.col("title").drop_nulls().n_unique())
 
 
 def _check_lines(path: Path) -> None:
@@ -117,7 +124,7 @@ def _check_lines(path: Path) -> None:
                 raise UserError(f"{path}:{number}: time is not a number of seconds; expected {_EVENT}")
 
 
-def _notes(days: list[Path], counts: dict[str, int], titles: pl.DataFrame) -> list[str]:
+def _notes(days: list[Path], counts: Mapping[str, int], titles: pl.DataFrame) -> list[str]:
     return [
         f"{counts['events']:,} events of {len(days)} days, {counts['articles']:,} of them clicks on articles",
         *count_note(counts["no_id"], "events without id (front page, sections): left out"),
