@@ -82,22 +82,22 @@ def _launch(module: str, inline: Mapping[str, Any], arguments: Sequence[str]) ->
 
 
 def _print_sweep(runs: Sequence[RunSettings], swept: Sequence[str]) -> None:
-    """Print a table of the finished runs and mark the best by validation HR@10."""
+    """Print a table of the runs and mark the best by validation HR@10."""
     from adapter4rec.report.rendering import aligned
     from adapter4rec.runs.ledger import finished_runs, run_key
 
-    found = []
-    for settings in runs:
-        finished = finished_runs(settings.ledger_path)
-        if finished and run_key(settings) in finished:
-            found.append((settings.plain(), finished[run_key(settings)]))
+    records = [finished_runs(one.ledger_path).get(run_key(one)) for one in runs]
+    best = max((record["validation"]["HR@10"] for record in records if record), default=None)
     rows = []
-    for plain, record in found:
+    for settings, record in zip(runs, records, strict=True):
+        cells = [as_argument(settings.plain()[name]) for name in swept]
+        if record is None:
+            rows.append((*cells, "-", "-", "-", "no result"))
+            continue
         validation, test = record["validation"]["HR@10"], record["test"]
         metrics = (f"{validation:.2f}", f"{test['HR@10']:.2f}", f"{test['NDCG@10']:.2f}")
-        mark = "best" if validation == max(one["validation"]["HR@10"] for _, one in found) else ""
-        rows.append((*(as_argument(plain[name]) for name in swept), *metrics, mark))
-    if rows:
+        rows.append((*cells, *metrics, "best" if validation == best else ""))
+    if best is not None:
         head = (*swept, "validation HR@10", "test HR@10", "test NDCG@10", "")
         print(f"\n{aligned(head, rows)}")
 

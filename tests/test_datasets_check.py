@@ -38,6 +38,15 @@ ODD = {
     "titles are repeated": (USERS, TITLES | {"i3": "title number 1", "i4": "title number 1"}),
     "differ from another in upper and lower case": (USERS, TITLES | {"I3": "another"}),
     "items have no click": (USERS, TITLES | {"i9": "nine"}),
+    "may stand for a missing title": (USERS, TITLES | {"i3": "NULL"}),
+    "the last click of 1 of 5 users is on an item of their history": (
+        USERS | {"u0": ["i0", "i1", "i0", "i2", "i0"]},
+        TITLES,
+    ),
+    "are these the columns of user and item": (
+        {"paid": ["a", "b"] * 5, "lost": ["b", "a"] * 5},
+        {"a": "A", "b": "B"},
+    ),
     "looks like a header": (USERS, {"item_id": "title"} | TITLES),
 }
 

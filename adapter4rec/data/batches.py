@@ -188,7 +188,7 @@ class TrainingSet:
     def _require_negatives(self) -> None:
         n_items, most = self.interactions.n_items, max(self.sampling.per_target, self.sampling.shared)
         if most > n_items:
-            raise UserError(f"--negatives {most}: the domain has only {n_items:,} items")
+            raise UserError(f"--negatives {most}: the domain has only {n_items:,} items; choose fewer")
         if self.sampling.per_target and n_items <= self.width:
             sequences = np.sort(self._sequences(self.users), axis=1)
             distinct = (np.diff(sequences, axis=1, prepend=0) > 0).sum(axis=1)

@@ -83,7 +83,10 @@ def read_users(
             counts = np.diff(ends, prepend=-1) - 1
             timestamps.append(_timestamps(times, counts, first_line, path)[known[rows != _END]])
     if unknown:
-        raise UserError(f"{first_unknown} is not in {items_path}; {unknown:,} clicks are on unknown items")
+        hint = "" if sum(map(len, clicks)) else "; are users and items of the same domain, and not swapped?"
+        raise UserError(
+            f"{first_unknown} is not in {items_path}; {unknown:,} clicks are on unknown items{hint}"
+        )
     if not names:
         raise UserError(f"{path}: no users in this file")
     require_distinct(names, path, "user")

@@ -22,6 +22,7 @@ from adapter4rec.utils.settings import Settings, option, options_of
 _UNKNOWN = -1
 _MANY = 0.1
 """Share of items with an equal title, or without clicks, above which a warning is given."""
+_NO_TITLES = ("null", "nan", "none", "n/a", "na", "nil", "undefined", "-")
 _HEADERS = {
     "item",
     "items",
@@ -184,12 +185,32 @@ def _warnings(contents: _Contents, settings: CheckSettings) -> Iterator[str]:
     users = len(contents.users)
     lengths = np.bincount(contents.user, minlength=users)
     few = int((lengths < settings.min_seq_len).sum())
-    if 2 * few > users:
+    if few > _MANY * users:
         yield f"{few:,} of {users:,} users have fewer than {settings.min_seq_len} clicks; runs drop them"
     if len(set(contents.users)) < users:
         yield f"{users - len(set(contents.users)):,} users have a name that another line has"
     if contents.odd_times:
         yield f"{contents.odd_times:,} users have times that are not one integer per click, in order"
+    if len(contents.item) > users * len(contents.names):
+        yield (
+            f"{len(contents.item):,} clicks of {users:,} users on {len(contents.names):,} items: more "
+            "clicks than pairs; are these the columns of user and item?"
+        )
+    yield from _warnings_of_targets(contents, lengths)
+
+
+def _warnings_of_targets(contents: _Contents, lengths: np.ndarray) -> Iterator[str]:
+    """Last clicks on an item that the user has clicked before."""
+    starts = np.cumsum(lengths) - lengths
+    last = np.repeat(contents.item[(starts + lengths - 1)[lengths > 0]], lengths[lengths > 0])
+    equal = (contents.item == last).astype(np.int64)
+    again = int((np.add.reduceat(equal, starts[lengths > 0]) > 1).sum()) if len(equal) else 0
+    if again > _MANY * len(lengths):
+        yield (
+            f"the last click of {again:,} of {len(lengths):,} users is on an item of their history; as a "
+            "test target it counts as missed, unless the run has --exclude_history false or the data were "
+            "prepared with --repeats merge"
+        )
 
 
 def _warnings_of_items(contents: _Contents) -> Iterator[str]:
@@ -228,6 +249,9 @@ def _warnings_of_titles(titles: pl.Series) -> Iterator[str]:
     marked = titles.str.contains(HTML_SIGN)
     if marked.any():
         yield f"{marked.sum():,} titles look like HTML, such as {shown(marked)}"
+    words = titles.str.strip_chars().str.to_lowercase().is_in(_NO_TITLES)
+    if words.any():
+        yield f"{words.sum():,} titles are {shown(words)}, which may stand for a missing title"
     distinct = whole.drop_nulls()
     if len(distinct) and (same := len(distinct) - distinct.n_unique()) > _MANY * len(distinct):
         yield f"{same:,} of {len(distinct):,} titles are repeated; such items cannot be told apart"

@@ -123,7 +123,7 @@ def _prepare(name: str, settings: _TableOptions | _SourceOptions, command: str) 
             raw, settings, into, name=name, inputs=inputs, command=command, labels=labels, log=log
         )
     print(card.markdown())
-    print(f"{into}: prepared")
+    print(f"{into}: prepared; python -m Dataset.check {shlex.quote(str(into))} says what is odd in it")
 
 
 def _data_files(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ import polars as pl
 from adapter4rec.datasets.card import Card
 from adapter4rec.datasets.options import ColumnSettings, PrepareSettings
 from adapter4rec.datasets.preparing import prepare_domain, require_free
-from adapter4rec.datasets.table import raw_data
+from adapter4rec.datasets.table import raw_data, wanted_values
 from adapter4rec.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def from_dataframes(
     settings = _Options.from_values(options)
     require_free(Path(into))
     names = {"interactions": "interactions", "items": "items"}
-    chosen = [getattr(settings, name) for name in _OF_CLICKS]
+    chosen = [*(getattr(settings, name) for name in _OF_CLICKS), *wanted_values(settings.where or ())]
     clicks = _lazy(interactions, chosen, "interactions")
     chosen = [getattr(settings, name) for name in _OF_ITEMS]
     content = None if items is None else _lazy(items, chosen, "items")

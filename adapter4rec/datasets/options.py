@@ -71,6 +71,11 @@ class ColumnSettings(Settings):
         None, "format of times that are texts, such as %d.%m.%Y %H:%M; recognised if unambiguous"
     )
     rating: str | None = option(None, "column of the rating, for --min_rating")
+    where: tuple[str, ...] | None = option(
+        None,
+        "keep the rows of --interactions with these values, COLUMN=VALUE: state=paid, or state=paid,sent for "
+        "either of two",
+    )
     title: str | None = option(None, "column of the title in --items")
     abstract: str | None = option(None, "column of the abstract")
     body: str | None = option(None, "column of the body")

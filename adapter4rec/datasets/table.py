@@ -57,7 +57,13 @@ def raw_data(
     Raises:
         UserError: a column is missing or has a wrong type.
     """
-    clicks = _clicks(interactions, columns, names["interactions"])
+    clicks = _clicks(
+        _filtered(interactions, columns, names["interactions"], notes), columns, names["interactions"]
+    )
+    if columns.time is None:
+        notes.append(
+            "no times: the clicks of a user are in the order of the rows (name the column with --time)"
+        )
     if items is None:
         if chosen := [name for name in (*_TEXTS, "image") if getattr(columns, name) is not None]:
             raise UserError(f"--{chosen[0]} {getattr(columns, chosen[0])}: needs --items, the table of items")
@@ -97,6 +103,37 @@ def _text(column: str, schema: Mapping[str, pl.DataType], name: str) -> pl.Expr:
     return pl.col(column).cast(pl.String)
 
 
+def wanted_values(where: tuple[str, ...]) -> dict[str, list[str]]:
+    """The values of each column of ``--where``: ``("a=1", "2", "b=3")`` is a in 1, 2 and b in 3.
+
+    Raises:
+        UserError: the first part has no column.
+    """
+    wanted: dict[str, list[str]] = {}
+    values: list[str] = []
+    for part in where:
+        column, equals, value = part.partition("=")
+        if equals:
+            values = wanted.setdefault(column.strip(), [])
+        elif not wanted:
+            raise UserError(f"--where {part}: expected COLUMN=VALUE")
+        values.append((value if equals else part).strip())
+    return wanted
+
+
+def _filtered(frame: pl.LazyFrame, columns: ColumnSettings, name: str, notes: list[str]) -> pl.LazyFrame:
+    """The rows that ``--where`` keeps."""
+    schema = _schema(frame, name)
+    for column, values in wanted_values(columns.where or ()).items():
+        _require(column, "where", schema, name)
+        kept = _text(column, schema, name).str.strip_chars().is_in(values).fill_null(False)
+        with polars_errors(name):
+            dropped = frame.select(kept.not_().sum()).collect(engine="streaming").item()
+        frame = frame.filter(kept)
+        notes.append(f"{dropped:,} rows in which {column} is not {' or '.join(values)} left out (--where)")
+    return frame
+
+
 def _clicks(frame: pl.LazyFrame, columns: ColumnSettings, name: str) -> pl.LazyFrame:
     schema = _schema(frame, name)
     chosen = {"user": columns.user, "item": columns.item, "time": columns.time, "rating": columns.rating}
@@ -111,7 +148,11 @@ def _clicks(frame: pl.LazyFrame, columns: ColumnSettings, name: str) -> pl.LazyF
             pl.col(columns.time), schema[columns.time], sample, label, columns.time_format
         )
     if columns.rating is not None:
-        selected["rating"] = _number(columns.rating, schema[columns.rating])
+        number = _number(columns.rating, schema[columns.rating])
+        sample = _sample(frame, columns.rating, name)
+        if len(sample) and sample.to_frame().select(number).to_series().null_count() == len(sample):
+            raise UserError(f"{name}, column {columns.rating}: {sample[0]!r} is not a number (--rating)")
+        selected["rating"] = number
     return frame.select(**selected)
 
 

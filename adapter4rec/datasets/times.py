@@ -58,7 +58,21 @@ def time_column(
             return column.cast(pl.Int64, strict=False)
         if (numbers := sample.cast(pl.Float64, strict=False)).null_count() == 0:
             return _of_fractions(column.cast(pl.Float64, strict=False), numbers)
+    if given is not None:
+        _require_fit(sample, given, name)
     return _parsed(column, given or _recognised(sample, name))
+
+
+def _require_fit(sample: pl.Series, form: str, name: str) -> None:
+    """Refuse a format that most values do not have."""
+    wrong = sample.filter(
+        pl.DataFrame({"time": sample}).select(_parsed(pl.col("time"), form)).to_series().is_null()
+    )
+    if 2 * len(wrong) > len(sample):
+        raise UserError(
+            f"{name}: {wrong[0]!r} does not have the format {form} (--time_format), as {len(wrong):,} of the "
+            f"first {len(sample):,} values; a format is such as %d.%m.%Y %H:%M"
+        )
 
 
 def _of_fractions(column: pl.Expr, sample: pl.Series) -> pl.Expr:

@@ -100,6 +100,7 @@ class Campaign:
             for name, one in self.source.options({}).items()
             if _SOURCE + name not in of_rows and name not in _SET_BY_STUDY
         }
+        own["seeds"] = replace(own["seeds"], default=study.seeds)
         given = parse_command_line(arguments, own | of_rows | of_sources, study.title)
         lists = {name: given.pop(name) for name in ("seeds", "only") if name in given}
         values = single_values(given)
@@ -109,6 +110,8 @@ class Campaign:
         self.source_overrides = {
             name.removeprefix(_SOURCE): value for name, value in values.items() if name in of_sources
         }
+        if "backbone" in self.overrides:  # a target starts from a source with its backbone
+            self.source_overrides.setdefault("backbone", self.overrides["backbone"])
         self.title = study.title + (", on generated sample data" if self.how.sample else "")
         name = study.name + ("_sample" if self.how.sample else "")
         self.into = (self.how.into or REPOSITORY / "runs" / name).absolute()

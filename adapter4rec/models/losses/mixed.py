@@ -15,5 +15,5 @@ class MixedLoss(InBatchLoss):
 
     @property
     def sampling(self) -> Sampling:
-        """``--negatives`` shared by the batch, by default 512."""
-        return Sampling(in_batch=True, shared=self.settings.negatives or 512)
+        """``--negatives`` shared by the batch, by default 512 or, if there are fewer, all items."""
+        return Sampling(in_batch=True, shared=self.settings.negatives or min(512, self.n_items))

@@ -17,8 +17,8 @@ class SampledSoftmaxLoss(Loss):
 
     @property
     def sampling(self) -> Sampling:
-        """``--negatives`` shared by the batch, by default 512."""
-        return Sampling(shared=self.settings.negatives or 512)
+        """``--negatives`` shared by the batch, by default 512 or, if there are fewer, all items."""
+        return Sampling(shared=self.settings.negatives or min(512, self.n_items))
 
     def forward(self, users: Tensor, targets: Tensor, items: Tensor, batch: Batch) -> Tensor:
         """See :meth:`Loss.forward`."""
