@@ -170,6 +170,15 @@ def test_source_to_target_by_every_method(common, source, tmp_path, objective):
 
 
 @both_modalities
+def test_a_head_without_a_source_model_starts_from_the_pretrained_backbone(common, tmp_path):
+    source = run_source(common, tmp_path / "source", method="head")
+    result = run_target(common, tmp_path / "target", method="head")
+    assert result["test"] == json.loads((source / "result.json").read_text())["test"]
+    tested = run_target(common, tmp_path / "target", method="head", mode="test")
+    assert tested["test"] == result["test"]
+
+
+@both_modalities
 @pytest.mark.parametrize("objective", ["sasrec", "cpc"])
 def test_every_adapter_family_runs_to_the_end(common, tmp_path, objective):
     source = tmp_path / "source.safetensors"

@@ -77,7 +77,10 @@ class TargetSettings(StageSettings):
         "finetune", "how the source model is adapted", choices=ChainMap[str, Any](FAMILIES, TARGET_METHODS)
     )
     source_checkpoint: Path | None = option(
-        None, "source model: an exported .safetensors file, or a released .pt file", runtime=True
+        None,
+        "source model: an exported .safetensors file, or a released .pt file; none with --method head: the "
+        "pretrained backbone",
+        runtime=True,
     )
     adapter: AdapterConfig | None = None
 
@@ -90,8 +93,8 @@ class TargetSettings(StageSettings):
 
     @property
     def needs_source(self) -> bool:
-        """Whether the method starts from a source model."""
-        return self.method not in WITHOUT_SOURCE
+        """Whether the run starts from a source model; a head can do without."""
+        return self.method not in WITHOUT_SOURCE and (self.method, self.source_checkpoint) != ("head", None)
 
     def plain(self, *, runtime: bool = True) -> Values:
         """See :meth:`Settings.plain`; includes the options of the adapter."""

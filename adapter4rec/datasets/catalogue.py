@@ -72,7 +72,8 @@ def read_catalogue(
     if settings.unclicked == "drop" and clicks.item_names.len() < frame.height:
         clicked = frame.filter(pl.col("item").is_in(clicks.item_names.implode()))
         if clicked.height:
-            notes.append(f"{frame.height - clicked.height:,} rows of items without clicks left out")
+            if unclicked := frame.height - clicked.height:
+                notes.append(f"{unclicked:,} rows of items without clicks left out")
             frame = clicked
     frame = _one_row_each(frame, notes)
     for column in TEXTS:
