@@ -86,7 +86,10 @@ def _print_sweep(runs: Sequence[RunSettings], swept: Sequence[str]) -> None:
     from adapter4rec.report.rendering import aligned
     from adapter4rec.runs.ledger import finished_runs, run_key
 
-    records = [finished_runs(one.ledger_path).get(run_key(one)) for one in runs]
+    records = []
+    for one in runs:
+        finished = finished_runs(one.ledger_path)
+        records.append(finished.get(run_key(one)) if finished else None)
     best = max((record["validation"]["HR@10"] for record in records if record), default=None)
     rows = []
     for settings, record in zip(runs, records, strict=True):
