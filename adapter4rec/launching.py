@@ -93,7 +93,8 @@ def _print_sweep(runs: Sequence[RunSettings], swept: Sequence[str]) -> None:
     best = max((record["validation"]["HR@10"] for record in records if record), default=None)
     rows = []
     for settings, record in zip(runs, records, strict=True):
-        cells = [as_argument(settings.plain()[name]) for name in swept]
+        plain = settings.plain()
+        cells = [as_argument(plain[name]) if name in plain else "-" for name in swept]
         if record is None:
             rows.append((*cells, "-", "-", "-", "no result"))
             continue
