@@ -26,7 +26,7 @@ from trees import (
 
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.data.images.building import ImageLmdbSettings, build
-from adapter4rec.data.images.database import DESCRIPTION_KEY
+from adapter4rec.data.images.description import DESCRIPTION_KEY
 from adapter4rec.training import cached_states, fit
 from adapter4rec.utils import checkpoint_file as checkpoints
 from adapter4rec.utils import precision

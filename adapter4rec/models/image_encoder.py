@@ -14,13 +14,8 @@ from transformers import PretrainedConfig
 from adapter4rec.data.content import Content
 from adapter4rec.data.images.store import Pixels
 from adapter4rec.data.states import States
-from adapter4rec.models.backbones import (
-    IMAGE_ENCODERS,
-    backbone_config,
-    backbone_folder,
-    image_size,
-    load_backbone,
-)
+from adapter4rec.models.backbone_folders import backbone_folder
+from adapter4rec.models.backbones import IMAGE_ENCODERS, backbone_config, image_size, load_backbone
 from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.layers import layer_outputs, replace_outputs
 from adapter4rec.models.settings import ImageModelSettings

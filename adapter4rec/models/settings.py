@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from adapter4rec.data.settings import DomainSettings, ImageSettings, TextSettings
+from adapter4rec.data.settings import DomainSettings, ImageDomainSettings, TextSettings
 from adapter4rec.models.losses.settings import LossSettings
 from adapter4rec.models.registry import OBJECTIVES, USER_ENCODERS
 from adapter4rec.utils.settings import FolderName, Settings, option
@@ -60,5 +60,5 @@ class TextModelSettings(TextSettings, DomainSettings, BackboneSettings, ModelSet
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageModelSettings(ImageSettings, DomainSettings, ImageBackboneSettings, ModelSettings):
+class ImageModelSettings(ImageDomainSettings, ImageBackboneSettings, ModelSettings):
     """All settings from which an image model is built."""
