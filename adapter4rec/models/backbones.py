@@ -96,11 +96,11 @@ def image_size(config: PretrainedConfig, asked: int | None = None) -> int:
 
     Args:
         config: of the encoder.
-        asked: the requested size; by default that of the configuration. Only DINOv2 supports other sizes, as
-            it interpolates its position embeddings.
+        asked: the requested size; by default that of the configuration. For another size, position embeddings
+            are interpolated.
 
     Raises:
-        UserError: the encoder expects images that are not square, or does not support the size.
+        UserError: the encoder expects images that are not square, or the size is no multiple of its patches.
     """
     sides = {config.image_size} if isinstance(config.image_size, int) else set(config.image_size)
     if len(sides) != 1:
@@ -108,10 +108,6 @@ def image_size(config: PretrainedConfig, asked: int | None = None) -> int:
     own = sides.pop()
     if asked in (None, own):
         return own
-    if config.model_type != "dinov2":
-        raise UserError(
-            f"--image_size {asked}: this backbone expects {own}; only DINOv2 supports other sizes"
-        )
     if asked % config.patch_size:
         raise UserError(f"--image_size {asked}: must be a multiple of the patch size {config.patch_size}")
     return asked

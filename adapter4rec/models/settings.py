@@ -49,6 +49,12 @@ class ImageBackboneSettings(BackboneSettings):
     backbone: FolderName = option(
         FolderName("vit-base-patch16-224"), "Hugging Face folder: a name in pretrained_models/, or a path"
     )
+    normalisation: str = option(
+        "backbone",
+        "mean and deviation of pixels: those of the backbone's preprocessor_config.json "
+        "where it has one, or the paper's (0.5)",
+        choices=("backbone", "paper"),
+    )
     release_masking: bool = option(
         False, "let ViTMAE drop 75 % of the patches at random, in evaluation too, as the released code does"
     )

@@ -118,7 +118,9 @@ def build(settings: ImageLmdbSettings, *, wait: bool = False) -> Description:
             resizing = Resizing(
                 settings.size, settings.fit, settings.interpolation, full_decoding=settings.full_decoding
             )
-            skipping = None if settings.missing == "skip" else _skipping(settings)
+            skipping = None
+            if settings.missing == "error":
+                skipping = "" if wait else f":\n  {_skipping(settings)}"
             update = Update(into, plan, table.names, resizing, settings.workers, skipping)
             if settings.convert:
                 done = update.convert(released_images(place, table.names))
@@ -160,4 +162,4 @@ def _skipping(settings: ImageLmdbSettings) -> str:
         for name, value in values.items()
         if value != options[name].default and value is not None
     ]
-    return ":\n  " + " ".join([BUILDER, *words])
+    return " ".join([BUILDER, *words])
