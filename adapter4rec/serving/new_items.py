@@ -118,6 +118,13 @@ def listed(contents: Iterable[T], what: str) -> list[T]:
     return list(contents)
 
 
+def is_image(content: object) -> bool:
+    """Whether something is a PIL image, or the path of an existing file."""
+    if isinstance(content, Image.Image):
+        return True
+    return isinstance(content, str | os.PathLike) and Path(content).is_file()
+
+
 def _picture(content: object, label: str) -> Image.Image | Path:
     if not isinstance(content, Image.Image | str | os.PathLike):
         raise UserError(f"{label}: expected an image file or a PIL image, got {content!r:.60}")
