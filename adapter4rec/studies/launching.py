@@ -83,7 +83,7 @@ def _draw_examples(ledger: Path) -> None:
     from adapter4rec.report.writing import EXAMPLES
 
     runs = finished_runs(ledger).values() if ledger.exists() else ()
-    with_images = [run for run in runs if run["settings"].get("images") and run["settings"].get("backbone")]
+    with_images = [run for run in runs if run["stage"] == "image target" and run["settings"].get("images")]
     shown = [run for run in with_images if run["settings"]["method"] not in ("id", "popularity")]
     if not shown:
         return
