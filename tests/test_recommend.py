@@ -467,3 +467,23 @@ def test_merging_an_adapter_of_another_source_needs_force(text_runs, monkeypatch
     merge.main()
     with pytest.raises(UserError, match="already exists"):
         merge.main()
+
+
+def test_a_run_reads_a_folder_of_images_and_notices_when_one_changes(image_run, tmp_path, monkeypatch):
+    folder = image_run.parent
+    shutil.copytree(folder / "images", tmp_path / "images")
+    recorded = json.loads((image_run / "settings.json").read_text())["settings"]
+    wanted = ("backbone", "users", "items", "source_checkpoint", "method", "min_seq_len", *COMMON)
+    values = {name: recorded[name] for name in wanted}
+    values |= {"images": tmp_path / "images", "missing": "skip", "cache_folder": tmp_path / "cache"}
+    carry_out(ImageTargetSettings.from_values(values | {"run_folder": tmp_path / "run"}))
+    of_lmdb, of_folder = (
+        json.loads((run / "settings.json").read_text())["identity"]["data"]
+        for run in (image_run, tmp_path / "run")
+    )
+    assert of_lmdb == of_folder
+    model = adapter4rec.load(tmp_path / "run", device="cpu")
+    assert model.run.domain.interactions.left_out_items == 1
+    Image.new("RGB", (9, 9), "red").save(tmp_path / "images" / "i3.png")
+    with pytest.raises(UserError, match="data or the initial weights have changed"):
+        adapter4rec.load(tmp_path / "run", device="cpu")
