@@ -21,7 +21,8 @@ _HOMES = {
     "adapters.prompt": ("PromptConfig",),
     "adapters.selective": ("BitFitConfig", "LayerNormConfig"),
     "checkpoints.loading": ("load_source",),
-    "serving.recommender": ("Recommender", "load"),
+    "serving.recommender": ("Recommender",),
+    "serving.loading": ("load",),
     "models.parameters": ("count_parameters",),
     "datasets.frames": ("from_dataframes",),
 }

@@ -75,7 +75,12 @@ def main() -> None:
         recommender = recommender.with_items(items)
         print(f"{options.items}: {recommender.candidates.n_new:,} items that are new to the catalogue")
     recommender.require(options.top_k, only_new=options.only_new)
-    users = _selected_users(options, recommender)
+    if options.similar:
+        for item in options.similar:
+            print(f"nearest to {item}, with cosine similarities")
+            print(f"{recommender.similar(item, options.top_k)!r}\n")
+        return
+    recommender, users = _selected_users(options, recommender)
     if options.export:
         recommender.export(options.export, split=options.split, only_new=options.only_new)
         stem = options.export.stem
@@ -114,14 +119,18 @@ def _loaded(options: argparse.Namespace, process: Process) -> TrainedRun:
     return load_adapted(options.source, options.adapter, process, moved, force=options.force)
 
 
-def _selected_users(options: argparse.Namespace, recommender: Recommender) -> list[tuple[str, np.ndarray]]:
+def _selected_users(
+    options: argparse.Namespace, recommender: Recommender
+) -> tuple[Recommender, list[tuple[str, np.ndarray]]]:
+    """The users to recommend to, and the recommender with the images of ``--history``."""
     names = options.users or []
     if not names and not options.history:
         names = recommender.interactions.user_names[:_SHOWN_USERS]
     users = [(name, recommender.history_of(name)) for name in names]
     if options.history:
-        users.append(("--history", recommender.item_numbers_of(options.history)))
-    return users
+        recommender, history = recommender.with_images(options.history)
+        users.append(("--history", history))
+    return recommender, users
 
 
 def _options() -> argparse.Namespace:
@@ -140,7 +149,7 @@ def _options() -> argparse.Namespace:
     )
     moved.add_argument("--users-file", "--users_file", **path, help="users.tsv of the run")
     moved.add_argument("--items-file", "--items_file", **path, help="items.tsv of the run")
-    moved.add_argument("--images", **path, help="LMDB of the run")
+    moved.add_argument("--images", **path, help="LMDB or folder of images of the run")
     moved.add_argument("--backbone", metavar="NAME", help="backbone of the run")
     new = parser.add_argument_group("new items, which the model was not trained on")
     new.add_argument("--items", **path, help="items in the format of items.tsv, ranked with the catalogue")
@@ -148,7 +157,12 @@ def _options() -> argparse.Namespace:
     new.add_argument("--item-images", "--item_images", **path, help="their images: a folder or an LMDB")
     new.add_argument("--only-new", "--only_new", action="store_true", help="rank only the new items")
     parser.add_argument("--users", nargs="+", metavar="USER", help=f"default: the first {_SHOWN_USERS} users")
-    parser.add_argument("--history", nargs="+", metavar="ITEM", help="clicked items, oldest first")
+    parser.add_argument(
+        "--history", nargs="+", metavar="ITEM", help="clicked items, or image files, oldest first"
+    )
+    parser.add_argument(
+        "--similar", nargs="+", metavar="ITEM", help="items, or image files: list the nearest"
+    )
     parser.add_argument("--top-k", "--top_k", type=int, default=10, help="items per user (%(default)s)")
     parser.add_argument("--csv", **path, help="write recommendations for all users to FILE")
     parser.add_argument("--sheet", **path, help="draw a contact sheet to FILE (.png)")

@@ -15,6 +15,7 @@ PARTS = (
     "embedding",
     "ranking",
     "pixels",
+    "building",
     "cached_states",
     "reading",
     "preparing",

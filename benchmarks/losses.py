@@ -12,7 +12,8 @@ from dataclasses import replace
 from adapter4rec.adapters.attaching import add_adapters
 from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.data.batches import TrainingSet
-from adapter4rec.models.backbones import TEXT_ENCODERS, backbone_folder, load_backbone
+from adapter4rec.models.backbone_folders import backbone_folder
+from adapter4rec.models.backbones import TEXT_ENCODERS, load_backbone
 from adapter4rec.models.losses.settings import LossSettings
 from adapter4rec.models.registry import LOSSES, registered
 from adapter4rec.models.text_encoder import TextItemEncoder

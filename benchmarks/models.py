@@ -13,7 +13,8 @@ from adapter4rec.adapters.config import AdapterConfig
 from adapter4rec.data.interactions import Interactions, read_interactions, read_items
 from adapter4rec.data.text import TextStore, tokenise
 from adapter4rec.datasets.sample import SampleSettings, make_sample
-from adapter4rec.models.backbones import backbone_folder, load_tokenizer
+from adapter4rec.models.backbone_folders import backbone_folder
+from adapter4rec.models.backbones import load_tokenizer
 from adapter4rec.models.image_encoder import ImageItemEncoder
 from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.text_encoder import TextItemEncoder

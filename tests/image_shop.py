@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import shutil
 import struct
@@ -14,9 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from adapter4rec.data.images import building
+from adapter4rec.data.images import updating
 from adapter4rec.data.images.building import ImageLmdbSettings
 from adapter4rec.data.images.database import ImageDatabase
+from adapter4rec.data.images.description import SOURCES_KEY
 
 SIZE = 16
 
@@ -71,7 +73,7 @@ def contents(path: Path) -> dict[bytes, bytes]:
     with tempfile.TemporaryDirectory() as copy:  # the database itself may be open in this process
         shutil.copy(path / "data.mdb", copy)
         with lmdb.open(copy, readonly=True, lock=False) as env, env.begin() as read:
-            return dict(read.cursor())
+            return {key: value for key, value in read.cursor() if key != SOURCES_KEY}
 
 
 def pixels(database: ImageDatabase, name: bytes) -> np.ndarray:
@@ -107,10 +109,10 @@ class Shop:
         return ImageLmdbSettings(**(values | {"workers": 1} | changes))
 
     def left_out(self) -> dict[str, str]:
-        text = (self.folder / "shop.left_out.tsv").read_text(encoding="utf-8")
-        return dict(line.split("\t") for line in text.splitlines())
+        with (self.folder / "shop.missing.csv").open(encoding="utf-8", newline="") as file:
+            return {row["item"]: row["reason"] for row in csv.DictReader(file)}
 
 
 def small_batches(patch: pytest.MonkeyPatch) -> None:
     """Several transactions within a test."""
-    patch.setattr(building, "_BATCH", 8)
+    patch.setattr(updating, "_BATCH", 8)

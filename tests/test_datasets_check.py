@@ -8,6 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import write_domain
+from image_shop import picture
+from PIL import Image
 
 from adapter4rec.datasets.card import Card, figures
 from adapter4rec.datasets.checking import check
@@ -149,3 +151,28 @@ def test_an_option_of_several_values_may_be_missing():
     assert options_of(_Several)["parts"].several
     assert _Several().parts is None
     assert _Several.from_values({"parts": "1,2"}).parts == (1, 2)
+
+
+def test_images_are_counted_and_the_odd_ones_are_named(tmp_path, capsys):
+    folder = tmp_path / "shop"
+    write_domain(folder, USERS, TITLES)
+    (folder / "images").mkdir()
+    picture(1, width=300, height=200).save(folder / "images" / "i0.jpg")
+    for name in ("i1", "i2"):
+        Image.new("RGB", (40, 50), "white").save(folder / "images" / f"{name}.png")
+    picture(2, width=900, height=30).save(folder / "images" / "i3.png")
+    (folder / "images" / "i4.jpg").write_bytes(b"<html>404</html>")
+    out = output_of(folder, capsys)
+    assert "2 JPEG" not in out
+    assert "3 PNG, 1 JPEG" in out
+    assert "40 x 30" in out  # the least width and the least height
+    for warning in (
+        "3 of 8 items have no image",
+        "the image of item 'i4' cannot be used",
+        "2 items share 1 equal images; the most frequent one stands for 2 items",
+        "2 images have one colour alone, such as that of item 'i1'",
+    ):
+        assert f"warning: {warning}" in out
+    with Image.open(folder / "images_check.png") as sheet:
+        assert sheet.height > 4 * 96
+    assert "accepted" in out

@@ -163,7 +163,7 @@ class TestDecoding:
     @pytest.mark.parametrize(
         ("data", "reason"),
         [
-            (b"", "not an image"),
+            (b"", "empty file"),
             (b"no image at all", "not an image"),
             (b"<html><body>404</body></html>" * 50, "not an image"),
             (

@@ -15,9 +15,11 @@ import pytest
 from conftest import REPOSITORY
 from image_shop import SIZE, Shop, contents, small_batches
 
-from adapter4rec.data.images import building
-from adapter4rec.data.images.building import ImageLmdbSettings, build, unfinished_folder
+from adapter4rec.data.images import updating
+from adapter4rec.data.images.building import ImageLmdbSettings, build
 from adapter4rec.data.images.database import ImageDatabase
+from adapter4rec.data.images.description import DESCRIPTION_KEY
+from adapter4rec.data.images.updating import unfinished_folder
 from adapter4rec.utils.errors import UserError
 
 
@@ -43,16 +45,16 @@ def run_build(settings: ImageLmdbSettings, before: str) -> subprocess.CompletedP
         "import os, signal, resource\n"
         # A shell starts what runs in its background with Ctrl-C ignored, and that would be inherited.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from adapter4rec.data.images import building\n"
+        "from adapter4rec.data.images import building, updating\n"
         "from adapter4rec.utils.errors import run_main\n"
-        "building._BATCH = 8\n"
-        "write, number = building.write, 0\n"
-        "def counted(environment, values):\n"
+        "updating._BATCH = 8\n"
+        "write, number = updating.write, 0\n"
+        "def counted(environment, values, sources):\n"
         "    global number\n"
         "    at(number)\n"
         "    number += 1\n"
-        "    write(environment, values)\n"
-        "building.write = counted\n"
+        "    write(environment, values, sources)\n"
+        "updating.write = counted\n"
         f"{before}\n"
         f"run_main(lambda: building.build(building.ImageLmdbSettings(**{values!r})) and 0)\n"
     )
@@ -90,17 +92,17 @@ class TestInterrupted:
         self, shop: Shop, whole: dict[bytes, bytes], capsys: pytest.CaptureFixture[str]
     ) -> None:
         settings = shop.settings(missing="skip")
-        write = building.write
+        write = updating.write
         seen: list[bytes] = []
 
-        def failing(environment: lmdb.Environment, values: dict[bytes, bytes]) -> None:
-            write(environment, values)
+        def failing(environment: lmdb.Environment, values: dict[bytes, bytes], *more: object) -> None:
+            write(environment, values, *more)
             seen.extend(values)
             if len(seen) == 24:
                 raise KeyboardInterrupt
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(building, "write", failing)
+            patch.setattr(updating, "write", failing)
             with pytest.raises(KeyboardInterrupt):
                 build(settings)
             assert "run the same command again" in capsys.readouterr().err
@@ -114,9 +116,11 @@ class TestInterrupted:
         settings = shop.settings(missing="skip")
         run_build(settings, "at = lambda n: n == 3 and os.kill(os.getpid(), signal.SIGKILL)")
         (shop.images / f"{shop.names[0]}.jpg").unlink()
-        assert build(settings).left_out == (b"broken",)
-        assert set(shop.left_out()) == {"broken"}
-        assert contents(settings.into) == whole
+        gone = shop.names[0].encode()
+        assert build(settings).left_out == (gone, b"broken")
+        found = contents(settings.into)
+        assert whole.keys() - found.keys() == {gone}
+        assert all(found[name] == whole[name] for name in found if name != DESCRIPTION_KEY)
 
     @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
     def test_a_killed_build_leaves_no_process(self, shop: Shop, whole: dict[bytes, bytes]) -> None:
@@ -170,7 +174,7 @@ class TestInterrupted:
     ) -> None:
         settings = shop.settings(missing="skip")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(building, "write", full_after(2))
+            patch.setattr(updating, "write", full_after(2))
             with pytest.raises(UserError, match=r"No space left.*Images already written are kept"):
                 build(settings)
         assert len(contents(unfinished_folder(settings.into))) == 1 + 2 * 8
@@ -199,13 +203,13 @@ def processes_of_session(session: int) -> set[int]:
 
 
 def full_after(writes: int) -> Callable[..., None]:
-    write = building.write
+    write = updating.write
     left = [writes]
 
-    def limited(environment: lmdb.Environment, values: dict[bytes, bytes]) -> None:
+    def limited(environment: lmdb.Environment, values: dict[bytes, bytes], *more: object) -> None:
         left[0] -= 1
         if left[0] < 0:
             raise lmdb.DiskError("mdb_txn_commit: No space left on device")
-        write(environment, values)
+        write(environment, values, *more)
 
     return limited

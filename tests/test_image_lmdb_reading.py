@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from image_shop import SIZE, Shop, pixels, small_batches
 
-from adapter4rec.data.images import building
+from adapter4rec.data.images import updating
 from adapter4rec.data.images.building import build
-from adapter4rec.data.images.database import DESCRIPTION_KEY, ImageDatabase, opened
+from adapter4rec.data.images.database import ImageDatabase, opened
+from adapter4rec.data.images.description import DESCRIPTION_KEY
 from adapter4rec.utils.errors import UserError
 
 
@@ -39,7 +40,7 @@ class TestReading:
         return shop.folder / "shop.lmdb"
 
     def test_another_size(self, path: Path) -> None:
-        with pytest.raises(UserError, match=r"16 x 16, but the image encoder expects 20 x 20.*--size 20"):
+        with pytest.raises(UserError, match=r"(?s)16 x 16, but the image encoder expects 20 x 20.*--size 20"):
             ImageDatabase(path).require_size(20)
 
     @pytest.mark.parametrize("name", [b"B999", b"b001"])
@@ -94,7 +95,7 @@ class TestReading:
     def test_another_lmdb(self, tmp_path: Path) -> None:
         with lmdb.open(str(tmp_path)) as env, env.begin(write=True) as transaction:
             transaction.put(b"a", b"b")
-        with pytest.raises(UserError, match=r"not built by .*--convert"):
+        with pytest.raises(UserError, match=r"(?s)not built by .*--convert"):
             ImageDatabase(tmp_path).require_size(SIZE)
 
     def test_opened_twice_by_any_path_and_sent_elsewhere(self, path: Path) -> None:
@@ -140,13 +141,13 @@ class TestReading:
     def test_while_another_is_built(self, path: Path, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
         database = ImageDatabase(path)
         expected = pixels(database, b"B001")
-        write = building.write
+        write = updating.write
 
-        def reading(environment: lmdb.Environment, values: dict[bytes, bytes]) -> None:
-            write(environment, values)
+        def reading(environment: lmdb.Environment, values: dict[bytes, bytes], *more: object) -> None:
+            write(environment, values, *more)
             np.testing.assert_array_equal(pixels(database, b"B001"), expected)
 
-        monkeypatch.setattr(building, "write", reading)
+        monkeypatch.setattr(updating, "write", reading)
         assert build(shop.settings(into=shop.folder / "other.lmdb")).images == 60
 
 

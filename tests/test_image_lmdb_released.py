@@ -167,7 +167,7 @@ class TestReleased:
         records = {b"77": record_of(self.IMAGES[0])}
         for folder in (True, False):
             path = released_lmdb(tmp_path / f"old{folder}", records, folder=folder)
-            with pytest.raises(UserError, match=r"convert an LMDB of the released scripts with --convert"):
+            with pytest.raises(UserError, match=r"released scripts with\n.* --convert"):
                 ImageDatabase(path).require_size(SIZE)
 
     def test_what_cannot_be_converted(self, shop: Shop) -> None:

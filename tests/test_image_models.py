@@ -73,15 +73,39 @@ def test_other_kinds_scale_pixels_as_they_were_pretrained(request, name, referen
         assert torch.allclose(encoder(STORE.fetch(ITEMS)), expected, atol=2e-3)
 
 
-def test_dinov2_takes_images_of_other_sizes(tiny_dinov2_folder, tiny_vit_folder):
-    encoder = encoder_of(tiny_dinov2_folder, image_size=24)
-    assert image_size(encoder.backbone.config, 24) == 24
+@pytest.mark.parametrize("name", [*FOLDERS, "tiny_dinov2_folder", "tiny_clip_folder"])
+def test_other_image_sizes_interpolate_position_embeddings(request, name):
+    """Against the library's own option; at the backbone's own size nothing is interpolated."""
+    folder = request.getfixturevalue(name)
+    encoder = encoder_of(folder, image_size=24)
+    content = RandomImages(3, 24).fetch(np.array([1, 3]))
+    scaled = encoder.transform(content.pixels.permute(0, 3, 1, 2))
+    options = {} if "dinov2" in name else {"interpolate_pos_encoding": True}
+    if "mae" in name:
+        options["noise"] = torch.arange(36.0).expand(2, -1)
     with torch.no_grad():
-        assert encoder(RandomImages(3, 24).fetch(np.array([1, 3]))).shape == (2, 8)
+        output = encoder.backbone(pixel_values=scaled, **options)
+        state = output.pooler_output if "clip" in name else output.last_hidden_state[:, 0]
+        expected = F.gelu(F.linear(state, encoder.head.weight, encoder.head.bias))
+        assert torch.allclose(encoder(content), expected, atol=1e-5)
     with pytest.raises(UserError, match="multiple of the patch size 4"):
-        encoder_of(tiny_dinov2_folder, image_size=18)
-    with pytest.raises(UserError, match="expects 16; only DINOv2"):
-        encoder_of(tiny_vit_folder, image_size=24)
+        encoder_of(folder, image_size=18)
+
+
+def test_pixels_are_normalised_as_the_backbones_folder_records(tiny_vit_folder, tmp_path):
+    folder = tmp_path / "vit"
+    shutil.copytree(tiny_vit_folder, folder)
+    recorded = folder / "preprocessor_config.json"
+    recorded.write_text(json.dumps({"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7]}))
+    encoder, paper = encoder_of(folder), encoder_of(folder, normalisation="paper")
+    white = torch.full((1, 3, 16, 16), 255, dtype=torch.uint8)
+    assert encoder.transform(white)[0, :, 0, 0].tolist() == pytest.approx([0.9 / 0.5, 0.8 / 0.6, 1.0])
+    assert paper.transform(white)[0, :, 0, 0].tolist() == [1, 1, 1]
+    assert "preprocessor_config.json" in encoder.describe_input()
+    assert "paper" in paper.describe_input()
+    recorded.write_text(json.dumps({"image_mean": 0.5, "image_std": [0, 1, 1]}))
+    with pytest.raises(UserError, match="three numbers"):
+        encoder_of(folder)
 
 
 @pytest.mark.parametrize("name", FOLDERS)

@@ -170,6 +170,6 @@ def test_adapters_have_the_released_sizes(modality):
         assert (adapter(family).item_bottleneck, adapter(family).user_bottleneck) == (64, 16)
     assert (adapter("lora").item_rank, adapter("lora").user_rank) == (12, 4)
     chain = adapter("k_adapter")
-    assert (chain.item_inner, chain.item_inner_heads) == (192 if is_text else 384, 12)
+    assert (chain.item_inner, chain.item_inner_heads) == (None, None)  # they follow the backbone
     assert (chain.user_inner, chain.user_inner_heads, chain.item_layers) == (16, 2, "ends")
     assert adapter("prompt").prompt_tokens == (30 if is_text else 10)

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import write_domain
 from PIL import Image
 from trees import (
@@ -18,10 +19,13 @@ from trees import (
     carry_out,
 )
 
+import adapter4rec
 from adapter4rec import add_adapters, load_adapter, load_source, merge, recommend, save_adapter
 from adapter4rec.adapters.lora import LoraConfig
 from adapter4rec.checkpoints.source_models import load_source_weights, read_source_model
 from adapter4rec.data.images.building import ImageLmdbSettings, build
+from adapter4rec.data.images.decoding import Resizing
+from adapter4rec.data.images.sheets import Row, Tile, draw_sheet
 from adapter4rec.data.images.store import ImageFileStore
 from adapter4rec.evaluation.leave_one_out import Split, rank
 from adapter4rec.evaluation.settings import RankingSettings
@@ -197,7 +201,7 @@ def test_contact_sheet_of_an_image_run(image_run, monkeypatch, tmp_path, capsys)
 
 def test_a_contact_sheet_shows_the_pictures_it_was_given(tmp_path):
     store = ImageFileStore(
-        [Image.new("RGB", (8, 8), colour) for colour in ((250, 0, 0), (0, 0, 250))], "ab", 8
+        [Image.new("RGB", (8, 8), colour) for colour in ((250, 0, 0), (0, 0, 250))], "ab", Resizing(8)
     )
     items = Candidates([Items("ab", ["", ""], "ab", store, np.arange(1, 3))])
     found = RankedItems([RankedItem("b", "", 1.0, new=False)])
@@ -208,6 +212,48 @@ def test_a_contact_sheet_shows_the_pictures_it_was_given(tmp_path):
     assert (pixels == (250, 0, 0)).all(1).sum() == (pixels == (0, 0, 250)).all(1).sum() == 96 * 96
     assert (whole[:, :middle] == (250, 0, 0)).all(2).any()
     assert (whole[:, middle:] == (0, 0, 250)).all(2).any()
+
+
+def test_a_sheet_in_a_notebook_is_an_image_with_whole_captions(image_run):
+    model = adapter4rec.load(image_run, device="cpu")
+    sheet = model.sheet(["u1"], top_k=2)
+    assert isinstance(sheet, Image.Image)
+    assert sheet.width > 5 * 96
+    one, two = (
+        draw_sheet([""], [Row("", [[Tile(Image.new("RGB", (9, 9)), caption)]])])
+        for caption in ("short", " ".join(["long"] * 40) + " " + "x" * 60)
+    )
+    assert two.height > one.height + 100
+
+
+def test_similar_items_are_those_of_the_nearest_embeddings(image_run, monkeypatch, capsys):
+    model = adapter4rec.load(image_run, device="cpu")
+    rows = F.normalize(model.items.rows[1:], dim=1)
+    names = model.candidates.names
+    for row, name in enumerate(names[:3]):
+        expected = [at for at in (rows @ rows[row]).argsort(descending=True).tolist() if at != row]
+        assert [one.item for one in model.similar(name, 4)] == [names[at] for at in expected[:4]]
+    picture = image_run.parent / "images" / "i3.png"
+    assert model.similar(picture, 1)[0].item == "i3"
+    assert len(model.similar(picture, 99)) == len(names)
+    command(monkeypatch, image_run, "--similar", "i3", "--top-k", 2)
+    assert model.similar("i3", 1)[0].item in capsys.readouterr().out
+
+
+def test_a_history_of_images_is_that_of_their_items(image_run, monkeypatch, capsys):
+    model = adapter4rec.load(image_run, device="cpu")
+    folder = image_run.parent / "images"
+    files = [str(folder / f"i{number}.png") for number in (4, 7)]
+    scores = {one.item: one.score for one in model.recommend(files, top_k=99)}
+    for one in model.recommend(["i4", "i7"], top_k=99):
+        assert scores[one.item] == pytest.approx(one.score, abs=1e-4)
+    command(monkeypatch, image_run, "--history", *files, "--top-k", 2)
+    assert "--history: recommended" in capsys.readouterr().out
+
+
+def test_the_reason_why_an_item_is_not_in_the_catalogue(image_run, monkeypatch):
+    with pytest.raises(UserError, match="'i0' is not in the catalogue: it has no usable image"):
+        command(monkeypatch, image_run, "--history", "i0")
 
 
 def test_items_without_an_image_are_left_out(image_run, one_process):
@@ -341,6 +387,12 @@ def test_adapter_files_go_to_other_libraries_and_back(text_runs, monkeypatch, tm
     there, back = read_checkpoint(adapter).tensors, read_checkpoint(tmp_path / "back.safetensors").tensors
     assert set(back) == {name for name in there if name.startswith("adapters.item.")}
     assert all(torch.equal(tensor, there[name]) for name, tensor in back.items())
+    arguments = ["--source", source, "--adapter", tmp_path / "back.safetensors", "--users", "u1"]
+    with pytest.raises(UserError, match="name them with --users-file and --items-file"):
+        command(monkeypatch, *arguments)
+    data = ["--users-file", text_runs / "users.tsv", "--items-file", text_runs / "items.tsv"]
+    command(monkeypatch, *arguments, *data)
+    assert "u1: recommended" in capsys.readouterr().out
     with pytest.raises(UserError, match="cannot export houlsby"):
         exchange("export", "peft", source, adapter, tmp_path / "peft")
 
@@ -415,3 +467,23 @@ def test_merging_an_adapter_of_another_source_needs_force(text_runs, monkeypatch
     merge.main()
     with pytest.raises(UserError, match="already exists"):
         merge.main()
+
+
+def test_a_run_reads_a_folder_of_images_and_notices_when_one_changes(image_run, tmp_path, monkeypatch):
+    folder = image_run.parent
+    shutil.copytree(folder / "images", tmp_path / "images")
+    recorded = json.loads((image_run / "settings.json").read_text())["settings"]
+    wanted = ("backbone", "users", "items", "source_checkpoint", "method", "min_seq_len", *COMMON)
+    values = {name: recorded[name] for name in wanted}
+    values |= {"images": tmp_path / "images", "missing": "skip", "cache_folder": tmp_path / "cache"}
+    carry_out(ImageTargetSettings.from_values(values | {"run_folder": tmp_path / "run"}))
+    of_lmdb, of_folder = (
+        json.loads((run / "settings.json").read_text())["identity"]["data"]
+        for run in (image_run, tmp_path / "run")
+    )
+    assert of_lmdb == of_folder
+    model = adapter4rec.load(tmp_path / "run", device="cpu")
+    assert model.run.domain.interactions.left_out_items == 1
+    Image.new("RGB", (9, 9), "red").save(tmp_path / "images" / "i3.png")
+    with pytest.raises(UserError, match="data or the initial weights have changed"):
+        adapter4rec.load(tmp_path / "run", device="cpu")

@@ -8,11 +8,13 @@ import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import rc_context
+from PIL import Image
 from report_study import failure, ranks_of, row, run_record, write_plan
 from scipy.stats import ttest_rel
 
@@ -25,6 +27,7 @@ from adapter4rec.report.results import read_studies
 from adapter4rec.report.significance import holm
 from adapter4rec.report.tables import BEST, SECOND, comparison_table
 from adapter4rec.report.writing import write_report
+from adapter4rec.runs.ledger import read_ledger
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import REPOSITORY
 
@@ -748,3 +751,14 @@ def test_no_figures_are_looked_for_where_the_file_is_not_there(tmp_path):
     assert read_paper(None, study) == ({}, [])
     with pytest.raises(UserError, match="no such file"):
         read_paper(tmp_path / "none.csv", study)
+
+
+def test_the_page_shows_recommendations_of_the_best_run_that_has_them(tmp_path):
+    ledger = simple_study(tmp_path, {"one": [1], "two": [2], "three": [3]})
+    records = sorted(read_ledger(ledger), key=lambda record: record["test"]["HR@10"])
+    for record in records[:2]:
+        Image.new("RGB", (4, 4), "red").save(Path(record["folder"]) / "recommendations.png")
+    (page,) = [path for path in write_report([ledger]) if path.suffix == ".html"]
+    text_of_page = page.read_text(encoding="utf-8")
+    assert "Example recommendations: two" in text_of_page
+    assert text_of_page.count("data:image/png;base64,") == 1

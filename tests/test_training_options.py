@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from adapter4rec.models.registry import LOSSES, OBJECTIVES
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.training import fit
+from adapter4rec.training.fit import standstill
 from adapter4rec.training.schedule import learning_rate_factor
 from adapter4rec.utils.errors import UserError
 from Pretraining.Text.train import run as run_source
@@ -157,3 +158,14 @@ def test_values_that_are_not_finite_stop_the_run_and_keep_the_last_state(
 def test_bad_options_are_named(common, tmp_path, options, message):
     with pytest.raises(UserError, match=message):
         run_source(**common | {"epochs": 1} | options, run_folder=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "hit_rate", "warns"),
+    [(1.3863, 1.3862, 1.0, True), (1.5, 1.4, 1.0, False), (1.3863, 1.3862, 4.0, False)],
+)
+def test_a_loss_that_does_not_move_at_chance_is_warned_of(before, now, hit_rate, warns):
+    record = {"loss": now, "HR@10": hit_rate}
+    found = standstill([{"loss": before}], record, n_items=1000)
+    assert (found is not None) == warns
+    assert standstill([], record, n_items=1000) is None

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def read_domain(settings: Settings) -> Domain:
     """Read the users and, if the method uses content, the images of the items; otherwise items are ids only.
 
-    Images stay uint8 until the image encoder normalises them on the device (``pixel_transform``).
+    Images stay uint8 until the image encoder normalises them on the device (``Normalisation``).
 
     Raises:
         UserError: the files, the LMDB or the backbone's configuration are missing, invalid or incompatible.

@@ -7,11 +7,17 @@ linear layer combines its output with that of the chain.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from adapter4rec.adapters.config import RELEASE, AdapterConfig, LayerChoice
+from adapter4rec.models.layouts import Reads
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.settings import option
+
+if TYPE_CHECKING:
+    from adapter4rec.adapters.sites import Sites
+
+_MOST_HEADS = 12
 
 
 @dataclass(frozen=True)
@@ -23,8 +29,15 @@ class KAdapterConfig(AdapterConfig):
         LayerChoice("ends"), "layers whose outputs adapters read: ends (first and last), all, first:N …"
     )
     user_layers: LayerChoice = option(LayerChoice("all"), "blocks whose inputs adapters read")
-    item_inner: int = option(384, "inner width of the item encoder's adapters (text launcher: 192)", least=1)
-    item_inner_heads: int = option(12, "attention heads in them", least=1)
+    item_inner: int | None = option(
+        None,
+        "inner width of the item encoder's adapters; default: half of an image encoder's width (384 of 768), "
+        "a quarter of a text encoder's (192)",
+        least=1,
+    )
+    item_inner_heads: int | None = option(
+        None, "attention heads in them; default: the largest divisor of their width up to 12", least=1
+    )
     user_inner: int = option(16, "inner width of the user encoder's adapters", least=1)
     user_inner_heads: int = option(2, "attention heads in them", least=1)
     inner_blocks: int = option(2, "transformer blocks of an adapter", least=1)
@@ -39,8 +52,25 @@ class KAdapterConfig(AdapterConfig):
         """Raise a UserError if a number of heads does not divide its width."""
         for role in ("item", "user"):
             inner, heads = getattr(self, f"{role}_inner"), getattr(self, f"{role}_inner_heads")
-            if inner % heads:
+            if inner and heads and inner % heads:
                 raise UserError(f"--{role}_inner_heads {heads}: must divide --{role}_inner {inner}")
+
+    def sizes_of(self, sites: Sites) -> tuple[int, int]:
+        """Inner width and number of heads of the adapters of an encoder.
+
+        Raises:
+            UserError: the number of heads does not divide the width, which follows the backbone.
+        """
+        if sites.role == "user":
+            return self.user_inner, self.user_inner_heads
+        share = 2 if sites.layout.reads is Reads.PATCHES else 4
+        inner = self.item_inner or max(1, sites.width // share)
+        heads = self.item_inner_heads or max(
+            count for count in range(1, _MOST_HEADS + 1) if inner % count == 0
+        )
+        if inner % heads:
+            raise UserError(f"--item_inner_heads {heads}: must divide the inner width {inner}")
+        return inner, heads
 
     def frozen_outputs(self, count: int) -> tuple[int, ...]:
         """The layers that the chain reads and the last one; fewer can be cached if layer norms are trained.

@@ -51,7 +51,7 @@ class KAdapter(Adapter):
 
     def __init__(self, config: KAdapterConfig, sites: Sites) -> None:
         super().__init__()
-        inner, heads = config.size_of(sites, "inner"), config.size_of(sites, "inner_heads")
+        inner, heads = config.sizes_of(sites)
         chosen = list(config.layers_of(sites).values())
         chain = [TransformerAdapter(sites.width, inner, heads, config) for _ in chosen]
         self.chain = nn.ModuleList(chain)

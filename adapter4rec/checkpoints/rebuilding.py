@@ -15,13 +15,13 @@ from adapter4rec.checkpoints.settings import SourceSettings, StageSettings, Targ
 from adapter4rec.checkpoints.source_models import load_source_weights, read_source_model, require_source
 from adapter4rec.data.domain import (
     Domain,
-    ImageDomainSettings,
     TextDomainSettings,
     read_image_domain,
     read_text_domain,
 )
 from adapter4rec.data.settings import LoaderSettings
-from adapter4rec.models.backbones import backbone_folder, load_tokenizer
+from adapter4rec.models.backbone_folders import backbone_folder
+from adapter4rec.models.backbones import load_tokenizer
 from adapter4rec.models.image_encoder import build_image_encoder, expected_image_size
 from adapter4rec.models.parameters import train_only
 from adapter4rec.models.settings import ImageModelSettings, TextModelSettings
@@ -45,7 +45,7 @@ class RebuiltText(TextModelSettings, TextDomainSettings, LoaderSettings, StageSe
 
 
 @dataclass(frozen=True, kw_only=True)
-class RebuiltImages(ImageModelSettings, ImageDomainSettings, LoaderSettings, StageSettings):
+class RebuiltImages(ImageModelSettings, LoaderSettings, StageSettings):
     """Settings that define a model of image items and its domain."""
 
     modality: ClassVar[str] = "image"

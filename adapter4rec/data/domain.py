@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adapter4rec.data.content import ContentStore, IdStore
-from adapter4rec.data.images.database import ImageDatabase
+from adapter4rec.data.images.folder import image_database
 from adapter4rec.data.images.store import ImageStore
 from adapter4rec.data.interactions import Interactions, ItemTable, read_interactions, read_items
-from adapter4rec.data.settings import DomainSettings, ImageSettings, TextSettings
+from adapter4rec.data.settings import DomainSettings, ImageDomainSettings, TextSettings
 from adapter4rec.data.text import TextStore, tokenise, truncate_body
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import REPOSITORY
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 
 class TextDomainSettings(TextSettings, DomainSettings):
     """Data settings of a domain with text items."""
-
-
-class ImageDomainSettings(ImageSettings, DomainSettings):
-    """Data settings of a domain with image items."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,9 @@ def read_text_domain(
 
 
 def read_image_domain(settings: ImageDomainSettings, size: int | None) -> Domain:
-    """Read a domain with image items. Items without an image in the LMDB and their clicks are dropped.
+    """Read a domain with image items. Items without an image and their clicks are dropped.
+
+    From a folder of images, an LMDB is built or brought up to date in the cache.
 
     Args:
         settings: data settings.
@@ -91,14 +89,13 @@ def read_image_domain(settings: ImageDomainSettings, size: int | None) -> Domain
     """
     table = read_items(settings.items, allow_empty_titles=True, encoding=settings.encoding)
     if settings.images is None and size is not None:
-        raise UserError("--images is required: the LMDB of the item images, built by build_lmdb_hm.py")
+        raise UserError("--images is required: a folder with the images of the items, or an LMDB of them")
     if settings.images is None:
         return _domain(settings, table, None)
-    database = ImageDatabase(settings.images)
+    database = image_database(settings, size)
     without = database.without_image(table.names, settings.items)
     if size is None:
         return _domain(settings, table, None, without)
-    database.require_size(size)
     return _domain(
         settings, table, lambda rows: ImageStore(database, [table.names[row] for row in rows], size), without
     )

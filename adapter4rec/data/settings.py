@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 ATTRIBUTES = ("title", "abstract", "body")
 """Text columns of ``items.tsv`` after the name, in order."""
+FITS = ("stretch", "crop", "pad")
+INTERPOLATIONS = ("bilinear", "bicubic")
+"""How images are resized (see :func:`adapter4rec.data.images.decoding.resized`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,16 +65,51 @@ class TextSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageSettings(Settings):
+class ImageFolderSettings(Settings):
+    """Folder of images."""
+
+    numbered_files: bool = option(
+        False,
+        "match item v123 with 123.jpg or v123.jpg, ignoring leading zeros (H&M's file names)",
+        runtime=True,
+    )
+    image_column: int | None = option(
+        None,
+        "column of items.tsv with the paths of the images in --images; default: files named after the items",
+        least=2,
+        most=1 + len(ATTRIBUTES),
+        runtime=True,
+    )
+    missing: str = option(
+        "error",
+        "items without a usable image: stop with an error that lists them, or skip them",
+        choices=("error", "skip"),
+        runtime=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSettings(ImageFolderSettings):
     """Image items."""
 
     # Histories are half as long as with text, as in the paper.
     max_seq_len: int = option(10, "L, maximum length of a user's input sequence", least=1)
     images: Path | None = option(
-        None, "LMDB of the item images, built by build_lmdb_hm.py; not needed by the id tower", runtime=True
+        None,
+        "folder of images, or an LMDB of them built by build_lmdb_hm.py; not needed by the id tower",
+        runtime=True,
+    )
+    fit: str | None = option(
+        None, "how images become square; default: that of the LMDB, else stretch", choices=FITS, runtime=True
+    )
+    interpolation: str | None = option(
+        None,
+        "filter of the resizing; default: that of the LMDB, else bilinear",
+        choices=INTERPOLATIONS,
+        runtime=True,
     )
     image_size: int | None = option(
-        None, "image height and width; default: the backbone's (only DINOv2 accepts other sizes)", least=1
+        None, "image height and width; default: the backbone's. Position embeddings are interpolated", least=1
     )
     images_at_once: int | None = option(
         None,
@@ -79,6 +117,10 @@ class ImageSettings(Settings):
         least=1,
         runtime=True,
     )
+
+
+class ImageDomainSettings(ImageSettings, DomainSettings):
+    """Data settings of a domain with image items."""
 
 
 @dataclass(frozen=True, kw_only=True)

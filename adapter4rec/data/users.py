@@ -11,7 +11,7 @@ import numpy as np
 
 from adapter4rec.data.lines import read_line_blocks
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.plain_text import first_fault, utf8_fault
+from adapter4rec.utils.plain_text import composed, first_fault, utf8_fault
 
 _UNKNOWN, _LEFT_OUT, _END = -1, -2, -3
 _END_OF_USER = b"\0"
@@ -100,7 +100,7 @@ def _columns(
     """Names, histories and timestamps (none without a third column) of some lines."""
     names, histories, times = [], [], []
     for number, line in enumerate(lines, first_line):
-        fields = line.split(b"\t")
+        fields = composed(line).split(b"\t")
         if len(fields) != columns or not fields[0] or _END_OF_USER in fields[1]:
             third = ", a tab, and the timestamps of the clicks" if columns == 3 else ""
             raise UserError(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -17,7 +18,11 @@ from adapter4rec.datasets.card import Card, described, figures
 from adapter4rec.datasets.texts import HTML_SIGN, cleaned_texts
 from adapter4rec.utils.command_line import parse_command_line, single_values
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.plain_text import composed
 from adapter4rec.utils.settings import Settings, option, options_of
+
+if TYPE_CHECKING:
+    from adapter4rec.datasets.checking_images import ImageCheck
 
 _UNKNOWN = -1
 _MANY = 0.1
@@ -44,6 +49,12 @@ class CheckSettings(Settings):
 
     users: Path | None = option(None, "users file; default: users.tsv in the folder")
     items: Path | None = option(None, "items file; default: items.tsv in the folder")
+    images: Path | None = option(
+        None, "folder of item images; default: images in the folder, if there is one"
+    )
+    sheet: Path | None = option(
+        None, "contact sheet of the oddest images; default: images_check.png beside the items file"
+    )
     min_seq_len: int = option(5, "minimum clicks of a user in the run", least=4)
     max_seq_len: int = option(20, "maximum length of a user's input sequence in the run", least=1)
     allow_empty_titles: bool = option(False, "whether the run accepts items without a title")
@@ -80,7 +91,9 @@ def check(arguments: Sequence[str] | None = None) -> None:
     if folder is not None and not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     here = folder or Path()
-    report(users or here / "users.tsv", items or here / "items.tsv", here / "images", settings)
+    report(
+        users or here / "users.tsv", items or here / "items.tsv", settings.images or here / "images", settings
+    )
 
 
 def report(users: Path, items: Path, images: Path, settings: CheckSettings) -> None:
@@ -90,13 +103,28 @@ def report(users: Path, items: Path, images: Path, settings: CheckSettings) -> N
         UserError: a run would not accept the files.
     """
     contents = _read(users, items)
-    print(_card(contents, users, items, images).markdown())
-    for warning in _warnings(contents, settings):
+    pictures = _check_images(images, contents, settings)
+    print(_card(contents, users, items, pictures).markdown())
+    for warning in [*_warnings(contents, settings), *(pictures.warnings() if pictures else ())]:
         print(f"warning: {warning}")
+    if pictures is not None:
+        sheet = settings.sheet or items.with_name("images_check.png")
+        from adapter4rec.datasets.checking_images import write_sheet
+
+        if write_sheet(pictures, sheet):
+            print(f"contact sheet of the oddest images: {sheet}")
     try:
         print(f"accepted: {_verdict(users, items, contents.titles is not None, settings)}")
     except UserError as error:
         raise UserError(f"a run would not accept these files: {error}") from None
+
+
+def _check_images(images: Path, contents: _Contents, settings: CheckSettings) -> ImageCheck | None:
+    if settings.images is None and not images.is_dir():
+        return None
+    from adapter4rec.datasets.checking_images import check_images
+
+    return check_images(images, list(dict.fromkeys(filter(None, contents.names))))
 
 
 def _verdict(users: Path, items: Path, titled: bool, settings: CheckSettings) -> str:
@@ -115,7 +143,7 @@ def _read(users_path: Path, items_path: Path) -> _Contents:
     for _, lines in read_line_blocks(items_path):
         for line in lines:
             name, *texts = line.split(b"\t")
-            names.append(name)
+            names.append(composed(name))
             titled |= bool(texts)
             titles.append(texts[0].decode("utf-8", "replace") if texts else "")
     row_of = {name: row for row, name in enumerate(names)}
@@ -150,7 +178,7 @@ def _histories(path: Path, users: list[bytes]) -> Iterator[tuple[int, list[bytes
     """Number, items and times of each user; ``users`` receives the names."""
     for _, lines in read_line_blocks(path):
         for line in lines:
-            name, *fields = line.split(b"\t")
+            name, *fields = composed(line).split(b"\t")
             users.append(name)
             words = fields[0].split() if fields else []
             yield len(users) - 1, words, fields[1].split() if len(fields) > 1 else None
@@ -163,17 +191,18 @@ def _integers(numbers: list[bytes]) -> np.ndarray | None:
         return None
 
 
-def _card(contents: _Contents, users: Path, items: Path, images: Path) -> Card:
+def _card(contents: _Contents, users: Path, items: Path, pictures: ImageCheck | None) -> Card:
     known = contents.item != _UNKNOWN
     counts: dict[str, int] = {}
     if contents.titles is not None:
         whole = cleaned_texts(contents.titles, strip_html=False).drop_nulls()
         counts = {"items with a title": len(whole), "different titles": whole.n_unique()}
-    if images.is_dir():
-        stems = {path.stem.encode() for path in images.iterdir()}
-        counts["items with an image"] = sum(name in stems for name in contents.names)
+    if pictures is not None:
+        counts["items with an image"] = len(pictures.good)
     item = contents.item[known]
     data = figures(contents.user[known], item, len(contents.names), contents.times, counts)
+    if pictures is not None:
+        data |= pictures.figures()
     return Card(users.absolute().parent.name, data, inputs=[described(users), described(items)])
 
 

@@ -15,9 +15,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.utils import logging as transformers_logging
 
 from adapter4rec.models.layouts import LAYOUTS, Reads
-from adapter4rec.models.pretrained import PRETRAINED_MODELS
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import REPOSITORY
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -46,21 +44,6 @@ _SUPPORTED_SETTINGS: dict[str, tuple[Any, ...]] = {
 }
 """Supported values of settings in config.json that change what an encoder computes."""
 _MAX_LISTED = 3
-
-
-def backbone_folder(name: str) -> Path:
-    """The folder of a backbone: an existing path, or a name in ``pretrained_models/``.
-
-    Raises:
-        UserError: no such folder.
-    """
-    for folder in (Path(name), REPOSITORY / name, PRETRAINED_MODELS / name):
-        if (folder / "config.json").is_file():
-            return folder.resolve()
-    raise UserError(
-        f"backbone {name!r}: no Hugging Face folder (with a config.json) at {PRETRAINED_MODELS / name}; "
-        f"download it with `python -m adapter4rec.download {name}`, or pass the path of a local folder"
-    )
 
 
 def backbone_config(folder: Path, kinds: Collection[str], layers: int | None = None) -> PretrainedConfig:
@@ -113,11 +96,11 @@ def image_size(config: PretrainedConfig, asked: int | None = None) -> int:
 
     Args:
         config: of the encoder.
-        asked: the requested size; by default that of the configuration. Only DINOv2 supports other sizes, as
-            it interpolates its position embeddings.
+        asked: the requested size; by default that of the configuration. For another size, position embeddings
+            are interpolated.
 
     Raises:
-        UserError: the encoder expects images that are not square, or does not support the size.
+        UserError: the encoder expects images that are not square, or the size is no multiple of its patches.
     """
     sides = {config.image_size} if isinstance(config.image_size, int) else set(config.image_size)
     if len(sides) != 1:
@@ -125,10 +108,6 @@ def image_size(config: PretrainedConfig, asked: int | None = None) -> int:
     own = sides.pop()
     if asked in (None, own):
         return own
-    if config.model_type != "dinov2":
-        raise UserError(
-            f"--image_size {asked}: this backbone expects {own}; only DINOv2 supports other sizes"
-        )
     if asked % config.patch_size:
         raise UserError(f"--image_size {asked}: must be a multiple of the patch size {config.patch_size}")
     return asked

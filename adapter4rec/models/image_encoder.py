@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +16,13 @@ from transformers import PretrainedConfig
 from adapter4rec.data.content import Content
 from adapter4rec.data.images.store import Pixels
 from adapter4rec.data.states import States
-from adapter4rec.models.backbones import (
-    IMAGE_ENCODERS,
-    backbone_config,
-    backbone_folder,
-    image_size,
-    load_backbone,
-)
+from adapter4rec.models.backbone_folders import backbone_folder
+from adapter4rec.models.backbones import IMAGE_ENCODERS, backbone_config, image_size, load_backbone
 from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.layers import layer_outputs, replace_outputs
 from adapter4rec.models.settings import ImageModelSettings
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import read_json
 
 if TYPE_CHECKING:
     from torchvision.transforms.v2 import Transform
@@ -35,9 +33,37 @@ RELEASED_MASK_RATIO = 0.75
 
 _FIXED = {"vit_mae": ("embeddings.position_embeddings",), "dinov2": ("embeddings.mask_token",)}
 """ViTMAE's sinusoidal position embeddings and DINOv2's mask token (used in pretraining only)."""
-_MEAN_AND_STD = {
-    "dinov2": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "clip_vision_model": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and deviation of each channel of pixels in [0, 1], and where they come from."""
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    origin: str
+
+    def transform(self) -> Transform:
+        """A transform of uint8 ``[n, 3, height, width]`` to float32.
+
+        It runs on the device, since uint8 pixels are a quarter of the size of normalised ones.
+        """
+        from torchvision.transforms.v2 import Compose, Normalize, ToDtype
+
+        return Compose([ToDtype(torch.float32, scale=True), Normalize(list(self.mean), list(self.deviation))])
+
+    def describe(self) -> str:
+        """A line for the log."""
+        mean, deviation = (", ".join(f"{one:g}" for one in three) for three in (self.mean, self.deviation))
+        return f"pixels are normalised with mean {mean} and deviation {deviation} ({self.origin})"
+
+
+PAPER = Normalisation((0.5,) * 3, (0.5,) * 3, "as in the paper")
+_PRETRAINING = {
+    "dinov2": Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "of DINOv2's pretraining"),
+    "clip_vision_model": Normalisation(
+        (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), "of CLIP's pretraining"
+    ),
 }
 _PATCHES_AT_ONCE = {"cpu": 8 * 197, "cuda": 64 * 197}
 """Micro-batch size in patches: 8 or 64 images of ViT-base, to fit the CPU's cache or to use a GPU fully."""
@@ -53,34 +79,55 @@ def expected_image_size(settings: ImageModelSettings) -> int:
     return image_size(config, settings.image_size)
 
 
-def pixel_transform(config: PretrainedConfig) -> Transform:
-    """Normalise pixels in [0, 1] as in the pretraining of DINOv2 and CLIP; others as in the paper.
+def read_normalisation(folder: Path, config: PretrainedConfig, choice: str) -> Normalisation:
+    """The mean and deviation of pixels for a backbone.
 
-    It runs on the device, since uint8 pixels are a quarter of the size of normalised ones.
+    Args:
+        folder: of the backbone.
+        config: of the backbone.
+        choice: ``paper``, or ``backbone``: as its ``preprocessor_config.json`` records; without this file as
+            in the pretraining of DINOv2 and CLIP, and as in the paper for others.
 
-    Returns:
-        A transform of uint8 ``[n, 3, height, width]`` to float32.
+    Raises:
+        UserError: the file cannot be read, or has other values than three means and deviations.
     """
-    from torchvision.transforms.v2 import Compose, Normalize, ToDtype
-
-    mean, std = _MEAN_AND_STD.get(config.model_type, ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)))
-    return Compose([ToDtype(torch.float32, scale=True), Normalize(mean, std)])
+    if choice == "paper":
+        return PAPER
+    file = folder / "preprocessor_config.json"
+    if not file.is_file():
+        return _PRETRAINING.get(config.model_type, PAPER)
+    recorded = read_json(file)
+    if not recorded.get("do_normalize", True):
+        return Normalisation((0.0,) * 3, (1.0,) * 3, file.name)
+    try:
+        mean, deviation = (tuple(map(float, recorded[name])) for name in ("image_mean", "image_std"))
+        if len(mean) != 3 or len(deviation) != 3 or min(deviation) <= 0:
+            raise ValueError
+    except (KeyError, TypeError, ValueError):
+        raise UserError(
+            f"{file}: expected image_mean and image_std with three numbers each; correct the file, or use "
+            "--normalisation paper"
+        ) from None
+    return Normalisation(mean, deviation, file.name)
 
 
 def build_image_encoder(settings: ImageModelSettings) -> ImageItemEncoder:
     """An image item encoder with a pretrained backbone and a new head.
 
     Raises:
-        UserError: the backbone is missing or invalid, or ``release_masking`` is set and it is no ViTMAE.
+        UserError: the backbone or its ``preprocessor_config.json`` is missing or invalid, or
+            ``release_masking`` is set and it is no ViTMAE.
     """
-    backbone = load_backbone(backbone_folder(settings.backbone), IMAGE_ENCODERS, settings.layers)
+    folder = backbone_folder(settings.backbone)
+    backbone = load_backbone(folder, IMAGE_ENCODERS, settings.layers)
     image_size(backbone.config, settings.image_size)  # raises early, not at the first image
     if backbone.config.model_type == "vit_mae":
         backbone.config.mask_ratio = RELEASED_MASK_RATIO if settings.release_masking else 0.0
     elif settings.release_masking:
         raise UserError(f"--release_masking: not supported by {settings.backbone}; only by ViTMAE")
+    normalisation = read_normalisation(folder, backbone.config, settings.normalisation)
     torch.manual_seed(settings.seed)
-    return ImageItemEncoder(backbone, settings.embedding_dim, settings.images_at_once)
+    return ImageItemEncoder(backbone, settings.embedding_dim, settings.images_at_once, normalisation)
 
 
 class ImageItemEncoder(ContentItemEncoder):
@@ -93,12 +140,23 @@ class ImageItemEncoder(ContentItemEncoder):
         backbone: a Hugging Face image encoder without pooler.
         dim: d, width of the embeddings.
         images_at_once: micro-batch size in images; None to choose by device.
+        normalisation: of pixels.
     """
 
-    def __init__(self, backbone: PreTrainedModel, dim: int, images_at_once: int | None) -> None:
+    def __init__(
+        self,
+        backbone: PreTrainedModel,
+        dim: int,
+        images_at_once: int | None,
+        normalisation: Normalisation | None = None,
+    ) -> None:
         super().__init__(backbone, dim)
         self.images_at_once = images_at_once
-        self.transform = pixel_transform(backbone.config)
+        self.normalisation = normalisation or _PRETRAINING.get(backbone.config.model_type, PAPER)
+        self.transform = self.normalisation.transform()
+        # Part of what the backbone computes, hence of the key of cached hidden states.
+        backbone.config.image_mean = list(self.normalisation.mean)
+        backbone.config.image_std = list(self.normalisation.deviation)
         self.fixed = _FIXED.get(backbone.config.model_type, ())
         for name, parameter in backbone.named_parameters():
             if name in self.fixed:
@@ -119,6 +177,10 @@ class ImageItemEncoder(ContentItemEncoder):
             return layer_outputs(self.backbone, layers, lambda: self._states_of(pixels))
 
         return self.in_parts(outputs, self._parts(content))
+
+    def describe_input(self) -> str:
+        """How pixels are normalised."""
+        return self.normalisation.describe()
 
     def _parts(self, content: Content) -> Iterable[tuple[Tensor]]:
         """Micro-batches of images, or of their hidden states."""
@@ -148,7 +210,10 @@ class ImageItemEncoder(ContentItemEncoder):
         Returns:
             ``[n, 1, h]``.
         """
-        arguments = {"pixel_values": pixels}
+        arguments: dict[str, Any] = {"pixel_values": pixels}
+        config = self.backbone.config
+        if pixels.shape[-1] != image_size(config) and config.model_type != "dinov2":  # which always does
+            arguments["interpolate_pos_encoding"] = True
         if getattr(self.backbone.config, "mask_ratio", None) == 0:
             # ViTMAE sorts patches by this noise even if it drops none; ascending noise keeps their order.
             patches = pixels[0, 0].numel() // self.backbone.config.patch_size**2

@@ -49,6 +49,10 @@ class ContentItemEncoder(nn.Module):
             groups[FIXED if name in self.fixed else BACKBONE][f"backbone.{name}"] = parameter
         return groups | {ITEM_HEAD: dict(self.head.named_parameters(prefix="head"))}
 
+    def describe_input(self) -> str | None:
+        """A line for the log about the input of the backbone; None if there is nothing to say."""
+        return None
+
     @abstractmethod
     def states(self, content: Content) -> Tensor:
         """[CLS] hidden states of the last layer, ``[n, attributes, h]``, from content or layer outputs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from adapter4rec.data.settings import DomainSettings, ImageSettings, TextSettings
+from adapter4rec.data.settings import DomainSettings, ImageDomainSettings, TextSettings
 from adapter4rec.models.losses.settings import LossSettings
 from adapter4rec.models.registry import OBJECTIVES, USER_ENCODERS
 from adapter4rec.utils.settings import FolderName, Settings, option
@@ -49,6 +49,12 @@ class ImageBackboneSettings(BackboneSettings):
     backbone: FolderName = option(
         FolderName("vit-base-patch16-224"), "Hugging Face folder: a name in pretrained_models/, or a path"
     )
+    normalisation: str = option(
+        "backbone",
+        "mean and deviation of pixels: those of the backbone's preprocessor_config.json "
+        "where it has one, or the paper's (0.5)",
+        choices=("backbone", "paper"),
+    )
     release_masking: bool = option(
         False, "let ViTMAE drop 75 % of the patches at random, in evaluation too, as the released code does"
     )
@@ -60,5 +66,5 @@ class TextModelSettings(TextSettings, DomainSettings, BackboneSettings, ModelSet
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageModelSettings(ImageSettings, DomainSettings, ImageBackboneSettings, ModelSettings):
+class ImageModelSettings(ImageDomainSettings, ImageBackboneSettings, ModelSettings):
     """All settings from which an image model is built."""

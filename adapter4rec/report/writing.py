@@ -25,19 +25,26 @@ from adapter4rec.utils.files import atomic_file
 from adapter4rec.utils.settings import as_argument
 
 FOLDER = "report"
+EXAMPLES = "recommendations.png"
+"""Contact sheet in the folder of a run with images, which its section of the page shows."""
 _OF_A_RUN = ("seed", "run_folder")
 """Settings that differ between the runs of a row; shown in the commands only."""
 
 
 @dataclass(frozen=True)
 class ReportPart:
-    """A section with its tables, and its plots by file name."""
+    """A section with its tables, its plots by file name, and example recommendations of its best run.
+
+    Attributes:
+        examples: name of the row, and the contact sheet in the folder of its run; None if no run has one.
+    """
 
     section: Section
     comparison: Table
     groups: Sequence[Table]
     metrics: Table
     plots: Mapping[str, Figure]
+    examples: tuple[str, Path] | None
 
 
 def write_report(ledgers: Sequence[Path], into: Path | None = None, paper: Path | None = None) -> list[Path]:
@@ -88,8 +95,19 @@ def _parts(study: Study, paper: Figures) -> list[ReportPart]:
         before = f"{number}-" if len(study.sections) > 1 else ""
         plots = {f"{before}{kind}.png": figure for kind, figure in plots_of(study, section).items()}
         comparison, metrics = comparison_table(study, section, paper), metrics_table(study, section)
-        parts.append(ReportPart(section, comparison, group_tables(study, section), metrics, plots))
+        examples = _examples(study, section)
+        parts.append(ReportPart(section, comparison, group_tables(study, section), metrics, plots, examples))
     return parts
+
+
+def _examples(study: Study, section: Section) -> tuple[str, Path] | None:
+    """The contact sheet of the best run that has one."""
+    best_first = f"test.{study.headline[0]}"
+    if best_first not in section.finished:
+        return None
+    runs = section.finished.sort_values(best_first, ascending=False)
+    sheets = ((str(run["row"]), Path(run["folder"]) / EXAMPLES) for run in runs.to_dict("records"))
+    return next((found for found in sheets if found[1].is_file()), None)
 
 
 def _results(study: Study, paper: Figures) -> pd.DataFrame:
@@ -142,6 +160,7 @@ def page_html(study: Study, parts: Sequence[ReportPart], warnings: Sequence[str]
     loader = PackageLoader("adapter4rec.report", "")
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["data_uri"] = _data_uri
+    environment.filters["png_uri"] = _png_uri
     states = study.runs["state"].str.replace(r"[(:].*", "", regex=True).str.strip().value_counts()
     finished = study.runs[study.runs["finished"]].drop_duplicates("key")["record"]
     hardware = [record["hardware"] | record["versions"] for record in finished]
@@ -164,6 +183,10 @@ def _data_uri(figure: Figure) -> str:
     file = io.BytesIO()
     figure.savefig(file, format="svg", metadata={"Date": None})
     return f"data:image/svg+xml;base64,{b64encode(file.getvalue()).decode()}"
+
+
+def _png_uri(path: Path) -> str:
+    return f"data:image/png;base64,{b64encode(path.read_bytes()).decode()}"
 
 
 def _settings(runs: pd.DataFrame) -> tuple[dict[Any, str], dict[Any, dict[Any, str]]]:

@@ -17,6 +17,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from adapter4rec.models.backbone_folders import own_image_size
+from adapter4rec.models.settings import ImageModelSettings
 from adapter4rec.runs.settings import RunSettings
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import file_hash, json_object, locked_file, read_json
@@ -43,17 +45,18 @@ def run_key(settings: RunSettings) -> str:
         "stage": settings.kind,
         "settings": settings.plain(runtime=False),
         "epochs": settings.epochs,
-        "files": {name: _content(name, Path(plain[name])) for name in _INPUTS if plain.get(name)},
+        "files": {name: _content(name, Path(plain[name]), settings) for name in _INPUTS if plain.get(name)},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _content(name: str, path: Path) -> str:
-    """Hash of the content of an input file or image LMDB."""
-    if path.is_dir():
-        from adapter4rec.data.images.database import ImageDatabase
+def _content(name: str, path: Path, settings: RunSettings) -> str:
+    """Hash of the content of an input file, or of images in an LMDB or a folder."""
+    if path.is_dir() and isinstance(settings, ImageModelSettings):
+        from adapter4rec.data.images.folder import image_database, is_image_folder
 
-        return ImageDatabase(path).description.content
+        size = own_image_size(settings) if is_image_folder(path) and settings.uses_content else None
+        return image_database(settings, size).description.content
     try:
         return file_hash(path)
     except FileNotFoundError:

@@ -30,6 +30,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from adapter4rec.checkpoints.settings import TargetSettings
 from adapter4rec.data.domain import Domain
 from adapter4rec.evaluation.metrics import RANKS_FILE, RankedUsers
 from adapter4rec.models.parameters import ParameterCounts, count_parameters, trained_state
@@ -48,6 +49,8 @@ from adapter4rec.utils.process_group import Process
 from adapter4rec.utils.versions import versions
 
 _MAX_LISTED = 5
+_LARGE_SHARE = 25
+"""Share of the parameters, in per cent, above which adapters are no longer small."""
 _LOCK = ".lock"
 
 
@@ -167,6 +170,13 @@ class Run:
         self.log(f"run folder: {self.folder}")
         trained, total = self.counts.trained, self.counts.total
         self.log(f"trained parameters: {trained:,} of {total:,} ({self.counts.share:.2f} %)")
+        share = self.counts.share
+        adapted = isinstance(self.settings, TargetSettings) and self.settings.adapter is not None
+        if adapted and share > _LARGE_SHARE:
+            self.log(
+                f"warning: the adapters hold {share:.0f} % of all parameters; their widths may be too large "
+                "for this backbone"
+            )
         self.log(f"{domain.name}: {domain.interactions.describe()}")
         if self.warning:
             self.log(self.warning)

@@ -142,6 +142,10 @@ class Candidates:
         fresh = [row for row, name in enumerate(given.names) if name not in self.number_of]
         return Candidates([*self.parts, given.subset(fresh)]) if fresh else self
 
+    def ranked(self, item: int, score: float) -> RankedItem:
+        """An item with its score."""
+        return RankedItem(self.names[item - 1], self.titles[item - 1], score, item > self.n_known)
+
     def shown(self, item: int) -> str:
         """Name and title of an item on one line for the terminal; new items are marked."""
         return shown(self.names[item - 1], self.titles[item - 1], new=item > self.n_known)

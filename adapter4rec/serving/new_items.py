@@ -17,10 +17,12 @@ from PIL import Image
 from adapter4rec.data.content import ContentStore
 from adapter4rec.data.domain import text_store
 from adapter4rec.data.images.database import DATA_FILE, ImageDatabase
+from adapter4rec.data.images.decoding import Resizing
 from adapter4rec.data.images.sources import image_files
 from adapter4rec.data.images.store import ImageFileStore, ImageStore
 from adapter4rec.data.settings import TextSettings
-from adapter4rec.models.backbones import backbone_folder, load_tokenizer
+from adapter4rec.models.backbone_folders import backbone_folder
+from adapter4rec.models.backbones import load_tokenizer
 from adapter4rec.serving.candidates import Items, read_titled_items
 from adapter4rec.serving.trained_runs import TrainedRun
 from adapter4rec.utils.errors import UserError
@@ -56,7 +58,7 @@ def new_items(
     store: ContentStore
     if isinstance(run.domain.store, ImageStore):
         pictures = [_picture(*pair) for pair in zip(contents, labels, strict=True)]
-        store = ImageFileStore(pictures, labels, run.domain.store.size)
+        store = ImageFileStore(pictures, labels, _resizing_of(run.domain.store))
     else:
         assert isinstance(settings, TextSettings)  # what encodes content and is no image run
         rows = [_texts(settings, *pair) for pair in zip(contents, labels, strict=True)]
@@ -91,7 +93,7 @@ def read_new_items(
     labels = [f"{path}:{line}: item {name!r}" for line, name in enumerate(names, 1)]
     rows: Sequence[int] = range(len(names))
     if isinstance(run.domain.store, ImageStore):
-        store, available = _image_store(images, table.names, labels, run.domain.store.size)
+        store, available = _image_store(images, table.names, labels, run.domain.store)
         rows = [row for row, name in enumerate(table.names) if name in available]
         lacking = set(range(len(names))).difference(rows)
         if missing := [labels[row] for row in sorted(lacking) if names[row] not in known]:
@@ -114,6 +116,13 @@ def listed(contents: Iterable[T], what: str) -> list[T]:
     if isinstance(contents, str | bytes | os.PathLike | Image.Image | Mapping):
         raise UserError(f"expected a list of {what}, such as [{contents!r:.60}]")
     return list(contents)
+
+
+def is_image(content: object) -> bool:
+    """Whether something is a PIL image, or the path of an existing file."""
+    if isinstance(content, Image.Image):
+        return True
+    return isinstance(content, str | os.PathLike) and Path(content).is_file()
 
 
 def _picture(content: object, label: str) -> Image.Image | Path:
@@ -144,14 +153,20 @@ def _texts(settings: TextSettings, content: object, label: str) -> list[str]:
 
 
 def _image_store(
-    images: Path | None, names: list[bytes], labels: Sequence[str], size: int
+    images: Path | None, names: list[bytes], labels: Sequence[str], known: ImageStore
 ) -> tuple[ContentStore, Container[bytes]]:
     """The images of new items, and the names of the items that have one."""
     if images is None:
         raise UserError("--item-images is required: a folder or an LMDB with images of the new items")
     if images.is_file() or (images / DATA_FILE).is_file():
         database = ImageDatabase(images)
-        database.require_size(size)
-        return ImageStore(database, names, size), database.names()
+        database.require_size(known.size)
+        return ImageStore(database, names, known.size), database.names()
     files = image_files(images, names)
-    return ImageFileStore([files.get(name, images) for name in names], labels, size), files
+    resizing = _resizing_of(known)
+    return ImageFileStore([files.get(name, images) for name in names], labels, resizing), files
+
+
+def _resizing_of(store: ImageStore) -> Resizing:
+    """How the images of a run became pixels."""
+    return Resizing.of(store.database.description)

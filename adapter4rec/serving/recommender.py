@@ -12,68 +12,33 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
+from torch.nn.functional import normalize as unit_length
 from torch.nn.functional import pad
 
+from adapter4rec.data.images.store import ImageStore
 from adapter4rec.data.settings import LoaderSettings
 from adapter4rec.data.splitting import TEST, VALIDATION
 from adapter4rec.evaluation.catalogue import Embeddings, encode_catalogue, evaluating
 from adapter4rec.evaluation.leave_one_out import next_item_vectors
 from adapter4rec.evaluation.ranking import best_items
 from adapter4rec.evaluation.settings import RankingSettings
-from adapter4rec.serving.candidates import Candidates, Items, RankedItem, RankedItems, catalogue_of
-from adapter4rec.serving.new_items import listed, new_items
-from adapter4rec.serving.trained_runs import TrainedRun, load_run
-from adapter4rec.utils.checkpoint_file import save_tensors
+from adapter4rec.serving.candidates import Candidates, Items, RankedItems, catalogue_of
+from adapter4rec.serving.contact_sheet import contact_sheet
+from adapter4rec.serving.exporting import write_embeddings
+from adapter4rec.serving.new_items import is_image, listed, new_items
+from adapter4rec.serving.trained_runs import TrainedRun
 from adapter4rec.utils.errors import UserError, nearest
-from adapter4rec.utils.files import atomic_file
-from adapter4rec.utils.process_group import Process, single_process
-from adapter4rec.utils.settings import PRECISIONS, options_of
+from adapter4rec.utils.process_group import Process
+from adapter4rec.utils.settings import options_of
 
 HISTORIES = (VALIDATION, TEST, "all")
 """The clicks that user vectors are computed from: those before a target, or all."""
-
-
-def load(
-    run_folder: Path | str,
-    *,
-    device: str = "auto",
-    precision: str = "fp32",
-    users: Path | str | None = None,
-    items: Path | str | None = None,
-    images: Path | str | None = None,
-    backbone: str | None = None,
-    source_checkpoint: Path | str | None = None,
-) -> Recommender:
-    """Load the model of a finished run, of either stage and any modality.
-
-    Args:
-        run_folder: folder of the run.
-        device: ``auto`` (a GPU if available), ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: number format in which items are encoded: fp32, bf16, fp16 or auto.
-        users: new path of the run's ``users.tsv``, if it has moved.
-        items: new path of the run's ``items.tsv``, if it has moved.
-        images: new path of the run's LMDB, if it has moved.
-        backbone: new path of the run's backbone, if it has moved.
-        source_checkpoint: new path of the model that the run started from, if it has moved.
-
-    Raises:
-        UserError: not a run folder, a run without a model, or files that are missing or have changed.
-    """
-    if precision not in PRECISIONS:
-        raise UserError(f"precision {precision!r}: {nearest(precision, list(PRECISIONS))}")
-    moved = {
-        "users": users,
-        "items": items,
-        "images": images,
-        "backbone": backbone,
-        "source_checkpoint": source_checkpoint,
-    }
-    process = single_process(device)
-    return Recommender(load_run(Path(run_folder), process, moved), process, precision)
 
 
 class Recommender:
@@ -150,19 +115,82 @@ class Recommender:
             items = new_items(self.run, list(items), list(items.values()), labels)
         return Recommender(self.run, self.process, self.precision, self.candidates.with_items(items))
 
-    def recommend(self, history: Iterable[str], top_k: int = 10, *, only_new: bool = False) -> RankedItems:
+    def similar(self, item: object, top_k: int = 10) -> RankedItems:
+        """The candidates whose embeddings are nearest to that of an item, by cosine similarity.
+
+        Args:
+            item: name of a candidate, or an image: a path or a PIL image.
+            top_k: number of items to return, without the item itself.
+
+        Raises:
+            UserError: the item is not a candidate and not an image, or ``top_k`` is less than 1.
+        """
+        self.require(top_k, only_new=False)
+        model, (number,) = self.with_images([item])
+        rows = unit_length(model.items.rows[1:], dim=1)
+        scores = rows @ rows[number - 1]
+        scores[number - 1] = -torch.inf
+        best = torch.topk(scores, min(top_k, len(self.candidates.names) - (model is self)))
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return RankedItems(model.candidates.ranked(row + 1, score) for row, score in pairs)
+
+    def sheet(self, users: Iterable[str] | None = None, top_k: int = 8) -> Image.Image:
+        """A contact sheet: an image of the clicks of users and their recommendations, with names and scores.
+
+        A notebook displays it; ``save`` writes it to a file.
+
+        Args:
+            users: names of users; by default the first five.
+            top_k: number of recommendations per user.
+
+        Raises:
+            UserError: a run without images, or see :meth:`history_of`.
+        """
+        if not isinstance(self.run.domain.store, ImageStore):
+            raise UserError(f"{self.run.folder} is not an image run")
+        names = self.interactions.user_names[:5] if users is None else listed(users, "user names")
+        histories = [self.history_of(name) for name in names]
+        found = self.best_for(histories, top_k)
+        return contact_sheet(self.candidates, list(zip(names, histories, strict=True)), found)
+
+    def with_images(self, items: Sequence[object]) -> tuple[Recommender, np.ndarray]:
+        """A recommender that has these items, and their numbers, int64 ``[len(items)]``.
+
+        Args:
+            items: names of candidates; in an image run also images, as paths of files or PIL images, which
+                become new items.
+
+        Raises:
+            UserError: an item is neither.
+        """
+        given: dict[str, object] = {}
+        names = []
+        for item in items:
+            name = item if isinstance(item, str) else repr(item)
+            known = name in self.candidates.number_of
+            if not known and isinstance(self.run.domain.store, ImageStore) and is_image(item):
+                name = f"image-{len(self.candidates.names) + len(given) + 1}"
+                given[name] = item
+            names.append(name)
+        model = self.with_items(given) if given else self
+        return model, model.item_numbers_of(names)
+
+    def recommend(self, history: Iterable[object], top_k: int = 10, *, only_new: bool = False) -> RankedItems:
         """Rank the candidates for a click history.
 
         Args:
-            history: item names, oldest first. The model reads the last L; none of them is recommended.
+            history: item names, oldest first. The model reads the last L; none of them is recommended. In an
+                image run, also images: paths of files, or PIL images.
             top_k: number of items to return; fewer if there are not enough candidates.
             only_new: rank only the items added by :meth:`with_items`.
 
         Raises:
             UserError: an item is not a candidate, ``top_k`` is less than 1, or there are no new items.
         """
-        numbers = self.item_numbers_of(listed(history, "item names (clicks_of gives those of a user)"))
-        return self.best_for([numbers], top_k, only_new=only_new)[0]
+        clicked = listed(history, "item names (clicks_of gives those of a user)")
+        self.require(top_k, only_new=only_new)
+        model, numbers = self.with_images(clicked)
+        return model.best_for([numbers], top_k, only_new=only_new)[0]
 
     def clicks_of(self, user: str) -> list[str]:
         """Names of the items that a user clicked, oldest first. A run keeps the last L + 3 clicks.
@@ -193,31 +221,7 @@ class Recommender:
             UserError: the path does not end in ``.safetensors``, the split is unknown, there are no new
                 items, or a user vector is not finite.
         """
-        path, candidates = Path(path), self.candidates
-        if path.suffix != ".safetensors":
-            raise UserError(f"--export {path}: expected a file name that ends in .safetensors")
-        self.require(1, only_new=only_new)
-        first = candidates.n_known if only_new else 0
-        vectors = {"items": self.items.rows[first + 1 :], "users": self.user_vectors(split)}
-        # Tabs and line breaks in titles become spaces.
-        titles = [" ".join(title.split()) for title in candidates.titles[first:]]
-        names = ["\t".join(line) for line in zip(candidates.names[first:], titles, strict=True)]
-        about = {
-            "what": "embeddings of items and users",
-            "scores": "items @ users.T",
-            "new_items": candidates.n_new,
-            "split": split,
-            "run": self.run.folder.name,
-            "precision": self.precision,
-        }
-        with (
-            atomic_file(path) as tensors,
-            atomic_file(path.with_suffix(".items.tsv")) as items,
-            atomic_file(path.with_suffix(".users.tsv")) as users,
-        ):
-            save_tensors(tensors, vectors, about)
-            for file, lines in ((items, names), (users, self.interactions.user_names)):
-                file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+        write_embeddings(self, Path(path), split=split, only_new=only_new)
 
     def user_vectors(self, split: str = "test") -> Tensor:
         """Next-item vectors of all users, in the order of ``interactions.user_names``.
@@ -249,7 +253,7 @@ class Recommender:
         Raises:
             UserError: the user is unknown or has too few clicks.
         """
-        names = self.interactions.user_names
+        names, user = self.interactions.user_names, normalize("NFC", user)
         if user not in names:
             raise UserError(
                 f"user {user!r} is not in {self.run.settings.users}, or has fewer than "
@@ -268,13 +272,24 @@ class Recommender:
         Raises:
             UserError: an item is not a candidate.
         """
-        try:
-            return np.array([self.candidates.number_of[name] for name in names], np.int64)
-        except KeyError as error:
-            raise UserError(
-                f"item {error} is not in the catalogue of {self.run.folder}, such as "
-                f"{self.candidates.names[0]!r}; items without clicks are new items"
-            ) from None
+        numbers = []
+        for name in names:
+            number = self.candidates.number_of.get(normalize("NFC", name))
+            if number is None:
+                raise UserError(self._unknown(name))
+            numbers.append(number)
+        return np.array(numbers, np.int64)
+
+    def _unknown(self, name: str) -> str:
+        """Why an item is not in the catalogue."""
+        store, raw = self.run.domain.store, normalize("NFC", name).encode()
+        if isinstance(store, ImageStore) and raw in store.database.description.left_out:
+            fault = store.database.faults().get(raw, "no image")
+            return f"item {name!r} is not in the catalogue: it has no usable image ({fault})"
+        return (
+            f"item {name!r} is not in the catalogue of {self.run.folder}, such as "
+            f"{self.candidates.names[0]!r}; items without clicks are new items"
+        )
 
     def vectors_of(self, histories: Sequence[np.ndarray]) -> Tensor:
         """Next-item vectors of n histories (item numbers), float32 ``[n, d]``. Reads the last L clicks."""
@@ -307,10 +322,8 @@ class Recommender:
         numbers, scores = best_items(self.vectors_of(histories), ranked, excluded, top_k)
         return [
             RankedItems(
-                RankedItem(
-                    candidates.names[row], candidates.titles[row], float(score), row >= candidates.n_known
-                )
-                for row, score in zip((items + before - 1).tolist(), values, strict=True)
+                candidates.ranked(item, float(score))
+                for item, score in zip((items + before).tolist(), values, strict=True)
                 if np.isfinite(score)
             )
             for items, values in zip(numbers, scores, strict=True)

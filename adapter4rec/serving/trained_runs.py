@@ -10,6 +10,7 @@ from typing import Any
 from adapter4rec.adapters.files import load_adapter, read_adapter
 from adapter4rec.checkpoints.rebuilding import RebuiltSettings, rebuilt_model, rebuilt_settings
 from adapter4rec.checkpoints.settings import SourceSettings
+from adapter4rec.checkpoints.source_models import load_source_weights, read_source_model
 from adapter4rec.data.domain import Domain
 from adapter4rec.models.parameters import count_parameters
 from adapter4rec.models.transrec import TransRec
@@ -89,15 +90,31 @@ def load_adapted(
         force: load the adapter even if it was trained on another source model.
 
     Raises:
-        UserError: a file is missing or damaged, the adapter file was not written by a run, or the adapter
-            does not fit the source model.
+        UserError: a file is missing or damaged, the adapter does not fit the source model, or its file was
+            not written by a run and ``changed`` does not name the data.
     """
     description = read_adapter(adapter).description
-    if "stage" not in description or "settings" not in description:
-        raise UserError(f"{adapter}: records no training data; it was not written by a run")
-    moved = {**changed, "source_checkpoint": source}
-    settings = rebuilt_settings(adapter, description["stage"], description["settings"], moved)
+    if "stage" in description and "settings" in description:
+        moved = {**changed, "source_checkpoint": source}
+        settings = rebuilt_settings(adapter, description["stage"], description["settings"], moved)
+    else:
+        settings = _settings_of_source(source, adapter, changed)
     domain = settings.read_domain(process)
     model = rebuilt_model(settings, domain.interactions.n_items, adapters=False)
+    if isinstance(settings, SourceSettings):
+        load_source_weights(model, read_source_model(source))
     load_adapter(model, adapter, force=force)
     return TrainedRun(adapter, settings, domain, model.to(process.device))
+
+
+def _settings_of_source(source: Path, adapter: Path, changed: Mapping[str, Any]) -> RebuiltSettings:
+    """The settings of a source model with other data, for an adapter that comes from another library."""
+    identity = read_source_model(source).description.get("identity")
+    if identity is None or None in (changed.get("users"), changed.get("items")):
+        raise UserError(
+            f"{adapter}: does not record the data that it was trained on, as it was not written by a run; "
+            "name them with --users-file and --items-file, and --images in an image model"
+        )
+    modality = str(identity["stage"]).split()[0]
+    recorded = identity["settings"] | {"start_from": None}
+    return rebuilt_settings(source, f"{modality} {SourceSettings.stage}", recorded, changed)

@@ -7,6 +7,7 @@ models.
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,9 @@ from adapter4rec.studies.campaign import Campaign
 from adapter4rec.studies.plan import PlannedRun, Study
 from adapter4rec.studies.running import Runner
 from adapter4rec.utils.errors import EXIT_USER_ERROR, run_main
+from adapter4rec.utils.files import REPOSITORY
 from adapter4rec.utils.machine import gpu_count
+from adapter4rec.utils.processes import run
 
 
 def launch_study(study: Study) -> NoReturn:
@@ -50,6 +53,7 @@ def carry_out(campaign: Campaign) -> int:
         runner.carry_out([campaign.source_run(name)[0] for name in missing])
         campaign.write_plan()
         _run_rows(campaign, runner)
+        _draw_examples(campaign.ledger)
     finally:
         _report(campaign.ledger)
     for name in runner.failed:
@@ -72,6 +76,23 @@ def _run_rows(campaign: Campaign, runner: Runner) -> None:
     if done:
         print(f"{done} of {len(campaign.rows) * len(campaign.how.seeds)} runs are already finished")
     runner.carry_out(runs)
+
+
+def _draw_examples(ledger: Path) -> None:
+    """Draw recommendations of the best run on images in its folder, for the report."""
+    from adapter4rec.report.writing import EXAMPLES
+
+    runs = finished_runs(ledger).values() if ledger.exists() else ()
+    with_images = [run for run in runs if run["stage"] == "image target" and run["settings"].get("images")]
+    shown = [run for run in with_images if run["settings"]["method"] not in ("id", "popularity")]
+    if not shown:
+        return
+    best = max(shown, key=lambda run: float(run["test"].get("HR@10", 0)))
+    sheet = Path(best["folder"]) / EXAMPLES
+    command = [sys.executable, "-m", "adapter4rec.recommend", best["folder"], "--sheet", str(sheet)]
+    if not sheet.is_file():
+        print(f"drawing recommendations of {best['folder']}", flush=True)
+        run([*command, "--top-k", "6"], cwd=REPOSITORY, stdout=subprocess.DEVNULL)
 
 
 def _report(ledger: Path) -> None:

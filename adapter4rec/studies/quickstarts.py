@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,17 +89,14 @@ TEXT = Quickstart(
 
 
 def _prepare_images(plan: Quickstart) -> None:
-    from adapter4rec.data.images.building import ImageLmdbSettings, build, unfinished_folder
+    from adapter4rec.data.images.building import ImageLmdbSettings, build
     from adapter4rec.datasets.sample import SampleSettings, make_image_sample
     from adapter4rec.models.small_vit import IMAGE_SIZE, make_small_vit
 
-    made = make_image_sample(plan.sample, SampleSettings(**_USERS_AND_ITEMS))
+    make_image_sample(plan.sample, SampleSettings(**_USERS_AND_ITEMS))
     print(f"sample data (generated): {plan.sample}")
     for folder in (plan.sample / "source", plan.sample / "target"):
         lmdb = folder / "images.lmdb"
-        if made:
-            for old in (lmdb, unfinished_folder(lmdb)):  # the new images have the same names as the old ones
-                shutil.rmtree(old, ignore_errors=True)
         build(ImageLmdbSettings(folder / "items.tsv", lmdb, folder / "images", size=IMAGE_SIZE, workers=1))
     make_small_vit(REPOSITORY / "pretrained_models" / plan.backbone)
     print(f"backbone (small, randomly initialised): {plan.backbone}")

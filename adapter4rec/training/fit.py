@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tqdm import tqdm
@@ -22,6 +23,9 @@ from adapter4rec.training.state import Progress, restore_state, save_state
 from adapter4rec.training.step import train_step
 from adapter4rec.training.testing import ranking_of
 from adapter4rec.utils.errors import UserError
+
+_STANDSTILL, _CHANCE = 0.005, 1.5
+"""A loss that moves less, as a fraction, stands still; a HR@10 below this multiple of chance is chance."""
 
 
 def fit(model: TransRec, domain: Domain, settings: TrainingSettings, run: Run) -> list[Record]:
@@ -67,12 +71,34 @@ def fit(model: TransRec, domain: Domain, settings: TrainingSettings, run: Run) -
             metrics, seconds = ranking.metrics(settings.ks), time.monotonic() - started
         record = progress.record(examples, metrics, seconds)
         run.log(epoch_line(record, settings.ks))
+        if warning := standstill(progress.history, record, domain.interactions.n_items):
+            run.log(warning)
         if progress.finish_epoch(record):
             run.save_best(model, record)
         save_state(run, setup, progress)
     if progress.stopped(settings.patience):
         run.log(f"stopped: no higher HR@10 in {settings.patience} validations")
     return progress.history
+
+
+def standstill(history: Sequence[Record], record: Record, n_items: int) -> str | None:
+    """A warning if the loss has not moved since the last epoch, and the ranking is no better than chance.
+
+    Args:
+        history: records of the earlier epochs.
+        record: of this epoch.
+        n_items: N; a random ranking has a HR@10 of 10 / N.
+    """
+    if not history or record.get("HR@10", 100.0) > _CHANCE * 1000 / n_items:
+        return None
+    before, now = history[-1]["loss"], record["loss"]
+    if abs(now - before) > _STANDSTILL * before:
+        return None
+    return (
+        f"warning: the loss has not moved in an epoch ({before:.4f}, then {now:.4f}), and HR@10 is that of a "
+        "random ranking. The learning rates may be too low; or all items have nearly the same embedding, as "
+        "with a small backbone of random weights (docs/extending.md, section A backbone)"
+    )
 
 
 def train_epoch(

@@ -52,6 +52,9 @@ class TrainingSetup:
             decay = f", weight decay {group['weight_decay']:g}" if group["weight_decay"] else ""
             rate = f"learning rate {group['initial_lr']:g}{decay}"
             lines.append(f"  {group['part']:<17}{count:>12,} parameters, {rate}")
+        encoder = self.model.item_encoder
+        if isinstance(encoder, ContentItemEncoder) and (line := encoder.describe_input()):
+            lines.append(line)
         processes = f"{self.process.world_size} process{'es' * (self.process.world_size > 1)}"
         return [*lines, f"precision {self.precision.name}, {processes} on {self.process.device}"]
 

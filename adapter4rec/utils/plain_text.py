@@ -11,7 +11,7 @@ import json
 import sys
 from io import TextIOWrapper
 from typing import Any
-from unicodedata import category
+from unicodedata import category, normalize
 
 GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
 _OTHER_FILES = {
@@ -90,6 +90,16 @@ def first_fault(names: list[bytes], what: str) -> tuple[int, str] | None:
         if fault := utf8_fault(raw) or name_fault(raw.decode("utf-8"), what):
             return row, fault
     return None
+
+
+def composed(raw: bytes) -> bytes:
+    """UTF-8 in Unicode's composed form (NFC), in which names are compared; other bytes stay as they are.
+
+    macOS writes the letter è in the name of a file as e and a combining accent.
+    """
+    if raw.isascii():
+        return raw
+    return normalize("NFC", raw.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
 
 
 def utf8_fault(raw: bytes) -> str | None:

@@ -1,7 +1,8 @@
 """The LMDB of item images built by ``build_lmdb_hm.py``: its format, and reading it.
 
 A value is the CRC-32 of the item's name and the pixels (4 bytes, little-endian), followed by the pixels,
-uint8 ``[size, size, 3]``, RGB, row-major. The description is JSON under a reserved key.
+uint8 ``[size, size, 3]``, RGB, row-major. The description is JSON under a reserved key. A database inside the
+LMDB records, for each item, the file that its image was made from, or why it has none.
 
 py-lmdb opens a file only once in a process, and an environment must not be used after a fork. Environments
 are therefore kept open and shared within a process, and a forked child opens its own.
@@ -9,35 +10,34 @@ are therefore kept open and shared within a process, and a forked child opens it
 
 from __future__ import annotations
 
-import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
+from adapter4rec.data.images.description import (
+    BUILDER,
+    DESCRIPTION_KEY,
+    SOURCES_KEY,
+    Buffer,
+    Description,
+    Source,
+    as_shell_word,
+)
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import json_object
 
-Buffer = bytes | memoryview
 PixelArray = NDArray[np.uint8]
-
-DESCRIPTION_KEY = b"\0adapter4rec"
-"""Reserved key."""
 
 CHECKSUM_BYTES = 4
 
-_FORMAT_VERSION = 3
 _EXAMPLES = 5
-_BUILDER = "python build_lmdb_hm.py"
 
 DATA_FILE = "data.mdb"
 """Name of the data file in the folder of an LMDB."""
@@ -45,69 +45,6 @@ DATA_FILE = "data.mdb"
 
 _open: dict[tuple[Path, int], lmdb.Environment] = {}
 """Open environments by path and inode of the data file."""
-
-
-@dataclass(frozen=True)
-class Description:
-    """Description of an image LMDB.
-
-    Attributes:
-        options: the options of ``build_lmdb_hm.py`` that determine the content, by name.
-        images: number of items with an image. This and the following are set when the build is complete.
-        left_out: names of the items without an image, in list order.
-        content: SHA-256 of the names and checksums of all images, in hexadecimal.
-    """
-
-    options: dict[str, Any]
-    images: int = 0
-    left_out: tuple[bytes, ...] = ()
-    content: str = ""
-
-    @property
-    def size(self) -> int:
-        """Height and width of the images, in pixels."""
-        return int(self.options["size"])
-
-    def require_same_options(self, plan: Description, folder: Path) -> None:
-        """Check that this LMDB in ``folder`` has the options of ``plan``.
-
-        Raises:
-            UserError: other options; the message names them.
-        """
-        differing = [
-            f"--{name} {self.options.get(name)} (now {value})"
-            for name, value in plan.options.items()
-            if self.options.get(name) != value
-        ]
-        if differing:
-            raise UserError(
-                f"{folder}: built with other options: {', '.join(differing)}. Remove it, or choose another "
-                "folder with --into"
-            )
-
-    def to_bytes(self) -> bytes:
-        """Serialise to JSON; equal contents give equal bytes."""
-        names = [name.decode("utf-8", "surrogateescape") for name in self.left_out]
-        return json.dumps(asdict(self) | {"format": _FORMAT_VERSION, "left_out": names}).encode("ascii")
-
-    @classmethod
-    def from_bytes(cls, raw: bytes, path: Path) -> Description:
-        """Deserialise the result of :meth:`to_bytes`, read from the LMDB at ``path``.
-
-        Raises:
-            UserError: damaged, or another format version.
-        """
-        try:
-            values = json_object(raw.decode("ascii"), ("format",))
-            version = values.pop("format")
-            if version != _FORMAT_VERSION:
-                raise ValueError(f"format version {version}; expected {_FORMAT_VERSION}")
-            names = [name.encode("utf-8", "surrogateescape") for name in values.pop("left_out")]
-            return cls(**values, left_out=tuple(names))
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{path}: cannot read the description ({error}); remove the LMDB and build it again"
-            ) from None
 
 
 def pack(name: bytes, pixels: bytes) -> bytes:
@@ -162,7 +99,13 @@ def opened(path: Path) -> lmdb.Environment:
         key = file.resolve(), file.stat().st_ino
         if key not in _open:
             environment = lmdb.open(
-                str(file), subdir=False, readonly=True, lock=False, readahead=False, meminit=False
+                str(file),
+                subdir=False,
+                readonly=True,
+                lock=False,
+                readahead=False,
+                meminit=False,
+                max_dbs=1,
             )
             _open[key] = require_whole(environment, file)
     except OSError as error:
@@ -211,7 +154,15 @@ def reading(path: Path) -> Iterator[lmdb.Transaction]:
 
 def stored_names(transaction: lmdb.Transaction) -> set[bytes]:
     """Names of the items with an image. Only keys are read."""
-    return {*map(bytes, transaction.cursor().iternext(keys=True, values=False))} - {DESCRIPTION_KEY}
+    names = {*map(bytes, transaction.cursor().iternext(keys=True, values=False))}
+    return names - {DESCRIPTION_KEY, SOURCES_KEY}
+
+
+def sources_in(environment: lmdb.Environment) -> dict[bytes, Source]:
+    """The source of each item, also of those without an image."""
+    database = environment.open_db(SOURCES_KEY, create=False)
+    with environment.begin(database) as transaction:
+        return {bytes(name): Source.from_bytes(raw) for name, raw in transaction.cursor()}
 
 
 class ImageDatabase:
@@ -233,16 +184,22 @@ class ImageDatabase:
         Raises:
             UserError: not an image LMDB.
         """
+        return Description.from_bytes(self._raw_description, self.path)
+
+    @cached_property
+    def _raw_description(self) -> bytes:
         if not self.path.exists():
-            raise UserError(f"{self.path}: no such LMDB, or its build is not complete; run {_BUILDER}")
+            raise UserError(f"{self.path}: no such LMDB, or its build is not complete; run {BUILDER}")
         with reading(self.path) as transaction:
             raw = transaction.get(DESCRIPTION_KEY)
             if raw is None:
+                new = self.path.with_name(f"{self.path.stem}_converted.lmdb")
                 raise UserError(
-                    f"{self.path}: not built by {_BUILDER}; convert an LMDB of the released scripts with "
-                    f"--convert {self.path} --into ANOTHER_PATH"
+                    f"{self.path}: not built by {BUILDER}; convert an LMDB of the released scripts with\n  "
+                    f"{BUILDER} --convert {as_shell_word(self.path)} --items ITEMS_TSV --into "
+                    f"{as_shell_word(new)}"
                 )
-            return Description.from_bytes(bytes(raw), self.path)
+            return bytes(raw)
 
     def names(self) -> set[bytes]:
         """Names of the items with an image. Only keys are read.
@@ -253,15 +210,31 @@ class ImageDatabase:
         with reading(self.path) as transaction:
             return stored_names(transaction)
 
+    def faults(self) -> dict[bytes, str]:
+        """Why items have no image, by name.
+
+        Raises:
+            UserError: damaged LMDB.
+        """
+        with reading(self.path):
+            found = sources_in(opened(self.path))
+        return {name: source.fault for name, source in found.items() if source.fault}
+
     def read(self, names: Sequence[bytes]) -> PixelArray:
         """The images of ``names``, uint8 ``[len(names), size, size, 3]``, RGB.
 
         Raises:
-            UserError: an item has no image, an image is damaged, or the LMDB cannot be read.
+            UserError: an item has no image, an image is damaged, the LMDB cannot be read, or another build
+                has changed it.
         """
         size = self.description.size
         images = np.empty((len(names), size, size, 3), np.uint8)
         with reading(self.path) as transaction:
+            if transaction.get(DESCRIPTION_KEY) != self._raw_description:
+                raise UserError(
+                    f"{self.path}: another build has changed the images since this process opened them; "
+                    "start it again"
+                )
             for row, name in enumerate(names):
                 value = transaction.get(name)
                 if value is None:
@@ -286,19 +259,26 @@ class ImageDatabase:
             first = next(name for name in names if name in unknown)
             raise UserError(
                 f"{self.path}: built from another item list than {items}: {len(unknown):,} items are "
-                f"missing, the first is {shown(first)}; build another LMDB with {_BUILDER} --items {items}"
+                f"missing, the first is {shown(first)}; bring it up to date with\n  "
+                f"{self.description.command(self.path, items=items)}"
             )
         return lacking
 
-    def require_size(self, size: int) -> None:
+    def require_size(self, size: int, items: Path | None = None) -> None:
         """Check that the images are of ``size`` x ``size``.
+
+        Args:
+            size: height and width.
+            items: path of the item list, for the error message.
 
         Raises:
             UserError: they have another size, or the LMDB cannot be read.
         """
         found = self.description.size
         if found != size:
+            another = self.path.with_name(f"{self.path.stem}_{size}.lmdb")
+            command = self.description.command(another, items=items or "ITEMS_TSV", size=size)
             raise UserError(
                 f"{self.path}: images are {found} x {found}, but the image encoder expects {size} x {size}; "
-                f"build another LMDB with {_BUILDER} --size {size}"
+                f"build another LMDB with\n  {command}"
             )

@@ -17,8 +17,9 @@ from typing import Any
 
 from PIL import Image
 
-from adapter4rec.data.images.database import DESCRIPTION_KEY, examples, opened, reading, shown
+from adapter4rec.data.images.database import examples, opened, reading, shown
 from adapter4rec.data.images.decoding import BrokenImageError, in_colour, one_line
+from adapter4rec.data.images.description import DESCRIPTION_KEY
 from adapter4rec.utils.errors import UserError
 
 _RECORD = "LMDB_Image"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from adapter4rec.data.content import Content, ContentStore
 from adapter4rec.data.images.database import ImageDatabase
-from adapter4rec.data.images.decoding import BrokenImageError, decoded, resized
+from adapter4rec.data.images.decoding import BrokenImageError, Resizing
 from adapter4rec.utils.errors import UserError
 
 
@@ -62,13 +62,15 @@ class ImageFileStore(ContentStore):
     Args:
         pictures: an image file or a PIL image for each item.
         labels: name of each item in error messages.
-        size: input height and width of the image encoder, in pixels.
+        resizing: how images become pixels.
     """
 
-    def __init__(self, pictures: Sequence[Path | Image.Image], labels: Sequence[str], size: int) -> None:
+    def __init__(
+        self, pictures: Sequence[Path | Image.Image], labels: Sequence[str], resizing: Resizing
+    ) -> None:
         self.pictures = pictures
         self.labels = labels
-        self.size = size
+        self.resizing = resizing
 
     def fetch(self, items: np.ndarray) -> Pixels:
         """Decode the images of ``items`` (int64 ``[n]``, ids 1…N).
@@ -79,7 +81,7 @@ class ImageFileStore(ContentStore):
         pixels = []
         for row in items - 1:
             try:
-                pixels.append(resized(decoded(self.pictures[row]), self.size))
+                pixels.append(self.resizing.pixels(self.pictures[row]))
             except BrokenImageError as error:
                 where = f" ({self.pictures[row]})" if isinstance(self.pictures[row], Path) else ""
                 raise UserError(f"{self.labels[row]}: cannot read image{where}: {error}") from None

@@ -1,0 +1,50 @@
+"""Loading the model of a finished run in Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adapter4rec.serving.recommender import Recommender
+from adapter4rec.serving.trained_runs import load_run
+from adapter4rec.utils.errors import UserError, nearest
+from adapter4rec.utils.process_group import single_process
+from adapter4rec.utils.settings import PRECISIONS
+
+
+def load(
+    run_folder: Path | str,
+    *,
+    device: str = "auto",
+    precision: str = "fp32",
+    users: Path | str | None = None,
+    items: Path | str | None = None,
+    images: Path | str | None = None,
+    backbone: str | None = None,
+    source_checkpoint: Path | str | None = None,
+) -> Recommender:
+    """Load the model of a finished run, of either stage and any modality.
+
+    Args:
+        run_folder: folder of the run.
+        device: ``auto`` (a GPU if available), ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: number format in which items are encoded: fp32, bf16, fp16 or auto.
+        users: new path of the run's ``users.tsv``, if it has moved.
+        items: new path of the run's ``items.tsv``, if it has moved.
+        images: new path of the run's LMDB or folder of images, if it has moved.
+        backbone: new path of the run's backbone, if it has moved.
+        source_checkpoint: new path of the model that the run started from, if it has moved.
+
+    Raises:
+        UserError: not a run folder, a run without a model, or files that are missing or have changed.
+    """
+    if precision not in PRECISIONS:
+        raise UserError(f"precision {precision!r}: {nearest(precision, list(PRECISIONS))}")
+    moved = {
+        "users": users,
+        "items": items,
+        "images": images,
+        "backbone": backbone,
+        "source_checkpoint": source_checkpoint,
+    }
+    process = single_process(device)
+    return Recommender(load_run(Path(run_folder), process, moved), process, precision)
