@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from adapter4rec.runs.ledger import FINISHED, Record
+from adapter4rec.runs.ledger import FINISHED
+from adapter4rec.runs.records import Record
 from adapter4rec.utils.settings import as_argument
 
 _ESSENTIAL = ("users", "items", "images", "source_checkpoint", "start_from", "epochs")

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pandas as pd
 
 from adapter4rec.report.efficiency import tpme
 from adapter4rec.report.generic import planned_runs_of
 from adapter4rec.report.significance import compare
-from adapter4rec.runs.ledger import FINISHED, Record, latest, read_ledger
+from adapter4rec.runs.ledger import FINISHED, latest, read_ledger
+from adapter4rec.runs.records import Record
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import read_json
+from adapter4rec.utils.records import read_record
 
 PLAN_FILE = "study.json"
 TRAINED, SECONDS, MEMORY = "parameters.trained", "seconds_per_epoch", "peak_memory_bytes"
@@ -24,6 +25,40 @@ _PLACE = ["section", "name", "scale"]
 """What identifies a row."""
 _DEFAULT_CUTOFF = 10
 _PLAN_OF_LEDGER = {"study": "ledger", "title": "Runs in a ledger", "about": "", "reference": "finetune"}
+
+
+class _Scale(TypedDict):
+    label: str
+
+
+@dataclass(frozen=True)
+class _PlannedRun:
+    seed: int
+    key: str | None
+    folder: str
+    command: str
+
+
+@dataclass(frozen=True)
+class _PlannedRow:
+    section: str
+    name: str
+    scale: float | None
+    runs: list[_PlannedRun]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Content of ``study.json``."""
+
+    study: str
+    title: str
+    about: str
+    reference: str
+    rows: list[_PlannedRow]
+    command: str = ""
+    groups: bool = False
+    scale: _Scale | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +181,7 @@ def read_studies(ledgers: Iterable[Path]) -> list[Study]:
 
 def _read_plan(ledger: Path) -> dict[str, Any]:
     path = ledger.parent / PLAN_FILE
-    return read_json(path, (*_PLAN_OF_LEDGER, "rows")) if path.is_file() else _PLAN_OF_LEDGER
+    return asdict(read_record(path, _Plan)) if path.exists() else _PLAN_OF_LEDGER
 
 
 def _read_study(ledgers: list[Path]) -> Study:
@@ -162,18 +197,10 @@ def _read_study(ledgers: list[Path]) -> Study:
 
 
 def _planned_runs(path: Path) -> pd.DataFrame:
-    """The runs in a ``study.json``.
-
-    Raises:
-        UserError: a row or a run lacks a key.
-    """
+    """The runs in a ``study.json``."""
     columns = [*_PLACE, "seed", "key", "folder", "command"]
-    try:
-        rows = read_json(path, ("rows",))["rows"]
-        runs = [row | run for row in rows for run in row["runs"]]
-        return pd.DataFrame([{key: run[key] for key in columns} for run in runs])
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path}: damaged (missing {error}); run the study again to write it anew") from None
+    rows = asdict(read_record(path, _Plan))["rows"]
+    return pd.DataFrame([{**row, **run} for row in rows for run in row["runs"]], columns=columns)
 
 
 def _read_records(ledger: Path) -> list[Record]:

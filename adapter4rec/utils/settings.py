@@ -93,6 +93,8 @@ class Option:
         if not self.several:
             return self._checked(self._one(raw))
         parts = raw.split(",") if isinstance(raw, str) else raw
+        if not isinstance(parts, list | tuple):
+            raise UserError(f"--{self.name} {raw}: expected a list")
         values = tuple(self._checked(self._one(part)) for part in parts)
         if not values:
             raise UserError(f"--{self.name}: expected at least one value: {self.help}")
@@ -112,13 +114,17 @@ class Option:
 
     def _one(self, raw: Any) -> Any:
         try:
+            if not isinstance(raw, str | int | float | Path):
+                raise TypeError
             if self.kind is bool:
                 return raw if isinstance(raw, bool) else _TRUTH[str(raw).lower()]
+            if self.kind in (int, float) and isinstance(raw, bool):
+                raise ValueError
             if self.kind is int and isinstance(raw, float) and not raw.is_integer():
                 raise ValueError
             return self.kind(raw)
         except (ValueError, TypeError, KeyError):
-            raise UserError(f"--{self.name} {raw}: expected {_EXPECTED[self.kind]}") from None
+            raise UserError(f"--{self.name} {raw}: expected {_EXPECTED.get(self.kind, 'text')}") from None
 
     def _checked(self, value: Any) -> Any:
         least, most, above, choices = (self.limits[key] for key in ("least", "most", "above", "choices"))

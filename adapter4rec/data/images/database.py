@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import json_object
+from adapter4rec.utils.files import require_regular
+from adapter4rec.utils.records import Count, Object, Positive, checked, record_of
 
 Buffer = bytes | memoryview
 PixelArray = NDArray[np.uint8]
@@ -45,6 +46,27 @@ DATA_FILE = "data.mdb"
 
 _open: dict[tuple[Path, int], lmdb.Environment] = {}
 """Open environments by path and inode of the data file."""
+
+
+@dataclass(frozen=True)
+class _Version:
+    format: int
+
+
+@dataclass(frozen=True)
+class _Options:
+    size: Positive
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """The stored form of a description."""
+
+    format: int
+    options: Object
+    images: Count
+    left_out: list[str]
+    content: str
 
 
 @dataclass(frozen=True)
@@ -98,13 +120,14 @@ class Description:
             UserError: damaged, or another format version.
         """
         try:
-            values = json_object(raw.decode("ascii"), ("format",))
-            version = values.pop("format")
-            if version != _FORMAT_VERSION:
+            content = record_of(raw, Object, most=len(raw))
+            if (version := checked(content, _Version).format) != _FORMAT_VERSION:
                 raise ValueError(f"format version {version}; expected {_FORMAT_VERSION}")
-            names = [name.encode("utf-8", "surrogateescape") for name in values.pop("left_out")]
-            return cls(**values, left_out=tuple(names))
-        except (ValueError, KeyError, TypeError) as error:
+            found = checked(content, _Stored, exact=True)
+            checked(found.options, _Options)
+            names = [name.encode("utf-8", "surrogateescape") for name in found.left_out]
+            return cls(found.options, found.images, tuple(names), found.content)
+        except ValueError as error:
             raise UserError(
                 f"{path}: cannot read the description ({error}); remove the LMDB and build it again"
             ) from None
@@ -159,6 +182,7 @@ def opened(path: Path) -> lmdb.Environment:
     """
     file = path / DATA_FILE if path.is_dir() else path
     try:
+        require_regular(file)
         key = file.resolve(), file.stat().st_ino
         if key not in _open:
             environment = lmdb.open(
