@@ -20,6 +20,7 @@ from adapter4rec.models.backbones import (
     backbone_folder,
     image_size,
     load_backbone,
+    patch_size,
 )
 from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.layers import layer_outputs, replace_outputs
@@ -126,7 +127,7 @@ class ImageItemEncoder(ContentItemEncoder):
         images = content.pixels if isinstance(content, Pixels) else content.states
         patches = images.shape[1]
         if isinstance(content, Pixels):
-            patches = patches * images.shape[2] // self.backbone.config.patch_size**2 + 1
+            patches = patches * images.shape[2] // patch_size(self.backbone.config) ** 2 + 1
         default = max(1, _PATCHES_AT_ONCE[images.device.type] // patches)
         return zip(torch.split(images, self.images_at_once or default))
 
@@ -134,7 +135,7 @@ class ImageItemEncoder(ContentItemEncoder):
         return self.states_of_scaled(self.transform(pixels.permute(0, 3, 1, 2)))
 
     def _resume_from(self, layers: tuple[int, ...], states: Tensor) -> Tensor:
-        size = math.isqrt(states.shape[1] - 1) * self.backbone.config.patch_size
+        size = math.isqrt(states.shape[1] - 1) * patch_size(self.backbone.config)
         unread = torch.zeros(1, 3, size, size, dtype=self.head.weight.dtype, device=states.device)
         with replace_outputs(self.backbone, layers, states):
             return self.states_of_scaled(unread.expand(len(states), -1, -1, -1))
@@ -151,7 +152,7 @@ class ImageItemEncoder(ContentItemEncoder):
         arguments = {"pixel_values": pixels}
         if getattr(self.backbone.config, "mask_ratio", None) == 0:
             # ViTMAE sorts patches by this noise even if it drops none; ascending noise keeps their order.
-            patches = pixels[0, 0].numel() // self.backbone.config.patch_size**2
+            patches = pixels[0, 0].numel() // patch_size(self.backbone.config) ** 2
             noise = torch.arange(patches, device=pixels.device, dtype=torch.float32)
             arguments["noise"] = noise.expand(len(pixels), -1)
         # On a CPU, PyTorch's fused attention is slower in bf16 than the steps that it replaces.

@@ -22,7 +22,12 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 class FolderName(str):
-    """Either a name that is looked up in a default folder, or the path of a folder."""
+    """Either a name that is looked up in a default folder, or the path of a Hugging Face folder."""
+
+    @staticmethod
+    def is_folder(path: Path) -> bool:
+        """Whether a path is a Hugging Face folder. Another folder of the same name does not hide one."""
+        return (path / "config.json").is_file()
 
 
 _EXPECTED = {int: "an integer", float: "a number", bool: "true or false", Path: "a path"}
@@ -108,7 +113,7 @@ class Option:
             return [self.anchored(one, base) for one in raw]
         if raw is None or (isinstance(raw, str) and raw.lower() in ("none", "")):
             return raw
-        if self.kind is Path or (self.kind is FolderName and (base / str(raw)).is_dir()):
+        if self.kind is Path or (self.kind is FolderName and FolderName.is_folder(base / str(raw))):
             return str((base / str(raw)).absolute())
         return raw
 

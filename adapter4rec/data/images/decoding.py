@@ -10,9 +10,11 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from adapter4rec.data.images.database import PixelArray
+from adapter4rec.utils.files import read_regular
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _LONGEST_REASON = 120
+_MOST_BYTES = 1 << 28
 _BITS_PER_SAMPLE = 258  # a TIFF tag
 
 
@@ -32,7 +34,7 @@ def decoded(source: Path | bytes | Image.Image) -> Image.Image:
     try:
         if isinstance(source, Image.Image):
             return _upright(source.copy())
-        data = source.read_bytes() if isinstance(source, Path) else source
+        data = read_regular(source, _MOST_BYTES) if isinstance(source, Path) else source
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             return _upright(image)
     except Exception as error:  # Pillow's decoders raise arbitrary exceptions
