@@ -36,7 +36,14 @@ def values(tmp_path, clicks, tiny_bert_folder):
 
 def failed(key, **more):
     texts = dict.fromkeys(("stage", "name", "folder", "command", "message"), "")
-    values = {"outcome": FAILED, "key": key, "settings": {}, "identity": {}, "seed": 1, "exit_code": 1}
+    values = {
+        "outcome": FAILED,
+        "key": key,
+        "settings": {},
+        "identity": {"method": ""},
+        "seed": 1,
+        "exit_code": 1,
+    }
     return texts | values | more
 
 

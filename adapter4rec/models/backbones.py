@@ -284,7 +284,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
             f"{folder}: the tokenizer does not match the weights: token {token!r} has id {largest}, "
             f"vocab_size in config.json is {config.vocab_size}"
         )
-    empty, short = (tokenizer(text)["input_ids"][:1] for text in ("", "a"))
+    with _reading(folder, "the tokenizer"):
+        empty, short = (tokenizer(text, truncation=True, max_length=8)["input_ids"][:1] for text in ("", "a"))
     if not empty or empty != short or tokenizer.cls_token_id not in (None, *empty):
         raise UserError(
             f"{folder}: the tokenizer does not start each text with a class token (cls_token is "

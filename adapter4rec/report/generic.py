@@ -37,7 +37,7 @@ def planned_runs_of(records: Collection[Record]) -> pd.DataFrame:
 def section_of(record: Record) -> str:
     """Stage and domain of a run."""
     domain = record.get("domain")
-    name = domain["name"] if domain else Path(record["settings"].get("users") or "").parent.name
+    name = domain["name"] if domain else Path(str(record["settings"].get("users") or "")).parent.name
     return f"{record['stage']}, {name}" if name else str(record["stage"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -187,12 +188,14 @@ def _read_plan(ledger: Path) -> dict[str, Any]:
 def _read_study(ledgers: list[Path]) -> Study:
     records = latest([record for ledger in ledgers for record in _read_records(ledger)])
     plan = _read_plan(ledgers[0])
-    if "rows" in plan:
+    if plan.get("rows"):
         planned = pd.concat(_planned_runs(one.parent / PLAN_FILE) for one in ledgers)
     elif records:
         planned = planned_runs_of(records.values())
     else:
         raise UserError(f"{ledgers[0]}: no runs")
+    if planned.empty:
+        raise UserError(f"{ledgers[0].parent / PLAN_FILE}: no planned runs; run the study again")
     return Study(plan, ledgers[0].parent, _runs(planned, records))
 
 
@@ -207,7 +210,7 @@ def _read_records(ledger: Path) -> list[Record]:
     """Records with their run folder, or one of the same name next to the ledger if the study was moved."""
     records = read_ledger(ledger)
     for record in records:
-        if not Path(record["folder"]).is_dir():
+        if not os.path.isdir(record["folder"]):  # noqa: PTH112 (False for a path that cannot be)
             record["folder"] = str(ledger.parent / Path(record["folder"]).name)
     return records
 
@@ -234,7 +237,9 @@ def _numbers(record: Record | None) -> Record:
     """The part of a finished run's record that consists of numbers, with groups by name."""
     if record is None or record["outcome"] != FINISHED:
         return {}
-    named = {kind: {one["group"]: one for one in groups} for kind, groups in record["groups"].items()}
+    named = {
+        kind: {str(one.get("group")): one for one in groups} for kind, groups in record["groups"].items()
+    }
     names = ("test", "parameters", "best_epoch", "seconds", SECONDS, MEMORY)
     return {name: record[name] for name in names} | {"groups": named}
 

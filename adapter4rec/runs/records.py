@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -83,6 +83,10 @@ class _Epoch:
     split: str
 
 
+class _Essential(TypedDict):
+    method: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class LedgerRecord:
     """What all records of a ledger have."""
@@ -92,7 +96,7 @@ class LedgerRecord:
     stage: str
     name: str
     settings: Object
-    identity: Object
+    identity: _Essential
     seed: int
     folder: str
     command: str
@@ -110,7 +114,7 @@ class FinishedRecord(LedgerRecord):
     epochs: list[EpochRecord]
     best_epoch: Count
     parameters: dict[str, int | float]
-    groups: dict[str, list[dict[str, int | float | str]]] = field(default_factory=dict)
+    groups: dict[str, list[dict[str, int | float | str]]]
     validation: Metrics
     test: Metrics
     seconds_per_epoch: Seconds | None

@@ -54,7 +54,7 @@ class Progress:
             epochs = [epoch_record(record)["epoch"] for record in self.history]
         except ValueError as error:
             return f"history: {error}"
-        if epochs != list(range(1, self.epoch)):
+        if len(epochs) != self.epoch - 1 or epochs != list(range(1, self.epoch)):
             return f"epoch {self.epoch}, but the history has the epochs {epochs[:3]} …"
         return (
             None if self.best is None or self.best in self.history else "the best epoch is not in the history"

@@ -15,7 +15,10 @@ from adapter4rec.utils.files import read_regular
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _LONGEST_REASON = 120
 _MOST_BYTES = 1 << 28
-_BITS_PER_SAMPLE = 258  # a TIFF tag
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # TIFF tags
+_WHITE_IS_ZERO = 0
+_GREY_DEPTHS = {"1": 1, "L;2": 2, "L;4": 4}
+"""Bits of grey PNGs by Pillow's raw mode."""
 
 
 class BrokenImageError(Exception):
@@ -63,7 +66,11 @@ def resized(image: Image.Image, size: int) -> PixelArray:
 def _upright(image: Image.Image) -> Image.Image:
     if 12 in getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, ()):
         raise ValueError("12-bit pixels are not supported")
+    depth = _GREY_DEPTHS.get(image.tile[0].args) if image.format == "PNG" and image.tile else None
     image.load()
+    if depth is not None and isinstance(hidden := image.info.get("transparency"), int):
+        image = image.convert("L")  # grey of 1, 2 or 4 bits, scaled to 8; the transparent value is not
+        image.info["transparency"] = hidden * (255 // (2**depth - 1))
     with suppress(Exception):  # damaged EXIF data; the image itself may still be readable
         ImageOps.exif_transpose(image, in_place=True)
     return in_colour(_eight_bit(image))
@@ -77,7 +84,10 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if not image.mode.startswith("I;16"):
         return image
     values = np.asarray(image)
-    grey = Image.fromarray((values >> 8).astype(np.uint8))
+    high = (values >> 8).astype(np.uint8)
+    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        high = 255 - high
+    grey = Image.fromarray(high)
     if isinstance(hidden, int):
         grey.putalpha(Image.fromarray(np.where(values == hidden, 0, 255).astype(np.uint8)))
     return grey

@@ -85,9 +85,24 @@ def released_images(path: Path, names: Sequence[bytes]) -> dict[bytes, Callable[
 
 
 def _load(path: Path, key: bytes) -> Image.Image:
+    with opened(path).begin() as transaction:
+        raw = transaction.get(key) or b""
+    return released_image(raw, f"{path}: record {shown(key)}")
+
+
+def released_image(raw: bytes, label: str) -> Image.Image:
+    """The image of a pickled record, RGB.
+
+    Args:
+        raw: the pickle.
+        label: its place, for the message.
+
+    Raises:
+        BrokenImageError: a damaged record.
+        UserError: the pickle refers to other code, which is not executed.
+    """
     try:
-        with opened(path).begin() as transaction:
-            unpickler = _RecordUnpickler(transaction.get(key) or b"", f"{path}: record {shown(key)}")
+        unpickler = _RecordUnpickler(raw, label)
         record: Any = unpickler.load()
         if type(record) is not unpickler.record:
             raise TypeError(f"a pickled {type(record).__name__}, not an image")
