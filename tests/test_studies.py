@@ -94,8 +94,9 @@ if "silent" not in name:
     line |= {"seconds": 7200.0, "epochs": [], "name": name, "folder": folder, "seed": 1}
     line |= {"domain": {"name": "", "users": 12, "items": 9, "clicks": 99}, "versions": {}, "parameters": {}}
     line |= {"hardware": {"device": "cpu", "processes": 1, "threads": 1, "platform": "linux"}, "test": {}}
-    line |= dict.fromkeys(("start", "seconds_per_epoch", "peak_memory_bytes")) | {"validation": {}, "groups": {}}
-    line |= {"identity": {"method": ""}, "stage": "", "command": "", "data": "", "best_epoch": 0}
+    line |= dict.fromkeys(("start", "seconds_per_epoch", "peak_memory_bytes")) | {"validation": {}}
+    line |= {"identity": {"method": ""}, "groups": {}, "stage": "", "command": "", "data": ""}
+    line |= {"best_epoch": 0}
     with open(ledger, "a") as file:
         file.write(json.dumps(line) + "\\n")
 say("end")

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
+from adapter4rec.data.images.soundness import require_sound
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import require_regular
 from adapter4rec.utils.records import Count, Object, Positive, checked, record_of
@@ -174,6 +176,10 @@ def _close_inherited() -> None:
 os.register_at_fork(after_in_child=_close_inherited)
 
 
+def _environment(file: Path) -> lmdb.Environment:
+    return lmdb.open(str(file), subdir=False, readonly=True, lock=False, readahead=False, meminit=False)
+
+
 def opened(path: Path) -> lmdb.Environment:
     """The LMDB at ``path`` (file or folder), which is opened once in a process.
 
@@ -185,10 +191,11 @@ def opened(path: Path) -> lmdb.Environment:
         require_regular(file)
         key = file.resolve(), file.stat().st_ino
         if key not in _open:
-            environment = lmdb.open(
-                str(file), subdir=False, readonly=True, lock=False, readahead=False, meminit=False
-            )
-            _open[key] = require_whole(environment, file)
+            if parent_process() is None:  # for workers, the main process has checked it
+                with _environment(file) as environment:
+                    require_whole(environment, file)
+                require_sound(file)
+            _open[key] = require_whole(_environment(file), file)
     except OSError as error:
         raise UserError(f"{file}: no such LMDB ({error.strerror})") from None
     except lmdb.Error as error:

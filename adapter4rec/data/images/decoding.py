@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from adapter4rec.data.images.database import PixelArray
 from adapter4rec.utils.files import read_regular
@@ -48,10 +48,12 @@ def in_colour(image: Image.Image) -> Image.Image:
     """Convert an 8-bit image to RGB; transparency is composited on white.
 
     Raises:
-        ValueError: 32-bit pixels, whose value range is unknown.
+        ValueError: LAB or HSV, or 32-bit pixels, whose value range is unknown.
     """
     if image.mode in ("I", "F"):
         raise ValueError("32-bit pixels with unknown value range are not supported")
+    if image.mode in ("LAB", "HSV"):
+        raise ValueError(f"{image.mode} pixels are not supported; convert the image to RGB")
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
@@ -66,7 +68,9 @@ def resized(image: Image.Image, size: int) -> PixelArray:
 def _upright(image: Image.Image) -> Image.Image:
     if 12 in getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, ()):
         raise ValueError("12-bit pixels are not supported")
-    depth = _GREY_DEPTHS.get(image.tile[0].args) if image.format == "PNG" and image.tile else None
+    depth = None
+    if isinstance(image, ImageFile.ImageFile) and image.format == "PNG" and image.tile:
+        depth = _GREY_DEPTHS.get(str(image.tile[0].args))
     image.load()
     if depth is not None and isinstance(hidden := image.info.get("transparency"), int):
         image = image.convert("L")  # grey of 1, 2 or 4 bits, scaled to 8; the transparent value is not
