@@ -63,7 +63,10 @@ def test_files_of_something_else_are_read_or_refused(reader: Reader, tmp_path: P
 
 
 def is_json(reader: Reader) -> bool:
-    return all(seed.startswith(b"{") for seed in reader.seeds) and "config" not in reader.name
+    return all(seed.startswith(b"{") for seed in reader.seeds) and reader.name not in (
+        "config.json",
+        "report of a ledger",
+    )
 
 
 @pytest.mark.parametrize("reader", [*filter(is_json, READERS)], ids=lambda reader: reader.name)
@@ -71,6 +74,7 @@ def test_every_value_of_our_own_json_may_be_wrong(reader: Reader, tmp_path: Path
     for seed in reader.seeds:
         content = json.loads(seed.splitlines()[0])
         for number, place in enumerate(places(content)):
+            signal.alarm(SECONDS)
             for change in ("remove", "add") if place else ():
                 reader.try_bytes(tmp_path, json.dumps(changed(content, place, change, 1)).encode())
             for value in WEIRD[number % 4 :: 4]:

@@ -150,8 +150,7 @@ def _read_users(path: Path) -> Any:
     return read_interactions(path, read_items(items), min_seq_len=5, max_seq_len=5)
 
 
-def _read_ledger(path: Path) -> Any:
-    read_ledger(path)
+def _read_report(path: Path) -> Any:
     return [study.sections[0].rows if study.sections else None for study in read_studies([path])]
 
 
@@ -219,7 +218,8 @@ READERS = (
     Reader("settings.json", "settings.json", (lines(RUN),), lambda path: read_record(path, RunDescription)),
     Reader("result.json", "result.json", (lines(RESULT),), lambda path: read_record(path, Result)),
     Reader("metrics.jsonl", "metrics.jsonl", (lines(EPOCH, EPOCH | {"split": "test"}),), read_metrics),
-    Reader("ledger", "ledger.jsonl", (lines(FINISHED), lines(FAILED)), _read_ledger),
+    Reader("ledger", "ledger.jsonl", (lines(FINISHED), lines(FAILED)), read_ledger),
+    Reader("report of a ledger", "ledger.jsonl", (lines(FINISHED), lines(FAILED)), _read_report),
     Reader("study.json", "study.json", (lines(PLAN),), _read_plan),
     Reader("progress of a run", "progress.json", (lines(PROGRESS),), _read_progress),
     Reader("checkpoint", "a.safetensors", (_checkpoint("adapter", family="lora"),), read_checkpoint),
@@ -243,7 +243,7 @@ READERS = (
         _read_description,
     ),
     Reader(
-        "released LMDB", "record", (pickle.dumps(LMDB_Image()), pickle.dumps(LMDB_Image(), 2)), _read_released
+        "released LMDB", "record", (pickle.dumps(LMDB_Image()), pickle.dumps(LMDB_Image(), 3)), _read_released
     ),
     Reader("users.tsv", "users.tsv", (b"u1\ti1 i2 i3 i4 i5 i6\nu2\ti1 i2 i3 i4 i5\n",), _read_users),
     Reader(

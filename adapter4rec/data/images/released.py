@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -102,6 +103,9 @@ def released_image(raw: bytes, label: str) -> Image.Image:
         UserError: the pickle refers to other code, which is not executed.
     """
     try:
+        for operation, argument, _ in pickletools.genops(raw):
+            if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(raw):
+                raise ValueError(f"memo index {argument:,}")  # the unpickler would allocate as much
         unpickler = _RecordUnpickler(raw, label)
         record: Any = unpickler.load()
         if type(record) is not unpickler.record:
