@@ -104,7 +104,7 @@ def released_image(raw: bytes, label: str) -> Image.Image:
     """
     try:
         for operation, argument, _ in pickletools.genops(raw):
-            if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(raw):
+            if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(raw):
                 raise ValueError(f"memo index {argument:,}")  # the unpickler would allocate as much
         unpickler = _RecordUnpickler(raw, label)
         record: Any = unpickler.load()
