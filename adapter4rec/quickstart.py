@@ -11,16 +11,19 @@ import argparse
 import shlex
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from adapter4rec.report.rendering import aligned
 from adapter4rec.runs.curves import draw_curves
 from adapter4rec.runs.ledger import validation_history
+from adapter4rec.runs.records import Result
 from adapter4rec.studies.quickstarts import QUICKSTARTS, Quickstart
 from adapter4rec.utils.errors import UserError, run_main
-from adapter4rec.utils.files import REPOSITORY, read_json
+from adapter4rec.utils.files import REPOSITORY
 from adapter4rec.utils.processes import run
+from adapter4rec.utils.records import read_record
 from adapter4rec.utils.settings import as_arguments
 
 NAMES = {
@@ -74,7 +77,7 @@ def _run(command: list[str], what: str) -> None:
 
 def _report(plan: Quickstart) -> None:
     folders = {name: plan.runs / name for name in plan.target_methods}
-    results = {name: read_json(folder / "result.json") for name, folder in folders.items()}
+    results = {name: asdict(read_record(folder / "result.json", Result)) for name, folder in folders.items()}
     table = table_of(results)
     (plan.runs / "table.md").write_text(table, encoding="utf-8")
     draw_curves(

@@ -8,6 +8,7 @@ relative to the tolerance.
 from __future__ import annotations
 
 import argparse
+import json
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,7 +38,6 @@ from adapter4rec.models.text_encoder import TextItemEncoder
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder
 from adapter4rec.utils.errors import UserError, run_main
-from adapter4rec.utils.files import read_json
 from adapter4rec.utils.settings import options_of
 
 _MODEL_TYPES = {
@@ -293,7 +293,9 @@ def _read(file: Path) -> Case:
         *("case", "modality", "backbone", "objective", "adapter", "semantics"),
         *("backbone_config", "hyperparameters", "state", "inputs", "outputs"),
     )
-    case = read_json(file, keys)
+    case = json.loads(file.read_text("utf-8"))
+    if missing := [key for key in keys if key not in case]:
+        raise UserError(f"{file}: missing: {', '.join(missing)}")
     return case | {"state": dict(case["state"])}
 
 

@@ -126,7 +126,7 @@ def test_files_that_are_no_adapters(model, tmp_path, damage):
     elif damage == "another kind":
         write_checkpoint(path, {}, {"what": "source model"})
     else:
-        write_checkpoint(path, {}, {"what": "adapter", "family": "mine", "config": {}})
+        write_checkpoint(path, {}, {"what": "adapter", "family": "mine", "config": {}, "base": {}})
     message = {
         "missing": "no such checkpoint",
         "cut": "damaged or was replaced",

@@ -27,7 +27,7 @@ from adapter4rec.checkpoints.source_models import read_source_model
 from adapter4rec.data.images.building import ImageLmdbSettings, build
 from adapter4rec.datasets.sample import SampleSettings, make_image_sample, make_sample
 from adapter4rec.runs import run as runs
-from adapter4rec.utils.files import read_json
+from adapter4rec.utils.records import Object, read_record
 from adapter4rec.utils.settings import as_argument
 
 STAGES = {"Pretraining": "source", "Downstream": "target"}
@@ -206,7 +206,7 @@ def bench(tmp_path_factory, request):
 def test_a_launcher_runs_to_the_end(case, bench):
     folder = bench.run(case)
     trains = case.page.method not in TRAIN_NOTHING
-    result = read_json(folder / "result.json")
+    result = read_record(folder / "result.json", Object)
     assert (result["trained_parameters"] > 0) == trains
     epoch, test = map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     assert (epoch["epoch"], epoch["split"]) == (trains, "validation")
@@ -220,7 +220,7 @@ def test_a_launcher_runs_to_the_end(case, bench):
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_run_is_what_its_launcher_says(case, bench):
-    description = read_json(bench.run(case) / "settings.json")
+    description = read_record(bench.run(case) / "settings.json", Object)
     assert description["identity"]["stage"] == f"{case.page.modality} {case.page.stage}"
     for name in case.page.says.keys() - bench.changes(case).keys():
         assert as_argument(description["settings"][name]) == as_argument(case.page.says[name]), name
@@ -230,7 +230,7 @@ def test_a_run_is_what_its_launcher_says(case, bench):
 def test_the_best_checkpoint_holds_what_was_trained(case, bench):
     folder = bench.run(case)
     best = load_file(folder / "best.safetensors")
-    trained = read_json(folder / "result.json")["trained_parameters"]
+    trained = read_record(folder / "result.json", Object)["trained_parameters"]
     assert sum(tensor.numel() for tensor in best.values()) == trained
     assert {name.startswith("adapters.") for name in best} == {case.page.method in FAMILIES}
 

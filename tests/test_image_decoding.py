@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -179,3 +180,43 @@ class TestDecoding:
             decoded(data)
         assert "\n" not in str(caught.value)
         assert "\t" not in str(caught.value)
+
+
+def small_grey_png(bits: int, values: np.ndarray, transparent: int) -> bytes:
+    """A PNG of one row in 1, 2 or 4 bits of grey, with a transparent value."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    planes = np.unpackbits(values.astype(np.uint8)[:, None], axis=1)[:, -bits:]
+    head = struct.pack(">IIBBBBB", len(values), 1, bits, 0, 0, 0, 0)
+    data = zlib.compress(b"\0" + np.packbits(planes).tobytes())
+    parts = chunk(b"IHDR", head) + chunk(b"tRNS", struct.pack(">H", transparent)) + chunk(b"IDAT", data)
+    return b"\x89PNG\r\n\x1a\n" + parts + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_small_grey_with_a_transparent_value(bits):
+    values = np.arange(2**bits)
+    for transparent in values.tolist():
+        expected = values * 255 // (2**bits - 1)
+        expected[transparent] = 255
+        found = np.asarray(decoded(small_grey_png(bits, values, transparent)))
+        assert found[0, :, 0].tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("white_is_zero", [True, False])
+def test_16_bit_tiffs_of_both_polarities(white_is_zero):
+    values = np.linspace(0, 65535, 32).astype("<u2").reshape(4, 8)
+    tags = [(256, 3, 8), (257, 3, 4), (258, 3, 16), (259, 3, 1), (262, 3, 0 if white_is_zero else 1)]
+    tags += [(273, 4, 8 + 2 + 12 * 9 + 4), (277, 3, 1), (278, 3, 4), (279, 4, 64)]
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    data = b"II" + struct.pack("<HIH", 42, 8, len(tags)) + entries + bytes(4) + values.tobytes()
+    high = values >> 8
+    assert np.array_equal(np.asarray(decoded(data))[:, :, 0], 255 - high if white_is_zero else high)
+
+
+@pytest.mark.parametrize("mode", ["I", "F", "LAB", "HSV", "La"])
+def test_modes_that_are_refused_are_named(mode):
+    with pytest.raises(BrokenImageError, match="32-bit" if len(mode) == 1 else mode):
+        decoded(Image.new(mode, (2, 2)))

@@ -34,9 +34,22 @@ def values(tmp_path, clicks, tiny_bert_folder):
     return COMMON | places | {"backbone": str(tiny_bert_folder), "run_folder": tmp_path / "runs" / "one"}
 
 
+def failed(key, **more):
+    texts = dict.fromkeys(("stage", "name", "folder", "command", "message"), "")
+    values = {
+        "outcome": FAILED,
+        "key": key,
+        "settings": {},
+        "identity": {"method": ""},
+        "seed": 1,
+        "exit_code": 1,
+    }
+    return texts | values | more
+
+
 def append_many(path, writer):
     for number in range(50):
-        append(path, {"outcome": FINISHED, "key": f"{writer}", "number": number, "filling": "x" * 3000})
+        append(path, failed(writer, number=number, filling="x" * 3000))
 
 
 class TestAppending:
@@ -54,16 +67,16 @@ class TestAppending:
 
     def test_an_unfinished_line_stays_alone_and_is_named(self, tmp_path, capsys):
         path = tmp_path / "ledger.jsonl"
-        append(path, {"outcome": FINISHED, "key": "a"})
+        append(path, failed("a"))
         with path.open("a") as file:
             file.write('{"ledger": 1, "outc')
-        append(path, {"outcome": FINISHED, "key": "b"})
+        append(path, failed("b"))
         assert [record["key"] for record in read_ledger(path)] == ["a", "b"]
         assert "ledger.jsonl:2: skipped damaged line" in capsys.readouterr().err
 
     def test_a_line_may_hold_what_ends_lines_elsewhere(self, tmp_path):
         message = "one\ntwo\r\nthree\x85four\u2028five\x0csix"
-        append(tmp_path / "ledger.jsonl", {"outcome": FAILED, "key": "a", "message": message})
+        append(tmp_path / "ledger.jsonl", failed("a", message=message))
         (record,) = read_ledger(tmp_path / "ledger.jsonl")
         assert record["message"] == message
 

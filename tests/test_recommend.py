@@ -288,7 +288,7 @@ def test_folders_that_do_not_do(text_runs, tmp_path, one_process):
     with pytest.raises(UserError, match="no such checkpoint"):
         load_run(unfinished, one_process)
     (unfinished / "settings.json").write_text('{"identity": {"stage": "smell target"}, "settings": {}}')
-    with pytest.raises(UserError, match="does not describe a run"):
+    with pytest.raises(UserError, match="damaged"):
         load_run(unfinished, one_process)
     recorded = json.loads((text_runs / "source" / "settings.json").read_text())
     del recorded["settings"]["users"]

@@ -442,7 +442,7 @@ def test_run_folders_of_others_are_refused(common, tmp_path):
     (folder / "settings.json").write_text('{"identity": ')
     refused("settings.json: damaged", run_source, common, folder, epochs=1)
     (folder / "settings.json").write_text('{"identity": [1]}')
-    refused("no settings recorded", run_source, common, folder, epochs=1)
+    refused("settings.json: damaged", run_source, common, folder, epochs=1)
 
 
 def test_weights_of_another_run_or_kind_are_not_taken_up(common, tmp_path):

@@ -330,7 +330,7 @@ def test_another_programs_description_is_left_alone(tmp_path):
 
 def test_trouble_with_the_disk_is_told_without_a_traceback(tmp_path):
     (tmp_path / "sample.json").mkdir()
-    with pytest.raises(UserError, match="cannot write the sample"):
+    with pytest.raises(UserError, match="other files"):
         main(["--into", str(tmp_path)])
 
 

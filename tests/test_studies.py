@@ -91,7 +91,12 @@ if export:
     open(export, "w").close()
 if "silent" not in name:
     line = {"ledger": 1, "outcome": "finished", "key": key, "settings": json.loads(settings)}
-    line |= {"seconds": 7200.0, "epochs": [], "name": name, "folder": folder, "domain": {"users": 12}}
+    line |= {"seconds": 7200.0, "epochs": [], "name": name, "folder": folder, "seed": 1}
+    line |= {"domain": {"name": "", "users": 12, "items": 9, "clicks": 99}, "versions": {}, "parameters": {}}
+    line |= {"hardware": {"device": "cpu", "processes": 1, "threads": 1, "platform": "linux"}, "test": {}}
+    line |= dict.fromkeys(("start", "seconds_per_epoch", "peak_memory_bytes")) | {"validation": {}}
+    line |= {"identity": {"method": ""}, "groups": {}, "stage": "", "command": "", "data": ""}
+    line |= {"best_epoch": 0}
     with open(ledger, "a") as file:
         file.write(json.dumps(line) + "\\n")
 say("end")

@@ -8,8 +8,9 @@ can share one source model.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from torch import Tensor
 
@@ -22,13 +23,27 @@ from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.weights import load_into
 from adapter4rec.utils.checkpoint_file import Checkpoint, read_checkpoint, weights_hash, write_checkpoint
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import read_json
+from adapter4rec.utils.records import Object, checked_in, read_record
 from adapter4rec.utils.versions import versions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 WHAT = "adapter"
+
+
+class _Part(TypedDict):
+    kind: str
+    weights: str
+
+
+@dataclass(frozen=True)
+class _Description:
+    """What of an adapter file's description is read."""
+
+    family: str
+    config: Object
+    base: dict[str, _Part]
 
 
 def save_adapter(
@@ -52,7 +67,7 @@ def save_adapter(
     if adapters is None:
         raise UserError(f"{path}: the model has no adapters to save")
     beside = path.with_suffix(".json")
-    if beside.is_file() and "what" not in read_json(beside):
+    if beside.exists() and "what" not in read_record(beside, Object):
         raise UserError(
             f"{path}: would overwrite {beside.name}, which describes no checkpoint; choose another"
         )
@@ -87,17 +102,18 @@ def load_adapter(model: TransRec | PreTrainedModel, path: Path | str, *, force: 
             keeps the adapters that it has, unless the config or the tensors do not fit: then it has none.
     """
     checkpoint = read_adapter(Path(path))
-    family = str(checkpoint.description.get("family"))
+    description = checked_in(Path(path), checkpoint.description, _Description)
+    family = description.family
     if family not in FAMILIES:
         raise UserError(
             f"{path}: unknown adapter family {family!r}; known are {', '.join(FAMILIES)} "
             "(register an own family before loading its files)"
         )
     try:
-        config = FAMILIES[family].from_values(checkpoint.description["config"])
-    except (UserError, KeyError, TypeError, ValueError, AttributeError) as error:
+        config = FAMILIES[family].from_values(description.config)
+    except UserError as error:
         raise UserError(f"{path}: the config of its adapters is not valid: {error}") from None
-    trouble = _differences(checkpoint.description.get("base"), base_identity(model))
+    trouble = _differences(description.base, base_identity(model))
     if trouble and not force:
         listed = "\n  ".join(["these adapters were trained on another model:", *trouble])
         raise UserError(f"{path}: {listed}\n--force (force=True) loads them anyway")
@@ -129,12 +145,12 @@ def read_adapter(path: Path) -> Checkpoint:
     return checkpoint
 
 
-def base_identity(model: TransRec | PreTrainedModel) -> dict[str, dict[str, str]]:
+def base_identity(model: TransRec | PreTrainedModel) -> dict[str, _Part]:
     """Identity of a model without its adapters: kind and hash of the weights of each part."""
     parts = {group: dict(parameters) for group, parameters in base_groups_of(model).items()}
     parts.get(BACKBONE, {}).update(parts.pop(FIXED, {}))
     kinds = _kinds(model)
-    identity = {}
+    identity: dict[str, _Part] = {}
     for part, tensors in parts.items():
         types = " and ".join(sorted({str(one.dtype).removeprefix("torch.") for one in tensors.values()}))
         identity[part] = {"kind": f"{kinds[part]}, {types}", "weights": weights_hash(tensors)}
@@ -152,16 +168,13 @@ def _kinds(model: TransRec | PreTrainedModel) -> dict[str, str]:
     return kinds | ({} if backbone is None else {"backbone": describe_config(backbone.config)})
 
 
-def _differences(there: Any, here: Mapping[str, Mapping[str, str]]) -> list[str]:
+def _differences(there: Mapping[str, _Part], here: Mapping[str, _Part]) -> list[str]:
     """The parts in which the model of a file differs from this one, one line each."""
-    lines, none = [], {"kind": "none", "weights": ""}
-    try:
-        for part in dict.fromkeys([*there, *here]):
-            theirs, ours = there.get(part, none), here.get(part, none)
-            if theirs["kind"] != ours["kind"]:
-                lines.append(f"{part}: {theirs['kind']} in the file, {ours['kind']} in the model")
-            elif theirs["weights"] != ours["weights"]:
-                lines.append(f"{part}: same kind ({ours['kind']}), different weights")
-    except (AttributeError, KeyError, TypeError):
-        return ["the file does not name the model"]
+    lines, none = [], _Part(kind="none", weights="")
+    for part in dict.fromkeys([*there, *here]):
+        theirs, ours = there.get(part, none), here.get(part, none)
+        if theirs["kind"] != ours["kind"]:
+            lines.append(f"{part}: {theirs['kind']} in the file, {ours['kind']} in the model")
+        elif theirs["weights"] != ours["weights"]:
+            lines.append(f"{part}: same kind ({ours['kind']}), different weights")
     return lines

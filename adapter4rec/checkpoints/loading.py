@@ -34,7 +34,7 @@ def load_source(path: Path | str, **settings: Any) -> TransRec:
     stage = identity.get("stage", "text" if is_text(source.tensors) else "image")
     modality = settings.pop("modality", None) or stage.split()[0]
     name = settings.get("user_encoder") or of_file.get("user_encoder", "transformer")
-    user_encoder = registered(USER_ENCODERS, name)
+    user_encoder = registered(USER_ENCODERS, str(name))
     weights = {
         name.removeprefix("user_encoder."): tensor
         for name, tensor in source.tensors.items()

@@ -87,7 +87,7 @@ def renamed(name: str) -> str | None:
 def converted(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Convert a released ``model_state_dict`` to the parameter names of this project."""
     state = {new: tensor for name, tensor in released.items() if (new := renamed(name)) is not None}
-    if _PROMPT in state:
+    if _PROMPT in state and state[_PROMPT].ndim:
         state[_PROMPT] = state[_PROMPT].reshape(-1, state[_PROMPT].shape[-1])  # [1, n, h] in image models
     return state
 

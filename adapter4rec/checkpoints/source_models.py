@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from torch import Tensor
 
@@ -15,9 +16,24 @@ from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.weights import load_into
 from adapter4rec.utils.checkpoint_file import Checkpoint, read_checkpoint, write_checkpoint
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.records import Object, checked_in
 
 _WHAT = "source model"
 _RELEASED_SUFFIXES = (".pt", ".pth", ".bin")
+
+
+class _Origin(TypedDict):
+    stage: str
+    settings: Object
+
+
+@dataclass(frozen=True)
+class _Description:
+    """What of a source model's description is read, here and in ``loading.py``."""
+
+    objective: str
+    encoder: str = ""
+    identity: _Origin | None = None
 
 
 def require_export_path(path: Path, *, overwrite: bool) -> None:
@@ -55,13 +71,14 @@ def read_source_model(path: Path) -> Checkpoint:
     if path.suffix in _RELEASED_SUFFIXES:
         return Checkpoint(path, read_released(path), {})
     checkpoint = read_checkpoint(path)
-    if checkpoint.description.get("what") != _WHAT:
+    if checkpoint.description["what"] != _WHAT:
         raise UserError(
-            f"{path}: contains {checkpoint.description.get('what')!r}, not a {_WHAT}; "
+            f"{path}: contains {checkpoint.description['what']!r}, not a {_WHAT}; "
             "pass the file that source training exported (--export)"
         )
-    if checkpoint.description.get("objective") not in OBJECTIVES:
-        raise UserError(f"{path}: unknown training objective {checkpoint.description.get('objective')!r}")
+    description = checked_in(path, checkpoint.description, _Description)
+    if description.objective not in OBJECTIVES:
+        raise UserError(f"{path}: unknown training objective {description.objective!r}")
     return checkpoint
 
 

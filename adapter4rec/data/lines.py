@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import require_regular
 from adapter4rec.utils.plain_text import SNIFFED_BYTES, encoding_fault, file_fault, has_ascii_lines, is_utf8
 
 _LINES_AT_ONCE = 50_000
@@ -31,6 +32,7 @@ def read_line_blocks(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int,
     if fault := encoding_fault(encoding):
         raise UserError(f"--encoding: {fault}")
     try:
+        require_regular(path)
         with path.open("rb") as file:
             if fault := file_fault(file.peek(SNIFFED_BYTES)[:SNIFFED_BYTES], encoding):
                 raise UserError(f"{path}: {fault}")

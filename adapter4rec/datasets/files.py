@@ -15,6 +15,7 @@ import polars as pl
 
 from adapter4rec.datasets.options import FileSettings
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import require_regular
 from adapter4rec.utils.plain_text import GZIP, PARQUET, SNIFFED_BYTES, not_text, unicode_form
 
 _SEPARATORS = ",;\t|"
@@ -97,6 +98,7 @@ def _first_bytes(path: Path) -> bytes:
     if path.is_dir():
         raise UserError(f"{path}: a folder; expected a file")
     try:
+        require_regular(path)
         with path.open("rb") as file:
             start = file.read(SNIFFED_BYTES)
     except FileNotFoundError:

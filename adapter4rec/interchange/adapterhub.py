@@ -18,6 +18,7 @@ the user encoder, the item head) are stored only in this project's adapter file.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from adapter4rec.adapters.sites import Sites
 from adapter4rec.interchange.common import Model, Names, add_imported, item_adapter, item_sites
 from adapter4rec.models.weights import read_tensors
 from adapter4rec.utils.errors import UserError, nearest
-from adapter4rec.utils.files import atomic_folder, read_json, write_json
+from adapter4rec.utils.files import atomic_folder, write_json
+from adapter4rec.utils.records import Object, read_record
 
 OPTIONS = "adapter_config.json"
 WEIGHTS = "pytorch_adapter.bin"
@@ -79,6 +81,15 @@ _NEEDED = {
     "stochastic_depth": 0.0,
 }
 """Options with a required value, which is also the library's default; other options are ignored."""
+
+
+@dataclass(frozen=True)
+class _Description:
+    """What of ``adapter_config.json`` is read."""
+
+    config: Object | None
+    name: str
+    model_type: str
 
 
 def export_adapterhub(model: Model, folder: Path, name: str = "adapter4rec") -> list[str]:
@@ -132,13 +143,13 @@ def import_adapterhub(model: Model, folder: Path) -> None:
     """
     sites, encoder = item_sites(model)
     path = folder / OPTIONS
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"{folder}: not an adapter folder of AdapterHub ({OPTIONS} not found)")
-    description = read_json(path, ("config", "name", "model_type"))
+    description = read_record(path, _Description)
     kind = encoder.config.model_type
-    if description["model_type"] != kind:
-        raise UserError(f"{path}: model_type is {description['model_type']!r}; the item encoder is {kind!r}")
-    options = _supported_options(description["config"], path)
+    if description.model_type != kind:
+        raise UserError(f"{path}: model_type is {description.model_type!r}; the item encoder is {kind!r}")
+    options = _supported_options(description.config, path)
     weights = folder / (WEIGHTS if (folder / WEIGHTS).is_file() else SAFE_WEIGHTS)
     tensors = {
         name: tensor * options["scaling"] if ".adapter_up." in name else tensor
@@ -159,7 +170,7 @@ def import_adapterhub(model: Model, folder: Path) -> None:
             adapter_dropout=options["dropout"],
         )
 
-    add_imported(model, _names(sites, kind, description["name"]), tensors, config_for, folder)
+    add_imported(model, _names(sites, kind, description.name), tensors, config_for, folder)
 
 
 def _names(sites: Sites, kind: str, name: str) -> Names:
@@ -199,13 +210,13 @@ def _options(config: HoulsbyConfig, sites: Sites) -> dict[str, Any]:
     }
 
 
-def _supported_options(options: Any, path: Path) -> dict[str, Any]:
+def _supported_options(options: Object | None, path: Path) -> dict[str, Any]:
     """The options of an adapter, with defaults.
 
     Raises:
         UserError: options of another method, or an unsupported one.
     """
-    if not isinstance(options, dict) or options.get("architecture") is not None:
+    if options is None or options.get("architecture") is not None:
         raise UserError(f"{path}: only bottleneck adapters are supported")
     read = {**_NEEDED, "original_ln_before": False, "is_parallel": False, "dropout": 0.0, **options}
     needed = _NEEDED if read["is_parallel"] else {**_NEEDED, "original_ln_before": False}

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+import msgspec
 
 from adapter4rec.models.pretrained import PRETRAINED_MODELS
 from adapter4rec.models.settings import ImageModelSettings
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import REPOSITORY, read_json
+from adapter4rec.utils.files import REPOSITORY
+from adapter4rec.utils.records import Object, Positive, checked_in, read_record
+from adapter4rec.utils.settings import FolderName
 
-_DEFAULT_IMAGE_SIZE = 224
-"""Of transformers, for all supported image encoders whose configuration has none."""
+
+@dataclass(frozen=True)
+class _Config:
+    """The size of the images, of transformers' default where a configuration has none."""
+
+    image_size: Positive | Annotated[list[Positive], msgspec.Meta(min_length=1)] = 224
 
 
 def backbone_folder(name: str) -> Path:
@@ -21,7 +30,7 @@ def backbone_folder(name: str) -> Path:
         UserError: no such folder.
     """
     for folder in (Path(name), REPOSITORY / name, PRETRAINED_MODELS / name):
-        if (folder / "config.json").is_file():
+        if FolderName.is_folder(folder):
             return folder.resolve()
     raise UserError(
         f"backbone {name!r}: no Hugging Face folder (with a config.json) at {PRETRAINED_MODELS / name}; "
@@ -37,6 +46,7 @@ def own_image_size(settings: ImageModelSettings) -> int:
     """
     if settings.image_size is not None:
         return settings.image_size
-    config: dict[str, Any] = read_json(backbone_folder(settings.backbone) / "config.json")
-    size = config.get("vision_config", config).get("image_size", _DEFAULT_IMAGE_SIZE)
-    return int(size[0] if isinstance(size, list) else size)
+    file = backbone_folder(settings.backbone) / "config.json"
+    config = read_record(file, Object)
+    size = checked_in(file, config.get("vision_config", config), _Config).image_size
+    return size[0] if isinstance(size, list) else size

@@ -16,6 +16,8 @@ from transformers.utils import logging as transformers_logging
 
 from adapter4rec.models.layouts import LAYOUTS, Reads
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import require_regular
+from adapter4rec.utils.plain_text import SNIFFED_BYTES, not_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -44,6 +46,11 @@ _SUPPORTED_SETTINGS: dict[str, tuple[Any, ...]] = {
 }
 """Supported values of settings in config.json that change what an encoder computes."""
 _MAX_LISTED = 3
+_WEIGHTS = (".safetensors", ".bin")
+_READ_FILES = (*_WEIGHTS, ".json", ".txt", ".model", ".codes")
+_SIZES = ("hidden_size", "vocab_size", "intermediate_size", "max_position_embeddings", "type_vocab_size")
+_SLACK_BYTES = 1 << 27
+_MOST_LAYERS = 1000
 
 
 def backbone_config(folder: Path, kinds: Collection[str], layers: int | None = None) -> PretrainedConfig:
@@ -58,6 +65,7 @@ def backbone_config(folder: Path, kinds: Collection[str], layers: int | None = N
         UserError: the configuration cannot be read, requires custom code, has too few layers, or its model
             type or one of its settings is not supported.
     """
+    require_files(folder)
     with _reading(folder, "config.json"):
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, **_LOCAL)
     if config.model_type == "clip":  # the folder has both towers; use the vision tower
@@ -87,8 +95,37 @@ def describe_config(config: PretrainedConfig) -> str:
 
 
 def first_position(config: PretrainedConfig) -> int:
-    """Position id of the first token: 0, but ``pad_token_id + 1`` in RoBERTa and XLM-RoBERTa."""
-    return config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta") else 0
+    """Position id of the first token: 0, but ``pad_token_id + 1`` in RoBERTa and XLM-RoBERTa.
+
+    Raises:
+        UserError: RoBERTa or XLM-RoBERTa without a padding token.
+    """
+    if config.model_type not in ("roberta", "xlm-roberta"):
+        return 0
+    if config.pad_token_id is None or config.pad_token_id < 0:
+        raise UserError(
+            f"{config.name_or_path}/config.json: pad_token_id is {config.pad_token_id}, but positions of "
+            f"{config.model_type} are counted from it; set it as in the pretraining (1)"
+        )
+    return int(config.pad_token_id) + 1
+
+
+def patch_size(config: PretrainedConfig) -> int:
+    """Height and width of the patches of an image encoder, in pixels.
+
+    Raises:
+        UserError: the patches are not square.
+    """
+    return _one_side(config, "patch_size")
+
+
+def _one_side(config: PretrainedConfig, name: str) -> int:
+    """The value of a size that config.json gives as a number, or as a list of height and width."""
+    value = getattr(config, name)
+    sides = set(value) if isinstance(value, list | tuple) else {value}
+    if len(sides) != 1 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise UserError(f"{config.name_or_path}/config.json: {name} is {value}; only squares are supported")
+    return int(sides.pop())
 
 
 def image_size(config: PretrainedConfig, asked: int | None = None) -> int:
@@ -102,14 +139,15 @@ def image_size(config: PretrainedConfig, asked: int | None = None) -> int:
     Raises:
         UserError: the encoder expects images that are not square, or the size is no multiple of its patches.
     """
-    sides = {config.image_size} if isinstance(config.image_size, int) else set(config.image_size)
-    if len(sides) != 1:
-        raise UserError(f"the backbone expects images of size {config.image_size}; only square is supported")
-    own = sides.pop()
+    own, patch = _one_side(config, "image_size"), patch_size(config)
+    if own % patch:
+        raise UserError(
+            f"{config.name_or_path}/config.json: image_size {own} is not a multiple of patch_size {patch}"
+        )
     if asked in (None, own):
         return own
-    if asked % config.patch_size:
-        raise UserError(f"--image_size {asked}: must be a multiple of the patch size {config.patch_size}")
+    if asked % patch:
+        raise UserError(f"--image_size {asked}: must be a multiple of the patch size {patch}")
     return asked
 
 
@@ -128,6 +166,7 @@ def load_backbone(folder: Path, kinds: Collection[str], layers: int | None = Non
     config = backbone_config(folder, kinds, layers)
     if (folder / "adapter_config.json").is_file():  # transformers would load the adapter, or ignore it
         raise UserError(f"{folder}: contains an adapter (adapter_config.json); move it to another folder")
+    _require_plausible_sizes(folder, config)
     with _reading(folder, "the weights"):
         model: PreTrainedModel
         model, report = AutoModel.from_pretrained(
@@ -142,6 +181,40 @@ def load_backbone(folder: Path, kinds: Collection[str], layers: int | None = Non
         )
     _check_weights(folder, model, report, layers)
     return model
+
+
+def require_files(folder: Path) -> None:
+    """Check the files of a Hugging Face folder before a library opens them.
+
+    Raises:
+        UserError: a FIFO or device, an empty file, a pointer of Git LFS or a web page in place of weights or
+            of a tokenizer.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() or path.suffix not in _READ_FILES or not path.exists():
+            continue
+        if require_regular(path) == 0:
+            raise UserError(f"{path}: empty file; download it again")
+        with path.open("rb") as file:
+            start = file.read(SNIFFED_BYTES)
+        if (what := not_text(start)) and not (path.suffix == ".bin" and start.startswith(b"PK")):
+            raise UserError(f"{path}: {what}")
+
+
+def _require_plausible_sizes(folder: Path, config: PretrainedConfig) -> None:
+    """Check the sizes in config.json against the size of the weights before memory is allocated.
+
+    Raises:
+        UserError: a size that the weights cannot have.
+    """
+    found = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in _WEIGHTS)
+    layers, width = config.num_hidden_layers, config.hidden_size
+    if not 0 < layers <= _MOST_LAYERS:
+        raise UserError(f"{folder}/config.json: num_hidden_layers is {layers}; expected 1 to {_MOST_LAYERS}")
+    for name in _SIZES:
+        value = getattr(config, name, None)
+        if isinstance(value, int) and value * max(width, 1) > found + _SLACK_BYTES:
+            raise UserError(f"{folder}/config.json: {name} is {value}, which does not fit the weights")
 
 
 def _check_weights(
@@ -190,7 +263,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
             f"{folder}: the tokenizer does not match the weights: token {token!r} has id {largest}, "
             f"vocab_size in config.json is {config.vocab_size}"
         )
-    empty, short = (tokenizer(text)["input_ids"][:1] for text in ("", "a"))
+    with _reading(folder, "the tokenizer"):
+        empty, short = (tokenizer(text, truncation=True, max_length=8)["input_ids"][:1] for text in ("", "a"))
     if not empty or empty != short or tokenizer.cls_token_id not in (None, *empty):
         raise UserError(
             f"{folder}: the tokenizer does not start each text with a class token (cls_token is "

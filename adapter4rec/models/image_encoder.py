@@ -17,12 +17,18 @@ from adapter4rec.data.content import Content
 from adapter4rec.data.images.store import Pixels
 from adapter4rec.data.states import States
 from adapter4rec.models.backbone_folders import backbone_folder
-from adapter4rec.models.backbones import IMAGE_ENCODERS, backbone_config, image_size, load_backbone
+from adapter4rec.models.backbones import (
+    IMAGE_ENCODERS,
+    backbone_config,
+    image_size,
+    load_backbone,
+    patch_size,
+)
 from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.layers import layer_outputs, replace_outputs
 from adapter4rec.models.settings import ImageModelSettings
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import read_json
+from adapter4rec.utils.records import Object, read_record
 
 if TYPE_CHECKING:
     from torchvision.transforms.v2 import Transform
@@ -96,7 +102,7 @@ def read_normalisation(folder: Path, config: PretrainedConfig, choice: str) -> N
     file = folder / "preprocessor_config.json"
     if not file.is_file():
         return _PRETRAINING.get(config.model_type, PAPER)
-    recorded = read_json(file)
+    recorded = read_record(file, Object)
     if not recorded.get("do_normalize", True):
         return Normalisation((0.0,) * 3, (1.0,) * 3, file.name)
     try:
@@ -188,7 +194,7 @@ class ImageItemEncoder(ContentItemEncoder):
         images = content.pixels if isinstance(content, Pixels) else content.states
         patches = images.shape[1]
         if isinstance(content, Pixels):
-            patches = patches * images.shape[2] // self.backbone.config.patch_size**2 + 1
+            patches = patches * images.shape[2] // patch_size(self.backbone.config) ** 2 + 1
         default = max(1, _PATCHES_AT_ONCE[images.device.type] // patches)
         return zip(torch.split(images, self.images_at_once or default))
 
@@ -196,7 +202,7 @@ class ImageItemEncoder(ContentItemEncoder):
         return self.states_of_scaled(self.transform(pixels.permute(0, 3, 1, 2)))
 
     def _resume_from(self, layers: tuple[int, ...], states: Tensor) -> Tensor:
-        size = math.isqrt(states.shape[1] - 1) * self.backbone.config.patch_size
+        size = math.isqrt(states.shape[1] - 1) * patch_size(self.backbone.config)
         unread = torch.zeros(1, 3, size, size, dtype=self.head.weight.dtype, device=states.device)
         with replace_outputs(self.backbone, layers, states):
             return self.states_of_scaled(unread.expand(len(states), -1, -1, -1))
@@ -216,7 +222,7 @@ class ImageItemEncoder(ContentItemEncoder):
             arguments["interpolate_pos_encoding"] = True
         if getattr(self.backbone.config, "mask_ratio", None) == 0:
             # ViTMAE sorts patches by this noise even if it drops none; ascending noise keeps their order.
-            patches = pixels[0, 0].numel() // self.backbone.config.patch_size**2
+            patches = pixels[0, 0].numel() // patch_size(self.backbone.config) ** 2
             noise = torch.arange(patches, device=pixels.device, dtype=torch.float32)
             arguments["noise"] = noise.expand(len(pixels), -1)
         # On a CPU, PyTorch's fused attention is slower in bf16 than the steps that it replaces.

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pkgutil import resolve_name
 from typing import Any
 
+from adapter4rec.utils.errors import UserError, nearest
+
 OBJECTIVES: dict[str, slice] = {"sasrec": slice(None), "cpc": slice(-1, None)}
 """Training objectives: the positions of a sequence whose next item is predicted. ``sasrec`` predicts at every
 position (Kang & McAuley 2018), ``cpc`` at the last one: the whole history predicts one item."""
@@ -28,6 +30,12 @@ USER_ENCODERS: dict[str, type | str] = {
 
 
 def registered(registry: Mapping[str, type | str], name: str) -> Any:
-    """The class registered under ``name``."""
+    """The class registered under ``name``.
+
+    Raises:
+        UserError: no class is registered under it.
+    """
+    if name not in registry:
+        raise UserError(f"{name!r} is unknown; {nearest(name, list(registry))}")
     found = registry[name]
     return resolve_name(found) if isinstance(found, str) else found

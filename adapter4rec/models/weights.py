@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import utf8_path
+from adapter4rec.utils.files import require_regular, utf8_path
+from adapter4rec.utils.plain_text import SNIFFED_BYTES, not_text
 
 _MAX_LISTED = 5
 
@@ -41,20 +42,36 @@ def read_tensors(path: Path, entry: str | None = None) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing or damaged, or contains other objects.
     """
-    try:
+    with reading_tensors(path):
         if path.suffix == ".safetensors":
             with utf8_path(path) as file:
                 return load_file(file)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{path}: cannot be read, or contains more than tensors ({type(error).__name__})"
-        ) from None
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
     if entry is not None:
         content = content.get(entry) if isinstance(content, dict) else None
-    if not isinstance(content, dict) or not all(isinstance(one, Tensor) for one in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(one, Tensor) and one.layout == torch.strided and not one.is_meta
+        for name, one in content.items()
+    ):
         raise UserError(f"{path}: not a dictionary of tensors" + (f" in {entry!r}" if entry else ""))
     return content
+
+
+@contextmanager
+def reading_tensors(path: Path) -> Iterator[None]:
+    """Check that a file of tensors can be read, and convert any exception of its library into a UserError."""
+    try:
+        require_regular(path)
+        with path.open("rb") as file:
+            start = file.read(SNIFFED_BYTES)
+        if not start.startswith(b"PK") and (what := not_text(start)):
+            raise UserError(f"{path}: {what}")
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # damaged files raise exceptions of any type
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+        raise UserError(f"{path}: cannot be read, or contains more than tensors ({reason})") from None
 
 
 def load_into(

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from adapter4rec.runs.ledger import FINISHED, Record
+from adapter4rec.runs.ledger import FINISHED
+from adapter4rec.runs.records import Record
 from adapter4rec.utils.settings import as_argument
 
 _ESSENTIAL = ("users", "items", "images", "source_checkpoint", "start_from", "epochs")
@@ -36,7 +37,7 @@ def planned_runs_of(records: Collection[Record]) -> pd.DataFrame:
 def section_of(record: Record) -> str:
     """Stage and domain of a run."""
     domain = record.get("domain")
-    name = domain["name"] if domain else Path(record["settings"].get("users") or "").parent.name
+    name = domain["name"] if domain else Path(str(record["settings"].get("users") or "")).parent.name
     return f"{record['stage']}, {name}" if name else str(record["stage"])
 
 

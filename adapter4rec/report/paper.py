@@ -9,7 +9,7 @@ from pathlib import Path
 
 from adapter4rec.report.results import Study
 from adapter4rec.utils.errors import UserError, nearest
-from adapter4rec.utils.files import REPOSITORY
+from adapter4rec.utils.files import REPOSITORY, require_regular
 
 DEFAULT = REPOSITORY / "Dataset" / "paper_results.csv"
 TRAINED = "trained parameters"
@@ -42,6 +42,7 @@ def read_paper(path: Path | None, study: Study) -> tuple[Figures, list[str]]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; its columns are {', '.join(_COLUMNS)}")
     rows = {section.name: list(section.rows.index) for section in study.sections}
+    require_regular(path)
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = ("\n" if line.startswith("#") else line for line in file)
         reader = csv.DictReader(lines, _COLUMNS, skipinitialspace=True)

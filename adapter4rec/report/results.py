@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pandas as pd
 
 from adapter4rec.report.efficiency import tpme
 from adapter4rec.report.generic import planned_runs_of
 from adapter4rec.report.significance import compare
-from adapter4rec.runs.ledger import FINISHED, Record, latest, read_ledger
+from adapter4rec.runs.ledger import FINISHED, latest, read_ledger
+from adapter4rec.runs.records import Record
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import read_json
+from adapter4rec.utils.records import read_record
 
 PLAN_FILE = "study.json"
 TRAINED, SECONDS, MEMORY = "parameters.trained", "seconds_per_epoch", "peak_memory_bytes"
@@ -24,6 +26,40 @@ _PLACE = ["section", "name", "scale"]
 """What identifies a row."""
 _DEFAULT_CUTOFF = 10
 _PLAN_OF_LEDGER = {"study": "ledger", "title": "Runs in a ledger", "about": "", "reference": "finetune"}
+
+
+class _Scale(TypedDict):
+    label: str
+
+
+@dataclass(frozen=True)
+class _PlannedRun:
+    seed: int
+    key: str | None
+    folder: str
+    command: str
+
+
+@dataclass(frozen=True)
+class _PlannedRow:
+    section: str
+    name: str
+    scale: float | None
+    runs: list[_PlannedRun]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Content of ``study.json``."""
+
+    study: str
+    title: str
+    about: str
+    reference: str
+    rows: list[_PlannedRow]
+    command: str = ""
+    groups: bool = False
+    scale: _Scale | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,41 +182,35 @@ def read_studies(ledgers: Iterable[Path]) -> list[Study]:
 
 def _read_plan(ledger: Path) -> dict[str, Any]:
     path = ledger.parent / PLAN_FILE
-    return read_json(path, (*_PLAN_OF_LEDGER, "rows")) if path.is_file() else _PLAN_OF_LEDGER
+    return asdict(read_record(path, _Plan)) if path.exists() else _PLAN_OF_LEDGER
 
 
 def _read_study(ledgers: list[Path]) -> Study:
     records = latest([record for ledger in ledgers for record in _read_records(ledger)])
     plan = _read_plan(ledgers[0])
-    if "rows" in plan:
+    if plan.get("rows"):
         planned = pd.concat(_planned_runs(one.parent / PLAN_FILE) for one in ledgers)
     elif records:
         planned = planned_runs_of(records.values())
     else:
         raise UserError(f"{ledgers[0]}: no runs")
+    if planned.empty:
+        raise UserError(f"{ledgers[0].parent / PLAN_FILE}: no planned runs; run the study again")
     return Study(plan, ledgers[0].parent, _runs(planned, records))
 
 
 def _planned_runs(path: Path) -> pd.DataFrame:
-    """The runs in a ``study.json``.
-
-    Raises:
-        UserError: a row or a run lacks a key.
-    """
+    """The runs in a ``study.json``."""
     columns = [*_PLACE, "seed", "key", "folder", "command"]
-    try:
-        rows = read_json(path, ("rows",))["rows"]
-        runs = [row | run for row in rows for run in row["runs"]]
-        return pd.DataFrame([{key: run[key] for key in columns} for run in runs])
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path}: damaged (missing {error}); run the study again to write it anew") from None
+    rows = asdict(read_record(path, _Plan))["rows"]
+    return pd.DataFrame([{**row, **run} for row in rows for run in row["runs"]], columns=columns)
 
 
 def _read_records(ledger: Path) -> list[Record]:
     """Records with their run folder, or one of the same name next to the ledger if the study was moved."""
     records = read_ledger(ledger)
     for record in records:
-        if not Path(record["folder"]).is_dir():
+        if not os.path.isdir(record["folder"]):  # noqa: PTH112 (False for a path that cannot be)
             record["folder"] = str(ledger.parent / Path(record["folder"]).name)
     return records
 
@@ -207,7 +237,9 @@ def _numbers(record: Record | None) -> Record:
     """The part of a finished run's record that consists of numbers, with groups by name."""
     if record is None or record["outcome"] != FINISHED:
         return {}
-    named = {kind: {one["group"]: one for one in groups} for kind, groups in record["groups"].items()}
+    named = {
+        kind: {str(one.get("group")): one for one in groups} for kind, groups in record["groups"].items()
+    }
     names = ("test", "parameters", "best_epoch", "seconds", SECONDS, MEMORY)
     return {name: record[name] for name in names} | {"groups": named}
 

@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 
 from adapter4rec.evaluation.metrics import RANKS_FILE, ndcg_gains
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import require_regular
 
 NAME = "paired t-test over users, two-sided, Holm-corrected"
 LEVEL = 0.05
@@ -88,8 +90,9 @@ def user_gains(folder: str, k: int) -> pd.Series[float]:
     kinds: dict[str, Any] = {"user": str, "rank": "int64"}
     path = Path(folder) / RANKS_FILE
     try:
+        require_regular(path)
         ranks = pd.read_csv(path, usecols=list(kinds), dtype=kinds, keep_default_na=False, index_col="user")
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, zlib.error, UserError) as error:
         state = "not found" if isinstance(error, FileNotFoundError) else "is damaged"
         raise NotComparableError(f"{path.parent.name}: {RANKS_FILE} {state}") from None
     return pd.Series(ndcg_gains(ranks["rank"].to_numpy(), k), ranks.index)

@@ -9,7 +9,7 @@ from adapter4rec.checkpoints.source_models import export_source_model, require_e
 from adapter4rec.models.backbones import describe_config
 from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.runs.ledger import Record
+from adapter4rec.runs.records import Record
 from adapter4rec.runs.run import Run
 from adapter4rec.runs.settings import RunSettings
 from adapter4rec.utils.checkpoint_file import read_description

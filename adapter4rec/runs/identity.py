@@ -11,9 +11,10 @@ from typing import Any
 from adapter4rec.models.parameters import trained_state
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.weights import load_into
-from adapter4rec.runs.ledger import Record
+from adapter4rec.runs.records import EpochRecord, Record
 from adapter4rec.utils.checkpoint_file import read_checkpoint, read_description
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.records import checked_in
 
 BEST = "trained weights"
 
@@ -73,7 +74,7 @@ def checked_description(path: Path, what: str, identity: Identity) -> Record:
     return description
 
 
-def load_best(path: Path, identity: Identity, model: TransRec) -> Record:
+def load_best(path: Path, identity: Identity, model: TransRec) -> EpochRecord:
     """Load the trained weights of a run's best epoch into its model.
 
     Returns:
@@ -84,5 +85,4 @@ def load_best(path: Path, identity: Identity, model: TransRec) -> Record:
     """
     description = checked_description(path, BEST, identity)
     load_into(model, read_checkpoint(path).tensors, path, trained_state(model))
-    record: Record = description["record"]
-    return record
+    return checked_in(path, description.get("record"), EpochRecord)

@@ -12,17 +12,26 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from adapter4rec.models.backbone_folders import own_image_size
 from adapter4rec.models.settings import ImageModelSettings
+from adapter4rec.runs.records import (
+    FailedRecord,
+    FinishedRecord,
+    Record,
+    Result,
+    RunDescription,
+    read_metrics,
+)
 from adapter4rec.runs.settings import RunSettings
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import file_hash, json_object, locked_file, read_json
+from adapter4rec.utils.files import file_hash, locked_file, require_regular
 from adapter4rec.utils.plain_text import json_text
+from adapter4rec.utils.records import Object, checked, read_record, record_of
 from adapter4rec.utils.settings import as_argument
 
 FINISHED, FAILED = "finished", "failed"
@@ -31,7 +40,16 @@ _INPUTS = ("users", "items", "images", "source_checkpoint", "start_from")
 """Settings that name input files of a run."""
 _OF_RESULT = ("validation", "test", "seconds_per_epoch", "seconds", "peak_memory_bytes")
 """Entries of ``result.json`` that the record has, too."""
-Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Version:
+    ledger: int
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    outcome: Literal["finished", "failed"]
 
 
 def run_key(settings: RunSettings) -> str:
@@ -105,25 +123,30 @@ def read_ledger(ledger: Path) -> list[Record]:
     """All records, oldest first. Damaged lines are skipped with a warning on stderr.
 
     Raises:
-        UserError: the file does not exist, or has another format version.
+        UserError: the file does not exist, is not a regular file, or has another format version.
     """
-    if not ledger.is_file():
+    if not ledger.exists():
         raise UserError(f"{ledger}: no such ledger; each run writes one next to its run folder")
+    require_regular(ledger)
     records = []
-    # Not splitlines, which also splits at characters that JSON strings may contain unescaped.
-    for number, line in enumerate(ledger.read_text("utf-8", errors="replace").split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json_object(line, ("ledger", "outcome", "key"))
-        except ValueError as error:
-            print(f"{ledger}:{number}: skipped damaged line ({error})", file=sys.stderr)
-            continue
-        if record["ledger"] != _VERSION:
-            raise UserError(
-                f"{ledger}:{number}: unsupported ledger version {record['ledger']}; expected {_VERSION}"
-            )
-        records.append(record)
+    with ledger.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                record = record_of(line, Object)
+                version = checked(record, _Version).ledger
+                if version == _VERSION:
+                    kind = checked(record, _Outcome).outcome
+                    checked(record, FinishedRecord if kind == FINISHED else FailedRecord)
+            except ValueError as error:
+                print(f"{ledger}:{number}: skipped damaged line ({error})", file=sys.stderr)
+                continue
+            if version != _VERSION:
+                raise UserError(
+                    f"{ledger}:{number}: unsupported ledger version {version}; expected {_VERSION}"
+                )
+            records.append(record)
     return records
 
 
@@ -140,9 +163,13 @@ def finished_runs(ledger: Path) -> dict[str, Record]:
 
 
 def validation_history(folder: Path) -> list[Record]:
-    """The validation records of a run's epochs, from its ``metrics.jsonl``."""
-    lines = (folder / "metrics.jsonl").read_text("utf-8").splitlines()
-    return [record for record in map(json.loads, lines) if record["split"] == "validation"]
+    """The validation records of a run's epochs, from its ``metrics.jsonl``.
+
+    Raises:
+        OSError: the file cannot be read.
+        UserError: not a regular file, or damaged.
+    """
+    return [record for record in read_metrics(folder / "metrics.jsonl") if record["split"] == "validation"]
 
 
 def finished_record(folder: Path, settings: RunSettings) -> Record:
@@ -150,21 +177,24 @@ def finished_record(folder: Path, settings: RunSettings) -> Record:
 
     If more epochs were trained than ``settings`` requests, the record has the trained number.
     """
-    recorded = read_json(
-        folder / "settings.json", ("identity", "settings", "parameters", "versions", "hardware")
-    )
-    result = read_json(folder / "result.json", ("epoch", "validation", "test"))
+    recorded = read_record(folder / "settings.json", RunDescription)
+    result = read_record(folder / "result.json", Result)
     epochs = validation_history(folder)
+    if not epochs:
+        raise UserError(f"{folder}/metrics.jsonl: no validation; the file is damaged")
     settings = replace(settings, epochs=max(settings.epochs, epochs[-1]["epoch"]))
     return {
         **_common_fields(FINISHED, settings, folder),
-        **{name: recorded["identity"][name] for name in ("data", "start")},
-        **{name: recorded.get(name) for name in ("domain", "versions", "hardware")},
+        "data": recorded.identity["data"],
+        "start": recorded.identity["start"],
+        "domain": recorded.domain,
+        "versions": recorded.versions,
+        "hardware": recorded.hardware,
         "epochs": epochs,
-        "best_epoch": result["epoch"],
-        "parameters": {"share": result["trained_share"], **recorded["parameters"]},
-        "groups": result.get("groups", {}),
-        **{name: result.get(name) for name in _OF_RESULT},
+        "best_epoch": result.epoch,
+        "parameters": {"share": result.trained_share, **recorded.parameters},
+        "groups": result.groups,
+        **{name: getattr(result, name) for name in _OF_RESULT},
     }
 
 

@@ -37,15 +37,17 @@ from adapter4rec.models.parameters import ParameterCounts, count_parameters, tra
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs.curves import draw_curves
 from adapter4rec.runs.identity import BEST, Identity, load_best
-from adapter4rec.runs.ledger import Record, append, finished_record, read_ledger, validation_history
+from adapter4rec.runs.ledger import append, finished_record, read_ledger, validation_history
+from adapter4rec.runs.records import Record, Result, RunDescription
 from adapter4rec.runs.report_lines import result_line
 from adapter4rec.runs.settings import RunSettings
 from adapter4rec.runs.tensorboard import ScalarLog
 from adapter4rec.utils.checkpoint_file import weights_hash, write_checkpoint
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import REPOSITORY, atomic_file, locked_file, read_json, write_json
+from adapter4rec.utils.files import REPOSITORY, atomic_file, locked_file, write_json
 from adapter4rec.utils.machine import peak_memory
 from adapter4rec.utils.process_group import Process
+from adapter4rec.utils.records import read_record
 from adapter4rec.utils.versions import versions
 
 _MAX_LISTED = 5
@@ -102,7 +104,7 @@ class Run:
             if self.folder.exists() and (not self.folder.is_dir() or _has_files(self.folder)):
                 raise UserError(f"{self.folder}: not empty and not a run folder; choose another --run_folder")
             return
-        recorded = read_json(description, ("identity",))["identity"]
+        recorded = read_record(description, RunDescription).identity
         differences = self.identity.differences(recorded)
         if differences:
             raise UserError(
@@ -203,7 +205,7 @@ class Run:
             path = self.folder / "result.json"
             if not path.is_file():
                 return None
-            result = read_json(path, ("requested_epochs", "epoch", "test", "peak_memory_bytes"))
+            result = asdict(read_record(path, Result))
             if result["requested_epochs"] < self.settings.epochs:
                 return None
             self._report(result)

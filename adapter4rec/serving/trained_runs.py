@@ -15,10 +15,11 @@ from adapter4rec.data.domain import Domain
 from adapter4rec.models.parameters import count_parameters
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs.identity import Identity, load_best
+from adapter4rec.runs.records import RunDescription
 from adapter4rec.utils.checkpoint_file import weights_hash
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import read_json
 from adapter4rec.utils.process_group import Process
+from adapter4rec.utils.records import Object, checked_in, read_record
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,14 @@ class TrainedRun:
     model: TransRec
 
 
+@dataclass(frozen=True)
+class _TrainedOn:
+    """What the description of a run's adapter file has of the run."""
+
+    stage: str
+    settings: Object
+
+
 def load_run(folder: Path, process: Process, changed: Mapping[str, Any] | None = None) -> TrainedRun:
     """Load a finished run.
 
@@ -54,23 +63,18 @@ def load_run(folder: Path, process: Process, changed: Mapping[str, Any] | None =
     """
     if not (folder / "settings.json").is_file():
         raise UserError(f"{folder}: not a run folder (settings.json not found)")
-    recorded = read_json(folder / "settings.json", ("identity", "settings"))
-    try:
-        identity = Identity(**recorded["identity"])
-    except TypeError as error:
-        raise UserError(
-            f"{folder}/settings.json: does not describe a run of this project ({error})"
-        ) from None
+    recorded = read_record(folder / "settings.json", RunDescription)
+    identity = Identity(**recorded.identity)
     moved = dict(changed or {})
-    if str(identity.stage).endswith(SourceSettings.stage):
+    if identity.stage.endswith(SourceSettings.stage):
         moved["start_from"] = moved.pop("source_checkpoint", None)
-    settings = rebuilt_settings(folder / "settings.json", identity.stage, recorded["settings"], moved)
+    settings = rebuilt_settings(folder / "settings.json", identity.stage, recorded.settings, moved)
     if settings.method == "popularity":
         raise UserError(f"{folder}: the popularity baseline has no model")
     domain = settings.read_domain(process)
     model = rebuilt_model(settings, domain.interactions.n_items)
     now = replace(identity, data=domain.identity, start=weights_hash(model.state_dict()))
-    if changes := now.differences(recorded["identity"]):
+    if changes := now.differences(recorded.identity):
         raise UserError(f"{folder}: the data or the initial weights have changed: {'; '.join(changes)}")
     if count_parameters(model).trained:
         load_best(folder / "best.safetensors", identity, model)
@@ -95,8 +99,9 @@ def load_adapted(
     """
     description = read_adapter(adapter).description
     if "stage" in description and "settings" in description:
+        trained = checked_in(adapter, description, _TrainedOn)
         moved = {**changed, "source_checkpoint": source}
-        settings = rebuilt_settings(adapter, description["stage"], description["settings"], moved)
+        settings = rebuilt_settings(adapter, trained.stage, trained.settings, moved)
     else:
         settings = _settings_of_source(source, adapter, changed)
     domain = settings.read_domain(process)

@@ -13,7 +13,7 @@ from adapter4rec.data.domain import Domain
 from adapter4rec.data.loader import load_ahead
 from adapter4rec.evaluation.leave_one_out import Split
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.runs.ledger import Record
+from adapter4rec.runs.records import Record
 from adapter4rec.runs.report_lines import epoch_line
 from adapter4rec.runs.run import Run
 from adapter4rec.training.schedule import learning_rate_factor
@@ -23,6 +23,7 @@ from adapter4rec.training.state import Progress, restore_state, save_state
 from adapter4rec.training.step import train_step
 from adapter4rec.training.testing import ranking_of
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.records import damaged
 
 _STANDSTILL, _CHANCE = 0.005, 1.5
 """A loss that moves less, as a fraction, stands still; a HR@10 below this multiple of chance is chance."""
@@ -62,6 +63,8 @@ def fit(model: TransRec, domain: Domain, settings: TrainingSettings, run: Run) -
     for line in setup.describe():
         run.log(line)
     progress = restore_state(run, setup)
+    if progress.step >= examples.steps:
+        raise damaged(run.last_path, f"step {progress.step}, but an epoch has {examples.steps} steps")
     while progress.epoch <= settings.epochs and not progress.stopped(settings.patience):
         train_epoch(setup, examples, settings, progress, run)
         metrics, seconds = {}, 0.0

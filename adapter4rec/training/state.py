@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -12,11 +13,12 @@ from adapter4rec.evaluation.leave_one_out import Split
 from adapter4rec.models.parameters import trained_state
 from adapter4rec.models.weights import load_into
 from adapter4rec.runs.identity import checked_description
-from adapter4rec.runs.ledger import Record
+from adapter4rec.runs.records import EpochRecord, Record, epoch_record
 from adapter4rec.runs.run import Run
 from adapter4rec.training.setup import TrainingSetup
 from adapter4rec.utils.checkpoint_file import read_checkpoint, write_checkpoint
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.records import Count, Object, Positive, Seconds, checked_in, damaged
 
 _MODEL, _OPTIMIZER = "model/", "optimizer/"
 _LAST = "state of a run"
@@ -37,14 +39,26 @@ class Progress:
         precision: number format of training.
     """
 
-    epoch: int = 1
-    step: int = 0
+    epoch: Positive = 1
+    step: Count = 0
     loss_sum: float = 0.0
-    seconds: float = 0.0
-    waited: float = 0.0
-    history: list[Record] = field(default_factory=list)
-    best: Record | None = None
+    seconds: Seconds = 0.0
+    waited: Seconds = 0.0
+    history: list[EpochRecord] = field(default_factory=list)
+    best: EpochRecord | None = None
     precision: str = ""
+
+    def fault(self) -> str | None:
+        """Why this is no progress that a run can have; None if it is one."""
+        try:
+            epochs = [epoch_record(record)["epoch"] for record in self.history]
+        except ValueError as error:
+            return f"history: {error}"
+        if len(epochs) != self.epoch - 1 or epochs != list(range(1, self.epoch)):
+            return f"epoch {self.epoch}, but the history has the epochs {epochs[:3]} …"
+        return (
+            None if self.best is None or self.best in self.history else "the best epoch is not in the history"
+        )
 
     def record(self, examples: TrainingSet, metrics: Record, evaluation_seconds: float) -> Record:
         """The record of the epoch, after its last step and its validation."""
@@ -78,6 +92,14 @@ class Progress:
         return is_best
 
 
+@dataclass(frozen=True)
+class _State:
+    """The record of ``last.safetensors``."""
+
+    progress: Object
+    scaler: dict[str, int | float]
+
+
 def save_state(run: Run, setup: TrainingSetup, progress: Progress) -> None:
     """Write ``last.safetensors`` atomically, then the metrics, on rank 0.
 
@@ -102,8 +124,11 @@ def restore_state(run: Run, setup: TrainingSetup) -> Progress:
     """
     if not run.last_path.exists():
         return Progress(precision=setup.precision.name)
-    record = checked_description(run.last_path, _LAST, run.identity)["record"]
-    progress = Progress(**record["progress"])
+    recorded = checked_description(run.last_path, _LAST, run.identity).get("record")
+    record = checked_in(run.last_path, recorded, _State, exact=True)
+    progress = checked_in(run.last_path, record.progress, Progress, exact=True)
+    if fault := progress.fault() or _scaler_fault(record.scaler, setup.scaler.state_dict()):
+        raise damaged(run.last_path, fault)
     if progress.precision != setup.precision.name:
         raise UserError(
             f"{run.folder}: trained in {progress.precision}, but --precision is {setup.precision.name} on "
@@ -113,13 +138,25 @@ def restore_state(run: Run, setup: TrainingSetup) -> Progress:
     load_into(setup.model, _with_prefix(last.tensors, _MODEL), last.path, trained_state(setup.model))
     state = setup.optimizer.state_dict()
     indices = {name: index for index, name in enumerate(_parameter_names(setup.optimizer))}
+    shapes = {name: tensor.shape for name, tensor in trained_state(setup.model).items()}
     for name, tensor in _with_prefix(last.tensors, _OPTIMIZER).items():
         key, _, parameter = name.partition("/")  # such as exp_avg/head.weight
+        if parameter not in indices or tensor.shape not in (shapes.get(parameter), ()):
+            raise damaged(run.last_path, f"unexpected state of the optimizer: {name}")
         state["state"].setdefault(indices[parameter], {})[key] = tensor
     setup.optimizer.load_state_dict(state)
-    setup.scaler.load_state_dict(record["scaler"])
+    setup.scaler.load_state_dict(record.scaler)
     run.log(f"resuming at epoch {progress.epoch}, step {progress.step}")
     return progress
+
+
+def _scaler_fault(recorded: Mapping[str, float], own: Mapping[str, float]) -> str | None:
+    """Why a state is not that of the loss scaler of this run; None if it is."""
+    return (
+        None
+        if recorded.keys() == own.keys()
+        else f"state of the loss scaler: {', '.join(recorded) or 'none'}"
+    )
 
 
 def _parameter_names(optimizer: torch.optim.Optimizer) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from adapter4rec.data.domain import Domain
 from adapter4rec.evaluation.leave_one_out import Ranking, Split, popularity, rank, rank_users, ranked_users
-from adapter4rec.runs.ledger import Record
+from adapter4rec.runs.records import Record
 from adapter4rec.runs.report_lines import result_line
 from adapter4rec.runs.run import Run
 from adapter4rec.training.settings import TrainingSettings

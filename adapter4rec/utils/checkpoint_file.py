@@ -20,10 +20,25 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import atomic_file, file_hash, json_object, read_json, utf8_path, write_json
+from adapter4rec.utils.files import atomic_file, file_hash, require_regular, utf8_path, write_json
+from adapter4rec.utils.records import Object, checked, read_record, record_of
 
 _HEADER = "adapter4rec"
 _HASH = "sha256"
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """What of ``NAME.json`` is read."""
+
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Described:
+    """What the descriptions of all checkpoints have."""
+
+    what: str
 
 
 @dataclass(frozen=True)
@@ -86,12 +101,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def _opened(path: Path) -> tuple[safe_open, dict[str, Any]]:
     """A checkpoint and its description, after comparing its SHA-256 with the one in its JSON file."""
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"{path}: no such checkpoint")
+    require_regular(path)
     json_path = path.with_suffix(".json")
-    if not json_path.is_file():
+    if not json_path.exists():
         print(f"warning: {path}: not verified: {json_path.name} with the SHA-256 is missing", file=sys.stderr)
-    elif file_hash(path) != read_json(json_path, (_HASH,))[_HASH]:
+    elif file_hash(path) != read_record(json_path, _Beside).sha256:
         raise UserError(
             f"{path}: SHA-256 does not match {json_path.name}: the file is damaged or was replaced; "
             "restore both files from the same copy, or train again"
@@ -105,7 +121,9 @@ def _opened(path: Path) -> tuple[safe_open, dict[str, Any]]:
     if _HEADER not in metadata:
         raise UserError(f"{path}: not a checkpoint of this project (no description in the header)")
     try:
-        return file, json_object(metadata[_HEADER], ("what",))
+        description = record_of(metadata[_HEADER], Object)
+        checked(description, _Described)
+        return file, description
     except ValueError as error:
         raise UserError(f"{path}: damaged description ({error})") from None
 

@@ -1,12 +1,12 @@
-"""Atomic file writes, file locks, JSON files and file hashes."""
+"""Atomic file writes, file locks, regular files, JSON files and file hashes."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +21,14 @@ from adapter4rec.utils.plain_text import json_text, printable
 _PARENT = Path(__file__).resolve().parents[2]
 REPOSITORY = _PARENT if (_PARENT / "Downstream").is_dir() else Path.cwd()
 """The checkout; the current folder where the package alone is installed."""
+_KINDS = {
+    stat.S_IFDIR: "folder",
+    stat.S_IFIFO: "FIFO",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+    stat.S_IFSOCK: "socket",
+}
+_HASH_LENGTH = 64
 
 
 def _flush(path: Path) -> None:
@@ -125,31 +133,36 @@ def write_json(path: Path, content: Any) -> None:
         temporary.write_text(json_text(content, indent=2) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path, required: Collection[str] = ()) -> dict[str, Any]:
-    """Read a JSON object from a file.
+def require_regular(path: Path) -> int:
+    """Check that a path is a regular file, or a link to one. Others may have no end, or block.
+
+    Returns:
+        Its size, in bytes.
 
     Raises:
-        UserError: not JSON, not an object, or a ``required`` key is missing.
+        OSError: the file does not exist, or cannot be accessed.
+        UserError: a folder, FIFO, device or socket.
     """
-    try:
-        return json_object(path.read_text(encoding="utf-8"), required)
-    except ValueError as error:
-        raise UserError(f"{path}: damaged ({error})") from None
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "special file")
+        raise UserError(f"{path}: expected a file, found a {kind}")
+    return found.st_size
 
 
-def json_object(text: str, required: Collection[str] = ()) -> dict[str, Any]:
-    """Parse a JSON object.
+def read_regular(path: Path, most: int) -> bytes:
+    """Read a regular file of at most ``most`` bytes.
 
     Raises:
-        ValueError: not JSON, not an object, or a ``required`` key is missing.
+        OSError: the file cannot be read.
+        UserError: not a regular file, or larger.
     """
-    content = json.loads(text)
-    if not isinstance(content, dict):
-        raise ValueError("not a JSON object")
-    missing = [key for key in required if key not in content]
-    if missing:
-        raise ValueError(f"missing keys: {', '.join(missing)}")
-    return content
+    if require_regular(path) <= most:
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+        if len(content) <= most:
+            return content
+    raise UserError(f"{path}: larger than {most:,} bytes, the maximum for this kind of file")
 
 
 def file_hash(path: Path) -> str:
@@ -157,7 +170,9 @@ def file_hash(path: Path) -> str:
 
     Raises:
         OSError: the file cannot be read.
+        UserError: not a regular file.
     """
+    require_regular(path)
     state = path.stat()
     return _hash_of(path.absolute(), state.st_ino, state.st_size, state.st_mtime_ns)
 
@@ -171,8 +186,8 @@ def write_hash(path: Path, content: Path) -> None:
 def is_intact(path: Path) -> bool:
     """Whether a file exists and matches the SHA-256 beside it (see :func:`write_hash`)."""
     try:
-        return _digest(path) == path.with_suffix(".sha256").read_text(encoding="ascii")
-    except (FileNotFoundError, UnicodeDecodeError):
+        return read_regular(path.with_suffix(".sha256"), _HASH_LENGTH).decode("ascii") == _digest(path)
+    except (FileNotFoundError, UnicodeDecodeError, UserError):
         return False
 
 
@@ -183,6 +198,7 @@ def _hash_of(path: Path, inode: int, size: int, changed: int) -> str:
 
 
 def _digest(path: Path) -> str:
+    require_regular(path)
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -22,7 +22,12 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 class FolderName(str):
-    """Either a name that is looked up in a default folder, or the path of a folder."""
+    """Either a name that is looked up in a default folder, or the path of a Hugging Face folder."""
+
+    @staticmethod
+    def is_folder(path: Path) -> bool:
+        """Whether a path is a Hugging Face folder. Another folder of the same name does not hide one."""
+        return (path / "config.json").is_file()
 
 
 _EXPECTED = {int: "an integer", float: "a number", bool: "true or false", Path: "a path"}
@@ -93,6 +98,8 @@ class Option:
         if not self.several:
             return self._checked(self._one(raw))
         parts = raw.split(",") if isinstance(raw, str) else raw
+        if not isinstance(parts, list | tuple):
+            raise UserError(f"--{self.name} {raw}: expected a list")
         values = tuple(self._checked(self._one(part)) for part in parts)
         if not values:
             raise UserError(f"--{self.name}: expected at least one value: {self.help}")
@@ -106,19 +113,23 @@ class Option:
             return [self.anchored(one, base) for one in raw]
         if raw is None or (isinstance(raw, str) and raw.lower() in ("none", "")):
             return raw
-        if self.kind is Path or (self.kind is FolderName and (base / str(raw)).is_dir()):
+        if self.kind is Path or (self.kind is FolderName and FolderName.is_folder(base / str(raw))):
             return str((base / str(raw)).absolute())
         return raw
 
     def _one(self, raw: Any) -> Any:
         try:
+            if not isinstance(raw, str | int | float | Path):
+                raise TypeError
             if self.kind is bool:
                 return raw if isinstance(raw, bool) else _TRUTH[str(raw).lower()]
+            if self.kind in (int, float) and isinstance(raw, bool):
+                raise ValueError
             if self.kind is int and isinstance(raw, float) and not raw.is_integer():
                 raise ValueError
             return self.kind(raw)
         except (ValueError, TypeError, KeyError):
-            raise UserError(f"--{self.name} {raw}: expected {_EXPECTED[self.kind]}") from None
+            raise UserError(f"--{self.name} {raw}: expected {_EXPECTED.get(self.kind, 'text')}") from None
 
     def _checked(self, value: Any) -> Any:
         least, most, above, choices = (self.limits[key] for key in ("least", "most", "above", "choices"))

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
+from multiprocessing import parent_process
 from pathlib import Path
 
 import lmdb
@@ -31,7 +32,9 @@ from adapter4rec.data.images.description import (
     Source,
     as_shell_word,
 )
+from adapter4rec.data.images.soundness import require_sound
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import require_regular
 
 PixelArray = NDArray[np.uint8]
 
@@ -88,6 +91,12 @@ def _close_inherited() -> None:
 os.register_at_fork(after_in_child=_close_inherited)
 
 
+def _environment(file: Path) -> lmdb.Environment:
+    return lmdb.open(
+        str(file), subdir=False, readonly=True, lock=False, readahead=False, meminit=False, max_dbs=1
+    )
+
+
 def opened(path: Path) -> lmdb.Environment:
     """The LMDB at ``path`` (file or folder), which is opened once in a process.
 
@@ -96,18 +105,14 @@ def opened(path: Path) -> lmdb.Environment:
     """
     file = path / DATA_FILE if path.is_dir() else path
     try:
+        require_regular(file)
         key = file.resolve(), file.stat().st_ino
         if key not in _open:
-            environment = lmdb.open(
-                str(file),
-                subdir=False,
-                readonly=True,
-                lock=False,
-                readahead=False,
-                meminit=False,
-                max_dbs=1,
-            )
-            _open[key] = require_whole(environment, file)
+            if parent_process() is None:  # for workers, the main process has checked it
+                with _environment(file) as environment:
+                    require_whole(environment, file)
+                require_sound(file)
+            _open[key] = require_whole(_environment(file), file)
     except OSError as error:
         raise UserError(f"{file}: no such LMDB ({error.strerror})") from None
     except lmdb.Error as error:
@@ -159,10 +164,19 @@ def stored_names(transaction: lmdb.Transaction) -> set[bytes]:
 
 
 def sources_in(environment: lmdb.Environment) -> dict[bytes, Source]:
-    """The source of each item, also of those without an image."""
+    """The source of each item, also of those without an image.
+
+    Raises:
+        UserError: damaged.
+    """
     database = environment.open_db(SOURCES_KEY, create=False)
-    with environment.begin(database) as transaction:
-        return {bytes(name): Source.from_bytes(raw) for name, raw in transaction.cursor()}
+    try:
+        with environment.begin(database) as transaction:
+            return {bytes(name): Source.from_bytes(raw) for name, raw in transaction.cursor()}
+    except ValueError as error:
+        raise UserError(
+            f"{environment.path()}: damaged files of images ({error}); remove the LMDB and build it again"
+        ) from None
 
 
 class ImageDatabase:

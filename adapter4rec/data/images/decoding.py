@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from adapter4rec.data.images.description import Description
+from adapter4rec.utils.files import read_regular
 from adapter4rec.utils.plain_text import SNIFFED_BYTES, is_page
 
 PixelArray = NDArray[np.uint8]
@@ -25,7 +26,11 @@ _MARGIN = 1.5
 """A JPEG is decoded at no less than this multiple of the wanted size. With less, the filter of the resizing
 has too few pixels, and the result differs by more than one grey level."""
 _LONGEST_REASON = 120
-_BITS_PER_SAMPLE = 258  # a TIFF tag
+_MOST_BYTES = 1 << 28
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # TIFF tags
+_WHITE_IS_ZERO = 0
+_GREY_DEPTHS = {"1": 1, "L;2": 2, "L;4": 4}
+"""Bits of grey PNGs by Pillow's raw mode."""
 
 
 class BrokenImageError(Exception):
@@ -50,7 +55,7 @@ def decoded(source: Path | bytes | Image.Image, size: int | None = None) -> Imag
     try:
         if isinstance(source, Image.Image):
             return _upright(source.copy())
-        data = source.read_bytes() if isinstance(source, Path) else source
+        data = read_regular(source, _MOST_BYTES) if isinstance(source, Path) else source
         with opened_image(data) as image:
             if size is not None:
                 image.draft(image.mode, (int(_MARGIN * size), int(_MARGIN * size)))
@@ -94,10 +99,12 @@ def in_colour(image: Image.Image) -> Image.Image:
     """Convert an 8-bit image to RGB; transparency is composited on white.
 
     Raises:
-        ValueError: 32-bit pixels, whose value range is unknown.
+        ValueError: LAB or HSV, or 32-bit pixels, whose value range is unknown.
     """
     if image.mode in ("I", "F"):
         raise ValueError("32-bit pixels with unknown value range are not supported")
+    if image.mode in ("LAB", "HSV"):
+        raise ValueError(f"{image.mode} pixels are not supported; convert the image to RGB")
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
@@ -152,7 +159,13 @@ class Resizing:
 def _upright(image: Image.Image) -> Image.Image:
     if 12 in getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, ()):
         raise ValueError("12-bit pixels are not supported")
+    depth = None
+    if isinstance(image, ImageFile.ImageFile) and image.format == "PNG" and image.tile:
+        depth = _GREY_DEPTHS.get(str(image.tile[0].args))
     image.load()
+    if depth is not None and isinstance(hidden := image.info.get("transparency"), int):
+        image = image.convert("L")  # grey of 1, 2 or 4 bits, scaled to 8; the transparent value is not
+        image.info["transparency"] = hidden * (255 // (2**depth - 1))
     with suppress(Exception):  # damaged EXIF data; the image itself may still be readable
         ImageOps.exif_transpose(image, in_place=True)
     return in_colour(_eight_bit(image))
@@ -166,7 +179,10 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if not image.mode.startswith("I;16"):
         return image
     values = np.asarray(image)
-    grey = Image.fromarray((values >> 8).astype(np.uint8))
+    high = (values >> 8).astype(np.uint8)
+    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        high = 255 - high
+    grey = Image.fromarray(high)
     if isinstance(hidden, int):
         grey.putalpha(Image.fromarray(np.where(values == hidden, 0, 255).astype(np.uint8)))
     return grey

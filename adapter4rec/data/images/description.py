@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import json_object
+from adapter4rec.utils.records import Count, Object, Positive, checked, record_of
 
 BUILDER = "python build_lmdb_hm.py"
 
@@ -21,6 +21,27 @@ SOURCES_KEY = b"\1sources"
 """Reserved keys. Item names contain no control character."""
 
 _FORMAT_VERSION = 4
+
+
+@dataclass(frozen=True)
+class _Version:
+    format: int
+
+
+@dataclass(frozen=True)
+class _Options:
+    size: Positive
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """The stored form of a description."""
+
+    format: int
+    options: Object
+    images: Count
+    left_out: list[str]
+    content: str
 
 
 @dataclass(frozen=True)
@@ -88,13 +109,14 @@ class Description:
             UserError: damaged, or another format version.
         """
         try:
-            values = json_object(raw.decode("ascii"), ("format",))
-            version = values.pop("format")
-            if version != _FORMAT_VERSION:
+            content = record_of(raw, Object, most=len(raw))
+            if (version := checked(content, _Version).format) != _FORMAT_VERSION:
                 raise ValueError(f"format version {version}; expected {_FORMAT_VERSION}")
-            names = [name.encode("utf-8", "surrogateescape") for name in values.pop("left_out")]
-            return cls(**values, left_out=tuple(names))
-        except (ValueError, KeyError, TypeError) as error:
+            found = checked(content, _Stored, exact=True)
+            checked(found.options, _Options)
+            names = [name.encode("utf-8", "surrogateescape") for name in found.left_out]
+            return cls(found.options, found.images, tuple(names), found.content)
+        except ValueError as error:
             raise UserError(
                 f"{path}: cannot read the description ({error}); remove the LMDB and build it again"
             ) from None
@@ -130,5 +152,5 @@ class Source:
 
     @classmethod
     def from_bytes(cls, raw: Buffer) -> Source:
-        """Deserialise the result of :meth:`to_bytes`."""
-        return cls(*json.loads(bytes(raw)))
+        """Deserialise the result of :meth:`to_bytes`; raises a ValueError if it is damaged."""
+        return cls(*record_of(bytes(raw), tuple[str, Count, int, str, str]))

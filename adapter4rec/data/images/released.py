@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -86,9 +87,27 @@ def released_images(path: Path, names: Sequence[bytes]) -> dict[bytes, Callable[
 
 
 def _load(path: Path, key: bytes) -> Image.Image:
+    with opened(path).begin() as transaction:
+        raw = transaction.get(key) or b""
+    return released_image(raw, f"{path}: record {shown(key)}")
+
+
+def released_image(raw: bytes, label: str) -> Image.Image:
+    """The image of a pickled record, RGB.
+
+    Args:
+        raw: the pickle.
+        label: its place, for the message.
+
+    Raises:
+        BrokenImageError: a damaged record.
+        UserError: the pickle refers to other code, which is not executed.
+    """
     try:
-        with opened(path).begin() as transaction:
-            unpickler = _RecordUnpickler(transaction.get(key) or b"", f"{path}: record {shown(key)}")
+        for operation, argument, _ in pickletools.genops(raw):
+            if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(raw):
+                raise ValueError(f"memo index {argument:,}")  # the unpickler would allocate as much
+        unpickler = _RecordUnpickler(raw, label)
         record: Any = unpickler.load()
         if type(record) is not unpickler.record:
             raise TypeError(f"a pickled {type(record).__name__}, not an image")

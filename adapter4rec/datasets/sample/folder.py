@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from adapter4rec.datasets.sample.behaviour import SampleSettings
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import file_hash, read_json, write_json
+from adapter4rec.utils.files import file_hash, write_json
+from adapter4rec.utils.records import Object, read_record
 
 DESCRIPTION = "sample.json"
 NOTICE = "Generated to try things out: users, items and clicks are made up, not real data."
@@ -41,6 +41,17 @@ class Recipe:
     write: Callable[[SampleSettings, Path], None]
 
 
+@dataclass(frozen=True)
+class _Sample:
+    """Content of ``sample.json``."""
+
+    notice: str
+    generator: str
+    version: int
+    settings: Object
+    sha256: dict[str, str]
+
+
 def part_hash(path: Path) -> str:
     """SHA-256 of a file, or of the names and contents of all files in a folder, sorted by name."""
     if not path.is_dir():
@@ -51,8 +62,8 @@ def part_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _description(folder: Path, recipe: Recipe) -> dict[str, Any]:
-    """Description of the sample in ``folder``; empty if the folder is missing or empty.
+def _description(folder: Path, recipe: Recipe) -> _Sample | None:
+    """Description of the sample in ``folder``; None if the folder is missing or empty.
 
     Missing parts are accepted: an interrupted generation leaves some out.
 
@@ -67,13 +78,13 @@ def _description(folder: Path, recipe: Recipe) -> dict[str, Any]:
         others = {entry.name for entry in folder.iterdir()} - {"README.md"} if folder.is_dir() else set()
         if folder.is_file() or not all(name.startswith(".") for name in others):
             raise foreign
-        return {}
+        return None
     try:
-        found = read_json(folder / DESCRIPTION, ("generator", "sha256"))
+        found = read_record(folder / DESCRIPTION, _Sample)
     except UserError:
         raise foreign from None
     there = {name: part_hash(folder / name) for name in recipe.parts if (folder / name).exists()}
-    if found["generator"] != recipe.generator or not there.items() <= found["sha256"].items():
+    if found.generator != recipe.generator or not there.items() <= found.sha256.items():
         raise foreign
     return found
 
@@ -93,7 +104,7 @@ def keep_or_make(folder: Path, recipe: Recipe, settings: SampleSettings) -> bool
     wanted = {"notice": NOTICE, "generator": recipe.generator, "version": recipe.version}
     wanted |= {"settings": settings.plain()}
     complete = all((folder / name).exists() for name in recipe.parts)
-    if complete and found == wanted | {"sha256": found.get("sha256")}:
+    if complete and found is not None and asdict(found) == wanted | {"sha256": found.sha256}:
         return False
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix=".new.") as temporary:

@@ -21,6 +21,7 @@ import polars as pl
 
 from adapter4rec.datasets.sources.lines import text_fault
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import require_regular
 from adapter4rec.utils.plain_text import GZIP, SNIFFED_BYTES
 
 BLOCK = 1 << 25
@@ -67,6 +68,7 @@ def opened(path: Path, expected: str) -> BinaryIO:
     Raises:
         UserError: empty, or visibly something else than text.
     """
+    require_regular(path)
     with path.open("rb") as file:
         start = file.read(SNIFFED_BYTES)
     if not start:

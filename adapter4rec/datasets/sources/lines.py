@@ -13,6 +13,7 @@ from typing import SupportsInt
 import polars as pl
 
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import require_regular
 from adapter4rec.utils.plain_text import SNIFFED_BYTES, is_page, not_text, unicode_form
 
 _PACKED = (".zip", ".gz", ".tar", ".tgz", ".7z", ".rar")
@@ -43,6 +44,7 @@ def missing(folder: Path, expected: str) -> UserError:
 
 
 def _is_page(path: Path) -> bool:
+    require_regular(path)
     with path.open("rb") as file:
         return is_page(file.read(SNIFFED_BYTES))
 
@@ -83,6 +85,7 @@ def check_text(path: Path, expected: str, *, line_end: bool = True) -> None:
         UserError: the file is missing, empty, packed, binary, a web page, or cut off.
     """
     try:
+        require_regular(path)
         with path.open("rb") as file:
             head = file.read(SNIFFED_BYTES)
             file.seek(-1 if head else 0, 2)

@@ -1,0 +1,1 @@
+"""Faults of processes, disks and files, tried in numbers."""
