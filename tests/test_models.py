@@ -17,7 +17,8 @@ from adapter4rec.models.backbones import TEXT_ENCODERS, backbone_folder, load_ba
 from adapter4rec.models.item_encoder import IdItemEncoder
 from adapter4rec.models.text_encoder import TextItemEncoder
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.models.user_encoder import UserEncoder, causal_padding_mask
+from adapter4rec.models.user_encoders.base import causal_padding_mask
+from adapter4rec.models.user_encoders.transformer import TransformerUserEncoder
 from adapter4rec.utils.errors import UserError
 
 
@@ -49,7 +50,7 @@ def plain_user_encoder(encoder, items, log_mask, heads):
 
 def test_user_encoder_is_the_described_function():
     torch.manual_seed(0)
-    encoder = UserEncoder(8, 5, heads=2, blocks=2, dropout=0.1).eval()
+    encoder = TransformerUserEncoder(8, 5, heads=2, blocks=2, dropout=0.1).eval()
     items = torch.randn(3, 5, 8)
     log_mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 1]], dtype=torch.bool)
     with torch.no_grad():
@@ -59,7 +60,7 @@ def test_user_encoder_is_the_described_function():
 
 def test_padding_and_later_places_play_no_part():
     torch.manual_seed(0)
-    encoder = UserEncoder(8, 5, heads=2, blocks=2, dropout=0.0).eval()
+    encoder = TransformerUserEncoder(8, 5, heads=2, blocks=2, dropout=0.0).eval()
     items, log_mask = torch.randn(1, 5, 8), torch.tensor([[False, False, True, True, True]])
     other = items.clone()
     other[0, :2] = 7.0
@@ -79,7 +80,7 @@ def test_a_place_that_may_attend_to_nothing_attends_uniformly(dtype):
 
 
 def test_fresh_weights_follow_the_description():
-    encoder = UserEncoder(64, 20, heads=2, blocks=2, dropout=0.1)
+    encoder = TransformerUserEncoder(64, 20, heads=2, blocks=2, dropout=0.1)
     down = encoder.blocks[0].feed_forward.down
     assert down.bias.abs().sum() == 0
     assert down.weight.std().item() == pytest.approx((2 / (64 + 256)) ** 0.5, rel=0.05)
@@ -162,7 +163,7 @@ def test_gradients_are_the_same_each_time():
     examples = TrainingSet(interactions, store, batch_size=512, seed=0, sampling=Sampling(per_target=1))
     batch = examples[1, 0]
     torch.manual_seed(0)
-    encoder = UserEncoder(dim=64, max_seq_len=20, heads=2, blocks=2, dropout=0.0)
+    encoder = TransformerUserEncoder(dim=64, max_seq_len=20, heads=2, blocks=2, dropout=0.0)
     model = TransRec(IdItemEncoder(300, 64), encoder, "sasrec")
     threads = torch.get_num_threads()
     torch.set_num_threads(2)

@@ -5,6 +5,7 @@ A model is a :class:`TransRec`, or a Hugging Face encoder of a kind that ``layou
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from adapter4rec.models.image_encoder import ImageItemEncoder
 from adapter4rec.models.layouts import LAYOUTS, UNREAD
 from adapter4rec.models.parts import ADAPTED_HEAD, ParameterGroups
 from adapter4rec.models.transrec import TransRec
+from adapter4rec.models.user_encoders.transformer import TransformerUserEncoder
 from adapter4rec.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -77,6 +79,12 @@ def add_adapters(
     """
     if any(isinstance(part, AdapterSet) for part in model.modules()):
         raise UserError("the model has adapters already; detach them first")
+    if (
+        config.semantics == RELEASE
+        and isinstance(model, TransRec)
+        and not isinstance(model.user_encoder, TransformerUserEncoder)
+    ):
+        raise UserError("--semantics release: the released code has --user_encoder transformer only")
     name_of(config)  # raises for a family that is not registered, whose adapters could not be saved
     config.check()
     if seed is not None:
@@ -85,10 +93,7 @@ def add_adapters(
     alone = not isinstance(model, TransRec) and "item" in config.encoders
     encoders = ("item",) if alone else config.encoders
     if missing := [encoder for encoder in encoders if encoder not in found]:
-        supported = ",".join(found)
-        raise UserError(
-            f"adapters do not support the model's {missing[0]} encoder; use --encoders {supported}"
-        )
+        raise UserError(_unsupported(model, missing[0], found))
     sites = {encoder: found[encoder] for encoder in encoders}
     adapters = model.adapters = AdapterSet(config, base_groups_of(model))
     try:
@@ -102,6 +107,15 @@ def add_adapters(
         raise
     like = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
     return adapters.to(device=like.device, dtype=like.dtype).train(model.training)
+
+
+def _unsupported(model: TransRec | PreTrainedModel, role: str, found: Collection[str]) -> str:
+    """Why an encoder cannot be adapted, and what to do."""
+    reason = ""
+    if isinstance(model, TransRec) and role == "user":
+        reason = f" ({model.user_encoder.describe()}), which has no attention or feed-forward sublayers"
+    way = f"use --encoders {','.join(found)}" if found else "the model has no other"
+    return f"adapters do not support the model's {role} encoder{reason}; {way}"
 
 
 def base_groups_of(model: TransRec | PreTrainedModel) -> ParameterGroups:

@@ -48,7 +48,7 @@ class EncoderLayout:
     Attributes:
         layers: path of the list of layers.
         attention: the attention sublayer.
-        feed_forward: the feed-forward sublayer.
+        feed_forward: the feed-forward sublayer; None for an encoder without one.
         query: the query projection of a layer: names of the linear layer in different versions of
             transformers; the first that exists is used.
         value: the value projection of a layer, in the same form.
@@ -59,7 +59,7 @@ class EncoderLayout:
 
     layers: str
     attention: SublayerLayout
-    feed_forward: SublayerLayout
+    feed_forward: SublayerLayout | None
     query: tuple[str, ...]
     value: tuple[str, ...]
     reads: Reads

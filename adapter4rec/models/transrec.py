@@ -18,7 +18,7 @@ from adapter4rec.models.losses.settings import LossSettings
 from adapter4rec.models.parts import ParameterGroups, merge_groups
 from adapter4rec.models.registry import LOSSES, OBJECTIVES, USER_ENCODERS, registered
 from adapter4rec.models.settings import ModelSettings
-from adapter4rec.models.user_encoder import UserEncoder
+from adapter4rec.models.user_encoders.base import UserEncoder
 
 
 class TransRec(nn.Module):
