@@ -9,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from adapter_models import WORDS
 from conftest import interactions_of, random_sequences
+from trees import TextSourceSettings
 
 from adapter4rec.data.batches import Sampling, TrainingSet
 from adapter4rec.data.content import IdStore
 from adapter4rec.data.text import TextStore, Tokens
 from adapter4rec.models.backbones import TEXT_ENCODERS, backbone_folder, load_backbone, load_tokenizer
 from adapter4rec.models.item_encoder import IdItemEncoder
-from adapter4rec.models.text_encoder import TextItemEncoder
+from adapter4rec.models.text_encoder import TextItemEncoder, build_text_encoder
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoders.base import causal_padding_mask
 from adapter4rec.models.user_encoders.transformer import TransformerUserEncoder
@@ -176,3 +177,52 @@ def test_gradients_are_the_same_each_time():
     finally:
         torch.set_num_threads(threads)
     assert len(gradients) == 1
+
+
+@pytest.mark.parametrize("folder", WORDS)
+def test_mean_pooling_is_the_mean_over_the_tokens_of_each_text_alone(request, folder):
+    backbone = load_backbone(request.getfixturevalue(folder), TEXT_ENCODERS)
+    encoder = TextItemEncoder(backbone, 8, "mean").eval()
+    chance = np.random.default_rng(0)
+    lengths = chance.integers(2, 12, 9)
+    flat, offsets = chance.integers(5, 60, lengths.sum()).astype(np.int32), np.r_[0, lengths.cumsum()]
+    store = TextStore([Tokens(flat, offsets, "test")], tokens_at_once=24)
+    items = np.array([7, 2, 9, 4, 1])
+    with torch.no_grad():
+        found = encoder(store.fetch(items))
+        for row, item in enumerate(items):
+            ids = torch.from_numpy(flat[offsets[item - 1] : offsets[item]].astype(np.int64))
+            state = backbone(input_ids=ids[None]).last_hidden_state[0].mean(0)
+            assert torch.allclose(found[row], F.gelu(encoder.head(state)), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "asked", "expected"),
+    [
+        (None, None, "cls"),
+        ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}, None, "mean"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, None, "cls"),
+        ({"pooling_mode": "mean", "include_prompt": True}, None, "mean"),
+        ({"pooling_mode_mean_tokens": True}, "cls", "cls"),
+        ({"pooling_mode_max_tokens": True}, "mean", "mean"),
+        ({"pooling_mode_max_tokens": True}, None, "pooling_mode_max_tokens"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, None, "records the pooling"),
+    ],
+)
+def test_pooling_is_that_of_a_sentence_transformers_folder(
+    tiny_bert_folder, tmp_path, recorded, asked, expected
+):
+    folder = copy_without(tiny_bert_folder, tmp_path / "model")
+    if recorded is not None:
+        (folder / "1_Pooling").mkdir()
+        (folder / "1_Pooling" / "config.json").write_text(
+            json.dumps(recorded | {"word_embedding_dimension": 32})
+        )
+    settings = TextSourceSettings(users="-", items="-", backbone=str(folder), pooling=asked)
+    if expected not in ("cls", "mean"):
+        with pytest.raises(UserError, match=expected):
+            build_text_encoder(settings)
+        return
+    encoder = build_text_encoder(settings)
+    assert encoder.pooling == expected
+    assert ("mean pooling" in encoder.describe()) == (expected == "mean")

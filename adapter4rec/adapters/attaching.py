@@ -38,9 +38,8 @@ def encoder_sites(model: TransRec | PreTrainedModel) -> dict[str, Sites]:
     """
     sites: dict[str, Sites] = {}
     backbone = getattr(model.item_encoder, "backbone", None) if isinstance(model, TransRec) else model
-    if isinstance(model, TransRec) and model.user_encoder.layout is not None:
-        users = model.user_encoder
-        sites["user"] = find_sites(users, users.layout, users.width, "user")
+    if isinstance(model, TransRec) and (layout := model.user_encoder.layout) is not None:
+        sites["user"] = find_sites(model.user_encoder, layout, model.user_encoder.width, "user")
     if backbone is None:
         return sites
     kind = getattr(getattr(backbone, "config", None), "model_type", type(backbone).__name__)

@@ -17,6 +17,7 @@ from adapter4rec.adapters.attaching import add_adapters, base_groups_of, detach_
 from adapter4rec.adapters.base import AdapterSet, adapters_of
 from adapter4rec.adapters.registry import FAMILIES, name_of
 from adapter4rec.models.backbones import describe_config
+from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.parts import BACKBONE, FIXED
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.weights import load_into
@@ -148,8 +149,9 @@ def _kinds(model: TransRec | PreTrainedModel) -> dict[str, str]:
         "user_encoder": f"{model.user_encoder.describe()}, {model.objective}",
         "item_head": type(model.item_encoder.head).__name__.lower(),
     }
-    backbone = getattr(model.item_encoder, "backbone", None)
-    return kinds | ({} if backbone is None else {"backbone": describe_config(backbone.config)})
+    if isinstance(model.item_encoder, ContentItemEncoder):
+        kinds["backbone"] = model.item_encoder.describe()
+    return kinds
 
 
 def _differences(there: Any, here: Mapping[str, Mapping[str, str]]) -> list[str]:

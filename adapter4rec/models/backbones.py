@@ -16,8 +16,9 @@ from transformers.utils import logging as transformers_logging
 
 from adapter4rec.models.layouts import LAYOUTS, Reads
 from adapter4rec.models.pretrained import PRETRAINED_MODELS
+from adapter4rec.models.settings import POOLINGS
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import REPOSITORY
+from adapter4rec.utils.files import REPOSITORY, read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -132,6 +133,34 @@ def image_size(config: PretrainedConfig, asked: int | None = None) -> int:
     if asked % config.patch_size:
         raise UserError(f"--image_size {asked}: must be a multiple of the patch size {config.patch_size}")
     return asked
+
+
+def recorded_pooling(folder: Path) -> str | None:
+    """The pooling that a sentence-transformers folder records, ``cls`` or ``mean``; None if it records none.
+
+    Raises:
+        UserError: it records another one.
+    """
+    path = folder / "1_Pooling" / "config.json"
+    if not path.is_file():
+        return None
+    recorded = read_json(path)
+    mode = recorded.get("pooling_mode")  # in newer files, in place of the flags
+    modes = [mode] if isinstance(mode, str) else list(mode or ())
+    modes += [name for name, value in recorded.items() if name.startswith("pooling_mode_") and value is True]
+    known = {
+        "cls": "cls",
+        "mean": "mean",
+        "pooling_mode_cls_token": "cls",
+        "pooling_mode_mean_tokens": "mean",
+    }
+    found = {known.get(name, name) for name in modes}
+    if len(found) != 1 or not found <= set(POOLINGS):
+        raise UserError(
+            f"{path}: records the pooling {', '.join(sorted(found)) or 'none'}; only {' or '.join(POOLINGS)} "
+            "is supported, choose one with --pooling"
+        )
+    return found.pop()
 
 
 def load_backbone(folder: Path, kinds: Collection[str], layers: int | None = None) -> PreTrainedModel:

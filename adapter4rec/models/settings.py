@@ -42,6 +42,21 @@ class BackboneSettings(Settings):
     compile: bool = option(False, "compile the backbone's layers; takes minutes at the start", runtime=True)
 
 
+POOLINGS = ("cls", "mean")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextBackboneSettings(BackboneSettings):
+    """Text backbone."""
+
+    pooling: str | None = option(
+        None,
+        "vector of a text: the hidden state of [CLS], or the mean over all tokens; default: what "
+        "1_Pooling/config.json of a sentence-transformers folder records, else cls",
+        choices=POOLINGS,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageBackboneSettings(BackboneSettings):
     """Image backbone."""
@@ -55,7 +70,7 @@ class ImageBackboneSettings(BackboneSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextModelSettings(TextSettings, DomainSettings, BackboneSettings, ModelSettings):
+class TextModelSettings(TextSettings, DomainSettings, TextBackboneSettings, ModelSettings):
     """All settings from which a text model is built."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from adapter4rec.data.batches import Batch
 from adapter4rec.data.content import Content
-from adapter4rec.models.item_encoder import ContentItemEncoder, IdItemEncoder
+from adapter4rec.models.item_encoder import ContentItemEncoder, IdItemEncoder, VectorItemEncoder
 from adapter4rec.models.losses.base import Loss
 from adapter4rec.models.losses.bce import BceLoss
 from adapter4rec.models.losses.settings import LossSettings
@@ -19,6 +19,9 @@ from adapter4rec.models.parts import ParameterGroups, merge_groups
 from adapter4rec.models.registry import LOSSES, OBJECTIVES, USER_ENCODERS, registered
 from adapter4rec.models.settings import ModelSettings
 from adapter4rec.models.user_encoders.base import UserEncoder
+
+EncoderBuilder: TypeAlias = Callable[[Any], ContentItemEncoder | VectorItemEncoder]
+"""Builds an item encoder from the settings of a model."""
 
 
 class TransRec(nn.Module):
@@ -34,7 +37,7 @@ class TransRec(nn.Module):
 
     def __init__(
         self,
-        item_encoder: ContentItemEncoder | IdItemEncoder,
+        item_encoder: ContentItemEncoder | VectorItemEncoder | IdItemEncoder,
         user_encoder: UserEncoder,
         objective: str,
         loss: Loss | None = None,
@@ -102,9 +105,7 @@ class TransRec(nn.Module):
         return self.loss_of(torch.cat([self.encode_items(content) for content in batch.contents]), batch)
 
 
-def new_transrec(
-    settings: ModelSettings, build_encoder: Callable[[Any], ContentItemEncoder] | None, n_items: int
-) -> TransRec:
+def new_transrec(settings: ModelSettings, build_encoder: EncoderBuilder | None, n_items: int) -> TransRec:
     """A model with a pretrained backbone (or the id tower); all other weights are initialised from the seed.
 
     Args:

@@ -37,7 +37,7 @@ HISTORIES = (VALIDATION, TEST, "all")
 """The clicks that user vectors are computed from: those before a target, or all."""
 
 
-def load(
+def load(  # noqa: PLR0913 (one for each kind of file that may have moved)
     run_folder: Path | str,
     *,
     device: str = "auto",
@@ -46,6 +46,7 @@ def load(
     items: Path | str | None = None,
     images: Path | str | None = None,
     backbone: str | None = None,
+    item_vectors: Path | str | None = None,
     source_checkpoint: Path | str | None = None,
 ) -> Recommender:
     """Load the model of a finished run, of either stage and any modality.
@@ -58,6 +59,7 @@ def load(
         items: new path of the run's ``items.tsv``, if it has moved.
         images: new path of the run's LMDB, if it has moved.
         backbone: new path of the run's backbone, if it has moved.
+        item_vectors: new path of the run's item vectors, if they have moved.
         source_checkpoint: new path of the model that the run started from, if it has moved.
 
     Raises:
@@ -70,6 +72,7 @@ def load(
         "items": items,
         "images": images,
         "backbone": backbone,
+        "item_vectors": item_vectors,
         "source_checkpoint": source_checkpoint,
     }
     process = single_process(device)

@@ -58,7 +58,7 @@ class TrainingSettings(RunSettings):
     @property
     def caches_states(self) -> bool:
         """Whether training starts from cached hidden states of the frozen backbone."""
-        return self.method == "head"
+        return self.method == "head" and self.uses_content
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,4 +100,4 @@ class TargetTraining(TargetSettings, TrainingSettings):
     @property
     def caches_states(self) -> bool:
         """Whether training starts from cached hidden states of the frozen backbone."""
-        return self.method == "head" or self.cache_frozen
+        return super().caches_states or self.cache_frozen

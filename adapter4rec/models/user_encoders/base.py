@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from adapter4rec.models.settings import ImageModelSettings, TextModelSettings
 
 E = TypeVar("E", bound="UserEncoder")
+A = TypeVar("A", bound="AttentionUserEncoder")
 
 _MASKED_SCORE = -1e9
 """Added to the attention scores of masked keys. Finite, so that the softmax at a padding position, where all
@@ -90,7 +91,7 @@ class AttentionUserEncoder(UserEncoder):
         self.blocks: nn.ModuleList
 
     @classmethod
-    def from_settings(cls: type[E], settings: TextModelSettings | ImageModelSettings) -> E:
+    def from_settings(cls: type[A], settings: TextModelSettings | ImageModelSettings) -> A:
         """A newly initialised user encoder.
 
         Raises:

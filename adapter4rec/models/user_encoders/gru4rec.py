@@ -54,7 +54,7 @@ class Gru4RecUserEncoder(UserEncoder):
         places = torch.arange(length, device=items.device)
         x = self.dropout(_reordered(items, (places + padded) % length))
         # Not self.gru(x), which ignores the copies of its weights that an adapter trains.
-        weights = [weight for layer in self.gru.all_weights for weight in layer]
+        weights: list[Tensor] = [weight for layer in self.gru.all_weights for weight in layer]
         start = x.new_zeros(self.gru.num_layers, len(x), self.width)
         dropped = self.dropout.p if self.training else 0.0
         states, _ = torch.gru(

@@ -36,7 +36,7 @@ class HstuBlock(nn.Module):
         length, normed = x.shape[1], self.norm(x)
         gate = F.silu(self.gate(normed))
         value, query, key = (
-            F.silu(projection(normed)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            F.silu(projection(normed)).view(*x.shape[:2], self.heads, -1).transpose(1, 2)
             for projection in (self.value, self.query, self.key)
         )
         places = torch.arange(length, device=x.device)

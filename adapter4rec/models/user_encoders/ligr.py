@@ -48,12 +48,12 @@ class LigrBlock(nn.Module):
         return added
 
     def _attended(self, x: Tensor, mask: Tensor) -> Tensor:
-        heads = (
+        query, key, value = (
             projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for projection in (self.query, self.key, self.value)
         )
         dropped = self.inner_dropout.p if self.training else 0.0
-        attended = F.scaled_dot_product_attention(*heads, attn_mask=mask, dropout_p=dropped)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropped)
         output: Tensor = self.attention_dropout(self.attention_output(attended.transpose(1, 2).flatten(-2)))
         return output
 
