@@ -47,8 +47,9 @@ SMALL = {
     "prompt": {"prompt_tokens": 5},
     "bitfit": {},
     "layernorm": {},
+    "peft": {},
 }
-EXACT_AT_THE_START = ("lora", "bitfit", "layernorm")
+EXACT_AT_THE_START = ("lora", "bitfit", "layernorm", "peft")
 NEAR_AT_THE_START = ("houlsby", "houlsby_parallel", "pfeiffer", "compacter")
 POST_NORM_ONLY = ("pfeiffer_after_layernorm",)
 WITHOUT_BIASES = ("tiny_modernbert_folder",)
@@ -237,6 +238,7 @@ def expected_size(family, model):
         "prompt": 5 * WIDTH,
         "bitfit": bias_size(model),
         "layernorm": layer_norm_size(model),
+        "peft": 2 * 2 * 8 * 2 * WIDTH,  # LoRA; Wqkv of ModernBERT has as many
     }[family]
 
 

@@ -19,7 +19,7 @@ from adapter4rec.adapters.released import as_released, change_as_released
 from adapter4rec.adapters.sites import Sites, find_sites
 from adapter4rec.models.image_encoder import ImageItemEncoder
 from adapter4rec.models.layouts import LAYOUTS, UNREAD
-from adapter4rec.models.parts import ADAPTED_HEAD, ParameterGroups
+from adapter4rec.models.parts import ADAPTED_HEAD, ADAPTED_USER, ParameterGroups
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoders.transformer import TransformerUserEncoder
 from adapter4rec.utils.errors import UserError
@@ -93,6 +93,10 @@ def add_adapters(
     encoders = ("item",) if alone else config.encoders
     if missing := [encoder for encoder in encoders if encoder not in found]:
         raise UserError(_unsupported(model, missing[0], found))
+    if config.train_user_encoder and ("user" in encoders or not isinstance(model, TransRec)):
+        raise UserError(
+            "--train_user_encoder true: needs a user encoder that is not adapted: --encoders item"
+        )
     sites = {encoder: found[encoder] for encoder in encoders}
     adapters = model.adapters = AdapterSet(config, base_groups_of(model))
     try:
@@ -146,6 +150,10 @@ def _build(model: TransRec | PreTrainedModel, adapters: AdapterSet, sites: dict[
             raise UserError("--train_head true: an encoder alone has no item head")
         head, owner = items.get_submodule("head"), adapters.by_name["item" if "item" in sites else "user"]
         owner.train_copies("head", head, [name for name, _ in head.named_parameters()], ADAPTED_HEAD)
+    if config.train_user_encoder and isinstance(model, TransRec):
+        users = model.user_encoder
+        names = [name for name, _ in users.named_parameters()]
+        adapters.by_name["item"].train_copies("user_encoder", users, names, ADAPTED_USER)
 
 
 def copied_parameters(model: TransRec | PreTrainedModel) -> dict[str, str]:

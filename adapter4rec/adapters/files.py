@@ -39,7 +39,8 @@ def save_adapter(
 
     Args:
         model: with adapters.
-        path: a ``.safetensors`` file; a ``.json`` file of the same name is written next to it.
+        path: a ``.safetensors`` file; a ``.json`` file of the same name is written next to it, and for a
+            method of PEFT a folder ``NAME_peft`` that PEFT loads.
         about: further entries of the description.
 
     Raises:
@@ -67,6 +68,8 @@ def save_adapter(
         "versions": versions(),
     }
     write_checkpoint(path, tensors, description | dict(about or {}))
+    for adapter in adapters.by_name.values():
+        adapter.save_native(path.with_name(f"{path.stem}_peft"))
 
 
 def load_adapter(model: TransRec | PreTrainedModel, path: Path | str, *, force: bool = False) -> AdapterSet:

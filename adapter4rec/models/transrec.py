@@ -55,8 +55,13 @@ class TransRec(nn.Module):
 
     def parameter_groups(self) -> ParameterGroups:
         """All parameters by name, in the groups that the submodules declare (see ``parts.py``)."""
+        inserted = {id(parameter) for parameter in self.adapters.parameters()}  # into the backbone, by PEFT
+        of_items = {
+            group: {name: one for name, one in parameters.items() if id(one) not in inserted}
+            for group, parameters in self.item_encoder.parameter_groups().items()
+        }
         groups: dict[str, ParameterGroups] = {
-            "item_encoder": self.item_encoder.parameter_groups(),
+            "item_encoder": of_items,
             "user_encoder": self.user_encoder.parameter_groups(),
             "loss": self.loss.parameter_groups(),
             "adapters": getattr(self.adapters, "parameter_groups", dict)(),  # none in a source model

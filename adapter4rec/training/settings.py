@@ -92,6 +92,7 @@ class TargetTraining(TargetSettings, TrainingSettings):
             "adapter": self.lr_adapter,
             "shared": self.lr_adapter,
             "adapted_head": self.lr_item_head,
+            "adapted_user_encoder": self.lr_user_encoder,
             "item_layer_norms": self.lr_item_layer_norms,
             "user_layer_norms": self.lr_user_layer_norms,
         }
