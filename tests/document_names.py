@@ -28,19 +28,8 @@ ROOTS = ("adapter4rec", "benchmarks", "docs", "tests", "Dataset", "pretrained_mo
 OWN_FILES = ("scaling.py", "scaling_layers.py", "bpr.py", "recency.py", "shop.py")
 """What the reader of a worked example writes."""
 SUFFIXES = (
-    "csv",
-    "gz",
-    "html",
-    "json",
-    "jsonl",
-    "npy",
-    "parquet",
-    "png",
-    "pt",
-    "safetensors",
-    "tex",
-    "tsv",
-    "txt",
+    *("csv", "gz", "html", "json", "jsonl", "npy", "parquet", "png", "pt", "safetensors"),
+    *("tex", "tsv", "txt"),
 )
 COMMANDS = (
     "Dataset.check",
