@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from adapter4rec.adapters.config import PAPER, AdapterConfig
@@ -89,11 +90,11 @@ class PeftConfig(AdapterConfig):
         Raises:
             UserError: no such option, or an invalid value.
         """
-        from adapter4rec.adapters.registry import FAMILIES
-
         assert self.user_family is not None
+        # The registry, which lists this family, too.
+        families: Mapping[str, type[AdapterConfig]] = resolve_name("adapter4rec.adapters.registry:FAMILIES")
         values = parsed("user_options", self.user_options)
-        return FAMILIES[self.user_family].from_values(values | {"encoders": "user"})
+        return families[self.user_family].from_values(values | {"encoders": "user"})
 
     def build_all(self, sites: Mapping[str, Sites]) -> Iterator[tuple[str, Adapter]]:
         """The adapter of PEFT in the item encoder, and those of the user encoder's family."""
