@@ -18,6 +18,7 @@ _HOMES = {
     "adapters.k_adapter": ("KAdapterConfig",),
     "adapters.lora": ("LoraConfig",),
     "adapters.compacter": ("CompacterConfig",),
+    "adapters.peft": ("PeftConfig",),
     "adapters.prompt": ("PromptConfig",),
     "adapters.selective": ("BitFitConfig", "LayerNormConfig"),
     "checkpoints.loading": ("load_source",),

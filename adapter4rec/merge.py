@@ -20,7 +20,7 @@ def main() -> None:
     """Parse the command line and merge."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("source", type=Path, help="source model")
-    parser.add_argument("adapter", type=Path, help="adapter file of lora, bitfit or layernorm")
+    parser.add_argument("adapter", type=Path, help="adapter file of lora, bitfit, layernorm or peft")
     parser.add_argument("folder", type=Path, help="Hugging Face folder to write")
     parser.add_argument("--export", type=Path, metavar="FILE", help="also write the merged source model")
     parser.add_argument("--backbone", metavar="NAME", help="backbone, if its folder was moved")

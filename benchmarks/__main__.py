@@ -11,6 +11,7 @@ from adapter4rec.utils.processes import run
 PARTS = (
     "text_step",
     "image_step",
+    "peft_step",
     "losses",
     "embedding",
     "ranking",

@@ -18,7 +18,7 @@ from adapter4rec.models.losses.settings import LossSettings
 from adapter4rec.models.registry import LOSSES, registered
 from adapter4rec.models.text_encoder import TextItemEncoder
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.models.user_encoder import UserEncoder
+from adapter4rec.models.user_encoders.transformer import TransformerUserEncoder
 from adapter4rec.utils.errors import run_main
 from adapter4rec.utils.machine import peak_memory
 from benchmarks.measuring import Measurement, alone, given, medians, options_of, report, say_alone
@@ -33,7 +33,7 @@ def _steps(loss: str, batch: int, parts: int = 1, form: str = "bf16") -> Project
     interactions, store = read_domain(domain_folder(), 20)
     encoder = TextItemEncoder(load_backbone(backbone_folder(TOKENIZER), TEXT_ENCODERS), DIM)
     criterion = registered(LOSSES, loss)(LossSettings(loss=loss), interactions.n_items)
-    model = TransRec(encoder, UserEncoder(DIM, 20, 2, 2, 0.1), "sasrec", criterion)
+    model = TransRec(encoder, TransformerUserEncoder(DIM, 20, 2, 2, 0.1), "sasrec", criterion)
     add_adapters(model, HoulsbyConfig())
     examples = TrainingSet(
         interactions,

@@ -19,7 +19,7 @@ from adapter4rec.models.image_encoder import ImageItemEncoder
 from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.text_encoder import TextItemEncoder
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.models.user_encoder import UserEncoder
+from adapter4rec.models.user_encoders.transformer import TransformerUserEncoder
 from adapter4rec.utils.files import REPOSITORY
 
 DIM = 64
@@ -96,7 +96,7 @@ def small_model(kind: str) -> TransRec:
 
 
 def _whole(encoder: ContentItemEncoder, max_seq_len: int, adapter: AdapterConfig | None) -> TransRec:
-    model = TransRec(encoder, UserEncoder(DIM, max_seq_len, 2, 2, 0.1), "sasrec")
+    model = TransRec(encoder, TransformerUserEncoder(DIM, max_seq_len, 2, 2, 0.1), "sasrec")
     if adapter is not None:
         torch.manual_seed(0)
         add_adapters(model, adapter)

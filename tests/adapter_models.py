@@ -13,7 +13,7 @@ from adapter4rec.models.backbones import IMAGE_ENCODERS, TEXT_ENCODERS, load_bac
 from adapter4rec.models.image_encoder import ImageItemEncoder
 from adapter4rec.models.text_encoder import TextItemEncoder
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.models.user_encoder import UserEncoder
+from adapter4rec.models.user_encoders.transformer import TransformerUserEncoder
 
 N_ITEMS, LENGTH, WIDTH, DIM = 30, 6, 32, 16
 WORDS = ["tiny_bert_folder", "tiny_roberta_folder", "tiny_xlm_roberta_folder", "tiny_modernbert_folder"]
@@ -40,7 +40,7 @@ def model_on(folder):
             module.p = 0.1  # ViT's, which both sublayers share
     torch.manual_seed(1)
     encoder = ImageItemEncoder(backbone, DIM, 8) if images else TextItemEncoder(backbone, DIM)
-    return TransRec(encoder, UserEncoder(DIM, LENGTH, 2, 2, 0.1), "sasrec")
+    return TransRec(encoder, TransformerUserEncoder(DIM, LENGTH, 2, 2, 0.1), "sasrec")
 
 
 def base_model(modality):
@@ -51,7 +51,7 @@ def base_model(modality):
         else:
             encoder = ImageItemEncoder(ViTModel(ViTConfig(), add_pooling_layer=False), 64, 8)
         length = 20 if modality == "text" else 10
-        return TransRec(encoder, UserEncoder(64, length, 2, 2, 0.1), "sasrec")
+        return TransRec(encoder, TransformerUserEncoder(64, length, 2, 2, 0.1), "sasrec")
 
 
 def shaken(model, seed=0):

@@ -25,9 +25,12 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 TREES = ("Downstream", "Pretraining")
 ROOTS = ("adapter4rec", "benchmarks", "docs", "tests", "Dataset", "pretrained_models", *TREES)
 """Folders whose paths documents name."""
-OWN_FILES = ("scaling.py", "scaling_layers.py", "bpr.py", "gru.py", "shop.py")
+OWN_FILES = ("scaling.py", "scaling_layers.py", "bpr.py", "recency.py", "shop.py")
 """What the reader of a worked example writes."""
-SUFFIXES = ("csv", "gz", "html", "json", "jsonl", "npy", "png", "pt", "safetensors", "tex", "tsv", "txt")
+SUFFIXES = (
+    *("csv", "gz", "html", "json", "jsonl", "npy", "parquet", "png", "pt", "safetensors"),
+    *("tex", "tsv", "txt"),
+)
 COMMANDS = (
     "Dataset.check",
     "Dataset.generate",

@@ -36,7 +36,7 @@ from adapter4rec.models.parts import ADAPTER_PARTS, PARTS
 from adapter4rec.models.registry import OBJECTIVES
 from adapter4rec.models.text_encoder import TextItemEncoder
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.models.user_encoder import UserEncoder
+from adapter4rec.models.user_encoders.transformer import TransformerUserEncoder
 from adapter4rec.utils.errors import UserError, run_main
 from adapter4rec.utils.settings import options_of
 
@@ -116,7 +116,7 @@ def build(case: Case) -> TransRec:
     sizes = case["hyperparameters"]
     if case["objective"] not in OBJECTIVES:
         raise UserError(f"objective {case['objective']!r}")
-    user_encoder = UserEncoder(
+    user_encoder = TransformerUserEncoder(
         sizes["embedding_dim"], sizes["max_seq_len"], sizes["user_heads"], sizes["user_layers"], dropout=0.0
     )
     backbone = _backbone(case)

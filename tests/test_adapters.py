@@ -19,7 +19,7 @@ from adapter4rec.data.images.store import Pixels
 from adapter4rec.models.item_encoder import IdItemEncoder
 from adapter4rec.models.parameters import train_only
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.models.user_encoder import UserEncoder
+from adapter4rec.models.user_encoders.transformer import TransformerUserEncoder
 from adapter4rec.training.optimizer import make_optimizer
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.settings import option
@@ -43,7 +43,7 @@ def test_one_encoder_alone(model, batch):
 
 
 def test_id_tower_has_no_backbone_to_adapt():
-    tower = TransRec(IdItemEncoder(5, DIM), UserEncoder(DIM, LENGTH, 2, 2, 0.0), "sasrec")
+    tower = TransRec(IdItemEncoder(5, DIM), TransformerUserEncoder(DIM, LENGTH, 2, 2, 0.0), "sasrec")
     with pytest.raises(UserError, match="do not support the model's item encoder; use --encoders user"):
         add_adapters(tower, HoulsbyConfig())
 

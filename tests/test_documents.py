@@ -112,12 +112,12 @@ def own_loss(monkeypatch):
 
 @pytest.fixture
 def own_user_encoder(monkeypatch):
-    """The GRU, registered as the document says."""
-    monkeypatch.setitem(USER_ENCODERS, "gru", None)
-    names = {"USER_ENCODERS": USER_ENCODERS, "__name__": "gru"}
-    exec(block_with(EXTENDING, "class GruUserEncoder(nn.Module)"), names)
-    exec(block_with(EXTENDING, 'USER_ENCODERS["gru"]'), names)
-    return names["GruUserEncoder"]
+    """The user encoder of the worked example, registered as the document says."""
+    monkeypatch.setitem(USER_ENCODERS, "recency", None)
+    names = {"USER_ENCODERS": USER_ENCODERS, "__name__": "recency"}
+    exec(block_with(EXTENDING, "class RecencyUserEncoder(UserEncoder)"), names)
+    exec(block_with(EXTENDING, 'USER_ENCODERS["recency"]'), names)
+    return names["RecencyUserEncoder"]
 
 
 @pytest.fixture
@@ -172,13 +172,15 @@ def test_the_own_loss_is_the_formula(own_loss):
 
 
 def test_the_own_user_encoder_is_trained_and_loaded(common, own_user_encoder, tmp_path):
-    source, target = source_and_target(common, tmp_path, user_encoder="gru", user_blocks=1)
+    source, target = source_and_target(common, tmp_path, user_encoder="recency", user_blocks=1)
     for name in ("source", "target"):
         loaded = adapter4rec.load(tmp_path / name)
         assert len(loaded.recommend(loaded.clicks_of("u0"), top_k=3)) == 3
     assert isinstance(adapter4rec.load_source(source).user_encoder, own_user_encoder)
-    with pytest.raises(UserError, match="--encoders item"):
-        run_target(**target, run_folder=tmp_path / "both")
+    with pytest.raises(UserError, match=r"no feed_forward sublayer.*--encoders item"):
+        run_target(**target, run_folder=tmp_path / "both_sublayers")
+    result = run_target(**target, sublayers="attention", run_folder=tmp_path / "both")
+    assert result["trained_parameters"] > 0
 
 
 def test_padding_and_later_places_do_not_change_the_own_user_encoder(own_user_encoder):

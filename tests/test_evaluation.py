@@ -34,7 +34,7 @@ from adapter4rec.evaluation.ranking import MISSED, EvalBatch, best_items, rank_t
 from adapter4rec.evaluation.settings import RankingSettings
 from adapter4rec.models.item_encoder import IdItemEncoder
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.models.user_encoder import UserEncoder
+from adapter4rec.models.user_encoders.transformer import TransformerUserEncoder
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.process_group import Process
 
@@ -380,7 +380,7 @@ class TestEvaluating:
 
 def random_model(n_items: int) -> TransRec:
     torch.manual_seed(4)
-    user_encoder = UserEncoder(8, MAX_SEQ_LEN, heads=2, blocks=2, dropout=0.5)
+    user_encoder = TransformerUserEncoder(8, MAX_SEQ_LEN, heads=2, blocks=2, dropout=0.5)
     return TransRec(IdItemEncoder(n_items, 8), user_encoder, "sasrec")
 
 

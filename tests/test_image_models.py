@@ -18,7 +18,7 @@ from adapter4rec.models.parameters import train_only
 from adapter4rec.models.parts import PARTS
 from adapter4rec.models.small_vit import make_small_vit
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.models.user_encoder import UserEncoder
+from adapter4rec.models.user_encoders.transformer import TransformerUserEncoder
 from adapter4rec.utils.errors import UserError
 
 FOLDERS = ["tiny_vit_folder", "tiny_mae_folder"]
@@ -144,7 +144,7 @@ def test_masking_is_refused_for_a_vit(tiny_vit_folder):
 
 def test_position_embeddings_of_mae_stay_fixed(tiny_mae_folder, tiny_vit_folder):
     for folder, fixed in ((tiny_mae_folder, True), (tiny_vit_folder, False)):
-        model = TransRec(encoder_of(folder), UserEncoder(8, 4, 2, 1, 0.0), "sasrec")
+        model = TransRec(encoder_of(folder), TransformerUserEncoder(8, 4, 2, 1, 0.0), "sasrec")
         train_only(model, PARTS)
         frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
         expected = {"item_encoder.backbone.embeddings.position_embeddings"} if fixed else set()

@@ -18,7 +18,7 @@ from adapter4rec.adapters.lora import LoraConfig
 from adapter4rec.interchange.peft import export_peft, import_peft
 from adapter4rec.models.item_encoder import IdItemEncoder
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.models.user_encoder import UserEncoder
+from adapter4rec.models.user_encoders.transformer import TransformerUserEncoder
 from adapter4rec.utils.errors import UserError
 
 KINDS = [*FOLDERS, "xlm-roberta", "dinov2", "clip_vision_model"]
@@ -275,6 +275,6 @@ def test_models_that_cannot_take_adapters(bert, tmp_path):
     add_adapters(taken, LoraConfig())
     with pytest.raises(UserError, match="adapters already"):
         import_peft(taken, tmp_path / "lora")
-    tower = TransRec(IdItemEncoder(5, 16), UserEncoder(16, 6, 2, 2, 0.0), "sasrec")
+    tower = TransRec(IdItemEncoder(5, 16), TransformerUserEncoder(16, 6, 2, 2, 0.0), "sasrec")
     with pytest.raises(UserError, match="no backbone"):
         import_peft(tower, tmp_path / "lora")

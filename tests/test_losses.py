@@ -21,7 +21,7 @@ from adapter4rec.models.losses import softmax
 from adapter4rec.models.losses.settings import LossSettings
 from adapter4rec.models.registry import LOSSES, OBJECTIVES, registered
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.models.user_encoder import UserEncoder
+from adapter4rec.models.user_encoders.transformer import TransformerUserEncoder
 from adapter4rec.training.optimizer import make_optimizer
 from adapter4rec.training.setup import TrainingSetup
 from adapter4rec.training.step import backward, train_step
@@ -73,7 +73,7 @@ def examples_of(model, interactions, store, share=(0, 1), parts=1, batch_size=7)
 
 def id_model(case, objective):
     torch.manual_seed(0)
-    encoder = UserEncoder(DIM, LENGTH, 2, 1, 0.0)
+    encoder = TransformerUserEncoder(DIM, LENGTH, 2, 1, 0.0)
     model = TransRec(
         IdItemEncoder(N_ITEMS, DIM),
         encoder,

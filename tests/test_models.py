@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from adapter_models import WORDS
 from conftest import interactions_of, random_sequences
+from trees import TextSourceSettings
 
 from adapter4rec.data.batches import Sampling, TrainingSet
 from adapter4rec.data.content import IdStore
@@ -16,9 +17,10 @@ from adapter4rec.data.text import TextStore, Tokens
 from adapter4rec.models.backbone_folders import backbone_folder
 from adapter4rec.models.backbones import TEXT_ENCODERS, load_backbone, load_tokenizer
 from adapter4rec.models.item_encoder import IdItemEncoder
-from adapter4rec.models.text_encoder import TextItemEncoder
+from adapter4rec.models.text_encoder import TextItemEncoder, build_text_encoder
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.models.user_encoder import UserEncoder, causal_padding_mask
+from adapter4rec.models.user_encoders.base import causal_padding_mask
+from adapter4rec.models.user_encoders.transformer import TransformerUserEncoder
 from adapter4rec.utils.errors import UserError
 
 
@@ -50,7 +52,7 @@ def plain_user_encoder(encoder, items, log_mask, heads):
 
 def test_user_encoder_is_the_described_function():
     torch.manual_seed(0)
-    encoder = UserEncoder(8, 5, heads=2, blocks=2, dropout=0.1).eval()
+    encoder = TransformerUserEncoder(8, 5, heads=2, blocks=2, dropout=0.1).eval()
     items = torch.randn(3, 5, 8)
     log_mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 1]], dtype=torch.bool)
     with torch.no_grad():
@@ -60,7 +62,7 @@ def test_user_encoder_is_the_described_function():
 
 def test_padding_and_later_places_play_no_part():
     torch.manual_seed(0)
-    encoder = UserEncoder(8, 5, heads=2, blocks=2, dropout=0.0).eval()
+    encoder = TransformerUserEncoder(8, 5, heads=2, blocks=2, dropout=0.0).eval()
     items, log_mask = torch.randn(1, 5, 8), torch.tensor([[False, False, True, True, True]])
     other = items.clone()
     other[0, :2] = 7.0
@@ -80,7 +82,7 @@ def test_a_place_that_may_attend_to_nothing_attends_uniformly(dtype):
 
 
 def test_fresh_weights_follow_the_description():
-    encoder = UserEncoder(64, 20, heads=2, blocks=2, dropout=0.1)
+    encoder = TransformerUserEncoder(64, 20, heads=2, blocks=2, dropout=0.1)
     down = encoder.blocks[0].feed_forward.down
     assert down.bias.abs().sum() == 0
     assert down.weight.std().item() == pytest.approx((2 / (64 + 256)) ** 0.5, rel=0.05)
@@ -163,7 +165,7 @@ def test_gradients_are_the_same_each_time():
     examples = TrainingSet(interactions, store, batch_size=512, seed=0, sampling=Sampling(per_target=1))
     batch = examples[1, 0]
     torch.manual_seed(0)
-    encoder = UserEncoder(dim=64, max_seq_len=20, heads=2, blocks=2, dropout=0.0)
+    encoder = TransformerUserEncoder(dim=64, max_seq_len=20, heads=2, blocks=2, dropout=0.0)
     model = TransRec(IdItemEncoder(300, 64), encoder, "sasrec")
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -176,3 +178,52 @@ def test_gradients_are_the_same_each_time():
     finally:
         torch.set_num_threads(threads)
     assert len(gradients) == 1
+
+
+@pytest.mark.parametrize("folder", WORDS)
+def test_mean_pooling_is_the_mean_over_the_tokens_of_each_text_alone(request, folder):
+    backbone = load_backbone(request.getfixturevalue(folder), TEXT_ENCODERS)
+    encoder = TextItemEncoder(backbone, 8, "mean").eval()
+    chance = np.random.default_rng(0)
+    lengths = chance.integers(2, 12, 9)
+    flat, offsets = chance.integers(5, 60, lengths.sum()).astype(np.int32), np.r_[0, lengths.cumsum()]
+    store = TextStore([Tokens(flat, offsets, "test")], tokens_at_once=24)
+    items = np.array([7, 2, 9, 4, 1])
+    with torch.no_grad():
+        found = encoder(store.fetch(items))
+        for row, item in enumerate(items):
+            ids = torch.from_numpy(flat[offsets[item - 1] : offsets[item]].astype(np.int64))
+            state = backbone(input_ids=ids[None]).last_hidden_state[0].mean(0)
+            assert torch.allclose(found[row], F.gelu(encoder.head(state)), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "asked", "expected"),
+    [
+        (None, None, "cls"),
+        ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}, None, "mean"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, None, "cls"),
+        ({"pooling_mode": "mean", "include_prompt": True}, None, "mean"),
+        ({"pooling_mode_mean_tokens": True}, "cls", "cls"),
+        ({"pooling_mode_max_tokens": True}, "mean", "mean"),
+        ({"pooling_mode_max_tokens": True}, None, "pooling_mode_max_tokens"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, None, "records the pooling"),
+    ],
+)
+def test_pooling_is_that_of_a_sentence_transformers_folder(
+    tiny_bert_folder, tmp_path, recorded, asked, expected
+):
+    folder = copy_without(tiny_bert_folder, tmp_path / "model")
+    if recorded is not None:
+        (folder / "1_Pooling").mkdir()
+        (folder / "1_Pooling" / "config.json").write_text(
+            json.dumps(recorded | {"word_embedding_dimension": 32})
+        )
+    settings = TextSourceSettings(users="-", items="-", backbone=str(folder), pooling=asked)
+    if expected not in ("cls", "mean"):
+        with pytest.raises(UserError, match=expected):
+            build_text_encoder(settings)
+        return
+    encoder = build_text_encoder(settings)
+    assert encoder.pooling == expected
+    assert ("mean pooling" in encoder.describe()) == (expected == "mean")

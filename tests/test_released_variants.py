@@ -40,7 +40,7 @@ from adapter4rec.models.item_encoder import IdItemEncoder
 from adapter4rec.models.parameters import train_only, trained_state
 from adapter4rec.models.parts import ADAPTER_PARTS
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.models.user_encoder import UserEncoder
+from adapter4rec.models.user_encoders.transformer import TransformerUserEncoder
 from adapter4rec.models.weights import load_into
 from adapter4rec.utils.errors import UserError
 
@@ -275,7 +275,7 @@ def test_texts_are_not_padded_beyond_the_backbones_positions(tiny_bert_folder):
 
 
 def test_k_adapter_cannot_be_released_on_an_id_tower():
-    tower = TransRec(IdItemEncoder(5, DIM), UserEncoder(DIM, LENGTH, 2, 2, 0.0), "sasrec")
+    tower = TransRec(IdItemEncoder(5, DIM), TransformerUserEncoder(DIM, LENGTH, 2, 2, 0.0), "sasrec")
     with pytest.raises(UserError, match="an id tower"):
         add_adapters(tower, config_of("k_adapter", encoders=("user",)))
     assert not len(tower.adapters)

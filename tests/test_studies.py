@@ -523,7 +523,7 @@ class TestPages:
         assert printed.count(f": {len(study.seeds)} seeds, 0 finished") == len(study.rows)
 
     def test_there_are_all(self):
-        assert len(PAGES) == 14
+        assert len(PAGES) == 16
 
     def test_unknown_settings_are_named(self, study, tmp_path):
         row = replace(study.rows[2], settings={"method": "id", "epoch": 1})

@@ -21,7 +21,7 @@ def build_model(settings: Settings, n_items: int) -> TransRec:
     from adapter4rec.models.parameters import train_only
     from adapter4rec.models.transrec import new_transrec
 
-    model = new_transrec(settings, build_image_encoder if settings.uses_content else None, n_items)
+    model = new_transrec(settings, settings.encoder_builder(build_image_encoder), n_items)
     if settings.needs_source:
         load_source_weights(model, read_source_model(settings.source_checkpoint), settings.objective)
     if settings.adapter is not None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def read_domain(settings: Settings, process: Process) -> Domain:
-    """Read the users and, if the method uses content, the texts of the items; otherwise items are ids only.
+    """Read the users and what the items are encoded from: texts, vectors, or nothing but ids.
 
     Args:
         settings: settings of the run.
@@ -20,8 +20,10 @@ def read_domain(settings: Settings, process: Process) -> Domain:
     Raises:
         UserError: the files or the backbone's tokenizer are missing or invalid.
     """
-    from adapter4rec.data.domain import read_text_domain
+    from adapter4rec.data.domain import read_text_domain, read_vector_domain
 
+    if settings.item_vectors is not None:
+        return read_vector_domain(settings, settings.item_vectors)
     if not settings.uses_content:
         return read_text_domain(settings, None, process)
     from adapter4rec.models.backbone_folders import backbone_folder

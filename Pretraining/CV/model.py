@@ -20,7 +20,7 @@ def build_model(settings: Settings, n_items: int) -> TransRec:
     from adapter4rec.models.parameters import train_only
     from adapter4rec.models.transrec import new_transrec
 
-    model = new_transrec(settings, build_image_encoder if settings.uses_content else None, n_items)
+    model = new_transrec(settings, settings.encoder_builder(build_image_encoder), n_items)
     if settings.start_from is not None:
         load_source_weights(model, read_source_model(settings.start_from))
     train_only(model, settings.trained_parts)

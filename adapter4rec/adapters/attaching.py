@@ -5,6 +5,7 @@ A model is a :class:`TransRec`, or a Hugging Face encoder of a kind that ``layou
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,9 @@ from adapter4rec.adapters.released import as_released, change_as_released
 from adapter4rec.adapters.sites import Sites, find_sites
 from adapter4rec.models.image_encoder import ImageItemEncoder
 from adapter4rec.models.layouts import LAYOUTS, UNREAD
-from adapter4rec.models.parts import ADAPTED_HEAD, ParameterGroups
+from adapter4rec.models.parts import ADAPTED_HEAD, ADAPTED_USER, ParameterGroups
 from adapter4rec.models.transrec import TransRec
+from adapter4rec.models.user_encoders.transformer import TransformerUserEncoder
 from adapter4rec.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,9 +38,8 @@ def encoder_sites(model: TransRec | PreTrainedModel) -> dict[str, Sites]:
     """
     sites: dict[str, Sites] = {}
     backbone = getattr(model.item_encoder, "backbone", None) if isinstance(model, TransRec) else model
-    if isinstance(model, TransRec) and model.user_encoder.layout is not None:
-        users = model.user_encoder
-        sites["user"] = find_sites(users, users.layout, users.width, "user")
+    if isinstance(model, TransRec) and (layout := model.user_encoder.layout) is not None:
+        sites["user"] = find_sites(model.user_encoder, layout, model.user_encoder.width, "user")
     if backbone is None:
         return sites
     kind = getattr(getattr(backbone, "config", None), "model_type", type(backbone).__name__)
@@ -77,6 +78,12 @@ def add_adapters(
     """
     if any(isinstance(part, AdapterSet) for part in model.modules()):
         raise UserError("the model has adapters already; detach them first")
+    if (
+        config.semantics == RELEASE
+        and isinstance(model, TransRec)
+        and not isinstance(model.user_encoder, TransformerUserEncoder)
+    ):
+        raise UserError("--semantics release: the released code has --user_encoder transformer only")
     name_of(config)  # raises for a family that is not registered, whose adapters could not be saved
     config.check()
     if seed is not None:
@@ -85,9 +92,10 @@ def add_adapters(
     alone = not isinstance(model, TransRec) and "item" in config.encoders
     encoders = ("item",) if alone else config.encoders
     if missing := [encoder for encoder in encoders if encoder not in found]:
-        supported = ",".join(found)
+        raise UserError(_unsupported(model, missing[0], found))
+    if config.train_user_encoder and ("user" in encoders or not isinstance(model, TransRec)):
         raise UserError(
-            f"adapters do not support the model's {missing[0]} encoder; use --encoders {supported}"
+            "--train_user_encoder true: needs a user encoder that is not adapted: --encoders item"
         )
     sites = {encoder: found[encoder] for encoder in encoders}
     adapters = model.adapters = AdapterSet(config, base_groups_of(model))
@@ -102,6 +110,15 @@ def add_adapters(
         raise
     like = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
     return adapters.to(device=like.device, dtype=like.dtype).train(model.training)
+
+
+def _unsupported(model: TransRec | PreTrainedModel, role: str, found: Collection[str]) -> str:
+    """Why an encoder cannot be adapted, and what to do."""
+    reason = ""
+    if isinstance(model, TransRec) and role == "user":
+        reason = f" ({model.user_encoder.describe()}), which has no attention or feed-forward sublayers"
+    way = f"use --encoders {','.join(found)}" if found else "the model has no other"
+    return f"adapters do not support the model's {role} encoder{reason}; {way}"
 
 
 def base_groups_of(model: TransRec | PreTrainedModel) -> ParameterGroups:
@@ -133,6 +150,10 @@ def _build(model: TransRec | PreTrainedModel, adapters: AdapterSet, sites: dict[
             raise UserError("--train_head true: an encoder alone has no item head")
         head, owner = items.get_submodule("head"), adapters.by_name["item" if "item" in sites else "user"]
         owner.train_copies("head", head, [name for name, _ in head.named_parameters()], ADAPTED_HEAD)
+    if config.train_user_encoder and isinstance(model, TransRec):
+        users = model.user_encoder
+        names = [name for name, _ in users.named_parameters()]
+        adapters.by_name["item"].train_copies("user_encoder", users, names, ADAPTED_USER)
 
 
 def copied_parameters(model: TransRec | PreTrainedModel) -> dict[str, str]:

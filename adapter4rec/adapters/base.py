@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import NoReturn
 
 from torch import nn
@@ -70,19 +71,25 @@ class Adapter(Attached, nn.Module):
             group: parameter group of the copies.
         """
         self.groups[field] = group
-        tree = nn.Module()  # of modules with the names of the originals' owners
-        self.add_module(field, tree)
         for name in names:
-            parent = tree
-            *path, last = name.split(".")
-            for part in path:
-                if part not in dict(parent.named_children()):
-                    parent.add_module(part, nn.Module())
-                parent = parent.get_submodule(part)
             copy = nn.Parameter(module.get_parameter(name).detach().clone())
-            parent.register_parameter(last, copy)
-            self.attach(shadow(module.get_submodule(".".join(path)), last, copy))
+            self.register(f"{field}.{name}", copy)
+            path, _, last = name.rpartition(".")
+            self.attach(shadow(module.get_submodule(path), last, copy))
             self.copies[f"{field}.{name}"] = (module, name)
+
+    def register(self, name: str, parameter: nn.Parameter) -> None:
+        """Register a parameter by a name with dots, in a tree of modules that is made for it."""
+        parent: nn.Module = self
+        *path, last = name.split(".")
+        for part in path:
+            if part not in dict(parent.named_children()):
+                parent.add_module(part, nn.Module())
+            parent = parent.get_submodule(part)
+        parent.register_parameter(last, parameter)
+
+    def save_native(self, folder: Path) -> None:
+        """Save the adapter in the format of the library that computes it, if there is one, to ``folder``."""
 
 
 class AdapterSet(Attached, nn.ModuleDict):

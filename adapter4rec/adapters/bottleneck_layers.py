@@ -134,7 +134,8 @@ class SublayerAdapter(Adapter):
         build, bottleneck = resolve_name(config.module), config.size_of(sites, "bottleneck")
         self.layers = nn.ModuleDict()
         for number, layer in config.layers_of(sites).items():
-            modules = {kind: build(sites.width, bottleneck, config, *shared) for kind in config.sublayers}
+            chosen = {kind: layer.sublayer(kind) for kind in config.sublayers}
+            modules = {kind: build(sites.width, bottleneck, config, *shared) for kind in chosen}
             self.layers[number] = nn.ModuleDict(modules)
             for kind, module in modules.items():
-                self.attach(config.attach(layer.sublayers[kind], module))
+                self.attach(config.attach(chosen[kind], module))

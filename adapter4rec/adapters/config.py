@@ -77,6 +77,9 @@ class AdapterConfig(Settings):
     user_layers: LayerChoice = option(LayerChoice("all"), "blocks of the user encoder, in the same form")
     train_layer_norms: bool = option(False, "also train all layer norms of the adapted encoders")
     train_head: bool = option(False, "also train the item head (the paper's DTL)")
+    train_user_encoder: bool = option(
+        False, "also train the user encoder as a whole, if it is not adapted (--encoders item)"
+    )
     semantics: str = option(
         PAPER,
         "paper: the adapter as its own paper describes it; release: as the released code computes it",

@@ -18,6 +18,7 @@ from adapter4rec.adapters.attaching import add_adapters, base_groups_of, detach_
 from adapter4rec.adapters.base import AdapterSet, adapters_of
 from adapter4rec.adapters.registry import FAMILIES, name_of
 from adapter4rec.models.backbones import describe_config
+from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.parts import BACKBONE, FIXED
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.weights import load_into
@@ -53,7 +54,8 @@ def save_adapter(
 
     Args:
         model: with adapters.
-        path: a ``.safetensors`` file; a ``.json`` file of the same name is written next to it.
+        path: a ``.safetensors`` file; a ``.json`` file of the same name is written next to it, and for a
+            method of PEFT a folder ``NAME_peft`` that PEFT loads.
         about: further entries of the description.
 
     Raises:
@@ -81,6 +83,8 @@ def save_adapter(
         "versions": versions(),
     }
     write_checkpoint(path, tensors, description | dict(about or {}))
+    for adapter in adapters.by_name.values():
+        adapter.save_native(path.with_name(f"{path.stem}_peft"))
 
 
 def load_adapter(model: TransRec | PreTrainedModel, path: Path | str, *, force: bool = False) -> AdapterSet:
@@ -164,8 +168,9 @@ def _kinds(model: TransRec | PreTrainedModel) -> dict[str, str]:
         "user_encoder": f"{model.user_encoder.describe()}, {model.objective}",
         "item_head": type(model.item_encoder.head).__name__.lower(),
     }
-    backbone = getattr(model.item_encoder, "backbone", None)
-    return kinds | ({} if backbone is None else {"backbone": describe_config(backbone.config)})
+    if isinstance(model.item_encoder, ContentItemEncoder):
+        kinds["backbone"] = model.item_encoder.describe()
+    return kinds
 
 
 def _differences(there: Mapping[str, _Part], here: Mapping[str, _Part]) -> list[str]:

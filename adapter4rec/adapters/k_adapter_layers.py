@@ -11,7 +11,7 @@ from adapter4rec.adapters.base import Adapter
 from adapter4rec.adapters.k_adapter import KAdapterConfig
 from adapter4rec.adapters.sites import Sites
 from adapter4rec.data.packing import Packing
-from adapter4rec.models.user_encoder import TransformerBlock
+from adapter4rec.models.user_encoders.transformer import TransformerBlock
 
 
 class TransformerAdapter(nn.Module):

@@ -7,6 +7,7 @@ from adapter4rec.adapters.config import AdapterConfig
 from adapter4rec.adapters.houlsby import HoulsbyConfig, HoulsbyParallelConfig
 from adapter4rec.adapters.k_adapter import KAdapterConfig
 from adapter4rec.adapters.lora import LoraConfig
+from adapter4rec.adapters.peft import PeftConfig
 from adapter4rec.adapters.pfeiffer import PfeifferAfterLayerNormConfig, PfeifferConfig
 from adapter4rec.adapters.prompt import PromptConfig
 from adapter4rec.adapters.selective import BitFitConfig, LayerNormConfig
@@ -23,6 +24,7 @@ FAMILIES: dict[str, type[AdapterConfig]] = {
     "prompt": PromptConfig,
     "bitfit": BitFitConfig,
     "layernorm": LayerNormConfig,
+    "peft": PeftConfig,
 }
 
 

@@ -37,6 +37,7 @@ from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.layouts import Reads
 from adapter4rec.models.text_encoder import TextItemEncoder
 from adapter4rec.models.transrec import TransRec
+from adapter4rec.models.user_encoders.transformer import TransformerUserEncoder
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.modules import shadow
 from adapter4rec.utils.precision import original_weights
@@ -191,6 +192,8 @@ def change_as_released(model: TransRec | PreTrainedModel, config: AdapterConfig)
     if backbone is not None and backbone.config.model_type == "vit_mae":
         yield partial(setattr, backbone.config, "mask_ratio", backbone.config.mask_ratio)
         backbone.config.mask_ratio = RELEASED_MASK_RATIO
+    if isinstance(items, ContentItemEncoder) and items.pooling != "cls":
+        raise UserError("--semantics release: the released code has --pooling cls only")
     if not isinstance(model, TransRec) or not isinstance(config, KAdapterConfig):
         return
     if not isinstance(items, ContentItemEncoder):
@@ -265,6 +268,7 @@ def _encode_padding(model: TransRec, encoder: ContentItemEncoder, width: int) ->
         return query.masked_fill(padded[0], 0)
 
     yield model.user_encoder.register_forward_pre_hook(fill).remove
+    assert isinstance(model.user_encoder, TransformerUserEncoder)  # that of the released code
     for block in model.user_encoder.blocks:
         yield block.register_forward_pre_hook(unmask).remove
         query = block.get_submodule("attention.query")

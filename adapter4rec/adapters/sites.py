@@ -119,7 +119,14 @@ class Projection:
 
 @dataclass(frozen=True)
 class Layer:
-    """The sites of one layer (a block, in the user encoder)."""
+    """The sites of one layer (a block, in the user encoder).
+
+    Attributes:
+        module: the layer.
+        sublayers: its sublayers, by kind; a layer need not have both kinds.
+        query: its query projection.
+        value: its value projection.
+    """
 
     module: nn.Module
     sublayers: dict[str, Sublayer]
@@ -129,6 +136,20 @@ class Layer:
     def on_state(self, change: Change) -> Undo:
         """Replace the layer's output by ``change(output, input)``."""
         return _on_output(self.module, change)
+
+    def sublayer(self, kind: str) -> Sublayer:
+        """The sublayer of a kind, ``attention`` or ``feed_forward``.
+
+        Raises:
+            UserError: the layer has none.
+        """
+        if kind not in self.sublayers:
+            raise UserError(
+                f"--sublayers {kind}: {type(self.module).__name__} has no {kind} sublayer, only "
+                f"{', '.join(self.sublayers)}; choose another with --sublayers, or adapt the item encoder "
+                "only: --encoders item"
+            )
+        return self.sublayers[kind]
 
 
 @dataclass(frozen=True)
@@ -253,8 +274,10 @@ def find_sites(encoder: nn.Module, layout: EncoderLayout, width: int, role: str)
     """
     layers = []
     for module in encoder.get_submodule(layout.layers).children():
-        attention = Sublayer(module, layout.attention, layout.pre_norm)
-        feed_forward = Sublayer(module, layout.feed_forward, layout.pre_norm)
+        kinds = {ATTENTION: layout.attention, FEED_FORWARD: layout.feed_forward}
+        sublayers = {
+            kind: Sublayer(module, one, layout.pre_norm) for kind, one in kinds.items() if one is not None
+        }
         query, value = (Projection(module, paths, layout.fused) for paths in (layout.query, layout.value))
-        layers.append(Layer(module, {ATTENTION: attention, FEED_FORWARD: feed_forward}, query, value))
+        layers.append(Layer(module, sublayers, query, value))
     return Sites(encoder, layers, width, role, layout)

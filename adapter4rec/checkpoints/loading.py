@@ -43,6 +43,6 @@ def load_source(path: Path | str, **settings: Any) -> TransRec:
     recorded = _NOT_READ | user_encoder.sizes_of(weights) | of_file | {"start_from": None}
     chosen = rebuilt_settings(source.path, f"{modality} source", recorded, settings)
     n_items = len(source.tensors.get("item_encoder.head.weight", ()))
-    model = new_transrec(chosen, type(chosen).build_encoder if chosen.uses_content else None, n_items)
+    model = new_transrec(chosen, chosen.encoder_builder(type(chosen).build_encoder), n_items)
     load_source_weights(model, source)
     return model.eval()

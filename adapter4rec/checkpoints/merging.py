@@ -1,7 +1,8 @@
 """Merging adapters into the model's weights for inference without adapters, and undoing the merge.
 
-LoRA, W + (alpha / r) B A (Hu et al. 2021), and trained copies of biases, layer norms and the item head can be
-merged into the encoder's weights. Other adapter families add operations and cannot be merged.
+LoRA, W + (alpha / r) B A (Hu et al. 2021), methods of PEFT that PEFT can merge, and trained copies of biases,
+layer norms, the item head and the user encoder can be merged into the model's weights. Other adapter families
+add operations and cannot be merged.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from adapter4rec.adapters.base import Adapter, AdapterSet, adapters_of
 from adapter4rec.adapters.config import AdapterConfig
 from adapter4rec.adapters.files import adapter_tensors
 from adapter4rec.adapters.lora_layers import Lora
+from adapter4rec.adapters.peft_layers import PeftAdapter
 from adapter4rec.adapters.registry import name_of
 from adapter4rec.models.backbones import quiet_transformers
 from adapter4rec.models.item_encoder import ContentItemEncoder
@@ -31,7 +33,7 @@ from adapter4rec.utils.files import atomic_folder
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_MERGEABLE = (Lora, Adapter)
+_MERGEABLE = (Lora, PeftAdapter, Adapter)
 """A plain :class:`Adapter`, as of bitfit and layernorm, consists of copies of parameters only."""
 _PREPROCESSOR_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
@@ -70,14 +72,14 @@ def merge_adapters(model: TransRec | PreTrainedModel) -> Merged:
     if not all(type(adapter) in _MERGEABLE for adapter in adapters.values()):
         raise UserError(
             f"{name_of(adapters.config)} (--semantics {adapters.config.semantics}) cannot be merged into the "
-            "weights; only lora, bitfit and layernorm can (not with all options)"
+            "weights; only lora, bitfit, layernorm and peft can (not with all options)"
         )
     parameters = adapters.base
     own = dict(model.named_parameters())
     new = {name: own[copy].clone() for name, copy in copied_parameters(model).items()}
     names = {parameter: name for name, parameter in parameters.items()}
     for adapter in adapters.values():
-        if isinstance(adapter, Lora):
+        if isinstance(adapter, Lora | PeftAdapter):
             new |= {names[weight]: value for weight, value in adapter.merged_weights()}
     tensors = {name: tensor.clone() for name, tensor in adapter_tensors(model).items()}
     merged = Merged(adapters.config, tensors, {name: parameters[name].clone() for name in new})

@@ -18,6 +18,7 @@ from adapter4rec.data.domain import (
     TextDomainSettings,
     read_image_domain,
     read_text_domain,
+    read_vector_domain,
 )
 from adapter4rec.data.settings import LoaderSettings
 from adapter4rec.models.backbone_folders import backbone_folder
@@ -40,6 +41,8 @@ class RebuiltText(TextModelSettings, TextDomainSettings, LoaderSettings, StageSe
 
     def read_domain(self, process: Process) -> Domain:
         """Read the domain."""
+        if self.item_vectors is not None:
+            return read_vector_domain(self, self.item_vectors)
         tokenizer = load_tokenizer(backbone_folder(self.backbone)) if self.uses_content else None
         return read_text_domain(self, tokenizer, process)
 
@@ -54,6 +57,8 @@ class RebuiltImages(ImageModelSettings, LoaderSettings, StageSettings):
     def read_domain(self, process: Process) -> Domain:
         """Read the domain."""
         del process
+        if self.item_vectors is not None:
+            return read_vector_domain(self, self.item_vectors)
         return read_image_domain(self, expected_image_size(self) if self.uses_content else None)
 
 
@@ -106,7 +111,7 @@ def rebuilt_model(settings: RebuiltSettings, n_items: int, *, adapters: bool = T
     Raises:
         UserError: the backbone or the source model is missing, invalid or incompatible.
     """
-    model = new_transrec(settings, type(settings).build_encoder if settings.uses_content else None, n_items)
+    model = new_transrec(settings, settings.encoder_builder(type(settings).build_encoder), n_items)
     if isinstance(settings, SourceSettings) and settings.start_from is not None:
         load_source_weights(model, read_source_model(settings.start_from))
     if isinstance(settings, TargetSettings) and settings.needs_source:

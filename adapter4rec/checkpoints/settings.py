@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from adapter4rec.adapters.config import AdapterConfig
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.models.parts import ADAPTER_PARTS, PARTS
+from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.settings import Option, Settings, Values, option, options_of
+
+if TYPE_CHECKING:
+    from adapter4rec.models.transrec import EncoderBuilder
 
 T = TypeVar("T", bound="TargetSettings")
 
@@ -20,6 +25,8 @@ _PARTLY_TRAINED: dict[str, tuple[str, ...]] = {"head": _HEAD, "id": _HEAD, "froz
 """Parameter groups of methods that do not train all of them; for adapters see ``AdapterConfig``."""
 
 TARGET_METHODS = dict.fromkeys(("finetune", "head", "frozen", "scratch", "id", "popularity"))
+_ON_VECTORS = ("head", "frozen", *(name for name in FAMILIES))
+"""Methods that may have item vectors in place of a backbone; adapters in the user encoder only."""
 _WITHOUT_CONTENT = ("id", "popularity")
 WITHOUT_SOURCE = ("scratch", *_WITHOUT_CONTENT)
 """Methods of the target stage that do not need a source model."""
@@ -31,11 +38,37 @@ class StageSettings(Settings):
 
     stage: ClassVar[str]
     method: str
+    item_vectors: Path | None = option(
+        None,
+        "vectors of the items (.safetensors, .npy or .parquet, with item names) in place of content and "
+        "backbone",
+    )
 
     @property
     def uses_content(self) -> bool:
-        """Whether items are encoded from their content; otherwise items are ids only."""
-        return self.method not in _WITHOUT_CONTENT
+        """Whether items are encoded from their content by a backbone; otherwise from ids or vectors."""
+        return self.method not in _WITHOUT_CONTENT and self.item_vectors is None
+
+    def encoder_builder(self, of_content: EncoderBuilder) -> EncoderBuilder | None:
+        """What builds the item encoder of the model; None for the id tower.
+
+        Args:
+            of_content: builds an item encoder with a backbone.
+        """
+        if self.item_vectors is not None:
+            from adapter4rec.models.item_encoder import build_vector_encoder
+
+            return partial(build_vector_encoder, self.item_vectors)
+        return of_content if self.uses_content else None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.item_vectors is not None and self.method not in _ON_VECTORS:
+            raise UserError(
+                f"--item_vectors: --method {self.method} needs "
+                + ("no vectors" if self.method in _WITHOUT_CONTENT else "a backbone to train")
+                + "; use --method head"
+            )
 
     @property
     def trained_parts(self) -> tuple[str, ...]:
@@ -83,6 +116,14 @@ class TargetSettings(StageSettings):
         runtime=True,
     )
     adapter: AdapterConfig | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.item_vectors is not None and self.adapter and "item" in self.adapter.encoders:
+            raise UserError(
+                f"--item_vectors: there is no backbone that --method {self.method} could adapt; use "
+                "--encoders user, or --method head"
+            )
 
     @property
     def trained_parts(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 from torch import Tensor
 
 from adapter4rec.checkpoints.released import read_released
-from adapter4rec.models.backbones import describe_config
+from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.registry import OBJECTIVES
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.weights import load_into
@@ -111,10 +111,12 @@ def load_source_weights(model: TransRec, source: Checkpoint, objective: str | No
             f"{source.path}: trained with the objective {trained_with}; use the same objective on the target "
             f"(--objective {trained_with})"
         )
-    backbone = getattr(model.item_encoder, "backbone", None)
-    if backbone is not None:
-        encoder = describe_config(backbone.config)
+    if isinstance(model.item_encoder, ContentItemEncoder):
+        encoder = model.item_encoder.describe()
         recorded = source.description.get("encoder", encoder)
         if recorded != encoder:
             raise UserError(f"{source.path}: trained with the backbone {recorded}, not with {encoder}")
+    on_vectors = not any(name.startswith("item_encoder.backbone.") for name in source.tensors)
+    if isinstance(model.item_encoder, ContentItemEncoder) and on_vectors:
+        raise UserError(f"{source.path}: has no backbone; it was trained with --item_vectors or --method id")
     load_into(model, source.tensors, source.path)

@@ -13,6 +13,7 @@ from adapter4rec.data.content import ContentStore, IdStore
 from adapter4rec.data.images.folder import image_database
 from adapter4rec.data.images.store import ImageStore
 from adapter4rec.data.interactions import Interactions, ItemTable, read_interactions, read_items
+from adapter4rec.data.item_vectors import VectorStore, read_item_vectors
 from adapter4rec.data.settings import DomainSettings, ImageDomainSettings, TextSettings
 from adapter4rec.data.text import TextStore, tokenise, truncate_body
 from adapter4rec.utils.errors import UserError
@@ -101,6 +102,23 @@ def read_image_domain(settings: ImageDomainSettings, size: int | None) -> Domain
     )
 
 
+def read_vector_domain(settings: DomainSettings, path: Path) -> Domain:
+    """Read a domain whose items are vectors from elsewhere.
+
+    Args:
+        settings: data settings.
+        path: the vectors (see :func:`read_item_vectors`).
+
+    Raises:
+        UserError: a file is missing or invalid, or an item has no vector or one that is not finite.
+    """
+    vectors = read_item_vectors(path)
+    table = read_items(settings.items, allow_empty_titles=True, encoding=settings.encoding)
+    return _domain(
+        settings, table, lambda rows: vectors.store_of([table.names[row].decode() for row in rows])
+    )
+
+
 def text_store(
     settings: TextSettings,
     texts: Mapping[str, list[str]],
@@ -127,7 +145,7 @@ def text_store(
 def _domain(
     settings: DomainSettings,
     table: ItemTable,
-    store_of: Callable[[np.ndarray], TextStore | ImageStore] | None,
+    store_of: Callable[[np.ndarray], TextStore | ImageStore | VectorStore] | None,
     without: Collection[bytes] = (),
 ) -> Domain:
     """The domain, with the content that ``store_of`` returns for some rows of the item table."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
 from adapter4rec.models.pretrained import PRETRAINED_MODELS
-from adapter4rec.models.settings import ImageModelSettings
+from adapter4rec.models.settings import POOLINGS, ImageModelSettings
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import REPOSITORY
 from adapter4rec.utils.records import Object, Positive, checked_in, read_record
@@ -21,6 +21,13 @@ class _Config:
     """The size of the images, of transformers' default where a configuration has none."""
 
     image_size: Positive | Annotated[list[Positive], msgspec.Meta(min_length=1)] = 224
+
+
+@dataclass(frozen=True)
+class _Pooling:
+    """The poolings that newer files name in place of the flags."""
+
+    pooling_mode: str | list[str] = field(default_factory=list)
 
 
 def backbone_folder(name: str) -> Path:
@@ -50,3 +57,31 @@ def own_image_size(settings: ImageModelSettings) -> int:
     config = read_record(file, Object)
     size = checked_in(file, config.get("vision_config", config), _Config).image_size
     return size[0] if isinstance(size, list) else size
+
+
+def recorded_pooling(folder: Path) -> str | None:
+    """The pooling that a sentence-transformers folder records, ``cls`` or ``mean``; None if it records none.
+
+    Raises:
+        UserError: it records another one.
+    """
+    path = folder / "1_Pooling" / "config.json"
+    if not path.is_file():
+        return None
+    recorded = read_record(path, Object)
+    mode = checked_in(path, recorded, _Pooling).pooling_mode
+    modes = [mode] if isinstance(mode, str) else mode
+    modes += [name for name, value in recorded.items() if name.startswith("pooling_mode_") and value is True]
+    known = {
+        "cls": "cls",
+        "mean": "mean",
+        "pooling_mode_cls_token": "cls",
+        "pooling_mode_mean_tokens": "mean",
+    }
+    found = {known.get(name, name) for name in modes}
+    if len(found) != 1 or not found <= set(POOLINGS):
+        raise UserError(
+            f"{path}: records the pooling {', '.join(sorted(found)) or 'none'}; only {' or '.join(POOLINGS)} "
+            "is supported, choose one with --pooling"
+        )
+    return found.pop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from adapter4rec.data.content import Content, ItemIds
+from adapter4rec.data.item_vectors import read_item_vectors
 from adapter4rec.data.states import States
 from adapter4rec.models.dropout import use_fast_dropout
 from adapter4rec.models.parts import BACKBONE, FIXED, ITEM_HEAD, ParameterGroups
@@ -20,9 +22,13 @@ from adapter4rec.models.parts import BACKBONE, FIXED, ITEM_HEAD, ParameterGroups
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from adapter4rec.models.settings import ModelSettings
+
 
 class ContentItemEncoder(nn.Module):
-    """A pretrained backbone with an item head: GELU(W [CLS] + b), the paper's domain transformation layer.
+    """A pretrained backbone with an item head: GELU(W h + b), the paper's domain transformation layer.
+
+    h is the [CLS] state of the last layer, or for texts the mean over their tokens.
 
     Several attributes are encoded by the same backbone and head, and the embeddings are averaged.
 
@@ -33,6 +39,8 @@ class ContentItemEncoder(nn.Module):
 
     fixed: tuple[str, ...] = ()
     """Names of parameters of the backbone that are never trained."""
+    pooling: str = "cls"
+    """What of the last layer the head reads: ``cls`` or, with texts, ``mean``."""
 
     def __init__(self, backbone: PreTrainedModel, dim: int) -> None:
         super().__init__()
@@ -53,9 +61,16 @@ class ContentItemEncoder(nn.Module):
         """A line for the log about the input of the backbone; None if there is nothing to say."""
         return None
 
+    def describe(self) -> str:
+        """Architecture of the backbone, and the pooling if it is not ``cls``."""
+        from adapter4rec.models.backbones import describe_config  # takes seconds, and id towers do without
+
+        pooled = "" if self.pooling == "cls" else f", {self.pooling} pooling"
+        return describe_config(self.backbone.config) + pooled
+
     @abstractmethod
     def states(self, content: Content) -> Tensor:
-        """[CLS] hidden states of the last layer, ``[n, attributes, h]``, from content or layer outputs."""
+        """Pooled hidden states of the last layer, ``[n, attributes, h]``, from content or layer outputs."""
 
     @abstractmethod
     def layer_outputs(self, content: Content, layers: Sequence[int]) -> Tensor:
@@ -73,6 +88,37 @@ class ContentItemEncoder(nn.Module):
         states = cached.states if cached is not None else self.states(content)
         embeddings: Tensor = F.gelu(self.head(states)).mean(1)
         return embeddings
+
+
+class VectorItemEncoder(nn.Module):
+    """An item head on vectors from elsewhere: GELU(W v + b), as on the hidden states of a backbone.
+
+    Args:
+        width: h, length of the vectors.
+        dim: d, width of the embeddings.
+    """
+
+    def __init__(self, width: int, dim: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(width, dim)
+
+    def parameter_groups(self) -> ParameterGroups:
+        """Parameters by name, in the group ``item_head``."""
+        return {ITEM_HEAD: dict(self.named_parameters())}
+
+    def forward(self, content: States) -> Tensor:
+        """Item embeddings ``[n, d]``."""
+        embeddings: Tensor = F.gelu(self.head(content.states)).mean(1)
+        return embeddings
+
+
+def build_vector_encoder(path: Path, settings: ModelSettings) -> VectorItemEncoder:
+    """An item encoder for the vectors of a file.
+
+    Raises:
+        UserError: the file is missing or invalid.
+    """
+    return VectorItemEncoder(read_item_vectors(path).width, settings.embedding_dim)
 
 
 class IdItemEncoder(nn.Module):

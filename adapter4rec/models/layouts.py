@@ -48,10 +48,12 @@ class EncoderLayout:
     Attributes:
         layers: path of the list of layers.
         attention: the attention sublayer.
-        feed_forward: the feed-forward sublayer.
+        feed_forward: the feed-forward sublayer; None for an encoder without one.
         query: the query projection of a layer: names of the linear layer in different versions of
             transformers; the first that exists is used.
         value: the value projection of a layer, in the same form.
+        key: the key projection of a layer, in the same form; for pretrained backbones.
+        down: the second linear layer of feed-forward, in the same form; for pretrained backbones.
         reads: words (passed as ``inputs_embeds``), patches or items.
         fused: whether one linear layer (as Wqkv) computes query, key and value, in this order.
         tokens: the module whose output is the input of the first layer; for image encoders only.
@@ -59,12 +61,14 @@ class EncoderLayout:
 
     layers: str
     attention: SublayerLayout
-    feed_forward: SublayerLayout
+    feed_forward: SublayerLayout | None
     query: tuple[str, ...]
     value: tuple[str, ...]
     reads: Reads
     fused: bool = False
     tokens: str | None = None
+    key: tuple[str, ...] = ()
+    down: tuple[str, ...] = ()
 
     @property
     def pre_norm(self) -> bool:
@@ -86,6 +90,8 @@ _BERT = EncoderLayout(
     query=("attention.self.query",),
     value=("attention.self.value",),
     reads=Reads.WORDS,
+    key=("attention.self.key",),
+    down=("output.dense",),
 )
 _MODERNBERT = EncoderLayout(
     layers="layers",
@@ -95,6 +101,8 @@ _MODERNBERT = EncoderLayout(
     value=("attn.Wqkv",),
     reads=Reads.WORDS,
     fused=True,
+    key=("attn.Wqkv",),
+    down=("mlp.Wo",),
 )
 _VIT = EncoderLayout(
     layers="layers",
@@ -104,6 +112,8 @@ _VIT = EncoderLayout(
     value=("attention.v_proj",),
     reads=Reads.PATCHES,
     tokens="embeddings",
+    key=("attention.k_proj",),
+    down=("mlp.fc2",),
 )
 _DINOV2 = EncoderLayout(
     layers="encoder.layer",
@@ -113,6 +123,8 @@ _DINOV2 = EncoderLayout(
     value=("attention.v_proj", "attention.attention.value"),
     reads=Reads.PATCHES,
     tokens="embeddings",
+    key=("attention.k_proj", "attention.attention.key"),
+    down=("mlp.fc2", "mlp.weights_out"),
 )
 _CLIP_VISION = EncoderLayout(
     layers="encoder.layers",
@@ -122,6 +134,8 @@ _CLIP_VISION = EncoderLayout(
     value=("self_attn.v_proj",),
     reads=Reads.PATCHES,
     tokens="pre_layrnorm",
+    key=("self_attn.k_proj",),
+    down=("mlp.fc2",),
 )
 LAYOUTS: dict[str, EncoderLayout] = {
     "bert": _BERT,

@@ -101,14 +101,17 @@ def _for_transformers(
     return y.transpose(1, 2), None
 
 
-def cls_states(backbone: PreTrainedModel, words: Tensor, positions: Tensor, packing: Packing) -> Tensor:
-    """The last hidden state of the first token of each text.
+def text_states(
+    backbone: PreTrainedModel, words: Tensor, positions: Tensor, packing: Packing, pooling: str = "cls"
+) -> Tensor:
+    """The vector of each text: the last hidden state of its first token, or the mean over its tokens.
 
     Args:
         backbone: a Hugging Face text encoder.
         words: word embeddings ``[tokens, h]``.
         positions: position ids, int64 ``[tokens]``.
         packing: the lengths of the texts.
+        pooling: ``cls`` or ``mean``; the mean includes special tokens, and those of a prompt.
 
     Returns:
         ``[texts, h]``.
@@ -119,7 +122,7 @@ def cls_states(backbone: PreTrainedModel, words: Tensor, positions: Tensor, pack
     packings: list[Packing] = []
     layout, last = LAYOUTS[backbone.config.model_type], layers_of(backbone)[-1]
     # After the last attention only first tokens are needed, unless a hook reads the whole output.
-    first_only = not layout.pre_norm and not has_forward_hooks(last)
+    first_only = pooling == "cls" and not layout.pre_norm and not has_forward_hooks(last)
     with ExitStack() as undo:
         # Prompt tuning may lengthen the texts in a hook of its own, which runs before this one.
         undo.callback(
@@ -139,4 +142,9 @@ def cls_states(backbone: PreTrainedModel, words: Tensor, positions: Tensor, pack
         backbone.set_attn_implementation(_NAME)
         output = backbone(inputs_embeds=words[None], position_ids=positions[None], packing=packing)
     states: Tensor = output.last_hidden_state[0]
+    if pooling == "mean":
+        shapes = packings[0].spans
+        spans = torch.split(states, [count * length for count, length in shapes])
+        means = [span.view(*shape, -1).mean(1) for span, shape in zip(spans, shapes, strict=True)]
+        return torch.cat(means)
     return states if first_only else states[packings[0].firsts]

@@ -20,8 +20,16 @@ def train_only(model: TransRec, parts: Collection[str]) -> None:
 
 
 def trained_state(model: TransRec) -> dict[str, Tensor]:
-    """The trained parameters and the buffers of adapters (randomly initialised frozen weights), by name."""
-    trained = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
+    """The trained parameters and the buffers of adapters (randomly initialised frozen weights), by name.
+
+    Parameters that PEFT inserts into the backbone have the names that they have in the adapter.
+    """
+    names = {id(one): name for name, one in model.adapters.named_parameters(prefix="adapters")}
+    trained = {
+        names.get(id(tensor), name): tensor
+        for name, tensor in model.named_parameters()
+        if tensor.requires_grad
+    }
     frozen = dict(model.adapters.named_buffers(prefix="adapters"))
     return {name: tensor.detach() for name, tensor in (trained | frozen).items()}
 

@@ -23,7 +23,7 @@ PARTS = (BACKBONE, ITEM_HEAD, USER_ENCODER)
 FIXED = "fixed"
 """Parameters of a backbone that are never trained."""
 
-ADAPTER, SHARED, ADAPTED_HEAD = "adapter", "shared", "adapted_head"
+ADAPTER, SHARED, ADAPTED_HEAD, ADAPTED_USER = "adapter", "shared", "adapted_head", "adapted_user_encoder"
 ADAPTER_PARTS = (
     ADAPTER,
     SHARED,
@@ -32,6 +32,7 @@ ADAPTER_PARTS = (
     "item_layer_norms",
     "user_layer_norms",
     ADAPTED_HEAD,
+    ADAPTED_USER,
 )
 """Groups of adapters and of the parameters trained with them."""
 

@@ -25,7 +25,11 @@ LOSSES: dict[str, type | str] = {
 }
 
 USER_ENCODERS: dict[str, type | str] = {
-    "transformer": "adapter4rec.models.user_encoder:UserEncoder",
+    "transformer": "adapter4rec.models.user_encoders.transformer:TransformerUserEncoder",
+    "ligr": "adapter4rec.models.user_encoders.ligr:LigrUserEncoder",
+    "gru4rec": "adapter4rec.models.user_encoders.gru4rec:Gru4RecUserEncoder",
+    "hstu": "adapter4rec.models.user_encoders.hstu:HstuUserEncoder",
+    "mean": "adapter4rec.models.user_encoders.mean:MeanUserEncoder",
 }
 
 

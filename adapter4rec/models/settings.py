@@ -17,8 +17,8 @@ class ModelSettings(LossSettings):
     objective: str = option("sasrec", "training objective", choices=OBJECTIVES)
     user_encoder: str = option("transformer", "user encoder", choices=USER_ENCODERS)
     embedding_dim: int = option(64, "d, width of the item embeddings and the user encoder", least=1)
-    user_heads: int = option(2, "attention heads of the user encoder", least=1)
-    user_blocks: int = option(2, "transformer blocks of the user encoder", least=1)
+    user_heads: int = option(2, "attention heads of the user encoder (transformer, ligr, hstu)", least=1)
+    user_blocks: int = option(2, "blocks of the user encoder; layers of gru4rec", least=1)
     dropout: float = option(0.1, "dropout of the user encoder", least=0, most=0.99)
     seed: int = option(
         123456, "random seed of initial weights, shuffling, negatives and dropout", least=0, most=2**63 - 1
@@ -42,6 +42,21 @@ class BackboneSettings(Settings):
     compile: bool = option(False, "compile the backbone's layers; takes minutes at the start", runtime=True)
 
 
+POOLINGS = ("cls", "mean")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextBackboneSettings(BackboneSettings):
+    """Text backbone."""
+
+    pooling: str | None = option(
+        None,
+        "vector of a text: the hidden state of [CLS], or the mean over all tokens; default: what "
+        "1_Pooling/config.json of a sentence-transformers folder records, else cls",
+        choices=POOLINGS,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageBackboneSettings(BackboneSettings):
     """Image backbone."""
@@ -61,7 +76,7 @@ class ImageBackboneSettings(BackboneSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextModelSettings(TextSettings, DomainSettings, BackboneSettings, ModelSettings):
+class TextModelSettings(TextSettings, DomainSettings, TextBackboneSettings, ModelSettings):
     """All settings from which a text model is built."""
 
 

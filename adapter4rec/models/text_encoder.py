@@ -1,4 +1,4 @@
-"""The text item encoder: embeddings from the [CLS] hidden state of a pretrained language model."""
+"""The text item encoder: embeddings from the hidden states of a pretrained language model."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from torch import Tensor
 from adapter4rec.data.content import Content
 from adapter4rec.data.packing import Packing
 from adapter4rec.data.text import Text
-from adapter4rec.models.backbone_folders import backbone_folder
-from adapter4rec.models.backbones import TEXT_ENCODERS, first_position, load_backbone
+from adapter4rec.models.backbone_folders import backbone_folder, recorded_pooling
+from adapter4rec.models.backbones import (
+    TEXT_ENCODERS,
+    first_position,
+    load_backbone,
+)
 from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.layers import layer_outputs, replace_outputs
-from adapter4rec.models.packed_attention import cls_states
+from adapter4rec.models.packed_attention import text_states
 from adapter4rec.models.settings import TextModelSettings
 from adapter4rec.utils.errors import UserError
 
@@ -28,9 +32,12 @@ def build_text_encoder(settings: TextModelSettings) -> TextItemEncoder:
     """A text item encoder with a pretrained backbone and a new head.
 
     Raises:
-        UserError: the backbone is missing or invalid, or has too few position embeddings.
+        UserError: the backbone is missing or invalid, has too few position embeddings, or records a pooling
+            that is not supported.
     """
-    backbone = load_backbone(backbone_folder(settings.backbone), TEXT_ENCODERS, settings.layers)
+    folder = backbone_folder(settings.backbone)
+    backbone = load_backbone(folder, TEXT_ENCODERS, settings.layers)
+    pooling = settings.pooling or recorded_pooling(folder) or "cls"
     positions = backbone.config.max_position_embeddings - first_position(backbone.config)
     adapter = getattr(settings, "adapter", None)
     further = adapter.further_tokens if adapter else 0
@@ -42,24 +49,31 @@ def build_text_encoder(settings: TextModelSettings) -> TextItemEncoder:
                 "positions of the backbone"
             )
     torch.manual_seed(settings.seed)  # loading the backbone may have drawn random numbers
-    return TextItemEncoder(backbone, settings.embedding_dim)
+    return TextItemEncoder(backbone, settings.embedding_dim, pooling)
 
 
 class TextItemEncoder(ContentItemEncoder):
-    """BERT, RoBERTa, XLM-RoBERTa or ModernBERT with an item head (PyTorch's default initialisation)."""
+    """BERT, RoBERTa, XLM-RoBERTa or ModernBERT with an item head (PyTorch's default initialisation).
 
-    def __init__(self, backbone: PreTrainedModel, dim: int) -> None:
+    Args:
+        backbone: a Hugging Face text encoder without pooler.
+        dim: d, width of the embeddings.
+        pooling: ``cls`` or ``mean`` (see :func:`text_states`).
+    """
+
+    def __init__(self, backbone: PreTrainedModel, dim: int, pooling: str = "cls") -> None:
         super().__init__(backbone, dim)
+        self.pooling = pooling
         self._first_position = first_position(backbone.config)
 
     def states(self, content: Content) -> Tensor:
-        """[CLS] hidden states of the last layer, ``[n, attributes, h]``, from texts or layer outputs."""
+        """Pooled hidden states of the last layer, ``[n, attributes, h]``, from texts or layer outputs."""
         assert isinstance(content, Text)
         if content.layers:
             resume = partial(self._resume_from, content.layers)
             by_length = self.in_parts(resume, ((pack.values, pack.packing) for pack in content.packs))
         else:
-            by_length = self.in_parts(self._first_states, self._parts(content))
+            by_length = self.in_parts(self._pooled_states, self._parts(content))
         return by_length[content.order].view(len(content), -1, by_length.shape[-1])
 
     def layer_outputs(self, content: Content, layers: Sequence[int]) -> Tensor:
@@ -67,17 +81,18 @@ class TextItemEncoder(ContentItemEncoder):
         assert isinstance(content, Text)
 
         def outputs(*part: Any) -> Tensor:
-            return layer_outputs(self.backbone, layers, lambda: self._first_states(*part))[0]
+            return layer_outputs(self.backbone, layers, lambda: self._pooled_states(*part))[0]
 
         return self.in_parts(outputs, self._parts(content))
 
-    def _first_states(self, words: Tensor, packing: Packing) -> Tensor:
-        return cls_states(self.backbone, words, self._first_position + packing.places, packing)
+    def _pooled_states(self, words: Tensor, packing: Packing) -> Tensor:
+        positions = self._first_position + packing.places
+        return text_states(self.backbone, words, positions, packing, self.pooling)
 
     def _resume_from(self, layers: tuple[int, ...], states: Tensor, packing: Packing) -> Tensor:
         unread = states.new_zeros(len(states), states.shape[-1], dtype=self.head.weight.dtype)
         with replace_outputs(self.backbone, layers, states[None]):
-            return self._first_states(unread, packing)
+            return self._pooled_states(unread, packing)
 
     def _parts(self, content: Text) -> list[tuple[Tensor, Packing]]:
         """Word embeddings ``[tokens, h]`` and packing of each pack.

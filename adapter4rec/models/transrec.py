@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -11,14 +11,17 @@ from torch import Tensor, nn
 
 from adapter4rec.data.batches import Batch
 from adapter4rec.data.content import Content
-from adapter4rec.models.item_encoder import ContentItemEncoder, IdItemEncoder
+from adapter4rec.models.item_encoder import ContentItemEncoder, IdItemEncoder, VectorItemEncoder
 from adapter4rec.models.losses.base import Loss
 from adapter4rec.models.losses.bce import BceLoss
 from adapter4rec.models.losses.settings import LossSettings
 from adapter4rec.models.parts import ParameterGroups, merge_groups
 from adapter4rec.models.registry import LOSSES, OBJECTIVES, USER_ENCODERS, registered
 from adapter4rec.models.settings import ModelSettings
-from adapter4rec.models.user_encoder import UserEncoder
+from adapter4rec.models.user_encoders.base import UserEncoder
+
+EncoderBuilder: TypeAlias = Callable[[Any], ContentItemEncoder | VectorItemEncoder]
+"""Builds an item encoder from the settings of a model."""
 
 
 class TransRec(nn.Module):
@@ -34,7 +37,7 @@ class TransRec(nn.Module):
 
     def __init__(
         self,
-        item_encoder: ContentItemEncoder | IdItemEncoder,
+        item_encoder: ContentItemEncoder | VectorItemEncoder | IdItemEncoder,
         user_encoder: UserEncoder,
         objective: str,
         loss: Loss | None = None,
@@ -52,8 +55,13 @@ class TransRec(nn.Module):
 
     def parameter_groups(self) -> ParameterGroups:
         """All parameters by name, in the groups that the submodules declare (see ``parts.py``)."""
+        inserted = {id(parameter) for parameter in self.adapters.parameters()}  # into the backbone, by PEFT
+        of_items = {
+            group: {name: one for name, one in parameters.items() if id(one) not in inserted}
+            for group, parameters in self.item_encoder.parameter_groups().items()
+        }
         groups: dict[str, ParameterGroups] = {
-            "item_encoder": self.item_encoder.parameter_groups(),
+            "item_encoder": of_items,
             "user_encoder": self.user_encoder.parameter_groups(),
             "loss": self.loss.parameter_groups(),
             "adapters": getattr(self.adapters, "parameter_groups", dict)(),  # none in a source model
@@ -102,9 +110,7 @@ class TransRec(nn.Module):
         return self.loss_of(torch.cat([self.encode_items(content) for content in batch.contents]), batch)
 
 
-def new_transrec(
-    settings: ModelSettings, build_encoder: Callable[[Any], ContentItemEncoder] | None, n_items: int
-) -> TransRec:
+def new_transrec(settings: ModelSettings, build_encoder: EncoderBuilder | None, n_items: int) -> TransRec:
     """A model with a pretrained backbone (or the id tower); all other weights are initialised from the seed.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from adapter4rec.runs.ledger import FINISHED
+from adapter4rec.runs.ledger import FINISHED, method_of
 from adapter4rec.runs.records import Record
 from adapter4rec.utils.settings import as_argument
 
@@ -44,6 +44,8 @@ def section_of(record: Record) -> str:
 def _essential_settings(identity: dict[str, Any], settings: dict[str, Any]) -> dict[str, str]:
     """The settings by which runs are grouped into rows, as on the command line."""
     chosen = identity | {name: settings[name] for name in _ESSENTIAL if name in settings}
+    chosen["method"] = method_of(chosen)
+    chosen.pop("peft", None)  # it is part of the method's name
     return {name: as_argument(value) for name, value in chosen.items() if name != "seed"}
 
 

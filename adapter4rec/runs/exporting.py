@@ -6,7 +6,6 @@ from pathlib import Path
 
 from adapter4rec.checkpoints.settings import SourceSettings
 from adapter4rec.checkpoints.source_models import export_source_model, require_export_path
-from adapter4rec.models.backbones import describe_config
 from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs.records import Record
@@ -54,6 +53,6 @@ def export_for_targets(model: TransRec, settings: SourceRunSettings, run: Run, r
     _require_replaceable(settings.export, settings, run)
     description = run.describe("", result)
     if isinstance(model.item_encoder, ContentItemEncoder):
-        description["encoder"] = describe_config(model.item_encoder.backbone.config)
+        description["encoder"] = model.item_encoder.describe()
     export_source_model(model.state_dict(), settings.export, settings.objective, description)
     run.log(f"source model: {settings.export}")

@@ -17,6 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
+from adapter4rec.adapters.peft import PeftConfig
 from adapter4rec.models.backbone_folders import own_image_size
 from adapter4rec.models.settings import ImageModelSettings
 from adapter4rec.runs.records import (
@@ -94,6 +95,12 @@ def command_of(settings: RunSettings, without: Iterable[str] = ()) -> str:
         if name not in without and as_argument(plain[name]) != as_argument(one.default):
             words += [f"--{name}", as_argument(plain[name])]
     return shlex.join(["python", "-m", settings.module, *words])
+
+
+def method_of(settings: Mapping[str, Any]) -> str:
+    """The method of a run for a table: its name, for PEFT with that of PEFT's method."""
+    method = str(settings["method"])
+    return f"peft, {PeftConfig(peft=settings['peft']).label}" if method == "peft" else method
 
 
 def append(ledger: Path, record: Mapping[str, Any]) -> None:

@@ -93,6 +93,8 @@ class Run:
     def _default_folder(self, domain: str) -> Path:
         kind = self.settings.kind.replace(" ", "_")
         encoder = f"_{self.settings.backbone.rpartition('/')[2]}" if self.settings.uses_content else ""
+        if self.settings.item_vectors is not None:
+            encoder = f"_{self.settings.item_vectors.stem}"
         name = f"{kind}_{domain}_{self.settings.method}_{self.settings.objective}{encoder}"
         return REPOSITORY / "runs" / f"{name}_seed{self.settings.seed}_{self.identity.short_hash()}"
 

@@ -11,7 +11,7 @@ from adapter4rec.utils.process_group import single_process
 from adapter4rec.utils.settings import PRECISIONS
 
 
-def load(
+def load(  # noqa: PLR0913 (one for each kind of file that may have moved)
     run_folder: Path | str,
     *,
     device: str = "auto",
@@ -20,6 +20,7 @@ def load(
     items: Path | str | None = None,
     images: Path | str | None = None,
     backbone: str | None = None,
+    item_vectors: Path | str | None = None,
     source_checkpoint: Path | str | None = None,
 ) -> Recommender:
     """Load the model of a finished run, of either stage and any modality.
@@ -32,6 +33,7 @@ def load(
         items: new path of the run's ``items.tsv``, if it has moved.
         images: new path of the run's LMDB or folder of images, if it has moved.
         backbone: new path of the run's backbone, if it has moved.
+        item_vectors: new path of the run's item vectors, if they have moved.
         source_checkpoint: new path of the model that the run started from, if it has moved.
 
     Raises:
@@ -44,6 +46,7 @@ def load(
         "items": items,
         "images": images,
         "backbone": backbone,
+        "item_vectors": item_vectors,
         "source_checkpoint": source_checkpoint,
     }
     process = single_process(device)

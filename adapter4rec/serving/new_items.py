@@ -51,8 +51,8 @@ def new_items(
     """
     if not run.settings.uses_content:
         raise UserError(
-            f"{run.folder}: an id tower cannot encode new content or new items; use a run trained on texts "
-            "or images"
+            f"{run.folder}: an id tower, or a head on item vectors, cannot encode new content or new items; "
+            "use a run trained on texts or images"
         )
     settings, titles = run.settings, [""] * len(names)
     store: ContentStore

@@ -43,8 +43,9 @@ _FEW_STEPS_BY_METHOD: dict[str, Values] = {
     "compacter": {"lr_adapter": 4e-3, "lr_rule": 1e-3},
     "prompt": {"prompt_tokens": 5, "lr_adapter": 5e-3},
     "bitfit": {"lr_adapter": 1e-3},
+    "peft": {"lr_adapter": 5e-3},
 }
-_SOURCE_OF_STUDY = ("objective", "user_share", "seed")
+_SOURCE_OF_STUDY = ("objective", "user_share", "seed", "user_encoder", "pooling", "loss")
 """Settings of a source model that are taken from the study with ``--sample``."""
 
 

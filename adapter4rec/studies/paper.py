@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from adapter4rec.adapters.peft import PeftConfig
 from adapter4rec.checkpoints.settings import WITHOUT_SOURCE
 from adapter4rec.studies.plan import Study, StudyRow
 from adapter4rec.utils.errors import UserError, nearest
@@ -72,6 +73,11 @@ LOSSES: dict[str, dict[str, Any]] = {
     "full softmax": {"loss": "full"},
 }
 """Changes to a launcher, by row name."""
+
+USER_ENCODERS: dict[str, dict[str, Any]] = {
+    name: {"user_encoder": name} for name in ("transformer", "ligr", "gru4rec", "hstu", "mean")
+}
+"""Changes to a source launcher and to the head launcher, by row name."""
 
 _WORD = {"Text": "text", "CV": "images"}
 _SOURCE = {"Text": "Pretraining/Text/script/sm_base_sasrec", "CV": "Pretraining/CV/script/sm_vit_sasrec"}
@@ -155,7 +161,9 @@ def _changed(
     return [row for one in each for row in one]
 
 
-def adapters(tree: str, about: str, scripts: Mapping[str, str], seeds: Sequence[int]) -> Study:
+def adapters(
+    tree: str, about: str, scripts: Mapping[str, str], seeds: Sequence[int], peft: Sequence[str] = ()
+) -> Study:
     """Compare adapter families: one row per launcher, all starting from the same source model.
 
     Args:
@@ -163,8 +171,35 @@ def adapters(tree: str, about: str, scripts: Mapping[str, str], seeds: Sequence[
         about: description of the study.
         scripts: launchers by row name.
         seeds: seeds of each row.
+        peft: methods of PEFT; each is a row, which says so if the method is untested here.
     """
-    return _study(tree, "study_adapters", "All adapters", about, rows(tree, scripts, "SASRec"), seeds=seeds)
+    methods = {f"PEFT, {PeftConfig(peft=name).label}": {"peft": name} for name in peft}
+    table = rows(tree, scripts, "SASRec") + _changed(tree, "adapter_peft", methods)
+    return _study(tree, "study_adapters", "All adapters", about, table, seeds=seeds)
+
+
+def user_encoders(
+    tree: str, about: str, changes: Mapping[str, Mapping[str, Any]], seeds: Sequence[int], loss: str = "mixed"
+) -> Study:
+    """Compare user encoders: one row and one source model per change, with the head on cached states.
+
+    Args:
+        tree: ``Text`` or ``CV``.
+        about: description of the study.
+        changes: user encoders, and what else changes the source model and the row, by row name.
+        seeds: seeds of each row.
+        loss: loss of the rows and of the source models.
+    """
+    table: list[StudyRow] = []
+    models = {name: source(_SOURCE[tree], **{"loss": loss} | dict(one)) for name, one in changes.items()}
+    for name, one in changes.items():
+        table += rows(tree, {name: "head"}, name, **{"loss": loss} | dict(one))
+    return _study(
+        *(tree, "study_user_encoder", "User encoders", about, table),
+        sources=models,
+        seeds=seeds,
+        reference="transformer",
+    )
 
 
 def adaptation(

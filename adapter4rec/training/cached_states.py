@@ -1,7 +1,7 @@
 """Caching the hidden states of the frozen part of a backbone, so that it runs only once per item.
 
-If no layer of the backbone is trained or adapted, these are the [CLS] hidden states of each text or image. If
-adapters start at a later layer, or run beside the backbone, these are the outputs of the layers that they
+If no layer of the backbone is trained or adapted, these are the pooled hidden states of each text or image.
+If adapters start at a later layer, or run beside the backbone, these are the outputs of the layers that they
 read, for every token or patch. Both are computed in eval mode, so the frozen part runs without dropout.
 """
 
@@ -139,7 +139,8 @@ def _cached_rows(
 
     with evaluating(encoder), precision.frozen_weights(encoder, whole=True):
         assert hasattr(store, "identity")  # all but stores of ids and of cached states
-        key = _cache_key(encoder.backbone, store.identity, f"{layers} {form} {precision.name}")
+        pooling = "" if layers else encoder.pooling
+        key = _cache_key(encoder.backbone, store.identity, f"{layers} {form} {precision.name} {pooling}")
         shape = (ends[-1], *states_of(stores[0], np.array([1])).shape[1:])
         place = REPOSITORY / settings.cache_folder / "states" / key
         return computed_table(place, shape, FORMATS[form], ends, compute, process.log)

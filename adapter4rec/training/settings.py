@@ -58,7 +58,7 @@ class TrainingSettings(RunSettings):
     @property
     def caches_states(self) -> bool:
         """Whether training starts from cached hidden states of the frozen backbone."""
-        return self.method == "head"
+        return self.method == "head" and self.uses_content
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +92,7 @@ class TargetTraining(TargetSettings, TrainingSettings):
             "adapter": self.lr_adapter,
             "shared": self.lr_adapter,
             "adapted_head": self.lr_item_head,
+            "adapted_user_encoder": self.lr_user_encoder,
             "item_layer_norms": self.lr_item_layer_norms,
             "user_layer_norms": self.lr_user_layer_norms,
         }
@@ -100,4 +101,4 @@ class TargetTraining(TargetSettings, TrainingSettings):
     @property
     def caches_states(self) -> bool:
         """Whether training starts from cached hidden states of the frozen backbone."""
-        return self.method == "head" or self.cache_frozen
+        return super().caches_states or self.cache_frozen

@@ -7,11 +7,12 @@ import sys
 
 sys.path.insert(0, __file__.rsplit("/", 4)[0])  # the repository root; no installation needed
 
+from adapter4rec.adapters.peft import TESTED
 from adapter4rec.studies.launching import launch_study
 from adapter4rec.studies.paper import ADAPTERS, adapters
 
 # Launchers in this folder by name of the table row; remove or add entries as needed.
-study = adapters("CV", __doc__, ADAPTERS, seeds=[1, 2, 3])
+study = adapters("CV", __doc__, ADAPTERS, seeds=[1, 2, 3], peft=TESTED)
 
 if __name__ == "__main__":
     launch_study(study)

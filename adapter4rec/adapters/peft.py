@@ -1,0 +1,125 @@
+"""Methods of Hugging Face PEFT in the item encoder (Mangrulkar et al. 2022, github.com/huggingface/peft)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from adapter4rec.adapters.config import PAPER, AdapterConfig
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.settings import option
+
+if TYPE_CHECKING:
+    from adapter4rec.adapters.base import Adapter
+    from adapter4rec.adapters.sites import Sites
+
+TESTED = ("lora", "dora", "ia3", "oft", "randlora", "ln_tuning", "vera")
+"""Methods that the tests run on every kind of backbone; other names are passed to PEFT untested."""
+USER_FAMILIES = (
+    *("houlsby", "houlsby_parallel", "pfeiffer", "pfeiffer_after_layernorm", "k_adapter", "lora"),
+    *("compacter", "bitfit", "layernorm"),
+)
+"""Families of this project for the user encoder: all but those of item encoders only."""
+_REFUSED = {
+    "adalora": "moves its budget between layers by a call in the training loop (update_and_allocate), which "
+    "this project's loop does not make; use lora",
+}
+
+
+@dataclass(frozen=True)
+class PeftConfig(AdapterConfig):
+    """A method of PEFT in the item encoder, by its name in PEFT; it replaces modules of the backbone.
+
+    Target modules come from the layout of the backbone: query and value projections; for ``ia3`` keys,
+    values and the second layer of feed-forward; for ``ln_tuning`` the layer norms.
+    """
+
+    adapter: ClassVar[str] = "adapter4rec.adapters.peft_layers:PeftAdapter"
+    encoders: tuple[str, ...] = option(
+        ("item",), "item, by PEFT; with --user_family also user", choices=("item", "user")
+    )
+    peft: str = option(
+        "lora",
+        f"method: {', '.join(TESTED)}; or another one that PEFT knows, which is then untested here",
+    )
+    peft_options: tuple[str, ...] | None = option(
+        None, "options of the method, by their names in PEFT, such as r=4,lora_alpha=8; default: PEFT's"
+    )
+    user_family: str | None = option(
+        None, "family of this project for the user encoder; default: none", choices=USER_FAMILIES
+    )
+    user_options: tuple[str, ...] | None = option(
+        None, "options of that family, such as user_bottleneck=8; default: the family's"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "peft", self.peft.lower())
+        if self.user_family is not None:
+            object.__setattr__(self, "encoders", ("item", "user"))
+
+    @property
+    def label(self) -> str:
+        """The name of the method, with a remark if it is untested here."""
+        return self.peft if self.peft in TESTED else f"{self.peft} (untested)"
+
+    def check(self) -> None:
+        """Raise a UserError for a method that is refused, or options that do not fit each other."""
+        if reason := _REFUSED.get(self.peft):
+            raise UserError(f"--peft {self.peft}: {reason}")
+        if self.semantics != PAPER:
+            raise UserError("--semantics release: the released code does not use PEFT")
+        if self.peft == "ln_tuning" and self.train_layer_norms:
+            raise UserError("--train_layer_norms true: --peft ln_tuning trains them already")
+        if self.encoders != ("item",) and self.user_family is None:
+            raise UserError(
+                f"--encoders {','.join(self.encoders)}: PEFT adapts the item encoder; for the user encoder "
+                "use --user_family or --train_user_encoder true"
+            )
+        if self.user_family is not None:
+            self.user_config().check()
+        elif self.user_options is not None:
+            raise UserError("--user_options: needs --user_family")
+
+    def user_config(self) -> AdapterConfig:
+        """The config of the user encoder's adapters.
+
+        Raises:
+            UserError: no such option, or an invalid value.
+        """
+        assert self.user_family is not None
+        # The registry, which lists this family, too.
+        families: Mapping[str, type[AdapterConfig]] = resolve_name("adapter4rec.adapters.registry:FAMILIES")
+        values = parsed("user_options", self.user_options)
+        return families[self.user_family].from_values(values | {"encoders": "user"})
+
+    def build_all(self, sites: Mapping[str, Sites]) -> Iterator[tuple[str, Adapter]]:
+        """The adapter of PEFT in the item encoder, and those of the user encoder's family."""
+        yield "item", self.build(sites["item"])
+        if self.user_family is not None:
+            yield from self.user_config().build_all({"user": sites["user"]})
+
+    def learning_rates(self) -> dict[str, float]:
+        """Those of the user encoder's family."""
+        return self.user_config().learning_rates() if self.user_family is not None else {}
+
+
+def parsed(name: str, options: tuple[str, ...] | None) -> dict[str, Any]:
+    """Options of the form ``name=value``: numbers, true, false and null as in JSON, else strings.
+
+    Raises:
+        UserError: an option has no value.
+    """
+    values = {}
+    for one in options or ():
+        key, equals, value = one.partition("=")
+        if not equals:
+            raise UserError(f"--{name} {one}: expected name=value")
+        try:
+            values[key.strip()] = json.loads(value)
+        except json.JSONDecodeError:
+            values[key.strip()] = value.strip()
+    return values
