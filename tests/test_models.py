@@ -13,8 +13,9 @@ from conftest import interactions_of, random_sequences
 from adapter4rec.data.batches import Sampling, TrainingSet
 from adapter4rec.data.content import IdStore
 from adapter4rec.data.text import TextStore, Tokens
-from adapter4rec.models.backbones import TEXT_ENCODERS, backbone_folder, load_backbone, load_tokenizer
+from adapter4rec.models.backbones import TEXT_ENCODERS, load_backbone, load_tokenizer
 from adapter4rec.models.item_encoder import IdItemEncoder
+from adapter4rec.models.pretrained import backbone_folder
 from adapter4rec.models.text_encoder import TextItemEncoder
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoder import UserEncoder, causal_padding_mask

@@ -2,7 +2,6 @@
 are exported."""
 
 import csv
-import json
 import os
 import shutil
 import subprocess
@@ -15,7 +14,7 @@ import torch
 from conftest import REPOSITORY, write_domain
 from PIL import Image
 from test_recommend import COMMON, TITLES, clicks, command, image_run, text_runs  # noqa: F401 (fixtures)
-from trees import TextSourceSettings, carry_out
+from trees import TextSourceSettings, carry_out, recorded_settings
 
 import adapter4rec
 from adapter4rec.data.images.building import ImageLmdbSettings, build
@@ -170,7 +169,7 @@ class TestNewItems:
             model.with_items({name: "green house"})
 
     def test_an_id_tower_cannot(self, text_runs, monkeypatch, tmp_path):
-        values = json.loads((text_runs / "source" / "settings.json").read_text())["settings"]
+        values = recorded_settings(text_runs / "source")
         values |= {"method": "id", "run_folder": tmp_path / "id", "export": None}
         carry_out(TextSourceSettings.from_values(values))
         tower = adapter4rec.load(tmp_path / "id", device="cpu")

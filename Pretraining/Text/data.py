@@ -24,6 +24,7 @@ def read_domain(settings: Settings, process: Process) -> Domain:
 
     if not settings.uses_content:
         return read_text_domain(settings, None, process)
-    from adapter4rec.models.backbones import backbone_folder, load_tokenizer
+    from adapter4rec.models.backbones import load_tokenizer
+    from adapter4rec.models.pretrained import backbone_folder
 
     return read_text_domain(settings, load_tokenizer(backbone_folder(settings.backbone)), process)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
@@ -28,8 +29,16 @@ class _Loaded(Dataset[T | UserError], Generic[I, T]):
             return error
 
 
-def _without_main_process(_: int) -> None:
-    """Let a worker's threads end silently when the main process has gone, for example after Ctrl-C."""
+_GRACE_SECONDS = 60
+
+
+def _follow_main_process(_: int) -> None:
+    """Let a worker outlive a signal to all processes, as the main process finishes its step.
+
+    The worker ends when the main process ends it or has gone, its threads silently.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: signal.alarm(_GRACE_SECONDS))
     shown = sys.excepthook
 
     def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -60,7 +69,7 @@ def load_ahead(
         sampler=indices,
         num_workers=workers,
         pin_memory=pin_memory,
-        worker_init_fn=_without_main_process,
+        worker_init_fn=_follow_main_process,
         prefetch_factor=prefetch if workers else None,
         # Forked workers share memory-mapped arrays; spawned ones would get a copy.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,

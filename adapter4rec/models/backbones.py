@@ -15,9 +15,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.utils import logging as transformers_logging
 
 from adapter4rec.models.layouts import LAYOUTS, Reads
-from adapter4rec.models.pretrained import PRETRAINED_MODELS
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import REPOSITORY
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -46,21 +44,6 @@ _SUPPORTED_SETTINGS: dict[str, tuple[Any, ...]] = {
 }
 """Supported values of settings in config.json that change what an encoder computes."""
 _MAX_LISTED = 3
-
-
-def backbone_folder(name: str) -> Path:
-    """The folder of a backbone: an existing path, or a name in ``pretrained_models/``.
-
-    Raises:
-        UserError: no such folder.
-    """
-    for folder in (Path(name), REPOSITORY / name, PRETRAINED_MODELS / name):
-        if (folder / "config.json").is_file():
-            return folder.resolve()
-    raise UserError(
-        f"backbone {name!r}: no Hugging Face folder (with a config.json) at {PRETRAINED_MODELS / name}; "
-        f"download it with `python -m adapter4rec.download {name}`, or pass the path of a local folder"
-    )
 
 
 def backbone_config(folder: Path, kinds: Collection[str], layers: int | None = None) -> PretrainedConfig:
@@ -101,6 +84,19 @@ def describe_config(config: PretrainedConfig) -> str:
         f"{config.model_type}, {config.num_hidden_layers} layers of width {config.hidden_size}, "
         f"{config.num_attention_heads} heads"
     )
+
+
+_COMPUTATION = (
+    *("hidden_act", "hidden_activation", "layer_norm_eps", "norm_eps", "hidden_dropout_prob"),
+    *("attention_probs_dropout_prob", "attention_dropout", "pad_token_id", "local_attention", "mask_ratio"),
+)
+"""Settings in config.json that change what the same weights compute, in any of the supported encoders."""
+
+
+def computation_of(config: PretrainedConfig) -> str:
+    """A line that differs between configurations that compute something else with the same weights."""
+    found = {name: getattr(config, name) for name in _COMPUTATION if getattr(config, name, None) is not None}
+    return f"{describe_config(config)}, {found}"
 
 
 def first_position(config: PretrainedConfig) -> int:

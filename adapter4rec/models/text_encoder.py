@@ -12,10 +12,11 @@ from torch import Tensor
 from adapter4rec.data.content import Content
 from adapter4rec.data.packing import Packing
 from adapter4rec.data.text import Text
-from adapter4rec.models.backbones import TEXT_ENCODERS, backbone_folder, first_position, load_backbone
+from adapter4rec.models.backbones import TEXT_ENCODERS, first_position, load_backbone
 from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.layers import layer_outputs, replace_outputs
 from adapter4rec.models.packed_attention import cls_states
+from adapter4rec.models.pretrained import backbone_folder
 from adapter4rec.models.settings import TextModelSettings
 from adapter4rec.utils.errors import UserError
 

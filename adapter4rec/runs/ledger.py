@@ -19,7 +19,7 @@ from typing import Any
 
 from adapter4rec.runs.settings import RunSettings
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import file_hash, json_object, locked_file, read_json
+from adapter4rec.utils.files import file_hash, json_object, locked_file, read_json, tensor_hash
 from adapter4rec.utils.plain_text import json_text
 from adapter4rec.utils.settings import as_argument
 
@@ -39,23 +39,28 @@ def run_key(settings: RunSettings) -> str:
         UserError: an input file cannot be read.
     """
     plain = settings.plain()
+    files = {name: _content(name, Path(plain[name])) for name in _INPUTS if plain.get(name)}
+    if settings.uses_content:
+        from adapter4rec.models.pretrained import backbone_hash
+
+        files["backbone"] = backbone_hash(settings.backbone)
     parts = {
         "stage": settings.kind,
         "settings": settings.plain(runtime=False),
         "epochs": settings.epochs,
-        "files": {name: _content(name, Path(plain[name])) for name in _INPUTS if plain.get(name)},
+        "files": files,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _content(name: str, path: Path) -> str:
-    """Hash of the content of an input file or image LMDB."""
+    """Hash of the content of an input file or image LMDB; of a source model, of its tensors."""
     if path.is_dir():
         from adapter4rec.data.images.database import ImageDatabase
 
         return ImageDatabase(path).description.content
     try:
-        return file_hash(path)
+        return tensor_hash(path) if path.suffix == ".safetensors" else file_hash(path)
     except FileNotFoundError:
         raise UserError(f"--{name} {path}: no such file; see Dataset/README.md for the data files") from None
 

@@ -20,7 +20,8 @@ from adapter4rec.data.images.database import DATA_FILE, ImageDatabase
 from adapter4rec.data.images.sources import image_files
 from adapter4rec.data.images.store import ImageFileStore, ImageStore
 from adapter4rec.data.settings import TextSettings
-from adapter4rec.models.backbones import backbone_folder, load_tokenizer
+from adapter4rec.models.backbones import load_tokenizer
+from adapter4rec.models.pretrained import backbone_folder
 from adapter4rec.serving.candidates import Items, read_titled_items
 from adapter4rec.serving.trained_runs import TrainedRun
 from adapter4rec.utils.errors import UserError

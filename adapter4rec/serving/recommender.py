@@ -37,7 +37,7 @@ HISTORIES = (VALIDATION, TEST, "all")
 """The clicks that user vectors are computed from: those before a target, or all."""
 
 
-def load(
+def load(  # noqa: PLR0913
     run_folder: Path | str,
     *,
     device: str = "auto",
@@ -47,6 +47,7 @@ def load(
     images: Path | str | None = None,
     backbone: str | None = None,
     source_checkpoint: Path | str | None = None,
+    cache_folder: Path | str | None = None,
 ) -> Recommender:
     """Load the model of a finished run, of either stage and any modality.
 
@@ -59,6 +60,7 @@ def load(
         images: new path of the run's LMDB, if it has moved.
         backbone: new path of the run's backbone, if it has moved.
         source_checkpoint: new path of the model that the run started from, if it has moved.
+        cache_folder: folder of cached tokens; default: ``cache/`` of the repository.
 
     Raises:
         UserError: not a run folder, a run without a model, or files that are missing or have changed.
@@ -71,6 +73,7 @@ def load(
         "images": images,
         "backbone": backbone,
         "source_checkpoint": source_checkpoint,
+        "cache_folder": cache_folder,
     }
     process = single_process(device)
     return Recommender(load_run(Path(run_folder), process, moved), process, precision)

@@ -13,8 +13,7 @@ from adapter4rec.checkpoints.settings import SourceSettings
 from adapter4rec.data.domain import Domain
 from adapter4rec.models.parameters import count_parameters
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.runs.identity import Identity, load_best
-from adapter4rec.utils.checkpoint_file import weights_hash
+from adapter4rec.runs.identity import Identity, initial_hash, load_best
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import read_json
 from adapter4rec.utils.process_group import Process
@@ -43,9 +42,9 @@ def load_run(folder: Path, process: Process, changed: Mapping[str, Any] | None =
     Args:
         folder: the run folder.
         process: this process.
-        changed: paths that have changed since the run, by setting: users, items, images, backbone, and
-            source_checkpoint (the model that the run started from); None for unchanged ones. The contents of
-            the files must be unchanged, which is checked.
+        changed: paths that have changed since the run, by setting: users, items, images, backbone,
+            cache_folder, and source_checkpoint (the model that the run started from); None for unchanged
+            ones. The contents of the files must be unchanged, which is checked.
 
     Raises:
         UserError: not a run folder, a run without a model or a best epoch, or files that are missing or have
@@ -63,12 +62,12 @@ def load_run(folder: Path, process: Process, changed: Mapping[str, Any] | None =
     moved = dict(changed or {})
     if str(identity.stage).endswith(SourceSettings.stage):
         moved["start_from"] = moved.pop("source_checkpoint", None)
-    settings = rebuilt_settings(folder / "settings.json", identity.stage, recorded["settings"], moved)
+    settings = rebuilt_settings(folder / "settings.json", identity.stage, recorded, moved)
     if settings.method == "popularity":
         raise UserError(f"{folder}: the popularity baseline has no model")
     domain = settings.read_domain(process)
     model = rebuilt_model(settings, domain.interactions.n_items)
-    now = replace(identity, data=domain.identity, start=weights_hash(model.state_dict()))
+    now = replace(identity, data=domain.identity, start=initial_hash(model))
     if changes := now.differences(recorded["identity"]):
         raise UserError(f"{folder}: the data or the initial weights have changed: {'; '.join(changes)}")
     if count_parameters(model).trained:
@@ -96,7 +95,7 @@ def load_adapted(
     if "stage" not in description or "settings" not in description:
         raise UserError(f"{adapter}: records no training data; it was not written by a run")
     moved = {**changed, "source_checkpoint": source}
-    settings = rebuilt_settings(adapter, description["stage"], description["settings"], moved)
+    settings = rebuilt_settings(adapter, description["stage"], description, moved)
     domain = settings.read_domain(process)
     model = rebuilt_model(settings, domain.interactions.n_items, adapters=False)
     load_adapter(model, adapter, force=force)

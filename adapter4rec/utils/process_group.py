@@ -101,6 +101,14 @@ class Process:
             dist.all_reduce(tensor)
         return tensor
 
+    def largest(self, number: int) -> int:
+        """The largest of the numbers of all processes."""
+        if self.world_size == 1:
+            return number
+        found = torch.tensor(number, device=self.device)
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        return int(found)
+
     def all_gather(self, array: NDArray[S]) -> NDArray[S]:
         """Concatenate the arrays of all processes along the first axis, in rank order."""
         if self.world_size == 1:
