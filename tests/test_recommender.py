@@ -300,6 +300,6 @@ def test_a_run_is_loaded_by_the_package_alone_in_an_empty_folder(text_runs, imag
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.strip() == str(installed / "adapter4rec" / "__init__.py")
+    assert ran.stdout.splitlines()[-1] == str(installed / "adapter4rec" / "__init__.py")
     assert (empty / "embeddings.safetensors").is_file()
     assert {path.name for path in installed.iterdir()} == {"adapter4rec"}

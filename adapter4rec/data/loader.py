@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
@@ -11,6 +10,7 @@ from typing import Generic, TypeVar
 from torch.utils.data import DataLoader, Dataset
 
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.processes import outlive_signals, signals_blocked
 
 I = TypeVar("I")  # noqa: E741
 T = TypeVar("T")
@@ -37,8 +37,7 @@ def _follow_main_process(_: int) -> None:
 
     The worker ends when the main process ends it or has gone, its threads silently.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: signal.alarm(_GRACE_SECONDS))
+    outlive_signals(_GRACE_SECONDS)
     shown = sys.excepthook
 
     def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -75,7 +74,9 @@ def load_ahead(
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
     )
     try:
-        for found in loader:
+        with signals_blocked():  # a worker that is signalled while it starts would end
+            batches = iter(loader)
+        for found in batches:
             if isinstance(found, UserError):
                 raise found
             yield found

@@ -118,7 +118,8 @@ class Run:
             )
         files = self.last_path, self.previous_path, self.folder / "result.json"
         started = any(path.exists() for path in files)
-        if started and self.settings.mode == "train" and not self.settings.resume:
+        resumed = self.settings.resume or self.process.restarted
+        if started and self.settings.mode == "train" and not resumed:
             raise UserError(
                 f"{self.folder}: run already exists; resume it with --resume, test it with --mode test, "
                 "or remove the folder"

@@ -86,6 +86,23 @@ def interruptible() -> Iterator[None]:
 
 
 @contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Block SIGINT, SIGTERM and SIGHUP, also in processes that are forked in the block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def outlive_signals(seconds: int) -> None:
+    """End this process only ``seconds`` after SIGINT, SIGTERM or SIGHUP; unblock these signals."""
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: signal.alarm(seconds))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
+@contextmanager
 def signals_deferred() -> Iterator[Callable[[], int]]:
     """Defer SIGINT, SIGTERM and SIGHUP to the end of the block. A second signal ends the process at once.
 
@@ -95,7 +112,7 @@ def signals_deferred() -> Iterator[Callable[[], int]]:
     Raises:
         Interrupted: at the end of the block, if a signal was received and its handler raises this.
         SystemExit: a second signal was received, or an error occurred after the first, usually because
-            another process has ended.
+            another process of the run has ended.
     """
     received: list[int] = []
     first = float("-inf")
@@ -113,7 +130,7 @@ def signals_deferred() -> Iterator[Callable[[], int]]:
     try:
         with _handled(note):
             yield lambda: received[0] if received else 0
-    except RuntimeError:  # of torch's collective operations
+    except Exception:
         if received:
             raise SystemExit(128 + received[0]) from None
         raise
