@@ -160,11 +160,12 @@ def process_group(device: str, threads: int = 0) -> Iterator[Process]:
         torch.set_num_threads(threads)
     restarted = _variable("TORCHELASTIC_RESTART_COUNT", "0") > 0
     if count == 1:
-        yield Process(0, 1, where, restarted)
+        with _named_memory_errors(where):
+            yield Process(0, 1, where, restarted)
         return
     store = _join("nccl" if where.type == "cuda" else "gloo", rank, count)
     try:
-        with _shared_error(store):
+        with _shared_error(store), _named_memory_errors(where):
             process = Process(rank, count, where)
             # A launcher that was started again has not counted the restarts of the others.
             yield replace(process, restarted=process.largest(int(restarted)) > 0)
@@ -248,6 +249,28 @@ def _shared_error(store: Store) -> Iterator[None]:
                 "resume from the last checkpoint, repeat the command with --resume"
             ) from None
         raise
+
+
+@contextmanager
+def _named_memory_errors(device: torch.device) -> Iterator[None]:
+    """Name the settings that lower the use of memory when it runs out.
+
+    Raises:
+        UserError: out of memory, on the device or on the host.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        on_host = isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
+        if not on_host and not isinstance(error, torch.OutOfMemoryError):
+            raise
+        place, reason = "the host" if on_host else device, (str(error) or "no details").splitlines()[0]
+        raise UserError(
+            f"out of memory on {place}: {reason}"
+            "\nlower --batch_size, raise --accumulation_steps, or use --recompute "
+            "true or --precision bf16; in evaluation, lower --tokens_at_once (texts) or --images_at_once "
+            "(images)"
+        ) from None
 
 
 def _ready_device(name: str, local_rank: int) -> torch.device:

@@ -1,0 +1,1 @@
+"""Faults that are injected into real runs: kills, full disks, damaged files. ``make test-faults``."""
