@@ -58,6 +58,7 @@ def test_a_killed_process_is_named_and_ends_the_others(values, started):
     assert processes_with(values["run_folder"]) == []
 
 
+@pytest.mark.long
 def test_restarts_continue_from_the_last_checkpoint(values, started, tmp_path):
     values |= {"epochs": 40, "eval_every": 20, "dropout": 0.0}
     program = launched(started, values | {"save_minutes": 0.001}, "--processes", "2", "--restarts", "1")
@@ -89,6 +90,7 @@ def test_one_of_two_machines_is_killed_and_started_again(values, started, tmp_pa
     assert_same_file(values["run_folder"] / "last.safetensors", tmp_path / "whole" / "last.safetensors")
 
 
+@pytest.mark.long
 def test_another_number_of_processes_resumes(values, started):
     program = launched(started, values | {"epochs": 2}, "--processes", "2")
     printed, _ = program.communicate(timeout=120)

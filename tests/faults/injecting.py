@@ -234,7 +234,7 @@ def disk_full(shop: Shop, count: int) -> tuple[int, int, str]:
         (shop.folder / name / "result.json").unlink()
         settings = Settings.from_values(shop.values(name))
 
-        def limited(size: int = int(max(sizes) * number / count)) -> None:
+        def limited(size: int = int(max(sizes) * (number + 1) / (count + 1))) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
             train(settings)  # noqa: B023 (called in this iteration)
 
