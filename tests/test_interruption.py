@@ -48,6 +48,8 @@ def test_a_signal_loses_no_step(common, tmp_path, monkeypatch, where, call, at, 
     assert f"saved: epoch {at} of 3 steps" in said
     assert f"to resume, repeat the command with --resume ({tmp_path / 'run'})" in said
     resumed = run_source(common, tmp_path / "run", epochs=3, resume=True)
+    epoch, step = at.split(", ")
+    assert f"resuming at epoch {epoch}, step {step}" in capsys.readouterr().out
     for name in STATES[:2]:
         assert_same_file(whole / name, resumed / name)
     assert list(map(without_times, records(whole))) == list(map(without_times, records(resumed)))
