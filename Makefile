@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ADAPTERHUB := .venv-adapterhub
 EXCHANGE := cache/adapterhub
 
-.PHONY: quickstart quickstart-image test test-all test-adapterhub bench sample format clean
+.PHONY: quickstart quickstart-image test test-all test-faults test-adapterhub bench sample format clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/python -m adapter4rec.quickstart
@@ -29,6 +29,10 @@ test: $(VENV)/installed
 # Also the long combinations: some minutes more.
 test-all: test
 	$(BIN)/python -m pytest -m long
+
+# Kills, full disks and damaged files, and a table of what they cost: at most an hour (docs/reliability.md).
+test-faults: $(VENV)/installed
+	$(BIN)/python -m tests.faults
 
 # The project beside the plain data flow of the released code: half an hour on 2 cores. BENCH="ranking pixels"
 # names some parts.

@@ -30,6 +30,14 @@ _OUTPUTS = ("run_folder", "export")
 """Settings that name outputs of a run; runs of a sweep must not share them."""
 
 
+_LOOPBACK = ("127.0.0.1", "localhost")
+_RENDEZVOUS_SECONDS = 300
+"""Time in which a machine waits for the first one."""
+_OUT_OF_MEMORY = (
+    ", probably because memory ran out (--workers, --prefetch, --batch_size and --processes lower its use)"
+)
+
+
 @dataclass(frozen=True)
 class LaunchSettings(Settings):
     """Launcher."""
@@ -38,7 +46,12 @@ class LaunchSettings(Settings):
     nodes: int = option(1, "number of machines", least=1)
     node_rank: int = option(0, "index of this machine, from 0", least=0)
     master_address: str = option("127.0.0.1", "address of the first machine")
-    port: int | None = option(None, "rendezvous port; default: a free one", least=1, most=65535)
+    port: int | None = option(
+        None, "rendezvous port; default: a free one, or 29500 with --nodes", least=1, most=65535
+    )
+    restarts: int = option(
+        0, "restarts of all processes from the last checkpoint after one has failed", least=0
+    )
     dry_run: bool = option(False, "print the commands without running them")
 
 
@@ -140,17 +153,28 @@ def _runs(cls: type[Settings], swept: Swept, given: Collection[str]) -> list[Val
 def _execute(module: str, values: Values, how: LaunchSettings) -> int:
     arguments = as_arguments(values)
     count = how.processes or max(1, gpu_count())
-    if count * how.nodes == 1:
+    if count * how.nodes == 1 and not how.restarts:
         command = [sys.executable, "-m", module, *arguments]
         print(_shown("python", *command[1:]), flush=True)
         return 0 if how.dry_run else processes.run(command, cwd=REPOSITORY).returncode
-    where = ["--standalone"]
-    if how.nodes > 1 or how.port is not None:
-        address = f"--master-addr={how.master_address}", f"--master-port={how.port or 29500}"
-        where = [f"--node-rank={how.node_rank}", *address]
+    where = ["--standalone"] if how.nodes == 1 and how.port is None else _rendezvous(how)
+    if how.restarts:
+        where.append(f"--max-restarts={how.restarts}")
     command = [f"--nnodes={how.nodes}", f"--nproc-per-node={count}", *where, "-m", module, *arguments]
     print(_shown("torchrun", *command), flush=True)
     return 0 if how.dry_run else _torchrun(command, count, how)
+
+
+def _rendezvous(how: LaunchSettings) -> list[str]:
+    """Options of torchrun with which machines find each other, also after one has been started again."""
+    host = str(how.node_rank == 0).lower()
+    options = [
+        "--rdzv-backend=c10d",
+        f"--rdzv-endpoint={how.master_address}:{how.port or 29500}",
+        "--rdzv-id=adapter4rec",
+        f"--rdzv-conf=is_host={host},read_timeout={_RENDEZVOUS_SECONDS}",
+    ]
+    return [*options, "--local-addr=127.0.0.1"] if how.master_address in _LOOPBACK else options
 
 
 def _torchrun(command: list[str], count: int, how: LaunchSettings) -> int:
@@ -158,13 +182,12 @@ def _torchrun(command: list[str], count: int, how: LaunchSettings) -> int:
 
     Raises:
         SystemExit: the processes were terminated by a signal.
-        UserError: the rendezvous failed.
+        UserError: a process was killed, or the rendezvous failed.
     """
     from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous import RendezvousError
-    from torch.distributed.run import parse_args, run
 
     # Not those that this process ignores, as SIGHUP under nohup.
     forwarded = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -174,17 +197,39 @@ def _torchrun(command: list[str], count: int, how: LaunchSettings) -> int:
     os.environ.clear()
     os.environ.update(environment)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-    try:
-        with processes.interruptible():  # torchrun does not restore the signal handlers
-            # torch.distributed.run has no types.
-            arguments = parse_args([f"--signals-to-handle={handled}", *command])  # type: ignore[no-untyped-call]
-            run(arguments)  # type: ignore[no-untyped-call]
-    except ChildFailedError as error:
-        return processes.exit_code(error.get_first_failure()[1].exitcode)
-    except SignalException as error:
-        print(f"interrupted by {error.sigval.name}", file=sys.stderr, flush=True)
-        raise SystemExit(128 + error.sigval) from None
-    except (DistError, RendezvousError) as error:
-        address = f"--master_address {how.master_address} --port {how.port or 'none'}"
-        raise UserError(f"rendezvous failed at {address}: {str(error).splitlines()[0]}") from None
+    if how.nodes > 1:  # or else the processes of a restart would find the addresses of those before
+        os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    for restarts_left in reversed(range(how.restarts + 1)):
+        try:
+            _run_agent([f"--signals-to-handle={handled}", *command])
+        except ChildFailedError as error:
+            rank, failure = error.get_first_failure()
+            if failure.exitcode < 0:
+                name = signal.Signals(-failure.exitcode).name
+                raise UserError(
+                    f"process {rank} (pid {failure.pid}) was killed by {name}"
+                    f"{_OUT_OF_MEMORY * (name == 'SIGKILL')}; the others were ended. To "
+                    "resume from the last checkpoint, repeat the command with --resume"
+                ) from None
+            return processes.exit_code(failure.exitcode)
+        except SignalException as error:
+            print(f"interrupted by {error.sigval.name}", file=sys.stderr, flush=True)
+            raise SystemExit(128 + error.sigval) from None
+        except (DistError, RendezvousError) as error:
+            address = f"--master_address {how.master_address} --port {how.port or 'none'}"
+            message = f"rendezvous failed at {address}: {str(error).splitlines()[0]}"
+            if not restarts_left:
+                raise UserError(message) from None
+            print(f"{message}; trying again", file=sys.stderr, flush=True)
+        else:
+            break
     return 0
+
+
+def _run_agent(command: list[str]) -> None:
+    from torch.distributed.run import parse_args, run
+
+    with processes.interruptible():  # torchrun does not restore the signal handlers
+        # torch.distributed.run has no types.
+        arguments = parse_args(command)  # type: ignore[no-untyped-call]
+        run(arguments)  # type: ignore[no-untyped-call]

@@ -110,6 +110,7 @@ def _loaded(options: argparse.Namespace, process: Process) -> TrainedRun:
         "images": options.images,
         "backbone": options.backbone,
         "item_vectors": options.item_vectors,
+        "cache_folder": options.cache_folder,
     }
     if options.run_folder is not None and options.adapter is None:
         if options.force:
@@ -153,6 +154,8 @@ def _options() -> argparse.Namespace:
     moved.add_argument("--images", **path, help="LMDB or folder of images of the run")
     moved.add_argument("--backbone", metavar="NAME", help="backbone of the run")
     moved.add_argument("--item-vectors", "--item_vectors", **path, help="item vectors of the run")
+    cache = {**path, "metavar": "FOLDER", "help": "folder of cached tokens (cache/ of the repository)"}
+    moved.add_argument("--cache-folder", "--cache_folder", **cache)
     new = parser.add_argument_group("new items, which the model was not trained on")
     new.add_argument("--items", **path, help="items in the format of items.tsv, ranked with the catalogue")
     new.add_argument("--encoding", default="utf-8", help="encoding of this file (%(default)s)")

@@ -21,6 +21,8 @@ from adapter4rec.data.batches import TrainingSet
 from adapter4rec.models.losses.settings import LossSettings
 from adapter4rec.models.registry import LOSSES, OBJECTIVES, USER_ENCODERS, registered
 from adapter4rec.models.transrec import TransRec
+from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.process_group import process_group
 
 CUDA = torch.device("cuda")
 CANNOT_ATTACH = {("tiny_modernbert_folder", "bitfit")} | {(n, "pfeiffer_after_layernorm") for n in PRE_NORM}
@@ -95,3 +97,21 @@ def test_each_loss_stays_on_the_gpu(request, tiny_bert_folder, name, objective):
     fake = request.getfixturevalue("fake")
     loss = loss_on(fake, rebuilt(small, objective, criterion), batch)
     assert loss.device.type == "cuda"
+
+
+def test_out_of_memory_names_the_settings_to_lower(monkeypatch):
+    def allocation():
+        torch.empty(1 << 60)  # of PyTorch's allocator on the host
+
+    def on_device():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    def of_python():
+        raise MemoryError
+
+    for failing, place in ((allocation, "the host"), (on_device, "cpu"), (of_python, "the host")):
+        message = rf"(?s)out of memory on {place}.*--batch_size"
+        with pytest.raises(UserError, match=message), process_group("cpu"):
+            failing()
+    with pytest.raises(RuntimeError, match="shapes"), process_group("cpu"):
+        raise RuntimeError("shapes do not match")

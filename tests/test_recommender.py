@@ -2,7 +2,6 @@
 are exported."""
 
 import csv
-import json
 import os
 import shutil
 import subprocess
@@ -15,7 +14,7 @@ import torch
 from conftest import REPOSITORY, write_domain
 from PIL import Image
 from test_recommend import COMMON, TITLES, clicks, command, image_run, text_runs  # noqa: F401 (fixtures)
-from trees import TextSourceSettings, carry_out
+from trees import TextSourceSettings, carry_out, recorded_settings
 
 import adapter4rec
 from adapter4rec.data.images.building import ImageLmdbSettings, build
@@ -170,7 +169,7 @@ class TestNewItems:
             model.with_items({name: "green house"})
 
     def test_an_id_tower_cannot(self, text_runs, monkeypatch, tmp_path):
-        values = json.loads((text_runs / "source" / "settings.json").read_text())["settings"]
+        values = recorded_settings(text_runs / "source")
         values |= {"method": "id", "run_folder": tmp_path / "id", "export": None}
         carry_out(TextSourceSettings.from_values(values))
         tower = adapter4rec.load(tmp_path / "id", device="cpu")
@@ -301,6 +300,6 @@ def test_a_run_is_loaded_by_the_package_alone_in_an_empty_folder(text_runs, imag
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.strip() == str(installed / "adapter4rec" / "__init__.py")
+    assert ran.stdout.splitlines()[-1] == str(installed / "adapter4rec" / "__init__.py")
     assert (empty / "embeddings.safetensors").is_file()
     assert {path.name for path in installed.iterdir()} == {"adapter4rec"}

@@ -1,13 +1,12 @@
 """What must never pass without a word: damaged weights, replaced models, dropped users, merged names."""
 
-import json
 import shutil
 
 import pytest
 import torch
 from conftest import write_domain
 from test_recommend import COMMON, TITLES, clicks, text_runs  # noqa: F401 (fixtures)
-from trees import TextSourceSettings, carry_out
+from trees import TextSourceSettings, carry_out, recorded_settings
 
 import adapter4rec
 from adapter4rec.utils.checkpoint_file import read_checkpoint, write_checkpoint
@@ -46,7 +45,7 @@ def test_a_flipped_byte_of_an_adapter_is_refused(text_runs, tmp_path):
 
 def test_the_state_of_a_run_is_verified_before_it_is_resumed(text_runs, tmp_path):
     folder, _ = copied(text_runs, tmp_path)
-    values = json.loads((folder / "source" / "settings.json").read_text())["settings"]
+    values = recorded_settings(folder / "source")
     values |= {"run_folder": folder / "source", "export": None, "resume": True, "epochs": 2}
     flip_a_byte(folder / "source" / "last.safetensors")
     with pytest.raises(UserError, match="SHA-256"):

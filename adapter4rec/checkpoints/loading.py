@@ -30,7 +30,7 @@ def load_source(path: Path | str, **settings: Any) -> TransRec:
     """
     source = read_source_model(Path(path))
     identity = source.description.get("identity") or {}
-    of_file = identity.get("settings", {})
+    of_file = source.description.get("settings") or identity.get("settings", {})
     stage = identity.get("stage", "text" if is_text(source.tensors) else "image")
     modality = settings.pop("modality", None) or stage.split()[0]
     name = settings.get("user_encoder") or of_file.get("user_encoder", "transformer")
@@ -41,7 +41,8 @@ def load_source(path: Path | str, **settings: Any) -> TransRec:
         if name.startswith("user_encoder.")
     }
     recorded = _NOT_READ | user_encoder.sizes_of(weights) | of_file | {"start_from": None}
-    chosen = rebuilt_settings(source.path, f"{modality} source", recorded, settings)
+    description = {**source.description, "settings": recorded}
+    chosen = rebuilt_settings(source.path, f"{modality} source", description, settings)
     n_items = len(source.tensors.get("item_encoder.head.weight", ()))
     model = new_transrec(chosen, chosen.encoder_builder(type(chosen).build_encoder), n_items)
     load_source_weights(model, source)

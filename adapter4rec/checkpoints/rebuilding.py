@@ -29,6 +29,7 @@ from adapter4rec.models.settings import ImageModelSettings, TextModelSettings
 from adapter4rec.models.text_encoder import build_text_encoder
 from adapter4rec.models.transrec import TransRec, new_transrec
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.portable_paths import found_paths
 from adapter4rec.utils.process_group import Process
 
 
@@ -74,25 +75,32 @@ KINDS: dict[str, type[RebuiltSettings]] = {
 
 
 def rebuilt_settings(
-    file: Path, kind: str, recorded: Mapping[str, Any], changed: Mapping[str, Any]
+    file: Path, kind: str, recorded: Mapping[str, Any], changed: Mapping[str, Any], folder: str | None = None
 ) -> RebuiltSettings:
-    """Settings from recorded values; recorded settings that do not affect the model are ignored.
+    """Settings from a description; recorded settings that do not affect the model are ignored.
+
+    Caches are not where the run had them, but in the folder in ``changed``, or in the default one.
 
     Args:
-        file: where they are recorded, for error messages.
+        file: the description, or the checkpoint that has it.
         kind: one of ``KINDS``.
-        recorded: values by name.
+        recorded: the settings in it.
         changed: values that override the recorded ones, None for unchanged ones; unknown names are an error.
+        folder: the folder of the run when it wrote the description.
 
     Raises:
         UserError: the kind or a setting in ``changed`` is unknown, or a value is invalid.
     """
-    if kind not in list(KINDS) or not isinstance(recorded, Mapping):
+    if kind not in KINDS:
         raise UserError(f"{file}: does not describe a model of this project, but {kind!r}")
     changed = {name: value for name, value in changed.items() if value is not None}
-    values = {**recorded, **changed}
+    values = {**recorded, "cache_folder": "cache", **changed}
     try:
         known = KINDS[kind].options({"method": values["method"]} if "method" in values else {})
+        folders = file.parent, Path(folder or file.parent)
+        values |= found_paths(
+            {name: values[name] for name in known if name not in changed and name in values}, known, folders
+        )
         return KINDS[kind].from_values(
             {name: value for name, value in values.items() if name in known or name in changed}
         )

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 from torch.utils.data import DataLoader, Dataset
 
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.processes import outlive_signals, signals_blocked
 
 I = TypeVar("I")  # noqa: E741
 T = TypeVar("T")
@@ -28,8 +29,15 @@ class _Loaded(Dataset[T | UserError], Generic[I, T]):
             return error
 
 
-def _without_main_process(_: int) -> None:
-    """Let a worker's threads end silently when the main process has gone, for example after Ctrl-C."""
+_GRACE_SECONDS = 60
+
+
+def _follow_main_process(_: int) -> None:
+    """Let a worker outlive a signal to all processes, as the main process finishes its step.
+
+    The worker ends when the main process ends it or has gone, its threads silently.
+    """
+    outlive_signals(_GRACE_SECONDS)
     shown = sys.excepthook
 
     def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -60,13 +68,15 @@ def load_ahead(
         sampler=indices,
         num_workers=workers,
         pin_memory=pin_memory,
-        worker_init_fn=_without_main_process,
+        worker_init_fn=_follow_main_process,
         prefetch_factor=prefetch if workers else None,
         # Forked workers share memory-mapped arrays; spawned ones would get a copy.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
     )
     try:
-        for found in loader:
+        with signals_blocked():  # a worker that is signalled while it starts would end
+            batches = iter(loader)
+        for found in batches:
             if isinstance(found, UserError):
                 raise found
             yield found

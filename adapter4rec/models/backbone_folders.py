@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -11,9 +12,12 @@ import msgspec
 from adapter4rec.models.pretrained import PRETRAINED_MODELS
 from adapter4rec.models.settings import POOLINGS, ImageModelSettings
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import REPOSITORY
+from adapter4rec.utils.files import REPOSITORY, file_hash
 from adapter4rec.utils.records import Object, Positive, checked_in, read_record
 from adapter4rec.utils.settings import FolderName
+
+_READ = (".json", ".txt", ".model", ".safetensors", ".bin")
+"""Suffixes of the files that models and tokenizers are read from."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,17 @@ def backbone_folder(name: str) -> Path:
         f"backbone {name!r}: no Hugging Face folder (with a config.json) at {PRETRAINED_MODELS / name}; "
         f"download it with `python -m adapter4rec.download {name}`, or pass the path of a local folder"
     )
+
+
+def backbone_hash(name: str) -> str:
+    """SHA-256 of the files of a backbone that models and tokenizers are read from, wherever it is.
+
+    Raises:
+        UserError: no such folder.
+    """
+    files = sorted(path for path in backbone_folder(name).iterdir() if path.suffix in _READ)
+    parts = (f"{path.name} {file_hash(path)}" for path in files if path.is_file())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def own_image_size(settings: ImageModelSettings) -> int:

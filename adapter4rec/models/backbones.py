@@ -94,6 +94,19 @@ def describe_config(config: PretrainedConfig) -> str:
     )
 
 
+_COMPUTATION = (
+    *("hidden_act", "hidden_activation", "layer_norm_eps", "norm_eps", "hidden_dropout_prob"),
+    *("attention_probs_dropout_prob", "attention_dropout", "pad_token_id", "local_attention", "mask_ratio"),
+)
+"""Settings in config.json that change what the same weights compute, in any of the supported encoders."""
+
+
+def computation_of(config: PretrainedConfig) -> str:
+    """A line that differs between configurations that compute something else with the same weights."""
+    found = {name: getattr(config, name) for name in _COMPUTATION if getattr(config, name, None) is not None}
+    return f"{describe_config(config)}, {found}"
+
+
 def first_position(config: PretrainedConfig) -> int:
     """Position id of the first token: 0, but ``pad_token_id + 1`` in RoBERTa and XLM-RoBERTa.
 

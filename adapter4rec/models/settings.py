@@ -32,6 +32,7 @@ class BackboneSettings(Settings):
     backbone: FolderName = option(
         FolderName("bert/bert_base_uncased"),
         "Hugging Face folder: a name in pretrained_models/, or a path",
+        runtime=True,
     )
     layers: int | None = option(None, "number of layers to keep, from the first; default: all", least=1)
     recompute: bool = option(
@@ -62,7 +63,9 @@ class ImageBackboneSettings(BackboneSettings):
     """Image backbone."""
 
     backbone: FolderName = option(
-        FolderName("vit-base-patch16-224"), "Hugging Face folder: a name in pretrained_models/, or a path"
+        FolderName("vit-base-patch16-224"),
+        "Hugging Face folder: a name in pretrained_models/, or a path",
+        runtime=True,
     )
     normalisation: str = option(
         "backbone",

@@ -12,7 +12,7 @@ from adapter4rec.models.parameters import trained_state
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.weights import load_into
 from adapter4rec.runs.records import EpochRecord, Record
-from adapter4rec.utils.checkpoint_file import read_checkpoint, read_description
+from adapter4rec.utils.checkpoint_file import read_checkpoint, read_description, weights_hash
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.records import checked_in
 
@@ -27,7 +27,7 @@ class Identity:
         stage: modality and stage, as ``text source``.
         settings: all settings except runtime options.
         data: hash of the domain's data.
-        start: hash of the initial weights; None without a model.
+        start: hash of the initial weights (see :func:`initial_hash`); None without a model.
     """
 
     stage: str
@@ -53,6 +53,17 @@ class Identity:
             for name in dict.fromkeys([*was, *now])
             if was.get(name) != now.get(name)
         ]
+
+
+def initial_hash(model: TransRec) -> str:
+    """Hash of a model's weights, and of what its backbone computes with them."""
+    backbone = getattr(model.item_encoder, "backbone", None)
+    computation = ""
+    if backbone is not None:
+        from adapter4rec.models.backbones import computation_of
+
+        computation = computation_of(backbone.config)
+    return hashlib.sha256(f"{weights_hash(model.state_dict())} {computation}".encode()).hexdigest()
 
 
 def checked_description(path: Path, what: str, identity: Identity) -> Record:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from adapter4rec.adapters.peft import PeftConfig
-from adapter4rec.models.backbone_folders import own_image_size
+from adapter4rec.models.backbone_folders import backbone_hash, own_image_size
 from adapter4rec.models.settings import ImageModelSettings
 from adapter4rec.runs.records import (
     FailedRecord,
@@ -30,7 +30,7 @@ from adapter4rec.runs.records import (
 )
 from adapter4rec.runs.settings import RunSettings
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import file_hash, locked_file, require_regular
+from adapter4rec.utils.files import file_hash, locked_file, require_regular, tensor_hash
 from adapter4rec.utils.plain_text import json_text
 from adapter4rec.utils.records import Object, checked, read_record, record_of
 from adapter4rec.utils.settings import as_argument
@@ -60,24 +60,27 @@ def run_key(settings: RunSettings) -> str:
         UserError: an input file cannot be read.
     """
     plain = settings.plain()
+    files = {name: _content(name, Path(plain[name]), settings) for name in _INPUTS if plain.get(name)}
+    if settings.uses_content:
+        files["backbone"] = backbone_hash(settings.backbone)
     parts = {
         "stage": settings.kind,
         "settings": settings.plain(runtime=False),
         "epochs": settings.epochs,
-        "files": {name: _content(name, Path(plain[name]), settings) for name in _INPUTS if plain.get(name)},
+        "files": files,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _content(name: str, path: Path, settings: RunSettings) -> str:
-    """Hash of the content of an input file, or of images in an LMDB or a folder."""
+    """Hash of an input file, of the images in an LMDB or a folder, or of the tensors of a source model."""
     if path.is_dir() and isinstance(settings, ImageModelSettings):
         from adapter4rec.data.images.folder import image_database, is_image_folder
 
         size = own_image_size(settings) if is_image_folder(path) and settings.uses_content else None
         return image_database(settings, size).description.content
     try:
-        return file_hash(path)
+        return tensor_hash(path) if path.suffix == ".safetensors" else file_hash(path)
     except FileNotFoundError:
         raise UserError(f"--{name} {path}: no such file; see Dataset/README.md for the data files") from None
 

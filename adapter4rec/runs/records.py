@@ -59,6 +59,7 @@ class RunDescription:
     domain: DomainRecord
     versions: dict[str, str]
     hardware: HardwareRecord
+    folder: str | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@
     best.safetensors      trained weights of the epoch with the highest validation HR@10
     adapter.safetensors   the same as a stand-alone adapter file, for runs with adapters (adapters/files.py)
     last.safetensors      training state, to resume from
+    previous.safetensors  the training state before it, in case that ``last`` is damaged
 
 A finished run appends a record to the ledger next to its folder (ledger.py).
 """
@@ -36,16 +37,17 @@ from adapter4rec.evaluation.metrics import RANKS_FILE, RankedUsers
 from adapter4rec.models.parameters import ParameterCounts, count_parameters, trained_state
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs.curves import draw_curves
-from adapter4rec.runs.identity import BEST, Identity, load_best
+from adapter4rec.runs.identity import BEST, Identity, initial_hash, load_best
 from adapter4rec.runs.ledger import append, finished_record, read_ledger, validation_history
 from adapter4rec.runs.records import Record, Result, RunDescription
 from adapter4rec.runs.report_lines import result_line
 from adapter4rec.runs.settings import RunSettings
 from adapter4rec.runs.tensorboard import ScalarLog
-from adapter4rec.utils.checkpoint_file import weights_hash, write_checkpoint
+from adapter4rec.utils.checkpoint_file import write_checkpoint
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import REPOSITORY, atomic_file, locked_file, write_json
+from adapter4rec.utils.files import REPOSITORY, atomic_file, locked_file, remove_abandoned, write_json
 from adapter4rec.utils.machine import peak_memory
+from adapter4rec.utils.portable_paths import relative_paths
 from adapter4rec.utils.process_group import Process
 from adapter4rec.utils.records import read_record
 from adapter4rec.utils.versions import versions
@@ -81,12 +83,13 @@ class Run:
         self.settings = settings
         self.process = process
         self.warning = domain.interactions.warning()
-        start = None if model is None else weights_hash(model.state_dict())
+        start = None if model is None else initial_hash(model)
         self.identity = Identity(settings.kind, settings.plain(runtime=False), domain.identity, start)
         self.counts = count_parameters(model) if model is not None else ParameterCounts(0, 0)
         self.folder = settings.run_folder or self._default_folder(domain.name)
         self.best_path = self.folder / "best.safetensors"
         self.last_path = self.folder / "last.safetensors"
+        self.previous_path = self.folder / "previous.safetensors"
         self._scalars = ScalarLog(self.folder / "tensorboard") if settings.tensorboard else None
         process.on_rank0(self._open)
 
@@ -113,8 +116,10 @@ class Run:
                 f"{self.folder}: run folder of a run with other settings; choose another --run_folder\n  "
                 + "\n  ".join(differences[:_MAX_LISTED])
             )
-        started = self.last_path.exists() or (self.folder / "result.json").exists()
-        if started and self.settings.mode == "train" and not self.settings.resume:
+        files = self.last_path, self.previous_path, self.folder / "result.json"
+        started = any(path.exists() for path in files)
+        resumed = self.settings.resume or self.process.restarted
+        if started and self.settings.mode == "train" and not resumed:
             raise UserError(
                 f"{self.folder}: run already exists; resume it with --resume, test it with --mode test, "
                 "or remove the folder"
@@ -130,13 +135,14 @@ class Run:
         def lock() -> None:
             self.folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked_file(self.folder / _LOCK, busy))
+            remove_abandoned(self.folder)
 
         with ExitStack() as stack:
             self.process.on_rank0(lock)
             try:
                 yield
             except KeyboardInterrupt:
-                self.log("interrupted; resume with --resume")
+                self.log(f"interrupted; to resume, repeat the command with --resume ({self.folder})")
                 if self.process.is_rank0 and (self.folder / "metrics.jsonl").exists():
                     self._draw_curves()
                 raise
@@ -154,7 +160,7 @@ class Run:
                 self.folder / "settings.json",
                 {
                     "identity": asdict(self.identity),
-                    "settings": self.settings.plain(),
+                    **self._recorded_settings(),
                     "domain": {
                         "name": domain.name,
                         "users": interactions.n_users,
@@ -235,9 +241,13 @@ class Run:
         if self.process.is_rank0:
             write_checkpoint(self.best_path, trained_state(model), self.describe(BEST, record))
 
+    def _recorded_settings(self) -> Record:
+        """The settings as files of this run record them."""
+        return {"folder": str(self.folder.absolute()), "settings": relative_paths(self.settings, self.folder)}
+
     def describe_adapter(self, result: Record) -> Record:
         """The description of this run for an adapter file."""
-        return {"stage": self.settings.kind, "settings": self.settings.plain(), "result": result}
+        return {"stage": self.settings.kind, **self._recorded_settings(), "result": result}
 
     def describe(self, what: str, record: Record) -> Record:
         """The description of a checkpoint of this run; ``what`` is its kind, ``record`` epoch or progress."""
@@ -245,6 +255,7 @@ class Run:
             "what": what,
             "run": self.folder.name,
             "identity": asdict(self.identity),
+            **self._recorded_settings(),
             "record": record,
             "versions": versions(),
         }

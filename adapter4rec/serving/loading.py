@@ -22,6 +22,7 @@ def load(  # noqa: PLR0913 (one for each kind of file that may have moved)
     backbone: str | None = None,
     item_vectors: Path | str | None = None,
     source_checkpoint: Path | str | None = None,
+    cache_folder: Path | str | None = None,
 ) -> Recommender:
     """Load the model of a finished run, of either stage and any modality.
 
@@ -35,6 +36,7 @@ def load(  # noqa: PLR0913 (one for each kind of file that may have moved)
         backbone: new path of the run's backbone, if it has moved.
         item_vectors: new path of the run's item vectors, if they have moved.
         source_checkpoint: new path of the model that the run started from, if it has moved.
+        cache_folder: folder of cached tokens; default: ``cache/`` of the repository.
 
     Raises:
         UserError: not a run folder, a run without a model, or files that are missing or have changed.
@@ -48,6 +50,7 @@ def load(  # noqa: PLR0913 (one for each kind of file that may have moved)
         "backbone": backbone,
         "item_vectors": item_vectors,
         "source_checkpoint": source_checkpoint,
+        "cache_folder": cache_folder,
     }
     process = single_process(device)
     return Recommender(load_run(Path(run_folder), process, moved), process, precision)

@@ -14,9 +14,8 @@ from adapter4rec.checkpoints.source_models import load_source_weights, read_sour
 from adapter4rec.data.domain import Domain
 from adapter4rec.models.parameters import count_parameters
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.runs.identity import Identity, load_best
+from adapter4rec.runs.identity import Identity, initial_hash, load_best
 from adapter4rec.runs.records import RunDescription
-from adapter4rec.utils.checkpoint_file import weights_hash
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.process_group import Process
 from adapter4rec.utils.records import Object, checked_in, read_record
@@ -45,6 +44,7 @@ class _TrainedOn:
 
     stage: str
     settings: Object
+    folder: str | None = None
 
 
 def load_run(folder: Path, process: Process, changed: Mapping[str, Any] | None = None) -> TrainedRun:
@@ -53,9 +53,9 @@ def load_run(folder: Path, process: Process, changed: Mapping[str, Any] | None =
     Args:
         folder: the run folder.
         process: this process.
-        changed: paths that have changed since the run, by setting: users, items, images, backbone, and
-            source_checkpoint (the model that the run started from); None for unchanged ones. The contents of
-            the files must be unchanged, which is checked.
+        changed: paths that have changed since the run, by setting: users, items, images, backbone,
+            cache_folder, and source_checkpoint (the model that the run started from); None for unchanged
+            ones. The contents of the files must be unchanged, which is checked.
 
     Raises:
         UserError: not a run folder, a run without a model or a best epoch, or files that are missing or have
@@ -68,12 +68,14 @@ def load_run(folder: Path, process: Process, changed: Mapping[str, Any] | None =
     moved = dict(changed or {})
     if identity.stage.endswith(SourceSettings.stage):
         moved["start_from"] = moved.pop("source_checkpoint", None)
-    settings = rebuilt_settings(folder / "settings.json", identity.stage, recorded.settings, moved)
+    settings = rebuilt_settings(
+        folder / "settings.json", identity.stage, recorded.settings, moved, recorded.folder
+    )
     if settings.method == "popularity":
         raise UserError(f"{folder}: the popularity baseline has no model")
     domain = settings.read_domain(process)
     model = rebuilt_model(settings, domain.interactions.n_items)
-    now = replace(identity, data=domain.identity, start=weights_hash(model.state_dict()))
+    now = replace(identity, data=domain.identity, start=initial_hash(model))
     if changes := now.differences(recorded.identity):
         raise UserError(f"{folder}: the data or the initial weights have changed: {'; '.join(changes)}")
     if count_parameters(model).trained:
@@ -101,7 +103,7 @@ def load_adapted(
     if "stage" in description and "settings" in description:
         trained = checked_in(adapter, description, _TrainedOn)
         moved = {**changed, "source_checkpoint": source}
-        settings = rebuilt_settings(adapter, trained.stage, trained.settings, moved)
+        settings = rebuilt_settings(adapter, trained.stage, trained.settings, moved, trained.folder)
     else:
         settings = _settings_of_source(source, adapter, changed)
     domain = settings.read_domain(process)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tqdm import tqdm
@@ -23,6 +24,7 @@ from adapter4rec.training.state import Progress, restore_state, save_state
 from adapter4rec.training.step import train_step
 from adapter4rec.training.testing import ranking_of
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.processes import signals_deferred
 from adapter4rec.utils.records import damaged
 
 _STANDSTILL, _CHANCE = 0.005, 1.5
@@ -65,20 +67,30 @@ def fit(model: TransRec, domain: Domain, settings: TrainingSettings, run: Run) -
     progress = restore_state(run, setup)
     if progress.step >= examples.steps:
         raise damaged(run.last_path, f"step {progress.step}, but an epoch has {examples.steps} steps")
-    while progress.epoch <= settings.epochs and not progress.stopped(settings.patience):
-        train_epoch(setup, examples, settings, progress, run)
-        metrics, seconds = {}, 0.0
-        if progress.epoch % settings.eval_every == 0 or progress.epoch == settings.epochs:
-            started = time.monotonic()
-            ranking = ranking_of(model, domain, settings, run.process, Split.VALIDATION)
-            metrics, seconds = ranking.metrics(settings.ks), time.monotonic() - started
-        record = progress.record(examples, metrics, seconds)
-        run.log(epoch_line(record, settings.ks))
-        if warning := standstill(progress.history, record, domain.interactions.n_items):
-            run.log(warning)
-        if progress.finish_epoch(record):
-            run.save_best(model, record)
-        save_state(run, setup, progress)
+    try:
+        while progress.epoch <= settings.epochs and not progress.stopped(settings.patience):
+            with signals_deferred() as received:
+                number = train_epoch(setup, examples, settings, progress, run, received)
+            if number:  # another process of this run has received it
+                signal.raise_signal(number)
+            metrics, seconds = {}, 0.0
+            if progress.epoch % settings.eval_every == 0 or progress.epoch == settings.epochs:
+                started = time.monotonic()
+                ranking = ranking_of(model, domain, settings, run.process, Split.VALIDATION)
+                metrics, seconds = ranking.metrics(settings.ks), time.monotonic() - started
+            with signals_deferred():
+                record = progress.record(examples, metrics, seconds)
+                run.log(epoch_line(record, settings.ks))
+                if warning := standstill(progress.history, record, domain.interactions.n_items):
+                    run.log(warning)
+                if progress.finish_epoch(record):
+                    run.save_best(model, record)
+                save_state(run, setup, progress)
+    except KeyboardInterrupt:  # always between two steps
+        with signals_deferred():
+            save_state(run, setup, progress)
+        run.log(f"saved: epoch {progress.epoch}, {progress.step} of {examples.steps} steps")
+        raise
     if progress.stopped(settings.patience):
         run.log(f"stopped: no higher HR@10 in {settings.patience} validations")
     return progress.history
@@ -105,9 +117,27 @@ def standstill(history: Sequence[Record], record: Record, n_items: int) -> str |
 
 
 def train_epoch(
-    setup: TrainingSetup, examples: TrainingSet, settings: TrainingSettings, progress: Progress, run: Run
-) -> None:
-    """Train the remaining steps of an epoch, with a checkpoint every ``save_minutes``."""
+    setup: TrainingSetup,
+    examples: TrainingSet,
+    settings: TrainingSettings,
+    progress: Progress,
+    run: Run,
+    received: Callable[[], int] = lambda: 0,
+) -> int:
+    """Train the remaining steps of an epoch, with a checkpoint every ``save_minutes``.
+
+    Args:
+        setup: model and optimizer.
+        examples: the training batches.
+        settings: settings of the run.
+        progress: updated after each step.
+        run: the run folder.
+        received: returns the signal that this process has received, or 0.
+
+    Returns:
+        The signal that one of the processes has received, after which all have stopped; 0 if the epoch is
+        complete.
+    """
     setup.model.train()
     started = saved = time.monotonic()
     before = progress.seconds
@@ -130,9 +160,9 @@ def train_epoch(
         requested = time.monotonic()
         for batch in batches:
             progress.waited += time.monotonic() - requested
-            number = (progress.epoch - 1) * examples.steps + progress.step
+            taken = (progress.epoch - 1) * examples.steps + progress.step
             rate = learning_rate_factor(
-                number, settings.epochs * examples.steps, settings.warmup_steps, settings.schedule
+                taken, settings.epochs * examples.steps, settings.warmup_steps, settings.schedule
             )
             try:
                 loss = train_step(setup, batch, (settings.seed, progress.epoch, progress.step), rate)
@@ -150,4 +180,7 @@ def train_epoch(
             if progress.step < examples.steps and time.monotonic() - saved > 60 * settings.save_minutes:
                 save_state(run, setup, progress)
                 saved = time.monotonic()
+            if number := setup.process.largest(received()):
+                return number
             requested = time.monotonic()
+    return 0

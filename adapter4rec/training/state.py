@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,7 +17,12 @@ from adapter4rec.runs.identity import checked_description
 from adapter4rec.runs.records import EpochRecord, Record, epoch_record
 from adapter4rec.runs.run import Run
 from adapter4rec.training.setup import TrainingSetup
-from adapter4rec.utils.checkpoint_file import read_checkpoint, write_checkpoint
+from adapter4rec.utils.checkpoint_file import (
+    read_checkpoint,
+    remove_checkpoint,
+    rename_checkpoint,
+    write_checkpoint,
+)
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.records import Count, Object, Positive, Seconds, checked_in, damaged
 
@@ -101,7 +107,7 @@ class _State:
 
 
 def save_state(run: Run, setup: TrainingSetup, progress: Progress) -> None:
-    """Write ``last.safetensors`` atomically, then the metrics, on rank 0.
+    """Write ``last.safetensors`` atomically, then the metrics, on rank 0. The state before it is kept.
 
     No random state is saved, as batches and dropout depend only on (seed, epoch, step, rank).
     """
@@ -112,29 +118,32 @@ def save_state(run: Run, setup: TrainingSetup, progress: Progress) -> None:
     for index, values in setup.optimizer.state_dict()["state"].items():
         tensors |= {f"{_OPTIMIZER}{key}/{names[index]}": value for key, value in values.items()}
     record = {"progress": asdict(progress), "scaler": setup.scaler.state_dict()}
+    if run.last_path.exists():
+        rename_checkpoint(run.last_path, run.previous_path)
     write_checkpoint(run.last_path, tensors, run.describe(_LAST, record))
     run.write_metrics(progress.history)
 
 
 def restore_state(run: Run, setup: TrainingSetup) -> Progress:
-    """Load the last checkpoint if it exists; otherwise return the initial progress.
+    """Load the last checkpoint, or the one before it; without any, return the initial progress.
 
     Raises:
-        UserError: the file is damaged, does not match the run, or has another number format.
+        UserError: the files are damaged, do not match the run, or have another number format.
     """
-    if not run.last_path.exists():
+    path = run.process.on_rank0(lambda: _newest_state(run))
+    if path is None:
         return Progress(precision=setup.precision.name)
-    recorded = checked_description(run.last_path, _LAST, run.identity).get("record")
-    record = checked_in(run.last_path, recorded, _State, exact=True)
-    progress = checked_in(run.last_path, record.progress, Progress, exact=True)
+    recorded = checked_description(path, _LAST, run.identity).get("record")
+    record = checked_in(path, recorded, _State, exact=True)
+    progress = checked_in(path, record.progress, Progress, exact=True)
     if fault := progress.fault() or _scaler_fault(record.scaler, setup.scaler.state_dict()):
-        raise damaged(run.last_path, fault)
+        raise damaged(path, fault)
     if progress.precision != setup.precision.name:
         raise UserError(
             f"{run.folder}: trained in {progress.precision}, but --precision is {setup.precision.name} on "
             f"this device; resume with --precision {progress.precision}"
         )
-    last = read_checkpoint(run.last_path)
+    last = read_checkpoint(path)
     load_into(setup.model, _with_prefix(last.tensors, _MODEL), last.path, trained_state(setup.model))
     state = setup.optimizer.state_dict()
     indices = {name: index for index, name in enumerate(_parameter_names(setup.optimizer))}
@@ -157,6 +166,29 @@ def _scaler_fault(recorded: Mapping[str, float], own: Mapping[str, float]) -> st
         if recorded.keys() == own.keys()
         else f"state of the loss scaler: {', '.join(recorded) or 'none'}"
     )
+
+
+def _newest_state(run: Run) -> Path | None:
+    """The checkpoint to resume from. A damaged ``last`` is removed if the one before it is whole.
+
+    Raises:
+        UserError: there are checkpoints, but none is whole and of this run.
+    """
+    paths = [path for path in (run.last_path, run.previous_path) if path.exists()]
+    for path in paths:
+        try:
+            checked_description(path, _LAST, run.identity)
+        except UserError as error:
+            if path == paths[-1]:
+                raise
+            damage = error
+            continue
+        if path == run.previous_path:
+            trouble = damage if len(paths) == 2 else f"{run.last_path}: missing"
+            run.log(f"warning: {trouble}\nresuming from the checkpoint before it, {path}")
+            remove_checkpoint(run.last_path)
+        return path
+    return None
 
 
 def _parameter_names(optimizer: torch.optim.Optimizer) -> list[str]:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,23 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], description: Map
         save_tensors(temporary, tensors, description)
         json_path.unlink(missing_ok=True)  # a process killed after this leaves no hash, not a wrong one
     write_json(json_path, {**description, _HASH: file_hash(path)})
+
+
+def rename_checkpoint(old: Path, new: Path) -> None:
+    """Rename a checkpoint and its JSON file, and replace another. A kill at any time loses neither.
+
+    At worst ``new`` is without its JSON file, and read without verification.
+    """
+    new.with_suffix(".json").unlink(missing_ok=True)
+    old.replace(new)
+    with suppress(FileNotFoundError):
+        old.with_suffix(".json").replace(new.with_suffix(".json"))
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Remove a checkpoint and its JSON file."""
+    path.unlink(missing_ok=True)
+    path.with_suffix(".json").unlink(missing_ok=True)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:

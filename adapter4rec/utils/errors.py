@@ -44,16 +44,33 @@ def run_main(main: Callable[[], Any], *, one_of_several: bool = False) -> NoRetu
             end_with_starter()
             code = main()
         sys.exit(code if isinstance(code, int) else 0)
+    except SystemExit as error:
+        if not isinstance(error.code, int):
+            raise
+        _exit(error.code, one_of_several)
     except (UserError, OSError) as error:
         if not first:
             time.sleep(10)
         print(f"error: {message_of(error)}", file=sys.stderr, flush=True)
-        sys.exit(EXIT_USER_ERROR)
+        _exit(EXIT_USER_ERROR, one_of_several)
     except KeyboardInterrupt as error:
         number = getattr(error, "signal", signal.SIGINT)
         if first:
             print(f"interrupted by {number.name}", file=sys.stderr, flush=True)
-        sys.exit(128 + number)
+        _exit(128 + number, one_of_several)
+
+
+def _exit(code: int, one_of_several: bool) -> NoReturn:
+    """Exit; one of several processes without the interpreter's finalisation.
+
+    Finalisation ends threads that are in a call of torch, as when a process is interrupted while it waits for
+    the others. That aborts the process ("terminate called without an active exception"), or blocks it.
+    """
+    if one_of_several and os.environ.get("WORLD_SIZE", "1") != "1":
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def message_of(error: UserError | OSError) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import hashlib
+import json
 import os
 import shutil
 import stat
@@ -18,6 +21,7 @@ from filelock import FileLock, Timeout
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.plain_text import json_text, printable
 
+_MOST_HEADER_BYTES = 100_000_000  # as in the safetensors library
 _PARENT = Path(__file__).resolve().parents[2]
 REPOSITORY = _PARENT if (_PARENT / "Downstream").is_dir() else Path.cwd()
 """The checkout; the current folder where the package alone is installed."""
@@ -43,12 +47,15 @@ def _flush(path: Path) -> None:
 def atomic_file(path: Path) -> Iterator[Path]:
     """Write a file atomically: yield a temporary path that is flushed and renamed to ``path`` on success.
 
-    On error the temporary file is removed.
+    On error the temporary file is removed; those of processes that were killed are removed, too.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(path.parent, path.name)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary.touch()
     try:
-        yield temporary
+        with _in_use(temporary):
+            yield temporary
         os.umask(mask := os.umask(0))  # the only way to read it
         temporary.chmod(0o666 & ~mask)  # some libraries create files with mode 600
         _flush(temporary)
@@ -62,15 +69,17 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Write a folder atomically: yield a temporary folder that is renamed to ``path`` on success.
 
-    On error the temporary folder is removed. If another process has created ``path`` in the meantime, that
-    folder is kept.
+    On error the temporary folder is removed, like those of processes that were killed. If another process has
+    created ``path`` in the meantime, that folder is kept.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(path.parent, path.name)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        yield temporary
+        with _in_use(temporary):
+            yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
                 _flush(file)
@@ -82,6 +91,39 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         _flush(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _in_use(temporary: Path) -> Iterator[None]:
+    """Lock a temporary file or folder. The operating system releases the lock when the process ends."""
+    descriptor = os.open(temporary, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def remove_abandoned(folder: Path, name: str = "*") -> None:
+    """Remove what interrupted calls of :func:`atomic_file` and :func:`atomic_folder` have left.
+
+    Args:
+        folder: folder that they wrote into.
+        name: name of the file or folder that they wrote; by default any.
+    """
+    pattern = f".{name if name == '*' else glob.escape(name)}.*.part"
+    for path in folder.glob(pattern):
+        with suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while it is written
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
+            finally:
+                os.close(descriptor)
 
 
 @contextmanager
@@ -177,6 +219,16 @@ def file_hash(path: Path) -> str:
     return _hash_of(path.absolute(), state.st_ino, state.st_size, state.st_mtime_ns)
 
 
+def tensor_hash(path: Path) -> str:
+    """SHA-256 of the tensors of a safetensors file, without its metadata; of the whole file if it is none.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    state = path.stat()
+    return _tensor_hash_of(path.absolute(), state.st_ino, state.st_size, state.st_mtime_ns)
+
+
 def write_hash(path: Path, content: Path) -> None:
     """Write the SHA-256 of ``content``, which will be renamed to ``path``, into a file beside ``path``."""
     with atomic_file(path.with_suffix(".sha256")) as aside:
@@ -197,10 +249,28 @@ def _hash_of(path: Path, inode: int, size: int, changed: int) -> str:
     return _digest(path)
 
 
-def _digest(path: Path) -> str:
+@lru_cache(maxsize=256)
+def _tensor_hash_of(path: Path, inode: int, size: int, changed: int) -> str:
     require_regular(path)
-    digest = hashlib.sha256()
     with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            if not 0 < length <= min(size - 8, _MOST_HEADER_BYTES):
+                raise ValueError
+            header = json.loads(file.read(length))
+            if not isinstance(header, dict):
+                raise ValueError
+        except (ValueError, RecursionError):
+            return _hash_of(path, inode, size, changed)
+    header.pop("__metadata__", None)
+    return _digest(path, json.dumps(header, sort_keys=True), 8 + length)
+
+
+def _digest(path: Path, before: str = "", start: int = 0) -> str:
+    require_regular(path)
+    digest = hashlib.sha256(before.encode())
+    with path.open("rb") as file:
+        file.seek(start)
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -20,14 +20,21 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.distributed import TCPStore  # type: ignore[attr-defined]  # missing in the stubs
+from torch.distributed import (  # type: ignore[attr-defined]  # missing in the stubs
+    PrefixStore,
+    Store,
+    TCPStore,
+)
 
 from adapter4rec.utils.errors import UserError, message_of
+from adapter4rec.utils.processes import signals_deferred
 
 T = TypeVar("T")
 S = TypeVar("S", bound=np.generic)
 _ERROR_KEY = "adapter4rec/error"
 _ADVICE = "start several processes with torchrun or a launcher, or unset RANK and WORLD_SIZE to run one"
+_LOST = re.compile("gloo|[Cc]onnection (closed|reset|refused)|[Bb]roken pipe")
+"""In messages of torch's collective operations about a lost connection."""
 _SHORT_WAIT = timedelta(seconds=3)
 _JOIN_TIMEOUT = timedelta(minutes=5)
 """Timeout for all processes to join the group."""
@@ -44,11 +51,13 @@ class Process:
         rank: rank of this process; rank 0 prints and writes files.
         world_size: number of processes.
         device: device of this process.
+        restarted: whether torchrun has restarted the processes, which then resume from the last checkpoint.
     """
 
     rank: int
     world_size: int
     device: torch.device
+    restarted: bool = False
 
     @property
     def is_rank0(self) -> bool:
@@ -101,6 +110,14 @@ class Process:
             dist.all_reduce(tensor)
         return tensor
 
+    def largest(self, number: int) -> int:
+        """The largest of the numbers of all processes."""
+        if self.world_size == 1:
+            return number
+        found = torch.tensor(number, device=self.device)
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        return int(found)
+
     def all_gather(self, array: NDArray[S]) -> NDArray[S]:
         """Concatenate the arrays of all processes along the first axis, in rank order."""
         if self.world_size == 1:
@@ -141,17 +158,21 @@ def process_group(device: str, threads: int = 0) -> Iterator[Process]:
         raise UserError(f"--device {device}: each process uses its own GPU; use --device cuda")
     if threads:
         torch.set_num_threads(threads)
+    restarted = _variable("TORCHELASTIC_RESTART_COUNT", "0") > 0
     if count == 1:
-        yield Process(0, 1, where)
+        with _named_memory_errors(where):
+            yield Process(0, 1, where, restarted)
         return
     store = _join("nccl" if where.type == "cuda" else "gloo", rank, count)
     try:
-        with _shared_error(store):
+        with _shared_error(store), _named_memory_errors(where):
             process = Process(rank, count, where)
-            yield process
+            # A launcher that was started again has not counted the restarts of the others.
+            yield replace(process, restarted=process.largest(int(restarted)) > 0)
             process.barrier()  # rank 0 hosts the store and must not exit before the others
-    finally:  # also after an error: a process that exits without this is aborted
-        dist.destroy_process_group()
+    finally:  # also after an error or a signal: a process that exits without this is aborted
+        with signals_deferred():
+            dist.destroy_process_group()
 
 
 def _variable(name: str, default: str = "", *, least: int = 0, most: int = 65535) -> int:
@@ -162,7 +183,7 @@ def _variable(name: str, default: str = "", *, least: int = 0, most: int = 65535
     return int(value)
 
 
-def _join(backend: str, rank: int, count: int) -> TCPStore:
+def _join(backend: str, rank: int, count: int) -> Store:
     """Wait for all processes, initialise the process group, and return its store.
 
     Raises:
@@ -172,7 +193,8 @@ def _join(backend: str, rank: int, count: int) -> TCPStore:
     if not host:
         raise UserError(f"environment variable MASTER_ADDR is not set; {_ADVICE}")
     port = _variable("MASTER_PORT", least=1)
-    hosts_store = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    agents_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    hosts_store = rank == 0 and not agents_store
     others = f"the other processes of this run (RANK={rank}, WORLD_SIZE={count}) at {host}:{port}"
     joined: Future[TCPStore] = Future()
 
@@ -192,7 +214,9 @@ def _join(backend: str, rank: int, count: int) -> TCPStore:
     if wait([joined], _JOIN_TIMEOUT.total_seconds()).not_done:
         raise UserError(f"timed out after {limit} waiting for {others}; {_ADVICE}")
     try:
-        store = joined.result()
+        store: Store = joined.result()
+        if agents_store:  # torchrun hosts it, and keeps it when it restarts the processes
+            store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
         store.set_timeout(_TIMEOUT)
         dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_TIMEOUT)
     except (RuntimeError, dist.DistError) as error:
@@ -207,7 +231,7 @@ def _accepts_connections(host: str, port: int) -> bool:
 
 
 @contextmanager
-def _shared_error(store: TCPStore) -> Iterator[None]:
+def _shared_error(store: Store) -> Iterator[None]:
     """Share an error of one process with all: the others would only report a lost connection."""
     try:
         yield
@@ -215,11 +239,38 @@ def _shared_error(store: TCPStore) -> Iterator[None]:
         with suppress(RuntimeError):
             store.set(_ERROR_KEY, message_of(error))
         raise
-    except RuntimeError:  # a lost connection, or an error of this process
+    except RuntimeError as error:  # a lost connection, or an error of this process
         with suppress(RuntimeError):
             store.wait([_ERROR_KEY], _SHORT_WAIT)
             raise UserError(store.get(_ERROR_KEY).decode()) from None
+        if isinstance(error, dist.DistError) or _LOST.search(str(error)):
+            raise UserError(
+                "another process of this run has ended; its output, or that of its launcher, says why. To "
+                "resume from the last checkpoint, repeat the command with --resume"
+            ) from None
         raise
+
+
+@contextmanager
+def _named_memory_errors(device: torch.device) -> Iterator[None]:
+    """Name the settings that lower the use of memory when it runs out.
+
+    Raises:
+        UserError: out of memory, on the device or on the host.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        on_host = isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
+        if not on_host and not isinstance(error, torch.OutOfMemoryError):
+            raise
+        place, reason = "the host" if on_host else device, (str(error) or "no details").splitlines()[0]
+        raise UserError(
+            f"out of memory on {place}: {reason}"
+            "\nlower --batch_size, raise --accumulation_steps, or use --recompute "
+            "true or --precision bf16; in evaluation, lower --tokens_at_once (texts) or --images_at_once "
+            "(images)"
+        ) from None
 
 
 def _ready_device(name: str, local_rank: int) -> torch.device:

@@ -85,6 +85,59 @@ def interruptible() -> Iterator[None]:
         sys.unraisablehook = shown
 
 
+@contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Block SIGINT, SIGTERM and SIGHUP, also in processes that are forked in the block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def outlive_signals(seconds: int) -> None:
+    """End this process only ``seconds`` after SIGINT, SIGTERM or SIGHUP; unblock these signals."""
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: signal.alarm(seconds))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
+@contextmanager
+def signals_deferred() -> Iterator[Callable[[], int]]:
+    """Defer SIGINT, SIGTERM and SIGHUP to the end of the block. A second signal ends the process at once.
+
+    Yields:
+        A function that returns the signal that was received, or 0.
+
+    Raises:
+        Interrupted: at the end of the block, if a signal was received and its handler raises this.
+        SystemExit: a second signal was received, or an error occurred after the first, usually because
+            another process of the run has ended.
+    """
+    received: list[int] = []
+    first = float("-inf")
+
+    def note(number: int, _: FrameType | None) -> None:
+        nonlocal first
+        if received and time.monotonic() - first > _REPEATED:
+            raise SystemExit(128 + number)
+        first = first if received else time.monotonic()
+        received.append(number)
+
+    if threading.current_thread() is not threading.main_thread():  # signals are handled in the main thread
+        yield lambda: 0
+        return
+    try:
+        with _handled(note):
+            yield lambda: received[0] if received else 0
+    except Exception:
+        if received:
+            raise SystemExit(128 + received[0]) from None
+        raise
+    if received:
+        signal.raise_signal(received[0])
+
+
 def _destroy_locals(error: BaseException | None) -> None:
     """Clear the local variables that an exception and its contexts keep alive."""
     while error is not None:

@@ -1,1 +1,1 @@
-"""Faults of processes, disks and files, tried in numbers."""
+"""Faults that are injected into real runs: kills, full disks, damaged files. ``make test-faults``."""

@@ -1,0 +1,129 @@
+"""Interrupted runs: what a signal, a kill or a damaged file leaves, and how the run continues."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from test_runs import (  # noqa: F401 (fixtures)
+    assert_same_file,
+    common,
+    records,
+    run_source,
+    text_domain,
+    without_times,
+)
+
+from adapter4rec.training import fit
+from adapter4rec.utils.files import atomic_file, atomic_folder, remove_abandoned
+from adapter4rec.utils.processes import Interrupted, interruptible, signals_deferred
+
+STATES = ("best.safetensors", "last.safetensors", "previous.safetensors")
+
+
+def signalled(monkeypatch, name, call, number=signal.SIGTERM):
+    """Send a signal to this process during a call of a function of the training loop."""
+    function, calls = getattr(fit, name), []
+
+    def wrapped(*arguments):
+        calls.append(1)
+        if len(calls) == call:
+            os.kill(os.getpid(), number)
+        return function(*arguments)
+
+    monkeypatch.setattr(fit, name, wrapped)
+
+
+@pytest.mark.parametrize(("where", "call", "at"), [("train_step", 5, "2, 2"), ("ranking_of", 2, "2, 3")])
+def test_a_signal_loses_no_step(common, tmp_path, monkeypatch, where, call, at, capsys):
+    whole = run_source(common, tmp_path / "whole", epochs=3)
+    signalled(monkeypatch, where, call)
+    with pytest.raises(Interrupted) as ended, interruptible():
+        run_source(common, tmp_path / "run", epochs=3)
+    monkeypatch.undo()
+    assert ended.value.signal == signal.SIGTERM
+    said = capsys.readouterr().out
+    assert f"saved: epoch {at} of 3 steps" in said
+    assert f"to resume, repeat the command with --resume ({tmp_path / 'run'})" in said
+    resumed = run_source(common, tmp_path / "run", epochs=3, resume=True)
+    epoch, step = at.split(", ")
+    assert f"resuming at epoch {epoch}, step {step}" in capsys.readouterr().out
+    for name in STATES[:2]:
+        assert_same_file(whole / name, resumed / name)
+    assert list(map(without_times, records(whole))) == list(map(without_times, records(resumed)))
+
+
+def test_a_second_signal_ends_at_once():
+    with pytest.raises(SystemExit) as ended, signals_deferred() as received:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert received() == signal.SIGTERM
+        time.sleep(1.1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("goes on")
+    assert ended.value.code == 128 + signal.SIGTERM
+
+
+def test_a_damaged_last_state_falls_back_to_the_one_before(common, tmp_path, capsys):
+    whole = run_source(common, tmp_path / "whole", epochs=3)
+    run = run_source(common, tmp_path / "run", epochs=2)
+    with (run / "last.safetensors").open("r+b") as file:
+        file.truncate(1000)
+    capsys.readouterr()
+    run_source(common, run, epochs=3, resume=True)
+    said = capsys.readouterr().out
+    assert "last.safetensors: SHA-256 does not match" in said
+    assert "previous.safetensors" in said
+    assert "resuming at epoch 2, step 0" in said
+    for name in STATES:
+        assert_same_file(whole / name, run / name)
+
+
+@pytest.mark.parametrize("kept", [("previous.safetensors",), ("previous.safetensors", "last.json")])
+def test_a_kill_while_states_change_places_loses_neither(common, tmp_path, kept):
+    """After the old state was renamed, with or without its JSON file, and before the new one is there."""
+    whole = run_source(common, tmp_path / "whole", epochs=3)
+    run = run_source(common, tmp_path / "run", epochs=2)
+    (run / "last.safetensors").replace(run / "previous.safetensors")
+    for name in ("last.json", "previous.json"):
+        if name not in kept:
+            (run / name).unlink()
+    run_source(common, run, epochs=3, resume=True)
+    assert_same_file(whole / "last.safetensors", run / "last.safetensors")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from adapter4rec.utils.files import atomic_file, atomic_folder
+with atomic_file(Path(sys.argv[1])) as file, atomic_folder(Path(sys.argv[2])) as folder:
+    file.write_text("half"), (folder / "a").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def leave_parts(folder):
+    arguments = [str(folder / "last.safetensors"), str(folder / "backbone")]
+    subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False)
+    parts = list(folder.glob(".*.part"))
+    assert len(parts) == 2
+    return parts
+
+
+def test_unfinished_files_of_a_killed_run_are_removed_by_the_next(common, tmp_path):
+    run = run_source(common, tmp_path / "run", epochs=1)
+    leave_parts(run)
+    run_source(common, run, epochs=2, resume=True)
+    assert list(run.glob(".*.part")) == []
+
+
+def test_unfinished_files_are_removed_by_the_next_write_unless_another_process_writes_them(tmp_path):
+    parts = leave_parts(tmp_path)
+    with atomic_file(tmp_path / "last.safetensors") as file, atomic_folder(tmp_path / "backbone") as folder:
+        assert not any(path.exists() for path in parts)
+        remove_abandoned(tmp_path)
+        assert file.exists()
+        assert folder.exists()
+        file.write_text("whole")
+    assert (tmp_path / "last.safetensors").read_text() == "whole"
