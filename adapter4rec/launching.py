@@ -217,7 +217,8 @@ def _torchrun(command: list[str], count: int, how: LaunchSettings) -> int:
             raise SystemExit(128 + error.sigval) from None
         except (DistError, RendezvousError) as error:
             address = f"--master_address {how.master_address} --port {how.port or 'none'}"
-            message = f"rendezvous failed at {address}: {str(error).splitlines()[0]}"
+            reason = str(error.__cause__ or error).splitlines()[0]
+            message = f"rendezvous failed at {address}: {reason}"
             if not restarts_left:
                 raise UserError(message) from None
             print(f"{message}; trying again", file=sys.stderr, flush=True)

@@ -732,9 +732,9 @@ def test_bad_input_ends_the_command_without_a_traceback(tmp_path):
     ("damage", "message"),
     [
         (lambda plan: "{", "damaged"),
-        (lambda plan: plan.pop("rows") and json.dumps(plan), "missing keys: rows"),
-        (lambda plan: plan["rows"][0].pop("scale") or json.dumps(plan), "missing 'scale'"),
-        (lambda plan: plan["rows"][0]["runs"][0].pop("key") and json.dumps(plan), "missing 'key'"),
+        (lambda plan: plan.pop("rows") and json.dumps(plan), "required field `rows`"),
+        (lambda plan: plan["rows"][0].pop("scale") or json.dumps(plan), "required field `scale`"),
+        (lambda plan: plan["rows"][0]["runs"][0].pop("key") and json.dumps(plan), "required field `key`"),
     ],
 )
 def test_a_damaged_study_is_named(tmp_path, damage, message):

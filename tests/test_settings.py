@@ -232,6 +232,7 @@ class TestCommandLine:
     def test_names_and_values(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         (tmp_path / "local").mkdir()
+        (tmp_path / "local" / "config.json").touch()
         example = settings_from_command_line(
             Example,
             [
@@ -431,21 +432,22 @@ class TestLaunching:
         page = {"data": "/d", "nodes": 2, "node_rank": 1, "master_address": "first", "port": 1234}
         assert launched(monkeypatch, page, "--dry-run") == 0
         assert capsys.readouterr().out == (
-            "torchrun --nnodes=2 --nproc-per-node=1 --node-rank=1 --master-addr=first --master-port=1234 "
-            "-m some.train --data /d\n"
+            "torchrun --nnodes=2 --nproc-per-node=1 --rdzv-backend=c10d --rdzv-endpoint=first:1234 "
+            "--rdzv-id=adapter4rec --rdzv-conf=is_host=false,read_timeout=300 -m some.train --data /d\n"
         )
 
     def test_paths_start_at_the_repository_or_the_current_folder(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commands: Commands
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        page = {"data": "Dataset/d", "where": "runs/w", "folder": "adapter4rec"}
+        page = {"data": "Dataset/d", "where": "runs/w", "folder": "pretrained_models/a"}
+        monkeypatch.setattr(FolderName, "is_folder", lambda path: path.is_relative_to(REPOSITORY))
         assert launched(monkeypatch, page, "--where", "w") == 0
         assert commands.settings == [
             {
                 "data": str(REPOSITORY / "Dataset/d"),
                 "where": str(tmp_path / "w"),
-                "folder": str(REPOSITORY / "adapter4rec"),
+                "folder": str(REPOSITORY / "pretrained_models/a"),
             }
         ]
 
