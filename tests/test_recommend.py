@@ -475,6 +475,7 @@ def test_a_run_reads_a_folder_of_images_and_notices_when_one_changes(image_run, 
     recorded = json.loads((image_run / "settings.json").read_text())["settings"]
     wanted = ("backbone", "users", "items", "source_checkpoint", "method", "min_seq_len", *COMMON)
     values = {name: recorded[name] for name in wanted}
+    values |= {name: image_run / path for name, path in values.items() if str(path).startswith("./")}
     values |= {"images": tmp_path / "images", "missing": "skip", "cache_folder": tmp_path / "cache"}
     carry_out(ImageTargetSettings.from_values(values | {"run_folder": tmp_path / "run"}))
     of_lmdb, of_folder = (

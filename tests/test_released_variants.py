@@ -50,7 +50,8 @@ MATRIX = [
     (backbone, family)
     for backbone in BACKBONES
     for family in SMALL
-    if not (family == "pfeiffer_after_layernorm" and backbone in PRE_NORM)
+    if family != "peft"  # the released code has none
+    and not (family == "pfeiffer_after_layernorm" and backbone in PRE_NORM)
     and not (family in ("bitfit", "lora") and backbone == ONE_PROJECTION)
 ]
 

@@ -26,7 +26,7 @@ from trees import (
 
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.data.images.building import ImageLmdbSettings, build
-from adapter4rec.data.images.description import DESCRIPTION_KEY
+from adapter4rec.data.images.description import DESCRIPTION_KEY, SOURCES_KEY
 from adapter4rec.training import cached_states, fit
 from adapter4rec.utils import checkpoint_file as checkpoints
 from adapter4rec.utils import precision
@@ -549,7 +549,7 @@ def damaged(whole, broken):
     shutil.copytree(whole, broken)
     with lmdb.open(str(broken)) as env, env.begin(write=True) as transaction:
         for name, value in list(transaction.cursor()):
-            if name != DESCRIPTION_KEY:
+            if name not in (DESCRIPTION_KEY, SOURCES_KEY):
                 transaction.put(name, value[:300] + bytes([value[300] ^ 1]) + value[301:])
     return broken
 

@@ -116,12 +116,13 @@ def load_adapted(
 
 def _settings_of_source(source: Path, adapter: Path, changed: Mapping[str, Any]) -> RebuiltSettings:
     """The settings of a source model with other data, for an adapter that comes from another library."""
-    identity = read_source_model(source).description.get("identity")
-    if identity is None or None in (changed.get("users"), changed.get("items")):
+    description = read_source_model(source).description
+    if "identity" not in description or None in (changed.get("users"), changed.get("items")):
         raise UserError(
             f"{adapter}: does not record the data that it was trained on, as it was not written by a run; "
             "name them with --users-file and --items-file, and --images in an image model"
         )
-    modality = str(identity["stage"]).split()[0]
-    recorded = identity["settings"] | {"start_from": None}
-    return rebuilt_settings(source, f"{modality} {SourceSettings.stage}", recorded, changed)
+    identity = checked_in(source, description["identity"], _TrainedOn)
+    recorded = {**identity.settings, **description.get("settings", {}), "start_from": None}
+    kind = f"{identity.stage.split()[0]} {SourceSettings.stage}"
+    return rebuilt_settings(source, kind, recorded, changed, description.get("folder"))
