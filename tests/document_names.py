@@ -39,6 +39,7 @@ COMMANDS = (
     "adapter4rec.merge",
     "adapter4rec.recommend",
     "adapter4rec.report",
+    "tests.faults.fuzzing",
 )
 """Commands with options of their own."""
 OF_OTHERS = ("reft",)

@@ -132,7 +132,6 @@ def test_a_run_goes_on_with_vectors_of_image_items(common, tmp_path):
         ({"method": "id"}, "--method id needs no vectors"),
         ({"kind": TextTargetSettings, "method": "finetune"}, "needs a backbone to train"),
         ({"kind": TextTargetSettings, "method": "houlsby"}, "no backbone that --method houlsby could adapt"),
-        ({"kind": TextTargetSettings, "cache_frozen": True}, "--source_checkpoint is required"),
     ],
 )
 def test_methods_that_need_a_backbone_are_refused(common, tmp_path, options, message):

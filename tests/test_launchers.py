@@ -70,7 +70,16 @@ def test_a_page_runs_the_module_of_its_tree(path):
 
 
 def test_the_pages_are_there():
-    targets = {"finetune", "head", "frozen", "scratch", "id", "popularity", *ADAPTERS.values()}
+    targets = {
+        "finetune",
+        "head",
+        "frozen",
+        "scratch",
+        "id",
+        "popularity",
+        "adapter_peft",
+        *ADAPTERS.values(),
+    }
     assert {(tree_of(path), path.stem) for path in PAGES} == {
         *(("Pretraining/Text", name) for name in ("sm_base_sasrec", "sm_base_cpc", "sm_id")),
         *(

@@ -143,7 +143,7 @@ def test_copies_of_frozen_weights_in_16_bits_call_the_layers_of_peft(folder, pai
         assert (embeddings(model) - expected).norm() < 0.02 * expected.norm()
         model(batch).backward()
     for parameter, gradient in zip(model.adapters.parameters(), gradients, strict=True):
-        assert (parameter.grad - gradient).norm() <= 0.02 * gradient.norm()
+        assert (parameter.grad - gradient).norm() <= 0.05 * gradient.norm()
     with precision.frozen_weights(model.item_encoder, whole=True), precision.autocast():
         assert (embeddings(model) - expected).norm() < 0.03 * expected.norm()
     assert torch.equal(embeddings(model), exact)

@@ -65,7 +65,7 @@ def fit(model: TransRec, domain: Domain, settings: TrainingSettings, run: Run) -
     for line in setup.describe():
         run.log(line)
     progress = restore_state(run, setup)
-    if progress.step >= examples.steps:
+    if progress.step > examples.steps:
         raise damaged(run.last_path, f"step {progress.step}, but an epoch has {examples.steps} steps")
     try:
         while progress.epoch <= settings.epochs and not progress.stopped(settings.patience):

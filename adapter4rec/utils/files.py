@@ -137,10 +137,10 @@ def utf8_path(path: Path) -> Iterator[Path]:
     except UnicodeEncodeError:
         with TemporaryDirectory() as folder:
             link, name = Path(folder, "link"), printable(path.name)
-            exists = path.exists()
-            link.symlink_to(path.absolute() if exists else path.absolute().parent)
-            yield link if exists else link / name
-            if not exists and name != path.name:
+            to_file = name != path.name and path.exists()
+            link.symlink_to(path.absolute() if to_file else path.absolute().parent)
+            yield link if to_file else link / name
+            if not to_file and name != path.name:
                 (path.parent / name).replace(path)
     else:
         yield path
