@@ -7,7 +7,7 @@ import torch
 from test_adapter_families import SMALL
 from test_released import CASES, golden
 
-ADAPTERS = [name for name in SMALL if name not in ("bitfit", "layernorm")]
+ADAPTERS = [name for name in SMALL if name not in ("bitfit", "layernorm", "peft")]
 PLAIN = [
     (backbone, adapter, semantics)
     for backbone, (modality, _) in plain.BACKBONES.items()

@@ -42,6 +42,7 @@ class StageSettings(Settings):
         None,
         "vectors of the items (.safetensors, .npy or .parquet, with item names) in place of content and "
         "backbone",
+        runtime=True,
     )
 
     @property

@@ -37,7 +37,7 @@ from adapter4rec.utils.settings import as_argument
 
 FINISHED, FAILED = "finished", "failed"
 _VERSION = 1
-_INPUTS = ("users", "items", "images", "source_checkpoint", "start_from")
+_INPUTS = ("users", "items", "images", "item_vectors", "source_checkpoint", "start_from")
 """Settings that name input files of a run."""
 _OF_RESULT = ("validation", "test", "seconds_per_epoch", "seconds", "peak_memory_bytes")
 """Entries of ``result.json`` that the record has, too."""
