@@ -137,7 +137,7 @@ class TestMissingFiles:
         assert complaint(lambda: read_items(path)).startswith(f"{path}: no such file")
 
     def test_a_folder(self, tmp_path: Path) -> None:
-        assert complaint(lambda: read_items(tmp_path)) == f"{tmp_path}: Is a directory"
+        assert complaint(lambda: read_items(tmp_path)) == f"{tmp_path}: expected a file, found a folder"
 
     def test_a_path_through_a_file(self, tmp_path: Path) -> None:
         path = file_of(tmp_path, b"i1\n") / "items.tsv"
