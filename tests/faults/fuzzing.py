@@ -139,6 +139,7 @@ def _fuzz(reader: Reader, inputs: int, seed: int, folder: Path, tried: Any) -> N
     with (folder / "output").open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
     for content in reader.seeds:
         reader.try_bytes(folder, content)  # libraries are loaded before memory is measured
     limit = _resident_mb() + reader.memory_mb
@@ -147,7 +148,8 @@ def _fuzz(reader: Reader, inputs: int, seed: int, folder: Path, tried: Any) -> N
 
     def attempt(content: bytes) -> None:
         tried.value += 1
-        signal.alarm(SECONDS)  # its default action ends the process, wherever it hangs
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, wherever it hangs
+        signal.alarm(SECONDS)
         reader.try_bytes(folder, content)
         signal.alarm(0)
         if _resident_mb() > limit:
