@@ -31,7 +31,9 @@ test-all: test
 	$(BIN)/python -m pytest -m long
 
 # Kills, full disks and damaged files, and a table of what they cost: at most an hour (docs/reliability.md).
+# Coverage guides the fuzzing where there is a wheel of atheris.
 test-faults: $(VENV)/installed
+	-$(BIN)/python -m pip install --quiet --only-binary :all: -c constraints.txt atheris
 	$(BIN)/python -m tests.faults
 
 # The project beside the plain data flow of the released code: half an hour on 2 cores. BENCH="ranking pixels"

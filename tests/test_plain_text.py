@@ -18,7 +18,7 @@ import adapter4rec
 from adapter4rec.data import lines
 from adapter4rec.data.interactions import read_interactions, read_items
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.plain_text import is_blank, is_blank_utf8, json_text, name_fault
+from adapter4rec.utils.plain_text import is_blank, json_text, name_fault
 
 BLANK = ["", " ", "\u00a0", "\u3000", "\u200b", " \u00a0\u200b\u3000\t", "\ufeff", "\u2060", "\x00"]
 VISIBLE = ["a", " a", "\u200ba", "雪", "!", "\u00a0.\u00a0", "é", "💡", "\u200bé"]
@@ -28,7 +28,6 @@ HISTORY = ["i1", "i2", "i3", "i1", "i2"]
 @pytest.mark.parametrize(("texts", "blank"), [(BLANK, True), (VISIBLE, False)])
 def test_what_an_empty_text_is(texts: list[str], blank: bool) -> None:
     assert [is_blank(text) for text in texts] == [blank] * len(texts)
-    assert [is_blank_utf8(text.encode()) for text in texts] == [blank] * len(texts)
 
 
 @pytest.mark.parametrize("title", BLANK[1:5])

@@ -216,6 +216,11 @@ class TestCommandLine:
         with pytest.raises(UserError, match=r"new\.tsv:2: item 'i1' is already in the catalogue"):
             command(monkeypatch, text_runs / "houlsby", "--items", tmp_path / "new.tsv")
 
+    def test_new_items_have_titles_where_those_of_training_must(self, text_runs, monkeypatch, tmp_path):
+        (tmp_path / "new.tsv").write_text("fresh\tgreen house\nother\t\u200b\n", encoding="utf-8")
+        with pytest.raises(UserError, match=r"new\.tsv:2: item 'other': empty title"):
+            command(monkeypatch, text_runs / "houlsby", "--items", tmp_path / "new.tsv")
+
     def test_new_images_from_a_folder(self, image_run, monkeypatch, capsys, tmp_path):
         (tmp_path / "new.tsv").write_text("fresh\n", encoding="utf-8")
         Image.new("RGB", (30, 20), (200, 10, 90)).save(tmp_path / "fresh.png")

@@ -59,6 +59,17 @@ def test_a_killed_process_is_named_and_ends_the_others(values, started):
 
 
 @pytest.mark.long
+def test_a_signal_to_one_process_stops_all_after_the_same_step(values, started):
+    program = launched(started, values, "--processes", "2")
+    wait_until(lambda: trained_epochs(values["run_folder"], 1) or program.poll() is not None, "no epoch")
+    os.kill(process_of(1, values["run_folder"]), signal.SIGTERM)
+    printed, _ = program.communicate(timeout=60)
+    assert program.returncode == 128 + signal.SIGTERM, printed
+    assert "saved: epoch" in printed
+    assert processes_with(values["run_folder"]) == []
+
+
+@pytest.mark.long
 def test_restarts_continue_from_the_last_checkpoint(values, started, tmp_path):
     values |= {"epochs": 40, "eval_every": 20, "dropout": 0.0}
     program = launched(started, values | {"save_minutes": 0.001}, "--processes", "2", "--restarts", "1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from adapter4rec.data.text import (
     truncate_body,
 )
 from adapter4rec.models.backbones import load_tokenizer
+from adapter4rec.utils.errors import UserError
 
 TEXTS = [
     'The Red House, "NA" & the river',
@@ -169,6 +171,16 @@ class TestCachedArrays:
 
         with pytest.raises(RuntimeError):
             cached_arrays(tmp_path / "key.safetensors", fail)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_full_disk_is_told(self, tmp_path: Path) -> None:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (16, before[1]))
+            with pytest.raises(UserError, match=r"key\.safetensors.*cannot be written"):
+                cached_arrays(tmp_path / "key.safetensors", lambda: self.ARRAYS)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
         assert list(tmp_path.iterdir()) == []
 
 

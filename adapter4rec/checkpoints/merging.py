@@ -27,6 +27,7 @@ from adapter4rec.models.backbones import quiet_transformers
 from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.weights import load_into
+from adapter4rec.utils.checkpoint_file import writing_tensors
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import atomic_folder
 
@@ -133,7 +134,7 @@ def save_encoder(model: TransRec | PreTrainedModel, folder: Path | str) -> None:
     else:
         raise UserError(f"{folder}: an id tower has no encoder to save")
     original = Path(encoder.name_or_path or "nowhere")
-    with atomic_folder(folder) as aside, quiet_transformers():
+    with atomic_folder(folder) as aside, writing_tensors(aside), quiet_transformers():
         encoder.save_pretrained(aside)
         for name in _PREPROCESSOR_FILES:
             if (original / name).is_file():

@@ -15,7 +15,7 @@ from adapter4rec.data.settings import ATTRIBUTES
 from adapter4rec.data.splitting import TEST, VALIDATION, SequenceSplit, cut_in_time, leave_one_out
 from adapter4rec.data.users import read_users, require_distinct
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.plain_text import composed, first_fault, is_blank_utf8, utf8_fault
+from adapter4rec.utils.plain_text import composed, first_fault, title_fault, utf8_fault
 
 _WARNING_SHARE = 0.2
 """Share of dropped users or clicks above which a warning is printed."""
@@ -191,8 +191,9 @@ def read_items(
                     f"{path}:{number}: {len(fields)} columns, but line 1 has {columns} "
                     "(columns are separated by single tabs)"
                 )
-            if columns > 1 and not allow_empty_titles and is_blank_utf8(fields[1]):
-                raise UserError(f"{path}:{number}: empty title; add one, or use --allow_empty_titles")
+            title = fields[1].decode("utf-8", "replace") if columns > 1 else "-"
+            if fault_of_title := title_fault(title, allow_empty=allow_empty_titles):
+                raise UserError(f"{path}:{number}: {fault_of_title}; add one, or use --allow_empty_titles")
             names.append(composed(fields[0]))
             for attribute in attributes:
                 field = fields[1 + ATTRIBUTES.index(attribute)]

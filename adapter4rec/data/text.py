@@ -18,6 +18,7 @@ from torch import Tensor
 
 from adapter4rec.data.content import Content
 from adapter4rec.data.packing import Packing
+from adapter4rec.utils.checkpoint_file import writing_tensors
 from adapter4rec.utils.files import atomic_file, file_hash, is_intact, utf8_path, write_hash
 
 if TYPE_CHECKING:
@@ -233,7 +234,7 @@ def cached_arrays(path: Path, compute: Callable[[], Arrays], log: Callable[[str]
         log(f"warning: {path}: damaged cache entry; computing it again")
     arrays = compute()
     with atomic_file(path) as temporary:
-        with utf8_path(temporary) as file:
+        with writing_tensors(temporary) as file:
             save_file(arrays, file)
         write_hash(path, temporary)
     return arrays

@@ -20,6 +20,7 @@ from adapter4rec.adapters.config import PROJECTIONS, LayerChoice
 from adapter4rec.adapters.lora import LoraConfig
 from adapter4rec.adapters.sites import Projection, Sites
 from adapter4rec.interchange.common import Model, Names, add_imported, item_adapter, item_sites
+from adapter4rec.utils.checkpoint_file import writing_tensors
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import atomic_folder
 
@@ -69,7 +70,7 @@ def export_peft(model: Model, folder: Path) -> list[str]:
         bare = type(encoder)(plain).to_empty(device="cpu")
     wrapped = peft.get_peft_model(bare, options)
     peft.set_peft_model_state_dict(wrapped, tensors)
-    with atomic_folder(folder) as aside:
+    with atomic_folder(folder) as aside, writing_tensors(aside):
         wrapped.save_pretrained(str(aside), save_embedding_layers=False)
     return left_out
 

@@ -26,7 +26,7 @@ from adapter4rec.models.backbones import load_tokenizer
 from adapter4rec.serving.candidates import Items, read_titled_items
 from adapter4rec.serving.trained_runs import TrainedRun
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.plain_text import is_blank
+from adapter4rec.utils.plain_text import title_fault
 
 T = TypeVar("T")
 
@@ -64,6 +64,7 @@ def new_items(
         rows = [_texts(settings, *pair) for pair in zip(contents, labels, strict=True)]
         texts = {name: [row[at] for row in rows] for at, name in enumerate(settings.attributes)}
         tokenizer = load_tokenizer(backbone_folder(settings.backbone))
+        _require_titles(settings, texts.get("title", ()), labels)
         store = text_store(settings, texts, tokenizer, cache_folder=None)
         titles = [title.strip() for title in texts.get("title", titles)]
     return Items(names, titles, labels, store, np.arange(1, len(names) + 1))
@@ -102,6 +103,8 @@ def read_new_items(
     elif images is not None:
         raise UserError(f"--item-images: {run.folder} does not encode images")
     else:
+        if isinstance(run.settings, TextSettings):  # also where the run does not read the titles
+            _require_titles(run.settings, table.texts.get("title", ()), labels)
         texts = list(zip(*(table.texts[name] for name in attributes), strict=True))
         store = new_items(run, names, texts, labels).store
     return Items(names, titles, labels, store, np.arange(1, len(names) + 1)).subset(rows)
@@ -135,7 +138,7 @@ def _texts(settings: TextSettings, content: object, label: str) -> list[str]:
     """The text of each attribute of an item.
 
     Raises:
-        UserError: an attribute is missing or unknown, a text is not a string, or the title is empty.
+        UserError: an attribute is missing or unknown, or a text is not a string.
     """
     expected = settings.attributes
     texts = [content] if isinstance(content, str) else content
@@ -147,9 +150,13 @@ def _texts(settings: TextSettings, content: object, label: str) -> list[str]:
         or not all(isinstance(text, str) for text in texts)
     ):
         raise UserError(f"{label}: expected texts of {', '.join(expected)}, got {content!r:.200}")
-    if not settings.allow_empty_titles and "title" in expected and is_blank(texts[expected.index("title")]):
-        raise UserError(f"{label}: empty title; this run was trained without empty titles")
     return list(texts)
+
+
+def _require_titles(settings: TextSettings, titles: Iterable[str], labels: Iterable[str]) -> None:
+    for title, label in zip(titles, labels, strict=False):
+        if fault := title_fault(title, allow_empty=settings.allow_empty_titles):
+            raise UserError(f"{label}: {fault}; this run was trained without empty titles")
 
 
 def _image_store(

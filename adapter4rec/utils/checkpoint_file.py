@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,20 @@ def remove_checkpoint(path: Path) -> None:
     path.with_suffix(".json").unlink(missing_ok=True)
 
 
+@contextmanager
+def writing_tensors(path: Path) -> Iterator[Path]:
+    """The path under which safetensors writes a file, or a library that uses safetensors.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        with utf8_path(path) as file:
+            yield file
+    except SafetensorError as error:
+        raise UserError(f"{path}: cannot be written ({error})") from None
+
+
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
     """Write a safetensors file with a description in its header; not atomic.
 
@@ -88,11 +102,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], description: Mapping
         UserError: the file cannot be written.
     """
     on_cpu = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    try:
-        with utf8_path(path) as file:
-            save_file(on_cpu, file, metadata={_HEADER: json.dumps(description)})
-    except SafetensorError as error:
-        raise UserError(f"{path}: cannot write checkpoint ({error})") from None
+    with writing_tensors(path) as file:
+        save_file(on_cpu, file, metadata={_HEADER: json.dumps(description)})
 
 
 def read_description(path: Path) -> dict[str, Any]:

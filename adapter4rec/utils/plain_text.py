@@ -43,10 +43,9 @@ def is_blank(text: str) -> bool:
     return all(letter.isspace() or category(letter) in ("Cf", "Cc") for letter in stripped)
 
 
-def is_blank_utf8(raw: bytes) -> bool:
-    """:func:`is_blank` of UTF-8, which may be invalid; fast where the text starts with a visible letter."""
-    first = raw[:1]
-    return not b"!" <= first <= b"~" and is_blank(raw.decode("utf-8", "replace"))
+def title_fault(title: str, *, allow_empty: bool) -> str | None:
+    """Why the title of an item, in training or new, is not accepted; None if it is."""
+    return "empty title" if not allow_empty and is_blank(title) else None
 
 
 def name_fault(name: str, what: str) -> str | None:

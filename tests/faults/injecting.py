@@ -1,4 +1,4 @@
-"""Injecting faults: processes are killed at random moments, and files cannot grow beyond a size."""
+"""Injecting faults: processes are killed at random moments. Files are in ``files.py``."""
 
 from __future__ import annotations
 
@@ -7,24 +7,28 @@ import multiprocessing
 import os
 import random
 import re
-import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import BertConfig, BertModel
 
+from adapter4rec.data.images import updating
 from adapter4rec.data.images.building import ImageLmdbSettings, build
-from adapter4rec.data.images.database import ImageDatabase
+from adapter4rec.data.images.database import ImageDatabase, pack, sources_in
+from adapter4rec.data.images.updating import unfinished_folder
 from adapter4rec.training import fit
 from adapter4rec.training.step import train_step
 from adapter4rec.utils.errors import run_main
@@ -61,7 +65,8 @@ class Shop:
 
     def finished(self, name: str) -> dict[str, torch.Tensor]:
         """The last state of a run, after it has been carried out or resumed."""
-        train(Settings.from_values(self.values(name)))
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            train(Settings.from_values(self.values(name)))
         return load_file(self.folder / name / "last.safetensors")
 
     def equals_unbroken(self, name: str) -> bool:
@@ -82,13 +87,13 @@ class Shop:
         return time.time() - max((path.stat().st_mtime for path in states if path.exists()), default=np.inf)
 
 
-def started(action: Callable[[], Any], output: Path) -> multiprocessing.process.BaseProcess:
-    """A child process that carries out ``action``; its output is written to a file."""
+def started(action: Callable[[], Any], output: int) -> multiprocessing.process.BaseProcess:
+    """A child process that carries out ``action`` and prints to the descriptor ``output``."""
 
     def carry_out() -> None:
-        with output.open("a") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         run_main(action)
 
     child = FORK.Process(target=carry_out)
@@ -98,7 +103,8 @@ def started(action: Callable[[], Any], output: Path) -> multiprocessing.process.
 
 def killed_at_random(action: Callable[[], Any], output: Path, most_seconds: float) -> bool:
     """Kill a child process at a random moment. Returns False if it has ended before."""
-    child = started(action, output)
+    with output.open("a") as file:
+        child = started(action, file.fileno())
     child.join(random.uniform(0, most_seconds))
     killed = child.is_alive()
     child.kill()
@@ -112,7 +118,7 @@ def killed_trainings(shop: Shop, count: int) -> tuple[int, int, str]:
     taken = FORK.Value("q", 0)  # steps of the run, by whichever process
     while kills < count:
         name, before = f"killed{runs}", kills
-        action = partial(_train_counting_steps, Settings.from_values(shop.values(name)), taken)
+        action = partial(train_counting_steps, Settings.from_values(shop.values(name)), taken)
         taken.value = 0
         while kills < count and killed_at_random(action, shop.folder / "out", 3):
             kills += 1
@@ -122,7 +128,7 @@ def killed_trainings(shop: Shop, count: int) -> tuple[int, int, str]:
     return kills, survived, f"{lost} steps, saved after each"
 
 
-def _train_counting_steps(settings: Settings, taken: Any) -> None:
+def train_counting_steps(settings: Settings, taken: Any) -> None:
     def counted(setup: Any, batch: Any, at: tuple[int, int, int], rate: float) -> float:
         loss = train_step(setup, batch, at, rate)
         taken.value = (at[1] - 1) * STEPS + at[2] + 1
@@ -148,17 +154,42 @@ def killed_lmdb_builds(shop: Shop, count: int) -> tuple[int, int, str]:
             items=shop.folder / "images.tsv", images=images, into=into, size=64, workers=1
         )
 
-    whole, kills, survived, runs = build(settings("whole")).content, 0, 0, 0
+    whole, kills, survived, runs, lost = build(settings("whole")).content, 0, 0, 0, 0
+    decoded = FORK.Value("q", 0)  # images of the build, by whichever process
     while kills < count:
         one, before = settings(f"killed{runs}"), kills
-        while kills < count and killed_at_random(partial(build, one), shop.folder / "out", 0.5):
+        decoded.value = 0
+        action = partial(_build_counting_images, one, decoded)
+        while kills < count and killed_at_random(action, shop.folder / "out", 0.5):
             kills += 1
+            stored = _images_stored(one.into)
+            lost = max(lost, decoded.value - stored)
+            decoded.value = stored
         build(one)
         database = ImageDatabase(one.into)
         same = database.description.content == whole and len(database.read([b"i0", b"i599"])) == 2
         survived += (kills - before) * same
         runs += 1
-    return kills, survived, "64 images"
+    return kills, survived, f"{lost} images, decoded and not yet stored"
+
+
+def _build_counting_images(settings: ImageLmdbSettings, decoded: Any) -> None:
+    def counted(name: bytes, pixels: bytes) -> bytes:
+        decoded.value += 1
+        return pack(name, pixels)
+
+    updating.pack = counted  # in this child process only
+    build(settings)
+
+
+def _images_stored(into: Path) -> int:
+    """Images that an interrupted build has stored."""
+    folder = into if into.exists() else unfinished_folder(into)
+    try:
+        with lmdb.open(str(folder), readonly=True, create=False, lock=False, max_dbs=1) as environment:
+            return len(sources_in(environment))
+    except lmdb.Error:  # nothing has been stored
+        return 0
 
 
 def killed_processes_of_two(shop: Shop, count: int) -> tuple[int, int, str]:
@@ -219,27 +250,3 @@ def _worker(rank: int, run: Path) -> int:
         if str(run) in line and f"RANK={rank}" in variables:
             return int(path.name)
     raise RuntimeError(f"rank {rank} of {run} is not running")
-
-
-def disk_full(shop: Shop, count: int) -> tuple[int, int, str]:
-    """Let no file grow beyond a size, at ``count`` sizes, while a run is resumed; then resume it again.
-
-    This is the error that a full disk gives, in the system calls of all libraries.
-    """
-    sizes = [path.stat().st_size for path in (shop.folder / "unbroken").rglob("*") if path.is_file()]
-    survived = 0
-    for number in range(count):
-        name, output = f"full{number}", shop.folder / f"full{number}.txt"
-        train(Settings.from_values(shop.values(name, epochs=1)))
-        (shop.folder / name / "result.json").unlink()
-        settings = Settings.from_values(shop.values(name))
-
-        def limited(size: int = int(max(sizes) * (number + 1) / (count + 1))) -> None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-            train(settings)  # noqa: B023 (called in this iteration)
-
-        child = started(limited, output)
-        child.join()
-        printed = output.read_text() if output.exists() else ""
-        survived += child.exitcode == 2 and "Traceback" not in printed and shop.equals_unbroken(name)
-    return count, survived, "the step that could not be saved"

@@ -52,12 +52,14 @@ class Reader:
         file: name of the file.
         seeds: contents of valid files.
         read: reads the file at a path.
+        memory_mb: how much it may allocate; a picture is copied while it is converted.
     """
 
     name: str
     file: str
     seeds: tuple[bytes, ...]
     read: Callable[[Path], Any]
+    memory_mb: int = 200
 
     def try_bytes(self, folder: Path, content: bytes) -> Any:
         """Read a file with this content; None if it was refused."""
@@ -204,6 +206,7 @@ def _read_states(path: Path) -> Any:
 
 DESCRIPTION = Description({"size": 4}, 1, (b"i",), "0f")
 RANKS = b"user,history,target,target_clicks,rank\nu1,4,i1,3,1\nu2,5,i2,3,17\n"
+PICTURE_MB = 1000
 CSV = b"user,item,time\nu1,i1,5\nu1,i2,6\n"
 PICTURES = (
     ("PNG", "RGBA"),
@@ -271,15 +274,7 @@ READERS = (
     ),
     Reader("config.json", "config.json", (lines(CONFIG), lines(IMAGE_CONFIG)), _read_config),
     *(
-        Reader(f"picture, {kind} {mode}", "picture", (_picture(kind, mode),), decoded)
-        for kind, mode in (
-            ("PNG", "RGBA"),
-            ("PNG", "P"),
-            ("JPEG", "RGB"),
-            ("GIF", "P"),
-            ("TIFF", "RGB"),
-            ("WEBP", "RGB"),
-            ("BMP", "L"),
-        )
+        Reader(f"picture, {kind} {mode}", "picture", (_picture(kind, mode),), decoded, PICTURE_MB)
+        for kind, mode in PICTURES
     ),
 )

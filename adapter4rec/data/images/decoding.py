@@ -27,6 +27,8 @@ _MARGIN = 1.5
 has too few pixels, and the result differs by more than one grey level."""
 _LONGEST_REASON = 120
 _MOST_BYTES = 1 << 28
+_MOST_DECODED = 200 << 20
+"""Bytes that any file may take when decoded, at 4 per pixel; beyond that, ten times the size of the file."""
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # TIFF tags
 _WHITE_IS_ZERO = 0
 _GREY_DEPTHS = {"1": 1, "L;2": 2, "L;4": 4}
@@ -49,7 +51,7 @@ def decoded(source: Path | bytes | Image.Image, size: int | None = None) -> Imag
 
     Raises:
         BrokenImageError: the file cannot be read, is not an image, truncated or damaged, or has 12-bit or
-            32-bit pixels, or so many pixels that Pillow refuses to decode them.
+            32-bit pixels, or more pixels than 52 million and 2.5 per byte of the file.
     """
     data = b""
     try:
@@ -59,6 +61,8 @@ def decoded(source: Path | bytes | Image.Image, size: int | None = None) -> Imag
         with opened_image(data) as image:
             if size is not None:
                 image.draft(image.mode, (int(_MARGIN * size), int(_MARGIN * size)))
+            if 4 * image.width * image.height > _MOST_DECODED + 10 * len(data):
+                raise ValueError(f"{image.width} x {image.height} pixels in a file of {len(data):,} bytes")
             return _upright(image)
     except UnidentifiedImageError:
         raise BrokenImageError(_not_an_image(data)) from None

@@ -115,7 +115,7 @@ def _check_lines(path: Path) -> None:
                 continue
             try:
                 event = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 end = "" if line.endswith(b"\n") else "; the file is cut off"
                 raise UserError(f"{path}:{number}: not JSON{end}; expected {_EVENT}") from None
             if not isinstance(event, dict):

@@ -111,7 +111,7 @@ def _recognised_record(path: Path, line: str) -> _File:
     literal = False
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         literal = True
         record = parsed_line(path, 1, line.encode(), literal=True)
     if "reviewerID" in record:

@@ -23,11 +23,18 @@ _NO_SEPARATOR = "\x01"
 
 
 def find_named(folder: Path, *names: str) -> list[Path]:
-    """Files of these names below a folder, sorted. The folders that macOS adds to archives are skipped."""
+    """Files of these names below a folder, sorted. The folders that macOS adds to archives are skipped.
+
+    Raises:
+        UserError: no such folder, or a FIFO, device or socket has one of these names.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; it should hold the files of the download")
-    found = {path for name in names for path in folder.rglob(name)}
-    return sorted(path for path in found if path.is_file() and "__MACOSX" not in path.parts)
+    named = {path for name in names for path in folder.rglob(name) if "__MACOSX" not in path.parts}
+    found = sorted(path for path in named if path.exists() and not path.is_dir())
+    for path in found:
+        require_regular(path)
+    return found
 
 
 def missing(folder: Path, expected: str) -> UserError:

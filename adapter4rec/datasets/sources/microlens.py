@@ -115,8 +115,12 @@ def _titles(path: Path) -> tuple[pl.DataFrame, int]:
         text = b"".join(byte_blocks(path, _TITLES)).decode("utf-8")
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8; expected {_TITLES}") from None
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline="")))
+    except csv.Error as error:
+        raise UserError(f"{path}: {error}; expected {_TITLES}") from None
     names, titles, joined = [], [], 0
-    for number, fields in enumerate(csv.reader(io.StringIO(text, newline="")), 1):
+    for number, fields in enumerate(rows, 1):
         if not fields or (number == 1 and fields[0].strip().lower() in ("item", "itemid", "videoid")):
             continue
         if len(fields) < 2 or not fields[0].strip():
