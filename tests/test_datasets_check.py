@@ -159,20 +159,26 @@ def test_images_are_counted_and_the_odd_ones_are_named(tmp_path, capsys):
     (folder / "images").mkdir()
     picture(1, width=300, height=200).save(folder / "images" / "i0.jpg")
     for name in ("i1", "i2"):
-        Image.new("RGB", (40, 50), "white").save(folder / "images" / f"{name}.png")
+        width = 40 + (name == "i2")  # equal pixels when reduced, different files
+        Image.new("RGB", (width, 50), "white").save(folder / "images" / f"{name}.png")
     picture(2, width=900, height=30).save(folder / "images" / "i3.png")
     (folder / "images" / "i4.jpg").write_bytes(b"<html>404</html>")
+    for number, name in enumerate(("i5.png", "i5.gif", "i6.png", "i6.gif")):
+        picture(number).save(folder / "images" / name)
     out = output_of(folder, capsys)
     assert "2 JPEG" not in out
     assert "3 PNG, 1 JPEG" in out
     assert "40 x 30" in out  # the least width and the least height
     for warning in (
-        "3 of 8 items have no image",
+        "1 of 8 items have no image",
+        "item 'i5' has several images",
         "the image of item 'i4' cannot be used",
-        "2 items share 1 equal images; the most frequent one stands for 2 items",
+        "2 items share 1 equal images (2 different files); the most frequent one stands for 2 items",
         "2 images have one colour alone, such as that of item 'i1'",
     ):
         assert f"warning: {warning}" in out
+    listed = (folder / "images_check.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in listed] == ["item", "i4", "i5", "i6", "i7"]
     with Image.open(folder / "images_check.png") as sheet:
         assert sheet.height > 4 * 96
     assert "accepted" in out

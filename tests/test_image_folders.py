@@ -59,13 +59,17 @@ GOOD = {
     "below": ("sub/folder/below.webp", encoded(picture(12), "WEBP", lossless=True)),
     "lying": ("lying.png", encoded(picture(13), "JPEG")),
     "with.dot": ("with.dot.jpg", encoded(picture(14), "JPEG")),
+    "red_shoe": ("red  shoe.jpg", encoded(picture(16), "JPEG")),  # as Dataset.prepare writes the item
 }
+PLACEHOLDER = encoded(Image.new("RGB", (50, 40), (240, 240, 240)), "PNG")
 BROKEN = {
     "half": ("half.jpg", GOOD["rotated"][1][:-300], "runcated"),
     "empty": ("empty.jpg", b"", "empty file"),
     "page": ("page.jpg", b"<!DOCTYPE html><html>404</html>", "web page"),
     "drawing": ("drawing.png", b'<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
     "phone": ("phone.jpg", b"\0\0\0\x18ftypheic" + bytes(40), "HEIC"),
+    "twice": ("twice.jpg", encoded(picture(17), "JPEG"), "several images"),
+    "again": ("again.jpg", encoded(picture(18), "JPEG"), "several images"),
     "absent": (".absent.jpg", GOOD["rotated"][1], "no image"),
 }
 
@@ -82,6 +86,11 @@ def dirty(empty_shop: Shop) -> Shop:
     for file in ("._cmyk.jpg", "__MACOSX/cmyk.jpg", "Thumbs.db", "desktop.ini", ".DS_Store"):
         (empty_shop.images / file).parent.mkdir(exist_ok=True)
         (empty_shop.images / file).write_bytes(b"of a system")
+    for number in range(40):  # "no image available"
+        empty_shop.add(f"placeholder{number}", PLACEHOLDER)
+    for file in ("sub/twice.jpg", "again.png"):
+        (empty_shop.images / file).write_bytes(encoded(picture(19), "PNG"))
+    (empty_shop.images / "capital.png").write_bytes(GOOD["capital"][1])  # a copy of the same image
     (empty_shop.images / "cmyk.json").write_bytes(b"{}")  # belongs to the item, but is no image
     return empty_shop
 
@@ -112,6 +121,7 @@ def test_every_item_of_a_dirty_folder_is_right_or_named_with_its_reason_in_one_p
         difference = pixels(database, name.encode()).astype(int) - pillows(data)
         assert abs(difference).mean() < 1, name
     assert {name.decode() for name in database.names()} == set(dirty.names) - BROKEN.keys()
+    assert (pixels(database, b"placeholder39") == 240).all()
     assert database.faults().keys() == {name.encode() for name in BROKEN if name != "absent"}
 
 

@@ -130,16 +130,26 @@ class TestFindingFiles:
     @pytest.mark.parametrize("files", [("a.jpg", "a.png"), ("a.jpg", "deep/a.jpg")])
     def test_two_files_for_one_item(self, shop: Shop, files: tuple[str, str]) -> None:
         shop.add("a", encoded(picture(1), "JPEG"), files[0])
-        shop.add("a", encoded(picture(1), "JPEG"), files[1])
+        shop.add("a", encoded(picture(2), "JPEG"), files[1])
         shop.names.pop()
-        with pytest.raises(UserError, match=r"both .* match item 'a'") as caught:
-            build(shop.settings())
-        assert all(file in str(caught.value) for file in files)
+        for name in ("b", "equal"):  # all in one list; equal files are one image
+            shop.add(name, encoded(picture(3), "JPEG"), f"{name}.jpg")
+            (shop.images / f"{name}.png").write_bytes(encoded(picture(3 + (name == "b")), "JPEG"))
+        assert build(shop.settings(missing="skip")).left_out == (b"a", b"b")
+        assert shop.left_out() == dict.fromkeys("ab", "several images; keep one")
+        listed = (shop.folder / "shop.missing.csv").read_text()
+        assert all(file in listed for file in files)
+        (shop.images / files[1]).unlink()
+        assert build(shop.settings(missing="skip")).left_out == (b"b",)
+        (shop.images / files[1]).write_bytes(encoded(picture(2), "JPEG"))
+        assert build(shop.settings(missing="skip")).left_out == (b"a", b"b")
+        with pytest.raises(UserError, match="no image of item"):
+            pixels(ImageDatabase(shop.folder / "shop.lmdb"), b"a")
 
     def test_two_files_for_one_number(self, empty_shop: Shop) -> None:
         empty_shop.add("v12", encoded(picture(1), "JPEG"), "12.jpg")
         (empty_shop.images / "012.jpg").write_bytes(encoded(picture(2), "PNG"))
-        with pytest.raises(UserError, match=r"both .* match item 'v12'"):
+        with pytest.raises(UserError, match=r"'v12': several images"):
             build(empty_shop.settings(numbered_files=True))
 
     def test_files_that_no_item_wants_may_share_a_stem(self, shop: Shop) -> None:

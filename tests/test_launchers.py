@@ -1,6 +1,7 @@
 """Every launcher is a page that holds together: its settings are real, and those of the paper."""
 
 import runpy
+from types import SimpleNamespace
 
 import pytest
 from conftest import REPOSITORY
@@ -122,10 +123,15 @@ def test_target_launchers_start_from_the_exported_source(modality, source, name)
     assert (settings.backbone, settings.objective) == (exported.backbone, exported.objective)
 
 
+def bottlenecks(config, width):
+    """Inner widths in an item encoder of this width, and in the user encoder."""
+    return tuple(config.bottleneck_of(SimpleNamespace(role=role, width=width)) for role in ("item", "user"))
+
+
 @pytest.mark.parametrize("tree", ["Downstream/Text", "Downstream/CV"])
 def test_released_settings_of_the_targets(tree):
     houlsby, finetune = settings_of(tree, "adapter_houlsby"), settings_of(tree, "finetune")
-    assert (houlsby.adapter.item_bottleneck, houlsby.adapter.user_bottleneck) == (64, 16)
+    assert bottlenecks(houlsby.adapter, 768) == (64, 16)
     assert (houlsby.epochs, houlsby.batch_size) == (100, 32)
     assert houlsby.lr_adapter == (1.5e-4 if tree == "Downstream/Text" else 4e-4)
     rates = (finetune.lr_backbone, finetune.lr_item_head, finetune.lr_user_encoder)
@@ -176,7 +182,8 @@ def test_adapters_have_the_released_sizes(modality):
 
     is_text = modality == "Text"
     for family in ("houlsby", "houlsby_parallel", "pfeiffer", "compacter"):
-        assert (adapter(family).item_bottleneck, adapter(family).user_bottleneck) == (64, 16)
+        assert bottlenecks(adapter(family), 768) == (64, 16)
+        assert bottlenecks(adapter(family), 64) == (4, 16)  # not the 64 of a backbone of width 768
     assert (adapter("lora").item_rank, adapter("lora").user_rank) == (12, 4)
     chain = adapter("k_adapter")
     assert (chain.item_inner, chain.item_inner_heads) == (None, None)  # they follow the backbone

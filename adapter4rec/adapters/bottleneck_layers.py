@@ -131,7 +131,7 @@ class SublayerAdapter(Adapter):
 
     def __init__(self, config: HoulsbyConfig, sites: Sites, *shared: nn.Module) -> None:
         super().__init__()
-        build, bottleneck = resolve_name(config.module), config.size_of(sites, "bottleneck")
+        build, bottleneck = resolve_name(config.module), config.bottleneck_of(sites)
         self.layers = nn.ModuleDict()
         for number, layer in config.layers_of(sites).items():
             chosen = {kind: layer.sublayer(kind) for kind in config.sublayers}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from adapter4rec.adapters.sites import Sublayer, Undo
+    from adapter4rec.adapters.sites import Sites, Sublayer, Undo
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,24 @@ class HoulsbyConfig(AdapterConfig):
     """Class of the module of a sublayer, built from the encoder's width, inner width and config."""
 
     sublayers: tuple[str, ...] = option(SUBLAYERS, "sublayers that are adapted", choices=SUBLAYERS)
-    item_bottleneck: int = option(64, "inner width of the item encoder's adapters", least=1)
+    item_bottleneck: int | None = option(
+        None,
+        "inner width of the item encoder's adapters; default: a twelfth of its width (64 of 768)",
+        least=1,
+    )
     user_bottleneck: int = option(16, "inner width of the user encoder's adapters", least=1)
     adapter_activation: str = option("relu", "activation in the bottleneck", choices=ACTIVATIONS)
     adapter_dropout: float = option(0.0, "dropout after the bottleneck", least=0, most=0.99)
+
+    def bottleneck_of(self, sites: Sites) -> int:
+        """Inner width of the adapters of an encoder.
+
+        The default in the item encoder is a twelfth of its width, rounded to a multiple of 4, into which
+        Compacter divides weights.
+        """
+        if sites.role == "user":
+            return self.user_bottleneck
+        return self.item_bottleneck or 4 * max(1, round(sites.width / 48))
 
     def change(self, module: Callable[[Tensor], Tensor], y: Tensor, x: Tensor) -> Tensor:
         """A(y) = y + W_up ReLU(W_down y + b_down) + b_up, the new output of a sublayer f.

@@ -109,10 +109,13 @@ def report(users: Path, items: Path, images: Path, settings: CheckSettings) -> N
         print(f"warning: {warning}")
     if pictures is not None:
         sheet = settings.sheet or items.with_name("images_check.png")
-        from adapter4rec.datasets.checking_images import write_sheet
+        from adapter4rec.datasets.checking_images import write_sheet, write_unusable
 
         if write_sheet(pictures, sheet):
             print(f"contact sheet of the oddest images: {sheet}")
+        unusable = sheet.with_suffix(".csv")
+        if count := write_unusable(pictures, unusable):
+            print(f"{count:,} items have no usable image, listed with the reasons in {unusable}")
     try:
         print(f"accepted: {_verdict(users, items, contents.titles is not None, settings)}")
     except UserError as error:

@@ -15,8 +15,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from adapter4rec.data.images.decoding import BrokenImageError, decoded, one_line, opened_image, resized
+from adapter4rec.data.images.description import Source
 from adapter4rec.data.images.sheets import Row, Tile, draw_sheet
-from adapter4rec.data.images.sources import image_files
+from adapter4rec.data.images.sources import SEVERAL, matched_files
+from adapter4rec.data.images.updating import write_missing
 from adapter4rec.utils.files import atomic_file
 
 _SIZE = 96
@@ -36,6 +38,7 @@ class Picture:
         width: in pixels.
         height: in pixels.
         content: SHA-256 of its pixels at a reduced size, in hexadecimal.
+        file_content: SHA-256 of the file.
         deviation: of its grey levels.
         fault: why it cannot be read; empty if it can.
     """
@@ -45,6 +48,7 @@ class Picture:
     width: int = 0
     height: int = 0
     content: str = ""
+    file_content: str = ""
     deviation: float = 0.0
     fault: str = ""
 
@@ -65,11 +69,13 @@ class ImageCheck:
 
     Attributes:
         pictures: the image of each item that has a file, by item name.
-        items: number of items.
+        names: names of all items.
+        several: the images of each item that has several with different content.
     """
 
     pictures: Mapping[bytes, Picture]
-    items: int
+    names: Sequence[bytes]
+    several: Mapping[bytes, Sequence[Path]]
 
     @property
     def good(self) -> dict[bytes, Picture]:
@@ -102,18 +108,20 @@ class ImageCheck:
 
     def warnings(self) -> Iterator[str]:
         """What is odd."""
-        if missing := self.items - len(self.pictures):
-            yield f"{missing:,} of {self.items:,} items have no image"
+        if missing := len(self.names) - len(self.pictures) - len(self.several):
+            yield f"{missing:,} of {len(self.names):,} items have no image"
+        for name, paths in list(self.several.items())[:_EXAMPLES]:
+            yield f"item {name.decode()!r} has {SEVERAL}: {', '.join(map(str, paths))}"
         broken = {name: one for name, one in self.pictures.items() if one.fault}
         for name, one in list(broken.items())[:_EXAMPLES]:
             yield f"the image of item {name.decode()!r} cannot be used ({one.path}): {one.fault}"
-        if len(broken) > _EXAMPLES:
-            yield f"{len(broken):,} images cannot be used; build_lmdb_hm.py lists all with their reasons"
         if self.repeated:
-            groups = self.repeated
+            groups, good = self.repeated, self.good
+            files = sum(len({good[name].file_content for name in group}) for group in groups)
             yield (
-                f"{sum(map(len, groups)):,} items share {len(groups):,} equal images; the most frequent one "
-                f"stands for {len(groups[0]):,} items, such as {groups[0][0].decode()!r}"
+                f"{sum(map(len, groups)):,} items share {len(groups):,} equal images ({files:,} different "
+                f"files); the most frequent one stands for {len(groups[0]):,} items, such as "
+                f"{groups[0][0].decode()!r}"
             )
         if plain := [name for name, one in self.good.items() if one.one_colour]:
             yield (
@@ -121,12 +129,27 @@ class ImageCheck:
                 "they may be placeholders"
             )
 
+    def unusable(self) -> dict[bytes, Source]:
+        """The items without a usable image, with file and reason, in list order."""
+        found = {}
+        for name in self.names:
+            picture = self.pictures.get(name)
+            if name in self.several:
+                found[name] = Source("; ".join(map(str, self.several[name])), fault=SEVERAL)
+            elif picture is None:
+                found[name] = Source(fault="no image")
+            elif picture.fault:
+                found[name] = Source(str(picture.path), fault=picture.fault)
+        return found
+
     def sheet(self) -> Image.Image | None:
         """A contact sheet of the oddest images; None if no image can be read."""
         good = self.good
-        by_deviation = sorted(good, key=lambda name: good[name].deviation)
-        by_elongation = sorted(good, key=lambda name: -good[name].elongation)
-        by_pixels = sorted(good, key=lambda name: good[name].width * good[name].height)
+        of_content = {one.content: name for name, one in reversed(good.items())}
+        distinct = [name for name, one in good.items() if of_content[one.content] == name]
+        by_deviation = sorted(distinct, key=lambda name: good[name].deviation)
+        by_elongation = sorted(distinct, key=lambda name: -good[name].elongation)
+        by_pixels = sorted(distinct, key=lambda name: good[name].width * good[name].height)
         rows: list[tuple[str, Sequence[bytes]]] = [
             ("most frequent equal images", [group[0] for group in self.repeated]),
             ("least contrast", by_deviation),
@@ -152,16 +175,25 @@ def check_images(folder: Path, names: Sequence[bytes]) -> ImageCheck:
     """Read the images of items in a folder, in threads.
 
     Raises:
-        UserError: no file matches an item, or two match one.
+        UserError: no file matches an item.
     """
-    files = image_files(folder, names)
+    matched = matched_files(folder, names)
+    files = matched.images
     bar = tqdm(desc="images", total=len(files), unit="image", disable=None, leave=False)
     with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
         found = {}
         for name, picture in zip(files, pool.map(_read, files.values()), strict=True):
             found[name] = picture
             bar.update()
-    return ImageCheck(found, len(names))
+    return ImageCheck(found, names, matched.several)
+
+
+def write_unusable(check: ImageCheck, path: Path) -> int:
+    """Write the list of items without a usable image as CSV, if there are any. Returns their number."""
+    unusable = check.unusable()
+    if unusable:
+        write_missing(path, unusable)
+    return len(unusable)
 
 
 def write_sheet(check: ImageCheck, path: Path) -> bool:
@@ -186,4 +218,5 @@ def _read(path: Path) -> Picture:
         return Picture(path, fault=one_line(error))
     pixels = resized(image, _SIZE)
     deviation = float(pixels.astype(np.float32).std(axis=(0, 1)).max())
-    return Picture(path, kind, width, height, hashlib.sha256(pixels.tobytes()).hexdigest(), deviation)
+    content, file_content = (hashlib.sha256(one).hexdigest() for one in (pixels.tobytes(), data))
+    return Picture(path, kind, width, height, content, file_content, deviation)

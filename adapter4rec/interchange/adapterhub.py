@@ -194,9 +194,10 @@ def _options(config: HoulsbyConfig, sites: Sites) -> dict[str, Any]:
     """Options with which the library computes the same as an adapter config."""
     chosen = config.layers_of(sites)
     theirs = {ours: name for name, ours in reversed(_ACTIVATIONS.items())}
-    factor = sites.width / config.item_bottleneck
-    if int(sites.width // factor) != config.item_bottleneck:  # the library rounds h / factor down
-        factor = sites.width / (config.item_bottleneck + 0.5)
+    bottleneck = config.bottleneck_of(sites)
+    factor = sites.width / bottleneck
+    if int(sites.width // factor) != bottleneck:  # the library rounds h / factor down
+        factor = sites.width / (bottleneck + 0.5)
     return {
         "mh_adapter": ATTENTION in config.sublayers,
         "output_adapter": FEED_FORWARD in config.sublayers,

@@ -50,7 +50,7 @@ class Quickstart:
 
 def _target_methods(epochs: int, lr_backbone: float) -> dict[str, Values]:
     all_weights = {"epochs": epochs, "lr_backbone": lr_backbone, **_NEW_PARTS}
-    houlsby = {"method": "houlsby", "epochs": epochs, "lr_adapter": 2e-3}
+    houlsby = {"method": "houlsby", "item_bottleneck": 64, "epochs": epochs, "lr_adapter": 2e-3}
     return {
         "popularity": {},
         "frozen": {},

@@ -16,7 +16,7 @@ from adapter4rec.data.images.database import shown
 from adapter4rec.data.images.decoding import Resizing
 from adapter4rec.data.images.description import BUILDER, Description, as_shell_word
 from adapter4rec.data.images.released import released_images
-from adapter4rec.data.images.sources import image_files, image_files_by_path
+from adapter4rec.data.images.sources import MatchedFiles, matched_files, matched_paths
 from adapter4rec.data.images.updating import Update, files_to_read
 from adapter4rec.data.interactions import ItemTable, read_items
 from adapter4rec.data.settings import ATTRIBUTES, FITS, INTERPOLATIONS, ImageFolderSettings
@@ -146,11 +146,11 @@ def _read_names(settings: ImageLmdbSettings) -> ItemTable:
     return table
 
 
-def _files_of(settings: ImageLmdbSettings, place: Path, table: ItemTable) -> dict[bytes, Path]:
+def _files_of(settings: ImageLmdbSettings, place: Path, table: ItemTable) -> MatchedFiles:
     if settings.image_column is None:
-        return image_files(place, table.names, numbered=settings.numbered_files)
+        return matched_files(place, table.names, numbered=settings.numbered_files)
     (paths,) = table.texts.values()
-    return image_files_by_path(place, dict(zip(table.names, paths, strict=True)))
+    return matched_paths(place, dict(zip(table.names, paths, strict=True)))
 
 
 def _skipping(settings: ImageLmdbSettings) -> str:

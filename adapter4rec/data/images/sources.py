@@ -6,6 +6,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import UnidentifiedImageError
@@ -13,18 +14,49 @@ from PIL import UnidentifiedImageError
 from adapter4rec.data.images.database import examples, shown
 from adapter4rec.data.images.decoding import opened_image
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import file_hash
 from adapter4rec.utils.plain_text import composed
 
 _NUMBERED = re.compile(rb"v?([0-9]+)")
+_WHITE = re.compile(rb"\s+")
 _OF_SYSTEMS = ("__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini")
 """Files and folders that macOS, Windows and file servers add to folders of pictures."""
+SEVERAL = "several images; keep one"
+"""Why an item has no image although files match it."""
+
+
+@dataclass(frozen=True)
+class MatchedFiles:
+    """The image files of items.
+
+    Attributes:
+        images: the image of each item that has one, by item name.
+        several: the images of each item that has several with different content.
+    """
+
+    images: dict[bytes, Path]
+    several: dict[bytes, list[Path]]
 
 
 def image_files(folder: Path, names: Sequence[bytes], *, numbered: bool = False) -> dict[bytes, Path]:
+    """The image files of items; see :func:`matched_files`.
+
+    Raises:
+        UserError: as there, or several images of an item; the message lists all such items.
+    """
+    found = matched_files(folder, names, numbered=numbered)
+    if found.several:
+        lines = [f"{shown(name)}: {', '.join(map(str, paths))}" for name, paths in found.several.items()]
+        raise UserError("\n  ".join([f"{len(lines):,} items have several images; keep one of each", *lines]))
+    return found.images
+
+
+def matched_files(folder: Path, names: Sequence[bytes], *, numbered: bool = False) -> MatchedFiles:
     """The image files of the items ``names`` in a folder, searched recursively.
 
-    Names are compared in Unicode's composed form. Hidden files are ignored. The suffix means nothing: of
-    several files of an item, the one that Pillow recognises is its image.
+    Names are compared in Unicode's composed form, and with each run of white space as an underscore, as
+    ``Dataset.prepare`` writes the names of items. Hidden files are ignored. The suffix means nothing: of
+    several files of an item, the one that Pillow recognises is its image, and the first of equal files.
 
     Args:
         folder: the folder.
@@ -33,7 +65,7 @@ def image_files(folder: Path, names: Sequence[bytes], *, numbered: bool = False)
             (as in H&M).
 
     Raises:
-        UserError: missing folder, no image of any item, or two images of an item.
+        UserError: missing folder, or no file of any item.
     """
 
     def key(name: bytes) -> bytes:
@@ -44,8 +76,8 @@ def image_files(folder: Path, names: Sequence[bytes], *, numbered: bool = False)
     count = 0
     for count, path in enumerate(files_below(folder), 1):  # noqa: B007
         for stem in {path.name, path.stem}:
-            files[key(composed(os.fsencode(stem)))].append(path)
-    found = {name: _one_image(paths, name) for name in names if (paths := files.get(key(name)))}
+            files[key(_WHITE.sub(b"_", composed(os.fsencode(stem))))].append(path)
+    found = {name: _images_of(paths) for name in names if (paths := files.get(key(name)))}
     if not found:
         there = [os.fsencode(path.relative_to(folder)) for path in files_below(folder)]
         hint = "; item v123 also matches 123.jpg, ignoring leading zeros" if numbered else ""
@@ -53,10 +85,13 @@ def image_files(folder: Path, names: Sequence[bytes], *, numbered: bool = False)
             f"none of {count:,} files matches an item; files: {examples(there)}; items: {examples(names)}. "
             f"Searched {folder} for files named after the item{hint}."
         )
-    return found
+    return MatchedFiles(
+        {name: paths[0] for name, paths in found.items() if len(paths) == 1},
+        {name: paths for name, paths in found.items() if len(paths) > 1},
+    )
 
 
-def image_files_by_path(folder: Path, paths: Mapping[bytes, str]) -> dict[bytes, Path]:
+def matched_paths(folder: Path, paths: Mapping[bytes, str]) -> MatchedFiles:
     """The image files of items, from their paths.
 
     Args:
@@ -78,7 +113,7 @@ def image_files_by_path(folder: Path, paths: Mapping[bytes, str]) -> dict[bytes,
             f"none of {len(paths):,} paths in the image column is a file in {folder}; paths: "
             f"{examples(map(os.fsencode, paths.values()))}; files: {examples(known)}"
         )
-    return found
+    return MatchedFiles(found, {})
 
 
 def files_below(folder: Path) -> Iterator[Path]:
@@ -103,18 +138,14 @@ def _is_of_user(name: str) -> bool:
     return not name.startswith(".") and name not in _OF_SYSTEMS
 
 
-def _one_image(paths: list[Path], name: bytes) -> Path:
-    """The image among the files of an item; the first if none is one.
-
-    Raises:
-        UserError: two of them are images.
-    """
+def _images_of(paths: list[Path]) -> list[Path]:
+    """The images among the files of an item, without repeated content; the first file if none is one."""
     if len(paths) == 1:
-        return paths[0]
+        return paths
     images = [path for path in paths if _is_image(path)]
-    if len(images) > 1:
-        raise UserError(f"both {images[0]} and {images[1]} match item {shown(name)}; remove one")
-    return (images or paths)[0]
+    if len(images) > 1:  # of equal files, the first
+        images = list({file_hash(path): path for path in reversed(images)}.values())[::-1]
+    return images or paths[:1]
 
 
 def _is_image(path: Path) -> bool:

@@ -31,6 +31,7 @@ from adapter4rec.data.images.database import (
 )
 from adapter4rec.data.images.decoding import BrokenImageError, Resizing, one_line
 from adapter4rec.data.images.description import Description, Source
+from adapter4rec.data.images.sources import SEVERAL, MatchedFiles
 from adapter4rec.data.images.writing import finish, unfinished_lmdb, write
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import atomic_file, atomic_folder
@@ -86,10 +87,12 @@ def missing_file(into: Path) -> Path:
     return into.with_name(into.name.removesuffix(".lmdb") + ".missing.csv")
 
 
-def files_to_read(folder: Path, files: Mapping[bytes, Path]) -> dict[bytes, Source]:
-    """The files of items, without their content."""
+def files_to_read(folder: Path, files: MatchedFiles) -> dict[bytes, Source]:
+    """The files of items, without their content; several images of an item are a fault."""
     found = {}
-    for name, path in files.items():
+    for name, paths in files.several.items():
+        found[name] = Source("; ".join(str(path.relative_to(folder)) for path in paths), fault=SEVERAL)
+    for name, path in files.images.items():
         file = str(path.relative_to(folder))
         try:
             state = path.stat()
@@ -97,6 +100,18 @@ def files_to_read(folder: Path, files: Mapping[bytes, Path]) -> dict[bytes, Sour
         except OSError:  # a link to nothing; the reason is found when it is read
             found[name] = Source(file)
     return found
+
+
+def write_missing(path: Path, missing: Mapping[bytes, Source]) -> None:
+    """Write a list of items without a usable image as CSV: item, file, reason."""
+    with (
+        atomic_file(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["item", "file", "reason"])
+        for name, source in missing.items():
+            writer.writerow([name.decode("utf-8", "replace"), source.file, source.fault])
 
 
 class Update:
@@ -137,6 +152,8 @@ class Update:
 
         def load(name: bytes, known: Source | None) -> Loaded:
             source = files[name]
+            if source.fault:
+                return source, None
             try:
                 data = (folder / source.file).read_bytes()
             except OSError as error:
@@ -277,14 +294,7 @@ class Update:
         if not missing:
             path.unlink(missing_ok=True)
             return
-        with (
-            atomic_file(path) as temporary,
-            temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-        ):
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["item", "file", "reason"])
-            for name, source in missing.items():
-                writer.writerow([name.decode("utf-8", "replace"), source.file, source.fault])
+        write_missing(path, missing)
         first, source = next(iter(missing.items()))
         if self.skipping is not None:
             raise UserError(
