@@ -137,7 +137,7 @@ def _selected_users(
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m adapter4rec.recommend", description=__doc__.split("\n\n", 1)[1], allow_abbrev=False
+        prog="adapter4rec recommend", description=__doc__.split("\n\n", 1)[1], allow_abbrev=False
     )
     parser.add_argument("run_folder", type=Path, nargs="?", help="folder of a finished run")
     path: dict[str, Any] = {"type": Path, "metavar": "FILE"}
@@ -154,7 +154,11 @@ def _options() -> argparse.Namespace:
     moved.add_argument("--images", **path, help="LMDB or folder of images of the run")
     moved.add_argument("--backbone", metavar="NAME", help="backbone of the run")
     moved.add_argument("--item-vectors", "--item_vectors", **path, help="item vectors of the run")
-    cache = {**path, "metavar": "FOLDER", "help": "folder of cached tokens (cache/ of the repository)"}
+    cache = {
+        **path,
+        "metavar": "FOLDER",
+        "help": "folder of cached tokens (default: cache/ of a checkout, or the user's cache)",
+    }
     moved.add_argument("--cache-folder", "--cache_folder", **cache)
     new = parser.add_argument_group("new items, which the model was not trained on")
     new.add_argument("--items", **path, help="items in the format of items.tsv, ranked with the catalogue")

@@ -41,8 +41,8 @@ def load_source(path: Path | str, **settings: Any) -> TransRec:
         if name.startswith("user_encoder.")
     }
     recorded = _NOT_READ | user_encoder.sizes_of(weights) | of_file | {"start_from": None}
-    description = {**source.description, "settings": recorded}
-    chosen = rebuilt_settings(source.path, f"{modality} source", description, settings)
+    folder = source.description.get("folder")
+    chosen = rebuilt_settings(source.path, f"{modality} source", recorded, settings, folder)
     n_items = len(source.tensors.get("item_encoder.head.weight", ()))
     model = new_transrec(chosen, chosen.encoder_builder(type(chosen).build_encoder), n_items)
     load_source_weights(model, source)

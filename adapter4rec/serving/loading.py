@@ -36,7 +36,8 @@ def load(  # noqa: PLR0913 (one for each kind of file that may have moved)
         backbone: new path of the run's backbone, if it has moved.
         item_vectors: new path of the run's item vectors, if they have moved.
         source_checkpoint: new path of the model that the run started from, if it has moved.
-        cache_folder: folder of cached tokens; default: ``cache/`` of the repository.
+        cache_folder: folder of cached tokens; default: ``cache/`` of a checkout, or the user's
+            cache.
 
     Raises:
         UserError: not a run folder, a run without a model, or files that are missing or have changed.
