@@ -14,6 +14,7 @@ from adapter4rec.utils.errors import run_main
 
 COMMANDS = {
     "recommend": ("adapter4rec.recommend:main", "recommendations of a trained model"),
+    "export": ("adapter4rec.export:main", "a trained model as a bundle for others"),
     "report": ("adapter4rec.report.__main__:main", "tables, plots and a page of the runs in ledgers"),
     "convert": ("adapter4rec.convert:main", "convert a checkpoint of the released code"),
     "merge": ("adapter4rec.merge:main", "merge an adapter into its source model"),

@@ -36,6 +36,7 @@ COMMANDS = (
     "Dataset.generate",
     "Dataset.prepare",
     "adapter4rec.download",
+    "adapter4rec.export",
     "adapter4rec.merge",
     "adapter4rec.recommend",
     "adapter4rec.report",

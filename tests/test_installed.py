@@ -15,6 +15,7 @@ from test_recommend import clicks, text_runs  # noqa: F401 (fixtures)
 
 import adapter4rec
 from adapter4rec.__main__ import COMMANDS, main
+from adapter4rec.serving.bundles import write_bundle
 
 SOURCES = ("pyproject.toml", "README.md", "requirements.txt")
 
@@ -93,6 +94,22 @@ def test_user_data_are_in_the_cache_of_the_user(installed, text_runs, tmp_path):
     program = "from adapter4rec.models.pretrained import PRETRAINED_MODELS as folder; print(folder)"
     where = run([installed / "python", "-c", program], empty, XDG_CACHE_HOME=str(cache)).strip()
     assert where == str(cache / "adapter4rec" / "pretrained_models")
+
+
+def test_a_bundle_is_used_in_an_empty_folder(installed, text_runs, tmp_path):
+    bundle, empty = tmp_path / "bundle", tmp_path / "empty"
+    write_bundle(adapter4rec.load(text_runs / "houlsby", device="cpu"), bundle)
+    empty.mkdir()
+    program = (
+        "import adapter4rec\n"
+        f"model = adapter4rec.from_pretrained({str(bundle)!r}, device='cpu')\n"
+        "print(model.recommend(['i1', 'i2'], top_k=3))\n"
+        "print(adapter4rec.__file__)\n"
+    )
+    *recommended, where = run([installed / "python", "-c", program], empty).splitlines()
+    assert len(recommended) == 3
+    assert Path(where).is_relative_to(installed.parent)
+    assert list(empty.iterdir()) == []
 
 
 def test_a_table_is_prepared_and_checked(installed, tmp_path):
