@@ -6,6 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 ADAPTERHUB := .venv-adapterhub
 EXCHANGE := cache/adapterhub
+# TORCH=cpu: PyTorch's wheels without CUDA, of the versions in constraints.txt. PyTorch publishes them in an
+# index of its own, which pip must be configured to use (PIP_EXTRA_INDEX_URL).
+WHEELS := $(if $(filter cpu,$(TORCH)),$(shell sed -n 's/^\(torch\|torchvision\)==.*/&+cpu/p' constraints.txt))
+DOWNLOAD := $(if $(WHEELS),at most 2.5 GB on disk,6.6 GB on disk with CUDA)
 
 .PHONY: quickstart quickstart-image test test-all test-faults test-adapterhub bench sample format clean
 
@@ -53,12 +57,14 @@ format: $(VENV)/installed
 	$(BIN)/ruff format .
 
 # Installed anew when the requirements change; an interrupted installation is never taken for a whole one.
-$(VENV)/installed: requirements.txt requirements-dev.txt
+$(VENV)/installed: requirements.txt requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "error: Python 3.10 or newer is needed; name one with make PYTHON=python3.11 …"; exit 2; }
+	@echo "Installing into $(VENV): $(DOWNLOAD), more than a minute. TORCH=cpu installs PyTorch"
+	@echo "without CUDA, where pip has an index of such wheels."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet $(WHEELS) -r requirements-dev.txt -e .
 	touch $@
 
 $(ADAPTERHUB)/installed: requirements-adapterhub.txt

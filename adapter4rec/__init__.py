@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+__version__ = "0.1.0"
+
 _HOMES = {
     "adapters.attaching": ("add_adapters", "detach_adapters"),
     "adapters.files": ("load_adapter", "save_adapter"),
@@ -24,6 +26,7 @@ _HOMES = {
     "checkpoints.loading": ("load_source",),
     "serving.recommender": ("Recommender",),
     "serving.loading": ("load",),
+    "serving.hub": ("from_pretrained", "push_to_hub"),
     "models.parameters": ("count_parameters",),
     "datasets.frames": ("from_dataframes",),
 }

@@ -31,7 +31,10 @@ _NOT_READ = ["--users", "not-read", "--items", "not-read"]
 def main() -> None:
     """Parse the command line and convert."""
     parser = argparse.ArgumentParser(
-        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="adapter4rec convert",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("released", type=Path, help="checkpoint of the released code (.pt)")
     parser.add_argument("ours", type=Path, metavar="output", help="source model to write (.safetensors)")

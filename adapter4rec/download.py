@@ -12,7 +12,7 @@ from adapter4rec.utils.errors import run_main
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line; download the named backbone, or list all."""
     parser = argparse.ArgumentParser(
-        prog="python -m adapter4rec.download", description="Download a pretrained backbone."
+        prog="adapter4rec download", description="Download a pretrained backbone."
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="name of the backbone; default: list all")
     parser.add_argument(
@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> None:
         type=Path,
         default=PRETRAINED_MODELS,
         metavar="FOLDER",
-        help="parent folder of the download; default: pretrained_models/",
+        help="parent folder; default: pretrained_models/ of a checkout, or of the user's cache",
     )
     parser.add_argument("--list", action="store_true", help="list the backbones and exit")
     options = parser.parse_args(arguments)

@@ -18,7 +18,7 @@ from adapter4rec.utils.errors import run_main
 
 def main() -> None:
     """Parse the command line and merge."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="adapter4rec merge", description=__doc__, allow_abbrev=False)
     parser.add_argument("source", type=Path, help="source model")
     parser.add_argument("adapter", type=Path, help="adapter file of lora, bitfit, layernorm or peft")
     parser.add_argument("folder", type=Path, help="Hugging Face folder to write")

@@ -44,6 +44,11 @@ def main() -> None:
         "items", nargs="?", choices=tuple(QUICKSTARTS), default="text", help="item content (%(default)s)"
     )
     plan = QUICKSTARTS[parser.parse_args().items]
+    print(
+        f"{len(plan.source_stages) + len(plan.target_methods)} runs on generated data: about 3 minutes on "
+        "2 CPU cores, after the download of the backbone (text only, 92 MB). Finished runs are reused.",
+        flush=True,
+    )
     plan.prepare(plan)
     start: Record = {}
     for name, options in plan.source_stages.items():

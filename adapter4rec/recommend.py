@@ -1,10 +1,10 @@
-"""``python -m adapter4rec.recommend RUN_FOLDER``: recommendations of a trained model.
+"""``adapter4rec recommend RUN``: recommendations of a trained model.
 
-Takes a run folder, or a source model and an adapter file (--source, --adapter). Recommends items to users by
-name (--users), for a click history (--history), or to all users (--csv). Text runs print titles; image runs
-can draw a contact sheet (--sheet). The clicks that a run keeps of each user (the last L + 3) are not
-recommended again. New items can be ranked along with the catalogue (--items). All embeddings can be exported
-(--export).
+Takes a run folder, a bundle, or a source model and an adapter file (--source, --adapter). Recommends items
+to users by name (--users), for a click history (--history), or to all users (--csv). Text runs print titles;
+image runs can draw a contact sheet (--sheet). The clicks that a run keeps of each user (the last L + 3) are
+not recommended again. New items can be ranked along with the catalogue (--items). All embeddings can be
+exported (--export).
 """
 
 from __future__ import annotations
@@ -12,20 +12,17 @@ from __future__ import annotations
 import argparse
 import csv
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from adapter4rec.data.images.store import ImageStore
+from adapter4rec.serving.command_line import FILE, add_model_options, loaded_model
 from adapter4rec.serving.contact_sheet import draw_contact_sheet
 from adapter4rec.serving.new_items import read_new_items
 from adapter4rec.serving.recommender import HISTORIES, Recommender
-from adapter4rec.serving.trained_runs import TrainedRun, load_adapted, load_run
 from adapter4rec.utils.errors import UserError, run_main
 from adapter4rec.utils.files import atomic_file
-from adapter4rec.utils.process_group import Process, single_process
-from adapter4rec.utils.settings import PRECISIONS
 
 _SHOWN_USERS = 5
 _USERS_AT_ONCE = 256
@@ -62,13 +59,12 @@ def write_csv(recommender: Recommender, top_k: int, path: Path, *, only_new: boo
 def main() -> None:
     """Entry point of the command."""
     options = _options()
-    process = single_process(options.device)
-    run = _loaded(options, process)
+    recommender = loaded_model(options)
+    run = recommender.run
     if options.sheet and not isinstance(run.domain.store, ImageStore):
         raise UserError(f"--sheet: {run.folder} is not an image run")
     if options.item_images and not options.items:
         raise UserError("--item-images: requires --items")
-    recommender = Recommender(run, process, options.precision)
     if options.items:
         known = recommender.candidates.number_of
         items = read_new_items(run, options.items, options.item_images, known, options.encoding)
@@ -103,24 +99,6 @@ def main() -> None:
         print(f"\ncontact sheet: {options.sheet}")
 
 
-def _loaded(options: argparse.Namespace, process: Process) -> TrainedRun:
-    moved = {
-        "users": options.users_file,
-        "items": options.items_file,
-        "images": options.images,
-        "backbone": options.backbone,
-        "item_vectors": options.item_vectors,
-        "cache_folder": options.cache_folder,
-    }
-    if options.run_folder is not None and options.adapter is None:
-        if options.force:
-            raise UserError("--force applies to --source and --adapter, not to a run folder")
-        return load_run(options.run_folder, process, moved | {"source_checkpoint": options.source})
-    if options.run_folder is not None or None in (options.source, options.adapter):
-        raise UserError("pass a run folder, or both --source and --adapter")
-    return load_adapted(options.source, options.adapter, process, moved, force=options.force)
-
-
 def _selected_users(
     options: argparse.Namespace, recommender: Recommender
 ) -> tuple[Recommender, list[tuple[str, np.ndarray]]]:
@@ -137,29 +115,13 @@ def _selected_users(
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m adapter4rec.recommend", description=__doc__.split("\n\n", 1)[1], allow_abbrev=False
+        prog="adapter4rec recommend", description=__doc__.split("\n\n", 1)[1], allow_abbrev=False
     )
-    parser.add_argument("run_folder", type=Path, nargs="?", help="folder of a finished run")
-    path: dict[str, Any] = {"type": Path, "metavar": "FILE"}
-    files = parser.add_argument_group("source model and adapter, instead of a run folder")
-    files.add_argument("--source", **path, help="source model")
-    files.add_argument("--adapter", **path, help="adapter file of a run")
-    files.add_argument("--force", action="store_true", help="load an adapter of another source model")
-    moved = parser.add_argument_group(
-        "new paths of files that have moved since the run",
-        "With a run folder, --source is the new path of the model that the run started from.",
-    )
-    moved.add_argument("--users-file", "--users_file", **path, help="users.tsv of the run")
-    moved.add_argument("--items-file", "--items_file", **path, help="items.tsv of the run")
-    moved.add_argument("--images", **path, help="LMDB or folder of images of the run")
-    moved.add_argument("--backbone", metavar="NAME", help="backbone of the run")
-    moved.add_argument("--item-vectors", "--item_vectors", **path, help="item vectors of the run")
-    cache = {**path, "metavar": "FOLDER", "help": "folder of cached tokens (cache/ of the repository)"}
-    moved.add_argument("--cache-folder", "--cache_folder", **cache)
+    add_model_options(parser)
     new = parser.add_argument_group("new items, which the model was not trained on")
-    new.add_argument("--items", **path, help="items in the format of items.tsv, ranked with the catalogue")
+    new.add_argument("--items", **FILE, help="items in the format of items.tsv, ranked with the catalogue")
     new.add_argument("--encoding", default="utf-8", help="encoding of this file (%(default)s)")
-    new.add_argument("--item-images", "--item_images", **path, help="their images: a folder or an LMDB")
+    new.add_argument("--item-images", "--item_images", **FILE, help="their images: a folder or an LMDB")
     new.add_argument("--only-new", "--only_new", action="store_true", help="rank only the new items")
     parser.add_argument("--users", nargs="+", metavar="USER", help=f"default: the first {_SHOWN_USERS} users")
     parser.add_argument(
@@ -169,9 +131,9 @@ def _options() -> argparse.Namespace:
         "--similar", nargs="+", metavar="ITEM", help="items, or image files: list the nearest"
     )
     parser.add_argument("--top-k", "--top_k", type=int, default=10, help="items per user (%(default)s)")
-    parser.add_argument("--csv", **path, help="write recommendations for all users to FILE")
-    parser.add_argument("--sheet", **path, help="draw a contact sheet to FILE (.png)")
-    parser.add_argument("--export", **path, help="write embeddings of items and users to FILE (.safetensors)")
+    parser.add_argument("--csv", **FILE, help="write recommendations for all users to FILE")
+    parser.add_argument("--sheet", **FILE, help="draw a contact sheet to FILE (.png)")
+    parser.add_argument("--export", **FILE, help="write embeddings of items and users to FILE (.safetensors)")
     parser.add_argument(
         "--split",
         choices=tuple(HISTORIES),
@@ -179,8 +141,6 @@ def _options() -> argparse.Namespace:
         help="with --export: clicks that user vectors are computed from; test: those before the test target, "
         "as in the reported metrics; validation: those before the validation target; all (%(default)s)",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, or cuda:N")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="number format (%(default)s)")
     return parser.parse_args()
 
 

@@ -36,6 +36,7 @@ COMMANDS = (
     "Dataset.generate",
     "Dataset.prepare",
     "adapter4rec.download",
+    "adapter4rec.export",
     "adapter4rec.merge",
     "adapter4rec.recommend",
     "adapter4rec.report",
@@ -53,7 +54,8 @@ _TESTS = re.compile(r"(?:`(test_\w+\.py)`: )?((?:`test_\w+`(?:, )?)+)")
 
 def documents() -> list[Path]:
     """The pages of the repository."""
-    pages = [REPOSITORY / "README.md", REPOSITORY / "pretrained_models" / "README.md"]
+    pages = [REPOSITORY / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")]
+    pages += [REPOSITORY / "pretrained_models" / "README.md"]
     pages += sorted((REPOSITORY / "docs").glob("*.md")) + sorted((REPOSITORY / "Dataset").rglob("README.md"))
     return pages + sorted((REPOSITORY / "Downstream").rglob("README.md"))
 

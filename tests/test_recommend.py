@@ -320,7 +320,7 @@ def test_a_source_model_and_an_adapter_file_recommend_what_the_run_does(text_run
     command(monkeypatch, "--source", source, "--adapter", moved, "--csv", tmp_path / "files.csv")
     assert (tmp_path / "files.csv").read_text() == (tmp_path / "run.csv").read_text()
     shutil.copy(text_runs / "users.tsv", tmp_path / "users.tsv")
-    with pytest.raises(UserError, match="pass a run folder, or both --source and --adapter"):
+    with pytest.raises(UserError, match="pass a run folder or a bundle, or both --source and --adapter"):
         command(monkeypatch, "--source", source)
     files = ("--source", source, "--adapter", moved, "--users-file", tmp_path / "users.tsv", "--users", "u3")
     command(monkeypatch, *files)

@@ -29,6 +29,7 @@ from adapter4rec.models.settings import ImageModelSettings, TextModelSettings
 from adapter4rec.models.text_encoder import build_text_encoder
 from adapter4rec.models.transrec import TransRec, new_transrec
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import CACHES
 from adapter4rec.utils.portable_paths import found_paths
 from adapter4rec.utils.process_group import Process
 
@@ -94,7 +95,7 @@ def rebuilt_settings(
     if kind not in KINDS:
         raise UserError(f"{file}: does not describe a model of this project, but {kind!r}")
     changed = {name: value for name, value in changed.items() if value is not None}
-    values = {**recorded, "cache_folder": "cache", **changed}
+    values = {**recorded, "cache_folder": str(CACHES / "cache"), **changed}
     try:
         known = KINDS[kind].options({"method": values["method"]} if "method" in values else {})
         folders = file.parent, Path(folder or file.parent)

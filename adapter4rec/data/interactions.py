@@ -203,7 +203,7 @@ def read_items(
                     raise UserError(f"{path}:{number}: {utf8_fault(field)}") from None
         if fault := first_fault(names[known:], "item"):
             is_csv = columns == 1 and any(sign in names[known + fault[0]] for sign in (b";", b",", b"|"))
-            hint = "; is this a CSV? python -m Dataset.prepare table reads those" if is_csv else ""
+            hint = "; is this a CSV? adapter4rec prepare table reads those" if is_csv else ""
             raise UserError(f"{path}:{first_line + fault[0]}: {fault[1]}{hint}")
     if not names:
         raise UserError(f"{path}: no items in this file")

@@ -15,6 +15,7 @@ import polars as pl
 from adapter4rec.data.interactions import read_interactions, read_items
 from adapter4rec.data.lines import read_line_blocks
 from adapter4rec.datasets.card import Card, described, figures
+from adapter4rec.datasets.options import CHECK
 from adapter4rec.datasets.texts import HTML_SIGN, cleaned_texts
 from adapter4rec.utils.command_line import parse_command_line, single_values
 from adapter4rec.utils.errors import UserError
@@ -81,13 +82,13 @@ def check(arguments: Sequence[str] | None = None) -> None:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     folder = Path(words.pop(0)) if words and not words[0].startswith("-") else None
-    about = "Check a prepared domain: python -m Dataset.check FOLDER."
+    about = f"Check a prepared domain: {CHECK} FOLDER."
     settings = CheckSettings.from_values(
         single_values(parse_command_line(words, options_of(CheckSettings), about))
     )
     users, items = settings.users, settings.items
     if folder is None and (users is None or items is None):
-        raise UserError("expected a folder with users.tsv and items.tsv: python -m Dataset.check FOLDER")
+        raise UserError(f"expected a folder with users.tsv and items.tsv: {CHECK} FOLDER")
     if folder is not None and not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     here = folder or Path()

@@ -10,7 +10,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from adapter4rec.datasets.options import OutputSettings, PrepareSettings, SourceSettings, TableSettings
+from adapter4rec.datasets.options import (
+    CHECK,
+    PREPARE,
+    OutputSettings,
+    PrepareSettings,
+    SourceSettings,
+    TableSettings,
+)
 from adapter4rec.datasets.sources import SOURCES
 from adapter4rec.utils.command_line import parse_command_line
 from adapter4rec.utils.errors import UserError, nearest
@@ -52,13 +59,13 @@ def prepare(arguments: Sequence[str] | None = None) -> None:
     known = _known(kind)
     values = _values(parse_command_line(rest, known, about), known)
     settings = kind.from_values(values)
-    _prepare(name, settings, shlex.join(_without_output(["python", "-m", "Dataset.prepare", *words])))
+    _prepare(name, settings, f"{PREPARE} {shlex.join(_without_output(words))}")
 
 
 def _about() -> str:
     sets = "; ".join(f"{name}: {source.about}" for name, source in sorted(SOURCES.items()))
     return (
-        "python -m Dataset.prepare NAME --raw FOLDER --into FOLDER, or python -m Dataset.prepare table "
+        f"{PREPARE} NAME --raw FOLDER --into FOLDER, or {PREPARE} table "
         f"--interactions FILES --into FOLDER. Names: {sets or 'table'}"
     )
 
@@ -123,7 +130,7 @@ def _prepare(name: str, settings: _TableOptions | _SourceOptions, command: str) 
             raw, settings, into, name=name, inputs=inputs, command=command, labels=labels, log=log
         )
     print(card.markdown())
-    print(f"{into}: prepared; python -m Dataset.check {shlex.quote(str(into))} says what is odd in it")
+    print(f"{into}: prepared; {CHECK} {shlex.quote(str(into))} says what is odd in it")
 
 
 def _data_files(folder: Path) -> list[Path]:

@@ -6,8 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import CHECKOUT
 from adapter4rec.utils.settings import Settings, option
 
+PREPARE, CHECK = (
+    f"python -m Dataset.{name}" if CHECKOUT else f"adapter4rec {name}" for name in ("prepare", "check")
+)
+"""Commands, as help and messages show them."""
 CONTENT = ("auto", "title", "image", "none")
 """What ``--require`` may name."""
 

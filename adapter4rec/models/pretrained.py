@@ -17,9 +17,9 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 
 from adapter4rec.utils.errors import UserError, nearest
-from adapter4rec.utils.files import REPOSITORY, atomic_folder
+from adapter4rec.utils.files import CACHES, atomic_folder
 
-PRETRAINED_MODELS = REPOSITORY / "pretrained_models"
+PRETRAINED_MODELS = CACHES / "pretrained_models"
 
 
 @dataclass(frozen=True)

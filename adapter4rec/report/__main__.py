@@ -11,7 +11,7 @@ from adapter4rec.utils.errors import run_main
 def main() -> None:
     """Write reports and print their tables."""
     parser = argparse.ArgumentParser(
-        prog="python -m adapter4rec.report",
+        prog="adapter4rec report",
         description="Report the runs in ledgers as a page (HTML), tables (Markdown, CSV, LaTeX) and plots.",
         allow_abbrev=False,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from adapter4rec.serving.bundles import is_bundle, read_bundle
 from adapter4rec.serving.recommender import Recommender
 from adapter4rec.serving.trained_runs import load_run
 from adapter4rec.utils.errors import UserError, nearest
@@ -24,10 +25,10 @@ def load(  # noqa: PLR0913 (one for each kind of file that may have moved)
     source_checkpoint: Path | str | None = None,
     cache_folder: Path | str | None = None,
 ) -> Recommender:
-    """Load the model of a finished run, of either stage and any modality.
+    """Load the model of a finished run, of either stage and any modality, or a bundle.
 
     Args:
-        run_folder: folder of the run.
+        run_folder: folder of the run, or of a bundle, which has all its files.
         device: ``auto`` (a GPU if available), ``cpu``, ``cuda`` or ``cuda:N``.
         precision: number format in which items are encoded: fp32, bf16, fp16 or auto.
         users: new path of the run's ``users.tsv``, if it has moved.
@@ -36,7 +37,8 @@ def load(  # noqa: PLR0913 (one for each kind of file that may have moved)
         backbone: new path of the run's backbone, if it has moved.
         item_vectors: new path of the run's item vectors, if they have moved.
         source_checkpoint: new path of the model that the run started from, if it has moved.
-        cache_folder: folder of cached tokens; default: ``cache/`` of the repository.
+        cache_folder: folder of cached tokens; default: ``cache/`` of a checkout, or the user's
+            cache.
 
     Raises:
         UserError: not a run folder, a run without a model, or files that are missing or have changed.
@@ -53,4 +55,8 @@ def load(  # noqa: PLR0913 (one for each kind of file that may have moved)
         "cache_folder": cache_folder,
     }
     process = single_process(device)
+    if is_bundle(Path(run_folder)):
+        if given := [name for name, value in moved.items() if value is not None]:
+            raise UserError(f"{run_folder}: a bundle has all its files; leave out {given[0]}")
+        return read_bundle(Path(run_folder), process, precision)
     return Recommender(load_run(Path(run_folder), process, moved), process, precision)

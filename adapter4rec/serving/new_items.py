@@ -17,7 +17,6 @@ from PIL import Image
 from adapter4rec.data.content import ContentStore
 from adapter4rec.data.domain import text_store
 from adapter4rec.data.images.database import DATA_FILE, ImageDatabase
-from adapter4rec.data.images.decoding import Resizing
 from adapter4rec.data.images.sources import image_files
 from adapter4rec.data.images.store import ImageFileStore, ImageStore
 from adapter4rec.data.settings import TextSettings
@@ -58,7 +57,7 @@ def new_items(
     store: ContentStore
     if isinstance(run.domain.store, ImageStore):
         pictures = [_picture(*pair) for pair in zip(contents, labels, strict=True)]
-        store = ImageFileStore(pictures, labels, _resizing_of(run.domain.store))
+        store = ImageFileStore(pictures, labels, run.domain.store.resizing)
     else:
         assert isinstance(settings, TextSettings)  # what encodes content and is no image run
         rows = [_texts(settings, *pair) for pair in zip(contents, labels, strict=True)]
@@ -170,10 +169,4 @@ def _image_store(
         database.require_size(known.size)
         return ImageStore(database, names, known.size), database.names()
     files = image_files(images, names)
-    resizing = _resizing_of(known)
-    return ImageFileStore([files.get(name, images) for name in names], labels, resizing), files
-
-
-def _resizing_of(store: ImageStore) -> Resizing:
-    """How the images of a run became pixels."""
-    return Resizing.of(store.database.description)
+    return ImageFileStore([files.get(name, images) for name in names], labels, known.resizing), files

@@ -254,6 +254,8 @@ class Recommender:
             UserError: the user is unknown or has too few clicks.
         """
         names, user = self.interactions.user_names, normalize("NFC", user)
+        if not names:
+            raise UserError(f"{self.run.folder}: a bundle has no users; pass a history of items")
         if user not in names:
             raise UserError(
                 f"user {user!r} is not in {self.run.settings.users}, or has fewer than "
@@ -283,8 +285,7 @@ class Recommender:
     def _unknown(self, name: str) -> str:
         """Why an item is not in the catalogue."""
         store, raw = self.run.domain.store, normalize("NFC", name).encode()
-        if isinstance(store, ImageStore) and raw in store.database.description.left_out:
-            fault = store.database.faults().get(raw, "no image")
+        if isinstance(store, ImageStore) and (fault := store.fault_of(raw)):
             return f"item {name!r} is not in the catalogue: it has no usable image ({fault})"
         return (
             f"item {name!r} is not in the catalogue of {self.run.folder}, such as "

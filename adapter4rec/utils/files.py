@@ -17,14 +17,19 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from filelock import FileLock, Timeout
+from platformdirs import user_cache_path
 
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.plain_text import json_text, printable
 
 _MOST_HEADER_BYTES = 100_000_000  # as in the safetensors library
 _PARENT = Path(__file__).resolve().parents[2]
-REPOSITORY = _PARENT if (_PARENT / "Downstream").is_dir() else Path.cwd()
+CHECKOUT = (_PARENT / "Downstream" / "Text" / "train.py").is_file()
+"""Whether the package is used in a checkout, not installed alone."""
+REPOSITORY = _PARENT if CHECKOUT else Path.cwd()
 """The checkout; the current folder where the package alone is installed."""
+CACHES = REPOSITORY if CHECKOUT else user_cache_path("adapter4rec")
+"""Folder of ``cache/`` and ``pretrained_models/``: the checkout, or the user's cache of the platform."""
 _KINDS = {
     stat.S_IFDIR: "folder",
     stat.S_IFIFO: "FIFO",

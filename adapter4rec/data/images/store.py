@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,17 @@ class ImageStore(ContentStore):
         self.database = database
         self.names = names
         self.size = size
+
+    @cached_property
+    def resizing(self) -> Resizing:
+        """How images became pixels."""
+        return Resizing.of(self.database.description)
+
+    def fault_of(self, name: bytes) -> str | None:
+        """Why an item has no usable image; None if the database does not leave it out."""
+        if name not in self.database.description.left_out:
+            return None
+        return self.database.faults().get(name, "no image")
 
     @property
     def identity(self) -> str:
