@@ -21,6 +21,7 @@ PARTS = (
     "reading",
     "preparing",
     "growth",
+    "sharing",
 )
 
 
