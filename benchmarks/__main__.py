@@ -21,7 +21,6 @@ PARTS = (
     "reading",
     "preparing",
     "growth",
-    "sharing",
 )
 
 
