@@ -26,6 +26,7 @@ _HOMES = {
     "checkpoints.loading": ("load_source",),
     "serving.recommender": ("Recommender",),
     "serving.loading": ("load",),
+    "serving.domains": ("Domains",),
     "serving.hub": ("from_pretrained", "push_to_hub"),
     "models.parameters": ("count_parameters",),
     "datasets.frames": ("from_dataframes",),

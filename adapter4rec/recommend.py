@@ -79,8 +79,13 @@ def main() -> None:
     recommender, users = _selected_users(options, recommender)
     if options.export:
         recommender.export(options.export, split=options.split, only_new=options.only_new)
-        stem = options.export.stem
-        print(f"{options.export}: embeddings; names in {stem}.items.tsv and {stem}.users.tsv")
+        stem, parquet = options.export.stem, options.export.suffix == ".parquet"
+        more = (
+            f"those of users in {stem}.users.parquet"
+            if parquet
+            else f"names in {stem}.items.tsv and {stem}.users.tsv"
+        )
+        print(f"{options.export}: embeddings; {more}")
     if options.csv:
         write_csv(recommender, options.top_k, options.csv, only_new=options.only_new)
         print(f"{options.csv}: recommendations for {run.domain.interactions.n_users:,} users")
@@ -108,7 +113,7 @@ def _selected_users(
         names = recommender.interactions.user_names[:_SHOWN_USERS]
     users = [(name, recommender.history_of(name)) for name in names]
     if options.history:
-        recommender, history = recommender.with_images(options.history)
+        recommender, history = recommender.with_contents(options.history)
         users.append(("--history", history))
     return recommender, users
 
@@ -133,7 +138,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--top-k", "--top_k", type=int, default=10, help="items per user (%(default)s)")
     parser.add_argument("--csv", **FILE, help="write recommendations for all users to FILE")
     parser.add_argument("--sheet", **FILE, help="draw a contact sheet to FILE (.png)")
-    parser.add_argument("--export", **FILE, help="write embeddings of items and users to FILE (.safetensors)")
+    parser.add_argument(
+        "--export", **FILE, help="write embeddings of items and users to FILE (.safetensors, .parquet)"
+    )
     parser.add_argument(
         "--split",
         choices=tuple(HISTORIES),

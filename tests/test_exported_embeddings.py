@@ -3,6 +3,7 @@
 import json
 import re
 
+import polars as pl
 import pytest
 import torch
 from conftest import REPOSITORY
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 from test_recommend import TITLES, clicks, command, text_runs  # noqa: F401 (fixtures)
 from test_recommender import model  # noqa: F401 (a fixture)
 
+from adapter4rec.data.item_vectors import read_item_vectors
 from adapter4rec.utils.checkpoint_file import read_checkpoint
 from adapter4rec.utils.errors import UserError
 
@@ -53,6 +55,30 @@ class TestExporting:
         exec(code, {"model": model})
         reported = json.loads((text_runs / "houlsby" / "result.json").read_text())["test"]["HR@10"]
         assert capsys.readouterr().out.strip() == f"HR@10 {reported:.2f} %"
+
+    def test_parquet_has_the_same_vectors(self, text_runs, model, monkeypatch, capsys, tmp_path):
+        command(monkeypatch, text_runs / "houlsby", "--export", tmp_path / "all.parquet")
+        assert "those of users in all.users.parquet" in capsys.readouterr().out
+        model.export(tmp_path / "all.safetensors")
+        tensors = load_file(tmp_path / "all.safetensors")
+        items, users = (pl.read_parquet(tmp_path / name) for name in ("all.parquet", "all.users.parquet"))
+        assert items["item"].to_list() == model.candidates.names
+        assert items["title"].to_list() == model.candidates.titles
+        assert users["user"].to_list() == model.interactions.user_names
+        assert (items["vector"].to_numpy() == tensors["items"].numpy()).all()
+        assert (users["vector"].to_numpy() == tensors["users"].numpy()).all()
+        read = read_item_vectors(tmp_path / "all.parquet")  # as --item_vectors does
+        assert read.names == model.candidates.names
+        assert (read.rows == tensors["items"].numpy()).all()
+
+    def test_the_index_of_the_page_finds_what_exact_ranking_does(self, model, monkeypatch, capsys, tmp_path):
+        pytest.importorskip("faiss")
+        page = (REPOSITORY / "docs" / "sharing.md").read_text("utf-8")
+        (code,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "faiss" in block)
+        monkeypatch.chdir(tmp_path)
+        model.export("embeddings.parquet", split="all")
+        exec(code, {})
+        assert float(capsys.readouterr().out.split()[-2]) > 95
 
     @pytest.mark.parametrize(("split", "held_out"), [("validation", 2), ("test", 1), ("all", 0)])
     def test_a_split_holds_its_target_and_later_clicks_out(

@@ -73,7 +73,7 @@ class Tokens:
     Attributes:
         tokens: int32 ``[tokens]``, concatenated texts.
         offsets: int64 ``[N + 1]``; the text of item i is ``tokens[offsets[i - 1]:offsets[i]]``.
-        identity: hash of the texts, the tokenizer and the maximum length.
+        identity: hash of the texts, the tokenizer and the maximum length; empty without a cache.
     """
 
     tokens: np.ndarray
@@ -192,12 +192,6 @@ def tokenise(
         cache_folder: cache folder; None for no cache.
         log: prints progress messages.
     """
-    digest = hashlib.sha256(
-        _FORM + tokenizer_identity(tokenizer).encode() + most_tokens.to_bytes(4, "little")
-    )
-    for text in texts:
-        raw = text.encode("utf-8")
-        digest.update(len(raw).to_bytes(8, "little") + raw)
 
     def compute() -> Arrays:
         if cache_folder is not None:
@@ -213,9 +207,16 @@ def tokenise(
         offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
         return {"tokens": np.concatenate(tokens), "offsets": offsets}
 
+    if cache_folder is None:  # as for a new item: hashing the tokenizer takes longer than encoding the item
+        return Tokens(**compute(), identity="")
+    digest = hashlib.sha256(
+        _FORM + tokenizer_identity(tokenizer).encode() + most_tokens.to_bytes(4, "little")
+    )
+    for text in texts:
+        raw = text.encode("utf-8")
+        digest.update(len(raw).to_bytes(8, "little") + raw)
     key = digest.hexdigest()[:32]
-    path = cache_folder / "tokens" / f"{key}.safetensors" if cache_folder else None
-    arrays = cached_arrays(path, compute, log) if path else compute()
+    arrays = cached_arrays(cache_folder / "tokens" / f"{key}.safetensors", compute, log)
     return Tokens(arrays["tokens"], arrays["offsets"], key)
 
 

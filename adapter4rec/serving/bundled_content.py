@@ -15,8 +15,8 @@ from adapter4rec.data.images.store import ImageStore, Pixels
 from adapter4rec.data.interactions import ItemTable, read_items
 from adapter4rec.data.settings import DomainSettings, TextSettings
 from adapter4rec.models.backbone_folders import backbone_folder
-from adapter4rec.models.backbones import load_tokenizer
 from adapter4rec.models.settings import TextModelSettings
+from adapter4rec.serving.new_items import tokenizer_of
 from adapter4rec.utils.errors import UserError
 
 
@@ -43,7 +43,7 @@ class BundledTexts(ContentStore):
         settings = self.settings
         assert isinstance(settings, TextModelSettings) and isinstance(settings, TextSettings)
         texts = {name: [column[item - 1] for item in items] for name, column in self.table.texts.items()}
-        tokenizer = load_tokenizer(backbone_folder(settings.backbone))
+        tokenizer = tokenizer_of(backbone_folder(settings.backbone))
         return text_store(settings, texts, tokenizer, cache_folder=None).fetch(np.arange(1, len(items) + 1))
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import polars as pl
+from torch import Tensor
 
 from adapter4rec.utils.checkpoint_file import save_tensors
 from adapter4rec.utils.errors import UserError
@@ -19,11 +23,17 @@ def write_embeddings(recommender: Recommender, path: Path, *, split: str, only_n
     See :meth:`Recommender.export`.
     """
     candidates = recommender.candidates
-    if path.suffix != ".safetensors":
-        raise UserError(f"--export {path}: expected a file name that ends in .safetensors")
+    if path.suffix not in (".safetensors", ".parquet"):
+        raise UserError(f"--export {path}: expected a file name that ends in .safetensors or .parquet")
     recommender.require(1, only_new=only_new)
     first = candidates.n_known if only_new else 0
     vectors = {"items": recommender.items.rows[first + 1 :], "users": recommender.user_vectors(split)}
+    if path.suffix == ".parquet":
+        titles, known = candidates.titles[first:], candidates.names[first:]
+        _write_parquet(path, {"item": known, "title": titles}, vectors["items"])
+        users = path.with_suffix(".users.parquet")
+        _write_parquet(users, {"user": recommender.interactions.user_names}, vectors["users"])
+        return
     # Tabs and line breaks in titles become spaces.
     titles = [" ".join(title.split()) for title in candidates.titles[first:]]
     names = ["\t".join(line) for line in zip(candidates.names[first:], titles, strict=True)]
@@ -43,3 +53,10 @@ def write_embeddings(recommender: Recommender, path: Path, *, split: str, only_n
         save_tensors(tensors, vectors, about)
         for file, lines in ((items, names), (users, recommender.interactions.user_names)):
             file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+
+
+def _write_parquet(path: Path, names: Mapping[str, Sequence[str]], vectors: Tensor) -> None:
+    rows = pl.Series(vectors.cpu().numpy(), dtype=pl.Array(pl.Float32, vectors.shape[1]))
+    columns = {name: pl.Series(column, dtype=pl.String) for name, column in names.items()}
+    with atomic_file(path) as aside:
+        pl.DataFrame({**columns, "vector": rows}).write_parquet(aside)

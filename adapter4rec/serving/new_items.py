@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Container, Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -26,6 +27,9 @@ from adapter4rec.serving.candidates import Items, read_titled_items
 from adapter4rec.serving.trained_runs import TrainedRun
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.plain_text import title_fault
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 T = TypeVar("T")
 
@@ -62,11 +66,17 @@ def new_items(
         assert isinstance(settings, TextSettings)  # what encodes content and is no image run
         rows = [_texts(settings, *pair) for pair in zip(contents, labels, strict=True)]
         texts = {name: [row[at] for row in rows] for at, name in enumerate(settings.attributes)}
-        tokenizer = load_tokenizer(backbone_folder(settings.backbone))
+        tokenizer = tokenizer_of(backbone_folder(settings.backbone))
         _require_titles(settings, texts.get("title", ()), labels)
         store = text_store(settings, texts, tokenizer, cache_folder=None)
         titles = [title.strip() for title in texts.get("title", titles)]
     return Items(names, titles, labels, store, np.arange(1, len(names) + 1))
+
+
+@lru_cache(maxsize=16)
+def tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a backbone, loaded once: that takes longer than encoding an item."""
+    return load_tokenizer(folder)
 
 
 def read_new_items(

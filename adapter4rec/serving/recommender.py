@@ -119,14 +119,14 @@ class Recommender:
         """The candidates whose embeddings are nearest to that of an item, by cosine similarity.
 
         Args:
-            item: name of a candidate, or an image: a path or a PIL image.
+            item: name of a candidate, or content (see :meth:`recommend`).
             top_k: number of items to return, without the item itself.
 
         Raises:
             UserError: the item is not a candidate and not an image, or ``top_k`` is less than 1.
         """
         self.require(top_k, only_new=False)
-        model, (number,) = self.with_images([item])
+        model, (number,) = self.with_contents([item])
         rows = unit_length(model.items.rows[1:], dim=1)
         scores = rows @ rows[number - 1]
         scores[number - 1] = -torch.inf
@@ -153,12 +153,12 @@ class Recommender:
         found = self.best_for(histories, top_k)
         return contact_sheet(self.candidates, list(zip(names, histories, strict=True)), found)
 
-    def with_images(self, items: Sequence[object]) -> tuple[Recommender, np.ndarray]:
+    def with_contents(self, items: Sequence[object]) -> tuple[Recommender, np.ndarray]:
         """A recommender that has these items, and their numbers, int64 ``[len(items)]``.
 
         Args:
-            items: names of candidates; in an image run also images, as paths of files or PIL images, which
-                become new items.
+            items: names of candidates, or contents, which become new items: dicts or tuples of texts, or
+                paths of image files and PIL images (see :meth:`encode`).
 
         Raises:
             UserError: an item is neither.
@@ -168,19 +168,23 @@ class Recommender:
         for item in items:
             name = item if isinstance(item, str) else repr(item)
             known = name in self.candidates.number_of
-            if not known and isinstance(self.run.domain.store, ImageStore) and is_image(item):
-                name = f"image-{len(self.candidates.names) + len(given) + 1}"
+            if not known and self._is_content(item):
+                name = f"content-{len(self.candidates.names) + len(given) + 1}"
                 given[name] = item
             names.append(name)
         model = self.with_items(given) if given else self
         return model, model.item_numbers_of(names)
 
+    def _is_content(self, item: object) -> bool:
+        images = isinstance(self.run.domain.store, ImageStore)
+        return is_image(item) if images else isinstance(item, Mapping | tuple)
+
     def recommend(self, history: Iterable[object], top_k: int = 10, *, only_new: bool = False) -> RankedItems:
         """Rank the candidates for a click history.
 
         Args:
-            history: item names, oldest first. The model reads the last L; none of them is recommended. In an
-                image run, also images: paths of files, or PIL images.
+            history: item names, oldest first. The model reads the last L; none of them is recommended. Also
+                contents of items never seen: dicts such as ``{"title": "…"}``, tuples of texts, or images.
             top_k: number of items to return; fewer if there are not enough candidates.
             only_new: rank only the items added by :meth:`with_items`.
 
@@ -189,7 +193,7 @@ class Recommender:
         """
         clicked = listed(history, "item names (clicks_of gives those of a user)")
         self.require(top_k, only_new=only_new)
-        model, numbers = self.with_images(clicked)
+        model, numbers = self.with_contents(clicked)
         return model.best_for([numbers], top_k, only_new=only_new)[0]
 
     def clicks_of(self, user: str) -> list[str]:
@@ -210,15 +214,16 @@ class Recommender:
             embeddings.users.tsv      name of each row of ``users``
 
         ``items @ users.T`` are the scores by which items are ranked; clicked items are not masked. The
-        metadata of the safetensors file records the split.
+        metadata of the safetensors file records the split. A ``.parquet`` file has the columns ``item``,
+        ``title`` and ``vector``, and ``NAME.users.parquet`` next to it ``user`` and ``vector``.
 
         Args:
-            path: a ``.safetensors`` file.
+            path: a ``.safetensors`` or ``.parquet`` file.
             split: see :meth:`user_vectors`.
             only_new: export only the new items.
 
         Raises:
-            UserError: the path does not end in ``.safetensors``, the split is unknown, there are no new
+            UserError: the path has another ending, the split is unknown, there are no new
                 items, or a user vector is not finite.
         """
         write_embeddings(self, Path(path), split=split, only_new=only_new)
