@@ -27,6 +27,7 @@ from trees import (
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.data.images.building import ImageLmdbSettings, build
 from adapter4rec.data.images.description import DESCRIPTION_KEY, SOURCES_KEY
+from adapter4rec.evaluation.leave_one_out import USERS_AT_ONCE
 from adapter4rec.training import cached_states, fit
 from adapter4rec.utils import checkpoint_file as checkpoints
 from adapter4rec.utils import precision
@@ -336,8 +337,11 @@ def test_two_processes_have_the_loss_of_one(common, tmp_path, objective, loss):
 
 @both_modalities
 def test_two_processes_rank_every_user_once(common, tmp_path):
-    """The same weights give the same metrics, whatever the number of processes."""
-    options = {"epochs": 1, "method": "head"}
+    """The same weights give the same metrics, whatever the number of processes; each ranks some batches."""
+    lines = Path(common["users"]).read_text().splitlines()
+    users = tmp_path / "users.tsv"
+    users.write_text("".join(f"{n}{lines[n % len(lines)]}\n" for n in range(USERS_AT_ONCE + len(lines))))
+    options = {"epochs": 1, "method": "head", "users": users, "user_share": 0.01}
     one = run_source(common, tmp_path / "one", **options)
     test = records(one)[-1]
     done = launched_on_two_processes(common | options | {"run_folder": one, "mode": "test"})

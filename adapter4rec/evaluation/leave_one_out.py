@@ -23,7 +23,7 @@ from adapter4rec.utils.process_group import Process
 if TYPE_CHECKING:
     from adapter4rec.models.transrec import TransRec
 
-_USERS_AT_ONCE = 8192
+USERS_AT_ONCE = 8192
 _USERS_ENCODED_AT_ONCE = 1024
 _USERS_LISTED_AT_ONCE = 1024
 
@@ -106,8 +106,8 @@ def rank_users(
     ranked = interactions.split.ranked(split.value)
     ranks = np.zeros(len(ranked), np.int64)
     shown = np.zeros((len(ks), interactions.n_items + 1), bool)
-    for number in process.distribute(-(-len(ranked) // _USERS_AT_ONCE)):
-        some = slice(number * _USERS_AT_ONCE, (number + 1) * _USERS_AT_ONCE)
+    for number in process.distribute(-(-len(ranked) // USERS_AT_ONCE)):
+        some = slice(number * USERS_AT_ONCE, (number + 1) * USERS_AT_ONCE)
         batch = eval_batch(interactions, split, ranked[some], exclude_history=exclude_history)
         user_vectors = vectors(batch)
         ranks[some] = rank_targets(user_vectors, catalogue, batch)

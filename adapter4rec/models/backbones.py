@@ -18,6 +18,7 @@ from adapter4rec.models.layouts import LAYOUTS, Reads
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import require_regular
 from adapter4rec.utils.plain_text import SNIFFED_BYTES, not_text
+from adapter4rec.utils.records import Object, read_record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -53,6 +54,9 @@ _SLACK_BYTES = 1 << 27
 _MOST_LAYERS = 1000
 
 
+_MOST_LAYERS = 1000
+
+
 def backbone_config(folder: Path, kinds: Collection[str], layers: int | None = None) -> PretrainedConfig:
     """The configuration of a backbone, truncated to its first ``layers`` layers.
 
@@ -66,6 +70,12 @@ def backbone_config(folder: Path, kinds: Collection[str], layers: int | None = N
             type or one of its settings is not supported.
     """
     require_files(folder)
+    file = folder / "config.json"
+    recorded = read_record(file, Object)
+    for values in (recorded, recorded.get("vision_config")):  # transformers makes a list of the layers
+        count = values.get("num_hidden_layers") if isinstance(values, dict) else None
+        if isinstance(count, int) and count > _MOST_LAYERS:
+            raise UserError(f"{file}: num_hidden_layers is {count:,}; at most {_MOST_LAYERS:,} are supported")
     with _reading(folder, "config.json"):
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, **_LOCAL)
     if config.model_type == "clip":  # the folder has both towers; use the vision tower

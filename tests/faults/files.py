@@ -25,12 +25,12 @@ from Pretraining.Text.train import Settings, train
 from tests.faults.damage import damaged
 from tests.faults.injecting import FORK, STEPS, Shop, started, train_counting_steps
 
-SECONDS = 120
+SECONDS = 600
 IMAGES = [b"i%d" % number for number in range(30)]
 
 
 def outcome(action: Callable[[], Any]) -> tuple[int | None, str]:
-    """Exit code and output of a child process that carries out ``action``; -14 if it does not end."""
+    """Exit code and output of a child process that carries out ``action``; -14 if it does not end in time."""
 
     def bounded() -> None:
         signal.alarm(SECONDS)  # its default action ends the process
