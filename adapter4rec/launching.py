@@ -89,13 +89,13 @@ def _launch(module: str, inline: Mapping[str, Any], arguments: Sequence[str]) ->
         if len(runs) > 1:
             print(f"run {number} of {len(runs)}", flush=True)
         codes.append(_execute(module, settings, how))
-    if len(runs) > 1 and not how.dry_run:
+    if len(runs) > 1 and 0 in codes and not how.dry_run:
         _print_sweep([cls.from_values(one) for one in runs], [name for name in swept if len(swept[name]) > 1])
     return next((code for code in codes if code), 0)
 
 
 def _print_sweep(runs: Sequence[RunSettings], swept: Sequence[str]) -> None:
-    """Print a table of the runs and mark the best by validation HR@10."""
+    """Print a table of the runs, mark the best by validation HR@10, and draw its recommendations."""
     from adapter4rec.report.rendering import aligned
     from adapter4rec.runs.ledger import finished_runs, run_key
 
@@ -117,6 +117,10 @@ def _print_sweep(runs: Sequence[RunSettings], swept: Sequence[str]) -> None:
     if best is not None:
         head = (*swept, "validation HR@10", "test HR@10", "test NDCG@10", "")
         print(f"\n{aligned(head, rows)}")
+        from adapter4rec.studies.launching import draw_examples
+
+        if sheet := draw_examples([record for record in records if record]):
+            print(f"recommendations of the best run on images: {sheet}")
 
 
 def _shown(program: str, *arguments: str) -> str:

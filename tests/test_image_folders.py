@@ -17,6 +17,7 @@ from adapter4rec.data.images.building import build
 from adapter4rec.data.images.database import ImageDatabase
 from adapter4rec.data.images.decoding import Resizing
 from adapter4rec.data.images.updating import unfinished_folder
+from adapter4rec.data.interactions import read_interactions, read_items
 from adapter4rec.utils.errors import UserError
 
 
@@ -132,6 +133,24 @@ def test_names_of_the_item_list_may_be_decomposed_too(empty_shop: Shop) -> None:
     assert ImageDatabase(empty_shop.folder / "shop.lmdb").names() == {"é".encode()}
 
 
+def test_names_of_histories_may_be_decomposed_too(tmp_path: Path) -> None:
+    (tmp_path / "items.tsv").write_text("".join(f"é{number}\n" for number in range(6)), "utf-8")
+    history = " ".join(macos(f"é{number}") for number in range(6))
+    (tmp_path / "users.tsv").write_text(f"u\t{history}\n", "utf-8")
+    found = read_interactions(
+        tmp_path / "users.tsv", read_items(tmp_path / "items.tsv", ()), min_seq_len=5, max_seq_len=9
+    )
+    assert found.n_items == 6
+
+
+def test_the_command_of_a_hint_is_whole(shop: Shop) -> None:
+    build(shop.settings(fit="crop"))
+    with pytest.raises(UserError) as caught:
+        ImageDatabase(shop.folder / "shop.lmdb").require_size(SIZE + 1, shop.folder / "items.tsv")
+    for words in (f"--images {shop.images}", f"--items {shop.folder}", f"--size {SIZE + 1}", "--fit crop"):
+        assert words in str(caught.value)
+
+
 def test_a_name_with_a_space_is_refused_where_it_is_read(empty_shop: Shop) -> None:
     empty_shop.add("red shoe", encoded(picture(1), "PNG"))
     with pytest.raises(UserError, match=r"items.tsv:1: the item name 'red shoe' contains a space"):
@@ -196,6 +215,8 @@ class TestUpdates:
         gone = shop.names.pop()
         assert build(shop.settings()).images == 59
         assert gone.encode() not in contents(shop.folder / "shop.lmdb")
+        shop.add("new")  # without a file
+        assert build(shop.settings(missing="skip")).left_out == (b"new",)
 
     def test_an_update_under_error_leaves_the_old_one(self, shop: Shop) -> None:
         build(shop.settings())

@@ -488,3 +488,18 @@ def test_a_run_reads_a_folder_of_images_and_notices_when_one_changes(image_run, 
     Image.new("RGB", (9, 9), "red").save(tmp_path / "images" / "i3.png")
     with pytest.raises(UserError, match="data or the initial weights have changed"):
         adapter4rec.load(tmp_path / "run", device="cpu")
+
+
+def test_an_adapter_that_no_run_wrote_recommends_on_named_data(text_runs, monkeypatch, tmp_path, capsys):
+    source, adapter = text_runs / "source.safetensors", tmp_path / "adapter.safetensors"
+    model = load_source(source)
+    adapter4rec.load_adapter(model, text_runs / "houlsby" / "adapter.safetensors")
+    adapter4rec.save_adapter(model, adapter)
+    command(monkeypatch, text_runs / "houlsby", "--users", "u3")
+    expected = capsys.readouterr().out
+    words = ("--source", source, "--adapter", adapter, "--users", "u3")
+    with pytest.raises(UserError, match="does not record the data"):
+        command(monkeypatch, *words)
+    files = ("--users_file", text_runs / "users.tsv", "--items_file", text_runs / "items.tsv")
+    command(monkeypatch, *words, *files)
+    assert capsys.readouterr().out.splitlines()[-10:] == expected.splitlines()[-10:]

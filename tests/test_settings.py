@@ -368,6 +368,8 @@ def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
 def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
     stand_in = Commands()
     monkeypatch.setattr(subprocess, "Popen", stand_in)
+    # The table of a sweep reads the ledger of the checkout, which may have runs of its user.
+    monkeypatch.setattr("adapter4rec.runs.ledger.finished_runs", lambda ledger: {})
     return stand_in
 
 

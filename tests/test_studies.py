@@ -540,3 +540,23 @@ class TestPages:
         assert "export" not in source(script, user_share=0.5)
         with pytest.raises(UserError, match="sm_base_sasrec"):
             source("Pretraining/Text/script/sm_base_sasrek")
+
+
+def test_recommendations_of_the_best_run_on_images_are_drawn(tmp_path, monkeypatch):
+    def record(name, method, hits, images="pictures"):
+        values = {"method": method, "images": images}
+        return {"folder": str(tmp_path / name), "settings": values, "validation": {"HR@10": hits}}
+
+    drawn = []
+
+    def drawing(command, **_):
+        drawn.append(command[command.index("adapter4rec.recommend") + 1])
+        Path(command[command.index("--sheet") + 1]).write_bytes(b"a sheet")
+
+    monkeypatch.setattr("adapter4rec.studies.launching.run", drawing)
+    runs = [record("id", "id", 9), record("weak", "head", 1), record("best", "finetune", 3)]
+    (tmp_path / "best").mkdir()
+    for _ in range(2):  # the second finds it
+        assert launching.draw_examples(runs) == tmp_path / "best" / "recommendations.png"
+    assert drawn == [str(tmp_path / "best")]
+    assert launching.draw_examples([record("id", "id", 9), record("text", "head", 9, images=None)]) is None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -53,7 +53,9 @@ def carry_out(campaign: Campaign) -> int:
         runner.carry_out([campaign.source_run(name)[0] for name in missing])
         campaign.write_plan()
         _run_rows(campaign, runner)
-        _draw_examples(campaign.ledger)
+        if campaign.ledger.exists():
+            finished = finished_runs(campaign.ledger).values()
+            draw_examples([record for record in finished if record["stage"] == "image target"])
     finally:
         _report(campaign.ledger)
     for name in runner.failed:
@@ -78,21 +80,28 @@ def _run_rows(campaign: Campaign, runner: Runner) -> None:
     runner.carry_out(runs)
 
 
-def _draw_examples(ledger: Path) -> None:
-    """Draw recommendations of the best run on images in its folder, for the report."""
+def draw_examples(runs: Collection[Mapping[str, Any]]) -> Path | None:
+    """Draw recommendations of the best run on images, by validation HR@10, in its folder.
+
+    Args:
+        runs: records of finished runs.
+
+    Returns:
+        The contact sheet, which reports show; None if no run encodes images.
+    """
     from adapter4rec.report.writing import EXAMPLES
 
-    runs = finished_runs(ledger).values() if ledger.exists() else ()
-    with_images = [run for run in runs if run["stage"] == "image target" and run["settings"].get("images")]
+    with_images = [run for run in runs if run["settings"].get("images")]
     shown = [run for run in with_images if run["settings"]["method"] not in ("id", "popularity")]
     if not shown:
-        return
-    best = max(shown, key=lambda run: float(run["test"].get("HR@10", 0)))
+        return None
+    best = max(shown, key=lambda run: float(run["validation"].get("HR@10", 0)))
     sheet = Path(best["folder"]) / EXAMPLES
     command = [sys.executable, "-m", "adapter4rec.recommend", best["folder"], "--sheet", str(sheet)]
     if not sheet.is_file():
         print(f"drawing recommendations of {best['folder']}", flush=True)
         run([*command, "--top-k", "6"], cwd=REPOSITORY, stdout=subprocess.DEVNULL)
+    return sheet if sheet.is_file() else None
 
 
 def _report(ledger: Path) -> None:
