@@ -254,7 +254,7 @@ class TestChunks:
             for row, sequence in zip(scores, sequences, strict=True)
         ]
         for users_at_once in (1, 7, 60, 8192):
-            monkeypatch.setattr(evaluation, "_USERS_AT_ONCE", users_at_once)
+            monkeypatch.setattr(evaluation, "USERS_AT_ONCE", users_at_once)
             asked = []
 
             def vectors(question: EvalBatch, asked: list[int] = asked) -> Tensor:

@@ -24,7 +24,9 @@ from adapter4rec.utils.errors import UserError
 KINDS = [*FOLDERS[:3], "xlm-roberta", "clip_vision_model"]
 CONFIGS = {
     "houlsby": HoulsbyConfig(encoders=("item",), item_bottleneck=5, adapter_dropout=0.1),
-    "pfeiffer": PfeifferConfig(encoders=("item",), item_layers="1", adapter_activation="gelu_tanh"),
+    "pfeiffer": PfeifferConfig(
+        encoders=("item",), item_layers="1", item_bottleneck=8, adapter_activation="gelu_tanh"
+    ),
     "feed_forward": PfeifferConfig(encoders=("item",), sublayers=("feed_forward",), item_bottleneck=48),
     "parallel": HoulsbyParallelConfig(encoders=("item",), adapter_activation="silu", item_bottleneck=7),
 }

@@ -71,7 +71,7 @@ class TestCoverage:
     @pytest.mark.parametrize("users_at_once", [7, 1024])
     def test_items_in_the_lists_of_all_users(self, monkeypatch, one_process, users_at_once: int) -> None:
         monkeypatch.setattr("adapter4rec.evaluation.leave_one_out._USERS_LISTED_AT_ONCE", users_at_once)
-        monkeypatch.setattr("adapter4rec.evaluation.leave_one_out._USERS_AT_ONCE", 23)
+        monkeypatch.setattr("adapter4rec.evaluation.leave_one_out.USERS_AT_ONCE", 23)
         sequences, interactions = random_domain(40)
         torch.manual_seed(1)
         table = torch.randn(41, 3)
