@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -327,3 +328,20 @@ class RandomImages:
     def costs(self, items: np.ndarray) -> np.ndarray:
         """1 an item."""
         return np.ones_like(items)
+
+
+SECONDS = 20
+
+
+@pytest.fixture
+def no_hang():
+    """Fail a test that takes longer than ``SECONDS``, as a reader that hangs does."""
+
+    def ended(*_):
+        raise AssertionError(f"not read within {SECONDS} seconds")
+
+    before = signal.signal(signal.SIGALRM, ended)
+    signal.alarm(SECONDS)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -55,19 +54,7 @@ RAW = {
     "paper": {"users.tsv": ("U1\tN1 N2\t100 90", "U2\tN1\t5"), "items.tsv": ("N1\tOne", "N2\tTwo")},
 }
 FILES = [(name, file) for name, files in RAW.items() for file in files]
-SECONDS = 20
-
-
-@pytest.fixture(autouse=True)
-def no_hang():
-    def ended(*_):
-        raise AssertionError(f"not read within {SECONDS} seconds")
-
-    before = signal.signal(signal.SIGALRM, ended)
-    signal.alarm(SECONDS)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+pytestmark = pytest.mark.usefixtures("no_hang")
 
 
 def written(folder: Path, name: str) -> Path:

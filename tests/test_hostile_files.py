@@ -10,27 +10,16 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from conftest import SECONDS
 from faults.damage import DEEP, TEXTS, WEIRD, changed, damaged, places
 from faults.readers import READERS, REFUSALS, Reader
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-SECONDS = 20
+pytestmark = pytest.mark.usefixtures("no_hang")
 PARTS = ("image LMDB", "released LMDB", "cache of states")
 """Parts of files, and one that is computed again."""
 NAMES = [reader.name for reader in READERS]
-
-
-@pytest.fixture(autouse=True)
-def no_hang():
-    def ended(*_):
-        raise AssertionError(f"not read within {SECONDS} seconds")
-
-    before = signal.signal(signal.SIGALRM, ended)
-    signal.alarm(SECONDS)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.mark.parametrize("reader", READERS, ids=NAMES)

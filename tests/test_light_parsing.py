@@ -1,4 +1,4 @@
-"""Help and dry runs answer at once: no library that computes is imported before a run begins."""
+"""Help and dry runs answer at once, and runs start fast: libraries are imported where they are needed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, write_domain
 
 TREES = ("Pretraining/Text", "Pretraining/CV", "Downstream/Text", "Downstream/CV")
 HEAVY = ("torch", "torchvision", "transformers", "loralib", "lmdb")
@@ -72,3 +72,17 @@ def test_the_popularity_baseline_and_the_plan_of_a_study_need_no_transformers() 
     modules = "adapter4rec.training.testing, adapter4rec.data.domain"
     assert "transformers" not in imported_by(f"import {modules}")
     assert imported_by("import adapter4rec.studies.launching") == "none"
+
+
+def test_a_run_without_a_backbone_imports_no_library_that_only_others_need(tmp_path):
+    clicks = {f"u{n}": [*"abcde"] for n in range(4)}
+    users, items = write_domain(tmp_path, clicks, dict.fromkeys("abcdef", ()))
+    code = (
+        "import sys; from Downstream.Text.train import run; "
+        f"run(method='popularity', users={str(users)!r}, items={str(items)!r}, ledger='none', "
+        f"run_folder={str(tmp_path / 'run')!r}); "
+        "print({'transformers', 'polars', 'huggingface_hub', 'peft'} & {*sys.modules})"
+    )
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert ended.stdout.splitlines()[-1:] == ["set()"], ended.stderr

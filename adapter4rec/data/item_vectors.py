@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import torch
 from safetensors import SafetensorError, safe_open
 
@@ -150,6 +149,8 @@ def _read_safetensors(path: Path) -> np.ndarray:
 
 
 def _read_parquet(path: Path) -> tuple[list[str], np.ndarray]:
+    import polars as pl  # takes 100 MB, and most runs do without
+
     try:
         frame = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:

@@ -14,8 +14,6 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-
 from adapter4rec.utils.errors import UserError, nearest
 from adapter4rec.utils.files import CACHES, atomic_folder
 
@@ -55,6 +53,8 @@ class Backbone:
         """
         if self.inside is None:
             files = list(self.files)
+            from huggingface_hub import snapshot_download  # takes memory, and most runs do without
+
             snapshot_download(self.source, revision=self.pin, local_dir=folder, allow_patterns=files)
             shutil.rmtree(folder / ".cache", ignore_errors=True)  # metadata of huggingface_hub
             return

@@ -180,6 +180,9 @@ class Run:
         self.log(f"run folder: {self.folder}")
         trained, total = self.counts.trained, self.counts.total
         self.log(f"trained parameters: {trained:,} of {total:,} ({self.counts.share:.2f} %)")
+        settings = self.settings
+        if isinstance(settings, TargetSettings) and settings.method == "head" and not settings.needs_source:
+            self.log("no source model: head and user encoder start from initial weights")
         share = self.counts.share
         adapted = isinstance(self.settings, TargetSettings) and self.settings.adapter is not None
         if adapted and share > _LARGE_SHARE:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import polars as pl
 from torch import Tensor
 
 from adapter4rec.utils.checkpoint_file import save_tensors
@@ -56,6 +55,8 @@ def write_embeddings(recommender: Recommender, path: Path, *, split: str, only_n
 
 
 def _write_parquet(path: Path, names: Mapping[str, Sequence[str]], vectors: Tensor) -> None:
+    import polars as pl  # takes 100 MB, and most uses do without
+
     rows = pl.Series(vectors.cpu().numpy(), dtype=pl.Array(pl.Float32, vectors.shape[1]))
     columns = {name: pl.Series(column, dtype=pl.String) for name, column in names.items()}
     with atomic_file(path) as aside:

@@ -151,7 +151,7 @@ def restore_state(run: Run, setup: TrainingSetup) -> Progress:
     for name, tensor in _with_prefix(last.tensors, _OPTIMIZER).items():
         key, _, parameter = name.partition("/")  # such as exp_avg/head.weight
         if parameter not in indices or tensor.shape not in (shapes.get(parameter), ()):
-            raise damaged(run.last_path, f"unexpected state of the optimizer: {name}")
+            raise damaged(path, f"unexpected state of the optimizer: {name}")
         state["state"].setdefault(indices[parameter], {})[key] = tensor
     setup.optimizer.load_state_dict(state)
     setup.scaler.load_state_dict(record.scaler)
