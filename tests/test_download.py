@@ -9,6 +9,7 @@ import zipfile
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import huggingface_hub
 import huggingface_hub.constants
 import pytest
 import torch
@@ -130,7 +131,7 @@ def _alone(monkeypatch, tmp_path):
 
 def _use(monkeypatch, address):
     """Download from a local hub; HF_ENDPOINT is read once, when huggingface_hub is imported."""
-    monkeypatch.setattr(download, "snapshot_download", partial(snapshot_download, endpoint=address))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", partial(snapshot_download, endpoint=address))
 
 
 @pytest.fixture(scope="module")
