@@ -95,7 +95,7 @@ class TestText:
         assert "--method houlsby" in card
 
 
-@pytest.mark.parametrize("damage", ["change", "remove", "outside"])
+@pytest.mark.parametrize("damage", ["change", "remove", "outside", "unlisted", "resizing"])
 def test_a_damaged_bundle_is_refused(bundle, tmp_path, damage):
     copy = shutil.copytree(bundle, tmp_path / "copy")
     vectors = copy / "item_vectors.safetensors"
@@ -109,9 +109,18 @@ def test_a_damaged_bundle_is_refused(bundle, tmp_path, damage):
         message = "missing"
     else:
         manifest = json.loads((copy / "manifest.json").read_text("utf-8"))
-        manifest["files"]["../news/items.tsv"] = "0" * 64
+        if damage == "outside":
+            manifest["files"]["../news/items.tsv"] = "0" * 64
+        elif damage == "unlisted":
+            del manifest["files"]["items.tsv"]
+        else:
+            manifest["resizing"] = {"size": "large"}
         (copy / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-        message = "outside of the bundle"
+        message = {
+            "outside": "outside of the bundle",
+            "unlisted": "does not list items.tsv",
+            "resizing": "damaged, edited",
+        }[damage]
     with pytest.raises(UserError, match=message):
         adapter4rec.from_pretrained(copy, device="cpu")
 

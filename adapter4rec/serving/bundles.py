@@ -46,7 +46,7 @@ from adapter4rec.utils.checkpoint_file import save_tensors, weights_hash
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import atomic_folder, file_hash, write_json
 from adapter4rec.utils.process_group import Process
-from adapter4rec.utils.records import Count, Object, read_record
+from adapter4rec.utils.records import Count, Object, checked_in, read_record
 from adapter4rec.utils.versions import versions
 
 MANIFEST, ADAPTER = "manifest.json", "adapter.safetensors"
@@ -205,6 +205,8 @@ def read_manifest(folder: Path) -> Manifest:
     manifest = read_record(folder / MANIFEST, Manifest)
     if manifest.what != _WHAT:
         raise UserError(f"{folder / MANIFEST}: describes {manifest.what!r}, expected {_WHAT!r}")
+    if missing := {_ITEMS, _VECTORS} - manifest.files.keys():
+        raise UserError(f"{folder / MANIFEST}: does not list {', '.join(sorted(missing))}")
     for name, digest in manifest.files.items():
         path = folder / name
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
@@ -300,7 +302,7 @@ def recommender_of(
         identity=manifest.files[_ITEMS],
     )
     store = (
-        BundledImages(names, Resizing(**manifest.resizing))
+        BundledImages(names, checked_in(folder / MANIFEST, manifest.resizing, Resizing))
         if manifest.resizing
         else BundledTexts(settings, folder / _ITEMS)
     )
@@ -311,7 +313,10 @@ def recommender_of(
         model.to(process.device),
     )
     catalogue = catalogue_of(run)
-    catalogue.rows = read_tensors(folder / _VECTORS)["items"].to(process.device)
+    vectors = read_tensors(folder / _VECTORS)
+    if "items" not in vectors:
+        raise UserError(f"{folder / _VECTORS}: no tensor items; copy or download the bundle again")
+    catalogue.rows = vectors["items"].to(process.device)
     if catalogue.rows.shape != (len(names), model.user_encoder.width):
         raise UserError(f"{folder / _VECTORS}: {list(catalogue.rows.shape)} for {len(names):,} items")
     return Recommender(run, process, precision, Candidates([catalogue]))
