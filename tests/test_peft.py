@@ -20,12 +20,10 @@ from adapter_models import (
     snapshot,
     store_for,
 )
-from conftest import REPOSITORY, write_domain
+from conftest import REPOSITORY
 from safetensors.torch import load_file
 from torch.nn import functional as F
-from trees import TextSourceSettings, TextTargetSettings, carry_out
 
-import adapter4rec
 from adapter4rec.adapters.attaching import add_adapters, detach_adapters
 from adapter4rec.adapters.files import load_adapter, save_adapter
 from adapter4rec.adapters.peft import TESTED, USER_FAMILIES, PeftConfig
@@ -33,7 +31,6 @@ from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.checkpoints.merging import merge_adapters, save_encoder, unmerge_adapters
 from adapter4rec.models.backbones import IMAGE_ENCODERS, TEXT_ENCODERS, load_backbone
 from adapter4rec.models.parameters import count_parameters, train_only
-from adapter4rec.training import step
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.precision import choose_precision
 
@@ -232,64 +229,3 @@ def test_peft_is_imported_only_when_it_is_used():
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert "PEFT is not installed; install it with: pip install peft" in done.stdout, done.stderr
-
-
-@pytest.fixture(scope="module")
-def clicks(tmp_path_factory):
-    titles = ["red house", "blue garden", "river city", "football match", "oil price", "snow storm"]
-    users = {f"u{n}": [f"i{(n + step) % 6}" for step in range(5 + n % 3)] for n in range(12)}
-    items = {f"i{number}": title for number, title in enumerate(titles)}
-    return write_domain(tmp_path_factory.mktemp("domain"), users, items)
-
-
-def test_a_stopped_run_resumes_bit_for_bit_and_is_served(clicks, tiny_bert_folder, tmp_path, monkeypatch):
-    common = {
-        "users": clicks[0],
-        "items": clicks[1],
-        "backbone": str(tiny_bert_folder),
-        "embedding_dim": 16,
-        "batch_size": 4,
-        "epochs": 2,
-        "device": "cpu",
-        "cache_folder": tmp_path / "cache",
-    }
-    source = tmp_path / "source.safetensors"
-    carry_out(
-        TextSourceSettings.from_values(
-            common
-            | {"epochs": 1, "export": source, "run_folder": tmp_path / "source", "user_encoder": "gru4rec"}
-        )
-    )
-    target = common | {
-        "method": "peft",
-        "peft": "vera",
-        "peft_options": "r=8",
-        "train_user_encoder": True,
-        "train_head": True,
-        "user_encoder": "gru4rec",
-        "source_checkpoint": source,
-        "lr_adapter": 1e-2,
-    }
-    whole = carry_out(TextTargetSettings.from_values(target | {"run_folder": tmp_path / "whole"}))
-    steps, take = [], step.backward
-
-    def stops(*arguments):
-        steps.append(arguments)
-        if len(steps) == 5:
-            raise KeyboardInterrupt
-        return take(*arguments)
-
-    monkeypatch.setattr(step, "backward", stops)
-    stopped = TextTargetSettings.from_values(target | {"run_folder": tmp_path / "stopped"})
-    with pytest.raises(KeyboardInterrupt):
-        carry_out(stopped)
-    resumed = carry_out(
-        TextTargetSettings.from_values(target | {"run_folder": tmp_path / "stopped", "resume": True})
-    )
-    assert resumed["test"] == whole["test"]
-    first, second = (load_file(tmp_path / run / "adapter.safetensors") for run in ("whole", "stopped"))
-    assert_same(first, second)
-    assert any("user_encoder" in name for name in first)
-    model = adapter4rec.load(tmp_path / "whole")
-    assert len(model.recommend(model.clicks_of("u1")[:2], top_k=3)) == 3
-    assert (tmp_path / "whole" / "adapter_peft" / "adapter_config.json").is_file()
