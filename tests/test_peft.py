@@ -180,10 +180,26 @@ def test_chosen_layers_and_the_user_encoder(request, name):
         ({"peft_options": ("bias=all",)}, "trains weights of the backbone in place"),
         ({"peft_options": ("r=4", "init_lora_weights=olora")}, "changes weights of the backbone in place"),
         ({"peft_options": ("target_modules=nothing",)}, "PEFT cannot adapt the backbone: .*nothing"),
-        ({"peft_options": ("inference_mode=true",)}, "trains nothing"),
+        ({"peft": "xlora"}, "PEFT cannot adapt the backbone"),
+        ({"peft": "poly"}, "cannot encode an item: task_ids"),
+        ({"peft": "lily"}, "depends on the other items of its batch"),
+        ({"peft": "adamss", "peft_options": ("use_asa=True",)}, "use_asa=true: needs a call in the training"),
+        ({"peft_options": ("init_lora_weights=eva",)}, "needs a call with training data"),
+        ({"peft_options": ("peft_type=IA3",)}, "is set by --peft"),
+        ({"peft_options": ("task_type=SEQ_CLS",)}, "is for PEFT's own model classes"),
+        ({"peft_options": ("inference_mode=true",)}, "adapters are added to be trained"),
         ({"encoders": ("item", "user")}, "--user_family or --train_user_encoder"),
         ({"user_options": ("user_bottleneck=3",)}, "needs --user_family"),
-        ({"user_family": "houlsby", "user_options": ("user_width=3",)}, "unknown option --user_width"),
+        (
+            {"user_family": "houlsby", "user_options": ("user_width=3",)},
+            "user_options of houlsby: unknown.*user_width",
+        ),
+        (
+            {"user_family": "houlsby", "user_options": ("item_bottleneck=3",)},
+            "for the item encoder, which PEFT",
+        ),
+        ({"user_family": "houlsby", "user_options": ("train_head=true",)}, "use --train_head"),
+        ({"user_family": "houlsby", "user_layers": "2"}, "--user_layers 2: .* there are 2 layers"),
         ({"user_family": "houlsby", "train_user_encoder": True}, "--train_user_encoder true: needs"),
         ({"semantics": "release"}, "does not use PEFT"),
         ({"peft": "ln_tuning", "train_layer_norms": True}, "trains them already"),
@@ -200,8 +216,10 @@ def test_what_cannot_be_is_refused_and_leaves_the_model_alone(tiny_bert_folder, 
 
 
 def test_another_method_is_passed_through_and_labelled(tiny_bert_folder):
-    model = model_on(tiny_bert_folder)
+    model = model_on(tiny_bert_folder).eval()
+    start = embeddings(model)
     add_adapters(model, PeftConfig(peft="hra", peft_options=("r=2",)))
+    assert torch.allclose(embeddings(model), start, atol=1e-5)  # the trial has left no trace
     model(batch_for(model)).backward()
     assert all(one.grad is not None for one in model.adapters.parameters())
     assert PeftConfig(peft="hra").label == "hra (untested)"

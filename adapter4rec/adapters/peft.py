@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -27,6 +27,25 @@ _REFUSED = {
     "adalora": "moves its budget between layers by a call in the training loop (update_and_allocate), which "
     "this project's loop does not make; use lora",
 }
+_IN_PYTHON = {"True": True, "False": False, "None": None}
+_REFUSED_OPTIONS: dict[str, tuple[Any, str]] = {
+    "use_asa": (
+        True,
+        "needs a call in the training loop (update_and_allocate), which this project's loop does not make",
+    ),
+    "init_lora_weights": (
+        "eva",
+        "needs a call with training data before the first step (initialize_lora_eva_weights), which this "
+        "project does not make",
+    ),
+}
+_SET_HERE = {
+    "peft_type": "is set by --peft",
+    "task_type": "is for PEFT's own model classes, which are not used here",
+    "inference_mode": "is false here: adapters are added to be trained",
+    "use_dora": "is set by --peft dora",
+}
+"""Options of PEFT's configs that are not those of a method."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +89,10 @@ class PeftConfig(AdapterConfig):
         """Raise a UserError for a method that is refused, or options that do not fit each other."""
         if reason := _REFUSED.get(self.peft):
             raise UserError(f"--peft {self.peft}: {reason}")
+        for name, value in parsed("peft_options", self.peft_options).items():
+            refused, why = _REFUSED_OPTIONS.get(name, (None, ""))
+            if reason := _SET_HERE.get(name) or (why if value == refused else ""):
+                raise UserError(f"--peft_options {name}={json.dumps(value)}: {reason}")
         if self.semantics != PAPER:
             raise UserError("--semantics release: the released code does not use PEFT")
         if self.peft == "ln_tuning" and self.train_layer_norms:
@@ -93,8 +116,22 @@ class PeftConfig(AdapterConfig):
         assert self.user_family is not None
         # The registry, which lists this family, too.
         families: Mapping[str, type[AdapterConfig]] = resolve_name("adapter4rec.adapters.registry:FAMILIES")
-        values = parsed("user_options", self.user_options)
-        return families[self.user_family].from_values(values | {"encoders": "user"})
+        values, common = (
+            parsed("user_options", self.user_options),
+            {one.name for one in fields(AdapterConfig)},
+        )
+        for name in values:
+            if name in common:
+                raise UserError(
+                    f"--user_options {name}: is no option of {self.user_family} alone; use --{name}"
+                )
+            if name.startswith("item_"):
+                raise UserError(f"--user_options {name}: is for the item encoder, which PEFT adapts")
+        here = {"encoders": "user", "user_layers": self.user_layers}
+        try:
+            return families[self.user_family].from_values(values | here)
+        except UserError as error:
+            raise UserError(f"--user_options of {self.user_family}: {error}") from None
 
     def build_all(self, sites: Mapping[str, Sites]) -> Iterator[tuple[str, Adapter]]:
         """The adapter of PEFT in the item encoder, and those of the user encoder's family."""
@@ -108,7 +145,7 @@ class PeftConfig(AdapterConfig):
 
 
 def parsed(name: str, options: tuple[str, ...] | None) -> dict[str, Any]:
-    """Options of the form ``name=value``: numbers, true, false and null as in JSON, else strings.
+    """Options of the form ``name=value``: values as in JSON; True, False and None as in Python; else strings.
 
     Raises:
         UserError: an option has no value.
@@ -121,5 +158,5 @@ def parsed(name: str, options: tuple[str, ...] | None) -> dict[str, Any]:
         try:
             values[key.strip()] = json.loads(value)
         except json.JSONDecodeError:
-            values[key.strip()] = value.strip()
+            values[key.strip()] = _IN_PYTHON.get(value.strip(), value.strip())
     return values

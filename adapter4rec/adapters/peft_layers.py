@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from adapter4rec.adapters.base import Adapter
 from adapter4rec.adapters.peft import TESTED, PeftConfig, parsed
+from adapter4rec.adapters.peft_trial import fault_of
 from adapter4rec.adapters.sites import Projection, Sites, Undo
 from adapter4rec.utils.errors import UserError, nearest
 from adapter4rec.utils.files import atomic_folder
@@ -43,26 +44,20 @@ class PeftAdapter(Adapter):
         values = {name: one.detach().clone() for name, one in own.items()} if checked else {}
         self.attach(_restoring(encoder))
         try:
-            with _quiet():
+            with _quiet(UserWarning if checked else None):
                 self._wrapped = [library.get_peft_model(encoder, options)]  # not registered a second time
         except Exception as error:  # PEFT raises errors of any type for what it cannot adapt
             self.detach()
-            raise UserError(f"--peft {config.peft}: PEFT cannot adapt the backbone: {error}") from None
+            raise UserError(f"{_given(config)}: PEFT cannot adapt the backbone: {error}") from None
         encoder.train(training)
         known = {id(parameter) for parameter in own.values()}
         added = {name: p for name, p in encoder.named_parameters() if id(p) not in known and p.requires_grad}
-        changed = [name for name, value in values.items() if not torch.equal(own[name], value)]
-        with torch.no_grad():
-            for name in changed:
-                own[name].copy_(values[name])
-        trained = [name for name, parameter in own.items() if parameter.requires_grad]
-        if changed or trained or not added:
+        fault = _changes(own, values) or ("" if added else "trains nothing, which is not supported")
+        if checked and not fault:
+            fault = fault_of(sites, added.values()) or ""
+        if fault:
             self.detach()
-            for parameter in own.values():
-                parameter.requires_grad_(False)
-            touched = "trains" if trained else "changes"
-            reason = f"{touched} weights of the backbone in place" if changed or trained else "trains nothing"
-            raise UserError(f"--peft {config.peft}: {reason}, which is not supported (see --peft_options)")
+            raise UserError(f"{_given(config)}: {fault}")
         for name, parameter in added.items():
             self.register(f"modules_of_peft.{name}", parameter)
 
@@ -103,6 +98,31 @@ class PeftAdapter(Adapter):
         yield from ((one, value) for one, value in new if not torch.equal(one, value))
 
 
+def _given(config: PeftConfig) -> str:
+    """The options of the command line, for a message."""
+    options = f" --peft_options {','.join(config.peft_options)}" if config.peft_options else ""
+    return f"--peft {config.peft}{options}"
+
+
+def _changes(own: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> str:
+    """What PEFT has done to parameters of the backbone, which is undone; empty if nothing.
+
+    Args:
+        own: the parameters, which were frozen.
+        values: their values before.
+    """
+    changed = [name for name, value in values.items() if not torch.equal(own[name], value)]
+    trained = [name for name, parameter in own.items() if parameter.requires_grad]
+    with torch.no_grad():
+        for name in changed:
+            own[name].copy_(values[name])
+    for name in trained:
+        own[name].requires_grad_(False)
+    if not changed and not trained:
+        return ""
+    return f"{'trains' if trained else 'changes'} weights of the backbone in place, which is not supported"
+
+
 def _peft() -> Any:
     """The library.
 
@@ -126,7 +146,7 @@ def _options(library: Any, config: PeftConfig, sites: Sites) -> peft.PeftConfig:
     kind = _TYPES.get(config.peft, config.peft).lower()
     if kind not in kinds:
         raise UserError(
-            f"--peft {config.peft}: PEFT has no such method; {nearest(config.peft, [*kinds, 'dora'])}"
+            f"--peft {config.peft}: PEFT has no such method; {nearest(config.peft, [*kinds, *_TYPES])}"
         )
     try:
         build = type(library.get_peft_config({"peft_type": kinds[kind].value}))
@@ -150,7 +170,7 @@ def _options(library: Any, config: PeftConfig, sites: Sites) -> peft.PeftConfig:
     try:
         return build(**values)  # type: ignore[no-any-return]
     except (TypeError, ValueError) as error:
-        raise UserError(f"--peft_options {','.join(config.peft_options or ())}: {error}") from None
+        raise UserError(f"{_given(config)}: {error}") from None
 
 
 def _targets(config: PeftConfig, sites: Sites) -> dict[str, list[str]]:
@@ -188,7 +208,10 @@ def _restoring(encoder: nn.Module) -> Undo:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet(shown: type[Warning] | None = None) -> Iterator[None]:
+    """Ignore warnings, except those of a kind."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        if shown is not None:
+            warnings.simplefilter("default", shown)
         yield
