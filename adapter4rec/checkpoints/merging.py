@@ -23,8 +23,10 @@ from adapter4rec.adapters.files import adapter_tensors
 from adapter4rec.adapters.lora_layers import Lora
 from adapter4rec.adapters.peft_layers import PeftAdapter
 from adapter4rec.adapters.registry import name_of
+from adapter4rec.models.backbone_folders import record_pooling
 from adapter4rec.models.backbones import quiet_transformers
 from adapter4rec.models.item_encoder import ContentItemEncoder
+from adapter4rec.models.text_encoder import TextItemEncoder
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.weights import load_into
 from adapter4rec.utils.checkpoint_file import writing_tensors
@@ -116,7 +118,7 @@ def save_encoder(model: TransRec | PreTrainedModel, folder: Path | str) -> None:
 
     Files of the tokenizer or image processor are copied from the backbone's folder. The item head of a
     TransRec is saved as ``item_head.safetensors``: ``weight [d, h]`` and ``bias [d]`` of
-    GELU(weight · [CLS] + bias).
+    GELU(weight · state + bias). The pooling of texts to a state is recorded as in sentence-transformers.
 
     Raises:
         UserError: the model has adapters or no backbone, or the folder exists.
@@ -139,5 +141,7 @@ def save_encoder(model: TransRec | PreTrainedModel, folder: Path | str) -> None:
         for name in _PREPROCESSOR_FILES:
             if (original / name).is_file():
                 shutil.copy(original / name, aside / name)
+        if isinstance(model, TransRec) and isinstance(model.item_encoder, TextItemEncoder):
+            record_pooling(aside, model.item_encoder.pooling, encoder.config.hidden_size)
         if head is not None:
             save_file(head, aside / "item_head.safetensors")

@@ -10,9 +10,9 @@ from typing import Annotated
 import msgspec
 
 from adapter4rec.models.pretrained import PRETRAINED_MODELS
-from adapter4rec.models.settings import POOLINGS, ImageModelSettings
+from adapter4rec.models.settings import POOLING_FILE, POOLINGS, ImageModelSettings
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import REPOSITORY, file_hash
+from adapter4rec.utils.files import REPOSITORY, file_hash, write_json
 from adapter4rec.utils.records import Object, Positive, checked_in, read_record
 from adapter4rec.utils.settings import FolderName
 
@@ -25,6 +25,9 @@ class _Config:
     """The size of the images, of transformers' default where a configuration has none."""
 
     image_size: Positive | Annotated[list[Positive], msgspec.Meta(min_length=1)] = 224
+
+
+_POOLING_FLAGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 
 
 @dataclass(frozen=True)
@@ -74,26 +77,33 @@ def own_image_size(settings: ImageModelSettings) -> int:
     return size[0] if isinstance(size, list) else size
 
 
+def record_pooling(folder: Path, pooling: str, width: int) -> None:
+    """Write to the folder of a backbone what :func:`recorded_pooling` reads, as sentence-transformers does.
+
+    Args:
+        folder: of the backbone.
+        pooling: ``cls`` or ``mean``.
+        width: of the hidden states.
+    """
+    (folder / POOLING_FILE).parent.mkdir()
+    flags = {flag: name == pooling for flag, name in _POOLING_FLAGS.items()}
+    write_json(folder / POOLING_FILE, {"word_embedding_dimension": width, **flags})
+
+
 def recorded_pooling(folder: Path) -> str | None:
     """The pooling that a sentence-transformers folder records, ``cls`` or ``mean``; None if it records none.
 
     Raises:
         UserError: it records another one.
     """
-    path = folder / "1_Pooling" / "config.json"
+    path = folder / POOLING_FILE
     if not path.is_file():
         return None
     recorded = read_record(path, Object)
     mode = checked_in(path, recorded, _Pooling).pooling_mode
     modes = [mode] if isinstance(mode, str) else mode
     modes += [name for name, value in recorded.items() if name.startswith("pooling_mode_") and value is True]
-    known = {
-        "cls": "cls",
-        "mean": "mean",
-        "pooling_mode_cls_token": "cls",
-        "pooling_mode_mean_tokens": "mean",
-    }
-    found = {known.get(name, name) for name in modes}
+    found = {_POOLING_FLAGS.get(name, name) for name in modes}
     if len(found) != 1 or not found <= set(POOLINGS):
         raise UserError(
             f"{path}: records the pooling {', '.join(sorted(found)) or 'none'}; only {' or '.join(POOLINGS)} "

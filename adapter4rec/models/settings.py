@@ -44,6 +44,8 @@ class BackboneSettings(Settings):
 
 
 POOLINGS = ("cls", "mean")
+POOLING_FILE = "1_Pooling/config.json"
+"""What records the pooling in a folder of sentence-transformers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,7 @@ class TextBackboneSettings(BackboneSettings):
     pooling: str | None = option(
         None,
         "vector of a text: the hidden state of [CLS], or the mean over all tokens; default: what "
-        "1_Pooling/config.json of a sentence-transformers folder records, else cls",
+        f"{POOLING_FILE} of a sentence-transformers folder records, else cls",
         choices=POOLINGS,
     )
 

@@ -21,7 +21,7 @@ from adapter4rec.models.backbones import (
 from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.layers import layer_outputs, replace_outputs
 from adapter4rec.models.packed_attention import text_states
-from adapter4rec.models.settings import TextModelSettings
+from adapter4rec.models.settings import POOLING_FILE, TextModelSettings
 from adapter4rec.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ def build_text_encoder(settings: TextModelSettings) -> TextItemEncoder:
     """
     folder = backbone_folder(settings.backbone)
     backbone = load_backbone(folder, TEXT_ENCODERS, settings.layers)
-    pooling = settings.pooling or recorded_pooling(folder) or "cls"
+    recorded = None if settings.pooling else recorded_pooling(folder)
+    origin = "--pooling" if settings.pooling else POOLING_FILE if recorded else "default"
     positions = backbone.config.max_position_embeddings - first_position(backbone.config)
     adapter = getattr(settings, "adapter", None)
     further = adapter.further_tokens if adapter else 0
@@ -49,7 +50,7 @@ def build_text_encoder(settings: TextModelSettings) -> TextItemEncoder:
                 "positions of the backbone"
             )
     torch.manual_seed(settings.seed)  # loading the backbone may have drawn random numbers
-    return TextItemEncoder(backbone, settings.embedding_dim, pooling)
+    return TextItemEncoder(backbone, settings.embedding_dim, settings.pooling or recorded or "cls", origin)
 
 
 class TextItemEncoder(ContentItemEncoder):
@@ -59,11 +60,15 @@ class TextItemEncoder(ContentItemEncoder):
         backbone: a Hugging Face text encoder without pooler.
         dim: d, width of the embeddings.
         pooling: ``cls`` or ``mean`` (see :func:`text_states`).
+        origin: where the pooling comes from, for the log.
     """
 
-    def __init__(self, backbone: PreTrainedModel, dim: int, pooling: str = "cls") -> None:
+    def __init__(
+        self, backbone: PreTrainedModel, dim: int, pooling: str = "cls", origin: str = "default"
+    ) -> None:
         super().__init__(backbone, dim)
         self.pooling = pooling
+        self._origin = origin
         self._first_position = first_position(backbone.config)
 
     def states(self, content: Content) -> Tensor:
@@ -75,6 +80,10 @@ class TextItemEncoder(ContentItemEncoder):
         else:
             by_length = self.in_parts(self._pooled_states, self._parts(content))
         return by_length[content.order].view(len(content), -1, by_length.shape[-1])
+
+    def describe_input(self) -> str:
+        """How the states of a text's tokens become its vector, and who says so."""
+        return f"pooling of texts: {self.pooling} ({self._origin})"
 
     def layer_outputs(self, content: Content, layers: Sequence[int]) -> Tensor:
         """Outputs of the layers ``layers``, ``[tokens, layers, h]``, in the token order of the packs."""

@@ -111,8 +111,9 @@ class Campaign:
         self.source_overrides = {
             name.removeprefix(_SOURCE): value for name, value in values.items() if name in of_sources
         }
-        if "backbone" in self.overrides:  # a target starts from a source with its backbone
-            self.source_overrides.setdefault("backbone", self.overrides["backbone"])
+        for name in ("backbone", "pooling"):  # a target starts from a source with its item encoder
+            if name in self.overrides:
+                self.source_overrides.setdefault(name, self.overrides[name])
         self.title = study.title + (", on generated sample data" if self.how.sample else "")
         name = study.name + ("_sample" if self.how.sample else "")
         self.into = (self.how.into or REPOSITORY / "runs" / name).absolute()

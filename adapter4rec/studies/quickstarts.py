@@ -12,6 +12,7 @@ from adapter4rec.utils.files import REPOSITORY
 Values = dict[str, Any]
 _USERS_AND_ITEMS = {"users": 3000, "target_users": 1000, "items": 400}
 _NEW_PARTS = {"lr_item_head": 1e-3, "lr_user_encoder": 1e-3}
+_AS_IN_THE_PAPER = {"pooling": "cls"}  # MiniLM's folder records the mean
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,12 @@ TEXT = Quickstart(
     prepare=_prepare_text,
     # Train the item head first, on cached hidden states of the frozen backbone, then all parameters.
     source_stages={
-        "source_head": {"method": "head", "epochs": 15, **_NEW_PARTS},
-        "source": {"method": "all", "epochs": 1, "lr_backbone": 1e-4, **_NEW_PARTS},
+        "source_head": {"method": "head", "epochs": 15, **_NEW_PARTS, **_AS_IN_THE_PAPER},
+        "source": {"method": "all", "epochs": 1, "lr_backbone": 1e-4, **_NEW_PARTS, **_AS_IN_THE_PAPER},
     },
-    target_methods=_target_methods(epochs=3, lr_backbone=1e-4),
+    target_methods={
+        name: one | _AS_IN_THE_PAPER for name, one in _target_methods(epochs=3, lr_backbone=1e-4).items()
+    },
     files={"users": "users.tsv", "items": "items.tsv"},
     study_epochs=2,
     study_source={"method": "head", "epochs": 15, **_NEW_PARTS},
