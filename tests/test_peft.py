@@ -10,6 +10,8 @@ import peft
 import pytest
 import torch
 from adapter_models import (
+    DIM,
+    LENGTH,
     N_ITEMS,
     WORDS,
     assert_same,
@@ -31,6 +33,8 @@ from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.checkpoints.merging import merge_adapters, save_encoder, unmerge_adapters
 from adapter4rec.models.backbones import IMAGE_ENCODERS, TEXT_ENCODERS, load_backbone
 from adapter4rec.models.parameters import count_parameters, train_only
+from adapter4rec.models.user_encoders.gru4rec import Gru4RecUserEncoder
+from adapter4rec.models.user_encoders.hstu import HstuUserEncoder
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.precision import choose_precision
 
@@ -169,6 +173,21 @@ def test_chosen_layers_and_the_user_encoder(request, name):
 
 
 @pytest.mark.parametrize(
+    ("users", "message"),
+    [
+        (Gru4RecUserEncoder(DIM, 1, 0.1), "no attention or feed-forward sublayers; use --user_family none"),
+        (HstuUserEncoder(DIM, LENGTH, 2, 1, 0.1), "--user_options of houlsby: .*only attention.*family none"),
+    ],
+)
+def test_a_user_encoder_without_the_sublayer_is_an_error(tiny_bert_folder, users, message):
+    model = model_on(tiny_bert_folder)
+    model.user_encoder = users
+    with pytest.raises(UserError, match=message):
+        add_adapters(model, PeftConfig(user_family="houlsby"))
+    assert len(model.adapters) == 0
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"peft": "AdaLora"}, r"adalora: moves its budget .* training loop \(update_and_allocate\)"),
@@ -184,7 +203,7 @@ def test_chosen_layers_and_the_user_encoder(request, name):
         ({"peft": "poly"}, "cannot encode an item: task_ids"),
         ({"peft": "lily"}, "depends on the other items of its batch"),
         ({"peft": "adamss", "peft_options": ("use_asa=True",)}, "use_asa=true: needs a call in the training"),
-        ({"peft_options": ("init_lora_weights=eva",)}, "needs a call with training data"),
+        ({"peft_options": ("init_lora_weights=lora_ga",)}, "needs a call with training data"),
         ({"peft_options": ("peft_type=IA3",)}, "is set by --peft"),
         ({"peft_options": ("task_type=SEQ_CLS",)}, "is for PEFT's own model classes"),
         ({"peft_options": ("inference_mode=true",)}, "adapters are added to be trained"),

@@ -92,7 +92,7 @@ def add_adapters(
     alone = not isinstance(model, TransRec) and "item" in config.encoders
     encoders = ("item",) if alone else config.encoders
     if missing := [encoder for encoder in encoders if encoder not in found]:
-        raise UserError(_unsupported(model, missing[0], found))
+        raise UserError(_unsupported(model, missing[0], found, config))
     if config.train_user_encoder and ("user" in encoders or not isinstance(model, TransRec)):
         raise UserError(
             "--train_user_encoder true: needs a user encoder that is not adapted: --encoders item"
@@ -112,12 +112,14 @@ def add_adapters(
     return adapters.to(device=like.device, dtype=like.dtype).train(model.training)
 
 
-def _unsupported(model: TransRec | PreTrainedModel, role: str, found: Collection[str]) -> str:
+def _unsupported(
+    model: TransRec | PreTrainedModel, role: str, found: Collection[str], config: AdapterConfig
+) -> str:
     """Why an encoder cannot be adapted, and what to do."""
     reason = ""
     if isinstance(model, TransRec) and role == "user":
         reason = f" ({model.user_encoder.describe()}), which has no attention or feed-forward sublayers"
-    way = f"use --encoders {','.join(found)}" if found else "the model has no other"
+    way = f"use {config.only(found)}" if found else "the model has no other"
     return f"adapters do not support the model's {role} encoder{reason}; {way}"
 
 

@@ -6,7 +6,7 @@ Configs are settings: nothing here imports torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, ClassVar
@@ -110,6 +110,10 @@ class AdapterConfig(Settings):
 
     def check(self) -> None:
         """Raise a UserError for a combination of options that is not valid."""
+
+    def only(self, encoders: Iterable[str]) -> str:
+        """The options with which only some encoders are adapted, for a message."""
+        return f"--encoders {','.join(encoders)}"
 
     @property
     def further_tokens(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -28,15 +28,14 @@ _REFUSED = {
     "this project's loop does not make; use lora",
 }
 _IN_PYTHON = {"True": True, "False": False, "None": None}
-_REFUSED_OPTIONS: dict[str, tuple[Any, str]] = {
+_REFUSED_OPTIONS: dict[str, tuple[tuple[Any, ...], str]] = {
     "use_asa": (
-        True,
+        (True,),
         "needs a call in the training loop (update_and_allocate), which this project's loop does not make",
     ),
     "init_lora_weights": (
-        "eva",
-        "needs a call with training data before the first step (initialize_lora_eva_weights), which this "
-        "project does not make",
+        ("eva", "corda", "lora_ga"),
+        "needs a call with training data before the first step, which this project does not make",
     ),
 }
 _SET_HERE = {
@@ -90,8 +89,8 @@ class PeftConfig(AdapterConfig):
         if reason := _REFUSED.get(self.peft):
             raise UserError(f"--peft {self.peft}: {reason}")
         for name, value in parsed("peft_options", self.peft_options).items():
-            refused, why = _REFUSED_OPTIONS.get(name, (None, ""))
-            if reason := _SET_HERE.get(name) or (why if value == refused else ""):
+            refused, why = _REFUSED_OPTIONS.get(name, ((), ""))
+            if reason := _SET_HERE.get(name) or (why if value in refused else ""):
                 raise UserError(f"--peft_options {name}={json.dumps(value)}: {reason}")
         if self.semantics != PAPER:
             raise UserError("--semantics release: the released code does not use PEFT")
@@ -106,6 +105,10 @@ class PeftConfig(AdapterConfig):
             self.user_config().check()
         elif self.user_options is not None:
             raise UserError("--user_options: needs --user_family")
+
+    def only(self, encoders: Iterable[str]) -> str:
+        """The options with which PEFT adapts the item encoder alone."""
+        return "--user_family none, with --train_user_encoder true to train it as a whole"
 
     def user_config(self) -> AdapterConfig:
         """The config of the user encoder's adapters.
@@ -137,7 +140,12 @@ class PeftConfig(AdapterConfig):
         """The adapter of PEFT in the item encoder, and those of the user encoder's family."""
         yield "item", self.build(sites["item"])
         if self.user_family is not None:
-            yield from self.user_config().build_all({"user": sites["user"]})
+            try:
+                yield from self.user_config().build_all({"user": sites["user"]})
+            except UserError as error:
+                raise UserError(
+                    f"--user_options of {self.user_family}: {error} (with --method peft: --user_family none)"
+                ) from None
 
     def learning_rates(self) -> dict[str, float]:
         """Those of the user encoder's family."""
