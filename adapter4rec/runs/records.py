@@ -78,6 +78,22 @@ class Result:
     peak_memory_bytes: Count
 
 
+class RunResult(dict[str, Any]):
+    """What a run returns: the content of its ``result.json``. Prints the test metrics.
+
+    Attributes:
+        folder: the run folder; ``adapter4rec.load(result.folder)`` loads the model.
+    """
+
+    def __init__(self, content: Record, folder: Path) -> None:
+        super().__init__(content)
+        self.folder = folder
+
+    def __repr__(self) -> str:
+        metrics = ", ".join(f"{name} {value:.2f} %" for name, value in self["test"].items())
+        return f"RunResult({self.folder}: test of epoch {self['epoch']}: {metrics})"
+
+
 @dataclass(frozen=True)
 class _Epoch:
     epoch: Count

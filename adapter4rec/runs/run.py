@@ -39,7 +39,7 @@ from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs.curves import draw_curves
 from adapter4rec.runs.identity import BEST, Identity, initial_hash, load_best
 from adapter4rec.runs.ledger import append, finished_record, read_ledger, validation_history
-from adapter4rec.runs.records import Record, Result, RunDescription
+from adapter4rec.runs.records import Record, Result, RunDescription, RunResult
 from adapter4rec.runs.report_lines import result_line
 from adapter4rec.runs.settings import RunSettings
 from adapter4rec.runs.tensorboard import ScalarLog
@@ -203,7 +203,7 @@ class Run:
             with (self.folder / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as log:
                 log.writelines(f"{now} {line}\n" for line in text.splitlines())
 
-    def finished_result(self, model: TransRec | None = None) -> Record | None:
+    def finished_result(self, model: TransRec | None = None) -> RunResult | None:
         """Report and return the result if the run has finished with at least ``settings.epochs`` epochs.
 
         Its record is appended to the ledger, unless the ledger has it.
@@ -212,11 +212,11 @@ class Run:
             model: if given, the weights of the best epoch are loaded into it.
         """
 
-        def read() -> Record | None:
+        def read() -> RunResult | None:
             path = self.folder / "result.json"
             if not path.is_file():
                 return None
-            result = asdict(read_record(path, Result))
+            result = RunResult(asdict(read_record(path, Result)), self.folder)
             if result["requested_epochs"] < self.settings.epochs:
                 return None
             self._report(result)
@@ -286,11 +286,11 @@ class Run:
     def _draw_curves(self) -> None:
         history = validation_history(self.folder)
         if history and history[-1]["epoch"] > 0:
-            draw_curves({self.folder.name: history}, self.folder / "curves.png")
+            draw_curves({self.folder.name: self.folder}, self.folder / "curves.png")
 
     def finish(
         self, history: Sequence[Record], best: Record, test: dict[str, float], users: RankedUsers
-    ) -> Record:
+    ) -> RunResult:
         """Write ``result.json``, which marks the run as finished, and append the ledger record.
 
         Args:
@@ -322,7 +322,7 @@ class Run:
             self._draw_curves()
             self._report(result)
             append(self.settings.ledger_path, finished_record(self.folder, self.settings))
-        return result
+        return RunResult(result, self.folder)
 
 
 def _has_files(folder: Path) -> bool:
