@@ -244,7 +244,7 @@ def test_a_server_that_stalls_for_good_is_given_up(serve, source, tmp_path, monk
         fetch("bert/bert_tiny", tmp_path / "models")
     assert _files(tmp_path / "models") == []
     hub.stalls = ""
-    with pytest.raises(UserError, match=r"^download of bert/bert_tiny failed: \w*Timeout"):
+    with pytest.raises(UserError, match=r"failed: the list of files: the server sent nothing for 0\.3 s"):
         fetch("bert/bert_tiny", tmp_path / "models")
     assert not hub.ended.is_set()  # the server is still waiting
 

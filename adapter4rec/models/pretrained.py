@@ -13,6 +13,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,21 +78,14 @@ class Backbone:
         constants.HF_HUB_DISABLE_XET = True  # over HTTP, a server that stalls is given up after a minute
         api = HfApi()
         seconds = constants.HF_HUB_DOWNLOAD_TIMEOUT
-        about = api.model_info(self.source, revision=self.pin, files_metadata=True, timeout=seconds)
+        with _hub_errors("the list of files", seconds):
+            about = api.model_info(self.source, revision=self.pin, files_metadata=True, timeout=seconds)
         listed = {entry.rfilename: entry for entry in about.siblings or ()}
         if missing := [name for name in self.files if name not in listed]:
             raise UserError(f"missing {', '.join(missing)}")
         for name in self.files:
-            try:
+            with _hub_errors(name, seconds):
                 api.hf_hub_download(self.source, name, revision=self.pin, local_dir=folder)
-            except Exception as error:  # huggingface_hub does not wrap the exceptions of its HTTP library
-                reason = f"{type(error).__name__}: {error}"
-                if "Timeout" in reason:
-                    reason = (
-                        f"the server sent nothing for {seconds} seconds, several times; try again later, or "
-                        "set HF_ENDPOINT to another server"
-                    )
-                raise UserError(f"{name}: {reason}") from error
             path, entry = folder / name, listed[name]
             wanted = entry.lfs.sha256 if entry.lfs else entry.blob_id
             found = file_hash(path) if entry.lfs else _git_blob_id(path.read_bytes())
@@ -101,6 +96,21 @@ class Backbone:
                     "from another network"
                 )
         shutil.rmtree(folder / ".cache", ignore_errors=True)  # metadata of huggingface_hub
+
+
+@contextmanager
+def _hub_errors(what: str, seconds: float) -> Iterator[None]:
+    """Convert exceptions to a UserError that names what was downloaded; ``seconds`` is the timeout."""
+    try:
+        yield
+    except Exception as error:  # huggingface_hub does not wrap the exceptions of its HTTP library
+        reason = f"{type(error).__name__}: {error}"
+        if "Timeout" in type(error).__name__:
+            reason = (
+                f"the server sent nothing for {seconds} seconds; try again later, or set HF_ENDPOINT to "
+                "another server"
+            )
+        raise UserError(f"{what}: {reason}") from error
 
 
 def _git_blob_id(content: bytes) -> str:
