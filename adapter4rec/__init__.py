@@ -30,6 +30,8 @@ _HOMES = {
     "serving.hub": ("from_pretrained", "push_to_hub"),
     "models.parameters": ("count_parameters",),
     "datasets.frames": ("from_dataframes",),
+    "report.results": ("results",),
+    "runs.curves": ("draw_curves",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -17,7 +17,6 @@ from typing import Any
 
 from adapter4rec.report.rendering import aligned
 from adapter4rec.runs.curves import draw_curves
-from adapter4rec.runs.ledger import validation_history
 from adapter4rec.runs.records import Result
 from adapter4rec.studies.quickstarts import QUICKSTARTS, Quickstart
 from adapter4rec.utils.errors import UserError, run_main
@@ -85,10 +84,7 @@ def _report(plan: Quickstart) -> None:
     results = {name: asdict(read_record(folder / "result.json", Result)) for name, folder in folders.items()}
     table = table_of(results)
     (plan.runs / "table.md").write_text(table, encoding="utf-8")
-    draw_curves(
-        {NAMES[name]: validation_history(folder) for name, folder in folders.items()},
-        plan.runs / "curves.png",
-    )
+    draw_curves({NAMES[name]: folder for name, folder in folders.items()}, plan.runs / "curves.png")
     print(f"\nTarget domain of the sample data (generated), test split:\n\n{table}", flush=True)
 
 

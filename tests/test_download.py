@@ -13,7 +13,7 @@ import huggingface_hub
 import huggingface_hub.constants
 import pytest
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from adapter4rec.download import main
@@ -47,6 +47,14 @@ def _write_bert(folder, layers=2, width=8):
     return model
 
 
+def _git_id(content):
+    return hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
+
+
+def _lfs(content):
+    return {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
+
+
 class _Hub(ThreadingHTTPServer):
     """Just enough of the hub: one repository at one commit, its file list, and its files."""
 
@@ -57,6 +65,9 @@ class _Hub(ThreadingHTTPServer):
         self.files = {file.name: file.read_bytes() for file in source.iterdir()}
         self.backbone = backbone
         self.break_off = None  # name of a file whose transfer breaks off halfway
+        self.stalls = None  # name of a file of which the second half is never sent; "": the list of files
+        self.lies = None  # name of a file in whose place another one of its size is sent
+        self.ended = threading.Event()
         self.requests = []
 
     @property
@@ -82,13 +93,14 @@ class _HubRequest(BaseHTTPRequestHandler):
         repository, revision = self.server.backbone.source, self.server.backbone.pin
         files = f"/{repository}/resolve/{revision}/"
         if path == f"/api/models/{repository}/revision/{revision}":
-            self._send_json({"id": repository, "sha": revision, "siblings": []}, with_body)
-        elif path == f"/api/models/{repository}/tree/{revision}":
+            if self.server.stalls == "":
+                self.server.ended.wait(60)
             entries = [
-                {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+                {"rfilename": name, "size": len(content), "blobId": _git_id(content)}
+                | ({"lfs": _lfs(content)} if name.endswith((".safetensors", ".bin")) else {})
                 for name, content in self.server.files.items()
             ]
-            self._send_json(entries, with_body)
+            self._send_json({"id": repository, "sha": revision, "siblings": entries}, with_body)
         elif path.startswith(files) and path.removeprefix(files) in self.server.files:
             self._send_file(path.removeprefix(files), with_body)
         else:
@@ -112,7 +124,14 @@ class _HubRequest(BaseHTTPRequestHandler):
         self.send_header("X-Repo-Commit", self.server.backbone.pin)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        if with_body and name == self.server.break_off:
+        if with_body and name == self.server.stalls:
+            self.wfile.write(content[: len(content) // 2])
+            self.wfile.flush()
+            self.server.ended.wait(60)
+            self.close_connection = True
+        elif with_body and name == self.server.lies:
+            self.wfile.write(content[:-1] + bytes([content[-1] ^ 1]))
+        elif with_body and name == self.server.break_off:
             # The connection ends in the middle of a file, as often as the client tries again.
             self.wfile.write(content[: len(content) // 2])
             self.close_connection = True
@@ -131,7 +150,7 @@ def _alone(monkeypatch, tmp_path):
 
 def _use(monkeypatch, address):
     """Download from a local hub; HF_ENDPOINT is read once, when huggingface_hub is imported."""
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", partial(snapshot_download, endpoint=address))
+    monkeypatch.setattr(huggingface_hub, "HfApi", partial(HfApi, endpoint=address))
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +174,7 @@ def serve(monkeypatch):
 
     yield start
     for hub in hubs:
+        hub.ended.set()
         hub.shutdown()
         hub.server_close()
 
@@ -204,11 +224,41 @@ def test_a_download_that_breaks_off_leaves_nothing(serve, source, tmp_path, monk
     hub = serve(source)
     hub.break_off = "model.safetensors"
     monkeypatch.setattr("time.sleep", lambda _: None)  # the client's pauses between its tries
-    with pytest.raises(UserError, match=r"download of bert/bert_tiny failed"):
+    with pytest.raises(UserError, match=r"^download of bert/bert_tiny failed: model\.safetensors: "):
         fetch("bert/bert_tiny", tmp_path / "models")
     assert _files(tmp_path / "models") == []
     assert not (tmp_path / "models" / "bert" / "bert_tiny").exists()
     hub.break_off = None
+    assert _files(fetch("bert/bert_tiny", tmp_path / "models")) == sorted(TINY.files)
+
+
+def test_a_server_that_stalls_for_good_is_given_up(serve, source, tmp_path, monkeypatch):
+    hub = serve(source)
+    hub.stalls = "model.safetensors"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
+    monkeypatch.setattr("time.sleep", lambda _: None)  # the client's pauses between its tries
+    message = (
+        r"^download of bert/bert_tiny failed: model\.safetensors: the server sent nothing for 0\.3 seconds"
+    )
+    with pytest.raises(UserError, match=message):
+        fetch("bert/bert_tiny", tmp_path / "models")
+    assert _files(tmp_path / "models") == []
+    hub.stalls = ""
+    with pytest.raises(UserError, match=r"failed: the list of files: the server sent nothing for 0\.3 s"):
+        fetch("bert/bert_tiny", tmp_path / "models")
+    assert not hub.ended.is_set()  # the server is still waiting
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("model.safetensors", "SHA-256"), ("config.json", "git object id")]
+)
+def test_another_content_than_the_hub_records_is_refused(serve, source, tmp_path, name, kind):
+    hub = serve(source)
+    hub.lies = name
+    with pytest.raises(UserError, match=rf"failed: {name}: wrong content: its {kind} is "):
+        fetch("bert/bert_tiny", tmp_path / "models")
+    assert _files(tmp_path / "models") == []
+    hub.lies = None
     assert _files(fetch("bert/bert_tiny", tmp_path / "models")) == sorted(TINY.files)
 
 

@@ -70,11 +70,22 @@ def test_a_run_folder_moved_alone_finds_what_has_stayed(place, tmp_path):
 def test_another_backbone_at_the_same_path_is_refused(place, tmp_path, tiny_bert_folder):
     config = json.loads((place / "backbone" / "config.json").read_text())
     (place / "backbone" / "config.json").write_text(json.dumps(config | {"hidden_act": "relu"}))
-    with pytest.raises(UserError, match="start: was"):
+    with pytest.raises(UserError, match=r"start: was .*\n  changed: backbone \S+$"):
         carry_out(target_in(place, resume=True, epochs=2))
     with pytest.raises(UserError, match="initial weights have changed"):
         shown(place, cache_folder=tmp_path / "cache")
     assert shown(place, cache_folder=tmp_path / "cache", backbone=str(tiny_bert_folder))
+
+
+def test_a_replaced_source_model_is_named(place, tmp_path):
+    path = place / "source.safetensors"
+    source = read_checkpoint(path)
+    tensors = {name: tensor + 1 for name, tensor in source.tensors.items()}
+    write_checkpoint(path, tensors, source.description)
+    with pytest.raises(UserError, match=r"changed: source model \S+source\.safetensors$"):
+        shown(place, cache_folder=tmp_path / "cache")
+    with pytest.raises(UserError, match=r"start: was .*\n  changed: source model \S+source\.safetensors$"):
+        carry_out(target_in(place, resume=True, epochs=2))
 
 
 def test_a_source_model_is_its_tensors(place):

@@ -28,6 +28,7 @@ from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.data.images.building import ImageLmdbSettings, build
 from adapter4rec.data.images.description import DESCRIPTION_KEY, SOURCES_KEY
 from adapter4rec.evaluation.leave_one_out import USERS_AT_ONCE
+from adapter4rec.runs import run as runs
 from adapter4rec.training import cached_states, fit
 from adapter4rec.utils import checkpoint_file as checkpoints
 from adapter4rec.utils import precision
@@ -447,6 +448,37 @@ def test_run_folders_of_others_are_refused(common, tmp_path):
     refused("settings.json: damaged", run_source, common, folder, epochs=1)
     (folder / "settings.json").write_text('{"identity": [1]}')
     refused("settings.json: damaged", run_source, common, folder, epochs=1)
+
+
+def test_resuming_nothing_begins_a_run_and_names_what_differs(common, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(runs, "REPOSITORY", tmp_path)
+    carry_out(TextSourceSettings.from_values(common | {"epochs": 1}))
+    capsys.readouterr()
+    carry_out(TextSourceSettings.from_values(common | {"epochs": 1, "resume": True, "lr_backbone": 2e-3}))
+    (first, _) = sorted((tmp_path / "runs").glob("*/settings.json"), key=lambda path: path.stat().st_mtime)
+    output = capsys.readouterr().out
+    assert f"a new run begins. {first.parent} has nearly the same run:\n" in output
+    assert "\n  --lr_backbone: was 0.001, now 0.002\nrun folder" in output
+    # Another experiment, and a folder that the user named, have no nearly equal run.
+    many = {"resume": True, "embedding_dim": 8, "max_seq_len": 5, "dropout": 0.2, "lr_item_head": 5e-3}
+    for chosen in (many, {"resume": True, "run_folder": tmp_path / "runs" / "named"}):
+        carry_out(TextSourceSettings.from_values(common | {"epochs": 1} | chosen))
+        output = capsys.readouterr().out
+        assert "nothing to resume in " in output
+        assert "nearly the same" not in output
+
+
+def test_settings_that_differ_from_those_of_the_source_are_said(common, source, tmp_path, capsys):
+    options = {"method": "frozen", "source_checkpoint": source}
+    refused(
+        r"trained with --max_seq_len 8, not 6", run_target, common | {"max_seq_len": 6}, tmp_path, **options
+    )
+    run_target(common, tmp_path / "tokens", **options, title_tokens=4, body_tokens=9)
+    output = capsys.readouterr().out
+    assert output.count("warning: the source model was trained with") == 1
+    assert "warning: the source model was trained with --title_tokens 30, not 4 as here" in output
+    run_target(common, tmp_path / "equal", **options)
+    assert "warning" not in capsys.readouterr().out
 
 
 def test_weights_of_another_run_or_kind_are_not_taken_up(common, tmp_path):

@@ -248,7 +248,7 @@ def test_head_on_cached_states_then_a_target_then_recommendations(
     )
     first = carry_out(target)
     again = carry_out(replace(target, mode="test"))
-    assert again == first["test"]
+    assert again["test"] == first["test"]
     loaded = adapter4rec.load_source(source)
     assert loaded.user_encoder.describe() == registered(USER_ENCODERS, name).from_settings(target).describe()
     groups = loaded.parameter_groups()

@@ -23,7 +23,7 @@ def build_model(settings: Settings, n_items: int) -> TransRec:
 
     model = new_transrec(settings, settings.encoder_builder(build_image_encoder), n_items)
     if settings.needs_source:
-        load_source_weights(model, read_source_model(settings.source_checkpoint), settings.objective)
+        load_source_weights(model, read_source_model(settings.source_checkpoint), settings.plain())
     if settings.adapter is not None:
         add_adapters(model, settings.adapter, seed=settings.seed)
     train_only(model, settings.trained_parts)

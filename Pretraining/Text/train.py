@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from adapter4rec.models.settings import TextModelSettings
+from adapter4rec.runs.records import RunResult
 from adapter4rec.training.settings import SourceTraining
 from adapter4rec.utils.command_line import settings_from_command_line
 from adapter4rec.utils.errors import run_main
@@ -26,12 +27,12 @@ class Settings(TextModelSettings, SourceTraining):
     module: ClassVar[str] = "Pretraining.Text.train"
 
 
-def run(**settings: Any) -> dict[str, Any]:
+def run(**settings: Any) -> RunResult:
     """Execute one run. ``settings`` are the options that ``--help`` lists. Returns the result."""
     return train(Settings.from_values(settings))
 
 
-def train(settings: Settings) -> dict[str, Any]:
+def train(settings: Settings) -> RunResult:
     """Read the domain, build and train the model, test its best epoch, and export it for target domains."""
     from adapter4rec.runs.exporting import export_for_targets, require_export
     from adapter4rec.runs.run import Run

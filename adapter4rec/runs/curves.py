@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from adapter4rec.runs.ledger import validation_history
 from adapter4rec.utils.files import atomic_file
 
 _PANELS = (
@@ -15,15 +15,20 @@ _PANELS = (
 )
 
 
-def draw_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+def draw_curves(folders: Mapping[str, Path | str], path: Path | str) -> None:
     """Plot one line per run in each panel.
 
     Args:
-        histories: records of the epochs, with ``epoch`` and the plotted values, by name in the legend. A run
-            with epoch 0 only is drawn as a horizontal line.
+        folders: run folders, by name in the legend. A run that trains nothing is a horizontal line.
         path: the PNG file to write.
+
+    Raises:
+        OSError: a folder has no ``metrics.jsonl``.
+        UserError: it is damaged.
     """
     from matplotlib.figure import Figure
+
+    histories = {name: validation_history(Path(folder)) for name, folder in folders.items()}
 
     figure = Figure(figsize=(13, 4), layout="constrained")
     for axis, (key, label) in zip(figure.subplots(1, len(_PANELS)), _PANELS, strict=True):
@@ -41,5 +46,5 @@ def draw_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
     if len(histories) > 1:
         lines, names = figure.axes[1].get_legend_handles_labels()
         figure.legend(lines, names, loc="outside lower center", ncols=3)
-    with atomic_file(path) as aside:
+    with atomic_file(Path(path)) as aside:
         figure.savefig(aside, dpi=110, format="png")

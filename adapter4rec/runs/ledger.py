@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from adapter4rec.adapters.peft import PeftConfig
-from adapter4rec.models.backbone_folders import backbone_hash, own_image_size
-from adapter4rec.models.settings import ImageModelSettings
+from adapter4rec.runs.inputs import input_hashes
 from adapter4rec.runs.records import (
     FailedRecord,
     FinishedRecord,
@@ -30,15 +29,13 @@ from adapter4rec.runs.records import (
 )
 from adapter4rec.runs.settings import RunSettings
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import file_hash, locked_file, require_regular, tensor_hash
+from adapter4rec.utils.files import locked_file, require_regular
 from adapter4rec.utils.plain_text import json_text
 from adapter4rec.utils.records import Object, checked, read_record, record_of
 from adapter4rec.utils.settings import as_argument
 
 FINISHED, FAILED = "finished", "failed"
 _VERSION = 1
-_INPUTS = ("users", "items", "images", "item_vectors", "source_checkpoint", "start_from")
-"""Settings that name input files of a run."""
 _OF_RESULT = ("validation", "test", "seconds_per_epoch", "seconds", "peak_memory_bytes")
 """Entries of ``result.json`` that the record has, too."""
 
@@ -59,30 +56,13 @@ def run_key(settings: RunSettings) -> str:
     Raises:
         UserError: an input file cannot be read.
     """
-    plain = settings.plain()
-    files = {name: _content(name, Path(plain[name]), settings) for name in _INPUTS if plain.get(name)}
-    if settings.uses_content:
-        files["backbone"] = backbone_hash(settings.backbone)
     parts = {
         "stage": settings.kind,
         "settings": settings.plain(runtime=False),
         "epochs": settings.epochs,
-        "files": files,
+        "files": input_hashes(settings),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _content(name: str, path: Path, settings: RunSettings) -> str:
-    """Hash of an input file, of the images in an LMDB or a folder, or of the tensors of a source model."""
-    if path.is_dir() and isinstance(settings, ImageModelSettings):
-        from adapter4rec.data.images.folder import image_database, is_image_folder
-
-        size = own_image_size(settings) if is_image_folder(path) and settings.uses_content else None
-        return image_database(settings, size).description.content
-    try:
-        return tensor_hash(path) if path.suffix == ".safetensors" else file_hash(path)
-    except FileNotFoundError:
-        raise UserError(f"--{name} {path}: no such file; see Dataset/README.md for the data files") from None
 
 
 def command_of(settings: RunSettings, without: Iterable[str] = ()) -> str:

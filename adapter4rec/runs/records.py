@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -60,6 +60,7 @@ class RunDescription:
     versions: dict[str, str]
     hardware: HardwareRecord
     folder: str | None = None
+    files: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,22 @@ class Result:
     seconds_per_epoch: Seconds | None
     seconds: Seconds
     peak_memory_bytes: Count
+
+
+class RunResult(dict[str, Any]):
+    """What a run returns: the content of its ``result.json``. Prints the test metrics.
+
+    Attributes:
+        folder: the run folder; ``adapter4rec.load(result.folder)`` loads the model.
+    """
+
+    def __init__(self, content: Record, folder: Path) -> None:
+        super().__init__(content)
+        self.folder = folder
+
+    def __repr__(self) -> str:
+        metrics = ", ".join(f"{name} {value:.2f} %" for name, value in self["test"].items())
+        return f"RunResult({self.folder}: test of epoch {self['epoch']}: {metrics})"
 
 
 @dataclass(frozen=True)

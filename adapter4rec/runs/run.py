@@ -38,8 +38,10 @@ from adapter4rec.models.parameters import ParameterCounts, count_parameters, tra
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs.curves import draw_curves
 from adapter4rec.runs.identity import BEST, Identity, initial_hash, load_best
+from adapter4rec.runs.inputs import changed_inputs, input_hashes
 from adapter4rec.runs.ledger import append, finished_record, read_ledger, validation_history
-from adapter4rec.runs.records import Record, Result, RunDescription
+from adapter4rec.runs.nearest import nothing_to_resume
+from adapter4rec.runs.records import Record, Result, RunDescription, RunResult
 from adapter4rec.runs.report_lines import result_line
 from adapter4rec.runs.settings import RunSettings
 from adapter4rec.runs.tensorboard import ScalarLog
@@ -104,17 +106,20 @@ class Run:
     def _open(self) -> None:
         description = self.folder / "settings.json"
         if not description.is_file():
+            if self.settings.resume and self.settings.mode == "train":
+                named = self.settings.run_folder is not None
+                print(nothing_to_resume(self.folder, self.identity, named=named), flush=True)
             if self.settings.mode == "test":
                 raise UserError(f"{self.folder}: no run to test")
             if self.folder.exists() and (not self.folder.is_dir() or _has_files(self.folder)):
                 raise UserError(f"{self.folder}: not empty and not a run folder; choose another --run_folder")
             return
-        recorded = read_record(description, RunDescription).identity
-        differences = self.identity.differences(recorded)
-        if differences:
+        recorded = read_record(description, RunDescription)
+        if differences := self.identity.differences(recorded.identity):
+            changed = [f"changed: {file}" for file in changed_inputs(recorded.files, self.settings)]
             raise UserError(
                 f"{self.folder}: run folder of a run with other settings; choose another --run_folder\n  "
-                + "\n  ".join(differences[:_MAX_LISTED])
+                + "\n  ".join([*differences[:_MAX_LISTED], *changed])
             )
         files = self.last_path, self.previous_path, self.folder / "result.json"
         started = any(path.exists() for path in files)
@@ -168,6 +173,7 @@ class Run:
                         "clicks": len(interactions.clicks),
                     },
                     "parameters": asdict(self.counts),
+                    "files": input_hashes(self.settings),
                     "versions": versions(),
                     "hardware": {
                         "device": torch.cuda.get_device_name(device) if cuda else platform.machine() or "cpu",
@@ -183,6 +189,12 @@ class Run:
         settings = self.settings
         if isinstance(settings, TargetSettings) and settings.method == "head" and not settings.needs_source:
             self.log("no source model: head and user encoder start from initial weights")
+        if isinstance(settings, TargetSettings) and settings.needs_source and self.process.is_rank0:
+            from adapter4rec.checkpoints.source_models import differing_settings, read_source_settings
+
+            source = read_source_settings(settings.source_checkpoint)
+            for line in differing_settings(source, settings.plain()):
+                self.log(f"warning: the source model was trained with {line}")
         share = self.counts.share
         adapted = isinstance(self.settings, TargetSettings) and self.settings.adapter is not None
         if adapted and share > _LARGE_SHARE:
@@ -203,7 +215,7 @@ class Run:
             with (self.folder / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as log:
                 log.writelines(f"{now} {line}\n" for line in text.splitlines())
 
-    def finished_result(self, model: TransRec | None = None) -> Record | None:
+    def finished_result(self, model: TransRec | None = None) -> RunResult | None:
         """Report and return the result if the run has finished with at least ``settings.epochs`` epochs.
 
         Its record is appended to the ledger, unless the ledger has it.
@@ -212,11 +224,11 @@ class Run:
             model: if given, the weights of the best epoch are loaded into it.
         """
 
-        def read() -> Record | None:
+        def read() -> RunResult | None:
             path = self.folder / "result.json"
             if not path.is_file():
                 return None
-            result = asdict(read_record(path, Result))
+            result = RunResult(asdict(read_record(path, Result)), self.folder)
             if result["requested_epochs"] < self.settings.epochs:
                 return None
             self._report(result)
@@ -286,11 +298,11 @@ class Run:
     def _draw_curves(self) -> None:
         history = validation_history(self.folder)
         if history and history[-1]["epoch"] > 0:
-            draw_curves({self.folder.name: history}, self.folder / "curves.png")
+            draw_curves({self.folder.name: self.folder}, self.folder / "curves.png")
 
     def finish(
         self, history: Sequence[Record], best: Record, test: dict[str, float], users: RankedUsers
-    ) -> Record:
+    ) -> RunResult:
         """Write ``result.json``, which marks the run as finished, and append the ledger record.
 
         Args:
@@ -322,7 +334,7 @@ class Run:
             self._draw_curves()
             self._report(result)
             append(self.settings.ledger_path, finished_record(self.folder, self.settings))
-        return result
+        return RunResult(result, self.folder)
 
 
 def _has_files(folder: Path) -> bool:

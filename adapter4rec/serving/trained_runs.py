@@ -15,6 +15,7 @@ from adapter4rec.data.domain import Domain
 from adapter4rec.models.parameters import count_parameters
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs.identity import Identity, initial_hash, load_best
+from adapter4rec.runs.inputs import changed_inputs
 from adapter4rec.runs.records import RunDescription
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.process_group import Process
@@ -77,6 +78,7 @@ def load_run(folder: Path, process: Process, changed: Mapping[str, Any] | None =
     model = rebuilt_model(settings, domain.interactions.n_items)
     now = replace(identity, data=domain.identity, start=initial_hash(model))
     if changes := now.differences(recorded.identity):
+        changes = changed_inputs(recorded.files, settings) or changes
         raise UserError(f"{folder}: the data or the initial weights have changed: {'; '.join(changes)}")
     if count_parameters(model).trained:
         load_best(folder / "best.safetensors", identity, model)

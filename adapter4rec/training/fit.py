@@ -24,6 +24,7 @@ from adapter4rec.training.state import Progress, restore_state, save_state
 from adapter4rec.training.step import train_step
 from adapter4rec.training.testing import ranking_of
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.plain_text import shows_progress
 from adapter4rec.utils.processes import signals_deferred
 from adapter4rec.utils.records import damaged
 
@@ -146,7 +147,7 @@ def train_epoch(
         total=len(examples.users),
         initial=min(progress.step * examples.batch_size, len(examples.users)),
         unit="seq",
-        disable=None if setup.process.is_rank0 else True,  # None: if stderr is not a terminal
+        disable=not (setup.process.is_rank0 and shows_progress()),
         leave=False,
     )
     batches = load_ahead(

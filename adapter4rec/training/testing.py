@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from adapter4rec.data.domain import Domain
 from adapter4rec.evaluation.leave_one_out import Ranking, Split, popularity, rank, rank_users, ranked_users
-from adapter4rec.runs.records import Record
+from adapter4rec.runs.records import Record, RunResult
 from adapter4rec.runs.report_lines import result_line
 from adapter4rec.runs.run import Run
 from adapter4rec.training.settings import TrainingSettings
@@ -40,7 +40,7 @@ def ranking_of(
 
 def evaluate(
     model: TransRec | None, domain: Domain, settings: TrainingSettings, run: Run, history: Sequence[Record]
-) -> Record:
+) -> RunResult:
     """Evaluate the best epoch, or what is not trained, on the test split, and write the result.
 
     Args:
@@ -64,22 +64,22 @@ def evaluate(
     return run.finish(history or [best], best, ranking.metrics(settings.ks), users)
 
 
-def evaluate_again(model: TransRec | None, domain: Domain, settings: TrainingSettings, run: Run) -> Record:
+def evaluate_again(model: TransRec | None, domain: Domain, settings: TrainingSettings, run: Run) -> RunResult:
     """Evaluate the best epoch of a finished run on the test split again, without writing files.
 
     Returns:
-        The metrics, in per cent.
+        The number of the epoch, ``epoch``, and the metrics in per cent, ``test``.
 
     Raises:
         UserError: the run has no best epoch yet.
     """
     best = run.load_best(model) if model is not None and run.counts.trained else {"epoch": 0}
     metrics = ranking_of(model, domain, settings, run.process, Split.TEST).metrics(settings.ks)
-    run.process.log(result_line(best["epoch"], metrics, settings.ks))
-    return metrics
+    run.process.log(result_line(int(best["epoch"]), metrics, settings.ks))
+    return RunResult({"epoch": best["epoch"], "test": metrics}, run.folder)
 
 
-def evaluate_popularity(domain: Domain, settings: TrainingSettings, run: Run) -> Record:
+def evaluate_popularity(domain: Domain, settings: TrainingSettings, run: Run) -> RunResult:
     """Evaluate the popularity baseline and write its result like that of a run.
 
     With ``--mode test`` it is evaluated again without writing files. A finished run is only reported.

@@ -19,6 +19,10 @@ EXIT_USER_ERROR = 2
 class UserError(Exception):
     """An error the user can fix. The message names the problem, the place and the fix."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: the message, as at a terminal. IPython calls this."""
+        return [f"error: {self}"]
+
 
 def nearest(name: str, known: list[str]) -> str:
     """A hint for an unknown name: the closest known name, or the list of all names."""

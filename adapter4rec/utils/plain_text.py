@@ -203,3 +203,8 @@ def escape_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def shows_progress() -> bool:
+    """Whether there is somebody to watch a progress bar: standard error is a terminal, or a notebook's."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules

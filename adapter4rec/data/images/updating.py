@@ -35,6 +35,7 @@ from adapter4rec.data.images.sources import SEVERAL, MatchedFiles
 from adapter4rec.data.images.writing import finish, unfinished_lmdb, write
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import atomic_file, atomic_folder
+from adapter4rec.utils.plain_text import shows_progress
 
 _NO_IMAGE = "no image"
 _BATCH = 64
@@ -248,7 +249,7 @@ class Update:
             The number of images that were decoded.
         """
         batches = [names[first : first + _BATCH] for first in range(0, len(names), _BATCH)]
-        bar = tqdm(desc="images", total=len(names), unit="image", disable=None, leave=False)
+        bar = tqdm(desc="images", total=len(names), unit="image", disable=not shows_progress(), leave=False)
         count = 0
         Image.init()  # Pillow imports its plugins lazily, which is not thread-safe
         with warnings.catch_warnings(), bar, ThreadPoolExecutor(self.workers) as pool:
