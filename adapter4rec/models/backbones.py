@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from adapter4rec.models.backbone_folders import require_files
 from adapter4rec.models.layouts import LAYOUTS, Reads
-from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.errors import UserError, reason_of
 from adapter4rec.utils.records import Object, read_record
 
 if TYPE_CHECKING:
@@ -55,7 +55,6 @@ _SLACK_BYTES = 1 << 27
 _MOST_LAYERS = 1000
 _MOST = {"num_hidden_layers": _MOST_LAYERS, "num_labels": 100_000}
 """Counts of which transformers makes a list when it reads config.json, and the largest that are supported."""
-_LONGEST_REASON = 300
 _PROBE = "a \U00012000"
 """A text with a letter, of cuneiform, that few vocabularies have."""
 
@@ -307,7 +306,7 @@ def _reading(folder: Path, what: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:  # damaged files raise exceptions of any type
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:_LONGEST_REASON]}"
+            reason = reason_of(error)
             if "trust_remote_code" in str(error):
                 reason = "it requires custom code (auto_map), which is not supported"
             raise UserError(f"{folder}: {what} cannot be read: {reason}") from None
