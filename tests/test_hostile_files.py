@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 import signal
@@ -15,6 +16,8 @@ from faults.damage import DEEP, TEXTS, WEIRD, changed, damaged, places
 from faults.readers import READERS, REFUSALS, Reader
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from adapter4rec.utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("no_hang")
 PARTS = ("image LMDB", "released LMDB", "cache of states")
@@ -68,6 +71,58 @@ def test_every_value_of_our_own_json_may_be_wrong(reader: Reader, tmp_path: Path
                 reader.try_bytes(tmp_path, json.dumps(changed(content, place, change, 1)).encode())
             for value in WEIRD[number % 4 :: 4]:
                 reader.try_bytes(tmp_path, json.dumps(changed(content, place, "replace", value)).encode())
+
+
+WRONG = (
+    ("settings.json", ("parameters", "trained"), "10"),
+    ("settings.json", ("hardware", "processes"), None),
+    ("settings.json", ("domain", "users"), -1),
+    ("result.json", ("epoch",), "1"),
+    ("result.json", ("seconds",), -0.5),
+    ("result.json", ("test", "HR@10"), math.nan),
+    ("result.json", ("trained_share",), math.inf),
+    ("metrics.jsonl", ("epoch",), "1"),
+    ("metrics.jsonl", ("epoch",), -1),
+    ("metrics.jsonl", ("loss",), None),
+    ("metrics.jsonl", ("loss",), math.nan),
+    ("study.json", ("rows", 0, "runs", 0, "seed"), "1"),
+    ("study.json", ("groups",), None),
+    ("progress of a run", ("step",), -1),
+    ("progress of a run", ("step",), "2"),
+    ("progress of a run", ("history", 0, "loss"), math.nan),
+    ("image LMDB", ("images",), "1"),
+    ("image LMDB", ("options", "size"), 0),
+    ("image LMDB", ("left_out",), None),
+)
+
+
+@pytest.mark.parametrize(("name", "place", "value"), WRONG)
+def test_a_value_of_another_type_is_named(tmp_path: Path, name: str, place: tuple[str | int, ...], value):
+    """``null``, text in place of a number, a negative count, NaN and infinity."""
+    reader = READERS[NAMES.index(name)]
+    path = tmp_path / reader.file
+    content = json.loads(reader.seeds[0].splitlines()[0])
+    path.write_text(json.dumps(changed(content, place, "replace", value)))
+    with pytest.raises(UserError, match=rf"{path}.*({place[-1]}|\$\[\.\.\.\]|not a finite number)"):
+        reader.read(path)
+
+
+@pytest.mark.parametrize("change", ["remove", "add"])
+@pytest.mark.parametrize("reader", [*filter(is_json, READERS)], ids=lambda reader: reader.name)
+def test_missing_and_unknown_fields(reader: Reader, tmp_path: Path, change: str, capsys):
+    """Missing ones are named. Unknown ones are, too, where a part that is not read would be lost."""
+    path = tmp_path / reader.file
+    content = json.loads(reader.seeds[0].splitlines()[0])
+    first = next(iter(content))
+    path.write_text(json.dumps(changed(content, (first,), change, 1)))
+    if reader.name == "ledger":
+        reader.read(path)
+        assert ("ledger.jsonl:1: skipped damaged line" in capsys.readouterr().err) == (change == "remove")
+    elif change == "add" and reader.name not in ("progress of a run", "image LMDB"):
+        reader.read(path)
+    else:
+        with pytest.raises(UserError, match=rf"{path}.*{first if change == 'remove' else 'newer version'}"):
+            reader.read(path)
 
 
 @pytest.mark.parametrize("kind", ["fifo", "link to a fifo", "device", "folder"])

@@ -216,6 +216,41 @@ def test_16_bit_tiffs_of_both_polarities(white_is_zero):
     assert np.array_equal(np.asarray(decoded(data))[:, :, 0], 255 - high if white_is_zero else high)
 
 
+def claiming(width: int, height: int, kind: str, **options: object) -> bytes:
+    """A small file with many pixels."""
+    return encoded(Image.new("L" if kind == "PNG" else "RGB", (width, height)), kind, **options)
+
+
+@pytest.mark.parametrize(
+    ("data", "size"),
+    [
+        (claiming(6000, 5000, "PNG"), None),
+        (claiming(6000, 5000, "PNG"), 224),
+        (claiming(4000, 4000, "WEBP", quality=1), None),
+        (claiming(6000, 6000, "JPEG", quality=1), None),
+        (claiming(7000, 7000, "JPEG", quality=1, progressive=True), 224),  # reduced, but not before
+    ],
+    ids=["png", "png to be resized", "webp", "jpeg", "progressive jpeg"],
+)
+def test_more_pixels_than_the_file_has_reason_for_are_refused(data: bytes, size: int | None) -> None:
+    with pytest.raises(BrokenImageError, match=r"pixels would take \d+ MiB, more than 200 MiB"):
+        decoded(data, size)
+
+
+def test_large_pictures_are_decoded() -> None:
+    assert decoded(claiming(6000, 4000, "JPEG")).size == (6000, 4000)
+    assert max(decoded(claiming(7000, 7000, "JPEG", quality=1), 224).size) < 1000  # reduced
+    loud = np.random.default_rng(0).integers(0, 256, (1000, 1000), np.uint8)
+    assert decoded(encoded(Image.fromarray(np.tile(loud, (6, 5))), "BMP")).size == (5000, 6000)
+
+
+def test_bands_of_transparency_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = picture(2, "RGBA")
+    whole = np.asarray(in_colour(image))
+    monkeypatch.setattr("adapter4rec.data.images.decoding._BAND_PIXELS", 1)
+    assert np.array_equal(np.asarray(in_colour(image)), whole)
+
+
 @pytest.mark.parametrize("mode", ["I", "F", "LAB", "HSV", "La"])
 def test_modes_that_are_refused_are_named(mode):
     with pytest.raises(BrokenImageError, match="32-bit" if len(mode) == 1 else mode):

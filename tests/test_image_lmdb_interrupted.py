@@ -13,7 +13,7 @@ from pathlib import Path
 import lmdb
 import pytest
 from conftest import REPOSITORY
-from image_shop import SIZE, Shop, contents, small_batches
+from image_shop import Shop, contents, small_batches
 
 from adapter4rec.data.images import updating
 from adapter4rec.data.images.building import ImageLmdbSettings, build
@@ -38,7 +38,7 @@ def several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     small_batches(monkeypatch)
 
 
-def run_build(settings: ImageLmdbSettings, before: str) -> subprocess.CompletedProcess[str]:
+def started_build(settings: ImageLmdbSettings, before: str) -> subprocess.Popen[str]:
     """Build in a process and a session of its own, after some lines of Python."""
     values = {name: value for name, value in settings.plain().items() if value is not None}
     code = (
@@ -58,15 +58,21 @@ def run_build(settings: ImageLmdbSettings, before: str) -> subprocess.CompletedP
         f"{before}\n"
         f"run_main(lambda: building.build(building.ImageLmdbSettings(**{values!r})) and 0)\n"
     )
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=REPOSITORY,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
-        check=False,
         start_new_session=True,
     )
+
+
+def run_build(settings: ImageLmdbSettings, before: str) -> subprocess.CompletedProcess[str]:
+    """The end of a build in a process and a session of its own."""
+    process = started_build(settings, before)
+    printed = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(process.args, process.returncode, *printed)
 
 
 class TestInterrupted:
@@ -124,29 +130,27 @@ class TestInterrupted:
 
     @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
     def test_a_killed_build_leaves_no_process(self, shop: Shop, whole: dict[bytes, bytes]) -> None:
-        items, into = shop.settings().items, shop.folder / "shop.lmdb"
-        held_up = shop.images / f"{shop.names[-2]}.jpg"
-        data = held_up.read_bytes()
-        held_up.unlink()
-        os.mkfifo(held_up)  # the build waits here for bytes until it is killed
-        command = [sys.executable, str(REPOSITORY / "build_lmdb_hm.py"), "--items", str(items)]
-        options = ["--images", str(shop.images), "--into", str(into), "--missing", "skip"]
-        process = subprocess.Popen(
-            [*command, *options, "--size", str(SIZE), "--workers", "4"],
-            start_new_session=True,
-            stdout=subprocess.DEVNULL,
-        )
-        writer = opened_when_read(held_up, process)
+        settings, marker = shop.settings(missing="skip", workers=4), shop.folder / "waits"
+        waiting = f"at = lambda n: n == 3 and (open({str(marker)!r}, 'w').close(), signal.pause())"
+        process = started_build(settings, waiting)
+        while not marker.exists():
+            assert process.poll() is None
+            time.sleep(0.01)
         running = processes_of_session(process.pid)
         process.kill()
         process.wait()
-        os.close(writer)
         assert running == {process.pid}  # another process could outlive the build
         assert not processes_of_session(process.pid)
-        held_up.unlink()
-        held_up.write_bytes(data)
-        build(shop.settings(missing="skip"))
-        assert contents(into) == whole
+        build(settings)
+        assert contents(settings.into) == whole
+
+    @pytest.mark.parametrize("kind", ["FIFO", "device"])
+    def test_a_fifo_or_device_is_an_image_that_cannot_be_read(self, shop: Shop, kind: str) -> None:
+        path = shop.images / f"{shop.names[0]}.jpg"
+        path.unlink()
+        os.mkfifo(path) if kind == "FIFO" else path.symlink_to("/dev/zero")
+        with pytest.raises(UserError, match=rf"{shop.names[0]}.*expected a file, found a {kind}"):
+            build(shop.settings())
 
     def test_ctrl_c(self, shop: Shop) -> None:
         settings = shop.settings(workers=4)
@@ -180,15 +184,6 @@ class TestInterrupted:
         assert len(contents(unfinished_folder(settings.into))) == 1 + 2 * 8
         build(settings)
         assert contents(settings.into) == whole
-
-
-def opened_when_read(fifo: Path, reader: subprocess.Popen) -> int:
-    """Descriptor to write to a FIFO, as soon as a process reads it."""
-    while reader.poll() is None:
-        with suppress(OSError):  # nobody reads it yet
-            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
-        time.sleep(0.01)
-    raise AssertionError(f"the process ended with {reader.returncode}")
 
 
 def processes_of_session(session: int) -> set[int]:

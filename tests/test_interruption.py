@@ -17,6 +17,8 @@ from test_runs import (  # noqa: F401 (fixtures)
 )
 
 from adapter4rec.training import fit
+from adapter4rec.utils.checkpoint_file import read_checkpoint, write_checkpoint
+from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import atomic_file, atomic_folder, remove_abandoned
 from adapter4rec.utils.processes import Interrupted, interruptible, signals_deferred
 
@@ -93,9 +95,30 @@ def test_a_kill_while_states_change_places_loses_neither(common, tmp_path, kept)
     assert_same_file(whole / "last.safetensors", run / "last.safetensors")
 
 
+def test_a_state_with_other_fields_is_refused(common, tmp_path):
+    """Also with the right SHA-256, as one that was edited or that another version has written."""
+    run = run_source(common, tmp_path / "run", epochs=1)
+    (run / "previous.safetensors").unlink(missing_ok=True)
+    path = run / "last.safetensors"
+    state = read_checkpoint(path)
+    of_progress = state.description["record"]["progress"]
+    for progress, fault in (
+        (of_progress | {"of a newer version": 1}, "unknown: of a newer version"),
+        ({name: value for name, value in of_progress.items() if name != "step"}, "missing: step"),
+        (of_progress | {"step": -1}, r"\$\.step"),
+        (of_progress | {"epoch": 5}, "epoch 5"),
+    ):
+        record = state.description["record"] | {"progress": progress}
+        write_checkpoint(path, state.tensors, state.description | {"record": record})
+        with pytest.raises(UserError, match=rf"{path}: .*{fault}"):
+            run_source(common, run, epochs=2, resume=True)
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from adapter4rec.utils.checkpoint_file import read_checkpoint, write_checkpoint
+from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import atomic_file, atomic_folder
 with atomic_file(Path(sys.argv[1])) as file, atomic_folder(Path(sys.argv[2])) as folder:
     file.write_text("half"), (folder / "a").write_text("half")

@@ -13,19 +13,21 @@ row; further columns are ignored. ``adapter4rec.recommend --export`` writes thes
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
+from adapter4rec.data.lines import read_line_blocks
 from adapter4rec.data.states import StateStore
-from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import utf8_path
+from adapter4rec.utils.errors import UserError, reason_of
+from adapter4rec.utils.files import require_regular, utf8_path
+from adapter4rec.utils.plain_text import utf8_fault
 
-SUFFIXES = (".safetensors", ".npy", ".parquet")
 _EXAMPLES = 3
 
 
@@ -89,19 +91,23 @@ def read_item_vectors(path: Path) -> ItemVectors:
         UserError: the file is missing or damaged, has no names or no matrix of floating-point numbers, or
             names an item twice.
     """
-    if path.suffix not in SUFFIXES:
-        raise UserError(f"--item_vectors {path}: the file name must end in {', '.join(SUFFIXES)}")
-    if not path.is_file():
+    if path.suffix not in _READERS:
+        raise UserError(f"--item_vectors {path}: the file name must end in {', '.join(_READERS)}")
+    if not path.exists():
         raise UserError(f"--item_vectors {path}: no such file")
-    if path.suffix == ".parquet":
-        names, rows = _read_parquet(path)
-    else:
-        rows = _read_npy(path) if path.suffix == ".npy" else _read_safetensors(path)
-        names = _read_names(path)
+    require_regular(path)
+    what, read = _READERS[path.suffix]
+    try:
+        names, rows = read(path)
+    except UserError:
+        raise
+    except Exception as error:  # damaged files raise exceptions of any type
+        raise UserError(f"{path}: not {what}, or damaged ({reason_of(error)})") from None
     if rows.ndim != 2 or not rows.size or not np.issubdtype(rows.dtype, np.floating):
         raise UserError(
             f"{path}: expected floating-point numbers [items, h], found {rows.dtype} {rows.shape}"
         )
+    names = [normalize("NFC", name) for name in (_read_names(path) if names is None else names)]
     if len(names) != len(rows):
         raise UserError(f"{path}: {len(rows):,} vectors, but {len(names):,} item names")
     if len(set(names)) < len(names):
@@ -114,38 +120,32 @@ def read_item_vectors(path: Path) -> ItemVectors:
 
 def _read_names(path: Path) -> list[str]:
     beside = path.with_suffix(".items.tsv")
-    if not beside.is_file():
+    if not beside.exists():
         raise UserError(f"{path}: item names are read from {beside}, which does not exist: one name per row")
-    try:
-        lines = beside.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError:
-        raise UserError(f"{beside}: not UTF-8") from None
-    return [line.rstrip("\r").split("\t")[0] for line in (lines[:-1] if lines[-1] == "" else lines)]
+    names = []
+    for first_line, lines in read_line_blocks(beside):
+        for number, line in enumerate(lines, first_line):
+            name = line.split(b"\t")[0]
+            if fault := utf8_fault(name):
+                raise UserError(f"{beside}:{number}: {fault}")
+            names.append(name.decode("utf-8"))
+    return names
 
 
-def _read_npy(path: Path) -> np.ndarray:
-    try:
-        rows: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise UserError(f"{path}: not a NumPy array ({error})") from None
-    return rows
+def _read_npy(path: Path) -> tuple[None, np.ndarray]:
+    return None, np.lib.format.open_memmap(path, mode="r")
 
 
-def _read_safetensors(path: Path) -> np.ndarray:
-    try:
-        with utf8_path(path) as readable, safe_open(readable, framework="pt") as file:
-            names = list(file.keys())
-            name = "items" if "items" in names else names[0] if len(names) == 1 else None
-            if name is None:
-                raise UserError(
-                    f"{path}: expected a tensor 'items', or a single one; found "
-                    f"{', '.join(sorted(names)[:5])}"
-                )
-            tensor = file.get_tensor(name)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: damaged, or not a safetensors file ({error})") from None
-    rows: np.ndarray = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-    return rows
+def _read_safetensors(path: Path) -> tuple[None, np.ndarray]:
+    with utf8_path(path) as readable, safe_open(readable, framework="pt") as file:
+        names = list(file.keys())
+        name = "items" if "items" in names else names[0] if len(names) == 1 else None
+        if name is None:
+            raise UserError(
+                f"{path}: expected a tensor 'items', or a single one; found {', '.join(sorted(names)[:5])}"
+            )
+        tensor = file.get_tensor(name)
+    return None, (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 
 def _read_parquet(path: Path) -> tuple[list[str], np.ndarray]:
@@ -153,9 +153,13 @@ def _read_parquet(path: Path) -> tuple[list[str], np.ndarray]:
 
     try:
         frame = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise UserError(f"{path}: not a Parquet file ({error})") from None
-    columns = [name for name, kind in frame.schema.items() if isinstance(kind, pl.List | pl.Array)]
+    except pl.exceptions.PanicException as error:  # no Exception
+        raise ValueError(error) from None
+    columns = [
+        name
+        for name, kind in frame.schema.items()
+        if isinstance(kind, pl.List | pl.Array) and kind.inner.is_numeric()
+    ]
     if "item" not in frame.columns or len(columns) != 1:
         raise UserError(
             f"{path}: expected a column 'item' with names and one column of lists of numbers; found "
@@ -174,3 +178,11 @@ def _read_parquet(path: Path) -> tuple[list[str], np.ndarray]:
         numbers = numbers.fill_null(float("nan"))
     rows: np.ndarray = numbers.to_numpy().reshape(len(frame), -1)
     return frame["item"].cast(pl.String).fill_null("").to_list(), rows
+
+
+_READERS: dict[str, tuple[str, Callable[[Path], tuple[list[str] | None, np.ndarray]]]] = {
+    ".safetensors": ("a safetensors file", _read_safetensors),
+    ".npy": ("a NumPy array", _read_npy),
+    ".parquet": ("a Parquet file", _read_parquet),
+}
+"""What a file is, by its ending, and the function that reads names (None: of the other file) and vectors."""

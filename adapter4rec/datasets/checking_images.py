@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from adapter4rec.data.images.decoding import BrokenImageError, decoded, one_line, opened_image, resized
+from adapter4rec.data.images.decoding import BrokenImageError, decoded, image_bytes, opened_image, resized
 from adapter4rec.data.images.description import Source
 from adapter4rec.data.images.sheets import Row, Tile, draw_sheet
 from adapter4rec.data.images.sources import SEVERAL, matched_files
@@ -208,14 +208,12 @@ def write_sheet(check: ImageCheck, path: Path) -> bool:
 
 def _read(path: Path) -> Picture:
     try:
-        data = path.read_bytes()
+        data = image_bytes(path)
         image = decoded(data, _SIZE)
         with opened_image(data) as header:
             kind, (width, height) = header.format or "", header.size
     except BrokenImageError as error:
         return Picture(path, fault=str(error))
-    except OSError as error:
-        return Picture(path, fault=one_line(error))
     pixels = resized(image, _SIZE)
     deviation = float(pixels.astype(np.float32).std(axis=(0, 1)).max())
     content, file_content = (hashlib.sha256(one).hexdigest() for one in (pixels.tobytes(), data))

@@ -30,6 +30,8 @@ from adapter4rec.utils.files import atomic_file
 FAILURES = "failed_images.csv"
 """Name of the list of failures in the folder of the images."""
 _ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}
+_DECODED_SIZE = 224
+"""Size at which images are decoded to see that they are whole."""
 _NOT_A_NAME = re.compile(r"[/\\\x00-\x1f]|^\.|^$")
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
 """HTTP statuses that a later attempt may not see."""
@@ -257,7 +259,7 @@ def _checked(data: bytes) -> str:
     if not data:
         raise _FetchError("empty", again=True)
     try:
-        decoded(data)
+        decoded(data, _DECODED_SIZE)
         with Image.open(io.BytesIO(data)) as image:
             return _ENDINGS[image.format or ""]
     except BrokenImageError as error:

@@ -14,7 +14,7 @@ from typing import IO, cast
 import polars as pl
 
 from adapter4rec.datasets.options import FileSettings
-from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.errors import UserError, reason_of
 from adapter4rec.utils.files import require_regular
 from adapter4rec.utils.plain_text import GZIP, PARQUET, SNIFFED_BYTES, not_text, unicode_form
 
@@ -37,6 +37,8 @@ def polars_errors(what: str) -> Iterator[None]:
         elif "fields" in message or "columns" in message:
             hint = "; a row has more columns than the header: is --separator or --quoting wrong?"
         raise UserError(f"{what}: cannot be read: {message}{hint}") from None
+    except pl.exceptions.PanicException as error:  # no Exception; damaged Parquet files may cause it
+        raise UserError(f"{what}: damaged, or cannot be read by polars ({reason_of(error)})") from None
 
 
 def scan_files(

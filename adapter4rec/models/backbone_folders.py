@@ -12,11 +12,12 @@ import msgspec
 from adapter4rec.models.pretrained import PRETRAINED_MODELS
 from adapter4rec.models.settings import POOLING_FILE, POOLINGS, ImageModelSettings
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import REPOSITORY, file_hash, write_json
+from adapter4rec.utils.files import REPOSITORY, file_hash, require_regular, write_json
+from adapter4rec.utils.plain_text import SNIFFED_BYTES, not_text
 from adapter4rec.utils.records import Object, Positive, checked_in, read_record
 from adapter4rec.utils.settings import FolderName
 
-_READ = (".json", ".txt", ".model", ".safetensors", ".bin")
+_READ = (".json", ".txt", ".model", ".codes", ".safetensors", ".bin")
 """Suffixes of the files that models and tokenizers are read from."""
 
 
@@ -50,6 +51,40 @@ def backbone_folder(name: str) -> Path:
         f"backbone {name!r}: no Hugging Face folder (with a config.json) at {PRETRAINED_MODELS / name}; "
         f"download it with `python -m adapter4rec.download {name}`, or pass the path of a local folder"
     )
+
+
+def require_files(folder: Path) -> None:
+    """Check the files of a Hugging Face folder before a library opens them.
+
+    Raises:
+        UserError: a FIFO or device, an empty file, a pointer of Git LFS or a web page in place of weights or
+            of a tokenizer, or an index of weights that names files elsewhere.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() or path.suffix not in _READ or not path.exists():
+            continue
+        if require_regular(path) == 0:
+            raise UserError(f"{path}: empty file; download it again")
+        with path.open("rb") as file:
+            start = file.read(SNIFFED_BYTES)
+        if (what := not_text(start)) and not (path.suffix == ".bin" and start.startswith(b"PK")):
+            raise UserError(f"{path}: {what}")
+        if path.name.endswith(".index.json"):
+            _require_own_shards(path)
+
+
+def _require_own_shards(index: Path) -> None:
+    """Check that an index of weights names files of its own folder only.
+
+    Raises:
+        UserError: it names another file, or a FIFO or device.
+    """
+    shards = checked_in(index, read_record(index, Object).get("weight_map", {}), dict[str, str])
+    for name in set(shards.values()):
+        if Path(name).name != name:
+            raise UserError(f"{index}: names a file outside of the folder: {name!r}")
+        if (index.parent / name).exists():
+            require_regular(index.parent / name)
 
 
 def backbone_hash(name: str) -> str:
@@ -97,7 +132,7 @@ def recorded_pooling(folder: Path) -> str | None:
         UserError: it records another one.
     """
     path = folder / POOLING_FILE
-    if not path.is_file():
+    if not path.exists():
         return None
     recorded = read_record(path, Object)
     mode = checked_in(path, recorded, _Pooling).pooling_mode

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,9 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.utils import logging as transformers_logging
 
+from adapter4rec.models.backbone_folders import require_files
 from adapter4rec.models.layouts import LAYOUTS, Reads
-from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import require_regular
-from adapter4rec.utils.plain_text import SNIFFED_BYTES, not_text
+from adapter4rec.utils.errors import UserError, reason_of
 from adapter4rec.utils.records import Object, read_record
 
 if TYPE_CHECKING:
@@ -44,17 +44,19 @@ _SUPPORTED_SETTINGS: dict[str, tuple[Any, ...]] = {
     "quantization_config": (None,),
     "is_decoder": (None, False),
     "add_cross_attention": (None, False),
+    "chunk_size_feed_forward": (None, 0),
+    "return_dict": (None, True),
 }
 """Supported values of settings in config.json that change what an encoder computes."""
 _MAX_LISTED = 3
 _WEIGHTS = (".safetensors", ".bin")
-_READ_FILES = (*_WEIGHTS, ".json", ".txt", ".model", ".codes")
 _SIZES = ("hidden_size", "vocab_size", "intermediate_size", "max_position_embeddings", "type_vocab_size")
 _SLACK_BYTES = 1 << 27
 _MOST_LAYERS = 1000
-
-
-_MOST_LAYERS = 1000
+_MOST = {"num_hidden_layers": _MOST_LAYERS, "num_labels": 100_000}
+"""Counts of which transformers makes a list when it reads config.json, and the largest that are supported."""
+_PROBE = "a \U00012000"
+"""A text with a letter, of cuneiform, that few vocabularies have."""
 
 
 def backbone_config(folder: Path, kinds: Collection[str], layers: int | None = None) -> PretrainedConfig:
@@ -72,14 +74,15 @@ def backbone_config(folder: Path, kinds: Collection[str], layers: int | None = N
     require_files(folder)
     file = folder / "config.json"
     recorded = read_record(file, Object)
-    for values in (recorded, recorded.get("vision_config")):  # transformers makes a list of the layers
-        count = values.get("num_hidden_layers") if isinstance(values, dict) else None
-        if isinstance(count, int) and count > _MOST_LAYERS:
-            raise UserError(f"{file}: num_hidden_layers is {count:,}; at most {_MOST_LAYERS:,} are supported")
+    parts = [recorded, *(part for part in recorded.values() if isinstance(part, dict))]
+    for part, (name, most) in product(parts, _MOST.items()):
+        if isinstance(count := part.get(name), int) and count > most:
+            raise UserError(f"{file}: {name} is {count:,}; at most {most:,} are supported")
     with _reading(folder, "config.json"):
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, **_LOCAL)
     if config.model_type == "clip":  # the folder has both towers; use the vision tower
         config = config.vision_config
+        config.name_or_path = str(folder)
     for name, supported in _SUPPORTED_SETTINGS.items():
         if (value := getattr(config, name, None)) not in supported:
             raise UserError(f"{folder}/config.json: {name} is {value!r}; only {supported[-1]!r} is supported")
@@ -206,38 +209,36 @@ def load_backbone(folder: Path, kinds: Collection[str], layers: int | None = Non
     return model
 
 
-def require_files(folder: Path) -> None:
-    """Check the files of a Hugging Face folder before a library opens them.
-
-    Raises:
-        UserError: a FIFO or device, an empty file, a pointer of Git LFS or a web page in place of weights or
-            of a tokenizer.
-    """
-    for path in sorted(folder.iterdir()):
-        if path.is_dir() or path.suffix not in _READ_FILES or not path.exists():
-            continue
-        if require_regular(path) == 0:
-            raise UserError(f"{path}: empty file; download it again")
-        with path.open("rb") as file:
-            start = file.read(SNIFFED_BYTES)
-        if (what := not_text(start)) and not (path.suffix == ".bin" and start.startswith(b"PK")):
-            raise UserError(f"{path}: {what}")
-
-
 def _require_plausible_sizes(folder: Path, config: PretrainedConfig) -> None:
     """Check the sizes in config.json against the size of the weights before memory is allocated.
 
     Raises:
         UserError: a size that the weights cannot have.
     """
+    file = folder / "config.json"
     found = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in _WEIGHTS)
-    layers, width = config.num_hidden_layers, config.hidden_size
+    layers, width, heads = config.num_hidden_layers, config.hidden_size, config.num_attention_heads
     if not 0 < layers <= _MOST_LAYERS:
-        raise UserError(f"{folder}/config.json: num_hidden_layers is {layers}; expected 1 to {_MOST_LAYERS}")
-    for name in _SIZES:
-        value = getattr(config, name, None)
-        if isinstance(value, int) and value * max(width, 1) > found + _SLACK_BYTES:
-            raise UserError(f"{folder}/config.json: {name} is {value}, which does not fit the weights")
+        raise UserError(f"{file}: num_hidden_layers is {layers}; expected 1 to {_MOST_LAYERS}")
+    if width < 1 or heads < 1 or width % heads:
+        raise UserError(f"{file}: hidden_size {width} is not a multiple of num_attention_heads {heads}")
+    for name, rows in _rows_of(config).items():
+        if rows * width > found + _SLACK_BYTES:
+            value = getattr(config, name)
+            raise UserError(f"{file}: {name} is {value}, which does not fit the weights")
+
+
+def _rows_of(config: PretrainedConfig) -> dict[str, int]:
+    """For each setting that determines the size of a weight, its number of rows of width ``hidden_size``."""
+    rows = {name: value for name in _SIZES if isinstance(value := getattr(config, name, None), int)}
+    if config.model_type in IMAGE_ENCODERS:
+        patch = patch_size(config)
+        rows |= {
+            "image_size": (image_size(config) // patch) ** 2,
+            "num_channels": config.num_channels * patch**2,
+        }
+        rows["mlp_ratio"] = int(config.hidden_size * getattr(config, "mlp_ratio", 0))
+    return rows
 
 
 def _check_weights(
@@ -287,7 +288,9 @@ def load_tokenizer(folder: Path) -> Tokenizer:
             f"vocab_size in config.json is {config.vocab_size}"
         )
     with _reading(folder, "the tokenizer"):
-        empty, short = (tokenizer(text, truncation=True, max_length=8)["input_ids"][:1] for text in ("", "a"))
+        empty, short = (
+            tokenizer(text, truncation=True, max_length=8)["input_ids"][:1] for text in ("", _PROBE)
+        )
     if not empty or empty != short or tokenizer.cls_token_id not in (None, *empty):
         raise UserError(
             f"{folder}: the tokenizer does not start each text with a class token (cls_token is "
@@ -303,7 +306,7 @@ def _reading(folder: Path, what: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:  # damaged files raise exceptions of any type
-            reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+            reason = reason_of(error)
             if "trust_remote_code" in str(error):
                 reason = "it requires custom code (auto_map), which is not supported"
             raise UserError(f"{folder}: {what} cannot be read: {reason}") from None

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
@@ -28,7 +29,7 @@ from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.layers import layer_outputs, replace_outputs
 from adapter4rec.models.settings import ImageModelSettings
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.records import Object, read_record
+from adapter4rec.utils.records import Object, checked, read_record
 
 if TYPE_CHECKING:
     from torchvision.transforms.v2 import Transform
@@ -62,6 +63,25 @@ class Normalisation:
         """A line for the log."""
         mean, deviation = (", ".join(f"{one:g}" for one in three) for three in (self.mean, self.deviation))
         return f"pixels are normalised with mean {mean} and deviation {deviation} ({self.origin})"
+
+
+_Mean = Annotated[float, msgspec.Meta(ge=0, le=1)]
+_Deviation = Annotated[float, msgspec.Meta(gt=0, le=1)]
+
+
+@dataclass(frozen=True)
+class _Preprocessor:
+    """Whether a ``preprocessor_config.json`` asks for a normalisation."""
+
+    do_normalize: bool = True
+
+
+@dataclass(frozen=True)
+class _Values:
+    """The normalisation in a ``preprocessor_config.json``, one value per channel."""
+
+    image_mean: tuple[_Mean, _Mean, _Mean]
+    image_std: tuple[_Deviation, _Deviation, _Deviation]
 
 
 PAPER = Normalisation((0.5,) * 3, (0.5,) * 3, "as in the paper")
@@ -100,21 +120,19 @@ def read_normalisation(folder: Path, config: PretrainedConfig, choice: str) -> N
     if choice == "paper":
         return PAPER
     file = folder / "preprocessor_config.json"
-    if not file.is_file():
+    if not file.exists():
         return _PRETRAINING.get(config.model_type, PAPER)
     recorded = read_record(file, Object)
-    if not recorded.get("do_normalize", True):
-        return Normalisation((0.0,) * 3, (1.0,) * 3, file.name)
     try:
-        mean, deviation = (tuple(map(float, recorded[name])) for name in ("image_mean", "image_std"))
-        if len(mean) != 3 or len(deviation) != 3 or min(deviation) <= 0:
-            raise ValueError
-    except (KeyError, TypeError, ValueError):
+        if not checked(recorded, _Preprocessor).do_normalize:
+            return Normalisation((0.0,) * 3, (1.0,) * 3, file.name)
+        values = checked(recorded, _Values)
+    except ValueError as error:
         raise UserError(
-            f"{file}: expected image_mean and image_std with three numbers each; correct the file, or use "
-            "--normalisation paper"
+            f"{file}: expected image_mean and image_std with three numbers each, for pixels in [0, 1] "
+            f"({error}); correct the file, or use --normalisation paper"
         ) from None
-    return Normalisation(mean, deviation, file.name)
+    return Normalisation(values.image_mean, values.image_std, file.name)
 
 
 def build_image_encoder(settings: ImageModelSettings) -> ImageItemEncoder:

@@ -14,6 +14,7 @@ from adapter4rec.utils.plain_text import escape_output
 from adapter4rec.utils.processes import end_with_starter, interruptible
 
 EXIT_USER_ERROR = 2
+_LONGEST_REASON = 300
 
 
 class UserError(Exception):
@@ -84,3 +85,8 @@ def message_of(error: UserError | OSError) -> str:
     if error.strerror is None:
         return f"cannot write file: {error}"
     return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+
+
+def reason_of(error: BaseException) -> str:
+    """Type and message of an exception of a library, as one line for a message."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:_LONGEST_REASON]}"

@@ -10,6 +10,8 @@ import gzip
 import io
 import json
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +28,7 @@ from adapter4rec.data.images.database import Description
 from adapter4rec.data.images.decoding import BrokenImageError, decoded
 from adapter4rec.data.images.released import released_image
 from adapter4rec.data.interactions import read_interactions, read_items
+from adapter4rec.data.item_vectors import read_item_vectors
 from adapter4rec.data.text import cached_arrays
 from adapter4rec.datasets.files import polars_errors, scan_files
 from adapter4rec.datasets.options import FileSettings
@@ -52,7 +55,7 @@ class Reader:
         file: name of the file.
         seeds: contents of valid files.
         read: reads the file at a path.
-        memory_mb: how much it may allocate; a picture is copied while it is converted.
+        memory_mb: how much it may allocate; 200 MiB are 210 MB, and decoders need some in addition.
     """
 
     name: str
@@ -183,6 +186,23 @@ def _read_table(path: Path) -> Any:
         return scan_files([path], settings, scratch, []).collect()
 
 
+def _read_vectors(path: Path) -> Any:
+    path.with_suffix(".items.tsv").write_bytes(b"a\nb\n")
+    return read_item_vectors(path).rows.sum()
+
+
+def _npy(rows: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, rows)
+    return file.getvalue()
+
+
+def _parquet(**columns: list[Any]) -> bytes:
+    """Written by another process: polars starts threads, which a process that is forked later lacks."""
+    code = f"import polars, sys; polars.DataFrame({columns!r}).write_parquet(sys.stdout.buffer)"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+
+
 def _read_ranks(path: Path) -> Any:
     user_gains.cache_clear()
     return user_gains(str(path.parent), 10)
@@ -204,9 +224,10 @@ def _read_states(path: Path) -> Any:
     return table
 
 
+ROWS = np.ones((2, 3), np.float32)
 DESCRIPTION = Description({"size": 4}, 1, (b"i",), "0f")
 RANKS = b"user,history,target,target_clicks,rank\nu1,4,i1,3,1\nu2,5,i2,3,17\n"
-PICTURE_MB = 1000
+PICTURE_MB = 230
 CSV = b"user,item,time\nu1,i1,5\nu1,i2,6\n"
 PICTURES = (
     ("PNG", "RGBA"),
@@ -265,6 +286,17 @@ READERS = (
             CSV.decode().encode("utf-16"),
         ),
         _read_table,
+    ),
+    Reader(
+        "table, Parquet", "table.parquet", (_parquet(user=["u1"] * 3, item=["a", "b", "a"]),), _read_table
+    ),
+    Reader("item vectors, NumPy", "v.npy", (_npy(ROWS),), _read_vectors),
+    Reader("item vectors", "v.safetensors", (save({"items": ROWS}),), _read_vectors),
+    Reader(
+        "item vectors, Parquet",
+        "v.parquet",
+        (_parquet(item=["a", "b"], vector=ROWS.tolist()),),
+        _read_vectors,
     ),
     Reader(
         "test ranks",

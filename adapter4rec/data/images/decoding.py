@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from adapter4rec.data.images.description import Description
+from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import read_regular
 from adapter4rec.utils.plain_text import SNIFFED_BYTES, is_page
 
@@ -28,7 +29,13 @@ has too few pixels, and the result differs by more than one grey level."""
 _LONGEST_REASON = 120
 _MOST_BYTES = 1 << 28
 _MOST_DECODED = 200 << 20
-"""Bytes that any file may take when decoded, at 4 per pixel; beyond that, ten times the size of the file."""
+"""Bytes that decoding any file may take; of a larger file, ten times its size in addition."""
+_PIXEL_BYTES = {"WEBP": 16, "AVIF": 10, "JPEG2000": 20}
+"""Most bytes per pixel that are allocated at a time, by formats whose decoders hold copies (measured with
+Pillow 13); 8 by others: the image, and a turned or converted copy."""
+_COEFFICIENT_BYTES = 6
+"""Bytes per pixel of the coefficients of a progressive JPEG, which are held at full size."""
+_BAND_PIXELS = 1 << 18
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # TIFF tags
 _WHITE_IS_ZERO = 0
 _GREY_DEPTHS = {"1": 1, "L;2": 2, "L;4": 4}
@@ -51,22 +58,43 @@ def decoded(source: Path | bytes | Image.Image, size: int | None = None) -> Imag
 
     Raises:
         BrokenImageError: the file cannot be read, is not an image, truncated or damaged, or has 12-bit or
-            32-bit pixels, or more pixels than 52 million and 2.5 per byte of the file.
+            32-bit pixels, or would take more memory than 200 MiB and ten times the size of the file.
     """
     data = b""
     try:
         if isinstance(source, Image.Image):
             return _upright(source.copy())
-        data = read_regular(source, _MOST_BYTES) if isinstance(source, Path) else source
+        data = image_bytes(source) if isinstance(source, Path) else source
         with opened_image(data) as image:
+            width, height = image.size
             if size is not None:
                 image.draft(image.mode, (int(_MARGIN * size), int(_MARGIN * size)))
-            if 4 * image.width * image.height > _MOST_DECODED + 10 * len(data):
-                raise ValueError(f"{image.width} x {image.height} pixels in a file of {len(data):,} bytes")
+            needed = _PIXEL_BYTES.get(image.format or "", 8) * image.width * image.height
+            if image.info.get("progressive"):
+                needed += _COEFFICIENT_BYTES * width * height
+            if needed > _MOST_DECODED + 10 * len(data):
+                raise ValueError(
+                    f"{width} x {height} pixels would take {needed >> 20:,} MiB, more than 200 MiB and 10 "
+                    "times the file; reduce it"
+                )
             return _upright(image)
+    except BrokenImageError:
+        raise
     except UnidentifiedImageError:
         raise BrokenImageError(_not_an_image(data)) from None
     except Exception as error:  # Pillow's decoders raise arbitrary exceptions
+        raise BrokenImageError(one_line(error)) from None
+
+
+def image_bytes(path: Path) -> bytes:
+    """The content of an image file, of at most 256 MiB.
+
+    Raises:
+        BrokenImageError: it cannot be read, is larger, or is not a regular file.
+    """
+    try:
+        return read_regular(path, _MOST_BYTES)
+    except (UserError, OSError) as error:
         raise BrokenImageError(one_line(error)) from None
 
 
@@ -110,9 +138,19 @@ def in_colour(image: Image.Image) -> Image.Image:
     if image.mode in ("LAB", "HSV"):
         raise ValueError(f"{image.mode} pixels are not supported; convert the image to RGB")
     if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    return image.convert("RGB")
+        return _on_white(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Composite on white, band by band: as a whole it takes three more copies of the image."""
+    found = Image.new("RGB", image.size)
+    rows = max(1, _BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height))).convert("RGBA")
+        white = Image.new("RGBA", band.size, "white")
+        found.paste(Image.alpha_composite(white, band).convert("RGB"), (0, top))
+    return found
 
 
 def resized(

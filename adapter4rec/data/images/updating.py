@@ -29,7 +29,7 @@ from adapter4rec.data.images.database import (
     shown,
     sources_in,
 )
-from adapter4rec.data.images.decoding import BrokenImageError, Resizing, one_line
+from adapter4rec.data.images.decoding import BrokenImageError, Resizing, image_bytes
 from adapter4rec.data.images.description import Description, Source
 from adapter4rec.data.images.sources import SEVERAL, MatchedFiles
 from adapter4rec.data.images.writing import finish, unfinished_lmdb, write
@@ -156,9 +156,9 @@ class Update:
             if source.fault:
                 return source, None
             try:
-                data = (folder / source.file).read_bytes()
-            except OSError as error:
-                return replace(source, fault=one_line(error)), None
+                data = image_bytes(folder / source.file)
+            except BrokenImageError as error:
+                return replace(source, fault=str(error)), None
             source = replace(source, content=hashlib.sha256(data).hexdigest())
             if known is not None and known.content == source.content:
                 return replace(source, fault=known.fault), None
