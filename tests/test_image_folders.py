@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from image_shop import SIZE, Shop, contents, encoded, exif, picture, pixels, png, small_batches
+from matplotlib import get_data_path
 from PIL import Image, ImageOps, features
 
 from adapter4rec.data.images import updating
@@ -18,6 +19,7 @@ from adapter4rec.data.images.database import ImageDatabase
 from adapter4rec.data.images.decoding import Resizing
 from adapter4rec.data.images.updating import unfinished_folder
 from adapter4rec.data.interactions import read_interactions, read_items
+from adapter4rec.data.settings import DECODINGS
 from adapter4rec.utils.errors import UserError
 
 
@@ -283,5 +285,15 @@ class TestResizing:
         noise = np.random.default_rng(0).integers(0, 60, (sides[1], sides[0], 3), dtype=np.uint8)
         image = Image.fromarray(noise + np.asarray(picture(1, width=sides[0], height=sides[1])) // 2)
         data = encoded(image, "JPEG", quality=90)
-        reduced, full = (Resizing(64, full_decoding=full).pixels(data).astype(int) for full in (False, True))
+        reduced, full = (Resizing(64, decoding=way).pixels(data).astype(int) for way in ("reduced", "full"))
         assert abs(reduced - full).mean() < 1
+
+    def test_ways_of_decoding_a_photograph(self) -> None:
+        photograph = Path(get_data_path(), "sample_data", "grace_hopper.jpg")  # 512 x 600
+        size = 512 * 224 // 800  # as of 800 pixels at 224
+        whole = Image.open(photograph).resize((size, size), Image.Resampling.BILINEAR)
+        found = {way: Resizing(size, decoding=way).pixels(photograph).astype(int) for way in DECODINGS}
+        differences = {way: abs(pixels - np.asarray(whole)).mean() for way, pixels in found.items()}
+        assert differences["full"] == 0
+        assert 0 < differences["reduced"] < 1
+        assert 1 < differences["fast"] < 3
