@@ -115,4 +115,4 @@ class Shop:
 
 def small_batches(patch: pytest.MonkeyPatch) -> None:
     """Several transactions within a test."""
-    patch.setattr(updating, "_BATCH", 8)
+    patch.setattr(updating, "_BATCH_BYTES", 8 * 3 * SIZE**2)

@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 from image_shop import encoded, exif, picture, png
-from PIL import Image, ImageOps, ImageSequence
+from PIL import Image, ImageOps, ImageSequence, features
 
 from adapter4rec.data.images.database import pack, unpack
 from adapter4rec.data.images.decoding import BrokenImageError, decoded, in_colour
@@ -60,6 +60,7 @@ def tiff_of_12_bits() -> bytes:
     )
 
 
+AVIF = ["AVIF"] if features.check("avif") else []
 SIXTEEN = np.random.default_rng(5).integers(0, 65536, (6, 7, 3)).astype(np.uint16)
 
 
@@ -79,6 +80,7 @@ class TestDecoding:
             encoded(picture(1, "P"), "PNG"),
             encoded(picture(1, "P"), "GIF"),
             encoded(picture(1, "CMYK"), "JPEG"),
+            *(encoded(picture(1), kind) for kind in AVIF),
         ],
     )
     def test_modes_become_what_pil_makes_of_them(self, data: bytes) -> None:
@@ -134,7 +136,7 @@ class TestDecoding:
         np.testing.assert_array_equal(np.asarray(found), values >> 8)
 
     @pytest.mark.parametrize("orientation", range(1, 9))
-    @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", *AVIF])
     def test_turned_by_exif(self, kind: str, orientation: int) -> None:
         image = picture(3)
         data = encoded(image, kind, exif=exif(orientation))

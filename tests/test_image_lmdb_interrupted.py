@@ -47,7 +47,7 @@ def started_build(settings: ImageLmdbSettings, before: str) -> subprocess.Popen[
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from adapter4rec.data.images import building, updating\n"
         "from adapter4rec.utils.errors import run_main\n"
-        "updating._BATCH = 8\n"
+        f"updating._BATCH_BYTES = {8 * 3 * SIZE**2}\n"
         "write, number = updating.write, 0\n"
         "def counted(environment, values, sources):\n"
         "    global number\n"

@@ -7,6 +7,8 @@ import pytest
 from conftest import REPOSITORY
 from trees import ImageSourceSettings, ImageTargetSettings, TextSourceSettings, TextTargetSettings
 
+from adapter4rec.models.layouts import Reads
+
 TREES = ("Pretraining/Text", "Pretraining/CV", "Downstream/Text", "Downstream/CV")
 PAGES = [path for tree in TREES for path in sorted((REPOSITORY / tree / "script").glob("*.py"))]
 PAGES = [path for path in PAGES if not path.stem.startswith("study_")]
@@ -123,9 +125,10 @@ def test_target_launchers_start_from_the_exported_source(modality, source, name)
     assert (settings.backbone, settings.objective) == (exported.backbone, exported.objective)
 
 
-def bottlenecks(config, width):
-    """Inner widths in an item encoder of this width, and in the user encoder."""
-    return tuple(config.bottleneck_of(SimpleNamespace(role=role, width=width)) for role in ("item", "user"))
+def bottlenecks(config, width, user_width=64):
+    """Inner widths in an item encoder and a user encoder of these widths."""
+    widths = {"item": width, "user": user_width}
+    return tuple(config.bottleneck_of(SimpleNamespace(role=role, width=widths[role])) for role in widths)
 
 
 @pytest.mark.parametrize("tree", ["Downstream/Text", "Downstream/CV"])
@@ -184,8 +187,19 @@ def test_adapters_have_the_released_sizes(modality):
     for family in ("houlsby", "houlsby_parallel", "pfeiffer", "compacter"):
         assert bottlenecks(adapter(family), 768) == (64, 16)
         assert bottlenecks(adapter(family), 64) == (4, 16)  # not the 64 of a backbone of width 768
+        assert bottlenecks(adapter(family), 1024, 512) == (84, 128)
+        assert bottlenecks(adapter(family), 8, 8) == (4, 4)
     assert (adapter("lora").item_rank, adapter("lora").user_rank) == (12, 4)
     chain = adapter("k_adapter")
-    assert (chain.item_inner, chain.item_inner_heads) == (None, None)  # they follow the backbone
-    assert (chain.user_inner, chain.user_inner_heads, chain.item_layers) == (16, 2, "ends")
+    reads = {"item": Reads.WORDS if is_text else Reads.PATCHES, "user": Reads.ITEMS}
+    inner = {
+        (role, width): chain.sizes_of(
+            SimpleNamespace(role=role, width=width, layout=SimpleNamespace(reads=reads[role]))
+        )
+        for role, width in (("item", 768), ("user", 64), ("user", 512), ("user", 4), ("user", 2))
+    }
+    assert inner["item", 768] == ((192, 12) if is_text else (384, 12))
+    assert (inner["user", 64], inner["user", 512]) == ((16, 2), (128, 2))
+    assert (inner["user", 4], inner["user", 2]) == ((1, 1), (1, 1))
+    assert chain.item_layers == "ends"
     assert adapter("prompt").prompt_tokens == (30 if is_text else 10)

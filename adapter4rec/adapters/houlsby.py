@@ -41,19 +41,22 @@ class HoulsbyConfig(AdapterConfig):
         "inner width of the item encoder's adapters; default: a twelfth of its width (64 of 768)",
         least=1,
     )
-    user_bottleneck: int = option(16, "inner width of the user encoder's adapters", least=1)
+    user_bottleneck: int | None = option(
+        None,
+        "inner width of the user encoder's adapters; default: a quarter of its width (16 of 64)",
+        least=1,
+    )
     adapter_activation: str = option("relu", "activation in the bottleneck", choices=ACTIVATIONS)
     adapter_dropout: float = option(0.0, "dropout after the bottleneck", least=0, most=0.99)
 
     def bottleneck_of(self, sites: Sites) -> int:
         """Inner width of the adapters of an encoder.
 
-        The default in the item encoder is a twelfth of its width, rounded to a multiple of 4, into which
-        Compacter divides weights.
+        The default is a share of the encoder's width that gives the paper's 64 of 768 and 16 of 64. It is a
+        multiple of 4, into which Compacter divides weights.
         """
-        if sites.role == "user":
-            return self.user_bottleneck
-        return self.item_bottleneck or 4 * max(1, round(sites.width / 48))
+        given, parts = (self.user_bottleneck, 4) if sites.role == "user" else (self.item_bottleneck, 12)
+        return given or 4 * max(1, round(sites.width / (4 * parts)))
 
     def change(self, module: Callable[[Tensor], Tensor], y: Tensor, x: Tensor) -> Tensor:
         """A(y) = y + W_up ReLU(W_down y + b_down) + b_up, the new output of a sublayer f.

@@ -17,7 +17,7 @@ from adapter4rec.utils.settings import option
 if TYPE_CHECKING:
     from adapter4rec.adapters.sites import Sites
 
-_MOST_HEADS = 12
+_MOST_HEADS = {"item": 12, "user": 2}
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,14 @@ class KAdapterConfig(AdapterConfig):
     item_inner_heads: int | None = option(
         None, "attention heads in them; default: the largest divisor of their width up to 12", least=1
     )
-    user_inner: int = option(16, "inner width of the user encoder's adapters", least=1)
-    user_inner_heads: int = option(2, "attention heads in them", least=1)
+    user_inner: int | None = option(
+        None,
+        "inner width of the user encoder's adapters; default: a quarter of its width (16 of 64)",
+        least=1,
+    )
+    user_inner_heads: int | None = option(
+        None, "attention heads in them; default: 2, or 1 if their width is odd", least=1
+    )
     inner_blocks: int = option(2, "transformer blocks of an adapter", least=1)
     adapter_dropout: float = option(0.1, "dropout in these blocks", least=0, most=0.99)
     released_tokens: int = option(
@@ -59,17 +65,19 @@ class KAdapterConfig(AdapterConfig):
         """Inner width and number of heads of the adapters of an encoder.
 
         Raises:
-            UserError: the number of heads does not divide the width, which follows the backbone.
+            UserError: the number of heads does not divide the width, which follows the encoder.
         """
-        if sites.role == "user":
-            return self.user_inner, self.user_inner_heads
-        share = 2 if sites.layout.reads is Reads.PATCHES else 4
-        inner = self.item_inner or max(1, sites.width // share)
-        heads = self.item_inner_heads or max(
-            count for count in range(1, _MOST_HEADS + 1) if inner % count == 0
-        )
+        role = sites.role
+        given = {
+            "item": (self.item_inner, self.item_inner_heads),
+            "user": (self.user_inner, self.user_inner_heads),
+        }
+        inner, heads = given[role]
+        parts = 2 if sites.layout.reads is Reads.PATCHES else 4
+        inner = inner or max(1, sites.width // parts)
+        heads = heads or max(count for count in range(1, _MOST_HEADS[role] + 1) if inner % count == 0)
         if inner % heads:
-            raise UserError(f"--item_inner_heads {heads}: must divide the inner width {inner}")
+            raise UserError(f"--{role}_inner_heads {heads}: must divide the inner width {inner}")
         return inner, heads
 
     def frozen_outputs(self, count: int) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ class LoraConfig(AdapterConfig):
     projections: tuple[str, ...] = option(
         PROJECTIONS, "projections that are adapted: query,value", choices=PROJECTIONS
     )
-    item_rank: int = option(12, "rank r in the item encoder", least=1)
-    user_rank: int = option(4, "rank r in the user encoder", least=1)
+    item_rank: int = option(12, "rank r in the item encoder; it does not follow the width", least=1)
+    user_rank: int = option(4, "rank r in the user encoder, likewise", least=1)
     lora_alpha: float = option(1.0, "alpha; the update is scaled by alpha / r", above=0)
     lora_dropout: float = option(0.0, "dropout of the input of the update", least=0, most=0.99)

@@ -16,6 +16,8 @@ ATTRIBUTES = ("title", "abstract", "body")
 FITS = ("stretch", "crop", "pad")
 INTERPOLATIONS = ("bilinear", "bicubic")
 """How images are resized (see :func:`adapter4rec.data.images.decoding.resized`)."""
+DECODINGS = ("full", "reduced", "fast")
+"""How large JPEGs are decoded (see :class:`adapter4rec.data.images.decoding.Resizing`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +108,12 @@ class ImageSettings(ImageFolderSettings):
         None,
         "filter of the resizing; default: that of the LMDB, else bilinear",
         choices=INTERPOLATIONS,
+        runtime=True,
+    )
+    decoding: str | None = option(
+        None,
+        "how large JPEGs are decoded; default: that of the LMDB, else reduced",
+        choices=DECODINGS,
         runtime=True,
     )
     image_size: int | None = option(

@@ -161,7 +161,7 @@ class ImageCheck:
         for heading, names in rows:
             tiles = [
                 Tile(
-                    Image.fromarray(resized(decoded(good[name].path, _SIZE), _SIZE, "pad")),
+                    Image.fromarray(resized(decoded(good[name].path, 2 * _SIZE), _SIZE, "pad")),
                     f"{name.decode()}\n{good[name].width} x {good[name].height}{shares.get(name, '')}",
                 )
                 for name in names[:_PER_ROW]
@@ -209,7 +209,7 @@ def write_sheet(check: ImageCheck, path: Path) -> bool:
 def _read(path: Path) -> Picture:
     try:
         data = image_bytes(path)
-        image = decoded(data, _SIZE)
+        image = decoded(data, 2 * _SIZE)
         with opened_image(data) as header:
             kind, (width, height) = header.format or "", header.size
     except BrokenImageError as error:

@@ -199,8 +199,8 @@ class Run:
         adapted = isinstance(self.settings, TargetSettings) and self.settings.adapter is not None
         if adapted and share > _LARGE_SHARE:
             self.log(
-                f"warning: the adapters hold {share:.0f} % of all parameters; their widths may be too large "
-                "for this backbone"
+                f"warning: with this adapter, {share:.0f} % of all parameters are trained; its widths or "
+                "ranks may be too large for this backbone"
             )
         self.log(f"{domain.name}: {domain.interactions.describe()}")
         if self.warning:

@@ -19,7 +19,7 @@ from adapter4rec.data.images.released import released_images
 from adapter4rec.data.images.sources import MatchedFiles, matched_files, matched_paths
 from adapter4rec.data.images.updating import Update, files_to_read
 from adapter4rec.data.interactions import ItemTable, read_items
-from adapter4rec.data.settings import ATTRIBUTES, FITS, INTERPOLATIONS, ImageFolderSettings
+from adapter4rec.data.settings import ATTRIBUTES, DECODINGS, FITS, INTERPOLATIONS, ImageFolderSettings
 from adapter4rec.utils.command_line import from_script, parse_command_line, single_values
 from adapter4rec.utils.errors import UserError, nearest
 from adapter4rec.utils.files import locked_file
@@ -46,8 +46,11 @@ class ImageLmdbSettings(ImageFolderSettings):
     fit: str = option("stretch", "how images become square: stretch, crop or pad with white", choices=FITS)
     interpolation: str = option("bilinear", "filter of the resizing", choices=INTERPOLATIONS)
     workers: int = option(_USABLE_CORES, "decoding threads; default: one per usable CPU core", least=1)
-    full_decoding: bool = option(
-        False, "decode large JPEGs at full size before resizing: slower, differs by less than a grey level"
+    decoding: str = option(
+        "reduced",
+        "how large JPEGs are decoded before the resizing: full; reduced, within a grey level of full on "
+        "average; or fast, which is coarser",
+        choices=DECODINGS,
     )
     convert: Path | None = option(None, "LMDB of the released scripts to convert, instead of --images")
     encoding: str = option("utf-8", "encoding of the item list, such as latin-1 or utf-16")
@@ -99,7 +102,7 @@ def build(settings: ImageLmdbSettings, *, wait: bool = False) -> Description:
             "size": settings.size,
             "fit": settings.fit,
             "interpolation": settings.interpolation,
-            "full_decoding": settings.full_decoding,
+            "decoding": settings.decoding,
             # Relative to the LMDB, so that a data set may be moved as a whole.
             "convert" if settings.convert else "images": os.path.relpath(
                 place.resolve(), into.resolve().parent
@@ -115,9 +118,7 @@ def build(settings: ImageLmdbSettings, *, wait: bool = False) -> Description:
 
     try:
         with locked_file(into.with_name(f".{into.name}.lock"), busy):
-            resizing = Resizing(
-                settings.size, settings.fit, settings.interpolation, full_decoding=settings.full_decoding
-            )
+            resizing = Resizing(settings.size, settings.fit, settings.interpolation, settings.decoding)
             skipping = None
             if settings.missing == "error":
                 skipping = "" if wait else f":\n  {_skipping(settings)}"

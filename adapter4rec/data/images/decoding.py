@@ -23,9 +23,9 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.B
 
 _NOT_DECODED = ("EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF")
 """Formats that Pillow recognises but does not decode, or decodes with Ghostscript, which runs programs."""
-_MARGIN = 1.5
-"""A JPEG is decoded at no less than this multiple of the wanted size. With less, the filter of the resizing
-has too few pixels, and the result differs by more than one grey level."""
+_MARGINS = {"reduced": 1.5, "fast": 0.85}
+"""A JPEG is decoded at no less than this multiple of the wanted size. With less than 1.5, the filter of the
+resizing has too few pixels, and the result differs by more than one grey level."""
 _LONGEST_REASON = 120
 _MOST_BYTES = 1 << 28
 _MOST_DECODED = 200 << 20
@@ -46,15 +46,15 @@ class BrokenImageError(Exception):
     """An image that cannot be read; the message is a short reason."""
 
 
-def decoded(source: Path | bytes | Image.Image, size: int | None = None) -> Image.Image:
+def decoded(source: Path | bytes | Image.Image, least: int | None = None) -> Image.Image:
     """Decode an image file, its bytes, or a PIL image to RGB, upright; the first frame of an animation.
 
     Images with transparency are composited on white. 16-bit values are scaled to 8 bits, not clipped.
 
     Args:
         source: in any format that Pillow decodes, recognised by content.
-        size: height and width that the image will be resized to. A large JPEG is then decoded at a half, a
-            quarter or an eighth of its size, which takes a fraction of the time.
+        least: height and width that are enough. A large JPEG is then decoded at the half, the quarter or the
+            eighth of its size that is no smaller, which takes a fraction of the time.
 
     Raises:
         BrokenImageError: the file cannot be read, is not an image, truncated or damaged, or has 12-bit or
@@ -67,8 +67,8 @@ def decoded(source: Path | bytes | Image.Image, size: int | None = None) -> Imag
         data = image_bytes(source) if isinstance(source, Path) else source
         with opened_image(data) as image:
             width, height = image.size
-            if size is not None:
-                image.draft(image.mode, (int(_MARGIN * size), int(_MARGIN * size)))
+            if least is not None:
+                image.draft(image.mode, (least, least))
             needed = _PIXEL_BYTES.get(image.format or "", 8) * image.width * image.height
             if image.info.get("progressive"):
                 needed += _COEFFICIENT_BYTES * width * height
@@ -175,12 +175,20 @@ def resized(
 
 @dataclass(frozen=True)
 class Resizing:
-    """How an image becomes pixels; see :func:`resized`."""
+    """How an image becomes pixels.
+
+    Attributes:
+        size: height and width; see :func:`resized`, also for the following two.
+        fit: ``stretch``, ``crop`` or ``pad``.
+        interpolation: ``bilinear`` or ``bicubic``.
+        decoding: size at which a JPEG is decoded. ``full``; ``reduced``, at least 1.5 times the wanted size;
+            or ``fast``, at least 0.85 times.
+    """
 
     size: int
     fit: str = "stretch"
     interpolation: str = "bilinear"
-    full_decoding: bool = False
+    decoding: str = "reduced"
 
     def pixels(self, source: Path | bytes | Image.Image) -> PixelArray:
         """Decode and resize an image, uint8 ``[size, size, 3]``.
@@ -188,13 +196,14 @@ class Resizing:
         Raises:
             BrokenImageError: see :func:`decoded`.
         """
-        image = decoded(source, None if self.full_decoding else self.size)
+        margin = _MARGINS.get(self.decoding)
+        image = decoded(source, None if margin is None else int(margin * self.size))
         return resized(image, self.size, self.fit, self.interpolation)
 
     @classmethod
     def of(cls, description: Description) -> Resizing:
         """The resizing of the images of an LMDB."""
-        names = ("size", "fit", "interpolation", "full_decoding")
+        names = ("size", "fit", "interpolation", "decoding")
         return cls(**{name: description.options[name] for name in names})
 
 

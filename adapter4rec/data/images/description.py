@@ -20,7 +20,7 @@ DESCRIPTION_KEY = b"\0adapter4rec"
 SOURCES_KEY = b"\1sources"
 """Reserved keys. Item names contain no control character."""
 
-_FORMAT_VERSION = 4
+_FORMAT_VERSION = 5
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def image_database(settings: ImageDomainSettings, size: int | None) -> ImageData
         build(plan, wait=True)
         return ImageDatabase(plan.into)
     database = ImageDatabase(images)
-    for name in ("fit", "interpolation"):
+    for name in ("fit", "interpolation", "decoding"):
         wanted, found = getattr(settings, name), database.description.options[name]
         if wanted not in (None, found):
             another = images.with_name(f"{images.stem}_{wanted}.lmdb")
@@ -59,6 +59,7 @@ def _cached_lmdb(settings: ImageDomainSettings, images: Path, size: int) -> Imag
         size=size,
         fit=settings.fit or "stretch",
         interpolation=settings.interpolation or "bilinear",
+        decoding=settings.decoding or "reduced",
         encoding=settings.encoding,
         **of_folder,
     )

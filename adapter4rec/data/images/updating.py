@@ -38,8 +38,8 @@ from adapter4rec.utils.files import atomic_file, atomic_folder
 from adapter4rec.utils.plain_text import shows_progress
 
 _NO_IMAGE = "no image"
-_BATCH = 64
-"""Images per transaction; the threads prepare the next batch while one is written."""
+_BATCH_BYTES = 32 << 20
+"""Pixels per transaction. It ends with a wait for the disk, while the threads prepare the next batch."""
 
 Loaded = tuple[Source, bytes | None]
 """The source of an item, and its value in the LMDB; None if the LMDB has it, or there is no image."""
@@ -248,7 +248,8 @@ class Update:
         Returns:
             The number of images that were decoded.
         """
-        batches = [names[first : first + _BATCH] for first in range(0, len(names), _BATCH)]
+        length = max(1, _BATCH_BYTES // (3 * self.resizing.size**2))
+        batches = [names[first : first + length] for first in range(0, len(names), length)]
         bar = tqdm(desc="images", total=len(names), unit="image", disable=not shows_progress(), leave=False)
         count = 0
         Image.init()  # Pillow imports its plugins lazily, which is not thread-safe
@@ -259,7 +260,7 @@ class Update:
             def started(batch: list[bytes]) -> Iterator[Loaded]:
                 return pool.map(lambda name: load(name, known.get(name)), batch)
 
-            prepared = started(names[:_BATCH])
+            prepared = started(names[:length])
             for batch, following in pairwise([*batches, []]):
                 found = dict(zip(batch, prepared, strict=True))
                 prepared = started(following)  # while this batch is written
