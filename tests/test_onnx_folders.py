@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import onnx
 import pytest
+import torch
 from adapter_models import DIM, LENGTH, shaken
 from conftest import write_domain
 from PIL import Image
@@ -23,7 +24,8 @@ from adapter4rec.models.registry import USER_ENCODERS
 from adapter4rec.models.transrec import new_transrec
 from adapter4rec.models.user_encoders.mean import MeanUserEncoder
 from adapter4rec.serving.bundles import write_bundle
-from adapter4rec.serving.onnx import checking, writing
+from adapter4rec.serving.onnx import writing
+from adapter4rec.serving.onnx.graphs import ImageGraph
 from adapter4rec.serving.onnx.recommend import Model
 from adapter4rec.serving.onnx.writing import write_onnx
 from adapter4rec.serving.recommender import Recommender
@@ -35,10 +37,10 @@ CLOSE = {"atol": 1e-4, "rtol": 0}
 NAMES = [f"i{number}" for number in range(1, 7)]
 TEXTS = {
     "i1": ("Red HOUSE", "", "The river of a City & " * 8),
-    "i2": ("football match", "an abstract", "snow"),
-    "i3": ("a blue garden [SEP]", "", "Oil price, new market " * 200),
+    "i2": ("football \r match", "an abstract", "snow"),
+    "i3": ("a blue garden [SEP]", "", "old" + 2000 * " " + "snow"),
     "i4": ("Guitar-string light", "", "old"),
-    "i5": ("summer \r storm", "", "teacher"),
+    "i5": ("summer storm", "", "teacher"),
     "i6": ("music", "", "players win the match"),
 }
 
@@ -59,7 +61,7 @@ def recommender_of(folder, kind, items, **options):
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory, tiny_bert_folder):
     """A model of two attributes with Houlsby adapters, mean pooling and cosine similarity."""
-    both = {"attributes": ("title", "body"), "body_tokens": 400, "pooling": "mean", "cosine": True}
+    both = {"attributes": ("title", "body"), "body_tokens": 40, "pooling": "mean", "cosine": True}
     folder = tmp_path_factory.mktemp("texts")
     model = recommender_of(folder, "text source", TEXTS, backbone=str(tiny_bert_folder), **both)
     add_adapters(model.run.model, config_of("houlsby"))
@@ -106,7 +108,7 @@ class TestTexts:
 
     def test_it_encodes_and_ranks_what_it_has_never_seen(self, texts, exported):
         model = Model(exported)
-        new = [("A RED garden's house", "Snow storm; " * 300), ("music", "")]
+        new = [("A RED garden's house", "Snow storm; " * 9 + 2000 * " " + "win"), ("music", "")]
         found = model.encode(new)
         assert np.allclose(found, texts.encode(new).numpy(), **CLOSE)
         assert np.allclose(model.encode(new[:1]), found[:1], **CLOSE)
@@ -161,8 +163,10 @@ def pictures():
 
 
 class TestImages:
-    def test_it_encodes_and_ranks_as_the_run(self, images, tmp_path):
-        write_onnx(images, tmp_path / "onnx")
+    def test_a_bundle_is_checked_with_random_images_and_encodes_as_the_run(self, images, tmp_path):
+        write_bundle(images, tmp_path / "bundle")
+        files = write_onnx(adapter4rec.load(tmp_path / "bundle", device="cpu"), tmp_path / "onnx").files
+        assert [one.file for one in files] == ["item_encoder.onnx", "user_encoder.onnx"]
         model = Model(tmp_path / "onnx")
         assert np.allclose(model.encode(pictures()), images.encode(pictures()).numpy(), **CLOSE)
         assert np.allclose(model.vectors, model.encode(pictures()), **CLOSE)
@@ -176,10 +180,11 @@ class TestImages:
                 found, same = model.item_inputs(pictures())["pixels"], Resizing(16, fit, interpolation)
                 assert np.array_equal(found, np.stack([same.pixels(one) for one in pictures()]))
 
-    def test_a_bundle_without_images_is_checked_with_random_ones(self, images, tmp_path):
-        write_bundle(images, tmp_path / "bundle")
-        files = write_onnx(adapter4rec.load(tmp_path / "bundle", device="cpu"), tmp_path / "onnx").files
-        assert [one.file for one in files] == ["item_encoder.onnx", "user_encoder.onnx"]
+    def test_a_run_is_checked_with_its_images(self, images, tmp_path):
+        contents, content = ImageGraph(images.run).sample(np.array([3, 1]), tmp_path)
+        expected = [Resizing(16, "crop").pixels(picture) for picture in (pictures()[2], pictures()[0])]
+        assert np.array_equal(contents, expected)
+        assert np.array_equal(content.pixels.numpy(), expected)
 
     def test_random_masking_is_refused(self, images, tmp_path, monkeypatch):
         monkeypatch.setattr(images.run.model.item_encoder.backbone.config, "mask_ratio", 0.75)
@@ -188,7 +193,7 @@ class TestImages:
 
 
 def test_an_id_tower_has_a_user_encoder_only(tmp_path, capsys, monkeypatch):
-    model = recommender_of(tmp_path, "text source", TEXTS, method="id")
+    model = recommender_of(tmp_path, "text source", TEXTS, method="id", user_encoder="mean")
     write_onnx(model, tmp_path / "onnx")
     assert not (tmp_path / "onnx" / "item_encoder.onnx").exists()
     read = Model(tmp_path / "onnx")
@@ -205,7 +210,7 @@ def test_item_vectors_from_elsewhere(tmp_path, monkeypatch):
     rows = np.random.default_rng(0).normal(size=(6, 12)).astype(np.float32)
     np.save(tmp_path / "vectors.npy", rows)
     (tmp_path / "vectors.items.tsv").write_text("".join(f"{name}\n" for name in NAMES))
-    options = {"method": "head", "item_vectors": str(tmp_path / "vectors.npy")}
+    options = {"method": "head", "item_vectors": str(tmp_path / "vectors.npy"), "user_encoder": "mean"}
     model = recommender_of(tmp_path, "text source", TEXTS, **options)
     write_onnx(model, tmp_path / "onnx")
     assert (tmp_path / "onnx" / "item_encoder.onnx.data").is_file()
@@ -226,13 +231,14 @@ class TestRefused:
         assert not [path for path in folder.iterdir() if "onnx" in path.name]
 
     def test_a_file_that_computes_something_else(self, tmp_path, monkeypatch):
-        model = recommender_of(tmp_path, "text source", TEXTS, method="id")
-        vectors = Model.user_vectors
+        model = recommender_of(tmp_path, "text source", TEXTS, method="id", user_encoder="mean")
         encode = model.run.model.encode_users
-        monkeypatch.setattr(model.run.model, "encode_users", lambda *given: encode(*given) + 2e-4)
-        monkeypatch.setattr(checking, "_next", lambda *given: encode(*given[1:])[:, -1])
-        self.refuse(model, tmp_path, "user_encoder.onnx: onnxruntime differs from PyTorch by 2")
-        assert vectors is Model.user_vectors
+
+        def shifted(items, log_mask):
+            return encode(items, log_mask) + (2e-4 if torch.compiler.is_exporting() else 0)
+
+        monkeypatch.setattr(model.run.model, "encode_users", shifted)
+        self.refuse(model, tmp_path, r"user_encoder.onnx: onnxruntime differs from PyTorch by 2.0e-04")
 
     def test_a_user_encoder_that_depends_on_values(self, tmp_path, monkeypatch):
         monkeypatch.setitem(USER_ENCODERS, "own", Untraceable)
