@@ -87,9 +87,10 @@ def check_item_encoder(folder, backbone, config, *, layers=2, pooling="cls"):
 @pytest.mark.parametrize("family", ["houlsby", "lora"])
 @pytest.mark.parametrize("name", BACKBONES)
 def test_item_encoders(request, tmp_path, name, family):
-    """One layer saves time; in ModernBERT the second is the first with local attention."""
-    layers = 2 if "modernbert" in name else 1
-    adapters = check_item_encoder(tmp_path, request.getfixturevalue(name), config_of(family), layers=layers)
+    """One layer saves time. In ModernBERT the second has local attention, and the mean reads all."""
+    layers, pooling = (2, "mean") if "modernbert" in name else (1, "cls")
+    folder = request.getfixturevalue(name)
+    adapters = check_item_encoder(tmp_path, folder, config_of(family), layers=layers, pooling=pooling)
     assert adapters == {"houlsby": "traced", "lora": "merged"}[family]
 
 

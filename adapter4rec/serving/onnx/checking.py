@@ -92,7 +92,7 @@ def _milliseconds(compute: Callable[[], object]) -> float:
 
 @torch.no_grad()
 def check_items(graph: ItemGraph, written: Model) -> Checked:
-    """Compare the embeddings of one item, the shortest, and of many, with those that the model computes.
+    """Compare the embeddings of one item, of median length, and of many with those that the model computes.
 
     Raises:
         UserError: they differ.
@@ -101,7 +101,8 @@ def check_items(graph: ItemGraph, written: Model) -> Checked:
     numbers = np.arange(1, len(written.names) + 1)
     by_length = numbers[np.argsort(graph.run.domain.store.costs(numbers), kind="stable")]
     spread = np.linspace(0, len(by_length) - 1, min(_MANY, len(by_length))).astype(np.int64)
-    for some in (by_length[:1], by_length[spread]):
+    middle = len(by_length) // 2
+    for some in (by_length[middle : middle + 1], by_length[spread]):
         contents, content = graph.sample(some, written.folder)
         session, inputs = written.items, written.item_inputs(contents)
         assert session is not None
