@@ -2,16 +2,19 @@
 
 ``--bundle`` writes one self-contained folder: model, tokenizer, items with their vectors, and a model card.
 It loads anywhere with ``adapter4rec.from_pretrained``. ``--push`` uploads it to the Hugging Face hub.
+``--onnx`` writes a folder with the model as ONNX files, for use without PyTorch.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from adapter4rec.serving.bundles import write_bundle
 from adapter4rec.serving.command_line import add_model_options, loaded_model
 from adapter4rec.serving.hub import push_to_hub
+from adapter4rec.serving.onnx.writing import require_onnx, write_onnx
 from adapter4rec.utils.errors import UserError, run_main
 
 
@@ -21,7 +24,9 @@ def main() -> None:
         prog="adapter4rec export", description=__doc__.split("\n\n", 1)[1], allow_abbrev=False
     )
     add_model_options(parser)
-    parser.add_argument("--bundle", type=Path, metavar="FOLDER", required=True, help="folder to write")
+    folder: dict[str, Any] = {"type": Path, "metavar": "FOLDER"}
+    parser.add_argument("--bundle", **folder, help="bundle to write")
+    parser.add_argument("--onnx", **folder, help="folder of ONNX files to write")
     parser.add_argument(
         "--without-base",
         "--without_base",
@@ -33,11 +38,29 @@ def main() -> None:
     options = parser.parse_args()
     if options.public and not options.push:
         raise UserError("--public: requires --push")
-    manifest = write_bundle(loaded_model(options), options.bundle, with_base=not options.without_base)
-    size = sum(path.stat().st_size for path in options.bundle.rglob("*") if path.is_file())
-    print(f"{options.bundle}: bundle of {manifest.items:,} items, {size / 1e6:,.1f} MB")
+    if options.bundle is None:
+        if options.onnx is None:
+            raise UserError("nothing to write: pass --bundle or --onnx, with a folder")
+        if options.push or options.without_base:
+            raise UserError(f"{'--push' if options.push else '--without-base'}: requires --bundle")
+    if options.onnx is not None:
+        require_onnx()
+    model = loaded_model(options)
+    if options.bundle is not None:
+        manifest = write_bundle(model, options.bundle, with_base=not options.without_base)
+        print(f"{options.bundle}: bundle of {manifest.items:,} items, {_megabytes(options.bundle)}")
+    if options.onnx is not None:
+        exported = write_onnx(model, options.onnx)
+        adapters = f", adapters {exported.adapters}" if exported.adapters else ""
+        print(f"{options.onnx}: ONNX files{adapters}, {_megabytes(options.onnx)}")
+        print("\n".join(f"  {file}" for file in exported.files))
     if options.push:
         print(push_to_hub(options.bundle, options.push, private=not options.public))
+
+
+def _megabytes(folder: Path) -> str:
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return f"{size / 1e6:,.1f} MB"
 
 
 if __name__ == "__main__":

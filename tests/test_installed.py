@@ -110,6 +110,9 @@ def test_a_bundle_is_used_in_an_empty_folder(installed, text_runs, tmp_path):
     assert len(recommended) == 3
     assert Path(where).is_relative_to(installed.parent)
     assert list(empty.iterdir()) == []
+    run([installed / "adapter4rec", "export", bundle, "--onnx", "onnx", "--device", "cpu"], empty)
+    without_torch = run([installed / "python", "onnx/recommend.py", "i1", "i2", "--top-k", "3"], empty)
+    assert [line.split() for line in without_torch.splitlines()] == [line.split() for line in recommended]
 
 
 def test_a_table_is_prepared_and_checked(installed, tmp_path):

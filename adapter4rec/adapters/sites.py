@@ -253,7 +253,7 @@ class Sites:
             words = F.embedding(sources, torch.cat([words[0], further.to(words.dtype)]))[None]
             positions = arguments["position_ids"][:, :1] + longer.places
             return {"inputs_embeds": words, "position_ids": positions, "packing": longer}
-        own = further.to(words.dtype).expand(len(words), -1, -1)
+        own = further.to(words.dtype).expand(words.shape[0], -1, -1)  # len() would be a constant in a trace
         words = torch.cat([words[:, :1], own, words[:, 1:]], dim=1)
         changed: Arguments = {"input_ids": None, "inputs_embeds": words}
         for name, filling in (("attention_mask", 1), ("token_type_ids", 0)):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Arrays = dict[str, np.ndarray]
 
 _TEXTS_PER_CALL = 10_000
-_BODY_CHARACTERS = 2_000
+BODY_CHARACTERS = 2_000
 _FORM = b"tokens-1"
 """Version in the cache key; change it when tokenisation changes."""
 
@@ -243,4 +243,4 @@ def cached_arrays(path: Path, compute: Callable[[], Arrays], log: Callable[[str]
 
 def truncate_body(text: str) -> str:
     """The first characters of a body; the rest is beyond the maximum length and is not tokenised."""
-    return text[:_BODY_CHARACTERS]
+    return text[:BODY_CHARACTERS]

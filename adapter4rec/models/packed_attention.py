@@ -148,3 +148,35 @@ def text_states(
         means = [span.view(*shape, -1).mean(1) for span, shape in zip(spans, shapes, strict=True)]
         return torch.cat(means)
     return states if first_only else states[packings[0].firsts]
+
+
+def padded_text_states(
+    backbone: PreTrainedModel, arguments: dict[str, Tensor], pooling: str = "cls"
+) -> Tensor:
+    """The same vectors as those of :func:`text_states`, from texts that are padded on the right.
+
+    Attention is computed by its definition, whose scores at padding are large negative numbers, so that the
+    window of local attention may consist of padding alone.
+
+    Args:
+        backbone: a Hugging Face text encoder.
+        arguments: its ``input_ids``, ``attention_mask`` and ``position_ids``.
+        pooling: ``cls`` or ``mean``.
+
+    Returns:
+        ``[texts, h]``.
+    """
+    masks: list[Tensor] = []  # prompt tuning may lengthen the texts
+    with ExitStack() as undo:
+        undo.callback(
+            backbone.register_forward_pre_hook(
+                lambda _, __, given: masks.append(given["attention_mask"]), with_kwargs=True
+            ).remove
+        )
+        undo.callback(backbone.set_attn_implementation, "sdpa")
+        backbone.set_attn_implementation("eager")
+        states: Tensor = backbone(**arguments).last_hidden_state
+    if pooling == "cls":
+        return states[:, 0]
+    real = masks[0][..., None].to(states.dtype)
+    return (states * real).sum(1) / real.sum(1)

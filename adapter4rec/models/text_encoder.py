@@ -20,7 +20,7 @@ from adapter4rec.models.backbones import (
 )
 from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.layers import layer_outputs, replace_outputs
-from adapter4rec.models.packed_attention import text_states
+from adapter4rec.models.packed_attention import padded_text_states, text_states
 from adapter4rec.models.settings import POOLING_FILE, TextModelSettings
 from adapter4rec.utils.errors import UserError
 
@@ -93,6 +93,21 @@ class TextItemEncoder(ContentItemEncoder):
             return layer_outputs(self.backbone, layers, lambda: self._pooled_states(*part))[0]
 
         return self.in_parts(outputs, self._parts(content))
+
+    def states_of_padded(self, token_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Pooled hidden states of texts that are padded on the right, for exporters.
+
+        Args:
+            token_ids: int64 ``[texts, tokens]``; any ids at padding.
+            attention_mask: int64 ``[texts, tokens]``, 0 at padding, else 1.
+
+        Returns:
+            ``[texts, h]``.
+        """
+        places = torch.arange(token_ids.shape[1], device=token_ids.device)
+        arguments = {"input_ids": token_ids, "attention_mask": attention_mask}
+        arguments["position_ids"] = (self._first_position + places)[None]
+        return padded_text_states(self.backbone, arguments, self.pooling)
 
     def _pooled_states(self, words: Tensor, packing: Packing) -> Tensor:
         positions = self._first_position + packing.places

@@ -118,7 +118,7 @@ def write_bundle(recommender: Recommender, folder: Path, *, with_base: bool = Tr
     training = training_of(run)
     with atomic_folder(folder) as aside:
         base = _write_model(run.model, aside, training, with_base=with_base)
-        _write_items(run, recommender.candidates, aside / _ITEMS)
+        write_items(run, recommender.candidates, aside / _ITEMS)
         save_tensors(aside / _VECTORS, {"items": vectors}, {"what": "item vectors"})
         of_model = _settings_of(settings, run.model)
         manifest = Manifest(
@@ -178,7 +178,7 @@ def base_hash(model: TransRec) -> str:
     )
 
 
-def _write_items(run: TrainedRun, candidates: Candidates, path: Path) -> None:
+def write_items(run: TrainedRun, candidates: Candidates, path: Path) -> None:
     """Write name and texts of the catalogue, in the format of ``items.tsv``."""
     settings, rows = run.settings, run.domain.interactions.item_rows
     columns: dict[str, list[str]] = {"title": candidates.titles} if any(candidates.titles) else {}
