@@ -13,7 +13,7 @@ from pathlib import Path
 import lmdb
 import pytest
 from conftest import REPOSITORY
-from image_shop import Shop, contents, small_batches
+from image_shop import SIZE, Shop, contents, small_batches
 
 from adapter4rec.data.images import updating
 from adapter4rec.data.images.building import ImageLmdbSettings, build
