@@ -101,8 +101,8 @@ class Model:
         token_ids, mask = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         for row, ids in enumerate(rows):
             token_ids[row, : len(ids)], mask[row, : len(ids)] = ids, 1
-        shape = (len(contents), -1, shape[1])
-        return {"input_ids": token_ids.reshape(shape), "attention_mask": mask.reshape(shape)}
+        by_item = (len(contents), -1, shape[1])
+        return {"input_ids": token_ids.reshape(by_item), "attention_mask": mask.reshape(by_item)}
 
     def _pixels(self, content: Any) -> np.ndarray:
         from PIL import Image, ImageOps
