@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from trees import ImageSourceSettings, TextSourceSettings, TextTargetSettings, c
 
 import adapter4rec
 from adapter4rec.data.item_vectors import read_item_vectors
+from adapter4rec.datasets.files import polars_errors
 from adapter4rec.models.text_encoder import build_text_encoder
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.process_group import single_process
@@ -175,6 +177,14 @@ def test_files_that_cannot_be_read(tmp_path):
         path.write_bytes(b"half a file")
         refused(path, message)
     rows = np.ones((3, 2), np.float32)
+    with (tmp_path / "broken.npy").open("wb") as file:
+        np.savez(file, rows)
+    refused(tmp_path / "broken.npy", "NumPy")
+    head = b"{'descr': '<f4', 'fortran_order': False, 'shape': (3, %d)}" % 10**30
+    (tmp_path / "broken.npy").write_bytes(b"\x93NUMPY\1\0" + len(head).to_bytes(2, "little") + head)
+    refused(tmp_path / "broken.npy", "NumPy")
+    os.mkfifo(tmp_path / "fifo.npy")
+    refused(tmp_path / "fifo.npy", "found a FIFO")
     path = write(tmp_path, ".npy", ["a", "b"], rows)
     refused(path, "3 vectors, but 2 item names")
     path.with_suffix(".items.tsv").unlink()
@@ -192,6 +202,27 @@ def test_files_that_cannot_be_read(tmp_path):
     pl.DataFrame({"item": ["a"], "v": [[1.0, None]]}).write_parquet(tmp_path / "null.parquet")
     with pytest.raises(UserError, match="NaN"):
         read_item_vectors(tmp_path / "null.parquet").store_of(["a"])
+    pl.DataFrame({"item": ["a"], "v": [["x"]]}).write_parquet(tmp_path / "words.parquet")
+    refused(tmp_path / "words.parquet", "one column of lists of numbers")
     array = pl.Series("v", [[1.0, 2.0]], dtype=pl.Array(pl.Float32, 2))
     pl.DataFrame({"item": ["a"], "v": array}).write_parquet(tmp_path / "array.parquet")
     assert read_item_vectors(tmp_path / "array.parquet").rows.tolist() == [[1.0, 2.0]]
+
+
+def test_names_are_read_as_in_items_tsv(tmp_path):
+    """A byte order mark, CRLF, and letters in composed form."""
+    np.save(tmp_path / "v.npy", np.ones((2, 2), np.float32))
+    (tmp_path / "v.items.tsv").write_bytes("\ufeffe\u0301\ttitle\r\nb\r\n".encode())
+    assert read_item_vectors(tmp_path / "v.npy").names == ["\u00e9", "b"]
+
+
+def test_a_panic_of_polars_is_refused(tmp_path, monkeypatch):
+    def panics(_):
+        raise pl.exceptions.PanicException("called `Option::unwrap()`")
+
+    monkeypatch.setattr(pl, "read_parquet", panics)
+    (tmp_path / "v.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"v\.parquet: not a Parquet file"):
+        read_item_vectors(tmp_path / "v.parquet")
+    with pytest.raises(UserError, match="clicks: damaged"), polars_errors("clicks"):
+        panics(None)
