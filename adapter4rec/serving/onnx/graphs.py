@@ -156,7 +156,7 @@ class TextGraph(ItemGraph):
         encoder = self.model.item_encoder
         assert isinstance(encoder, TextItemEncoder)
         states = encoder.states_of_padded(input_ids.flatten(0, 1), attention_mask.flatten(0, 1))
-        return self.model.encode_items(States(states.unflatten(0, input_ids.shape[:2])))
+        return self.model.encode_items(States(states.view(*input_ids.shape[:2], states.shape[-1])))
 
     def describe(self) -> dict[str, Any]:
         """Attributes, and how their texts are cut off."""
