@@ -105,7 +105,7 @@ def test_item_encoders_of_other_families(request, tmp_path, name, family):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("family", ["houlsby_parallel", "compacter", "lora", "prompt", "bitfit"])
+@pytest.mark.parametrize("family", ["houlsby_parallel", "compacter", "lora", "bitfit"])
 @pytest.mark.parametrize("name", ["tiny_roberta_folder", "tiny_vit_folder"])
 def test_item_encoders_as_released(request, tmp_path, name, family):
     check_item_encoder(tmp_path, request.getfixturevalue(name), config_of(family, semantics="release"))

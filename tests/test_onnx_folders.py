@@ -250,10 +250,11 @@ class TestRefused:
         other = Recommender(texts.run, texts.process, "bf16")
         self.refuse(other, tmp_path, "in fp32")
 
-    def test_adapters_that_read_padding(self, tmp_path, tiny_bert_folder):
+    @pytest.mark.parametrize("family", ["k_adapter", "prompt"])
+    def test_adapters_that_depend_on_padding(self, tmp_path, tiny_bert_folder, family):
         model = recommender_of(tmp_path, "text source", TEXTS, backbone=str(tiny_bert_folder))
-        add_adapters(model.run.model, config_of("k_adapter", semantics="release"))
-        self.refuse(model, tmp_path, "reads the padding")
+        add_adapters(model.run.model, config_of(family, semantics="release"))
+        self.refuse(model, tmp_path, f"{family} with --semantics release depends on")
 
     def test_missing_libraries(self, texts, tmp_path, monkeypatch):
         monkeypatch.setattr(writing, "find_spec", lambda name: None if name == "onnxscript" else name)

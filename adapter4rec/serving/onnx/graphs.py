@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from adapter4rec.adapters.base import adapters_of
 from adapter4rec.adapters.config import RELEASE
 from adapter4rec.adapters.k_adapter import KAdapterConfig
+from adapter4rec.adapters.prompt import PromptConfig
+from adapter4rec.adapters.registry import name_of
 from adapter4rec.data.content import Content
 from adapter4rec.data.images.store import ImageStore, Pixels
 from adapter4rec.data.interactions import read_items
@@ -122,7 +124,7 @@ class TextGraph(ItemGraph):
     Padding is on the right.
 
     Raises:
-        UserError: adapters that read padding, or a tokenizer that the tokenizers library does not have.
+        UserError: adapters that depend on padding, or a tokenizer that the tokenizers library does not have.
     """
 
     axes: ClassVar[Axes] = {name: {0: "items", 2: "tokens"} for name in ("input_ids", "attention_mask")}
@@ -132,10 +134,11 @@ class TextGraph(ItemGraph):
         assert isinstance(run.settings, TextSettings)
         self.settings: TextSettings = run.settings
         adapters = adapters_of(run.model)
-        if adapters and adapters.config.semantics == RELEASE and isinstance(adapters.config, KAdapterConfig):
+        config = adapters.config if adapters else None
+        if isinstance(config, KAdapterConfig | PromptConfig) and config.semantics == RELEASE:
             raise UserError(
-                f"{run.folder}: k_adapter with --semantics release reads the padding of texts, which an ONNX "
-                "file masks; train it with --semantics paper"
+                f"{run.folder}: {name_of(config)} with --semantics release depends on how texts are padded, "
+                "and an ONNX file masks padding; train it with --semantics paper"
             )
         self.tokenizer = tokenizer_of(backbone_folder(run.settings.backbone))
         if not self.tokenizer.is_fast:
@@ -153,7 +156,7 @@ class TextGraph(ItemGraph):
         encoder = self.model.item_encoder
         assert isinstance(encoder, TextItemEncoder)
         states = encoder.states_of_padded(input_ids.flatten(0, 1), attention_mask.flatten(0, 1))
-        return self.model.encode_items(States(states.unflatten(0, input_ids.shape[:2])))
+        return self.model.encode_items(States(states.view(*input_ids.shape[:2], states.shape[-1])))
 
     def describe(self) -> dict[str, Any]:
         """Attributes, and how their texts are cut off."""

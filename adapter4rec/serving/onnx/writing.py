@@ -167,7 +167,7 @@ def _trace(graph: Graph, path: Path) -> None:
                 verbose=False,
             )
         except Exception as error:  # the exporter raises errors of any type for what it cannot trace
-            reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), "")
+            reason = next(iter(str(error.__cause__ or error).strip().splitlines()), type(error).__name__)
             raise UserError(f"{path.name}: PyTorch cannot trace the model: {reason}") from error
         assert program is not None
         ClearMetadataAndDocStringPass()(program.model)  # of each operation: half of the file of a small model
