@@ -28,11 +28,11 @@ test: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Also the long combinations: some minutes more.
 test-all: test
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m long
 
 # Kills, full disks and damaged files, and a table of what they cost: at most an hour (docs/reliability.md).
 # Coverage guides the fuzzing where there is a wheel of atheris.

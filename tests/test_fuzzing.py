@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import re
 from collections.abc import Callable
@@ -29,6 +30,7 @@ def raises(path: Path) -> None:
 
 
 def aborts(_: Path) -> None:
+    faulthandler.disable()  # pytest enabled it: no stack in the output of the tests
     os.abort()
 
 

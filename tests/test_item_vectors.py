@@ -121,7 +121,7 @@ def test_a_run_goes_on_with_vectors_of_image_items(common, tmp_path):
         | {"run_folder": tmp_path / "on_vectors", "method": "head", "backbone": "none", "loss": "full"}
         | {"item_vectors": vectors, "mode": "test"}
     )
-    assert carry_out(settings) == first["test"]
+    assert carry_out(settings)["test"] == first["test"]
     np.save(vectors, rows + 1)
     with pytest.raises(UserError, match="data: was"):
         carry_out(replace(settings, mode="train", resume=True))

@@ -196,7 +196,7 @@ class TestAdapterOptions:
                 "objective": "cpc",
             }
         )
-        assert settings.adapter == HoulsbyConfig(encoders=("user",), item_bottleneck=8, user_bottleneck=16)
+        assert settings.adapter == HoulsbyConfig(encoders=("user",), item_bottleneck=8)
         assert settings.objective == "cpc"
         assert settings.trained_parts == ADAPTER_PARTS
 

@@ -94,7 +94,9 @@ def image_bytes(path: Path) -> bytes:
     """
     try:
         return read_regular(path, _MOST_BYTES)
-    except (UserError, OSError) as error:
+    except UserError as error:
+        raise BrokenImageError(str(error).removeprefix(f"{path}: ")) from None
+    except OSError as error:
         raise BrokenImageError(one_line(error)) from None
 
 
