@@ -72,9 +72,11 @@ def main() -> None:
         print(f"{options.items}: {recommender.candidates.n_new:,} items that are new to the catalogue")
     recommender.require(options.top_k, only_new=options.only_new)
     if options.similar:
+        if options.sheet or options.csv or options.export:
+            raise UserError("--similar: prints a list; --sheet, --csv and --export need users or a history")
         for item in options.similar:
-            print(f"nearest to {item}, with cosine similarities")
-            print(f"{recommender.similar(item, options.top_k)!r}\n")
+            nearest = recommender.similar(item, options.top_k)
+            print(f"nearest to {item}, with cosine similarities\n{nearest!r}\n")
         return
     recommender, users = _selected_users(options, recommender)
     if options.export:
@@ -110,6 +112,8 @@ def _selected_users(
     """The users to recommend to, and the recommender with the images of ``--history``."""
     names = options.users or []
     if not names and not options.history:
+        if not recommender.interactions.n_users:
+            raise UserError("a bundle has no users; pass a history of items with --history")
         names = recommender.interactions.user_names[:_SHOWN_USERS]
     users = [(name, recommender.history_of(name)) for name in names]
     if options.history:

@@ -45,8 +45,11 @@ def bundle_folder(name: Path | str, revision: str | None = None) -> Path:
     """
     if is_bundle(Path(name)):
         return Path(name)
-    if not isinstance(name, str) or name.count("/") != 1 or Path(name).exists():
-        raise UserError(f"{name}: not a bundle; expected its folder, or user/name on the Hugging Face hub")
+    local = Path(name).parent != Path() and Path(name).parent.is_dir()
+    if not isinstance(name, str) or name.count("/") != 1 or Path(name).exists() or local:
+        raise UserError(
+            f"{name}: not a bundle, nor a run; expected its folder, or user/name on the Hugging Face hub"
+        )
     try:
         return Path(snapshot_download(name, revision=revision))
     except Exception as error:  # huggingface_hub does not wrap the exceptions of its HTTP library

@@ -292,10 +292,10 @@ class Recommender:
         store, raw = self.run.domain.store, normalize("NFC", name).encode()
         if isinstance(store, ImageStore) and (fault := store.fault_of(raw)):
             return f"item {name!r} is not in the catalogue: it has no usable image ({fault})"
-        return (
-            f"item {name!r} is not in the catalogue of {self.run.folder}, such as "
-            f"{self.candidates.names[0]!r}; items without clicks are new items"
-        )
+        file = ", and there is no such image file" if isinstance(store, ImageStore) else ""
+        hint = nearest(name, self.candidates.names)
+        hint = hint if hint.startswith("did") else f"there is, for example, {self.candidates.names[0]!r}"
+        return f"item {name!r} is not in the catalogue of {self.run.folder}{file}; {hint}"
 
     def vectors_of(self, histories: Sequence[np.ndarray]) -> Tensor:
         """Next-item vectors of n histories (item numbers), float32 ``[n, d]``. Reads the last L clicks."""

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from tqdm import tqdm
 
@@ -97,19 +98,27 @@ def fit(model: TransRec, domain: Domain, settings: TrainingSettings, run: Run) -
     return progress.history
 
 
+def _stands(before: Record, now: Record, n_items: int) -> bool:
+    at_random = now.get("HR@10", 100.0) <= _CHANCE * 1000 / n_items
+    return at_random and bool(abs(now["loss"] - before["loss"]) <= _STANDSTILL * before["loss"])
+
+
 def standstill(history: Sequence[Record], record: Record, n_items: int) -> str | None:
     """A warning if the loss has not moved since the last epoch, and the ranking is no better than chance.
+
+    The run warns once.
 
     Args:
         history: records of the earlier epochs.
         record: of this epoch.
         n_items: N; a random ranking has a HR@10 of 10 / N.
     """
-    if not history or record.get("HR@10", 100.0) > _CHANCE * 1000 / n_items:
+    records = [*history, record]
+    if len(records) < 2 or not _stands(records[-2], record, n_items):
         return None
-    before, now = history[-1]["loss"], record["loss"]
-    if abs(now - before) > _STANDSTILL * before:
+    if any(_stands(before, now, n_items) for before, now in pairwise(history)):
         return None
+    before, now = records[-2]["loss"], record["loss"]
     return (
         f"warning: the loss has not moved in an epoch ({before:.4f}, then {now:.4f}), and HR@10 is that of a "
         "random ranking. The learning rates may be too low; or all items have nearly the same embedding, as "

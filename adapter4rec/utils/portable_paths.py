@@ -25,7 +25,7 @@ def relative_paths(settings: Settings, folder: Path) -> Values:
     for name, one in type(settings).options({"method": plain.get("method")}).items():
         value = plain[name]
         if value is not None and (one.kind is Path or (one.kind is FolderName and Path(value).is_absolute())):
-            plain[name] = _relative(Path(value).absolute(), folder.absolute())
+            plain[name] = _relative(Path(os.path.normpath(Path(value).absolute())), folder.absolute())
     return plain
 
 

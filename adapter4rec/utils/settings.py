@@ -6,6 +6,7 @@ validation, run folders and checkpoints are derived from the fields.
 
 from __future__ import annotations
 
+import os
 import typing
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -114,7 +115,7 @@ class Option:
         if raw is None or (isinstance(raw, str) and raw.lower() in ("none", "")):
             return raw
         if self.kind is Path or (self.kind is FolderName and FolderName.is_folder(base / str(raw))):
-            return str((base / str(raw)).absolute())
+            return os.path.normpath((base / str(raw)).absolute())
         return raw
 
     def _one(self, raw: Any) -> Any:
@@ -223,7 +224,7 @@ def require_known(names: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     """
     for name in names:
         if name not in known:
-            raise UserError(f"unknown option --{name}; {nearest(name, list(known))}")
+            raise UserError(f"unknown option --{name}; {nearest(f'--{name}', [f'--{one}' for one in known])}")
 
 
 def plain_value(value: Any) -> Any:

@@ -203,7 +203,10 @@ class ImageDatabase:
     @cached_property
     def _raw_description(self) -> bytes:
         if not self.path.exists():
-            raise UserError(f"{self.path}: no such LMDB, or its build is not complete; run {BUILDER}")
+            raise UserError(
+                f"{self.path}: no such LMDB or folder of images, or the build of the LMDB is not complete; "
+                f"--images names a folder of images, or an LMDB that {BUILDER} has built"
+            )
         with reading(self.path) as transaction:
             raw = transaction.get(DESCRIPTION_KEY)
             if raw is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 from adapter4rec.data.images.building import ImageLmdbSettings, build
@@ -35,7 +36,8 @@ def image_database(settings: ImageDomainSettings, size: int | None) -> ImageData
     images = settings.images
     assert images is not None
     if is_image_folder(images):
-        plan = _cached_lmdb(settings, images, size or settings.image_size or _DEFAULT_SIZE)
+        folder = Path(os.path.normpath(images.absolute()))
+        plan = _cached_lmdb(settings, folder, size or settings.image_size or _DEFAULT_SIZE)
         build(plan, wait=True)
         return ImageDatabase(plan.into)
     database = ImageDatabase(images)
@@ -55,7 +57,7 @@ def _cached_lmdb(settings: ImageDomainSettings, images: Path, size: int) -> Imag
     plan = ImageLmdbSettings(
         settings.items.absolute(),
         Path(),
-        images.absolute(),
+        images,
         size=size,
         fit=settings.fit or "stretch",
         interpolation=settings.interpolation or "bilinear",
@@ -65,6 +67,6 @@ def _cached_lmdb(settings: ImageDomainSettings, images: Path, size: int) -> Imag
     )
     content = {name: value for name, value in plan.plain().items() if name not in ("missing", "workers")}
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
-    name = f"{images.absolute().parent.name}_{images.name}_{size}_{key}.lmdb"
+    name = f"{images.parent.name}_{images.name}_{size}_{key}.lmdb"
     into = REPOSITORY / settings.cache_folder / "images" / name
     return ImageLmdbSettings.from_values(plan.plain() | {"into": into})

@@ -94,6 +94,9 @@ class Model:
         about = self.about["content"]
         for texts in contents:
             given = (texts,) if isinstance(texts, str) else texts
+            if not isinstance(given, tuple | list) or len(given) != len(about["attributes"]):
+                names = ", ".join(attribute["name"] for attribute in about["attributes"])
+                raise ValueError(f"{texts!r}: expected a text, or a tuple of {names}")
             for text, attribute in zip(given, about["attributes"], strict=True):
                 self._tokenizer.enable_truncation(attribute["tokens"], direction=about["truncation"])
                 rows.append(self._tokenizer.encode(text[: attribute["characters"]].lower()).ids)
