@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 
@@ -14,10 +15,13 @@ from test_recommend import TITLES, clicks, command, image_run, text_runs  # noqa
 from trees import TextSourceSettings, TextTargetSettings, carry_out, recorded_settings
 
 import adapter4rec
-from adapter4rec import export
+from adapter4rec import export, recommend
 from adapter4rec.adapters.files import adapter_tensors
 from adapter4rec.serving.bundles import write_bundle
 from adapter4rec.utils.errors import UserError
+
+UMASK = os.umask(0o077)
+os.umask(UMASK)
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +52,15 @@ class TestText:
         assert loaded.with_items({"new": "old red house"}).recommend(["new"]) == (
             model.with_items({"new": "old red house"}).recommend(["new"])
         )
+
+    def test_a_history_is_asked_for(self, bundle, monkeypatch):
+        monkeypatch.setattr(sys, "argv", ["recommend", str(bundle)])
+        with pytest.raises(UserError, match="a bundle has no users; pass a history"):
+            recommend.main()
+
+    def test_others_can_read_it(self, bundle):
+        modes = {path.stat().st_mode & 0o777 for path in bundle.rglob("*") if path.is_file()}
+        assert modes == {0o666 & ~UMASK}
 
     def test_the_model_is_left_as_it_was(self, text_runs, model, tmp_path):
         before = {name: one.clone() for name, one in adapter_tensors(model.run.model).items()}

@@ -107,6 +107,8 @@ def test_paths_in_the_repository_are_recorded_relative_to_it(tmp_path):
     assert recorded["users"] == "Dataset/u.tsv"
     assert recorded["items"] == "./../../data/i.tsv"
     assert recorded["backbone"] == "docs"
+    beside = TextSourceSettings.from_values(inside | {"items": REPOSITORY / ".." / "beside" / "i.tsv"})
+    assert relative_paths(beside, REPOSITORY / "runs" / "one")["items"] == "./../../../beside/i.tsv"
     recorded = {name: recorded[name] for name in ("users", "items", "backbone")}
     folders = tmp_path / "moved" / "runs" / "one", tmp_path / "runs" / "one"
     found = found_paths(recorded, options_of(TextSourceSettings), folders)

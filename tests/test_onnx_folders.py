@@ -119,6 +119,9 @@ class TestTexts:
             model.recommend(["i9"])
         with pytest.raises(ValueError, match="at least 1"):
             model.recommend(["i1"], top_k=0)
+        for wrong in {"title": "old red house"}, ("old red house", "two", "too many"):
+            with pytest.raises(ValueError, match="expected a text, or a tuple of title"):
+                model.recommend(["i1", wrong])
 
     def test_the_description_has_the_inputs_and_outputs_of_the_files(self, exported):
         model = Model(exported)

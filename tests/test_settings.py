@@ -131,7 +131,7 @@ class TestSettings:
 
     @pytest.mark.parametrize(
         ("name", "hint"),
-        [("nubmer", "did you mean '--number'?"), ("computed", "choose from: "), ("q", "choose from: ")],
+        [("nubmer", "did you mean 'number'?"), ("computed", "choose from: "), ("q", "choose from: ")],
     )
     def test_an_unknown_name(self, name: str, hint: str) -> None:
         message = complaint(lambda: Example.from_values({"data": "here", name: 1}))

@@ -169,3 +169,5 @@ def test_a_loss_that_does_not_move_at_chance_is_warned_of(before, now, hit_rate,
     found = standstill([{"loss": before}], record, n_items=1000)
     assert (found is not None) == warns
     assert standstill([], record, n_items=1000) is None
+    warned = [{"loss": before}, record]
+    assert standstill(warned, record, n_items=1000) is None or not warns

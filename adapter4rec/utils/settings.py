@@ -224,7 +224,7 @@ def require_known(names: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     """
     for name in names:
         if name not in known:
-            raise UserError(f"unknown option --{name}; {nearest(f'--{name}', [f'--{one}' for one in known])}")
+            raise UserError(f"unknown option --{name}; {nearest(name, list(known))}")
 
 
 def plain_value(value: Any) -> Any:
