@@ -204,7 +204,7 @@ class ImageDatabase:
     def _raw_description(self) -> bytes:
         if not self.path.exists():
             raise UserError(
-                f"{self.path}: no such LMDB or folder of images, or the build of the LMDB is not complete; "
+                f"{self.path}: no such LMDB or folder of images, or its build is not complete; "
                 f"--images names a folder of images, or an LMDB that {BUILDER} has built"
             )
         with reading(self.path) as transaction:
