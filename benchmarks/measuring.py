@@ -165,7 +165,7 @@ def report(name: str, rows: Sequence[Measurement], about: Mapping[str, Any]) -> 
 def table(rows: Sequence[Measurement]) -> str:
     """Measurements as a Markdown table."""
     lines = [
-        "| what | released code, s | project, s | ratio | target | share of peak | MiB (released code) |",
+        "| what | reference, s | project, s | ratio | target | share of peak | MiB (reference) |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in rows:

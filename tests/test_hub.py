@@ -146,6 +146,8 @@ def test_an_unknown_name_is_refused(hub):
         adapter4rec.from_pretrained("someone/else")
     with pytest.raises(UserError, match="expected its folder, or user/name"):
         adapter4rec.from_pretrained("nothing")
+    with pytest.raises(UserError, match="not a bundle, nor a run"):  # of a folder that exists
+        adapter4rec.from_pretrained("adapter4rec/nothing")
 
 
 def test_what_is_no_bundle_is_not_uploaded(hub, tmp_path):

@@ -149,7 +149,7 @@ class TestInterrupted:
         path = shop.images / f"{shop.names[0]}.jpg"
         path.unlink()
         os.mkfifo(path) if kind == "FIFO" else path.symlink_to("/dev/zero")
-        with pytest.raises(UserError, match=rf"{shop.names[0]}.*expected a file, found a {kind}"):
+        with pytest.raises(UserError, match=rf"'{shop.names[0]}': expected a file, found a {kind}"):
             build(shop.settings())
 
     def test_ctrl_c(self, shop: Shop) -> None:

@@ -169,5 +169,9 @@ def test_a_loss_that_does_not_move_at_chance_is_warned_of(before, now, hit_rate,
     found = standstill([{"loss": before}], record, n_items=1000)
     assert (found is not None) == warns
     assert standstill([], record, n_items=1000) is None
-    warned = [{"loss": before}, record]
-    assert standstill(warned, record, n_items=1000) is None or not warns
+
+
+def test_a_loss_that_does_not_move_is_warned_of_once():
+    records = [{"loss": 1.4, "HR@10": 1.0}] * 4
+    warnings = [standstill(records[:epoch], records[epoch], n_items=1000) for epoch in range(4)]
+    assert [one is not None for one in warnings] == [False, True, False, False]

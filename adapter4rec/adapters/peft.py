@@ -119,10 +119,8 @@ class PeftConfig(AdapterConfig):
         assert self.user_family is not None
         # The registry, which lists this family, too.
         families: Mapping[str, type[AdapterConfig]] = resolve_name("adapter4rec.adapters.registry:FAMILIES")
-        values, common = (
-            parsed("user_options", self.user_options),
-            {one.name for one in fields(AdapterConfig)},
-        )
+        values = parsed("user_options", self.user_options)
+        common = {one.name for one in fields(AdapterConfig)}
         for name in values:
             if name in common:
                 raise UserError(

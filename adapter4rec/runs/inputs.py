@@ -20,7 +20,7 @@ _INPUTS = {
     "start_from": "model that the run started from",
 }
 """Settings that name input files of a run, and what the file is."""
-BACKBONE = "backbone"
+_BACKBONE = "backbone"
 
 
 def input_hashes(settings: StageSettings) -> dict[str, str]:
@@ -32,7 +32,7 @@ def input_hashes(settings: StageSettings) -> dict[str, str]:
     plain = settings.plain()
     files = {name: _content(name, Path(plain[name]), settings) for name in _INPUTS if plain.get(name)}
     if settings.uses_content:
-        files[BACKBONE] = backbone_hash(plain[BACKBONE])
+        files[_BACKBONE] = backbone_hash(plain[_BACKBONE])
     return files
 
 

@@ -45,7 +45,7 @@ def bundle_folder(name: Path | str, revision: str | None = None) -> Path:
     """
     if is_bundle(Path(name)):
         return Path(name)
-    local = Path(name).parent != Path() and Path(name).parent.is_dir()
+    local = Path(name).parent != Path() and Path(name).parent.is_dir()  # such as runs/NAME, mistyped
     if not isinstance(name, str) or name.count("/") != 1 or Path(name).exists() or local:
         raise UserError(
             f"{name}: not a bundle, nor a run; expected its folder, or user/name on the Hugging Face hub"

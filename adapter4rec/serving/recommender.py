@@ -295,7 +295,10 @@ class Recommender:
         file = ", and there is no such image file" if isinstance(store, ImageStore) else ""
         hint = nearest(name, self.candidates.names)
         hint = hint if hint.startswith("did") else f"there is, for example, {self.candidates.names[0]!r}"
-        return f"item {name!r} is not in the catalogue of {self.run.folder}{file}; {hint}"
+        return (
+            f"item {name!r} is not in the catalogue of {self.run.folder}{file}; {hint}; items without clicks "
+            "are new items"
+        )
 
     def vectors_of(self, histories: Sequence[np.ndarray]) -> Tensor:
         """Next-item vectors of n histories (item numbers), float32 ``[n, d]``. Reads the last L clicks."""

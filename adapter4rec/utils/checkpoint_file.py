@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,8 +24,6 @@ from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import atomic_file, file_hash, require_regular, utf8_path, write_json
 from adapter4rec.utils.records import Object, checked, read_record, record_of
 
-_UMASK = os.umask(0o077)
-os.umask(_UMASK)
 _HEADER = "adapter4rec"
 _HASH = "sha256"
 
@@ -94,8 +91,6 @@ def writing_tensors(path: Path) -> Iterator[Path]:
     try:
         with utf8_path(path) as file:
             yield file
-            for one in [file] if file.is_file() else file.glob("*.safetensors"):
-                one.chmod(0o666 & ~_UMASK)  # safetensors lets nobody else read it
     except SafetensorError as error:
         raise UserError(f"{path}: cannot be written ({error})") from None
 

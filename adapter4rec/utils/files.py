@@ -48,6 +48,13 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def _complete(file: Path) -> None:
+    """Give a written file the permissions of a new one, and flush it to the disk."""
+    os.umask(mask := os.umask(0))  # the only way to read it
+    file.chmod(0o666 & ~mask)  # some libraries create files with mode 600
+    _flush(file)
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Write a file atomically: yield a temporary path that is flushed and renamed to ``path`` on success.
@@ -61,9 +68,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     try:
         with _in_use(temporary):
             yield temporary
-        os.umask(mask := os.umask(0))  # the only way to read it
-        temporary.chmod(0o666 & ~mask)  # some libraries create files with mode 600
-        _flush(temporary)
+        _complete(temporary)
         temporary.replace(path)
         _flush(path.parent)
     finally:
@@ -87,7 +92,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
-                _flush(file)
+                _complete(file)
         try:
             temporary.replace(path)
         except OSError:

@@ -148,7 +148,8 @@ class Model:
             top_k: number of items.
 
         Raises:
-            ValueError: a name is not in the catalogue, or ``top_k`` is less than 1.
+            ValueError: a name is not in the catalogue, a content is not of the model's kind, or ``top_k`` is
+                less than 1.
         """
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}; expected at least 1")

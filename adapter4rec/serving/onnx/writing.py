@@ -204,7 +204,7 @@ A recommender as ONNX files: an item encoder maps the content of an item to an e
 maps the embeddings of the clicked items, oldest first, to a vector. The score of an item is the inner product
 of the two. adapter4rec has written them, and is not needed to use them:
 
-    pip install onnxruntime numpy tokenizers pillow
+    pip install onnxruntime numpy tokenizers        # with images: pillow
     python recommend.py ITEM ITEM --top-k 5
 
 `items.tsv` has the names and texts of the items, `item_vectors.npy` their embeddings, one row each. To use
