@@ -83,6 +83,13 @@ def item_numbers(batch: Batch, places: torch.Tensor) -> np.ndarray:
     return torch.cat([torch.zeros(1, dtype=torch.int64), batch.items])[places].numpy()
 
 
+def target_mask(batch: Batch) -> np.ndarray:
+    """Bool ``[users, L]``, true where a batch has a target."""
+    found = torch.zeros_like(batch.log_mask)
+    found.view(-1)[batch.places] = True
+    return found.numpy()
+
+
 class TestLeftPadded:
     def test_last_clicks_with_padding_on_the_left(self) -> None:
         short = interactions_of([[9, 8, 1, 2], [7, 6, 5, 1, 2], [4, 3, 2, 1, 1]], 9, 4)
@@ -219,8 +226,8 @@ class TestWithContent:
         batch = make_batch(ids, store)
         embeddings = torch.cat([torch.zeros(1, 4), *(table[content.ids] for content in batch.contents)])
         assert torch.equal(embeddings[batch.positives], table[ids.positives])
-        assert torch.equal(embeddings[batch.negatives], table[ids.negatives])
-        assert torch.equal(embeddings[batch.next_rows], table[ids.positives[:, 1:]])
+        assert torch.equal(embeddings[batch.negatives], table[ids.negatives[ids.log_mask]])
+        assert torch.equal(embeddings[batch.next_rows], table[ids.positives[:, 1:][ids.log_mask]])
         assert batch.log_mask.tolist() == ids.log_mask.tolist()
         assert batch.targets_in_step == ids.log_mask.sum()
         fetched = [item for items in store.fetched for item in items]
@@ -255,14 +262,15 @@ class TestShares:
             negatives = np.concatenate([item_numbers(batch, batch.negatives) for batch in batches])
             targets = np.concatenate([item_numbers(batch, batch.next_rows) for batch in batches])
             log_mask = np.concatenate([batch.log_mask.numpy() for batch in batches])
-            predicted = np.concatenate([batch.predicted.numpy() for batch in batches])
+            predicted = np.concatenate([target_mask(batch) for batch in batches])
             real = log_mask.any(axis=1)
+            expected = ids.log_mask[:, positions]
             assert positives[real].tolist() == ids.positives.tolist()
-            assert negatives[real].tolist() == ids.negatives[:, positions].tolist()
-            assert targets[real].tolist() == ids.positives[:, 1:][:, positions].tolist()
+            assert negatives.tolist() == ids.negatives[:, positions][expected].tolist()
+            assert targets.tolist() == ids.positives[:, 1:][:, positions][expected].tolist()
             assert log_mask[real].tolist() == ids.log_mask.tolist()
-            assert predicted[real].tolist() == ids.log_mask[:, positions].tolist()
-            assert not predicted[~real].any()
+            assert predicted[real][:, positions].tolist() == expected.tolist()
+            assert predicted.sum() == expected.sum()
             assert {batch.targets_in_step for batch in batches} == {predicted.sum()}
 
     @pytest.mark.parametrize("processes", [1, 2, 9])
@@ -288,8 +296,8 @@ class TestShares:
         examples = examples_of(interactions_of([[1, 2, 3, 4, 5]], 9, 4), 4, seed=0, share=(2, 3))
         batch = examples[1, 0]
         assert batch.positives.tolist() == [[0] * 5]
-        assert not batch.negatives.any()
-        assert not batch.predicted.any()
+        assert not len(batch.negatives)
+        assert not len(batch.places)
         assert batch.targets_in_step == 2
 
 

@@ -51,9 +51,9 @@ class Batch(Content):
         own: their rows, ``own.start`` … ``own.stop - 1`` in ``items``.
         items: int64 ``[n]``, ids of the distinct items of the global batch.
         positives: int64 ``[users, L + 1]``, rows of the sequences.
-        next_rows: int64 ``[users, P]``, rows of the targets at the P predicted positions.
-        predicted: bool ``[users, P]``, false at padding.
-        negatives: int64 ``[users, P, k]``, rows of the negatives of each target.
+        places: int64 ``[T]``, where the T targets are predicted: user · L + position.
+        next_rows: int64 ``[T]``, rows of the targets.
+        negatives: int64 ``[T, k]``, rows of the negatives of each target.
         shared: int64 ``[k]``, rows of the negatives that the batch shares.
         expected: float32 ``[n]``, expected number of times that each item is drawn into a batch; empty if
             the loss has no in-batch candidates.
@@ -65,8 +65,8 @@ class Batch(Content):
     own: slice
     items: Tensor
     positives: Tensor
+    places: Tensor
     next_rows: Tensor
-    predicted: Tensor
     negatives: Tensor
     shared: Tensor
     expected: Tensor
@@ -77,6 +77,11 @@ class Batch(Content):
     def n_rows(self) -> int:
         """Number of rows, with padding."""
         return len(self.items) + 1
+
+    @property
+    def users(self) -> Tensor:
+        """The user of each target, int64 ``[T]``."""
+        return self.places // self.log_mask.shape[1]
 
 
 @dataclass(frozen=True)
@@ -271,13 +276,15 @@ def make_batch(
         parts: gradient accumulation steps.
     """
     rank, world_size = share
-    negatives = ids.negatives[:, positions]
-    predicted = ids.log_mask[:, positions]
+    predicted = np.zeros_like(ids.log_mask)
+    predicted[:, positions] = ids.log_mask[:, positions]
     if items is None:
-        items = np.unique(np.concatenate([ids.positives.ravel(), negatives.ravel(), ids.shared]))
+        drawn = ids.negatives[predicted].ravel()
+        items = np.unique(np.concatenate([ids.positives.ravel(), drawn, ids.shared]))
         items = items[items > 0]
     users = np.array_split(np.arange(len(ids.positives)), world_size)[rank]
     sequences = ids.positives[users] if len(users) else np.zeros_like(ids.positives[:1])
+    targets = predicted[users]
     own = np.array_split(np.arange(len(items)), world_size)[rank]
 
     def rows(found: np.ndarray) -> Tensor:
@@ -288,9 +295,9 @@ def make_batch(
         own=slice(own[0], own[-1] + 1) if len(own) else slice(0, 0),
         items=torch.from_numpy(items),
         positives=rows(sequences),
-        next_rows=rows(sequences[:, 1:][:, positions]),
-        predicted=torch.from_numpy(sequences[:, :-1][:, positions] > 0),
-        negatives=rows(negatives[users] if len(users) else np.zeros_like(negatives[:1])),
+        places=torch.from_numpy(np.flatnonzero(targets)),
+        next_rows=rows(ids.positives[users, 1:][targets]),
+        negatives=rows(ids.negatives[users][targets]),
         shared=rows(ids.shared),
         expected=torch.from_numpy(np.empty(0, np.float32) if expected is None else expected[items - 1]),
         log_mask=torch.from_numpy(sequences[:, :-1] > 0),

@@ -99,10 +99,10 @@ class TransRec(nn.Module):
         with torch.autocast(embeddings.device.type, enabled=False):
             items = torch.cat([embeddings.new_zeros(1, embeddings.shape[1]), embeddings])
             # F.embedding instead of indexing, whose backward is not deterministic on CPU.
-            sequences = F.embedding(batch.positives, items)
-            users = self.encode_users(sequences[:, :-1], batch.log_mask)
-            targets = sequences[:, 1:][:, self.positions]
-            total: Tensor = self.loss(users[:, self.positions], targets, items, batch)
+            histories = F.embedding(batch.positives[:, :-1], items)
+            vectors = self.encode_users(histories, batch.log_mask).flatten(0, 1)
+            users, targets = F.embedding(batch.places, vectors), F.embedding(batch.next_rows, items)
+            total: Tensor = self.loss(users, targets, items, batch)
         return total / batch.targets_in_step
 
     def forward(self, batch: Batch) -> Tensor:

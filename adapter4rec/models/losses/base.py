@@ -34,8 +34,8 @@ class Loss(nn.Module):
         """The loss summed over the targets of this process.
 
         Args:
-            users: next-item vectors ``[users, P, d]`` at the P predicted positions of the objective.
-            targets: embeddings of the next items ``[users, P, d]``.
+            users: next-item vectors ``[T, d]``, one for each target.
+            targets: embeddings of the T targets ``[T, d]``.
             items: embeddings of the distinct items of the global batch ``[n + 1, d]``; row 0 (padding) is
                 zero.
             batch: the batch; its indices are rows of ``items``.

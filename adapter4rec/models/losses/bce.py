@@ -25,10 +25,10 @@ class BceLoss(Loss):
         positive_scores, negative_scores = binary_scores(users, targets, items, batch)
         # -log sigmoid(s) = softplus(-s) and -log(1 - sigmoid(s)) = softplus(s)
         losses = F.softplus(-positive_scores) + F.softplus(negative_scores).sum(-1)
-        return (losses * batch.predicted).sum()
+        return losses.sum()
 
 
 def binary_scores(users: Tensor, targets: Tensor, items: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Scores of the targets ``[users, P]`` and of their negatives ``[users, P, k]``."""
+    """Scores of the T targets ``[T]`` and of their negatives ``[T, k]``."""
     negatives = F.embedding(batch.negatives, items)
-    return (users * targets).sum(-1), (users[:, :, None] * negatives).sum(-1)
+    return (users * targets).sum(-1), (users[:, None] * negatives).sum(-1)

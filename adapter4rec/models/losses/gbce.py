@@ -32,4 +32,4 @@ class GbceLoss(Loss):
         """See :meth:`Loss.forward`."""
         positive_scores, negative_scores = binary_scores(users, targets, items, batch)
         losses = self.beta * F.softplus(-positive_scores) + F.softplus(negative_scores).sum(-1)
-        return (losses * batch.predicted).sum() / (self.sampling.per_target + 1)
+        return losses.sum() / (self.sampling.per_target + 1)
