@@ -51,6 +51,11 @@ def test_what_is_no_whole_image_is_a_failure_with_a_reason(server, tmp_path, nam
     assert server.seen[name] == requests
 
 
+def test_what_a_redirect_carries_is_not_read(server, tmp_path):
+    assert fetch(server, tmp_path, "laden") == []
+    assert server.sent < 50_000_000
+
+
 def test_failures_are_listed_in_the_order_of_the_addresses(server, tmp_path):
     failures = fetch(server, tmp_path, "missing", "good", "page", "cut", threads=3)
     assert [failure.item for failure in failures] == ["missing", "page", "cut"]

@@ -14,11 +14,13 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import urllib.response
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock
+from typing import IO
 
 from PIL import Image
 from tqdm import tqdm
@@ -186,6 +188,23 @@ def _fetch_one(item: str, url: str, into: Path, limits: FetchLimits, stop: Event
         temporary.write_bytes(data)
 
 
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects without reading what they carry, which may have no end."""
+
+    def http_error_302(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+    ) -> urllib.response.addinfourl | None:
+        fp.close()
+        return super().http_error_302(req, io.BytesIO(), code, msg, headers)
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+
 def _opener() -> urllib.request.OpenerDirector:
     """HTTP and HTTPS only: no file://, ftp:// or data:, not even by a redirect."""
     opener = urllib.request.OpenerDirector()
@@ -194,7 +213,7 @@ def _opener() -> urllib.request.OpenerDirector:
         urllib.request.HTTPHandler(),
         urllib.request.HTTPSHandler(),
         urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPRedirectHandler(),
+        _Redirects(),
         urllib.request.HTTPErrorProcessor(),
         urllib.request.UnknownHandler(),
     ):
