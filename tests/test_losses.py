@@ -292,6 +292,14 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights(interactions):
     assert torch.equal(model.item_encoder.head.weight, before)
 
 
+def test_a_loss_that_is_not_finite_is_no_overflow_of_fp16(interactions):
+    model = id_model("bce", "sasrec")
+    setup = replace(setup_of(model, Process(0, 1, CPU)), scaler=torch.amp.GradScaler("cpu"))
+    model.item_encoder.head.weight.data.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="loss nan"):
+        train_step(setup, examples_of(model, interactions, IdStore())[1, 0], (1, 1, 0))
+
+
 def test_clipping_scales_the_gradient_to_the_norm(interactions):
     updates = {}
     for clip_norm in (None, 1e3, 1e-3):
