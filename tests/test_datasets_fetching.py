@@ -6,6 +6,7 @@ import pytest
 from image_server import PICTURE, server  # noqa: F401
 
 from adapter4rec.datasets.fetching import FAILURES, FetchLimits, fetch_images
+from adapter4rec.utils.files import atomic_file
 
 QUICK = FetchLimits(timeout=0.3, total=1.0, largest=200_000, attempts=2, pause=0.01)
 
@@ -96,6 +97,13 @@ def test_a_later_call_keeps_what_is_whole_and_tries_the_rest(server, tmp_path):
     assert (tmp_path / "slow.jpg").read_bytes() == PICTURE
     assert fetch(server, tmp_path, "good", "png") == []
     assert FAILURES not in names_in(tmp_path)
+
+
+def test_another_process_may_write_into_the_folder(server, tmp_path):
+    with atomic_file(tmp_path / "png.png") as written:
+        written.write_bytes(PICTURE)
+        assert fetch(server, tmp_path, "good") == []
+    assert names_in(tmp_path) == ["good.jpg", "png.png"]
 
 
 def test_downloads_are_concurrent(server, tmp_path):

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from adapter4rec.data.images.decoding import BrokenImageError, decoded
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import atomic_file
+from adapter4rec.utils.files import atomic_file, remove_abandoned
 
 FAILURES = "failed_images.csv"
 """Name of the list of failures in the folder of the images."""
@@ -140,14 +140,10 @@ def fetch_images(
 
 
 def _present(into: Path) -> dict[str, Path]:
-    """Images by item. Temporary files begin with a dot; those of an earlier call are removed."""
-    there = {}
-    for path in into.iterdir():
-        if path.name.startswith(".") and path.suffix == ".part":
-            path.unlink(missing_ok=True)
-        elif path.suffix in _ENDINGS.values() and path.stat().st_size:
-            there[path.name.removesuffix(path.suffix)] = path
-    return there
+    """Images by item. What killed processes have left is removed."""
+    remove_abandoned(into)
+    images = (path for path in into.iterdir() if path.suffix in _ENDINGS.values() and path.stat().st_size)
+    return {path.name.removesuffix(path.suffix): path for path in images}
 
 
 def _shared(todo: Iterator[str], lock: Lock, stop: Event) -> Iterator[str]:
