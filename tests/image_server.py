@@ -17,6 +17,7 @@ def picture(form="JPEG", size=(40, 30)):
 
 
 PICTURE = picture()
+REDIRECTS = {"moved": "/good", "laden": "/good", "file": "file:///etc/hostname"}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -88,14 +89,12 @@ class Handler(BaseHTTPRequestHandler):
         elif name == "recovers":
             again = self.server.seen[name] > 1
             self.send(PICTURE if again else b"busy", status=200 if again else 503)
-        elif name == "moved":
+        elif name in REDIRECTS:
             self.send_response(302)
-            self.send_header("Location", "/good")
+            self.send_header("Location", REDIRECTS[name])
             self.end_headers()
-        elif name == "file":
-            self.send_response(302)
-            self.send_header("Location", "file:///etc/hostname")
-            self.end_headers()
+            for _ in range(100 if name == "laden" else 0):
+                self.server.sent += self.wfile.write(b"\xff" * 1_000_000)
         else:
             self.send(b"", status=404)
 
@@ -106,7 +105,8 @@ def server(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    server.lock, server.seen, server.open, server.most = threading.Lock(), Counter(), 0, 0
+    server.lock, server.seen = threading.Lock(), Counter()
+    server.open = server.most = server.sent = 0
     server.at = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()

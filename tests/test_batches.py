@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections import Counter
 
@@ -366,3 +368,11 @@ def test_a_worker_is_silent_when_the_main_process_has_gone(capfd):
     assert "ValueError: lost" in printed
     assert "Connection" not in printed
     assert "EOFError" not in printed
+
+
+def test_a_killed_loader_process_names_the_settings_to_lower():
+    def killed(_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(UserError, match=r"memory .*lower --workers 1 or --prefetch 2"):
+        list(load_ahead(killed, [0], workers=1, prefetch=2, pin_memory=False))

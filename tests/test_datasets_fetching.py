@@ -6,6 +6,7 @@ import pytest
 from image_server import PICTURE, server  # noqa: F401
 
 from adapter4rec.datasets.fetching import FAILURES, FetchLimits, fetch_images
+from adapter4rec.utils.files import atomic_file
 
 QUICK = FetchLimits(timeout=0.3, total=1.0, largest=200_000, attempts=2, pause=0.01)
 
@@ -51,6 +52,11 @@ def test_what_is_no_whole_image_is_a_failure_with_a_reason(server, tmp_path, nam
     assert server.seen[name] == requests
 
 
+def test_what_a_redirect_carries_is_not_read(server, tmp_path):
+    assert fetch(server, tmp_path, "laden") == []
+    assert server.sent < 50_000_000
+
+
 def test_failures_are_listed_in_the_order_of_the_addresses(server, tmp_path):
     failures = fetch(server, tmp_path, "missing", "good", "page", "cut", threads=3)
     assert [failure.item for failure in failures] == ["missing", "page", "cut"]
@@ -91,6 +97,13 @@ def test_a_later_call_keeps_what_is_whole_and_tries_the_rest(server, tmp_path):
     assert (tmp_path / "slow.jpg").read_bytes() == PICTURE
     assert fetch(server, tmp_path, "good", "png") == []
     assert FAILURES not in names_in(tmp_path)
+
+
+def test_another_process_may_write_into_the_folder(server, tmp_path):
+    with atomic_file(tmp_path / "png.png") as written:
+        written.write_bytes(PICTURE)
+        assert fetch(server, tmp_path, "good") == []
+    assert names_in(tmp_path) == ["good.jpg", "png.png"]
 
 
 def test_downloads_are_concurrent(server, tmp_path):

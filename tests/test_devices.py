@@ -3,7 +3,10 @@
 They have no values either, so what makes the CPU wait for the GPU, such as selecting with a mask, fails.
 """
 
+import errno
+import os
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -99,19 +102,30 @@ def test_each_loss_stays_on_the_gpu(request, tiny_bert_folder, name, objective):
     assert loss.device.type == "cuda"
 
 
-def test_out_of_memory_names_the_settings_to_lower(monkeypatch):
+def test_out_of_memory_names_the_settings_to_lower():
     def allocation():
         torch.empty(1 << 60)  # of PyTorch's allocator on the host
 
-    def on_device():
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+    def fails(error):
+        raise error
 
-    def of_python():
-        raise MemoryError
-
-    for failing, place in ((allocation, "the host"), (on_device, "cpu"), (of_python, "the host")):
-        message = rf"(?s)out of memory on {place}.*--batch_size"
-        with pytest.raises(UserError, match=message), process_group("cpu"):
+    options = (
+        "--batch_size{}, .*--accumulation_steps.*--recompute.*--precision.*--tokens_at_once.*--images_at"
+    )
+    for failing, place in (
+        (allocation, "the host"),
+        (partial(fails, MemoryError()), "the host"),
+        (partial(fails, OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))), "the host"),
+        (partial(fails, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")), "cpu"),
+        (partial(fails, RuntimeError("CUDA error: out of memory")), "cpu"),
+        (partial(fails, RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling")), "cpu"),
+    ):
+        lowered = options.format(" or --workers" if place == "the host" else "")
+        with (
+            pytest.raises(UserError, match=rf"(?s)out of memory on {place}: .*{lowered}"),
+            process_group("cpu"),
+        ):
             failing()
-    with pytest.raises(RuntimeError, match="shapes"), process_group("cpu"):
-        raise RuntimeError("shapes do not match")
+    for other in (RuntimeError("shapes do not match"), OSError(errno.ENOSPC, "No space left")):
+        with pytest.raises(type(other), match=str(other.args[-1])), process_group("cpu"):
+            raise other

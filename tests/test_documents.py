@@ -160,13 +160,12 @@ def test_the_own_loss_is_trained_and_loaded(common, own_loss, tmp_path):
 def test_the_own_loss_is_the_formula(own_loss):
     ids = IdBatch(np.array([[0, 1, 2, 3]]), np.array([[[0, 0], [4, 5], [5, 6]]]), np.empty(0, np.int64))
     batch = make_batch(ids, IdStore())
-    users, items = torch.randn(1, 3, 4), torch.cat([torch.zeros(1, 4), torch.randn(6, 4)])
-    targets = items[batch.positives[:, 1:]]
-    loss = own_loss(LossSettings(negatives=2), n_items=6)(users, targets, items, batch)
+    users, items = torch.randn(2, 4), torch.cat([torch.zeros(1, 4), torch.randn(6, 4)])
+    loss = own_loss(LossSettings(negatives=2), n_items=6)(users, items[batch.next_rows], items, batch)
     expected = 0
-    for place, (positive, *negatives) in {1: (2, 4, 5), 2: (3, 5, 6)}.items():
+    for user, (positive, *negatives) in zip(users, [(2, 4, 5), (3, 5, 6)], strict=True):
         for negative in negatives:
-            difference = users[0, place] @ items[positive] - users[0, place] @ items[negative]
+            difference = user @ items[positive] - user @ items[negative]
             expected -= torch.log(torch.sigmoid(difference)) / 2
     assert torch.allclose(loss, expected)
 

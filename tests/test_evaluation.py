@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import interactions_of, random_sequences
+from test_losses import in_threads
 from torch import Tensor, nn
 
 from adapter4rec.data.content import IdStore, ItemIds
@@ -418,6 +419,18 @@ class TestEvaluate:
         found = rank(model, domain_of(interactions), split, one_process, RankingSettings()).metrics()
         assert found == {name: pytest.approx(value) for name, value in plain_metrics(ranks).items()}
         assert all(module.training is training for module in model.modules())
+
+    def test_several_processes_find_the_ranking_of_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(catalogue, "_ITEMS_AT_ONCE", 7)
+        monkeypatch.setattr(evaluation, "USERS_AT_ONCE", 9)
+        domain, model = domain_of(random_domain(40)[1]), random_model(40).eval()
+
+        def metrics(process: Process) -> dict[str, float]:
+            return rank(model, domain, Split.TEST, process, RankingSettings(), (1, 10)).metrics((1, 10))
+
+        (alone,) = in_threads(1, metrics).values()
+        assert 0 < alone["coverage@1"] < 100
+        assert in_threads(3, metrics) == dict.fromkeys(range(3), alone)
 
     def test_the_splits_differ(self, one_process: Process) -> None:
         _, interactions = random_domain(40)

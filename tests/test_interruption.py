@@ -1,12 +1,16 @@
 """Interrupted runs: what a signal, a kill or a damaged file leaves, and how the run continues."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from itertools import count
+from pathlib import Path
 
 import pytest
+import torch
 from test_runs import (  # noqa: F401 (fixtures)
     assert_same_file,
     common,
@@ -82,17 +86,57 @@ def test_a_damaged_last_state_falls_back_to_the_one_before(common, tmp_path, cap
         assert_same_file(whole / name, run / name)
 
 
-@pytest.mark.parametrize("kept", [("previous.safetensors",), ("previous.safetensors", "last.json")])
-def test_a_kill_while_states_change_places_loses_neither(common, tmp_path, kept):
-    """After the old state was renamed, with or without its JSON file, and before the new one is there."""
-    whole = run_source(common, tmp_path / "whole", epochs=3)
-    run = run_source(common, tmp_path / "run", epochs=2)
-    (run / "last.safetensors").replace(run / "previous.safetensors")
-    for name in ("last.json", "previous.json"):
-        if name not in kept:
-            (run / name).unlink()
-    run_source(common, run, epochs=3, resume=True)
-    assert_same_file(whole / "last.safetensors", run / "last.safetensors")
+class KilledError(BaseException):
+    """What is done after it fails, too."""
+
+
+def killed_at(patch, number):
+    """Kill this process before it renames or removes a checkpoint for the ``number``-th time."""
+    calls = []
+
+    def ended(function):
+        def wrapped(path, *arguments, **options):
+            if Path(path).name.strip(".").startswith(("last", "previous")):
+                calls.append(path)
+                if len(calls) > number:
+                    raise KilledError
+            return function(path, *arguments, **options)
+
+        return wrapped
+
+    for name in ("replace", "unlink"):
+        patch.setattr(os, name, ended(getattr(os, name)))
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_a_kill_at_any_step_of_saving_leaves_a_state(common, tmp_path, monkeypatch, damage):
+    options = common | {"method": "id"}
+    whole = run_source(options, tmp_path / "whole", epochs=3)
+    before = run_source(options, tmp_path / "before", epochs=2)
+    if damage:
+        os.truncate(before / "last.safetensors", 1000)
+    for number in count():
+        run = shutil.copytree(before, tmp_path / str(number))
+        try:
+            with monkeypatch.context() as patch:
+                killed_at(patch, number)
+                run_source(options, run, epochs=3, resume=True)
+        except KilledError:
+            run_source(options, run, epochs=3, resume=True)
+            assert_same_file(whole / "last.safetensors", run / "last.safetensors")
+        else:
+            break  # fewer steps than that
+    assert number > 5
+
+
+def test_a_kill_while_a_checkpoint_is_replaced_leaves_no_wrong_hash(tmp_path, monkeypatch):
+    path = tmp_path / "last.safetensors"
+    for number in range(3):
+        write_checkpoint(path, {"weight": torch.zeros(1)}, {"what": "old"})
+        with pytest.raises(KilledError), monkeypatch.context() as patch:
+            killed_at(patch, number)
+            write_checkpoint(path, {"weight": torch.ones(1)}, {"what": "new"})
+        read_checkpoint(path)
 
 
 def test_a_state_with_other_fields_is_refused(common, tmp_path):
@@ -101,15 +145,16 @@ def test_a_state_with_other_fields_is_refused(common, tmp_path):
     (run / "previous.safetensors").unlink(missing_ok=True)
     path = run / "last.safetensors"
     state = read_checkpoint(path)
-    of_progress = state.description["record"]["progress"]
-    for progress, fault in (
-        (of_progress | {"of a newer version": 1}, "unknown: of a newer version"),
-        ({name: value for name, value in of_progress.items() if name != "step"}, "missing: step"),
-        (of_progress | {"step": -1}, r"\$\.step"),
-        (of_progress | {"epoch": 5}, "epoch 5"),
+    record = state.description["record"]
+    progress = record["progress"]
+    for fields, fault in (
+        ({"of a newer version": 1}, "unknown: of a newer version"),
+        ({"progress": progress | {"of a newer version": 1}}, "unknown: of a newer version"),
+        ({"progress": {name: value for name, value in progress.items() if name != "step"}}, "missing: step"),
+        ({"progress": progress | {"step": -1}}, r"\$\.step"),
+        ({"progress": progress | {"epoch": 5}}, "epoch 5"),
     ):
-        record = state.description["record"] | {"progress": progress}
-        write_checkpoint(path, state.tensors, state.description | {"record": record})
+        write_checkpoint(path, state.tensors, state.description | {"record": record | fields})
         with pytest.raises(UserError, match=rf"{path}: .*{fault}"):
             run_source(common, run, epochs=2, resume=True)
 

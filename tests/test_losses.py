@@ -183,18 +183,40 @@ def test_a_batch_without_other_candidates_has_a_zero_loss_and_gradient(interacti
 
 
 class ThreadedProcess(Process):
-    """One of several processes, as a thread: tensors are summed in memory, in the order of the ranks."""
+    """One of several processes, as a thread: arrays are gathered in memory, in the order of the ranks."""
 
-    group: list
+    group: tuple
+
+    def all_gather(self, array):
+        shared, barrier = self.group
+        shared[self.rank] = array
+        barrier.wait()
+        gathered = np.concatenate([shared[rank] for rank in range(self.world_size)])
+        barrier.wait()
+        return gathered
 
     def all_reduce(self, tensor):
-        shared, barrier = self.group
-        shared[self.rank] = tensor.detach().clone()
-        barrier.wait()
-        total = sum(shared[rank] for rank in range(self.world_size))
-        barrier.wait()
+        parts = self.all_gather(tensor.detach().numpy()[None])
         with torch.no_grad():
-            return tensor.copy_(total)
+            return tensor.copy_(torch.as_tensor(sum(parts)))
+
+
+def in_threads(count, work):
+    """What ``work(process)`` returns for each of ``count`` processes, by rank."""
+    group, found = ({}, threading.Barrier(count, timeout=60)), {}
+
+    def run(rank):
+        process = ThreadedProcess(rank, count, CPU)
+        object.__setattr__(process, "group", group)
+        found[rank] = work(process)
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found.keys() == set(range(count))
+    return found
 
 
 def setup_of(model, process, rate=1e-3, clip_norm=None):
@@ -206,29 +228,19 @@ def setup_of(model, process, rate=1e-3, clip_norm=None):
 
 def loss_and_gradients(make_model, interactions, processes, parts):
     """Of the first step, from as many threads as processes."""
-    group = ({}, threading.Barrier(processes))
     models = [make_model() for _ in range(processes)]
-    found = {}
 
-    def work(rank):
-        model = models[rank]
-        process = ThreadedProcess(rank, processes, CPU)
-        object.__setattr__(process, "group", group)
+    def work(process):
+        model = models[process.rank]
         setup = setup_of(model, process)
-        batch = examples_of(model, interactions, store_of(model), (rank, processes), parts)[1, 0]
+        batch = examples_of(model, interactions, store_of(model), (process.rank, processes), parts)[1, 0]
         loss = backward(setup, batch, (1, 1, 0))
-        found[rank] = (
+        return (
             float(process.all_reduce(loss)),
             {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad},
         )
 
-    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(processes)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert found.keys() == set(range(processes))
-    return found
+    return in_threads(processes, work)
 
 
 def store_of(model):
@@ -290,6 +302,14 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights(interactions):
     with pytest.raises(FloatingPointError):
         train_step(setup, batch, (1, 1, 0))
     assert torch.equal(model.item_encoder.head.weight, before)
+
+
+def test_a_loss_that_is_not_finite_is_no_overflow_of_fp16(interactions):
+    model = id_model("bce", "sasrec")
+    setup = replace(setup_of(model, Process(0, 1, CPU)), scaler=torch.amp.GradScaler("cpu"))
+    model.item_encoder.head.weight.data.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="loss nan"):
+        train_step(setup, examples_of(model, interactions, IdStore())[1, 0], (1, 1, 0))
 
 
 def test_clipping_scales_the_gradient_to_the_norm(interactions):

@@ -109,13 +109,16 @@ def test_paths_in_the_repository_are_recorded_relative_to_it(tmp_path):
     assert recorded["backbone"] == "docs"
     beside = TextSourceSettings.from_values(inside | {"items": REPOSITORY / ".." / "beside" / "i.tsv"})
     assert relative_paths(beside, REPOSITORY / "runs" / "one")["items"] == "./../../../beside/i.tsv"
-    recorded = {name: recorded[name] for name in ("users", "items", "backbone")}
+    hidden = TextSourceSettings.from_values(inside | {"users": REPOSITORY / ".data" / "u.tsv"})
+    recorded |= {"cache_folder": relative_paths(hidden, tmp_path / "runs" / "one")["users"]}
+    recorded = {name: recorded[name] for name in ("users", "items", "backbone", "cache_folder")}
     folders = tmp_path / "moved" / "runs" / "one", tmp_path / "runs" / "one"
     found = found_paths(recorded, options_of(TextSourceSettings), folders)
     assert found == {
         "users": str(inside["users"]),
         "items": str(inside["items"]),
         "backbone": "docs",
+        "cache_folder": str(REPOSITORY / ".data" / "u.tsv"),
     }
     (tmp_path / "moved" / "data").mkdir(parents=True)
     (tmp_path / "moved" / "data" / "i.tsv").touch()

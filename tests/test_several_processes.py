@@ -73,11 +73,16 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(values, started):
 def test_restarts_continue_from_the_last_checkpoint(values, started, tmp_path):
     values |= {"epochs": 40, "eval_every": 20, "dropout": 0.0}
     program = launched(started, values | {"save_minutes": 0.001}, "--processes", "2", "--restarts", "1")
-    wait_until(lambda: trained_epochs(values["run_folder"], 5) or program.poll() is not None, "no epochs")
-    os.kill(process_of(0, values["run_folder"]), signal.SIGKILL)
+    log = values["run_folder"] / "log.txt"
+    for reached in (lambda: trained_epochs(log.parent, 5), lambda: "resuming at" in log.read_text()):
+        wait_until(reached, "no epochs")
+        os.kill(process_of(0, log.parent), signal.SIGKILL)
     printed, _ = program.communicate(timeout=120)
-    assert program.returncode == 0, printed
-    assert int(re.search(r"resuming at epoch (\d+)", printed)[1]) >= 5
+    assert program.returncode == 2
+    assert "error: process 0" in printed
+    (epoch,) = re.findall(r"resuming at epoch (\d+)", printed)  # one restart
+    assert int(epoch) >= 5
+    launched(started, values | {"resume": "true"}, "--processes", "2").communicate(timeout=120)
     whole = launched(started, values | {"run_folder": tmp_path / "whole"}, "--processes", "2")
     whole.communicate(timeout=120)
     assert_same_file(values["run_folder"] / "last.safetensors", tmp_path / "whole" / "last.safetensors")

@@ -133,7 +133,8 @@ def test_values_that_are_not_finite_stop_the_run_and_keep_the_last_state(
         return loss
 
     monkeypatch.setattr(TransRec, "loss_of", broken)
-    with pytest.raises(UserError, match="epoch 2, step 0"):
+    message = rf"epoch 2, step 0: .*\(last checkpoint: {tmp_path}/run/last\.safetensors\)"
+    with pytest.raises(UserError, match=message):
         run_source(**common | {"epochs": 2}, run_folder=tmp_path / "run", resume=True)
     assert (tmp_path / "run" / "last.safetensors").read_bytes() == kept
 

@@ -14,18 +14,20 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import urllib.response
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock
+from typing import IO
 
 from PIL import Image
 from tqdm import tqdm
 
 from adapter4rec.data.images.decoding import BrokenImageError, decoded
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import atomic_file
+from adapter4rec.utils.files import atomic_file, remove_abandoned
 
 FAILURES = "failed_images.csv"
 """Name of the list of failures in the folder of the images."""
@@ -138,14 +140,10 @@ def fetch_images(
 
 
 def _present(into: Path) -> dict[str, Path]:
-    """Images by item. Temporary files begin with a dot; those of an earlier call are removed."""
-    there = {}
-    for path in into.iterdir():
-        if path.name.startswith(".") and path.suffix == ".part":
-            path.unlink(missing_ok=True)
-        elif path.suffix in _ENDINGS.values() and path.stat().st_size:
-            there[path.name.removesuffix(path.suffix)] = path
-    return there
+    """Images by item. What killed processes have left is removed."""
+    remove_abandoned(into)
+    images = (path for path in into.iterdir() if path.suffix in _ENDINGS.values() and path.stat().st_size)
+    return {path.name.removesuffix(path.suffix): path for path in images}
 
 
 def _shared(todo: Iterator[str], lock: Lock, stop: Event) -> Iterator[str]:
@@ -186,6 +184,23 @@ def _fetch_one(item: str, url: str, into: Path, limits: FetchLimits, stop: Event
         temporary.write_bytes(data)
 
 
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects without reading what they carry, which may have no end."""
+
+    def http_error_302(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+    ) -> urllib.response.addinfourl | None:
+        fp.close()
+        return super().http_error_302(req, io.BytesIO(), code, msg, headers)
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+
 def _opener() -> urllib.request.OpenerDirector:
     """HTTP and HTTPS only: no file://, ftp:// or data:, not even by a redirect."""
     opener = urllib.request.OpenerDirector()
@@ -194,7 +209,7 @@ def _opener() -> urllib.request.OpenerDirector:
         urllib.request.HTTPHandler(),
         urllib.request.HTTPSHandler(),
         urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPRedirectHandler(),
+        _Redirects(),
         urllib.request.HTTPErrorProcessor(),
         urllib.request.UnknownHandler(),
     ):

@@ -1,7 +1,7 @@
 """Paths in files of a run, which may be moved together with what they name.
 
 A path in the repository is recorded relative to the repository, any other relative to the run folder. The
-latter begins with ``..`` or ``.``. Which file is the right one is decided by its content, not by its path.
+latter begins with ``./``. Which file is the right one is decided by its content, not by its path.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from pathlib import Path
 
 from adapter4rec.utils.files import REPOSITORY
 from adapter4rec.utils.settings import FolderName, Option, Settings, Values
+
+_OF_FOLDER = "./"
+"""Begins no path in the repository, as these are normalised."""
 
 
 def relative_paths(settings: Settings, folder: Path) -> Values:
@@ -33,7 +36,7 @@ def _relative(path: Path, folder: Path) -> str:
     if path.is_relative_to(REPOSITORY):
         return str(path.relative_to(REPOSITORY))
     try:
-        return f"{os.curdir}/{os.path.relpath(path, folder)}"
+        return _OF_FOLDER + os.path.relpath(path, folder)
     except ValueError:  # another drive of Windows
         return str(path)
 
@@ -50,7 +53,7 @@ def found_paths(values: Values, known: Mapping[str, Option], folders: Sequence[P
     found = dict(values)
     for name, value in values.items():
         kind = known[name].kind
-        if isinstance(value, str) and value.startswith(os.curdir) and kind in (Path, FolderName):
+        if isinstance(value, str) and value.startswith(_OF_FOLDER) and kind in (Path, FolderName):
             found[name] = _first_existing(value, folders)
         elif isinstance(value, str) and kind is Path:
             found[name] = str(REPOSITORY / value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -35,6 +36,8 @@ _ERROR_KEY = "adapter4rec/error"
 _ADVICE = "start several processes with torchrun or a launcher, or unset RANK and WORLD_SIZE to run one"
 _LOST = re.compile("gloo|[Cc]onnection (closed|reset|refused)|[Bb]roken pipe")
 """In messages of torch's collective operations about a lost connection."""
+_NO_MEMORY = re.compile(f"out of memory|ALLOC_FAILED|DefaultCPUAllocator|{os.strerror(errno.ENOMEM)}")
+"""In messages of torch, of CUDA's libraries, and of the system."""
 _SHORT_WAIT = timedelta(seconds=3)
 _JOIN_TIMEOUT = timedelta(minutes=5)
 """Timeout for all processes to join the group."""
@@ -159,16 +162,22 @@ def process_group(device: str, threads: int = 0) -> Iterator[Process]:
     if threads:
         torch.set_num_threads(threads)
     restarted = _variable("TORCHELASTIC_RESTART_COUNT", "0") > 0
-    if count == 1:
-        with _named_memory_errors(where):
-            yield Process(0, 1, where, restarted)
+    with _joined(Process(rank, count, where, restarted)) as process, _named_memory_errors(where):
+        yield process
+
+
+@contextmanager
+def _joined(process: Process) -> Iterator[Process]:
+    """Join the process group, share errors, and leave it at the end; nothing of this for a single process."""
+    if process.world_size == 1:
+        yield process
         return
-    store = _join("nccl" if where.type == "cuda" else "gloo", rank, count)
+    backend = "nccl" if process.device.type == "cuda" else "gloo"
+    store = _join(backend, process.rank, process.world_size)
     try:
-        with _shared_error(store), _named_memory_errors(where):
-            process = Process(rank, count, where)
+        with _shared_error(store):
             # A launcher that was started again has not counted the restarts of the others.
-            yield replace(process, restarted=process.largest(int(restarted)) > 0)
+            yield replace(process, restarted=process.largest(int(process.restarted)) > 0)
             process.barrier()  # rank 0 hosts the store and must not exit before the others
     finally:  # also after an error or a signal: a process that exits without this is aborted
         with signals_deferred():
@@ -260,16 +269,15 @@ def _named_memory_errors(device: torch.device) -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
-        on_host = isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
-        if not on_host and not isinstance(error, torch.OutOfMemoryError):
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
             raise
-        place, reason = "the host" if on_host else device, (str(error) or "no details").splitlines()[0]
+        on_device = isinstance(error, RuntimeError) and "DefaultCPUAllocator" not in str(error)
+        place, reason = device if on_device else "the host", (str(error) or "no details").splitlines()[0]
         raise UserError(
-            f"out of memory on {place}: {reason}"
-            "\nlower --batch_size, raise --accumulation_steps, or use --recompute "
-            "true or --precision bf16; in evaluation, lower --tokens_at_once (texts) or --images_at_once "
-            "(images)"
+            f"out of memory on {place}: {reason}\nlower --batch_size{'' if on_device else ' or --workers'}, "
+            "raise --accumulation_steps, or use --recompute true or --precision bf16; in evaluation, lower "
+            "--tokens_at_once (texts) or --images_at_once (images)"
         ) from None
 
 
