@@ -108,7 +108,9 @@ class TestText:
         assert "--method houlsby" in card
 
 
-@pytest.mark.parametrize("damage", ["change", "remove", "outside", "unlisted", "resizing"])
+@pytest.mark.parametrize(
+    "damage", ["change", "remove", "outside", "unlisted", "resizing", "adapter", "blocks", "width"]
+)
 def test_a_damaged_bundle_is_refused(bundle, tmp_path, damage):
     copy = shutil.copytree(bundle, tmp_path / "copy")
     vectors = copy / "item_vectors.safetensors"
@@ -126,6 +128,12 @@ def test_a_damaged_bundle_is_refused(bundle, tmp_path, damage):
             manifest["files"]["../news/items.tsv"] = "0" * 64
         elif damage == "unlisted":
             del manifest["files"]["items.tsv"]
+        elif damage == "adapter":
+            del manifest["files"]["adapter.safetensors"]
+        elif damage == "blocks":
+            manifest["settings"]["user_blocks"] = 10**9
+        elif damage == "width":
+            manifest["settings"]["embedding_dim"] = 1 << 20
         else:
             manifest["resizing"] = {"size": "large"}
         (copy / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
@@ -133,6 +141,9 @@ def test_a_damaged_bundle_is_refused(bundle, tmp_path, damage):
             "outside": "outside of the bundle",
             "unlisted": "does not list items.tsv",
             "resizing": "damaged, edited",
+            "adapter": "does not list adapter.safetensors",
+            "blocks": "must be at most 1000",
+            "width": "does not fit the model",
         }[damage]
     with pytest.raises(UserError, match=message):
         adapter4rec.from_pretrained(copy, device="cpu")

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import atomic_file
 
 pytestmark = pytest.mark.usefixtures("no_hang")
 PARTS = ("image LMDB", "released LMDB", "cache of states")
@@ -161,3 +162,18 @@ def test_no_code_of_a_file_runs(reader: Reader, tmp_path: Path):
     for content in (pickle.dumps(harmful), pickle.dumps({"model_state_dict": harmful}, 0)):
         reader.try_bytes(tmp_path, content)
     assert not harmful.marker.exists()
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link to a device", "folder"])
+def test_what_is_no_file_is_not_replaced(tmp_path: Path, kind: str):
+    path = tmp_path / "output"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/null")
+    with pytest.raises(UserError, match=f"{path}: expected a file, found a"), atomic_file(path) as temporary:
+        temporary.write_text("new")
+    assert not path.is_file()
+    assert [*tmp_path.iterdir()] == [path]

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import sys
 
 import peft
@@ -223,6 +224,7 @@ def test_another_method(bert, tmp_path):
 
 EDITS = {
     "rank": ({"r": "many"}, "expected an integer"),
+    "a rank without end": ({"r": 10**9}, "at most 32 rows or columns"),
     "another rank": ({"r": 5}, r"8 tensors do not match.*\[4, 32\] in the file, \[5, 32\]"),
 }
 
@@ -255,10 +257,14 @@ def test_damaged_and_missing_files(bert, tmp_path):
     with pytest.raises(UserError, match="no supported adapters"):
         import_peft(bert(), folder)
     weights.write_bytes(weights.read_bytes()[:20])
-    with pytest.raises(UserError, match="PEFT cannot read"):
+    with pytest.raises(UserError, match="cannot be read"):
         import_peft(bert(), folder)
     weights.unlink()
-    with pytest.raises(UserError, match="PEFT cannot read"):
+    os.mkfifo(weights)
+    with pytest.raises(UserError, match="found a FIFO"):
+        import_peft(bert(), folder)
+    weights.unlink()
+    with pytest.raises(UserError, match="cannot be read"):
         import_peft(bert(), folder)
 
 

@@ -16,15 +16,17 @@ from torch import Tensor
 
 from adapter4rec.adapters.attaching import add_adapters, base_groups_of, detach_adapters
 from adapter4rec.adapters.base import AdapterSet, adapters_of
+from adapter4rec.adapters.config import AdapterConfig
 from adapter4rec.adapters.registry import FAMILIES, name_of
 from adapter4rec.models.backbones import describe_config
 from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.parts import BACKBONE, FIXED
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.models.weights import load_into
+from adapter4rec.models.weights import largest_size, load_into
 from adapter4rec.utils.checkpoint_file import Checkpoint, read_checkpoint, weights_hash, write_checkpoint
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.records import Object, checked_in, read_record
+from adapter4rec.utils.settings import options_of
 from adapter4rec.utils.versions import versions
 
 if TYPE_CHECKING:
@@ -117,6 +119,7 @@ def load_adapter(model: TransRec | PreTrainedModel, path: Path | str, *, force: 
         config = FAMILIES[family].from_values(description.config)
     except UserError as error:
         raise UserError(f"{path}: the config of its adapters is not valid: {error}") from None
+    _require_sizes(config, checkpoint)
     trouble = _differences(description.base, base_identity(model))
     if trouble and not force:
         listed = "\n  ".join(["these adapters were trained on another model:", *trouble])
@@ -129,6 +132,20 @@ def load_adapter(model: TransRec | PreTrainedModel, path: Path | str, *, force: 
         detach_adapters(model)
         raise UserError(f"{path}: {error}") from None
     return adapters
+
+
+def _require_sizes(config: AdapterConfig, checkpoint: Checkpoint) -> None:
+    """Refuse a width or rank that no tensor of the file has, before memory is allocated for it.
+
+    Raises:
+        UserError: an integer of the config is larger than all dimensions, and not its default.
+    """
+    usual, most = options_of(type(config)), largest_size(checkpoint.tensors)
+    for name, value in config.plain().items():
+        if isinstance(value, int) and value > most and value != usual[name].default:
+            raise UserError(
+                f"{checkpoint.path}: {name} is {value}; its tensors have at most {most} rows or columns"
+            )
 
 
 def adapter_tensors(model: TransRec | PreTrainedModel) -> dict[str, Tensor]:

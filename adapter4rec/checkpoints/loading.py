@@ -9,7 +9,7 @@ from adapter4rec.checkpoints.rebuilding import rebuilt_settings
 from adapter4rec.checkpoints.released import is_text
 from adapter4rec.checkpoints.source_models import load_source_weights, read_source_model
 from adapter4rec.models.registry import USER_ENCODERS, registered
-from adapter4rec.models.transrec import TransRec, new_transrec
+from adapter4rec.models.transrec import TransRec, new_transrec, require_sizes
 
 _NOT_READ = {"users": "not read", "items": "not read"}
 
@@ -43,6 +43,7 @@ def load_source(path: Path | str, **settings: Any) -> TransRec:
     recorded = _NOT_READ | user_encoder.sizes_of(weights) | of_file | {"start_from": None}
     folder = source.description.get("folder")
     chosen = rebuilt_settings(source.path, f"{modality} source", recorded, settings, folder)
+    require_sizes(chosen, source.tensors, source.path)
     n_items = len(source.tensors.get("item_encoder.head.weight", ()))
     model = new_transrec(chosen, chosen.encoder_builder(type(chosen).build_encoder), n_items)
     load_source_weights(model, source)

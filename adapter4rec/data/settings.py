@@ -34,7 +34,7 @@ class DomainSettings(Settings):
         "utf-8", "encoding of users.tsv and items.tsv, such as latin-1, cp1252, gb18030, utf-16", runtime=True
     )
     min_seq_len: int = option(5, "minimum clicks of a user; users with fewer are dropped", least=4)
-    max_seq_len: int = option(20, "L, maximum length of a user's input sequence", least=1)
+    max_seq_len: int = option(20, "L, maximum length of a user's input sequence", least=1, most=1 << 20)
     split: str = option(
         "leave_one_out",
         "targets of validation and test: the last two clicks of each user, or the first clicks after two "
@@ -95,7 +95,7 @@ class ImageSettings(ImageFolderSettings):
     """Image items."""
 
     # Histories are half as long as with text, as in the paper.
-    max_seq_len: int = option(10, "L, maximum length of a user's input sequence", least=1)
+    max_seq_len: int = option(10, "L, maximum length of a user's input sequence", least=1, most=1 << 20)
     images: Path | None = option(
         None,
         "folder of images, or an LMDB of them built by build_lmdb_hm.py; not needed by the id tower",

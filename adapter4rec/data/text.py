@@ -28,6 +28,8 @@ Arrays = dict[str, np.ndarray]
 
 _TEXTS_PER_CALL = 10_000
 BODY_CHARACTERS = 2_000
+_CHARACTERS = 100_000
+"""Further characters of a text are not tokenised: a tokenizer takes hundreds of bytes for each."""
 _FORM = b"tokens-1"
 """Version in the cache key; change it when tokenisation changes."""
 
@@ -198,7 +200,7 @@ def tokenise(
             log(f"tokenising {len(texts):,} texts")
         tokens, lengths = [], []
         for start in range(0, len(texts), _TEXTS_PER_CALL):
-            lowered = [text.lower() for text in texts[start : start + _TEXTS_PER_CALL]]
+            lowered = [text[:_CHARACTERS].lower() for text in texts[start : start + _TEXTS_PER_CALL]]
             ids = tokenizer(lowered, truncation=True, max_length=most_tokens, return_attention_mask=False)[
                 "input_ids"
             ]
@@ -233,6 +235,8 @@ def cached_arrays(path: Path, compute: Callable[[], Arrays], log: Callable[[str]
             return load_file(file)
     if path.exists():
         log(f"warning: {path}: damaged cache entry; computing it again")
+        if not path.is_dir():
+            path.unlink()
     arrays = compute()
     with atomic_file(path) as temporary:
         with writing_tensors(temporary) as file:

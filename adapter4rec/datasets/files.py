@@ -16,7 +16,7 @@ import polars as pl
 from adapter4rec.datasets.options import FileSettings
 from adapter4rec.utils.errors import UserError, reason_of
 from adapter4rec.utils.files import require_regular
-from adapter4rec.utils.plain_text import GZIP, PARQUET, SNIFFED_BYTES, not_text, unicode_form
+from adapter4rec.utils.plain_text import GZIP, PARQUET, SNIFFED_BYTES, encoding_fault, not_text, unicode_form
 
 _SEPARATORS = ",;\t|"
 _BLOCK = 1 << 22
@@ -124,10 +124,9 @@ def _as_utf8(path: Path, start: bytes, encoding: str, scratch: Path, notes: list
         with _unpacked(path), gzip.open(path) as file:
             start = file.read(SNIFFED_BYTES)
     utf16 = unicode_form(start) == "utf-16"
-    try:
-        found = "utf-16" if utf16 else codecs.lookup(encoding).name
-    except LookupError:
-        raise UserError(f"--encoding {encoding}: unknown; for example utf-8, latin-1, cp1252") from None
+    if fault := encoding_fault(encoding):
+        raise UserError(f"--encoding: {fault}")
+    found = "utf-16" if utf16 else codecs.lookup(encoding).name
     if not packed and found == "utf-8":
         return path
     copy = scratch / f"{len(list(scratch.iterdir()))}.txt"

@@ -20,12 +20,14 @@ from adapter4rec.adapters.config import PROJECTIONS, LayerChoice
 from adapter4rec.adapters.lora import LoraConfig
 from adapter4rec.adapters.sites import Projection, Sites
 from adapter4rec.interchange.common import Model, Names, add_imported, item_adapter, item_sites
+from adapter4rec.models.weights import largest_size, read_tensors
 from adapter4rec.utils.checkpoint_file import writing_tensors
-from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.errors import UserError, reason_of
 from adapter4rec.utils.files import atomic_folder
 
 try:
     import peft
+    from peft.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 except ImportError:
     raise UserError("PEFT is not installed; install it with: pip install peft") from None
 
@@ -89,9 +91,10 @@ def import_peft(model: Model, folder: Path) -> None:
     names = _names(*item_sites(model))
     try:
         options = peft.PeftConfig.from_pretrained(str(folder.resolve()))
-        tensors = peft.load_peft_weights(str(folder.resolve()), device="cpu", local_files_only=True)
     except Exception as error:  # damaged files raise exceptions of any type
-        raise UserError(f"{folder}: PEFT cannot read the adapter: {error}") from None
+        raise UserError(f"{folder}: PEFT cannot read the adapter: {reason_of(error)}") from None
+    weights = [folder / name for name in (SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME)]
+    tensors = read_tensors(next((path for path in weights if path.exists()), weights[0]))
     if options.peft_type != "LORA":
         raise UserError(f"{folder}: peft_type is {options.peft_type}; only LORA is supported")
     if options.init_lora_weights not in _SUPPORTED_INIT:
@@ -99,6 +102,9 @@ def import_peft(model: Model, folder: Path) -> None:
             f"{folder}: init_lora_weights is {options.init_lora_weights!r}, which changes the weights of the "
             "encoder; not supported"
         )
+    most = largest_size({name: one for name, one in tensors.items() if ".lora_" in name})
+    if most and isinstance(options.r, int) and options.r > most:
+        raise UserError(f"{folder}: r is {options.r}; its tensors have at most {most} rows or columns")
     usual = asdict(peft.LoraConfig())
     for name, value in asdict(options).items():
         if name not in _SUPPORTED and value != usual[name]:

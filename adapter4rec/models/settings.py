@@ -16,9 +16,11 @@ class ModelSettings(LossSettings):
 
     objective: str = option("sasrec", "training objective", choices=OBJECTIVES)
     user_encoder: str = option("transformer", "user encoder", choices=USER_ENCODERS)
-    embedding_dim: int = option(64, "d, width of the item embeddings and the user encoder", least=1)
+    embedding_dim: int = option(
+        64, "d, width of the item embeddings and the user encoder", least=1, most=1 << 20
+    )
     user_heads: int = option(2, "attention heads of the user encoder (transformer, ligr, hstu)", least=1)
-    user_blocks: int = option(2, "blocks of the user encoder; layers of gru4rec", least=1)
+    user_blocks: int = option(2, "blocks of the user encoder; layers of gru4rec", least=1, most=1_000)
     dropout: float = option(0.1, "dropout of the user encoder", least=0, most=0.99)
     seed: int = option(
         123456, "random seed of initial weights, shuffling, negatives and dropout", least=0, most=2**63 - 1

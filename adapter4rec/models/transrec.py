@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
@@ -19,6 +20,7 @@ from adapter4rec.models.parts import ParameterGroups, merge_groups
 from adapter4rec.models.registry import LOSSES, OBJECTIVES, USER_ENCODERS, registered
 from adapter4rec.models.settings import ModelSettings
 from adapter4rec.models.user_encoders.base import UserEncoder
+from adapter4rec.models.weights import require_same
 
 EncoderBuilder: TypeAlias = Callable[[Any], ContentItemEncoder | VectorItemEncoder]
 """Builds an item encoder from the settings of a model."""
@@ -108,6 +110,32 @@ class TransRec(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """The mean loss of a batch of a single process (see :meth:`loss_of`)."""
         return self.loss_of(torch.cat([self.encode_items(content) for content in batch.contents]), batch)
+
+
+def require_sizes(
+    settings: ModelSettings, tensors: Mapping[str, Tensor], source: Path, n_items: int | None = None
+) -> None:
+    """Compare the sizes in recorded settings with the weights, before memory is allocated for a model.
+
+    Args:
+        settings: recorded settings of a model.
+        tensors: weights of the model, by name.
+        source: the file of the tensors, for the error message.
+        n_items: N, of an id tower.
+
+    Raises:
+        UserError: the user encoder or the id tower has other shapes; the message lists them.
+    """
+    with torch.device("meta"):
+        parts = {"user_encoder.": registered(USER_ENCODERS, settings.user_encoder).from_settings(settings)}
+        if n_items is not None:
+            parts["item_encoder."] = IdItemEncoder(n_items, settings.embedding_dim)
+    expected = {
+        prefix + name: one for prefix, part in parts.items() for name, one in part.state_dict().items()
+    }
+    require_same(
+        expected, {name: one for name, one in tensors.items() if name.startswith(tuple(parts))}, source
+    )
 
 
 def new_transrec(settings: ModelSettings, build_encoder: EncoderBuilder | None, n_items: int) -> TransRec:

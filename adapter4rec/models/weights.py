@@ -29,6 +29,11 @@ def mismatches(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) ->
     ]
 
 
+def largest_size(tensors: Mapping[str, Tensor]) -> int:
+    """The largest dimension of any tensor; 0 if there is none."""
+    return max((size for one in tensors.values() for size in one.shape), default=0)
+
+
 def read_tensors(path: Path, entry: str | None = None) -> dict[str, Tensor]:
     """Read a safetensors file, or one written by ``torch.save``, without unpickling other objects.
 
@@ -91,8 +96,18 @@ def load_into(
     Raises:
         UserError: names or shapes do not match; the message lists them.
     """
-    lines = mismatches(model.state_dict() if expected is None else expected, tensors)
-    if lines:
+    require_same(model.state_dict() if expected is None else expected, tensors, source)
+    model.load_state_dict(tensors, strict=expected is None)
+
+
+def require_same(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Raise a UserError that lists mismatches of names and shapes, if there are any.
+
+    Args:
+        expected: tensors of the model.
+        tensors: of the file.
+        source: the file, for the error message.
+    """
+    if lines := mismatches(expected, tensors):
         more = f"\n  … and {len(lines) - _MAX_LISTED} more" if len(lines) > _MAX_LISTED else ""
         raise UserError(f"{source} does not fit the model:\n  " + "\n  ".join(lines[:_MAX_LISTED]) + more)
-    model.load_state_dict(tensors, strict=expected is None)

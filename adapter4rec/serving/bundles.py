@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from adapter4rec.adapters.attaching import detach_adapters
@@ -28,6 +29,7 @@ from adapter4rec.adapters.base import adapters_of
 from adapter4rec.adapters.files import load_adapter, save_adapter
 from adapter4rec.checkpoints.merging import save_encoder
 from adapter4rec.checkpoints.rebuilding import RebuiltSettings, rebuilt_settings
+from adapter4rec.checkpoints.settings import TargetSettings
 from adapter4rec.data.domain import Domain
 from adapter4rec.data.images.decoding import Resizing
 from adapter4rec.data.images.store import ImageStore
@@ -35,7 +37,7 @@ from adapter4rec.data.interactions import Interactions, read_items
 from adapter4rec.data.settings import ATTRIBUTES, TextSettings
 from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.text_encoder import TextItemEncoder
-from adapter4rec.models.transrec import TransRec, new_transrec
+from adapter4rec.models.transrec import TransRec, new_transrec, require_sizes
 from adapter4rec.models.weights import load_into, read_tensors
 from adapter4rec.serving.bundled_content import BundledImages, BundledTexts
 from adapter4rec.serving.candidates import Candidates, catalogue_of
@@ -255,10 +257,11 @@ def read_base(folder: Path, manifest: Manifest) -> TransRec:
         raise UserError(f"{folder}: has no base model; name a bundle that has it")
     settings = _rebuilt(folder, manifest, folder)
     builder = settings.encoder_builder(type(settings).build_encoder)
-    model = new_transrec(settings, builder, manifest.items)
-    own = {name: one for name, one in _beside_backbone(model).items() if not name.startswith("loss.")}
     tensors = read_tensors(folder / _BASE)
     tensors = {name: one for name, one in tensors.items() if not name.startswith("loss.")}
+    require_sizes(settings, tensors, folder / _BASE, None if builder else manifest.items)
+    model = new_transrec(settings, builder, manifest.items)
+    own = {name: one for name, one in _beside_backbone(model).items() if not name.startswith("loss.")}
     load_into(model, tensors, folder / _BASE, own)
     return model.eval()
 
@@ -287,9 +290,16 @@ def recommender_of(
     Raises:
         UserError: the adapters, the items or their vectors do not fit.
     """
-    if ADAPTER in manifest.files:
-        load_adapter(model, folder / ADAPTER)
     settings = _rebuilt(folder, manifest, base)
+    adapted = isinstance(settings, TargetSettings) and settings.adapter is not None
+    if adapted != (ADAPTER in manifest.files):
+        listed = "does not list" if adapted else "lists"
+        raise UserError(
+            f"{folder / MANIFEST}: {listed} {ADAPTER}, but the model is {settings.method}; "
+            "copy or download the bundle again"
+        )
+    if adapted:
+        load_adapter(model, folder / ADAPTER)
     names = [name.decode() for name in read_items(folder / _ITEMS, allow_empty_titles=True).names]
     interactions = Interactions(
         clicks=np.zeros(0, np.int32),
@@ -319,4 +329,6 @@ def recommender_of(
     catalogue.rows = vectors["items"].to(process.device)
     if catalogue.rows.shape != (len(names), model.user_encoder.width):
         raise UserError(f"{folder / _VECTORS}: {list(catalogue.rows.shape)} for {len(names):,} items")
+    if catalogue.rows.dtype != torch.float32:
+        raise UserError(f"{folder / _VECTORS}: {catalogue.rows.dtype}, expected float32")
     return Recommender(run, process, precision, Candidates([catalogue]))

@@ -289,7 +289,7 @@ class Recommender:
 
     def _unknown(self, name: str) -> str:
         """Why an item is not in the catalogue."""
-        store, raw = self.run.domain.store, normalize("NFC", name).encode()
+        store, raw = self.run.domain.store, normalize("NFC", name).encode("utf-8", "surrogateescape")
         if isinstance(store, ImageStore) and (fault := store.fault_of(raw)):
             return f"item {name!r} is not in the catalogue: it has no usable image ({fault})"
         file = ", and there is no such image file" if isinstance(store, ImageStore) else ""

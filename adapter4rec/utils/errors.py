@@ -15,6 +15,7 @@ from adapter4rec.utils.processes import end_with_starter, interruptible
 
 EXIT_USER_ERROR = 2
 _LONGEST_REASON = 300
+_LONGEST_LINE = 2_000
 
 
 class UserError(Exception):
@@ -79,7 +80,19 @@ def _exit(code: int, one_of_several: bool) -> NoReturn:
 
 
 def message_of(error: UserError | OSError) -> str:
-    """The message of a user error or of a file system error, such as a full disk or a read-only folder."""
+    """The message of a user error or of a file system error, such as a full disk or a read-only folder.
+
+    Of lines that are longer than a screen, because they quote a file, the middle is left out.
+    """
+    return "\n".join(map(_shortened, _message_of(error).split("\n")))
+
+
+def _shortened(line: str) -> str:
+    half = _LONGEST_LINE // 2
+    return line if len(line) <= _LONGEST_LINE else f"{line[:half]} … {line[-half:]}"
+
+
+def _message_of(error: UserError | OSError) -> str:
     if isinstance(error, UserError):
         return str(error)
     if error.strerror is None:

@@ -60,7 +60,12 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """Write a file atomically: yield a temporary path that is flushed and renamed to ``path`` on success.
 
     On error the temporary file is removed; those of processes that were killed are removed, too.
+
+    Raises:
+        UserError: ``path`` is a folder, FIFO, device or socket, or a link to one; it is not replaced.
     """
+    if path.exists():
+        require_regular(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(path.parent, path.name)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -81,7 +86,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     On error the temporary folder is removed, like those of processes that were killed. If another process has
     created ``path`` in the meantime, that folder is kept.
+
+    Raises:
+        UserError: ``path`` is something else than a folder.
     """
+    if os.path.lexists(path) and not path.is_dir():
+        raise UserError(f"{path}: already exists, and is not a folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(path.parent, path.name)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
