@@ -56,6 +56,16 @@ class TestExporting:
         reported = json.loads((text_runs / "houlsby" / "result.json").read_text())["test"]["HR@10"]
         assert capsys.readouterr().out.strip() == f"HR@10 {reported:.2f} %"
 
+    @pytest.mark.parametrize(
+        "name, other", [("all.safetensors", "users.tsv"), ("all.parquet", "users.parquet")]
+    )
+    def test_nothing_is_written_where_one_of_the_files_cannot_be(self, model, tmp_path, name, other):
+        taken = (tmp_path / name).with_suffix(f".{other}")
+        taken.mkdir()
+        with pytest.raises(UserError, match=re.escape(f"{taken}: expected a file, found a folder")):
+            model.export(tmp_path / name)
+        assert list(tmp_path.iterdir()) == [taken]
+
     def test_parquet_has_the_same_vectors(self, text_runs, model, monkeypatch, capsys, tmp_path):
         command(monkeypatch, text_runs / "houlsby", "--export", tmp_path / "all.parquet")
         assert "those of users in all.users.parquet" in capsys.readouterr().out

@@ -29,9 +29,9 @@ def write_embeddings(recommender: Recommender, path: Path, *, split: str, only_n
     vectors = {"items": recommender.items.rows[first + 1 :], "users": recommender.user_vectors(split)}
     if path.suffix == ".parquet":
         titles, known = candidates.titles[first:], candidates.names[first:]
-        _write_parquet(path, {"item": known, "title": titles}, vectors["items"])
-        users = path.with_suffix(".users.parquet")
-        _write_parquet(users, {"user": recommender.interactions.user_names}, vectors["users"])
+        with atomic_file(path) as items, atomic_file(path.with_suffix(".users.parquet")) as users:
+            _write_parquet(items, {"item": known, "title": titles}, vectors["items"])
+            _write_parquet(users, {"user": recommender.interactions.user_names}, vectors["users"])
         return
     # Tabs and line breaks in titles become spaces.
     titles = [" ".join(title.split()) for title in candidates.titles[first:]]
@@ -59,5 +59,4 @@ def _write_parquet(path: Path, names: Mapping[str, Sequence[str]], vectors: Tens
 
     rows = pl.Series(vectors.cpu().numpy(), dtype=pl.Array(pl.Float32, vectors.shape[1]))
     columns = {name: pl.Series(column, dtype=pl.String) for name, column in names.items()}
-    with atomic_file(path) as aside:
-        pl.DataFrame({**columns, "vector": rows}).write_parquet(aside)
+    pl.DataFrame({**columns, "vector": rows}).write_parquet(path)
