@@ -226,6 +226,7 @@ def _torchrun(command: list[str], count: int, how: LaunchSettings) -> int:
             if not restarts_left:
                 raise UserError(message) from None
             print(f"{message}; trying again", file=sys.stderr, flush=True)
+            os.environ[processes.RESTARTED] = "1"  # the processes of a new agent do not know of those before
         else:
             break
     return 0

@@ -3,10 +3,13 @@
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+from conftest import REPOSITORY
 from test_processes import (  # noqa: F401 (fixtures)
     LAUNCHER,
     free_port,
@@ -18,6 +21,7 @@ from test_processes import (  # noqa: F401 (fixtures)
 )
 from test_runs import assert_same_file
 
+from adapter4rec.utils.processes import RESTARTED
 from Pretraining.Text.train import Settings, train
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks into /proc")
@@ -101,9 +105,29 @@ def test_one_of_two_machines_is_killed_and_started_again(values, started, tmp_pa
     for machine in machines:
         printed, _ = machine.communicate(timeout=300)
         assert machine.returncode == 0, printed
+        assert "already exists" not in printed  # the new launcher knows that the run goes on
     whole = launched(started, values | {"run_folder": tmp_path / "whole"}, "--processes", "2")
     whole.communicate(timeout=120)
     assert_same_file(values["run_folder"] / "last.safetensors", tmp_path / "whole" / "last.safetensors")
+
+
+def test_all_processes_learn_that_one_was_restarted(free_port):
+    code = (
+        "from adapter4rec.utils.process_group import process_group\n"
+        "with process_group('cpu') as process: print(process.restarted)"
+    )
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port)}
+    programs = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=os.environ | common | {"RANK": str(rank), RESTARTED: str(rank)},
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    assert [program.communicate(timeout=120)[0] for program in programs] == ["True\n", "True\n"]
 
 
 @pytest.mark.long

@@ -28,7 +28,7 @@ from torch.distributed import (  # type: ignore[attr-defined]  # missing in the 
 )
 
 from adapter4rec.utils.errors import UserError, message_of
-from adapter4rec.utils.processes import signals_deferred
+from adapter4rec.utils.processes import RESTARTED, signals_deferred
 
 T = TypeVar("T")
 S = TypeVar("S", bound=np.generic)
@@ -161,7 +161,7 @@ def process_group(device: str, threads: int = 0) -> Iterator[Process]:
         raise UserError(f"--device {device}: each process uses its own GPU; use --device cuda")
     if threads:
         torch.set_num_threads(threads)
-    restarted = _variable("TORCHELASTIC_RESTART_COUNT", "0") > 0
+    restarted = any(_variable(name, "0") > 0 for name in ("TORCHELASTIC_RESTART_COUNT", RESTARTED))
     with _joined(Process(rank, count, where, restarted)) as process, _named_memory_errors(where):
         yield process
 

@@ -15,8 +15,10 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+RESTARTED = "ADAPTER4REC_RESTARTED"
+"""Environment variable that tells processes of a new torchrun that it continues an earlier one."""
 _TORCHRUN = re.compile(
-    r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|(TORCHELASTIC|PET)_.*"
+    rf"{RESTARTED}|(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|(TORCHELASTIC|PET)_.*"
 )
 """Environment variables that torchrun sets for its workers or reads its options from."""
 _STARTER = "ADAPTER4REC_STARTER"
