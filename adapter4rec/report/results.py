@@ -18,7 +18,7 @@ from adapter4rec.report.significance import compare
 from adapter4rec.runs.ledger import FINISHED, latest, read_ledger
 from adapter4rec.runs.records import Record
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.records import read_record
+from adapter4rec.utils.records import Integer, read_record
 
 PLAN_FILE = "study.json"
 TRAINED, SECONDS, MEMORY = "parameters.trained", "seconds_per_epoch", "peak_memory_bytes"
@@ -34,7 +34,7 @@ class _Scale(TypedDict):
 
 @dataclass(frozen=True)
 class _PlannedRun:
-    seed: int
+    seed: Integer
     key: str | None
     folder: str
     command: str
