@@ -92,6 +92,8 @@ WRONG = (
     ("metrics.jsonl", ("loss",), 10**400),
     ("study.json", ("rows", 0, "runs", 0, "seed"), "1"),
     ("study.json", ("groups",), None),
+    ("study.json", ("study",), "../another folder"),
+    ("study.json", ("study",), "a\0b"),
     ("study.json", ("rows", 0, "runs", 0, "seed"), 10**400),
     ("progress of a run", ("step",), -1),
     ("progress of a run", ("step",), "2"),

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
+import msgspec
 import pandas as pd
 
 from adapter4rec.report.efficiency import tpme
@@ -26,6 +27,10 @@ _PLACE = ["section", "name", "scale"]
 """What identifies a row."""
 _DEFAULT_CUTOFF = 10
 _PLAN_OF_LEDGER = {"study": "ledger", "title": "Runs in a ledger", "about": "", "reference": "finetune"}
+
+
+_FileName = Annotated[str, msgspec.Meta(pattern=r"\A(?!\.)[^/\\\x00-\x1f\x7f\ud800-\udfff]{1,100}\Z")]
+"""A name of a study, by which its report is named: without folders and control characters."""
 
 
 class _Scale(TypedDict):
@@ -52,7 +57,7 @@ class _PlannedRow:
 class _Plan:
     """Content of ``study.json``."""
 
-    study: str
+    study: _FileName
     title: str
     about: str
     reference: str
