@@ -13,10 +13,11 @@ from random import Random
 import pytest
 from conftest import SECONDS
 from faults.damage import DEEP, TEXTS, WEIRD, changed, damaged, places
-from faults.readers import READERS, REFUSALS, Reader
+from faults.readers import FINISHED, READERS, REFUSALS, Reader, lines
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from adapter4rec.report.results import results
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import atomic_file
 
@@ -78,7 +79,9 @@ WRONG = (
     ("settings.json", ("parameters", "trained"), "10"),
     ("settings.json", ("hardware", "processes"), None),
     ("settings.json", ("domain", "users"), -1),
+    ("settings.json", ("parameters", "trained"), 10**400),
     ("result.json", ("epoch",), "1"),
+    ("result.json", ("peak_memory_bytes",), 2**63),
     ("result.json", ("seconds",), -0.5),
     ("result.json", ("test", "HR@10"), math.nan),
     ("result.json", ("trained_share",), math.inf),
@@ -86,8 +89,12 @@ WRONG = (
     ("metrics.jsonl", ("epoch",), -1),
     ("metrics.jsonl", ("loss",), None),
     ("metrics.jsonl", ("loss",), math.nan),
+    ("metrics.jsonl", ("loss",), 10**400),
     ("study.json", ("rows", 0, "runs", 0, "seed"), "1"),
     ("study.json", ("groups",), None),
+    ("study.json", ("study",), "../another folder"),
+    ("study.json", ("study",), "a\0b"),
+    ("study.json", ("rows", 0, "runs", 0, "seed"), 10**400),
     ("progress of a run", ("step",), -1),
     ("progress of a run", ("step",), "2"),
     ("progress of a run", ("history", 0, "loss"), math.nan),
@@ -106,6 +113,14 @@ def test_a_value_of_another_type_is_named(tmp_path: Path, name: str, place: tupl
     path.write_text(json.dumps(changed(content, place, "replace", value)))
     with pytest.raises(UserError, match=rf"{path}.*({place[-1]}|\$\[\.\.\.\]|not a finite number)"):
         reader.read(path)
+
+
+@pytest.mark.parametrize("parameters", [{}, {"trained": 10**400, "total": 10**400, "share": 1.0}])
+def test_a_ledger_without_numbers_of_parameters_that_a_table_can_hold(tmp_path: Path, parameters, capsys):
+    whole, damaged_one = FINISHED, FINISHED | {"key": "another", "parameters": parameters}
+    (tmp_path / "ledger.jsonl").write_bytes(lines(whole, damaged_one))
+    assert len(results(tmp_path / "ledger.jsonl")) == 1
+    assert "ledger.jsonl:2: skipped damaged line" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("change", ["remove", "add"])

@@ -159,6 +159,16 @@ def test_a_state_with_other_fields_is_refused(common, tmp_path):
             run_source(common, run, epochs=2, resume=True)
 
 
+def test_a_state_with_a_part_of_the_optimizer_is_refused(common, tmp_path):
+    run = run_source(common, tmp_path / "run", epochs=1)
+    path = run / "last.safetensors"
+    state = read_checkpoint(path)
+    tensors = {name: one for name, one in state.tensors.items() if not name.startswith("optimizer/step/")}
+    write_checkpoint(path, tensors, state.description)
+    with pytest.raises(UserError, match=rf"{path}: .*incomplete state of the optimizer"):
+        run_source(common, run, epochs=2, resume=True)
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

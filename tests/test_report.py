@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import io
 import json
 import re
 import shutil
@@ -744,6 +745,23 @@ def test_a_damaged_study_is_named(tmp_path, damage, message):
     with pytest.raises(UserError, match=re.escape(str(path))) as found:
         write_report([ledger])
     assert message in str(found.value)
+
+
+def test_plots_show_names_that_are_long_or_no_unicode(tmp_path):
+    """A path in the name of a row may be no UTF-8. A text of 100,000 letters takes minutes to draw."""
+    ledger = simple_study(tmp_path, {REFERENCE: [3], "LoRA": [2]})
+    plan = json.loads((tmp_path / "study.json").read_text())
+    for planned, name in zip(plan["rows"], ("\udce9", "x" * 100_000), strict=True):
+        planned["name"] = name
+    (tmp_path / "study.json").write_text(json.dumps(plan))
+    study = study_in(ledger)
+    with rc_context(STYLE):
+        figures = plots_of(study, study.sections[0])
+        for figure in figures.values():
+            figure.savefig(io.BytesIO(), format="png")
+    names = {text.get_text() for figure in figures.values() for one in figure.legends for text in one.texts}
+    assert min(names) == "\\udce9"
+    assert 100 < len(max(names)) < 200
 
 
 def test_no_figures_are_looked_for_where_the_file_is_not_there(tmp_path):

@@ -98,6 +98,8 @@ class TestConversions:
             ("rate", "fast", "expected a number"),
             ("flag", "maybe", "expected true or false"),
             ("data", 5, "expected a path"),
+            ("data", "a\0b", "expected a path"),
+            ("data", "\ud800", "expected a path"),
             ("number", "0", "at least 1"),
             ("number", "10", "at most 9"),
             ("rate", "0", "greater than 0"),

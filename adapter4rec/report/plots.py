@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from adapter4rec.report.results import MEMORY, SECONDS, TRAINED, Section, Study
+from adapter4rec.utils.plain_text import printable
 
 COLOURS = ("#0072b2", "#d55e00", "#009070", "#b8589b", "#9a7a00", "#7a6fd0", "#1f8fc4", "#808080")
 """After Okabe and Ito, for colour-blind readers; contrast of at least 3 with white."""
@@ -22,6 +23,8 @@ _WIDE = 10
 _PANELS_PER_ROW = 3
 _LINE = 95
 """Characters in a line of the legend."""
+_LONGEST_NAME = 150
+"""Characters of a name in a plot. The time to draw a text grows with the square of its length."""
 
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -118,11 +121,18 @@ def _plot(
         axes.xaxis.set_major_formatter(
             lambda value, _: f"{value:g}" if value < 1000 else EngFormatter(sep="")(value)
         )
-        axes.set(title=name, xlabel=horizontal)
+        axes.set(title=name, xlabel=_shown(horizontal))
     figure.supylabel(vertical, fontsize="medium")
-    figure.suptitle(title)
-    columns = max(1, _LINE // (6 + max(len(name) for name in legend)))
+    figure.suptitle(_shown(title))
+    names = [*map(_shown, legend)]
+    columns = max(1, _LINE // (6 + max(map(len, names))))
     width, height = (5.4, 3.2) if max(map(len, panels.values())) <= _FEW else (7.4, 1.8 + 2.2 * rows)
     figure.set_size_inches(width, height + 0.2 * -(-len(legend) // columns))
-    figure.legend(legend.values(), legend, loc="outside lower left", ncols=columns)
+    figure.legend(legend.values(), names, loc="outside lower left", ncols=columns)
     return figure
+
+
+def _shown(name: str) -> str:
+    """A name that matplotlib can draw: the middle of a long one is left out."""
+    name, half = printable(name), _LONGEST_NAME // 2
+    return name if len(name) <= _LONGEST_NAME else f"{name[:half]} … {name[-half:]}"

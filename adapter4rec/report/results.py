@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
+import msgspec
 import pandas as pd
 
 from adapter4rec.report.efficiency import tpme
@@ -18,7 +19,7 @@ from adapter4rec.report.significance import compare
 from adapter4rec.runs.ledger import FINISHED, latest, read_ledger
 from adapter4rec.runs.records import Record
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.records import read_record
+from adapter4rec.utils.records import Integer, read_record
 
 PLAN_FILE = "study.json"
 TRAINED, SECONDS, MEMORY = "parameters.trained", "seconds_per_epoch", "peak_memory_bytes"
@@ -28,13 +29,17 @@ _DEFAULT_CUTOFF = 10
 _PLAN_OF_LEDGER = {"study": "ledger", "title": "Runs in a ledger", "about": "", "reference": "finetune"}
 
 
+_FileName = Annotated[str, msgspec.Meta(pattern=r"\A(?!\.)[^/\\\x00-\x1f\x7f\ud800-\udfff]{1,100}\Z")]
+"""A name of a study, by which its report is named: without folders and control characters."""
+
+
 class _Scale(TypedDict):
     label: str
 
 
 @dataclass(frozen=True)
 class _PlannedRun:
-    seed: int
+    seed: Integer
     key: str | None
     folder: str
     command: str
@@ -52,7 +57,7 @@ class _PlannedRow:
 class _Plan:
     """Content of ``study.json``."""
 
-    study: str
+    study: _FileName
     title: str
     about: str
     reference: str

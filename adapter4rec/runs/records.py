@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from adapter4rec.utils.files import require_regular
-from adapter4rec.utils.records import Count, Object, Seconds, checked, damaged, record_of
+from adapter4rec.utils.records import Count, Integer, Object, Seconds, checked, damaged, record_of
 
 Record = dict[str, Any]
 Metrics = dict[str, float]
-EpochRecord = dict[str, int | float | str]
+EpochRecord = dict[str, Integer | float | str]
 """Metrics by name, with the number of the epoch, ``epoch``, and the ``split``."""
 
 
@@ -29,6 +29,12 @@ class ParameterRecord(TypedDict):
 
     trained: Count
     total: Count
+
+
+class ParameterShare(ParameterRecord):
+    """Numbers of parameters, and the share of the trained ones in per cent."""
+
+    share: float
 
 
 class DomainRecord(TypedDict):
@@ -71,7 +77,7 @@ class Result:
     epoch: Count
     validation: Metrics
     test: Metrics
-    groups: dict[str, list[dict[str, int | float | str]]]
+    groups: dict[str, list[dict[str, Integer | float | str]]]
     trained_parameters: Count
     trained_share: float
     seconds_per_epoch: Seconds | None
@@ -115,7 +121,7 @@ class LedgerRecord:
     name: str
     settings: Object
     identity: _Essential
-    seed: int
+    seed: Integer
     folder: str
     command: str
 
@@ -131,8 +137,8 @@ class FinishedRecord(LedgerRecord):
     hardware: HardwareRecord
     epochs: list[EpochRecord]
     best_epoch: Count
-    parameters: dict[str, int | float]
-    groups: dict[str, list[dict[str, int | float | str]]]
+    parameters: ParameterShare
+    groups: dict[str, list[dict[str, Integer | float | str]]]
     validation: Metrics
     test: Metrics
     seconds_per_epoch: Seconds | None
@@ -144,7 +150,7 @@ class FinishedRecord(LedgerRecord):
 class FailedRecord(LedgerRecord):
     """The record of a run that failed."""
 
-    exit_code: int
+    exit_code: Integer
     message: str
 
 

@@ -28,6 +28,8 @@ from adapter4rec.utils.records import Count, Object, Positive, Seconds, checked_
 
 _MODEL, _OPTIMIZER = "model/", "optimizer/"
 _LAST = "state of a run"
+_OF_ADAM = {"step", "exp_avg", "exp_avg_sq"}
+"""What AdamW keeps of each parameter."""
 
 
 @dataclass
@@ -153,6 +155,11 @@ def restore_state(run: Run, setup: TrainingSetup) -> Progress:
         if parameter not in indices or tensor.shape not in (shapes.get(parameter), ()):
             raise damaged(path, f"unexpected state of the optimizer: {name}")
         state["state"].setdefault(indices[parameter], {})[key] = tensor
+    for index, values in state["state"].items():
+        if values.keys() != _OF_ADAM:
+            raise damaged(
+                path, f"incomplete state of the optimizer: {_parameter_names(setup.optimizer)[index]}"
+            )
     setup.optimizer.load_state_dict(state)
     setup.scaler.load_state_dict(record.scaler)
     run.log(f"resuming at epoch {progress.epoch}, step {progress.step}")

@@ -19,10 +19,13 @@ from adapter4rec.utils.files import read_regular
 
 T = TypeVar("T")
 
-Count = Annotated[int, msgspec.Meta(ge=0)]
-"""An integer of at least 0."""
-Positive = Annotated[int, msgspec.Meta(ge=1)]
-"""An integer of at least 1."""
+_MOST = 2**63 - 1
+Integer = Annotated[int, msgspec.Meta(ge=-_MOST, le=_MOST)]
+"""An integer of 64 bits; JSON has integers of any size, which no array or float can hold."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
+"""An integer of at least 0, of 64 bits."""
+Positive = Annotated[int, msgspec.Meta(ge=1, le=_MOST)]
+"""An integer of at least 1, of 64 bits."""
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 """A duration, or another number of at least 0."""
 Object = dict[str, Any]

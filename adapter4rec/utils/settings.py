@@ -128,6 +128,8 @@ class Option:
                 raise ValueError
             if self.kind is int and isinstance(raw, float) and not raw.is_integer():
                 raise ValueError
+            if self.kind is Path and b"\0" in os.fsencode(str(raw)):  # raises ValueError if it is no path
+                raise ValueError
             return self.kind(raw)
         except (ValueError, TypeError, KeyError):
             raise UserError(f"--{self.name} {raw}: expected {_EXPECTED.get(self.kind, 'text')}") from None
