@@ -9,6 +9,7 @@ import pickle
 import signal
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 from conftest import SECONDS
@@ -18,8 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adapter4rec.report.results import results
+from adapter4rec.runs.run import Run
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import atomic_file
+from adapter4rec.utils.process_group import single_process
 
 pytestmark = pytest.mark.usefixtures("no_hang")
 PARTS = ("image LMDB", "released LMDB", "cache of states")
@@ -163,6 +166,13 @@ def test_what_is_no_file_is_refused(reader: Reader, tmp_path: Path, kind: str):
         return
     with pytest.raises((*REFUSALS, IsADirectoryError)):
         reader.read(path)
+
+
+def test_a_log_that_is_no_file_is_not_written_to(tmp_path: Path):
+    os.mkfifo(tmp_path / "log.txt")
+    run = SimpleNamespace(process=single_process("cpu"), folder=tmp_path)
+    with pytest.raises(UserError, match="log.txt: expected a file, found a FIFO"):
+        Run.log(run, "text")
 
 
 class Harmful:

@@ -47,7 +47,14 @@ from adapter4rec.runs.settings import RunSettings
 from adapter4rec.runs.tensorboard import ScalarLog
 from adapter4rec.utils.checkpoint_file import write_checkpoint
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import REPOSITORY, atomic_file, locked_file, remove_abandoned, write_json
+from adapter4rec.utils.files import (
+    REPOSITORY,
+    atomic_file,
+    locked_file,
+    remove_abandoned,
+    require_regular,
+    write_json,
+)
 from adapter4rec.utils.machine import peak_memory
 from adapter4rec.utils.portable_paths import relative_paths
 from adapter4rec.utils.process_group import Process
@@ -212,7 +219,10 @@ class Run:
             print(text, flush=True)
             self.folder.mkdir(parents=True, exist_ok=True)
             now = datetime.now().astimezone().isoformat(timespec="seconds")
-            with (self.folder / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as log:
+            path = self.folder / "log.txt"
+            if path.exists():
+                require_regular(path)  # writing to a FIFO would wait for a reader
+            with path.open("a", encoding="utf-8", errors="backslashreplace") as log:
                 log.writelines(f"{now} {line}\n" for line in text.splitlines())
 
     def finished_result(self, model: TransRec | None = None) -> RunResult | None:
