@@ -171,7 +171,7 @@ def test_what_is_no_file_is_refused(reader: Reader, tmp_path: Path, kind: str):
 def test_a_log_that_is_no_file_is_not_written_to(tmp_path: Path):
     os.mkfifo(tmp_path / "log.txt")
     run = SimpleNamespace(process=single_process("cpu"), folder=tmp_path)
-    with pytest.raises(UserError, match="log.txt: expected a file, found a FIFO"):
+    with pytest.raises(UserError, match=r"log\.txt: expected a file, found a FIFO"):
         Run.log(run, "text")
 
 
