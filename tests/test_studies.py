@@ -92,7 +92,8 @@ if export:
 if "silent" not in name:
     line = {"ledger": 1, "outcome": "finished", "key": key, "settings": json.loads(settings)}
     line |= {"seconds": 7200.0, "epochs": [], "name": name, "folder": folder, "seed": 1}
-    line |= {"domain": {"name": "", "users": 12, "items": 9, "clicks": 99}, "versions": {}, "parameters": {}}
+    line |= {"domain": {"name": "", "users": 12, "items": 9, "clicks": 99}, "versions": {}}
+    line |= {"parameters": {"trained": 1, "total": 4, "share": 25.0}}
     line |= {"hardware": {"device": "cpu", "processes": 1, "threads": 1, "platform": "linux"}, "test": {}}
     line |= dict.fromkeys(("start", "seconds_per_epoch", "peak_memory_bytes")) | {"validation": {}}
     line |= {"identity": {"method": ""}, "groups": {}, "stage": "", "command": "", "data": ""}

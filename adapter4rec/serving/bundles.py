@@ -292,14 +292,13 @@ def recommender_of(
     """
     settings = _rebuilt(folder, manifest, base)
     adapted = isinstance(settings, TargetSettings) and settings.adapter is not None
-    if adapted != (ADAPTER in manifest.files):
-        listed = "does not list" if adapted else "lists"
+    if ADAPTER in manifest.files:
+        load_adapter(model, folder / ADAPTER)
+    elif adapted:
         raise UserError(
-            f"{folder / MANIFEST}: {listed} {ADAPTER}, but the model is {settings.method}; "
+            f"{folder / MANIFEST}: does not list {ADAPTER}, but the model is {settings.method}; "
             "copy or download the bundle again"
         )
-    if adapted:
-        load_adapter(model, folder / ADAPTER)
     names = [name.decode() for name in read_items(folder / _ITEMS, allow_empty_titles=True).names]
     interactions = Interactions(
         clicks=np.zeros(0, np.int32),
