@@ -182,6 +182,18 @@ def test_an_edited_description_is_an_error_that_names_the_file(model, tmp_path, 
         load_adapter(model, path)
 
 
+@pytest.mark.parametrize("name", ["item_bottleneck", "user_bottleneck"])
+def test_a_width_that_no_tensor_has_is_refused_before_it_is_allocated(model, tmp_path, name):
+    from adapter4rec.utils.checkpoint_file import read_checkpoint, write_checkpoint
+
+    path = saved(model, tmp_path / "a.safetensors")
+    before = read_checkpoint(path)
+    config = before.description["config"] | {name: 4096}
+    write_checkpoint(path, before.tensors, before.description | {"config": config})
+    with pytest.raises(UserError, match=rf"a\.safetensors: {name} is 4096; its tensors have at most"):
+        load_adapter(model, path)
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"sha256": 3}', "\udc80"])
 def test_a_damaged_json_is_an_error_that_names_the_file(model, tmp_path, content):
     path = saved(model, tmp_path / "a.safetensors")

@@ -151,6 +151,8 @@ def test_a_messy_shop(tmp_path):
     columns = ["--user", "Kunde", "--item", "Artikel", "--time", "Zeit", "--title", "Name"]
     with pytest.raises(UserError, match="--encoding"):
         run(tmp_path, *files, *columns)
+    with pytest.raises(UserError, match="--encoding: unknown encoding 'rot13'"):  # a codec of Python, but not of texts
+        run(tmp_path, *files, *columns, "--encoding", "rot13")
     folder = run(tmp_path, *files, *columns, "--encoding", "latin-1", "--unclicked", "keep")
     users, lines = written(folder)
     assert users == [f"K {user}\tA_1_2 A_2 A_3 A_4" for user in (1, 2, 3)]

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from adapter4rec.report.results import results
 from adapter4rec.runs.run import Run
-from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.errors import UserError, message_of
 from adapter4rec.utils.files import atomic_file
 from adapter4rec.utils.process_group import single_process
 
@@ -173,6 +173,13 @@ def test_a_log_that_is_no_file_is_not_written_to(tmp_path: Path):
     run = SimpleNamespace(process=single_process("cpu"), folder=tmp_path)
     with pytest.raises(UserError, match=r"log\.txt: expected a file, found a FIFO"):
         Run.log(run, "text")
+
+
+def test_a_long_line_of_a_message_keeps_its_ends():
+    shown, last = message_of(UserError(f"file: {'x' * 10**6} is no number\nlast")).split("\n")
+    assert len(shown) < 3_000
+    assert shown.startswith("file: x")
+    assert (shown[-13:], last) == (" is no number", "last")
 
 
 class Harmful:

@@ -83,6 +83,13 @@ class TestTokenising:
         monkeypatch.setattr(text_module, "_TEXTS_PER_CALL", 4)
         assert rows_of(tokenise(TEXTS, tokenizer, 9, tmp_path / "parts", Said())) == whole
 
+    def test_what_follows_many_characters_is_not_tokenised(
+        self, tmp_path: Path, tokenizer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(text_module, "_CHARACTERS", 10)
+        found = rows_of(tokenise(["the river's news"], tokenizer, 30, tmp_path, Said()))[0]
+        assert tokenizer.convert_ids_to_tokens(found) == ["[CLS]", "the", "river", "'", "[SEP]"]
+
     def test_a_body_is_cut_first(self) -> None:
         assert truncate_body("ab" * 1_500) == "ab" * 1_000
         assert truncate_body("short") == "short"
