@@ -151,7 +151,7 @@ def test_a_messy_shop(tmp_path):
     columns = ["--user", "Kunde", "--item", "Artikel", "--time", "Zeit", "--title", "Name"]
     with pytest.raises(UserError, match="--encoding"):
         run(tmp_path, *files, *columns)
-    with pytest.raises(UserError, match="--encoding: unknown encoding 'rot13'"):  # a codec of Python, but not of texts
+    with pytest.raises(UserError, match="--encoding: unknown encoding 'rot13'"):  # a codec, but not of texts
         run(tmp_path, *files, *columns, "--encoding", "rot13")
     folder = run(tmp_path, *files, *columns, "--encoding", "latin-1", "--unclicked", "keep")
     users, lines = written(folder)
