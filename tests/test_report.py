@@ -17,7 +17,7 @@ import pytest
 from matplotlib import rc_context
 from PIL import Image
 from report_study import failure, ranks_of, row, run_record, write_plan
-from scipy.stats import ttest_rel
+from scipy.stats import ttest_1samp, ttest_rel
 
 from adapter4rec.report import paper as paper_module
 from adapter4rec.report.efficiency import tpme
@@ -25,7 +25,7 @@ from adapter4rec.report.paper import read_paper
 from adapter4rec.report.plots import COLOURS, STYLE, plots_of
 from adapter4rec.report.rendering import latex_text, markdown_text
 from adapter4rec.report.results import read_studies
-from adapter4rec.report.significance import holm
+from adapter4rec.report.significance import holm, interval
 from adapter4rec.report.tables import BEST, SECOND, comparison_table
 from adapter4rec.report.writing import write_report
 from adapter4rec.runs.ledger import read_ledger
@@ -179,6 +179,37 @@ def test_the_test_is_scipys_over_the_mean_of_common_seeds(tmp_path):
     assert "paired t-test over users" in note
     assert "Holm" in note
     assert "n = 200 users, 2 comparisons" in note
+
+
+def test_the_interval_of_one_seed_is_students_over_users_and_of_equal_users_over_seeds():
+    draw = np.random.default_rng(1)
+    of_users = draw.normal(1, 3, (50, 1))
+    assert interval(of_users) == pytest.approx(
+        tuple(ttest_1samp(of_users[:, 0], 0).confidence_interval(0.95))
+    )
+    of_seeds = draw.normal(1, 3, 4)
+    expected = ttest_1samp(of_seeds, 0).confidence_interval(0.95)
+    assert interval(np.tile(of_seeds, (50, 1))) == pytest.approx(tuple(expected))
+    assert interval(np.full((5, 3), 2.0)) == (2.0, 2.0)
+    assert np.isnan(interval(np.ones((1, 3)))).all()
+
+
+def test_the_interval_contains_the_true_difference_in_95_of_100_draws_of_users_and_seeds():
+    draw = np.random.default_rng(2)
+    contains = []
+    for _ in range(500):
+        users, seeds, noise = draw.normal(0, 3, (80, 1)), draw.normal(0, 0.4, 3), draw.normal(0, 3, (80, 3))
+        low, high = interval(1 + users + seeds + noise)
+        contains.append(low <= 1 <= high)
+    assert 0.93 <= np.mean(contains) <= 0.995
+
+
+def test_the_difference_is_that_of_the_hits_of_common_seeds(tmp_path):
+    table = table_of(simple_study(tmp_path, {REFERENCE: [3, 3, 4], "Houlsby": [2, 2]}))
+    assert table.values.loc["Houlsby", "difference (points)"] == -25
+    low, high = ttest_1samp([0, 0, -100, 0], 0).confidence_interval(0.95)  # both seeds have the same hits
+    assert text(table, "Houlsby", "difference (points)") == f"−25.00 (−{-low:.2f} to +{high:.2f})"
+    assert text(table, REFERENCE, "difference (points)") == "-"
 
 
 def test_ranks_in_another_order_are_paired_by_user(tmp_path):

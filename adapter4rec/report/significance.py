@@ -1,12 +1,14 @@
-"""Significance tests between rows: Student's paired t-test over users, two-sided, with Holm's correction.
+"""Comparison of rows with their reference: a test over users, and an interval over users and seeds.
 
-The paired values are a user's NDCG@k with the row and with the reference row, each averaged over the seeds
-that both rows have. The p-values of a section are corrected for multiple comparisons (Holm, "A Simple
-Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics 6, 1979).
+The test is Student's paired t-test, two-sided. The paired values are a user's NDCG@k with the row and with
+the reference row, each averaged over the seeds that both rows have. The p-values of a section are corrected
+for multiple comparisons (Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian
+Journal of Statistics 6, 1979). The interval is that of the difference in HR@k (:func:`interval`).
 """
 
 from __future__ import annotations
 
+import math
 import zlib
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +23,7 @@ from adapter4rec.utils.files import require_regular
 
 NAME = "paired t-test over users, two-sided, Holm-corrected"
 LEVEL = 0.05
+CONFIDENCE = 0.95
 
 
 class NotComparableError(Exception):
@@ -37,27 +40,61 @@ def compare(finished: pd.DataFrame, references: pd.Series[str], k: int) -> pd.Da
 
     Returns:
         By row: ``users``, the number of pairs; ``p``, 1 if all pairs are equal; ``corrected``, the p-value
-        with Holm's correction; and ``trouble``, the reason why there is no test. Rows without a finished run
-        or a reference are omitted.
+        with Holm's correction; ``difference``, that of the mean HR@k to the reference in percentage points,
+        over the seeds that both have, with the ends ``low`` and ``high`` of its interval; and ``trouble``,
+        the reason why there is no comparison. Rows without a finished run or a reference are omitted.
     """
     from scipy.stats import ttest_rel
 
-    user_gains.cache_clear()  # a run may have been repeated since the last report
+    read_ranks.cache_clear()  # a run may have been repeated since the last report
     found: dict[Any, dict[str, Any]] = {}
     for row, reference in references[references.index.isin(finished["row"])].dropna().items():
         try:
-            gains = paired_gains(finished, str(row), reference, k)
-            first, second = gains["row"], gains["reference"]
-            p = 1.0 if first.equals(second) else ttest_rel(first, second).pvalue
-            found[row] = {"users": len(gains), "p": p}
+            mine, theirs = paired_ranks(finished, str(row), reference)
         except NotComparableError as reason:
             found[row] = {"trouble": str(reason)}
-    tests = pd.DataFrame.from_dict(found, orient="index").reindex(columns=["users", "p", "trouble"])
+            continue
+        first, second = (ndcg_gains(ranks, k).mean(axis=1) for ranks in (mine, theirs))
+        p = 1.0 if np.array_equal(first, second) else ttest_rel(first, second).pvalue
+        hits = 100.0 * (mine <= k) - 100.0 * (theirs <= k)
+        low, high = interval(hits)
+        found[row] = {"users": len(mine), "p": p, "difference": hits.mean(), "low": low, "high": high}
+    columns = ["users", "p", "difference", "low", "high", "trouble"]
+    tests = pd.DataFrame.from_dict(found, orient="index").reindex(columns=columns)
     return tests.assign(corrected=holm(tests["p"].astype(float)))
 
 
-def paired_gains(finished: pd.DataFrame, row: str, reference: str, k: int) -> pd.DataFrame:
-    """NDCG@k by user, in the columns ``row`` and ``reference``: means over the seeds that both have.
+def interval(differences: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of a mean difference over users and seeds, both drawn at random.
+
+    The variance of the mean is that over users of their means over the seeds, plus that over seeds of their
+    means over the users. Their sum is slightly too large, since both contain what users and seeds vary
+    together (Owen, "The Pigeonhole Bootstrap", Annals of Applied Statistics 1, 2007). The quantiles are
+    those of Student's t with the degrees of freedom of Satterthwaite (Biometrics Bulletin 2, 1946): three
+    seeds that differ give a wide interval. With one seed it is over users only.
+
+    Args:
+        differences: ``[users, seeds]``.
+
+    Returns:
+        Lower and upper end; NaN if there is a single user.
+    """
+    from scipy.stats import t
+
+    counts = [count for count in differences.shape if count > 1]
+    if differences.shape[0] == 1:
+        return math.nan, math.nan
+    means = [differences.mean(axis=1), differences.mean(axis=0)][: len(counts)]
+    parts = np.array([np.var(mean, ddof=1) / len(mean) for mean in means])
+    if not (variance := parts.sum()):
+        return float(differences.mean()), float(differences.mean())
+    freedom = variance**2 / (parts**2 / (np.array(counts) - 1)).sum()
+    low, high = t.interval(CONFIDENCE, freedom, differences.mean(), math.sqrt(variance))
+    return float(low), float(high)
+
+
+def paired_ranks(finished: pd.DataFrame, row: str, reference: str) -> tuple[np.ndarray, np.ndarray]:
+    """Ranks with a row and with its reference, each ``[users, seeds]``, of the seeds that both have.
 
     Raises:
         NotComparableError: they have no seeds or not the same users in common, or ranks are missing.
@@ -66,11 +103,12 @@ def paired_gains(finished: pd.DataFrame, row: str, reference: str, k: int) -> pd
     seeds = mine.merge(theirs, on="seed", suffixes=("", "_reference"))
     if seeds.empty:
         raise NotComparableError(f"{row} and {reference} have no finished seeds in common")
-    first = pd.concat([user_gains(folder, k) for folder in seeds["folder"]], axis=1)
-    second = pd.concat([user_gains(folder, k) for folder in seeds["folder_reference"]], axis=1)
-    if pd.concat([first, second], axis=1).isna().to_numpy().any():
+    folders = [*seeds["folder"], *seeds["folder_reference"]]
+    ranks = pd.concat([read_ranks(folder) for folder in folders], axis=1)
+    if ranks.isna().to_numpy().any():
         raise NotComparableError(f"{row} and {reference} were tested on different users")
-    return pd.DataFrame({"row": first.mean(axis=1), "reference": second.mean(axis=1)})
+    first, second = np.hsplit(ranks.to_numpy(), 2)
+    return first, second
 
 
 def holm(p_values: pd.Series[float]) -> pd.Series[float]:
@@ -81,8 +119,8 @@ def holm(p_values: pd.Series[float]) -> pd.Series[float]:
 
 
 @lru_cache(maxsize=16)
-def user_gains(folder: str, k: int) -> pd.Series[float]:
-    """NDCG@k by user, between 0 and 1, from the test ranks in a run folder.
+def read_ranks(folder: str) -> pd.Series[int]:
+    """Rank of the test item by user, from 1, from a run folder.
 
     Raises:
         NotComparableError: the file is missing or damaged.
@@ -95,4 +133,4 @@ def user_gains(folder: str, k: int) -> pd.Series[float]:
     except (OSError, EOFError, ValueError, zlib.error, UserError) as error:
         state = "not found" if isinstance(error, FileNotFoundError) else "is damaged"
         raise NotComparableError(f"{path.parent.name}: {RANKS_FILE} {state}") from None
-    return pd.Series(ndcg_gains(ranks["rank"].to_numpy(), k), ranks.index)
+    return ranks["rank"]

@@ -10,8 +10,8 @@ import pandas as pd
 
 from adapter4rec.report.paper import Figures
 from adapter4rec.report.results import MEMORY, SECONDS, TRAINED, Section, Study
-from adapter4rec.report.significance import LEVEL, NAME
-from adapter4rec.report.wording import fixed, p_value, seconds, span
+from adapter4rec.report.significance import CONFIDENCE, LEVEL, NAME
+from adapter4rec.report.wording import fixed, number, p_value, seconds, span
 
 _NOTHING = "-"
 BEST, SECOND = 1, 2
@@ -71,6 +71,7 @@ def comparison_columns(study: Study, section: Section, paper: Figures) -> list[C
     return [
         *accuracy,
         Column("relative (%)", relative, fixed(1, "+")),
+        Column("difference (points)", rows["difference"], _with_interval),
         Column("p", rows["corrected"], p_value, "lower"),
         Column("trained parameters", TRAINED, fixed(0), "lower", cost=True),
         *_paper_columns(section, paper, "trained parameters", TRAINED, 0),
@@ -99,6 +100,11 @@ def _with_deviation(row: pd.Series[Any]) -> str:
     deviation = f" ± {row['deviation']:.2f}" if row["count"] > 1 else ""
     missing = f" ({row['count']:.0f} of {row['planned']})" if row["count"] < row["planned"] else ""
     return fixed(2)(row) + deviation + missing
+
+
+def _with_interval(row: pd.Series[Any]) -> str:
+    mean, low, high = (number(row[name], 2, "+") for name in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})"
 
 
 def _starred(row: pd.Series[Any]) -> str:
@@ -192,7 +198,11 @@ def _notes(study: Study, section: Section) -> list[str]:
         notes.append(
             f"p: {NAME}, of per-user NDCG@{study.cutoff} against {reference}; n = {span(users)} users, "
             f"{len(users):,} comparison{'s' * (len(users) > 1)}. * p < {LEVEL}. The test does not cover the "
-            "variance between training runs, since users' values are means over seeds; see the deviations."
+            "variance between training runs, since users' values are means over seeds; the interval does."
+        )
+        notes.append(
+            f"Difference: of the mean {study.headline[0]} over the common seeds to that of {reference}, with "
+            f"its {CONFIDENCE:.0%} interval over users and seeds (over users only if it is one seed)."
         )
     notes += [f"No test: {reason}." for reason in rows["trouble"].dropna().unique()]
     failed = section.runs.loc[section.runs["state"].str.startswith("failed"), "row"].value_counts(sort=False)

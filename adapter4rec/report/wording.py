@@ -8,19 +8,21 @@ from typing import Any
 import pandas as pd
 
 
-def fixed(places: int, sign: str = "") -> Callable[[pd.Series[Any]], str]:
-    """A formatter: a number of decimal places, thousands separators and a typographic minus sign.
+def number(value: float, places: int, sign: str = "") -> str:
+    """A number with thousands separators and a typographic minus sign.
 
     Args:
+        value: the number.
         places: decimal places.
         sign: ``+`` to show the sign of positive numbers. Zero has none.
     """
+    rounded = round(value, places)
+    return f"{rounded + 0.0:{sign if rounded else ''},.{places}f}".replace("-", "−")
 
-    def text(row: pd.Series[Any]) -> str:
-        value = round(row["mean"], places)
-        return f"{value + 0.0:{sign if value else ''},.{places}f}".replace("-", "−")
 
-    return text
+def fixed(places: int, sign: str = "") -> Callable[[pd.Series[Any]], str]:
+    """A formatter of a row by :func:`number`."""
+    return lambda row: number(row["mean"], places, sign)
 
 
 def seconds(row: pd.Series[Any]) -> str:

@@ -35,7 +35,7 @@ from adapter4rec.datasets.options import FileSettings
 from adapter4rec.models.backbones import IMAGE_ENCODERS, TEXT_ENCODERS, backbone_config, image_size
 from adapter4rec.models.weights import read_tensors
 from adapter4rec.report.results import read_studies
-from adapter4rec.report.significance import NotComparableError, user_gains
+from adapter4rec.report.significance import NotComparableError, read_ranks
 from adapter4rec.runs.ledger import read_ledger
 from adapter4rec.runs.records import Result, RunDescription, read_metrics
 from adapter4rec.training.state import Progress
@@ -204,8 +204,8 @@ def _parquet(**columns: list[Any]) -> bytes:
 
 
 def _read_ranks(path: Path) -> Any:
-    user_gains.cache_clear()
-    return user_gains(str(path.parent), 10)
+    read_ranks.cache_clear()
+    return read_ranks(str(path.parent))
 
 
 def _read_config(path: Path) -> Any:
