@@ -4,11 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from conftest import REPOSITORY, write_domain
 
-from benchmarks.gpu_study import FACTORS, FEW, SEEDS, TRAINED, Study
+from adapter4rec.report.results import read_studies
+from benchmarks.gpu_study_runs import FACTORS, FEW, SEEDS, TRAINED, Study
 
 
 def study_with(results):
@@ -25,14 +25,24 @@ def search(name, scores):
     return dict(zip(names, scores, strict=True))
 
 
-SOURCES = {f"source all x{factor}": score for factor, score in zip(FACTORS, (3.0, 5.0, 4.0), strict=True)}
+HEAD = {"source head": 4.0}
+SOURCES = HEAD | {
+    f"source all x{factor}": score for factor, score in zip(FACTORS, (3.0, 5.0, 4.0), strict=True)
+}
 
 
-def test_at_first_only_the_source_and_what_needs_none_is_run():
+def test_at_first_only_the_head_of_the_source_and_what_needs_none_is_run():
     names = names_of(study_with({}))
-    assert names[0] == "source head"
+    assert "source head" in names
+    assert not [name for name in names if name.startswith("source all")]
     assert not [name for name in names if "Houlsby" in name or "fine-tuning" in name]
     assert f"target from scratch users {FEW} x1.0 seed1" in names
+
+
+def test_all_weights_of_the_source_are_trained_from_its_head():
+    tasks = {task.name: task for task in study_with(HEAD).tasks()}
+    assert tasks["source all x0.3"].settings["start_from"] == Path("/study/source_head/source.safetensors")
+    assert tasks["source all x0.3"].settings["lr_backbone"] == 1.5e-5
 
 
 def test_targets_start_from_the_best_source():
@@ -60,12 +70,10 @@ def test_names_of_runs_are_unique():
 
 @pytest.fixture
 def data(tmp_path):
-    chance = np.random.default_rng(0)
+    titles = {f"i{i}": ("red house", "blue snow")[i % 2] for i in range(520)}  # more than shared negatives
+    clicks = {f"u{u}": [f"i{(8 * u + i) % 520}" for i in range(8)] for u in range(80)}
     for domain in ("Scientific", "Instruments"):
-        clicks = {f"u{u}": [f"i{i}" for i in chance.permutation(30)[:8]] for u in range(40)}
-        write_domain(
-            tmp_path / domain, clicks, {f"i{i}": ("red house", "blue snow")[i % 2] for i in range(30)}
-        )
+        write_domain(tmp_path / domain, clicks, titles)
     return tmp_path
 
 
@@ -78,7 +86,12 @@ def test_a_part_is_run_and_a_second_call_goes_on(data, tiny_bert_folder):
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    first = study("source all x1.0", "target popularity*seed1")
+    first = study("source head", "target popularity*seed1")
     assert first.count("on test") == 2, first
-    assert study("source all x1.0", "target frozen*").count("on test") == 1
-    assert (data / "runs" / "ledger.jsonl").read_text().count("\n") == 3
+    assert study("source all x1.0").count("on test") == 1
+    assert study("source*x1.0", "target frozen*").count("on test") == 1
+    ledger = data / "runs" / "ledger.jsonl"
+    assert ledger.read_text().count("\n") == 4
+    source, target = read_studies([ledger])[0].sections
+    assert list(source.rows.index) == ["head", "all x1.0"]
+    assert list(target.rows.index) == ["popularity", "frozen"]
