@@ -24,7 +24,8 @@ _ALL = {"lr_backbone": 1e-4, "lr_item_head": 1e-3, "lr_user_encoder": 1e-3}
 _HEAD = {"method": "head", "lr_item_head": 1e-3, "lr_user_encoder": 1e-3} | _MIXED
 _PLAIN_HEAD_RATES = {"lr_item_head": 3e-3, "lr_user_encoder": 3e-3}
 """Found in the comparison of losses in ``docs/results.md``."""
-_FROM_HEAD = {"method": "all", "lr_backbone": 5e-5, "lr_item_head": 3e-4, "lr_user_encoder": 3e-4}
+_FROM_HEAD = {"method": "all", "warmup_steps": 100, "clip_norm": 1.0} | _ALL
+"""The second step of the source model; its optimizer starts anew beside a trained head."""
 _HOULSBY = {"method": "houlsby", "lr_adapter": 1e-3}
 
 METHODS: dict[str, Values] = {

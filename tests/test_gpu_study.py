@@ -42,7 +42,7 @@ def test_at_first_only_the_head_of_the_source_and_what_needs_none_is_run():
 def test_all_weights_of_the_source_are_trained_from_its_head():
     tasks = {task.name: task for task in study_with(HEAD).tasks()}
     assert tasks["source all x0.3"].settings["start_from"] == Path("/study/source_head/source.safetensors")
-    assert tasks["source all x0.3"].settings["lr_backbone"] == 1.5e-5
+    assert tasks["source all x0.3"].settings["lr_backbone"] == 3e-5
 
 
 def test_targets_start_from_the_best_source():
