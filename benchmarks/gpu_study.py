@@ -1,4 +1,4 @@
-"""The study of real data in ``docs/results.md``: does adaptation work? Made for nine minutes of one GPU.
+"""A study of real data: does adaptation work? Made for nine minutes of one GPU.
 
     python -m benchmarks.gpu_study --data FOLDER --minutes 9 --jobs 8
 
@@ -7,8 +7,12 @@ FOLDER has the two domains, ``Scientific`` (source) and ``Instruments`` (target)
 are not repeated, and interrupted ones continue with their last checkpoint. On a CPU the same runs take
 hours: ``--minutes 600 --jobs 1 --threads 2 --source-factors 1``.
 
-The learning rates of each method are searched on a fifth of the target's users, with one seed, by
-validation. All rates of a method are multiplied by the same factor.
+``python -m adapter4rec.report FOLDER/ledger.jsonl`` makes the tables, with FOLDER that of ``--into``: rows
+are compared with full fine-tuning.
+
+The source model is a head, then all weights from that head. The learning rates of each method are searched
+on a fifth of the target's users, with one seed, by validation. All rates of a method are multiplied by the
+same factor.
 """
 
 from __future__ import annotations
@@ -111,7 +115,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with Scientific and Instruments")
     parser.add_argument("--into", type=Path, default=Path("runs/gpu_study"), help="folder of the runs")
     parser.add_argument("--backbone", default="minilm/all_minilm_l6_v2", help="text backbone")
-    parser.add_argument("--loss", default="in_batch", help="training loss")
+    parser.add_argument("--loss", default="in_batch", help="loss of all rows but heads and ids (in_batch)")
     parser.add_argument("--minutes", type=float, default=9, help="stop after this time (9)")
     parser.add_argument("--jobs", type=int, default=8, help="runs at a time (8)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each run (1)")

@@ -212,6 +212,14 @@ def test_the_difference_is_that_of_the_hits_of_common_seeds(tmp_path):
     assert text(table, REFERENCE, "difference (points)") == "-"
 
 
+def test_a_single_user_has_a_difference_without_an_interval(tmp_path):
+    ledger = tmp_path / "ledger.jsonl"
+    for name, rank in ((REFERENCE, 1), ("Houlsby", 100)):
+        run_record(ledger, name, [rank])
+    write_plan(tmp_path, [row(name, [name]) for name in (REFERENCE, "Houlsby")])
+    assert text(table_of(ledger), "Houlsby", "difference (points)") == "−100.00"
+
+
 def test_ranks_in_another_order_are_paired_by_user(tmp_path):
     ledger = simple_study(tmp_path, {REFERENCE: [3], "Houlsby": [3]})
     for name in (REFERENCE, "Houlsby"):

@@ -104,7 +104,7 @@ def _with_deviation(row: pd.Series[Any]) -> str:
 
 def _with_interval(row: pd.Series[Any]) -> str:
     mean, low, high = (number(row[name], 2, "+") for name in ("mean", "low", "high"))
-    return f"{mean} ({low} to {high})"
+    return mean if pd.isna(row["low"]) else f"{mean} ({low} to {high})"
 
 
 def _starred(row: pd.Series[Any]) -> str:
