@@ -5,7 +5,7 @@
 FOLDER has the two domains, ``Scientific`` (source) and ``Instruments`` (target), each with ``users.tsv`` and
 ``items.tsv``. The most important runs come first, several at a time. A second call resumes: finished runs
 are not repeated, and interrupted ones continue with their last checkpoint. On a CPU the same runs take
-hours: ``--minutes 600 --jobs 1 --threads 2 --source-factors 1``.
+hours: ``--minutes 600 --jobs 2 --epochs 6 --source-factors 1``.
 
 ``python -m adapter4rec.report FOLDER/ledger.jsonl`` makes the tables, with FOLDER that of ``--into``: rows
 are compared with full fine-tuning.
@@ -119,10 +119,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=9, help="stop after this time (9)")
     parser.add_argument("--jobs", type=int, default=8, help="runs at a time (8)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each run (1)")
-    parser.add_argument("--epochs", type=int, default=40, help="at most this number of epochs (40)")
+    parser.add_argument("--epochs", type=int, default=10, help="epochs of all rows but heads and ids (10)")
     parser.add_argument(
         "--source-factors", type=float, nargs="+", default=FACTORS, help="factors of the source's rates"
     )
+    parser.add_argument("--source", type=Path, help="use this source model, and train none")
     parser.add_argument(
         "--only", nargs="+", default=["*"], help="patterns of names, such as 'target Houlsby*'"
     )
@@ -135,10 +136,12 @@ def main() -> None:
         "batch_size": 64,
         "patience": 4,
         "precision": "bf16",
+        "evaluation_precision": "bf16",
         "k": "5,10,20",
         "seed": 1,
     }
-    study = Study(how.data.absolute(), how.into.absolute(), common, tuple(how.source_factors))
+    source = how.source and how.source.absolute()
+    study = Study(how.data.absolute(), how.into.absolute(), common, tuple(how.source_factors), source)
     for domain in ("Scientific", "Instruments"):
         if not (study.data / domain / "users.tsv").is_file():
             raise UserError(f"--data {how.data}: no {domain}/users.tsv there")

@@ -18,34 +18,40 @@ SEEDS = (1, 2, 3)
 FEW, FEWER = 0.2, 0.05
 """Shares of the target's 10,000 users: 2,000, also for the search of rates, and 500."""
 
-_MIXED = {"loss": "mixed", "negatives": 512}
-"""The loss where item embeddings are cheap; other methods have that of ``--loss``."""
-_ALL = {"lr_backbone": 1e-4, "lr_item_head": 1e-3, "lr_user_encoder": 1e-3}
-_HEAD = {"method": "head", "lr_item_head": 1e-3, "lr_user_encoder": 1e-3} | _MIXED
+_PASSES = {1.0: (1.0, 1), FEW: (1.5, 3), FEWER: (4.0, 6)}
+"""By share of the users: factor of the epochs, and epochs between validations."""
+
+_CHEAP = {"loss": "mixed", "negatives": 512, "epochs": 40, "patience": 8}
+"""Rows whose item embeddings are cheap (head, id tower); others have the loss and the epochs of the call."""
+_DECAY = {"schedule": "linear", "warmup_steps": 50, "clip_norm": 1.0}
+"""Rows that compute the backbone in each step: few epochs, which the decay makes good use of."""
+_ALL = {"lr_backbone": 1e-4, "lr_item_head": 1e-3, "lr_user_encoder": 1e-3} | _DECAY
+_HEAD = {"method": "head", "lr_item_head": 1e-3, "lr_user_encoder": 1e-3} | _CHEAP
 _PLAIN_HEAD_RATES = {"lr_item_head": 3e-3, "lr_user_encoder": 3e-3}
 """Found in the comparison of losses in ``docs/results.md``."""
-_FROM_HEAD = {"method": "all", "warmup_steps": 100, "clip_norm": 1.0} | _ALL
+_FROM_HEAD = {"method": "all"} | _ALL
 """The second step of the source model; its optimizer starts anew beside a trained head."""
-_HOULSBY = {"method": "houlsby", "lr_adapter": 1e-3}
+_HOULSBY = {"method": "houlsby", "lr_adapter": 1e-3} | _DECAY
 
 METHODS: dict[str, Values] = {
     "popularity": {"method": "popularity"},
     "head": _HEAD,
-    "id tower": {"method": "id", "lr_item_head": 1e-2, "lr_user_encoder": 1e-3} | _MIXED,
+    "id tower": {"method": "id", "lr_item_head": 1e-2, "lr_user_encoder": 1e-3} | _CHEAP,
     "full fine-tuning": {"method": "finetune"} | _ALL,
     "Houlsby": _HOULSBY,
     "from scratch": {"method": "scratch"} | _ALL,
-    "LoRA": {"method": "lora", "lr_adapter": 3e-3},
+    "LoRA": {"method": "lora", "lr_adapter": 3e-3} | _DECAY,
 }
 """Rows of three seeds; the backbone and the user encoder are adapted unless the method says otherwise."""
 SINGLE: dict[str, Values] = {
     "frozen": {"method": "frozen"},
     "Houlsby, head trained": _HOULSBY | {"train_head": True, "lr_item_head": 1e-3},
-    "Pfeiffer": {"method": "pfeiffer", "lr_adapter": 1e-3},
-    "Compacter": {"method": "compacter", "lr_adapter": 4e-3, "lr_rule": 1e-3},
+    "Pfeiffer": {"method": "pfeiffer", "lr_adapter": 1e-3} | _DECAY,
+    "Compacter": {"method": "compacter", "lr_adapter": 4e-3, "lr_rule": 1e-3} | _DECAY,
     "K-Adapter": {"method": "k_adapter", "item_inner": 192, "cache_frozen": True}
-    | {"lr_adapter": 1e-4, "lr_item_join": 5e-4, "lr_user_join": 1e-3},
-    "BitFit": {"method": "bitfit", "lr_adapter": 1e-3},
+    | {"lr_adapter": 1e-4, "lr_item_join": 5e-4, "lr_user_join": 1e-3}
+    | _DECAY,
+    "BitFit": {"method": "bitfit", "lr_adapter": 1e-3} | _DECAY,
     "full fine-tuning, bce": {"method": "finetune", "loss": "bce"} | _ALL,
     "Houlsby, bce": _HOULSBY | {"loss": "bce"},
     "Houlsby, item encoder": _HOULSBY | {"encoders": "item"},
@@ -97,6 +103,7 @@ class Study:
         into: folder of the runs and of the ledger.
         common: settings of every run.
         source_factors: factors of the source's learning rates that are tried.
+        source_file: a source model in place of those of the study; None: train them.
         results: records of the finished runs, by name of the run folder.
     """
 
@@ -104,6 +111,7 @@ class Study:
     into: Path
     common: Values
     source_factors: tuple[float, ...] = FACTORS
+    source_file: Path | None = None
     results: dict[str, Any] = field(default_factory=dict)
 
     def read(self) -> None:
@@ -139,10 +147,12 @@ class Study:
     def _known_tasks(self) -> Iterator[Task]:
         """All runs that can be named now."""
         yield self.plain_head(1)
-        sources = [self.source(factor) for factor in self.source_factors]
-        for head, all_weights in sources:
-            yield from (head, all_weights)
-        best = self.best([all_weights for _, all_weights in sources])
+        best = self.source_file
+        if best is None:
+            sources = [self.source(factor) for factor in self.source_factors]
+            for head, all_weights in sources:
+                yield from (head, all_weights)
+            best = self.best([all_weights for _, all_weights in sources])
         yield from self.searches(best)
         for seed in SEEDS:
             yield self.plain_head(seed)
@@ -156,7 +166,7 @@ class Study:
                     yield from self.target(name, METHODS[name], best, seed, share)
         yield from self.further(best)
 
-    def searches(self, source: Task | None) -> Iterator[Task]:
+    def searches(self, source: Path | None) -> Iterator[Task]:
         """The runs that search the learning rates of each method."""
         for name, values in TRAINED.items():
             for factor in FACTORS:
@@ -164,7 +174,7 @@ class Study:
                     section = f"Search of rates, {FEW:.0%} of the users"
                     yield replace(task, section=section, row=f"{name} x{factor}")
 
-    def further(self, source: Task | None) -> Iterator[Task]:
+    def further(self, source: Path | None) -> Iterator[Task]:
         """Larger batches, fractions of the source's users, and CPC: what a CPU does not reach."""
         for name in ("full fine-tuning", "Houlsby"):
             larger = METHODS[name] | {"batch_size": 256}
@@ -178,7 +188,8 @@ class Study:
             yield from (head, other)
             same = {key: value for key, value in changed.items() if key == "objective"}
             for name in ("full fine-tuning", "Houlsby"):
-                yield from self.target(f"{name}, source {note}", METHODS[name] | same, other, 1)
+                row = f"{name}, source {note}"
+                yield from self.target(row, METHODS[name] | same, self.best([other]), 1)
 
     def source(
         self, factor: float, note: str = "", changed: Mapping[str, Any] | None = None
@@ -201,7 +212,7 @@ class Study:
         return Task(f"target {row} seed{seed}", "Pretraining.Text.train", values, _section(1.0), row)
 
     def target(
-        self, name: str, values: Values, source: Task | None, seed: int, share: float = 1.0
+        self, name: str, values: Values, source: Path | None, seed: int, share: float = 1.0
     ) -> Iterator[Task]:
         """The run of a row with the best rates of its method, as soon as they are known."""
         method = name.split(",", maxsplit=1)[0]
@@ -210,25 +221,28 @@ class Study:
             yield from self._of_target(name, values, factor, source, seed, share)
 
     def _of_target(
-        self, name: str, values: Values, factor: float, source: Task | None, seed: int, share: float
+        self, name: str, values: Values, factor: float, source: Path | None, seed: int, share: float
     ) -> Iterator[Task]:
         """A run on the target domain; none if it needs a source model that is not known yet."""
         settings = self._of_domain("Instruments") | _scaled(values, factor) | {"seed": seed}
-        needs = None
         if name not in _WITHOUT_SOURCE:
             if source is None:
                 return
-            settings["source_checkpoint"], needs = source.settings["export"], source.folder
+            settings["source_checkpoint"] = source
         if values["method"] != "popularity":
-            settings["user_share"] = share
+            times, every = _PASSES[share]
+            epochs = round(settings["epochs"] * times)
+            settings |= {"user_share": share, "epochs": epochs, "eval_every": min(every, epochs)}
         full_name = f"target {name} users {share} x{factor} seed{seed}"
-        yield Task(full_name, "Downstream.Text.train", settings, _section(share), name, needs)
+        yield Task(full_name, "Downstream.Text.train", settings, _section(share), name)
 
-    def best(self, tasks: list[Task]) -> Task | None:
-        """The run with the highest validation HR@10; None before all have finished."""
+    def best(self, tasks: list[Task]) -> Path | None:
+        """The source model with the highest validation HR@10; None before all have finished."""
         if any(task.folder not in self.results for task in tasks):
             return None
-        return max(tasks, key=lambda task: self.results[task.folder]["validation"]["HR@10"])
+        best = max(tasks, key=lambda task: self.results[task.folder]["validation"]["HR@10"])
+        exported: Path = best.settings["export"]
+        return exported
 
     def best_factor(self, name: str) -> float | None:
         """The factor of a method's rates with the highest validation HR@10 in the search."""

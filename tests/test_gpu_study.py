@@ -8,7 +8,7 @@ import pytest
 from conftest import REPOSITORY, write_domain
 
 from adapter4rec.report.results import read_studies
-from benchmarks.gpu_study_runs import FACTORS, FEW, SEEDS, TRAINED, Study
+from benchmarks.gpu_study_runs import FACTORS, FEW, FEWER, SEEDS, TRAINED, Study
 
 
 def study_with(results):
@@ -59,6 +59,25 @@ def test_rows_have_the_rates_that_were_best_in_the_search():
         assert (settings["lr_adapter"], settings["seed"], settings["user_share"]) == (3e-3, seed, 1.0)
     assert tasks["target Houlsby, bce users 1.0 x3.0 seed1"].settings["loss"] == "bce"
     assert not [name for name in tasks if name.startswith("target LoRA users 1.0")]
+
+
+def test_a_given_source_is_used_and_none_is_trained():
+    study = study_with({})
+    study.source_file = Path("/models/source.safetensors")
+    tasks = {task.name: task for task in study.tasks()}
+    assert not [name for name in tasks if name.startswith("source all x")]
+    houlsby = tasks[f"target Houlsby users {FEW} x1.0 seed1"]
+    assert houlsby.settings["source_checkpoint"] == Path("/models/source.safetensors")
+
+
+def test_fewer_users_have_more_epochs_and_fewer_validations():
+    study = study_with(SOURCES | search("Houlsby", (1.0, 2.0, 3.0)))
+    study.common["epochs"] = 6
+    tasks = {task.name: task.settings for task in study.tasks()}
+    settings = [tasks[f"target Houlsby users {share} x3.0 seed2"] for share in (1.0, FEW, FEWER)]
+    assert [one["epochs"] for one in settings] == [6, 9, 24]
+    assert [one["eval_every"] for one in settings] == [1, 3, 6]
+    assert tasks["target head without source seed2"]["epochs"] == 40
 
 
 def test_names_of_runs_are_unique():
