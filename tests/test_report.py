@@ -292,6 +292,16 @@ def test_without_the_reference_a_note_says_so(tmp_path):
     assert "No comparison: there is no row full fine-tuning." in table.notes
 
 
+def test_the_rows_can_be_compared_with_another_one(tmp_path):
+    ledger = simple_study(tmp_path, {REFERENCE: [3], "LoRA": [2], "head": [1]})
+    write_report([ledger], reference="head")
+    text = (tmp_path / "report" / "table.md").read_text()
+    assert "against head" in text
+    assert f"against {REFERENCE}" not in text
+    with pytest.raises(UserError, match=rf"--reference Head: .* {REFERENCE}, LoRA, head"):
+        write_report([ledger], reference="Head")
+
+
 def test_other_lists_than_of_ten(tmp_path):
     ledger = tmp_path / "ledger.jsonl"
     for name in (REFERENCE, "LoRA"):

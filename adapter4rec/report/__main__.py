@@ -21,10 +21,12 @@ def main() -> None:
     parser.add_argument("ledgers", type=Path, nargs="+", metavar="LEDGER", help=ledgers)
     parser.add_argument("--into", type=Path, metavar="FOLDER", help=into)
     parser.add_argument("--paper", type=Path, metavar="FILE", help=paper)
+    reference = "row that the others are compared with (default: that of the study; finetune for other runs)"
+    parser.add_argument("--reference", metavar="ROW", help=reference)
     options = parser.parse_args()
     from adapter4rec.report.writing import write_report
 
-    written = write_report(options.ledgers, options.into, options.paper)
+    written = write_report(options.ledgers, options.into, options.paper, options.reference)
     for path in written:
         if path.name == "table.md":
             print(path.read_text("utf-8"))

@@ -6,7 +6,7 @@ import io
 import sys
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from adapter4rec.report.plots import STYLE, plots_of
 from adapter4rec.report.rendering import latex, markdown, markdown_text
 from adapter4rec.report.results import Section, Study, read_studies
 from adapter4rec.report.tables import Table, comparison_table, group_tables, metrics_table
+from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import atomic_file
 from adapter4rec.utils.settings import as_argument
 
@@ -47,7 +48,12 @@ class ReportPart:
     examples: tuple[str, Path] | None
 
 
-def write_report(ledgers: Sequence[Path], into: Path | None = None, paper: Path | None = None) -> list[Path]:
+def write_report(
+    ledgers: Sequence[Path],
+    into: Path | None = None,
+    paper: Path | None = None,
+    reference: str | None = None,
+) -> list[Path]:
     """Write one report per study, and one for all ledgers without a study.
 
     Args:
@@ -56,14 +62,17 @@ def write_report(ledgers: Sequence[Path], into: Path | None = None, paper: Path 
         into: output folder, with one subfolder per report if there are several; by default ``report`` next to
             the first ledger.
         paper: published results to compare with; by default ``Dataset/paper_results.csv``.
+        reference: name of the row that the others are compared with; by default that of the study.
 
     Returns:
         The files written: a page, ``table.md``, ``table.tex``, ``table.csv`` and plots for each study.
 
     Raises:
-        UserError: a ledger is missing, or a ``study.json`` or the file of published results is damaged.
+        UserError: a ledger is missing, a ``study.json`` or the file of published results is damaged, or there
+            is no row ``reference``.
     """
-    studies = [(study, *read_paper(paper, study)) for study in read_studies(ledgers)]
+    found = [_compared_with(study, reference) if reference else study for study in read_studies(ledgers)]
+    studies = [(study, *read_paper(paper, study)) for study in found]
     written = []
     for study, published, warnings in studies:
         folder = into or study.folder / FOLDER
@@ -87,6 +96,14 @@ def write_report(ledgers: Sequence[Path], into: Path | None = None, paper: Path 
                         content.savefig(temporary, dpi=130, format="png")
                 written.append(folder / name)
     return written
+
+
+def _compared_with(study: Study, reference: str) -> Study:
+    """The study with another row as the reference."""
+    names = list(dict.fromkeys(study.runs["name"]))
+    if reference not in names:
+        raise UserError(f"--reference {reference}: no such row; there are {', '.join(names)}")
+    return replace(study, plan={**study.plan, "reference": reference})
 
 
 def _parts(study: Study, paper: Figures) -> list[ReportPart]:
