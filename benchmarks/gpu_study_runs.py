@@ -39,13 +39,13 @@ METHODS: dict[str, Values] = {
     "id tower": {"method": "id", "lr_item_head": 1e-2, "lr_user_encoder": 1e-3} | _CHEAP,
     "full fine-tuning": {"method": "finetune"} | _ALL,
     "Houlsby": _HOULSBY,
+    "Houlsby with head": _HOULSBY | {"train_head": True, "lr_item_head": 1e-3},
     "from scratch": {"method": "scratch"} | _ALL,
     "LoRA": {"method": "lora", "lr_adapter": 3e-3} | _DECAY,
 }
 """Rows of three seeds; the backbone and the user encoder are adapted unless the method says otherwise."""
 SINGLE: dict[str, Values] = {
     "frozen": {"method": "frozen"},
-    "Houlsby, head trained": _HOULSBY | {"train_head": True, "lr_item_head": 1e-3},
     "Pfeiffer": {"method": "pfeiffer", "lr_adapter": 1e-3} | _DECAY,
     "Compacter": {"method": "compacter", "lr_adapter": 4e-3, "lr_rule": 1e-3} | _DECAY,
     "K-Adapter": {"method": "k_adapter", "item_inner": 192, "cache_frozen": True}
@@ -58,7 +58,7 @@ SINGLE: dict[str, Values] = {
     "Houlsby, user encoder": _HOULSBY | {"encoders": "user"},
 }
 """Rows of one seed, in the order of their importance."""
-LOW_DATA = ("head", "from scratch", "full fine-tuning", "Houlsby", "LoRA")
+LOW_DATA = ("head", "from scratch", "full fine-tuning", "Houlsby", "Houlsby with head", "LoRA")
 TRAINED = {
     name: values
     for name, values in (METHODS | SINGLE).items()
