@@ -12,7 +12,7 @@ are compared with full fine-tuning.
 
 The source model is a head, then all weights from that head. The learning rates of each method are searched
 on a fifth of the target's users, with one seed, by validation. All rates of a method are multiplied by the
-same factor.
+same factor, in steps of about three, until those next to the best one are known.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from adapter4rec.utils.errors import UserError, run_main
 from adapter4rec.utils.files import REPOSITORY
 from adapter4rec.utils.processes import start
 from adapter4rec.utils.settings import as_argument
-from benchmarks.gpu_study_runs import FACTORS, Study, Task
+from benchmarks.gpu_study_runs import Study, Task
 
 
 @dataclass
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each run (1)")
     parser.add_argument("--epochs", type=int, default=10, help="epochs of all rows but heads and ids (10)")
     parser.add_argument(
-        "--source-factors", type=float, nargs="+", default=FACTORS, help="factors of the source's rates"
+        "--source-factors", type=float, nargs="+", default=[1, 3], help="factors of the source's rates (1 3)"
     )
     parser.add_argument("--source", type=Path, help="use this source model, and train none")
     parser.add_argument(

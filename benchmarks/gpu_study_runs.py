@@ -12,8 +12,8 @@ from adapter4rec.utils.files import write_json
 
 Values = dict[str, Any]
 
-FACTORS = (1.0, 0.3, 3.0)
-"""Factors of the learning rates that are tried."""
+LADDER = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+"""Factors of the learning rates: 1 and 3 are tried, then what is next to the best one."""
 SEEDS = (1, 2, 3)
 FEW, FEWER = 0.2, 0.05
 """Shares of the target's 10,000 users: 2,000, also for the search of rates, and 500."""
@@ -110,7 +110,7 @@ class Study:
     data: Path
     into: Path
     common: Values
-    source_factors: tuple[float, ...] = FACTORS
+    source_factors: tuple[float, ...] = (1.0, 3.0)
     source_file: Path | None = None
     results: dict[str, Any] = field(default_factory=dict)
 
@@ -169,7 +169,7 @@ class Study:
     def searches(self, source: Path | None) -> Iterator[Task]:
         """The runs that search the learning rates of each method."""
         for name, values in TRAINED.items():
-            for factor in FACTORS:
+            for factor in self.factors(name):
                 for task in self._of_target(name, values, factor, source, SEEDS[0], FEW):
                     section = f"Search of rates, {FEW:.0%} of the users"
                     yield replace(task, section=section, row=f"{name} x{factor}")
@@ -244,12 +244,26 @@ class Study:
         exported: Path = best.settings["export"]
         return exported
 
+    def factors(self, name: str) -> list[float]:
+        """The factors of a method's rates that are searched, as far as they are known."""
+        tried = [1.0, 3.0]
+        while best := self._best_of(name, tried):
+            place = LADDER.index(best)
+            further = [one for one in LADDER[max(place - 1, 0) : place + 2] if one not in tried]
+            if not further:
+                break
+            tried += further
+        return tried
+
     def best_factor(self, name: str) -> float | None:
-        """The factor of a method's rates with the highest validation HR@10 in the search."""
+        """The factor of a method's rates with the highest validation HR@10; None before the search ends."""
+        return self._best_of(name, self.factors(name))
+
+    def _best_of(self, name: str, factors: list[float]) -> float | None:
         folder = f"target {name} users {FEW} x{{}} seed{SEEDS[0]}".replace(",", "").replace(" ", "_")
-        found = {factor: self.results.get(folder.format(factor)) for factor in FACTORS}
+        found = {factor: self.results.get(folder.format(factor)) for factor in factors}
         scores = {factor: one["validation"]["HR@10"] for factor, one in found.items() if one}
-        return max(scores, key=scores.__getitem__) if len(scores) == len(FACTORS) else None
+        return max(scores, key=scores.__getitem__) if len(scores) == len(factors) else None
 
     def _of_domain(self, name: str) -> Values:
         users, items = self.data / name / "users.tsv", self.data / name / "items.tsv"

@@ -8,7 +8,7 @@ import pytest
 from conftest import REPOSITORY, write_domain
 
 from adapter4rec.report.results import read_studies
-from benchmarks.gpu_study_runs import FACTORS, FEW, FEWER, SEEDS, TRAINED, Study
+from benchmarks.gpu_study_runs import FEW, FEWER, SEEDS, TRAINED, Study
 
 
 def study_with(results):
@@ -21,14 +21,15 @@ def names_of(study):
 
 
 def search(name, scores):
-    names = (f"target {name} users {FEW} x{factor} seed{SEEDS[0]}" for factor in FACTORS)
-    return dict(zip(names, scores, strict=True))
+    return {f"target {name} users {FEW} x{factor} seed{SEEDS[0]}": score for factor, score in scores.items()}
+
+
+FOUND = {1.0: 2.0, 3.0: 3.0, 10.0: 1.0}
+"""Scores by factor of a finished search."""
 
 
 HEAD = {"source head": 4.0}
-SOURCES = HEAD | {
-    f"source all x{factor}": score for factor, score in zip(FACTORS, (3.0, 5.0, 4.0), strict=True)
-}
+SOURCES = HEAD | {"source all x1.0": 3.0, "source all x3.0": 5.0}
 
 
 def test_at_first_only_the_head_of_the_source_and_what_needs_none_is_run():
@@ -41,24 +42,45 @@ def test_at_first_only_the_head_of_the_source_and_what_needs_none_is_run():
 
 def test_all_weights_of_the_source_are_trained_from_its_head():
     tasks = {task.name: task for task in study_with(HEAD).tasks()}
-    assert tasks["source all x0.3"].settings["start_from"] == Path("/study/source_head/source.safetensors")
-    assert tasks["source all x0.3"].settings["lr_backbone"] == 3e-5
+    assert tasks["source all x3.0"].settings["start_from"] == Path("/study/source_head/source.safetensors")
+    assert tasks["source all x3.0"].settings["lr_backbone"] == 3e-4
 
 
 def test_targets_start_from_the_best_source():
     tasks = {task.name: task for task in study_with(SOURCES).tasks()}
     houlsby = tasks[f"target Houlsby users {FEW} x1.0 seed1"]
-    assert houlsby.settings["source_checkpoint"] == Path("/study/source_all_x0.3/source.safetensors")
+    assert houlsby.settings["source_checkpoint"] == Path("/study/source_all_x3.0/source.safetensors")
     assert "source_checkpoint" not in tasks[f"target from scratch users {FEW} x1.0 seed1"].settings
 
 
 def test_rows_have_the_rates_that_were_best_in_the_search():
-    tasks = {task.name: task for task in study_with(SOURCES | search("Houlsby", (1.0, 2.0, 3.0))).tasks()}
+    tasks = {task.name: task for task in study_with(SOURCES | search("Houlsby", FOUND)).tasks()}
     for seed in SEEDS:
         settings = tasks[f"target Houlsby users 1.0 x3.0 seed{seed}"].settings
         assert (settings["lr_adapter"], settings["seed"], settings["user_share"]) == (3e-3, seed, 1.0)
     assert tasks["target Houlsby, bce users 1.0 x3.0 seed1"].settings["loss"] == "bce"
     assert not [name for name in tasks if name.startswith("target LoRA users 1.0")]
+
+
+@pytest.mark.parametrize(
+    ("scores", "next_ones"),
+    [
+        ({}, {1.0, 3.0}),
+        ({1.0: 5.0}, {3.0}),
+        ({1.0: 5.0, 3.0: 4.0}, {0.3}),
+        ({1.0: 4.0, 3.0: 5.0}, {10.0}),
+        ({1.0: 4.0, 3.0: 5.0, 10.0: 6.0}, {30.0}),
+        ({1.0: 4.0, 3.0: 3.0, 0.3: 5.0, 0.1: 6.0}, set()),
+        (FOUND, set()),
+    ],
+)
+def test_the_search_goes_on_until_the_rates_next_to_the_best_are_known(scores, next_ones):
+    study = study_with(SOURCES | search("LoRA", scores))
+    names = [name for name in names_of(study) if name.startswith(f"target LoRA users {FEW} x")]
+    searched = {float(name.split(" x")[1].split()[0]) for name in names}
+    assert searched - set(scores) == next_ones
+    best = max(scores, key=scores.get) if not next_ones else None
+    assert study.best_factor("LoRA") == best
 
 
 def test_a_given_source_is_used_and_none_is_trained():
@@ -71,7 +93,7 @@ def test_a_given_source_is_used_and_none_is_trained():
 
 
 def test_fewer_users_have_more_epochs_and_fewer_validations():
-    study = study_with(SOURCES | search("Houlsby", (1.0, 2.0, 3.0)))
+    study = study_with(SOURCES | search("Houlsby", FOUND))
     study.common["epochs"] = 6
     tasks = {task.name: task.settings for task in study.tasks()}
     settings = [tasks[f"target Houlsby users {share} x3.0 seed2"] for share in (1.0, FEW, FEWER)]
@@ -81,7 +103,7 @@ def test_fewer_users_have_more_epochs_and_fewer_validations():
 
 
 def test_names_of_runs_are_unique():
-    searches = {name: value for row in TRAINED for name, value in search(row, (3.0, 2.0, 1.0)).items()}
+    searches = {name: value for row in TRAINED for name, value in search(row, FOUND).items()}
     by_folder = {}
     for task in study_with(SOURCES | searches).tasks():
         assert by_folder.setdefault(task.folder, task.settings) == task.settings
