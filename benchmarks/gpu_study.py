@@ -119,11 +119,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=9, help="stop after this time (9)")
     parser.add_argument("--jobs", type=int, default=8, help="runs at a time (8)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each run (1)")
-    parser.add_argument("--epochs", type=int, default=10, help="epochs of all rows but heads and ids (10)")
+    parser.add_argument("--epochs", type=int, default=10, help="epochs of other rows than heads and ids (10)")
     parser.add_argument(
         "--source-factors", type=float, nargs="+", default=[1, 3], help="factors of the source's rates (1 3)"
     )
-    parser.add_argument("--source", type=Path, help="use this source model, and train none")
+    parser.add_argument("--source", type=Path, help="source model of the target's rows; default: train it")
     parser.add_argument(
         "--only", nargs="+", default=["*"], help="patterns of names, such as 'target Houlsby*'"
     )
@@ -141,6 +141,8 @@ def main() -> None:
         "seed": 1,
     }
     source = how.source and how.source.absolute()
+    if source and not source.is_file():
+        raise UserError(f"--source {how.source}: no such file")
     study = Study(how.data.absolute(), how.into.absolute(), common, tuple(how.source_factors), source)
     for domain in ("Scientific", "Instruments"):
         if not (study.data / domain / "users.tsv").is_file():

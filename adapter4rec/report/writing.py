@@ -71,7 +71,9 @@ def write_report(
         UserError: a ledger is missing, a ``study.json`` or the file of published results is damaged, or there
             is no row ``reference``.
     """
-    found = [_compared_with(study, reference) if reference else study for study in read_studies(ledgers)]
+    found = read_studies(ledgers)
+    if reference is not None:
+        found = [_compared_with(study, reference) for study in found]
     studies = [(study, *read_paper(paper, study)) for study in found]
     written = []
     for study, published, warnings in studies:
@@ -102,7 +104,7 @@ def _compared_with(study: Study, reference: str) -> Study:
     """The study with another row as the reference."""
     names = list(dict.fromkeys(study.runs["name"]))
     if reference not in names:
-        raise UserError(f"--reference {reference}: no such row; there are {', '.join(names)}")
+        raise UserError(f"--reference {reference}: no such row in {study.name}; there are {', '.join(names)}")
     return replace(study, plan={**study.plan, "reference": reference})
 
 
