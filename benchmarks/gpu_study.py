@@ -10,9 +10,13 @@ hours: ``--minutes 600 --jobs 2 --epochs 6 --source-factors 1``.
 ``python -m adapter4rec.report FOLDER/ledger.jsonl`` makes the tables, with FOLDER that of ``--into``: rows
 are compared with full fine-tuning.
 
-The source model is a head, then all weights from that head. The learning rates of each method are searched
-on a fifth of the target's users, with one seed, by validation. All rates of a method are multiplied by the
-same factor, in steps of about three, until those next to the best one are known.
+The source model is a head, then all weights from that head. On the target, full fine-tuning starts from the
+source model; adapters start from the head that was adapted to the target, on cached states, in minutes
+(linear probing, then fine-tuning: Kumar et al., ICLR 2022). "Houlsby, directly" starts from the source model.
+
+The learning rates of each method are searched on a fifth of the target's users, with one seed, by
+validation. All rates of a method are multiplied by the same factor, in steps of about three, until those
+next to the best one are known.
 """
 
 from __future__ import annotations

@@ -27,26 +27,26 @@ _DECAY = {"schedule": "linear", "warmup_steps": 50, "clip_norm": 1.0}
 """Rows that compute the backbone in each step: few epochs, which the decay makes good use of."""
 _ALL = {"lr_backbone": 1e-4, "lr_item_head": 1e-3, "lr_user_encoder": 1e-3} | _DECAY
 _HEAD = {"method": "head", "lr_item_head": 1e-3, "lr_user_encoder": 1e-3} | _CHEAP
-_PLAIN_HEAD_RATES = {"lr_item_head": 3e-3, "lr_user_encoder": 3e-3}
-"""Found in the comparison of losses in ``docs/results.md``."""
 _FROM_HEAD = {"method": "all"} | _ALL
 """The second step of the source model; its optimizer starts anew beside a trained head."""
-_HOULSBY = {"method": "houlsby", "lr_adapter": 1e-3} | _DECAY
+_HOULSBY = {"method": "houlsby", "item_bottleneck": 64, "lr_adapter": 3e-3} | _DECAY
 
 METHODS: dict[str, Values] = {
     "popularity": {"method": "popularity"},
+    "head without source": _HEAD,
     "head": _HEAD,
     "id tower": {"method": "id", "lr_item_head": 1e-2, "lr_user_encoder": 1e-3} | _CHEAP,
     "full fine-tuning": {"method": "finetune"} | _ALL,
     "Houlsby": _HOULSBY,
-    "Houlsby with head": _HOULSBY | {"train_head": True, "lr_item_head": 1e-3},
     "from scratch": {"method": "scratch"} | _ALL,
     "LoRA": {"method": "lora", "lr_adapter": 3e-3} | _DECAY,
 }
 """Rows of three seeds; the backbone and the user encoder are adapted unless the method says otherwise."""
 SINGLE: dict[str, Values] = {
     "frozen": {"method": "frozen"},
-    "Pfeiffer": {"method": "pfeiffer", "lr_adapter": 1e-3} | _DECAY,
+    "Houlsby with head": _HOULSBY | {"train_head": True, "lr_item_head": 1e-3},
+    "Houlsby, directly": _HOULSBY,
+    "Pfeiffer": {"method": "pfeiffer", "lr_adapter": 3e-3} | _DECAY,
     "Compacter": {"method": "compacter", "lr_adapter": 4e-3, "lr_rule": 1e-3} | _DECAY,
     "K-Adapter": {"method": "k_adapter", "item_inner": 192, "cache_frozen": True}
     | {"lr_adapter": 1e-4, "lr_item_join": 5e-4, "lr_user_join": 1e-3}
@@ -58,14 +58,16 @@ SINGLE: dict[str, Values] = {
     "Houlsby, user encoder": _HOULSBY | {"encoders": "user"},
 }
 """Rows of one seed, in the order of their importance."""
-LOW_DATA = ("head", "from scratch", "full fine-tuning", "Houlsby", "Houlsby with head", "LoRA")
+LOW_DATA = ("head without source", "head", "from scratch", "full fine-tuning", "Houlsby", "LoRA")
 TRAINED = {
     name: values
     for name, values in (METHODS | SINGLE).items()
     if values["method"] not in ("popularity", "frozen") and "," not in name
 }
 """Rows whose learning rates are searched; "Houlsby, …" has those of Houlsby."""
-_WITHOUT_SOURCE = ("popularity", "id tower", "from scratch")
+_WITHOUT_SOURCE = ("popularity", "id tower", "head without source", "from scratch")
+_FROM_SOURCE = ("head", "frozen", "finetune")
+"""Methods that start from the source model; adapters start from the head that was adapted to the target."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,6 @@ class Study:
 
     def _known_tasks(self) -> Iterator[Task]:
         """All runs that can be named now."""
-        yield self.plain_head(1)
         best = self.source_file
         if best is None:
             sources = [self.source(factor) for factor in self.source_factors]
@@ -155,7 +156,6 @@ class Study:
             best = self.best([all_weights for _, all_weights in sources])
         yield from self.searches(best)
         for seed in SEEDS:
-            yield self.plain_head(seed)
             for name, values in METHODS.items():
                 yield from self.target(name, values, best, seed)
         for name, values in SINGLE.items():
@@ -184,12 +184,13 @@ class Study:
             ("half of the users", {"user_share": 0.5}),
             ("cpc", {"objective": "cpc"}),
         ):
-            head, other = self.source(1.0, f", {note}", changed)
-            yield from (head, other)
+            source_head, other = self.source(1.0, f", {note}", changed)
+            yield from (source_head, other)
             same = {key: value for key, value in changed.items() if key == "objective"}
-            for name in ("full fine-tuning", "Houlsby"):
+            head = f"head, source {note}"
+            for name in ("head", "full fine-tuning", "Houlsby"):
                 row = f"{name}, source {note}"
-                yield from self.target(row, METHODS[name] | same, self.best([other]), 1)
+                yield from self.target(row, METHODS[name] | same, self.best([other]), 1, head=head)
 
     def source(
         self, factor: float, note: str = "", changed: Mapping[str, Any] | None = None
@@ -205,36 +206,52 @@ class Study:
         export = self.into / task.folder / "source.safetensors"
         return replace(task, settings=self._of_domain("Scientific") | values | {"export": export})
 
-    def plain_head(self, seed: int) -> Task:
-        """The head on cached hidden states of the pretrained backbone, without a source model."""
-        values = self._of_domain("Instruments") | _HEAD | _PLAIN_HEAD_RATES | {"seed": seed}
-        row = "head without source"
-        return Task(f"target {row} seed{seed}", "Pretraining.Text.train", values, _section(1.0), row)
-
     def target(
-        self, name: str, values: Values, source: Path | None, seed: int, share: float = 1.0
+        self,
+        name: str,
+        values: Values,
+        source: Path | None,
+        seed: int,
+        share: float = 1.0,
+        head: str = "head",
     ) -> Iterator[Task]:
         """The run of a row with the best rates of its method, as soon as they are known."""
         method = name.split(",", maxsplit=1)[0]
         factor = self.best_factor(method) if method in TRAINED else 1.0
         if factor is not None:
-            yield from self._of_target(name, values, factor, source, seed, share)
+            yield from self._of_target(name, values, factor, source, seed, share, head)
 
     def _of_target(
-        self, name: str, values: Values, factor: float, source: Path | None, seed: int, share: float
+        self,
+        name: str,
+        values: Values,
+        factor: float,
+        source: Path | None,
+        seed: int,
+        share: float,
+        head: str = "head",
     ) -> Iterator[Task]:
-        """A run on the target domain; none if it needs a source model that is not known yet."""
+        """A run on the target domain; none if the model that it starts from is not known yet."""
+        full_name = f"target {name} users {share} x{factor} seed{seed}"
+        task = Task(full_name, "Downstream.Text.train", {}, _section(share), name)
         settings = self._of_domain("Instruments") | _scaled(values, factor) | {"seed": seed}
-        if name not in _WITHOUT_SOURCE:
-            if source is None:
-                return
-            settings["source_checkpoint"] = source
         if values["method"] != "popularity":
             times, every = _PASSES[share]
             epochs = round(settings["epochs"] * times)
             settings |= {"user_share": share, "epochs": epochs, "eval_every": min(every, epochs)}
-        full_name = f"target {name} users {share} x{factor} seed{seed}"
-        yield Task(full_name, "Downstream.Text.train", settings, _section(share), name)
+        if values["method"] == "head":
+            task = replace(task, module="Pretraining.Text.train")
+            settings["export"] = self.into / task.folder / "head.safetensors"
+        if name in _WITHOUT_SOURCE:
+            yield replace(task, settings=settings)
+        elif source and values["method"] == "head":
+            yield replace(task, settings=settings | {"start_from": source})
+        elif source and (values["method"] in _FROM_SOURCE or name.endswith(", directly")):
+            yield replace(task, settings=settings | {"source_checkpoint": source})
+        elif source:
+            for start in self.target(head, METHODS["head"], source, seed, share):
+                settings["source_checkpoint"] = start.settings["export"]
+                yield replace(task, settings=settings, needs=start.folder)
 
     def best(self, tasks: list[Task]) -> Path | None:
         """The source model with the highest validation HR@10; None before all have finished."""

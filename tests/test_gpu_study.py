@@ -24,6 +24,11 @@ def search(name, scores):
     return {f"target {name} users {FEW} x{factor} seed{SEEDS[0]}": score for factor, score in scores.items()}
 
 
+def heads(share, *seeds):
+    """Scores of the heads from which adapters start."""
+    return {f"target head users {share} x3.0 seed{seed}": 4.0 for seed in seeds}
+
+
 FOUND = {1.0: 2.0, 3.0: 3.0, 10.0: 1.0}
 """Scores by factor of a finished search."""
 
@@ -48,16 +53,36 @@ def test_all_weights_of_the_source_are_trained_from_its_head():
 
 def test_targets_start_from_the_best_source():
     tasks = {task.name: task for task in study_with(SOURCES).tasks()}
-    houlsby = tasks[f"target Houlsby users {FEW} x1.0 seed1"]
-    assert houlsby.settings["source_checkpoint"] == Path("/study/source_all_x3.0/source.safetensors")
-    assert "source_checkpoint" not in tasks[f"target from scratch users {FEW} x1.0 seed1"].settings
+    full = tasks[f"target full fine-tuning users {FEW} x1.0 seed1"]
+    assert full.settings["source_checkpoint"] == Path("/study/source_all_x3.0/source.safetensors")
+    head = tasks[f"target head users {FEW} x1.0 seed1"]
+    assert head.settings["start_from"] == full.settings["source_checkpoint"]
+    for name in ("from scratch", "id tower", "head without source"):
+        settings = tasks[f"target {name} users {FEW} x1.0 seed1"].settings
+        assert not {"source_checkpoint", "start_from"} & set(settings)
+
+
+def test_adapters_start_from_the_head_that_was_adapted_to_the_same_users():
+    found = SOURCES | search("head", FOUND) | search("Houlsby", FOUND)
+    tasks = {task.name: task for task in study_with(found).tasks()}
+    assert tasks[f"target Houlsby users {FEW} x1.0 seed1"].settings["source_checkpoint"] == Path(
+        f"/study/target_head_users_{FEW}_x3.0_seed1/head.safetensors"
+    )
+    assert "target Houlsby users 1.0 x3.0 seed2" not in tasks  # its head is not known yet
+    directly = tasks["target Houlsby, directly users 1.0 x3.0 seed1"]
+    assert directly.settings["source_checkpoint"] == Path("/study/source_all_x3.0/source.safetensors")
+    tasks = {task.name: task for task in study_with(found | heads(1.0, 2)).tasks()}
+    assert tasks["target Houlsby users 1.0 x3.0 seed2"].settings["source_checkpoint"] == Path(
+        "/study/target_head_users_1.0_x3.0_seed2/head.safetensors"
+    )
 
 
 def test_rows_have_the_rates_that_were_best_in_the_search():
-    tasks = {task.name: task for task in study_with(SOURCES | search("Houlsby", FOUND)).tasks()}
+    found = SOURCES | search("head", FOUND) | heads(1.0, *SEEDS) | search("Houlsby", FOUND)
+    tasks = {task.name: task for task in study_with(found).tasks()}
     for seed in SEEDS:
         settings = tasks[f"target Houlsby users 1.0 x3.0 seed{seed}"].settings
-        assert (settings["lr_adapter"], settings["seed"], settings["user_share"]) == (3e-3, seed, 1.0)
+        assert (settings["lr_adapter"], settings["seed"], settings["user_share"]) == (9e-3, seed, 1.0)
     assert tasks["target Houlsby, bce users 1.0 x3.0 seed1"].settings["loss"] == "bce"
     assert not [name for name in tasks if name.startswith("target LoRA users 1.0")]
 
@@ -75,7 +100,7 @@ def test_rows_have_the_rates_that_were_best_in_the_search():
     ],
 )
 def test_the_search_goes_on_until_the_rates_next_to_the_best_are_known(scores, next_ones):
-    study = study_with(SOURCES | search("LoRA", scores))
+    study = study_with(SOURCES | search("head", FOUND) | search("LoRA", scores))
     names = [name for name in names_of(study) if name.startswith(f"target LoRA users {FEW} x")]
     searched = {float(name.split(" x")[1].split()[0]) for name in names}
     assert searched - set(scores) == next_ones
@@ -85,27 +110,30 @@ def test_the_search_goes_on_until_the_rates_next_to_the_best_are_known(scores, n
 
 def test_a_given_source_takes_the_place_of_the_one_that_the_study_trains():
     study = study_with({})
+    assert "source head" in names_of(study)
     study.source_file = Path("/models/source.safetensors")
     tasks = {task.name: task for task in study.tasks()}
     assert "source head" not in tasks
-    houlsby = tasks[f"target Houlsby users {FEW} x1.0 seed1"]
-    assert houlsby.settings["source_checkpoint"] == Path("/models/source.safetensors")
+    full = tasks[f"target full fine-tuning users {FEW} x1.0 seed1"]
+    assert full.settings["source_checkpoint"] == Path("/models/source.safetensors")
 
 
 def test_fewer_users_have_more_epochs_and_fewer_validations():
-    study = study_with(SOURCES | search("Houlsby", FOUND))
+    study = study_with(SOURCES | search("full fine-tuning", FOUND) | search("head", FOUND))
     study.common["epochs"] = 6
     tasks = {task.name: task.settings for task in study.tasks()}
-    settings = [tasks[f"target Houlsby users {share} x3.0 seed2"] for share in (1.0, FEW, FEWER)]
+    settings = [tasks[f"target full fine-tuning users {share} x3.0 seed2"] for share in (1.0, FEW, FEWER)]
     assert [one["epochs"] for one in settings] == [6, 9, 24]
     assert [one["eval_every"] for one in settings] == [1, 3, 6]
-    assert tasks["target head without source seed2"]["epochs"] == 40
+    assert tasks["target head users 1.0 x3.0 seed2"]["epochs"] == 40
 
 
 def test_names_of_runs_are_unique():
     searches = {name: value for row in TRAINED for name, value in search(row, FOUND).items()}
+    known = [heads(share, *SEEDS) for share in (1.0, FEW, FEWER)]
+    results = SOURCES | searches | known[0] | known[1] | known[2]
     by_folder = {}
-    for task in study_with(SOURCES | searches).tasks():
+    for task in study_with(results).tasks():
         assert by_folder.setdefault(task.folder, task.settings) == task.settings
 
 
@@ -130,9 +158,10 @@ def test_a_part_is_run_and_a_second_call_goes_on(data, tiny_bert_folder):
     first = study("source head", "target popularity*seed1")
     assert first.count("on test") == 2, first
     assert study("source all x1.0").count("on test") == 1
-    assert study("source*x1.0", "target frozen*").count("on test") == 1
+    assert study("source*x1.0", "target frozen*", f"target head users {FEW} x1.0*").count("on test") == 2
+    assert (data / "runs" / f"target_head_users_{FEW}_x1.0_seed1" / "head.safetensors").is_file()
     ledger = data / "runs" / "ledger.jsonl"
-    assert ledger.read_text().count("\n") == 4
-    source, target = read_studies([ledger])[0].sections
+    assert ledger.read_text().count("\n") == 5
+    _, source, target = read_studies([ledger])[0].sections
     assert list(source.rows.index) == ["head", "all x1.0"]
     assert list(target.rows.index) == ["popularity", "frozen"]
