@@ -22,7 +22,8 @@ _PASSES = {1.0: (1.0, 1), FEW: (1.5, 3), FEWER: (4.0, 6)}
 """By share of the users: factor of the epochs, and epochs between validations."""
 
 _CHEAP = {"loss": "mixed", "negatives": 512, "epochs": 40, "patience": 8}
-"""Rows whose item embeddings are cheap (head, id tower); others have the loss and the epochs of the call."""
+"""Rows whose item embeddings are cheap (head, id tower); others have the loss and the epochs of the call.
+Their rates for all users are searched on all users: the best ones of 2,000 users are too high there."""
 _DECAY = {"schedule": "linear", "warmup_steps": 50, "clip_norm": 1.0}
 """Rows that compute the backbone in each step: few epochs, which the decay makes good use of."""
 _ALL = {"lr_backbone": 1e-4, "lr_item_head": 1e-3, "lr_user_encoder": 1e-3} | _DECAY
@@ -44,7 +45,7 @@ METHODS: dict[str, Values] = {
 """Rows of three seeds; the backbone and the user encoder are adapted unless the method says otherwise."""
 SINGLE: dict[str, Values] = {
     "frozen": {"method": "frozen"},
-    "Houlsby with head": _HOULSBY | {"train_head": True, "lr_item_head": 1e-3},
+    "Houlsby, head trained": _HOULSBY | {"train_head": True, "lr_item_head": 1e-3},
     "Houlsby, directly": _HOULSBY,
     "Pfeiffer": {"method": "pfeiffer", "lr_adapter": 3e-3} | _DECAY,
     "Compacter": {"method": "compacter", "lr_adapter": 4e-3, "lr_rule": 1e-3} | _DECAY,
@@ -168,11 +169,12 @@ class Study:
 
     def searches(self, source: Path | None) -> Iterator[Task]:
         """The runs that search the learning rates of each method."""
-        for name, values in TRAINED.items():
-            for factor in self.factors(name):
-                for task in self._of_target(name, values, factor, source, SEEDS[0], FEW):
-                    section = f"Search of rates, {FEW:.0%} of the users"
-                    yield replace(task, section=section, row=f"{name} x{factor}")
+        for share in (FEW, 1.0):
+            section = "Search of rates" + (f", {FEW:.0%} of the users" if share == FEW else "")
+            for name, values in TRAINED.items():
+                for factor in self.factors(name, share) if share == _searched_on(name, share) else []:
+                    for task in self._of_target(name, values, factor, source, SEEDS[0], share):
+                        yield replace(task, section=section, row=f"{name} x{factor}")
 
     def further(self, source: Path | None) -> Iterator[Task]:
         """Larger batches, fractions of the source's users, and CPC: what a CPU does not reach."""
@@ -217,7 +219,7 @@ class Study:
     ) -> Iterator[Task]:
         """The run of a row with the best rates of its method, as soon as they are known."""
         method = name.split(",", maxsplit=1)[0]
-        factor = self.best_factor(method) if method in TRAINED else 1.0
+        factor = self.best_factor(method, share) if method in TRAINED else 1.0
         if factor is not None:
             yield from self._of_target(name, values, factor, source, seed, share, head)
 
@@ -261,10 +263,10 @@ class Study:
         exported: Path = best.settings["export"]
         return exported
 
-    def factors(self, name: str) -> list[float]:
+    def factors(self, name: str, share: float = FEW) -> list[float]:
         """The factors of a method's rates that are searched, as far as they are known."""
         tried = [1.0, 3.0]
-        while best := self._best_of(name, tried):
+        while best := self._best_of(name, tried, _searched_on(name, share)):
             place = LADDER.index(best)
             further = [one for one in LADDER[max(place - 1, 0) : place + 2] if one not in tried]
             if not further:
@@ -272,12 +274,12 @@ class Study:
             tried += further
         return tried
 
-    def best_factor(self, name: str) -> float | None:
+    def best_factor(self, name: str, share: float = FEW) -> float | None:
         """The factor of a method's rates with the highest validation HR@10; None before the search ends."""
-        return self._best_of(name, self.factors(name))
+        return self._best_of(name, self.factors(name, share), _searched_on(name, share))
 
-    def _best_of(self, name: str, factors: list[float]) -> float | None:
-        folder = f"target {name} users {FEW} x{{}} seed{SEEDS[0]}".replace(",", "").replace(" ", "_")
+    def _best_of(self, name: str, factors: list[float], share: float) -> float | None:
+        folder = f"target {name} users {share} x{{}} seed{SEEDS[0]}".replace(",", "").replace(" ", "_")
         found = {factor: self.results.get(folder.format(factor)) for factor in factors}
         scores = {factor: one["validation"]["HR@10"] for factor, one in found.items() if one}
         return max(scores, key=scores.__getitem__) if len(scores) == len(factors) else None
@@ -293,6 +295,11 @@ def _scaled(values: Mapping[str, Any], factor: float) -> Values:
         name: float(f"{value * factor:.3g}") if name.startswith("lr_") else value
         for name, value in values.items()
     }
+
+
+def _searched_on(name: str, share: float) -> float:
+    """The share of the users on which the rates of a row are searched."""
+    return 1.0 if share == 1.0 and TRAINED[name].get("loss") == _CHEAP["loss"] else FEW
 
 
 def _section(share: float) -> str:

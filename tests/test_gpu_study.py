@@ -20,8 +20,10 @@ def names_of(study):
     return [task.name for task in study.tasks()]
 
 
-def search(name, scores):
-    return {f"target {name} users {FEW} x{factor} seed{SEEDS[0]}": score for factor, score in scores.items()}
+def search(name, scores, share=FEW):
+    return {
+        f"target {name} users {share} x{factor} seed{SEEDS[0]}": score for factor, score in scores.items()
+    }
 
 
 def heads(share, *seeds):
@@ -63,7 +65,7 @@ def test_targets_start_from_the_best_source():
 
 
 def test_adapters_start_from_the_head_that_was_adapted_to_the_same_users():
-    found = SOURCES | search("head", FOUND) | search("Houlsby", FOUND)
+    found = SOURCES | search("head", FOUND) | search("head", FOUND, 1.0) | search("Houlsby", FOUND)
     tasks = {task.name: task for task in study_with(found).tasks()}
     assert tasks[f"target Houlsby users {FEW} x1.0 seed1"].settings["source_checkpoint"] == Path(
         f"/study/target_head_users_{FEW}_x3.0_seed1/head.safetensors"
@@ -78,7 +80,8 @@ def test_adapters_start_from_the_head_that_was_adapted_to_the_same_users():
 
 
 def test_rows_have_the_rates_that_were_best_in_the_search():
-    found = SOURCES | search("head", FOUND) | heads(1.0, *SEEDS) | search("Houlsby", FOUND)
+    found = SOURCES | search("Houlsby", FOUND)
+    found |= search("head", FOUND) | search("head", FOUND, 1.0) | heads(1.0, *SEEDS)
     tasks = {task.name: task for task in study_with(found).tasks()}
     for seed in SEEDS:
         settings = tasks[f"target Houlsby users 1.0 x3.0 seed{seed}"].settings
@@ -108,6 +111,18 @@ def test_the_search_goes_on_until_the_rates_next_to_the_best_are_known(scores, n
     assert study.best_factor("LoRA") == best
 
 
+def test_rates_of_heads_and_ids_for_all_users_are_searched_on_all_users():
+    higher = {1.0: 1.0, 3.0: 2.0, 10.0: 3.0, 30.0: 1.0}
+    study = study_with(SOURCES | search("head", FOUND, 1.0) | search("head", higher) | search("LoRA", higher))
+    assert (study.best_factor("head"), study.best_factor("head", 1.0)) == (10.0, 3.0)
+    assert study.best_factor("LoRA", 1.0) == 10.0
+    names = names_of(study)
+    assert "target head users 1.0 x3.0 seed2" in names
+    assert f"target head users {FEW} x10.0 seed2" in names
+    assert "target id tower users 1.0 x1.0 seed1" in names
+    assert "target LoRA users 1.0 x1.0 seed1" not in names
+
+
 def test_a_given_source_takes_the_place_of_the_one_that_the_study_trains():
     study = study_with({})
     assert "source head" in names_of(study)
@@ -119,7 +134,7 @@ def test_a_given_source_takes_the_place_of_the_one_that_the_study_trains():
 
 
 def test_fewer_users_have_more_epochs_and_fewer_validations():
-    study = study_with(SOURCES | search("full fine-tuning", FOUND) | search("head", FOUND))
+    study = study_with(SOURCES | search("full fine-tuning", FOUND) | search("head", FOUND, 1.0))
     study.common["epochs"] = 6
     tasks = {task.name: task.settings for task in study.tasks()}
     settings = [tasks[f"target full fine-tuning users {share} x3.0 seed2"] for share in (1.0, FEW, FEWER)]
@@ -129,9 +144,11 @@ def test_fewer_users_have_more_epochs_and_fewer_validations():
 
 
 def test_names_of_runs_are_unique():
-    searches = {name: value for row in TRAINED for name, value in search(row, FOUND).items()}
-    known = [heads(share, *SEEDS) for share in (1.0, FEW, FEWER)]
-    results = SOURCES | searches | known[0] | known[1] | known[2]
+    results = dict(SOURCES)
+    for row in TRAINED:
+        results |= search(row, FOUND) | search(row, FOUND, 1.0)
+    for share in (1.0, FEW, FEWER):
+        results |= heads(share, *SEEDS)
     by_folder = {}
     for task in study_with(results).tasks():
         assert by_folder.setdefault(task.folder, task.settings) == task.settings
