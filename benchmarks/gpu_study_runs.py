@@ -47,6 +47,9 @@ SINGLE: dict[str, Values] = {
     "frozen": {"method": "frozen"},
     "Houlsby, head trained": _HOULSBY | {"train_head": True, "lr_item_head": 1e-3},
     "Houlsby, directly": _HOULSBY,
+    "full fine-tuning, after the head": {"method": "finetune"} | _ALL,
+    "Houlsby, without source": _HOULSBY,
+    "full fine-tuning, without source": {"method": "finetune"} | _ALL,
     "Pfeiffer": {"method": "pfeiffer", "lr_adapter": 3e-3} | _DECAY,
     "Compacter": {"method": "compacter", "lr_adapter": 4e-3, "lr_rule": 1e-3} | _DECAY,
     "K-Adapter": {"method": "k_adapter", "item_inner": 192, "cache_frozen": True}
@@ -66,9 +69,7 @@ TRAINED = {
     if values["method"] not in ("popularity", "frozen") and "," not in name
 }
 """Rows whose learning rates are searched; "Houlsby, …" has those of Houlsby."""
-_WITHOUT_SOURCE = ("popularity", "id tower", "head without source", "from scratch")
-_FROM_SOURCE = ("head", "frozen", "finetune")
-"""Methods that start from the source model; adapters start from the head that was adapted to the target."""
+_SOURCE = "source"
 
 
 @dataclass(frozen=True)
@@ -189,10 +190,9 @@ class Study:
             source_head, other = self.source(1.0, f", {note}", changed)
             yield from (source_head, other)
             same = {key: value for key, value in changed.items() if key == "objective"}
-            head = f"head, source {note}"
             for name in ("head", "full fine-tuning", "Houlsby"):
                 row = f"{name}, source {note}"
-                yield from self.target(row, METHODS[name] | same, self.best([other]), 1, head=head)
+                yield from self.target(row, METHODS[name] | same, self.best([other]), 1)
 
     def source(
         self, factor: float, note: str = "", changed: Mapping[str, Any] | None = None
@@ -209,29 +209,16 @@ class Study:
         return replace(task, settings=self._of_domain("Scientific") | values | {"export": export})
 
     def target(
-        self,
-        name: str,
-        values: Values,
-        source: Path | None,
-        seed: int,
-        share: float = 1.0,
-        head: str = "head",
+        self, name: str, values: Values, source: Path | None, seed: int, share: float = 1.0
     ) -> Iterator[Task]:
         """The run of a row with the best rates of its method, as soon as they are known."""
         method = name.split(",", maxsplit=1)[0]
         factor = self.best_factor(method, share) if method in TRAINED else 1.0
         if factor is not None:
-            yield from self._of_target(name, values, factor, source, seed, share, head)
+            yield from self._of_target(name, values, factor, source, seed, share)
 
     def _of_target(
-        self,
-        name: str,
-        values: Values,
-        factor: float,
-        source: Path | None,
-        seed: int,
-        share: float,
-        head: str = "head",
+        self, name: str, values: Values, factor: float, source: Path | None, seed: int, share: float
     ) -> Iterator[Task]:
         """A run on the target domain; none if the model that it starts from is not known yet."""
         full_name = f"target {name} users {share} x{factor} seed{seed}"
@@ -244,16 +231,17 @@ class Study:
         if values["method"] == "head":
             task = replace(task, module="Pretraining.Text.train")
             settings["export"] = self.into / task.folder / "head.safetensors"
-        if name in _WITHOUT_SOURCE:
+        start = _start(name)
+        if start is None:
             yield replace(task, settings=settings)
-        elif source and values["method"] == "head":
-            yield replace(task, settings=settings | {"start_from": source})
-        elif source and (values["method"] in _FROM_SOURCE or name.endswith(", directly")):
-            yield replace(task, settings=settings | {"source_checkpoint": source})
-        elif source:
-            for start in self.target(head, METHODS["head"], source, seed, share):
-                settings["source_checkpoint"] = start.settings["export"]
-                yield replace(task, settings=settings, needs=start.folder)
+        elif start == _SOURCE:
+            option = "start_from" if values["method"] == "head" else "source_checkpoint"
+            if source:
+                yield replace(task, settings=settings | {option: source})
+        else:
+            for head in self.target(start, METHODS["head"], source, seed, share):
+                settings["source_checkpoint"] = head.settings["export"]
+                yield replace(task, settings=settings, needs=head.folder)
 
     def best(self, tasks: list[Task]) -> Path | None:
         """The source model with the highest validation HR@10; None before all have finished."""
@@ -295,6 +283,19 @@ def _scaled(values: Mapping[str, Any], factor: float) -> Values:
         name: float(f"{value * factor:.3g}") if name.startswith("lr_") else value
         for name, value in values.items()
     }
+
+
+def _start(name: str) -> str | None:
+    """What a row starts from: the source model, the head of the named row on the same users, or None."""
+    method, _, note = name.partition(", ")
+    if method in ("popularity", "id tower", "head without source", "from scratch"):
+        return None
+    if note == "without source":
+        return "head without source"
+    of_source = method in ("head", "frozen", "full fine-tuning") and note != "after the head"
+    if of_source or note == "directly":
+        return _SOURCE
+    return f"head, {note}" if note.startswith("source") else "head"
 
 
 def _searched_on(name: str, share: float) -> float:

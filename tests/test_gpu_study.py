@@ -111,6 +111,16 @@ def test_the_search_goes_on_until_the_rates_next_to_the_best_are_known(scores, n
     assert study.best_factor("LoRA") == best
 
 
+def test_rows_without_a_source_start_from_the_head_without_one():
+    plain = {name.replace("head", "head without source"): score for name, score in heads(1.0, 1).items()}
+    found = plain | search("head without source", FOUND, 1.0) | search("Houlsby", FOUND)
+    tasks = {task.name: task for task in study_with(found).tasks()}  # no source model is known
+    assert tasks["target Houlsby, without source users 1.0 x3.0 seed1"].settings["source_checkpoint"] == Path(
+        "/study/target_head_without_source_users_1.0_x3.0_seed1/head.safetensors"
+    )
+    assert "target Houlsby users 1.0 x3.0 seed1" not in tasks
+
+
 def test_rates_of_heads_and_ids_for_all_users_are_searched_on_all_users():
     higher = {1.0: 1.0, 3.0: 2.0, 10.0: 3.0, 30.0: 1.0}
     study = study_with(SOURCES | search("head", FOUND, 1.0) | search("head", higher) | search("LoRA", higher))
