@@ -1,4 +1,4 @@
-"""The runs of the study of real data (:mod:`benchmarks.gpu_study`): their settings and their order."""
+"""The runs of the study of real data (:mod:`benchmarks.gpu_study`) and their order."""
 
 from __future__ import annotations
 
@@ -9,67 +9,24 @@ from typing import Any
 
 from adapter4rec.runs.ledger import FINISHED, read_ledger
 from adapter4rec.utils.files import write_json
-
-Values = dict[str, Any]
-
-LADDER = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-"""Factors of the learning rates: 1 and 3 are tried, then what is next to the best one."""
-SEEDS = (1, 2, 3)
-FEW, FEWER = 0.2, 0.05
-"""Shares of the target's 10,000 users: 2,000, also for the search of rates, and 500."""
-
-_PASSES = {1.0: (1.0, 1), FEW: (1.5, 3), FEWER: (4.0, 6)}
-"""By share of the users: factor of the epochs, and epochs between validations."""
-
-_CHEAP = {"loss": "mixed", "negatives": 512, "epochs": 40, "patience": 8}
-"""Rows whose item embeddings are cheap (head, id tower); others have the loss and the epochs of the call.
-Their rates for all users are searched on all users: the best ones of 2,000 users are too high there."""
-_DECAY = {"schedule": "linear", "warmup_steps": 50, "clip_norm": 1.0}
-"""Rows that compute the backbone in each step: few epochs, which the decay makes good use of."""
-_ALL = {"lr_backbone": 1e-4, "lr_item_head": 1e-3, "lr_user_encoder": 1e-3} | _DECAY
-_HEAD = {"method": "head", "lr_item_head": 1e-3, "lr_user_encoder": 1e-3} | _CHEAP
-_FROM_HEAD = {"method": "all"} | _ALL
-"""The second step of the source model; its optimizer starts anew beside a trained head."""
-_HOULSBY = {"method": "houlsby", "item_bottleneck": 64, "lr_adapter": 3e-3} | _DECAY
-
-METHODS: dict[str, Values] = {
-    "popularity": {"method": "popularity"},
-    "head without source": _HEAD,
-    "head": _HEAD,
-    "id tower": {"method": "id", "lr_item_head": 1e-2, "lr_user_encoder": 1e-3} | _CHEAP,
-    "full fine-tuning": {"method": "finetune"} | _ALL,
-    "Houlsby": _HOULSBY,
-    "from scratch": {"method": "scratch"} | _ALL,
-    "LoRA": {"method": "lora", "lr_adapter": 3e-3} | _DECAY,
-}
-"""Rows of three seeds; the backbone and the user encoder are adapted unless the method says otherwise."""
-SINGLE: dict[str, Values] = {
-    "frozen": {"method": "frozen"},
-    "Houlsby, head trained": _HOULSBY | {"train_head": True, "lr_item_head": 1e-3},
-    "Houlsby, directly": _HOULSBY,
-    "full fine-tuning, after the head": {"method": "finetune"} | _ALL,
-    "Houlsby, without source": _HOULSBY,
-    "full fine-tuning, without source": {"method": "finetune"} | _ALL,
-    "Pfeiffer": {"method": "pfeiffer", "lr_adapter": 3e-3} | _DECAY,
-    "Compacter": {"method": "compacter", "lr_adapter": 4e-3, "lr_rule": 1e-3} | _DECAY,
-    "K-Adapter": {"method": "k_adapter", "item_inner": 192, "cache_frozen": True}
-    | {"lr_adapter": 1e-4, "lr_item_join": 5e-4, "lr_user_join": 1e-3}
-    | _DECAY,
-    "BitFit": {"method": "bitfit", "lr_adapter": 1e-3} | _DECAY,
-    "full fine-tuning, bce": {"method": "finetune", "loss": "bce"} | _ALL,
-    "Houlsby, bce": _HOULSBY | {"loss": "bce"},
-    "Houlsby, item encoder": _HOULSBY | {"encoders": "item"},
-    "Houlsby, user encoder": _HOULSBY | {"encoders": "user"},
-}
-"""Rows of one seed, in the order of their importance."""
-LOW_DATA = ("head without source", "head", "from scratch", "full fine-tuning", "Houlsby", "LoRA")
-TRAINED = {
-    name: values
-    for name, values in (METHODS | SINGLE).items()
-    if values["method"] not in ("popularity", "frozen") and "," not in name
-}
-"""Rows whose learning rates are searched; "Houlsby, …" has those of Houlsby."""
-_SOURCE = "source"
+from benchmarks.gpu_study_rows import (
+    FEW,
+    FEWER,
+    FROM_HEAD,
+    HEAD,
+    LADDER,
+    LOW_DATA,
+    METHODS,
+    PASSES,
+    SEEDS,
+    SINGLE,
+    SOURCE,
+    TRAINED,
+    Values,
+    scaled,
+    searched_on,
+    start_of,
+)
 
 
 @dataclass(frozen=True)
@@ -173,7 +130,7 @@ class Study:
         for share in (FEW, 1.0):
             section = "Search of rates" + (f", {FEW:.0%} of the users" if share == FEW else "")
             for name, values in TRAINED.items():
-                for factor in self.factors(name, share) if share == _searched_on(name, share) else []:
+                for factor in self.factors(name, share) if share == searched_on(name, share) else []:
                     for task in self._of_target(name, values, factor, source, SEEDS[0], share):
                         yield replace(task, section=section, row=f"{name} x{factor}")
 
@@ -198,8 +155,8 @@ class Study:
         self, factor: float, note: str = "", changed: Mapping[str, Any] | None = None
     ) -> tuple[Task, Task]:
         """The two runs of a source model: the head, then all weights, from that head."""
-        head = self._of_source(f"head{note}", _HEAD | dict(changed or {}))
-        values = _scaled(_FROM_HEAD, factor) | {"start_from": head.settings["export"]} | dict(changed or {})
+        head = self._of_source(f"head{note}", HEAD | dict(changed or {}))
+        values = scaled(FROM_HEAD, factor) | {"start_from": head.settings["export"]} | dict(changed or {})
         return head, self._of_source(f"all x{factor}{note}", values, needs=head.folder)
 
     def _of_source(self, row: str, values: Values, needs: str | None = None) -> Task:
@@ -223,18 +180,18 @@ class Study:
         """A run on the target domain; none if the model that it starts from is not known yet."""
         full_name = f"target {name} users {share} x{factor} seed{seed}"
         task = Task(full_name, "Downstream.Text.train", {}, _section(share), name)
-        settings = self._of_domain("Instruments") | _scaled(values, factor) | {"seed": seed}
+        settings = self._of_domain("Instruments") | scaled(values, factor) | {"seed": seed}
         if values["method"] != "popularity":
-            times, every = _PASSES[share]
+            times, every = PASSES[share]
             epochs = round(settings["epochs"] * times)
             settings |= {"user_share": share, "epochs": epochs, "eval_every": min(every, epochs)}
         if values["method"] == "head":
             task = replace(task, module="Pretraining.Text.train")
             settings["export"] = self.into / task.folder / "head.safetensors"
-        start = _start(name)
+        start = start_of(name)
         if start is None:
             yield replace(task, settings=settings)
-        elif start == _SOURCE:
+        elif start == SOURCE:
             option = "start_from" if values["method"] == "head" else "source_checkpoint"
             if source:
                 yield replace(task, settings=settings | {option: source})
@@ -254,7 +211,7 @@ class Study:
     def factors(self, name: str, share: float = FEW) -> list[float]:
         """The factors of a method's rates that are searched, as far as they are known."""
         tried = [1.0, 3.0]
-        while best := self._best_of(name, tried, _searched_on(name, share)):
+        while best := self._best_of(name, tried, searched_on(name, share)):
             place = LADDER.index(best)
             further = [one for one in LADDER[max(place - 1, 0) : place + 2] if one not in tried]
             if not further:
@@ -264,7 +221,7 @@ class Study:
 
     def best_factor(self, name: str, share: float = FEW) -> float | None:
         """The factor of a method's rates with the highest validation HR@10; None before the search ends."""
-        return self._best_of(name, self.factors(name, share), _searched_on(name, share))
+        return self._best_of(name, self.factors(name, share), searched_on(name, share))
 
     def _best_of(self, name: str, factors: list[float], share: float) -> float | None:
         folder = f"target {name} users {share} x{{}} seed{SEEDS[0]}".replace(",", "").replace(" ", "_")
@@ -275,32 +232,6 @@ class Study:
     def _of_domain(self, name: str) -> Values:
         users, items = self.data / name / "users.tsv", self.data / name / "items.tsv"
         return {"users": users, "items": items} | self.common
-
-
-def _scaled(values: Mapping[str, Any], factor: float) -> Values:
-    """Settings with all learning rates multiplied by a factor."""
-    return {
-        name: float(f"{value * factor:.3g}") if name.startswith("lr_") else value
-        for name, value in values.items()
-    }
-
-
-def _start(name: str) -> str | None:
-    """What a row starts from: the source model, the head of the named row on the same users, or None."""
-    method, _, note = name.partition(", ")
-    if method in ("popularity", "id tower", "head without source", "from scratch"):
-        return None
-    if note == "without source":
-        return "head without source"
-    of_source = method in ("head", "frozen", "full fine-tuning") and note != "after the head"
-    if of_source or note == "directly":
-        return _SOURCE
-    return f"head, {note}" if note.startswith("source") else "head"
-
-
-def _searched_on(name: str, share: float) -> float:
-    """The share of the users on which the rates of a row are searched."""
-    return 1.0 if share == 1.0 and TRAINED[name].get("loss") == _CHEAP["loss"] else FEW
 
 
 def _section(share: float) -> str:

@@ -8,7 +8,8 @@ import pytest
 from conftest import REPOSITORY, write_domain
 
 from adapter4rec.report.results import read_studies
-from benchmarks.gpu_study_runs import FEW, FEWER, SEEDS, TRAINED, Study
+from benchmarks.gpu_study_rows import FEW, FEWER, SEEDS, TRAINED
+from benchmarks.gpu_study_runs import Study
 
 
 def study_with(results):
