@@ -15,8 +15,9 @@ source model; adapters start from the head that was adapted to the target, on ca
 (linear probing, then fine-tuning: Kumar et al., ICLR 2022). "Houlsby, directly" starts from the source model.
 
 The learning rates of each method are searched on a fifth of the target's users, with one seed, by
-validation; those of heads and ids for all users on all users. All rates of a method are multiplied by the
-same factor, in steps of about three, until those next to the best one are known.
+validation. All rates of a method are multiplied by the same factor, in steps of about three, until those
+next to the best one are known. For all users, rows of three seeds are searched on all users: heads and ids in
+the same way, the others with the two best factors of a fifth.
 """
 
 from __future__ import annotations

@@ -17,8 +17,7 @@ PASSES = {1.0: (1.0, 1), FEW: (1.5, 3), FEWER: (4.0, 6)}
 """By share of the users: factor of the epochs, and epochs between validations."""
 
 _CHEAP = {"loss": "mixed", "negatives": 512, "epochs": 40, "patience": 8}
-"""Rows whose item embeddings are cheap (head, id tower); others have the loss and the epochs of the call.
-Their rates for all users are searched on all users: the best ones of 2,000 users are too high there."""
+"""Rows whose item embeddings are cheap (head, id tower); others have the loss and the epochs of the call."""
 _DECAY = {"schedule": "linear", "warmup_steps": 50, "clip_norm": 1.0}
 """Rows that compute the backbone in each step: few epochs, which the decay makes good use of."""
 _ALL = {"lr_backbone": 1e-4, "lr_item_head": 1e-3, "lr_user_encoder": 1e-3} | _DECAY
@@ -90,5 +89,10 @@ def start_of(name: str) -> str | None:
 
 
 def searched_on(name: str, share: float) -> float:
-    """The share of the users on which the rates of a row are searched."""
-    return 1.0 if share == 1.0 and TRAINED[name].get("loss") == _CHEAP["loss"] else FEW
+    """The share of the users on which the rates of a row are chosen."""
+    return share if share == 1.0 and name in METHODS else FEW
+
+
+def is_cheap(name: str) -> bool:
+    """Whether the item embeddings of a row are cheap, so that all rates can be tried on all users."""
+    return bool(TRAINED[name].get("loss") == _CHEAP["loss"])

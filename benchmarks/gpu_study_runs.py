@@ -23,6 +23,7 @@ from benchmarks.gpu_study_rows import (
     SOURCE,
     TRAINED,
     Values,
+    is_cheap,
     scaled,
     searched_on,
     start_of,
@@ -209,10 +210,17 @@ class Study:
         return exported
 
     def factors(self, name: str, share: float = FEW) -> list[float]:
-        """The factors of a method's rates that are searched, as far as they are known."""
+        """The factors of a method's rates that are tried on a share of the users, as far as they are known.
+
+        The best rates of few users may be too high for all. Where all users are expensive, only the two best
+        ones are compared there.
+        """
+        if share == 1.0 and not is_cheap(name):
+            scores = self._scores(name, self.factors(name), FEW)
+            return sorted(scores, key=scores.__getitem__)[-2:]
         tried = [1.0, 3.0]
-        while best := self._best_of(name, tried, searched_on(name, share)):
-            place = LADDER.index(best)
+        while scores := self._scores(name, tried, share):
+            place = LADDER.index(max(scores, key=scores.__getitem__))
             further = [one for one in LADDER[max(place - 1, 0) : place + 2] if one not in tried]
             if not further:
                 break
@@ -221,13 +229,16 @@ class Study:
 
     def best_factor(self, name: str, share: float = FEW) -> float | None:
         """The factor of a method's rates with the highest validation HR@10; None before the search ends."""
-        return self._best_of(name, self.factors(name, share), searched_on(name, share))
+        share = searched_on(name, share)
+        scores = self._scores(name, self.factors(name, share), share)
+        return max(scores, key=scores.__getitem__, default=None)
 
-    def _best_of(self, name: str, factors: list[float], share: float) -> float | None:
+    def _scores(self, name: str, factors: list[float], share: float) -> dict[float, float]:
+        """Validation HR@10 by factor; empty before all runs have finished."""
         folder = f"target {name} users {share} x{{}} seed{SEEDS[0]}".replace(",", "").replace(" ", "_")
         found = {factor: self.results.get(folder.format(factor)) for factor in factors}
         scores = {factor: one["validation"]["HR@10"] for factor, one in found.items() if one}
-        return max(scores, key=scores.__getitem__) if len(scores) == len(factors) else None
+        return scores if len(scores) == len(factors) else {}
 
     def _of_domain(self, name: str) -> Values:
         users, items = self.data / name / "users.tsv", self.data / name / "items.tsv"

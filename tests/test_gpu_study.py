@@ -66,7 +66,8 @@ def test_targets_start_from_the_best_source():
 
 
 def test_adapters_start_from_the_head_that_was_adapted_to_the_same_users():
-    found = SOURCES | search("head", FOUND) | search("head", FOUND, 1.0) | search("Houlsby", FOUND)
+    found = SOURCES | search("head", FOUND) | search("head", FOUND, 1.0)
+    found |= search("Houlsby", FOUND) | search("Houlsby", FOUND, 1.0)
     tasks = {task.name: task for task in study_with(found).tasks()}
     assert tasks[f"target Houlsby users {FEW} x1.0 seed1"].settings["source_checkpoint"] == Path(
         f"/study/target_head_users_{FEW}_x3.0_seed1/head.safetensors"
@@ -81,7 +82,7 @@ def test_adapters_start_from_the_head_that_was_adapted_to_the_same_users():
 
 
 def test_rows_have_the_rates_that_were_best_in_the_search():
-    found = SOURCES | search("Houlsby", FOUND)
+    found = SOURCES | search("Houlsby", FOUND) | search("Houlsby", FOUND, 1.0)
     found |= search("head", FOUND) | search("head", FOUND, 1.0) | heads(1.0, *SEEDS)
     tasks = {task.name: task for task in study_with(found).tasks()}
     for seed in SEEDS:
@@ -114,7 +115,8 @@ def test_the_search_goes_on_until_the_rates_next_to_the_best_are_known(scores, n
 
 def test_rows_without_a_source_start_from_the_head_without_one():
     plain = {name.replace("head", "head without source"): score for name, score in heads(1.0, 1).items()}
-    found = plain | search("head without source", FOUND, 1.0) | search("Houlsby", FOUND)
+    found = plain | search("head without source", FOUND, 1.0)
+    found |= search("Houlsby", FOUND) | search("Houlsby", FOUND, 1.0)
     tasks = {task.name: task for task in study_with(found).tasks()}  # no source model is known
     assert tasks["target Houlsby, without source users 1.0 x3.0 seed1"].settings["source_checkpoint"] == Path(
         "/study/target_head_without_source_users_1.0_x3.0_seed1/head.safetensors"
@@ -122,16 +124,27 @@ def test_rows_without_a_source_start_from_the_head_without_one():
     assert "target Houlsby users 1.0 x3.0 seed1" not in tasks
 
 
+HIGHER = {1.0: 1.0, 3.0: 2.0, 10.0: 3.0, 30.0: 1.0}
+
+
 def test_rates_of_heads_and_ids_for_all_users_are_searched_on_all_users():
-    higher = {1.0: 1.0, 3.0: 2.0, 10.0: 3.0, 30.0: 1.0}
-    study = study_with(SOURCES | search("head", FOUND, 1.0) | search("head", higher) | search("LoRA", higher))
+    study = study_with(SOURCES | search("head", FOUND, 1.0) | search("head", HIGHER))
     assert (study.best_factor("head"), study.best_factor("head", 1.0)) == (10.0, 3.0)
-    assert study.best_factor("LoRA", 1.0) == 10.0
     names = names_of(study)
     assert "target head users 1.0 x3.0 seed2" in names
     assert f"target head users {FEW} x10.0 seed2" in names
     assert "target id tower users 1.0 x1.0 seed1" in names
-    assert "target LoRA users 1.0 x1.0 seed1" not in names
+
+
+def test_the_two_best_rates_of_few_users_are_compared_on_all_users():
+    scores = SOURCES | search("head", FOUND, 1.0) | heads(1.0, *SEEDS) | search("Pfeiffer", HIGHER)
+    scores |= search("full fine-tuning", HIGHER)
+    names = names_of(study_with(scores))
+    runs = [name for name in names if name.startswith("target full fine-tuning users 1.0")]
+    assert sorted(runs) == [f"target full fine-tuning users 1.0 x{factor} seed1" for factor in (10.0, 3.0)]
+    assert "target Pfeiffer users 1.0 x10.0 seed1" in names  # one seed: without this comparison
+    scores |= search("full fine-tuning", {3.0: 5.0, 10.0: 4.0}, 1.0)
+    assert "target full fine-tuning users 1.0 x3.0 seed2" in names_of(study_with(scores))
 
 
 def test_a_given_source_takes_the_place_of_the_one_that_the_study_trains():
@@ -145,7 +158,8 @@ def test_a_given_source_takes_the_place_of_the_one_that_the_study_trains():
 
 
 def test_fewer_users_have_more_epochs_and_fewer_validations():
-    study = study_with(SOURCES | search("full fine-tuning", FOUND) | search("head", FOUND, 1.0))
+    found = search("full fine-tuning", FOUND) | search("full fine-tuning", FOUND, 1.0)
+    study = study_with(SOURCES | found | search("head", FOUND, 1.0))
     study.common["epochs"] = 6
     tasks = {task.name: task.settings for task in study.tasks()}
     settings = [tasks[f"target full fine-tuning users {share} x3.0 seed2"] for share in (1.0, FEW, FEWER)]
