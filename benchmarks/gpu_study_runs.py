@@ -213,15 +213,15 @@ class Study:
         """The factors of a method's rates that are tried on a share of the users, as far as they are known.
 
         The best rates of few users may be too high for all. Where all users are expensive, only the two best
-        ones are compared there.
+        ones are compared there, and lower ones while the lowest is the best.
         """
+        tried, above = [1.0, 3.0], 2
         if share == 1.0 and not is_cheap(name):
-            scores = self._scores(name, self.factors(name), FEW)
-            return sorted(scores, key=scores.__getitem__)[-2:]
-        tried = [1.0, 3.0]
+            few = self._scores(name, self.factors(name), FEW)
+            tried, above = sorted(few, key=few.__getitem__)[-2:], 1
         while scores := self._scores(name, tried, share):
             place = LADDER.index(max(scores, key=scores.__getitem__))
-            further = [one for one in LADDER[max(place - 1, 0) : place + 2] if one not in tried]
+            further = [one for one in LADDER[max(place - 1, 0) : place + above] if one not in tried]
             if not further:
                 break
             tried += further

@@ -143,7 +143,11 @@ def test_the_two_best_rates_of_few_users_are_compared_on_all_users():
     runs = [name for name in names if name.startswith("target full fine-tuning users 1.0")]
     assert sorted(runs) == [f"target full fine-tuning users 1.0 x{factor} seed1" for factor in (10.0, 3.0)]
     assert "target Pfeiffer users 1.0 x10.0 seed1" in names  # one seed: without this comparison
+    higher_is_best = search("full fine-tuning", {3.0: 4.0, 10.0: 5.0}, 1.0)
+    assert "target full fine-tuning users 1.0 x10.0 seed2" in names_of(study_with(scores | higher_is_best))
     scores |= search("full fine-tuning", {3.0: 5.0, 10.0: 4.0}, 1.0)
+    assert study_with(scores).best_factor("full fine-tuning", 1.0) is None  # a lower one may be better
+    scores |= search("full fine-tuning", {1.0: 4.5}, 1.0)
     assert "target full fine-tuning users 1.0 x3.0 seed2" in names_of(study_with(scores))
 
 
