@@ -40,6 +40,9 @@ METHODS: dict[str, Values] = {
 SINGLE: dict[str, Values] = {
     "frozen": {"method": "frozen"},
     "Houlsby, head trained": _HOULSBY | {"train_head": True, "lr_item_head": 1e-3},
+    "Houlsby, all but the backbone": _HOULSBY
+    | {"encoders": "item", "train_head": True, "train_user_encoder": True}
+    | {"lr_item_head": 1e-3, "lr_user_encoder": 1e-3},
     "Houlsby, directly": _HOULSBY,
     "full fine-tuning, after the head": {"method": "finetune"} | _ALL,
     "Houlsby, without source": _HOULSBY,
