@@ -33,6 +33,9 @@ METHODS: dict[str, Values] = {
     "id tower": {"method": "id", "lr_item_head": 1e-2, "lr_user_encoder": 1e-3} | _CHEAP,
     "full fine-tuning": {"method": "finetune"} | _ALL,
     "Houlsby": _HOULSBY,
+    "Houlsby, head and user encoder trained": _HOULSBY
+    | {"encoders": "item", "train_head": True, "train_user_encoder": True}
+    | {"lr_item_head": 1e-3, "lr_user_encoder": 1e-3},
     "from scratch": {"method": "scratch"} | _ALL,
     "LoRA": {"method": "lora", "lr_adapter": 3e-3} | _DECAY,
 }
@@ -40,9 +43,6 @@ METHODS: dict[str, Values] = {
 SINGLE: dict[str, Values] = {
     "frozen": {"method": "frozen"},
     "Houlsby, head trained": _HOULSBY | {"train_head": True, "lr_item_head": 1e-3},
-    "Houlsby, all but the backbone": _HOULSBY
-    | {"encoders": "item", "train_head": True, "train_user_encoder": True}
-    | {"lr_item_head": 1e-3, "lr_user_encoder": 1e-3},
     "Houlsby, directly": _HOULSBY,
     "full fine-tuning, after the head": {"method": "finetune"} | _ALL,
     "Houlsby, without source": _HOULSBY,
@@ -59,7 +59,8 @@ SINGLE: dict[str, Values] = {
     "Houlsby, user encoder": _HOULSBY | {"encoders": "user"},
 }
 """Rows of one seed, in the order of their importance."""
-LOW_DATA = ("head without source", "head", "from scratch", "full fine-tuning", "Houlsby", "LoRA")
+LOW_DATA = tuple(name for name in METHODS if name not in ("popularity", "id tower"))
+"""Rows of small target domains."""
 TRAINED = {
     name: values
     for name, values in (METHODS | SINGLE).items()
