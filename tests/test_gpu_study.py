@@ -8,7 +8,7 @@ import pytest
 from conftest import REPOSITORY, write_domain
 
 from adapter4rec.report.results import read_studies
-from benchmarks.gpu_study_rows import FEW, FEWER, SEEDS, TRAINED
+from benchmarks.gpu_study_rows import FEW, FEWER, SEEDS, SOURCE, TRAINED, start_of
 from benchmarks.gpu_study_runs import Study
 
 
@@ -122,6 +122,28 @@ def test_rows_without_a_source_start_from_the_head_without_one():
         "/study/target_head_without_source_users_1.0_x3.0_seed1/head.safetensors"
     )
     assert "target Houlsby users 1.0 x3.0 seed1" not in tasks
+
+
+def test_what_a_row_starts_from():
+    assert start_of("full fine-tuning, bce") == start_of("Houlsby, directly") == SOURCE
+    assert start_of("full fine-tuning, after the head") == start_of("LoRA") == "head"
+    assert start_of("full fine-tuning, without source") == "head without source"
+    assert start_of("from scratch") is None
+
+
+def test_adapters_of_another_source_start_from_the_head_of_that_source():
+    found = search("head", FOUND, 1.0) | search("Houlsby", FOUND) | search("Houlsby", FOUND, 1.0)
+    found |= {
+        "source head cpc": 1.0,
+        "source all x1.0 cpc": 2.0,
+        "target head source cpc users 1.0 x3.0 seed1": 3.0,
+    }
+    tasks = {task.name: task for task in study_with(SOURCES | found).tasks()}
+    head = tasks["target head, source cpc users 1.0 x3.0 seed1"]
+    assert head.settings["start_from"] == Path("/study/source_all_x1.0_cpc/source.safetensors")
+    houlsby = tasks["target Houlsby, source cpc users 1.0 x3.0 seed1"]
+    assert houlsby.settings["source_checkpoint"] == head.settings["export"]
+    assert houlsby.settings["objective"] == head.settings["objective"] == "cpc"
 
 
 HIGHER = {1.0: 1.0, 3.0: 2.0, 10.0: 3.0, 30.0: 1.0}
