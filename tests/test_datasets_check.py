@@ -182,3 +182,19 @@ def test_images_are_counted_and_the_odd_ones_are_named(tmp_path, capsys):
     with Image.open(folder / "images_check.png") as sheet:
         assert sheet.height > 4 * 96
     assert "accepted" in out
+
+
+def test_a_domain_in_another_encoding_with_numbered_images(tmp_path, capsys):
+    titles = {f"v{n}": f"Käse {n}" for n in range(8)}
+    users = {user: [item.replace("i", "v") for item in history] for user, history in USERS.items()}
+    for path in write_domain(tmp_path, users, titles):
+        path.write_bytes(path.read_text("utf-8").encode("latin-1"))
+    (tmp_path / "images").mkdir()
+    for n in range(7):
+        picture(n).save(tmp_path / "images" / f"{n:04}.jpg")
+    options = ("--encoding", "latin-1", "--numbered_files", "true")
+    assert "1 items have no usable image" in output_of(tmp_path, capsys, *options)
+    assert "no image" in (tmp_path / "images_check.csv").read_text("utf-8")
+    picture(7).save(tmp_path / "images" / "0007.jpg")
+    assert "accepted: 5 users, 8 items" in output_of(tmp_path, capsys, *options)
+    assert not (tmp_path / "images_check.csv").exists()

@@ -168,11 +168,11 @@ class TestUserErrors:
         assert message.startswith(f"{path}:{line}: ")
         assert words in message
 
-    @pytest.mark.parametrize("lines_at_once", [1, 3, 100])
+    @pytest.mark.parametrize("block", [1, 25, 100])
     def test_clicks_on_unknown_items(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines_at_once: int
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
     ) -> None:
-        monkeypatch.setattr(lines, "_LINES_AT_ONCE", lines_at_once)
+        monkeypatch.setattr(lines, "_BLOCK", block)
         users = {
             **USERS,
             "none": [],
@@ -222,7 +222,7 @@ class TestFilteringAndSplitting:
         assert found.user_names == ["anna"]
         assert found.clicks.tolist() == [1, 2, 3, 1, 2]
 
-    @pytest.mark.parametrize("lines_at_once", [1, 7, 1000])
+    @pytest.mark.parametrize("block", [1, 7, 1000])
     @pytest.mark.parametrize(("min_seq_len", "max_seq_len"), [(5, 10), (4, 1), (5, 3), (8, 20)])
     def test_against_plain_python(
         self,
@@ -230,9 +230,9 @@ class TestFilteringAndSplitting:
         monkeypatch: pytest.MonkeyPatch,
         min_seq_len: int,
         max_seq_len: int,
-        lines_at_once: int,
+        block: int,
     ) -> None:
-        monkeypatch.setattr(lines, "_LINES_AT_ONCE", lines_at_once)
+        monkeypatch.setattr(lines, "_BLOCK", block)
         chance = np.random.default_rng([min_seq_len, max_seq_len])
         # Names in no alphabetical order; many items are rare, so that some are dropped.
         items = {f"n{number}": "title" for number in chance.permutation(60)}
@@ -263,17 +263,17 @@ class TestFilteringAndSplitting:
 
 
 class TestBlocks:
-    @pytest.mark.parametrize("lines_at_once", [1, 2])
+    @pytest.mark.parametrize("block", [1, 15])
     def test_titles_and_byte_order_mark_across_blocks(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines_at_once: int
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
     ) -> None:
-        monkeypatch.setattr(lines, "_LINES_AT_ONCE", lines_at_once)
+        monkeypatch.setattr(lines, "_BLOCK", block)
         path = file_of(tmp_path, "\ufeffi1\tblåbær\r\ni2\ta longer title\r\ni3\tx\r\n".encode())
         table = read_items(path, ("title",))
         assert table.names == [b"i1", b"i2", b"i3"]
         assert table.texts["title"] == ["blåbær", "a longer title", "x"]
 
-    @pytest.mark.parametrize("lines_at_once", [1, 2, 3])
+    @pytest.mark.parametrize("block", [1, 8, 15])
     @pytest.mark.parametrize(
         ("content", "line", "words"),
         [
@@ -287,12 +287,12 @@ class TestBlocks:
         self,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
-        lines_at_once: int,
+        block: int,
         content: bytes,
         line: int,
         words: str,
     ) -> None:
-        monkeypatch.setattr(lines, "_LINES_AT_ONCE", lines_at_once)
+        monkeypatch.setattr(lines, "_BLOCK", block)
         path = file_of(tmp_path, content)
         message = complaint(lambda: read_items(path))
         assert message.startswith(f"{path}:{line}: ")

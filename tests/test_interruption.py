@@ -1,5 +1,6 @@
 """Interrupted runs: what a signal, a kill or a damaged file leaves, and how the run continues."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -205,3 +206,25 @@ def test_unfinished_files_are_removed_by_the_next_write_unless_another_process_w
         assert folder.exists()
         file.write_text("whole")
     assert (tmp_path / "last.safetensors").read_text() == "whole"
+
+
+@pytest.mark.parametrize(("module", "moment", "times"), [(fcntl, "flock", 2), (os, "fsync", 100)])
+def test_a_file_is_in_use_until_it_has_its_name(module, moment, times, tmp_path, monkeypatch):
+    """Another process removes abandoned files while a new one is locked, or flushed to the disk."""
+    function, inside = getattr(module, moment), []
+
+    def interrupted(*arguments):
+        nonlocal times
+        if not inside and times:
+            times -= 1
+            inside.append(True)
+            remove_abandoned(tmp_path)
+            inside.clear()
+        return function(*arguments)
+
+    monkeypatch.setattr(module, moment, interrupted)
+    with atomic_file(tmp_path / "file") as file:
+        file.write_text("whole")
+    with atomic_folder(tmp_path / "folder") as folder:
+        (folder / "file").write_text("whole")
+    assert (tmp_path / "file").read_text() == (tmp_path / "folder" / "file").read_text() == "whole"

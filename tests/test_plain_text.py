@@ -84,7 +84,7 @@ class TestEncodings:
     def test_other_encodings_give_the_same_data(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, at_once: int
     ) -> None:
-        monkeypatch.setattr(lines, "_LINES_AT_ONCE", at_once)
+        monkeypatch.setattr(lines, "_BLOCK", at_once)
         paths = write_domain(tmp_path / "plain", self.CLICKS, self.TITLES)
         table = read_items(paths[1], ("title",))
         expected = read_interactions(paths[0], table, min_seq_len=5, max_seq_len=20)

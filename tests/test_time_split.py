@@ -85,7 +85,7 @@ class TestTimestamps:
     def test_they_are_kept_beside_the_clicks(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
     ) -> None:
-        monkeypatch.setattr(lines, "_LINES_AT_ONCE", at_once)
+        monkeypatch.setattr(lines, "_BLOCK", at_once)
         users = random_users(0)
         found = read(write_timed(tmp_path / "timed", users), None)
         clicks = {name: [item for item, _ in history] for name, history in users.items()}
@@ -121,7 +121,7 @@ class TestTimestamps:
     def test_wrong_ones_are_named(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, words: str, at_once: int
     ) -> None:
-        monkeypatch.setattr(lines, "_LINES_AT_ONCE", at_once)
+        monkeypatch.setattr(lines, "_BLOCK", at_once)
         _, items = write_domain(tmp_path, {}, ITEMS)
         users = tmp_path / "users.tsv"
         users.write_text(f"a\ti1 i2 i3 i1\t7 7 8 9\n{line}\nc\ti1 i2 i3 i1\t1 2 3 4\n", encoding="utf-8")

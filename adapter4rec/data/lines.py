@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import require_regular
 from adapter4rec.utils.plain_text import SNIFFED_BYTES, encoding_fault, file_fault, has_ascii_lines, is_utf8
 
-_LINES_AT_ONCE = 50_000
+_BLOCK = 32 << 20
+"""Bytes of a block, and one line: what is made of its words takes about ten times as much memory."""
 
 
 def read_line_blocks(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, list[bytes]]]:
-    """Yield ``(number of the first line, lines without line ends)`` in blocks of many lines.
+    """Yield ``(number of the first line, lines without line ends)`` in blocks of 32 MiB.
 
     Args:
         path: the file.
@@ -38,7 +38,7 @@ def read_line_blocks(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int,
                 raise UserError(f"{path}: {fault}")
             source = file if is_utf8(encoding) else _converted(path, file, encoding)
             number = 1
-            while block := list(islice(source, _LINES_AT_ONCE)):
+            for block in _blocks(source):
                 if number == 1:
                     block[0] = block[0].removeprefix(BOM_UTF8)
                 lines = [line.removesuffix(b"\n").removesuffix(b"\r") for line in block]
@@ -50,6 +50,19 @@ def read_line_blocks(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int,
         raise UserError(f"{path}: no such file; see Dataset/README.md") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
+
+
+def _blocks(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
+    block: list[bytes] = []
+    size = 0
+    for line in lines:
+        block.append(line)
+        size += len(line)
+        if size >= _BLOCK:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
 
 
 def _converted(path: Path, lines: Iterable[bytes], encoding: str) -> Iterator[bytes]:

@@ -66,7 +66,8 @@ def read_catalogue(
         UserError: the files cannot be read, or no click is on an item of the table.
     """
     with polars_errors(label):
-        frame = items.with_columns(name_expression("item")).collect(engine="streaming")
+        name = name_expression("item").str.normalize("NFC")
+        frame = items.with_columns(name).collect(engine="streaming")
     frame = _with_addresses(frame, settings, notes)
     columns = frame.columns
     if settings.unclicked == "drop" and clicks.item_names.len() < frame.height:
@@ -78,6 +79,13 @@ def read_catalogue(
     frame = _one_row_each(frame, notes)
     for column in TEXTS:
         if column in columns:
+            several = frame[column].str.strip_chars().str.contains("\n", literal=True).fill_null(False)
+            if column == "title" and several.any():
+                notes.append(
+                    f"{several.sum():,} titles have several lines, such as that of "
+                    f"{frame['item'].filter(several)[0]!r}; if rows are lost, as quotation marks are part of "
+                    "titles, set --quoting false"
+                )
             texts = cleaned_texts(frame[column].cast(pl.String), strip_html=settings.html == "strip")
             frame = frame.with_columns(texts.alias(column))
     if "image" in columns:

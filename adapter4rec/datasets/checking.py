@@ -59,6 +59,8 @@ class CheckSettings(Settings):
     min_seq_len: int = option(5, "minimum clicks of a user in the run", least=4)
     max_seq_len: int = option(20, "maximum length of a user's input sequence in the run", least=1)
     allow_empty_titles: bool = option(False, "whether the run accepts items without a title")
+    encoding: str = option("utf-8", "encoding of the files")
+    numbered_files: bool = option(False, "match item v123 with the image 123.jpg or v123.jpg")
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def report(users: Path, items: Path, images: Path, settings: CheckSettings) -> N
     Raises:
         UserError: a run would not accept the files.
     """
-    contents = _read(users, items)
+    contents = _read(users, items, settings.encoding)
     pictures = _check_images(images, contents, settings)
     print(_card(contents, users, items, pictures).markdown())
     for warning in [*_warnings(contents, settings), *(pictures.warnings() if pictures else ())]:
@@ -128,23 +130,30 @@ def _check_images(images: Path, contents: _Contents, settings: CheckSettings) ->
         return None
     from adapter4rec.datasets.checking_images import check_images
 
-    return check_images(images, list(dict.fromkeys(filter(None, contents.names))))
+    names = list(dict.fromkeys(filter(None, contents.names)))
+    return check_images(images, names, numbered=settings.numbered_files)
 
 
 def _verdict(users: Path, items: Path, titled: bool, settings: CheckSettings) -> str:
     attributes = ("title",) if titled else ()
-    table = read_items(items, attributes, allow_empty_titles=settings.allow_empty_titles)
+    table = read_items(
+        items, attributes, allow_empty_titles=settings.allow_empty_titles, encoding=settings.encoding
+    )
     found = read_interactions(
-        users, table, min_seq_len=settings.min_seq_len, max_seq_len=settings.max_seq_len
+        users,
+        table,
+        min_seq_len=settings.min_seq_len,
+        max_seq_len=settings.max_seq_len,
+        encoding=settings.encoding,
     )
     return found.describe()
 
 
-def _read(users_path: Path, items_path: Path) -> _Contents:
+def _read(users_path: Path, items_path: Path, encoding: str) -> _Contents:
     names: list[bytes] = []
     titles: list[str] = []
     titled = False
-    for _, lines in read_line_blocks(items_path):
+    for _, lines in read_line_blocks(items_path, encoding):
         for line in lines:
             name, *texts = line.split(b"\t")
             names.append(composed(name))
@@ -155,7 +164,7 @@ def _read(users_path: Path, items_path: Path) -> _Contents:
     user, item, times = [], [], []
     odd = 0
     timed = False
-    for first, words, numbers in _histories(users_path, users):
+    for first, words, numbers in _histories(users_path, users, encoding):
         rows = np.fromiter(map(row_of.get, words, repeat(_UNKNOWN)), np.int32, len(words))
         item.append(rows)
         user.append(np.full(len(words), first, np.int32))
@@ -178,9 +187,11 @@ def _read(users_path: Path, items_path: Path) -> _Contents:
     )
 
 
-def _histories(path: Path, users: list[bytes]) -> Iterator[tuple[int, list[bytes], list[bytes] | None]]:
+def _histories(
+    path: Path, users: list[bytes], encoding: str
+) -> Iterator[tuple[int, list[bytes], list[bytes] | None]]:
     """Number, items and times of each user; ``users`` receives the names."""
-    for _, lines in read_line_blocks(path):
+    for _, lines in read_line_blocks(path, encoding):
         for line in lines:
             name, *fields = composed(line).split(b"\t")
             users.append(name)

@@ -171,13 +171,18 @@ class ImageCheck:
         return draw_sheet(("the oddest images",), drawn) if drawn else None
 
 
-def check_images(folder: Path, names: Sequence[bytes]) -> ImageCheck:
+def check_images(folder: Path, names: Sequence[bytes], *, numbered: bool) -> ImageCheck:
     """Read the images of items in a folder, in threads.
+
+    Args:
+        folder: the folder.
+        names: names of the items.
+        numbered: whether item v123 has the file 123.jpg (``--numbered_files``).
 
     Raises:
         UserError: no file matches an item.
     """
-    matched = matched_files(folder, names)
+    matched = matched_files(folder, names, numbered=numbered)
     files = matched.images
     bar = tqdm(desc="images", total=len(files), unit="image", disable=None, leave=False)
     with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -189,10 +194,12 @@ def check_images(folder: Path, names: Sequence[bytes]) -> ImageCheck:
 
 
 def write_unusable(check: ImageCheck, path: Path) -> int:
-    """Write the list of items without a usable image as CSV, if there are any. Returns their number."""
+    """Write the list of items without a usable image as CSV, or remove it. Returns their number."""
     unusable = check.unusable()
     if unusable:
         write_missing(path, unusable)
+    else:
+        path.unlink(missing_ok=True)
     return len(unusable)
 
 

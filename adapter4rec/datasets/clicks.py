@@ -108,7 +108,8 @@ def read_clicks(interactions: pl.LazyFrame, settings: PrepareSettings, label: st
         if "time" in columns:
             reasons.append(("clicks without a time", pl.col("time").is_null()))
         if settings.min_rating is not None:
-            low = (pl.col("rating") >= settings.min_rating).fill_null(False).not_()
+            least = pl.lit(settings.min_rating, pl.Float32)  # many tables hold ratings with this precision
+            low = (pl.col("rating").cast(pl.Float32) >= least).fill_null(False).not_()
             reasons.append((f"ratings below {settings.min_rating:g}, or missing", low))
         reason = pl.lit(0, pl.UInt8)
         for number, (_, applies) in reversed(list(enumerate(reasons, 1))):
@@ -147,9 +148,12 @@ def _numbered(names: pl.Series) -> tuple[np.ndarray, pl.Series]:
     distinct = names.unique(maintain_order=True).drop_nulls()
     codes = names.to_physical().fill_null(0).to_numpy()
     used = distinct.to_physical().to_numpy()
+    texts = distinct.cast(pl.String).str.normalize("NFC")  # as runs read names
+    composed = texts.unique(maintain_order=True)
+    row_of = {text: row for row, text in enumerate(composed)} if len(composed) < len(texts) else None
     number_of = np.zeros(int(max(codes.max(initial=0), used.max(initial=0))) + 1, np.int32)
-    number_of[used] = np.arange(len(used), dtype=np.int32)
-    return number_of[codes], distinct.cast(pl.String)
+    number_of[used] = np.arange(len(used)) if row_of is None else [row_of[text] for text in texts]
+    return number_of[codes], composed
 
 
 def filter_clicks(clicks: Clicks, settings: PrepareSettings, items_kept: np.ndarray, content: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import glob
 import gzip
 import shutil
 import zlib
@@ -34,6 +35,8 @@ def polars_errors(what: str) -> Iterator[None]:
             hint = "; set its encoding, for example --encoding latin-1"
         elif "syntax" in message.lower():
             hint = "; a line is not a JSON object, or the file is cut off"
+        elif "malformed" in message or 'could not parse `"' in message:
+            hint = "; where a quotation mark is part of a text, set --quoting false"
         elif "fields" in message or "columns" in message:
             hint = "; a row has more columns than the header: is --separator or --quoting wrong?"
         raise UserError(f"{what}: cannot be read: {message}{hint}") from None
@@ -74,7 +77,7 @@ def _scan(path: Path, settings: FileSettings, scratch: Path, notes: list[str]) -
     start = _first_bytes(path)
     if start.startswith(PARQUET):
         _require_whole_parquet(path)
-        return pl.scan_parquet(path)
+        return pl.scan_parquet(path, glob=False)
     if not start.startswith(GZIP) and (what := not_text(start)):
         raise UserError(f"{path}: {what}")
     text = _as_utf8(path, start, settings.encoding, scratch, notes)
@@ -82,7 +85,7 @@ def _scan(path: Path, settings: FileSettings, scratch: Path, notes: list[str]) -
     if head.startswith(b"["):
         raise UserError(f"{path}: a JSON array; expected JSON lines, one object per line")
     if head.startswith(b"{"):
-        return pl.scan_ndjson(text, infer_schema_length=10_000)
+        return pl.scan_ndjson(glob.escape(str(text)), infer_schema_length=None)
     if b"\0" in head:
         raise UserError(f"{path}: not a text file; expected CSV, Parquet or JSON lines")
     return pl.scan_csv(
@@ -119,7 +122,7 @@ def _require_whole_parquet(path: Path) -> None:
 
 def _as_utf8(path: Path, start: bytes, encoding: str, scratch: Path, notes: list[str]) -> Path:
     """The file itself, or a copy in ``scratch`` that is unpacked and in UTF-8."""
-    packed = start.startswith(GZIP)
+    packed, marked = start.startswith(GZIP), start.startswith(codecs.BOM_UTF8 + b"{")
     if packed:
         with _unpacked(path), gzip.open(path) as file:
             start = file.read(SNIFFED_BYTES)
@@ -127,8 +130,10 @@ def _as_utf8(path: Path, start: bytes, encoding: str, scratch: Path, notes: list
     if fault := encoding_fault(encoding):
         raise UserError(f"--encoding: {fault}")
     found = "utf-16" if utf16 else codecs.lookup(encoding).name
-    if not packed and found == "utf-8":
-        return path
+    if found == "utf-8":
+        if not packed and not marked:
+            return path
+        found = "utf-8-sig" if marked else found
     copy = scratch / f"{len(list(scratch.iterdir()))}.txt"
     with _unpacked(path), _opened(path, packed) as source, copy.open("wb") as target:
         if found == "utf-8":

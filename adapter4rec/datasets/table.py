@@ -144,9 +144,9 @@ def _clicks(frame: pl.LazyFrame, columns: ColumnSettings, name: str) -> pl.LazyF
     if columns.time is not None:
         label = f"{name}, column {columns.time}"
         sample = _sample(frame, columns.time, name)
-        selected["time"] = time_column(
-            pl.col(columns.time), schema[columns.time], sample, label, columns.time_format
-        )
+        selected["time"] = time_column(frame, columns.time, sample, label, columns.time_format)
+    elif columns.time_format is not None:
+        raise UserError(f"--time_format {columns.time_format}: needs --time, the column of the times")
     if columns.rating is not None:
         number = _number(columns.rating, schema[columns.rating])
         sample = _sample(frame, columns.rating, name)
@@ -165,8 +165,8 @@ def _number(column: str, dtype: pl.DataType) -> pl.Expr:
     """A column of numbers; those in texts may have a decimal comma."""
     if dtype == pl.String:
         text = pl.col(column).str.strip_chars().str.replace(",", ".", literal=True)
-        return text.cast(pl.Float64, strict=False)
-    return pl.col(column).cast(pl.Float64, strict=False)
+        return text.cast(pl.Float64, strict=False).fill_nan(None)
+    return pl.col(column).cast(pl.Float64, strict=False).fill_nan(None)
 
 
 def _items(frame: pl.LazyFrame, columns: ColumnSettings, name: str, folder: Path | None) -> pl.LazyFrame:
@@ -177,7 +177,8 @@ def _items(frame: pl.LazyFrame, columns: ColumnSettings, name: str, folder: Path
     for option in _TEXTS:
         if (column := getattr(columns, option)) is not None:
             _require(column, option, schema, name)
-            selected[option] = pl.col(column).cast(pl.String, strict=False)
+            is_list = schema[column] == pl.List(pl.String)
+            selected[option] = pl.col(column).list.join(" ") if is_list else _text(column, schema, name)
     if columns.image is not None:
         _require(columns.image, "image", schema, name)
         path = pl.col(columns.image).cast(pl.String)

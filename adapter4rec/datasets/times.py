@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 import numpy as np
 import polars as pl
 
+from adapter4rec.datasets.files import polars_errors
 from adapter4rec.utils.errors import UserError
 
 _UNITS = ((1e17, 10**9), (1e14, 10**6), (1e11, 10**3))
@@ -16,51 +17,59 @@ _DATES = (
     *("%Y-%m-%d", "%Y/%m/%d", "%Y%m%d", "%d.%m.%Y"),
     *("%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y"),
 )
-_CLOCKS = ("", " %H:%M:%S", "T%H:%M:%S", " %H:%M", "T%H:%M", " %H:%M:%S%.f", "T%H:%M:%S%.f")
+_CLOCKS = ("", " %H:%M:%S%.f", "T%H:%M:%S%.f", " %H:%M", "T%H:%M")
 _ZONES = ("", "%#z", " %#z")
 _MICROSECONDS = 10**6
 _NUMBER = re.compile(r"[+-]?\d+")
+_DATE = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
+"""A date without separators, such as 20200131."""
 
 
 def unit_of(times: np.ndarray) -> int:
-    """How many steps of these Unix times make a second."""
-    largest = float(np.abs(times).max()) if len(times) else 0.0
-    return next((unit for limit, unit in _UNITS if largest > limit), 1)
+    """How many steps of these Unix times make a second. A few odd times do not count."""
+    some = np.abs(times[:: max(1, len(times) // 100_000)])
+    large = float(np.quantile(some, 0.9, method="lower")) if len(some) else 0.0
+    return next((unit for limit, unit in _UNITS if large > limit), 1)
 
 
-def time_column(
-    column: pl.Expr, dtype: pl.DataType, sample: pl.Series, name: str, given: str | None
-) -> pl.Expr:
+def time_column(frame: pl.LazyFrame, column: str, sample: pl.Series, name: str, given: str | None) -> pl.Expr:
     """An expression of type Int64 for a column of times; null where a value is no time.
 
     Args:
+        frame: the table. Its column is read once more where the first values do not settle the format.
         column: the column.
-        dtype: its type.
         sample: its first values that are not null.
         name: file and column, for messages.
-        given: format of the texts (``--time_format``); None to recognise it.
+        given: format of the values (``--time_format``); None to recognise it.
 
     Raises:
         UserError: the values are no times, or their format is ambiguous.
     """
+    values, dtype = pl.col(column), sample.dtype
     if dtype.is_temporal():
-        return (column.cast(pl.Datetime("us")) if dtype == pl.Date else column).dt.epoch("us")
-    if dtype.is_integer():
-        return column.cast(pl.Int64, strict=False)
+        return (values.cast(pl.Datetime("us")) if dtype == pl.Date else values).dt.epoch("us")
     if dtype.is_float():
-        return _of_fractions(column, sample)
-    if dtype != pl.String:
+        return _of_numbers(frame, values, None)
+    if not dtype.is_integer() and dtype != pl.String:
         raise UserError(f"{name}: of type {dtype}; expected times")
-    column, sample = column.str.strip_chars(), sample.str.strip_chars()
-    sample = sample.filter(sample != "")
-    if given is None and not _is_date(sample):
-        if sample.cast(pl.Int64, strict=False).null_count() == 0:
-            return column.cast(pl.Int64, strict=False)
-        if (numbers := sample.cast(pl.Float64, strict=False)).null_count() == 0:
-            return _of_fractions(column.cast(pl.Float64, strict=False), numbers)
+    texts = sample.cast(pl.String).str.strip_chars()
+    texts, text = texts.filter(texts != ""), values.cast(pl.String).str.strip_chars()
     if given is not None:
-        _require_fit(sample, given, name)
-    return _parsed(column, given or _recognised(sample, name))
+        _require_fit(texts, given, name)
+        return _parsed(text, given)
+    if _mostly(texts.str.contains(rf"^{_DATE.pattern}$")):
+        return _parsed(text, "%Y%m%d")
+    return values.cast(pl.Int64, strict=False) if dtype.is_integer() else _of_texts(frame, text, texts, name)
+
+
+def _of_texts(frame: pl.LazyFrame, text: pl.Expr, texts: pl.Series, name: str) -> pl.Expr:
+    if _mostly(texts.cast(pl.Float64, strict=False).is_not_null()):
+        return _of_numbers(frame, text.cast(pl.Float64, strict=False), text.cast(pl.Int64, strict=False))
+    return _parsed(text, _recognised(frame, text, texts, name))
+
+
+def _mostly(true: pl.Series) -> bool:
+    return 2 * int(true.sum()) > len(true)
 
 
 def _require_fit(sample: pl.Series, form: str, name: str) -> None:
@@ -75,16 +84,14 @@ def _require_fit(sample: pl.Series, form: str, name: str) -> None:
         )
 
 
-def _of_fractions(column: pl.Expr, sample: pl.Series) -> pl.Expr:
-    """Seconds with fractions as microseconds; whole numbers as they are."""
-    fractions = bool((sample != sample.floor()).any())
-    column = pl.when(column.is_finite()).then(column)
-    return (column * (_MICROSECONDS if fractions else 1)).round().cast(pl.Int64, strict=False)
-
-
-def _is_date(sample: pl.Series) -> bool:
-    """Whether all values are dates without separators, such as 20200131."""
-    return len(sample) > 0 and bool(sample.str.contains(r"^(19|20)\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])$").all())
+def _of_numbers(frame: pl.LazyFrame, numbers: pl.Expr, whole: pl.Expr | None) -> pl.Expr:
+    """Seconds as microseconds if any has a fraction; otherwise as they are, if possible from ``whole``."""
+    numbers = pl.when(numbers.is_finite()).then(numbers)
+    with polars_errors("times"):
+        if frame.select((numbers != numbers.floor()).any()).collect(engine="streaming").item():
+            return (numbers * _MICROSECONDS).round().cast(pl.Int64, strict=False)
+    rounded = numbers.cast(pl.Int64, strict=False)
+    return rounded if whole is None else pl.coalesce(whole, rounded)
 
 
 def _parsed(column: pl.Expr, form: str) -> pl.Expr:
@@ -94,23 +101,36 @@ def _parsed(column: pl.Expr, form: str) -> pl.Expr:
     return column.str.to_datetime(form, time_unit="us", strict=False).cast(kind).dt.epoch("us")
 
 
-def _recognised(sample: pl.Series, name: str) -> str:
+def _recognised(frame: pl.LazyFrame, text: pl.Expr, sample: pl.Series, name: str) -> str:
+    """The known format of most values; where several fit, the one that fits most values of the table."""
     forms = [
         f"{day}{clock}{zone}" for day in _DATES for clock in _CLOCKS for zone in _ZONES if clock or not zone
     ]
-    fitting: dict[tuple[int, ...], str] = {}
-    for form in forms if len(sample) else ():
-        parsed = pl.DataFrame({"time": sample}).select(_parsed(pl.col("time"), form)).to_series()
-        if parsed.null_count() == 0:
-            fitting.setdefault(tuple(parsed), form)
+    values = pl.DataFrame({"time": sample})
+    fitting = [
+        form
+        for form in forms
+        if _mostly(values.select(_parsed(pl.col("time"), form).is_not_null()).to_series())
+    ]
     if not fitting:
         shown = repr(sample[0]) if len(sample) else "nothing"
         raise UserError(f"{name}: {shown} is not a time in a known format; set --time_format")
     if len(fitting) > 1:
-        raise UserError(
-            f"{name}: {sample[0]!r} may be {' or '.join(fitting.values())}; choose one with --time_format"
-        )
-    return next(iter(fitting.values()))
+        fitting = _fitting_best(frame, text, fitting, name)
+    if len(fitting) > 1:
+        raise UserError(f"{name}: {sample[0]!r} may be {' or '.join(fitting)}; choose one with --time_format")
+    return fitting[0]
+
+
+def _fitting_best(frame: pl.LazyFrame, text: pl.Expr, forms: list[str], name: str) -> list[str]:
+    """The formats that fit the most values of a table; one of those that mean the same times."""
+    parsed = frame.select(**{form: _parsed(text, form) for form in forms})
+    with polars_errors(name):
+        count = parsed.count().collect(engine="streaming").row(0, named=True)
+        best = [form for form in forms if count[form] == max(count.values())]
+        differ = [(pl.col(best[0]) != pl.col(form)).any().alias(form) for form in best[1:]]
+        differs = parsed.select(differ).collect(engine="streaming").row(0, named=True) if differ else {}
+    return [best[0], *(form for form, other in differs.items() if other)]
 
 
 def moment(text: str, option: str) -> float:
@@ -119,6 +139,8 @@ def moment(text: str, option: str) -> float:
     Raises:
         UserError: none of these.
     """
+    if _DATE.fullmatch(text):
+        text = f"{text[:4]}-{text[4:6]}-{text[6:]}"
     if _NUMBER.fullmatch(text):
         return float(text)
     try:

@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -49,9 +49,13 @@ def _flush(path: Path) -> None:
 
 
 def _complete(file: Path) -> None:
-    """Give a written file the permissions of a new one, and flush it to the disk."""
-    os.umask(mask := os.umask(0))  # the only way to read it
-    file.chmod(0o666 & ~mask)  # some libraries create files with mode 600
+    """Give a written file the permissions of a new one, and flush it to the disk.
+
+    A hard link to another file shares the permissions of that file, and keeps them.
+    """
+    if file.stat().st_nlink == 1:
+        os.umask(mask := os.umask(0))  # the only way to read it
+        file.chmod(0o666 & ~mask)  # some libraries create files with mode 600
     _flush(file)
 
 
@@ -69,12 +73,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(path.parent, path.name)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.touch()
     try:
-        with _in_use(temporary):
+        with _in_use(temporary, temporary.touch):
             yield temporary
-        _complete(temporary)
-        temporary.replace(path)
+            _complete(temporary)
+            temporary.replace(path)
         _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -96,33 +99,39 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     remove_abandoned(path.parent, path.name)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
     try:
-        with _in_use(temporary):
+        with _in_use(temporary, temporary.mkdir):
             yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                _complete(file)
-        try:
-            temporary.replace(path)
-        except OSError:
-            if not path.is_dir():
-                raise
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    _complete(file)
+            try:
+                temporary.replace(path)
+            except OSError:
+                if not path.is_dir():
+                    raise
         _flush(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
-def _in_use(temporary: Path) -> Iterator[None]:
-    """Lock a temporary file or folder. The operating system releases the lock when the process ends."""
-    descriptor = os.open(temporary, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _in_use(temporary: Path, make: Callable[[], None]) -> Iterator[None]:
+    """Make and lock a temporary file or folder, so that no other process takes it for abandoned.
+
+    The operating system releases the lock when the process ends.
+    """
+    with ExitStack() as opened:
+        while True:
+            make()
+            with suppress(FileNotFoundError):  # removed by another process before it was locked
+                descriptor = os.open(temporary, os.O_RDONLY)
+                opened.callback(os.close, descriptor)
+                with suppress(OSError):  # a file system without locks
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+                if os.path.samestat(os.fstat(descriptor), temporary.stat()):
+                    break
         yield
-    finally:
-        os.close(descriptor)
 
 
 def remove_abandoned(folder: Path, name: str = "*") -> None:
