@@ -59,6 +59,10 @@ def write_csv(recommender: Recommender, top_k: int, path: Path, *, only_new: boo
 def main() -> None:
     """Entry point of the command."""
     options = _options()
+    for name in ("sheet", "csv", "export", "users", "history", "only_new"):
+        if options.similar and getattr(options, name):
+            option = name.replace("_", "-")
+            raise UserError(f"--similar: lists the nearest of all items; leave out --{option}")
     recommender = loaded_model(options)
     run = recommender.run
     if options.sheet and not isinstance(run.domain.store, ImageStore):
@@ -72,8 +76,6 @@ def main() -> None:
         print(f"{options.items}: {recommender.candidates.n_new:,} items that are new to the catalogue")
     recommender.require(options.top_k, only_new=options.only_new)
     if options.similar:
-        if options.sheet or options.csv or options.export:
-            raise UserError("--similar: prints a list; --sheet, --csv and --export need users or a history")
         for item in options.similar:
             nearest = recommender.similar(item, options.top_k)
             print(f"nearest to {item}, with cosine similarities\n{nearest!r}\n")

@@ -58,6 +58,24 @@ def test_a_file_holds_what_was_trained_and_says_what_it_is(model, tmp_path):
     assert set(said["base"]) == {"backbone", "item_head", "user_encoder"}
 
 
+@pytest.mark.parametrize("role", ["item", "user"])
+def test_sizes_of_an_encoder_that_is_not_adapted_do_not_count(model, tmp_path, role):
+    sizes = {"item_bottleneck": 4000, "user_bottleneck": 4000} | {f"{role}_bottleneck": 8}
+    add_adapters(model, HoulsbyConfig(encoders=(role,), **sizes))
+    save_adapter(model, tmp_path / "a.safetensors")
+    assert load_adapter(model, tmp_path / "a.safetensors").config.encoders == (role,)
+
+
+def test_an_adapter_of_a_model_that_scores_with_cosines_fits_no_other(model, tmp_path):
+    model.cosine = True
+    add_adapters(model, HoulsbyConfig())
+    save_adapter(model, tmp_path / "a.safetensors")
+    detach_adapters(model)
+    model.cosine = False
+    with pytest.raises(UserError, match=r"user_encoder: .*cosine, float32 in the file"):
+        load_adapter(model, tmp_path / "a.safetensors")
+
+
 def test_one_source_model_serves_several_targets_in_turn(model, tmp_path):
     plain, weights, losses = loss_of(model), snapshot(model), {}
     for name, config in (("a", HoulsbyConfig()), ("b", LORA), ("c", PromptConfig(prompt_tokens=3))):

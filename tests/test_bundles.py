@@ -18,7 +18,10 @@ import adapter4rec
 from adapter4rec import export, recommend
 from adapter4rec.adapters.files import adapter_tensors
 from adapter4rec.serving.bundles import write_bundle
+from adapter4rec.serving.model_card import training_of
+from adapter4rec.serving.trained_runs import load_run
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.process_group import single_process
 
 UMASK = os.umask(0o077)
 os.umask(UMASK)
@@ -106,6 +109,18 @@ class TestText:
         assert card.startswith("---\nlibrary_name: adapter4rec\n")
         assert f"{result['test']['HR@10']:.2f}" in card
         assert "--method houlsby" in card
+
+    def test_the_card_has_the_command_of_a_run_whose_ledger_has_another_name(
+        self, text_runs, tmp_path, monkeypatch
+    ):
+        run = tmp_path / "study" / "houlsby"
+        shutil.copytree(text_runs / "houlsby", run)
+        settings = json.loads((run / "settings.json").read_text("utf-8"))
+        settings["settings"]["ledger"] = "./../all.jsonl"
+        (run / "settings.json").write_text(json.dumps(settings), "utf-8")
+        shutil.copy(text_runs / "ledger.jsonl", run.parent / "all.jsonl")
+        monkeypatch.chdir(tmp_path)
+        assert "--method houlsby" in (training_of(load_run(run, single_process("cpu"))).command or "")
 
 
 @pytest.mark.parametrize(
@@ -224,7 +239,11 @@ class TestCommandLine:
             exported(monkeypatch, text_runs / "houlsby", "--bundle", tmp_path / "b")
 
     def test_what_a_bundle_does_not_need_is_refused(self, bundle, monkeypatch):
-        with pytest.raises(UserError, match="leave out --users"):
+        with pytest.raises(UserError, match="leave out --users-file"):
             command(monkeypatch, bundle, "--users-file", "users.tsv")
+        with pytest.raises(UserError, match="leave out --source"):
+            command(monkeypatch, bundle, "--source", "model.safetensors")
+        with pytest.raises(UserError, match="typo: not a bundle, nor a run"):
+            command(monkeypatch, "tests/typo", "--users-file", "users.tsv")
         with pytest.raises(UserError, match="leave out users"):
             adapter4rec.load(bundle, users="users.tsv")

@@ -141,11 +141,14 @@ def test_a_file_that_changed_on_the_hub_is_refused(hub, bundle):
         adapter4rec.from_pretrained(NAME, device="cpu")
 
 
-def test_an_unknown_name_is_refused(hub):
+def test_an_unknown_name_is_refused(hub, tmp_path):
     with pytest.raises(UserError, match="download from the hub failed"):
         adapter4rec.from_pretrained("someone/else")
     with pytest.raises(UserError, match="expected its folder, or user/name"):
         adapter4rec.from_pretrained("nothing")
+    (tmp_path / "settings.json").write_text("{}")
+    with pytest.raises(UserError, match=r"a run, not a bundle; write one with: adapter4rec export"):
+        adapter4rec.from_pretrained(tmp_path)
     with pytest.raises(UserError, match="not a bundle, nor a run"):  # of a folder that exists
         adapter4rec.from_pretrained("adapter4rec/nothing")
 

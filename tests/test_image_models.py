@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from conftest import RandomImages
 from safetensors.torch import load_file, save_file
-from transformers import CLIPVisionModel, Dinov2Model
+from transformers import AutoImageProcessor, CLIPVisionModel, Dinov2Model
 from trees import ImageSourceSettings
 
+from adapter4rec.checkpoints.merging import save_encoder
 from adapter4rec.models.backbones import IMAGE_ENCODERS, TEXT_ENCODERS, image_size, load_backbone
 from adapter4rec.models.image_encoder import ImageItemEncoder, build_image_encoder
 from adapter4rec.models.parameters import train_only
@@ -103,6 +104,11 @@ def test_pixels_are_normalised_as_the_backbones_folder_records(tiny_vit_folder, 
     assert paper.transform(white)[0, :, 0, 0].tolist() == [1, 1, 1]
     assert "preprocessor_config.json" in encoder.describe_input()
     assert "paper" in paper.describe_input()
+    for name, one in (("backbone", encoder), ("paper", paper)):
+        save_encoder(TransRec(one, TransformerUserEncoder(8, 4, 2, 1, 0.0), "sasrec"), tmp_path / name)
+        again = encoder_of(tmp_path / name)
+        assert torch.equal(again.transform(white), one.transform(white))
+        assert AutoImageProcessor.from_pretrained(tmp_path / name).image_mean == list(one.normalisation.mean)
     recorded.write_text(json.dumps({"image_mean": 0.5, "image_std": [0, 1, 1]}))
     with pytest.raises(UserError, match="three numbers"):
         encoder_of(folder)

@@ -157,6 +157,12 @@ def test_round_trip_of_the_item_half_of_a_whole_model(request, folder, tmp_path)
     assert trained == {f"adapters.item.{name}" for name in own}
 
 
+def test_what_was_trained_and_is_not_exported_is_listed(tiny_bert_folder, tmp_path):
+    whole = LoraConfig(encoders=("item",), train_user_encoder=True, train_head=True)
+    left_out = export_peft(adapted(model_on(tiny_bert_folder), whole), tmp_path / "lora")
+    assert [one.split(",")[0] for one in left_out] == ["the item head", "the user encoder"]
+
+
 UNABLE = {
     "another family": (
         HoulsbyConfig(),

@@ -222,6 +222,11 @@ def test_a_user_encoder_without_the_sublayer_is_an_error(tiny_bert_folder, users
         ({"user_family": "houlsby", "train_user_encoder": True}, "--train_user_encoder true: needs"),
         ({"semantics": "release"}, "does not use PEFT"),
         ({"peft": "ln_tuning", "train_layer_norms": True}, "trains them already"),
+        ({"peft_options": ("layers_to_transform=0",)}, "is set by --item_layers"),
+        (
+            {"peft_options": ("target_modules=.*query",), "item_layers": "last:1"},
+            "--item_layers last:1 has no",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_and_leaves_the_model_alone(tiny_bert_folder, options, message):
@@ -243,6 +248,29 @@ def test_another_method_is_passed_through_and_labelled(tiny_bert_folder):
     assert all(one.grad is not None for one in model.adapters.parameters())
     assert PeftConfig(peft="hra").label == "hra (untested)"
     assert PeftConfig(peft="LoRA").label == "lora"
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+@pytest.mark.parametrize("family", ["layernorm", "bitfit"])
+def test_layer_norms_of_the_user_encoder_by_a_family_or_for_both_encoders(
+    tiny_bert_folder, family, everywhere
+):
+    model = model_on(tiny_bert_folder)
+    add_adapters(model, PeftConfig(user_family=family, train_layer_norms=everywhere))
+    users, items = (
+        {name.rpartition(".")[2] for name in model.adapters[role].copies if "layer_norm" in name}
+        for role in ("user", "item")
+    )
+    assert users == ({"bias"} if family == "bitfit" and not everywhere else {"weight", "bias"})
+    assert bool(items) == everywhere
+
+
+def test_no_folder_of_peft_where_it_would_lack_the_trained_layer_norms(tiny_bert_folder, tmp_path):
+    for trained in (False, True):
+        model = model_on(tiny_bert_folder)
+        add_adapters(model, PeftConfig(train_layer_norms=trained, train_head=True))
+        save_adapter(model, tmp_path / "a.safetensors")
+        assert (tmp_path / "a_peft").exists() == (not trained)
 
 
 def test_every_family_for_users_is_offered():

@@ -270,7 +270,9 @@ def test_items_without_an_image_are_left_out(image_run, one_process):
         (["--history", "i1", "i99"], "item 'i99' is not in the catalogue"),
         (["--top-k", "0"], "must be at least 1"),
         (["--sheet", "x.png"], "not an image run"),
-        (["--similar", "i1", "--csv", "x.csv"], "--similar: prints a list"),
+        (["--similar", "i1", "--csv", "x.csv"], "--similar: lists the nearest of all items; leave out --csv"),
+        (["--similar", "i1", "--only-new"], "leave out --only-new"),
+        (["--base", "folder"], "--base folder: is for a bundle"),
     ],
 )
 def test_what_is_not_there_is_told(text_runs, monkeypatch, arguments, message):

@@ -283,6 +283,12 @@ class TestCommandLine:
         assert "fresh  (new)" in printed[0]
         assert printed[0] == printed[1]
 
+        files = {"items": tmp_path / "new.tsv", "images": tmp_path / "images", "into": tmp_path / "cropped"}
+        build(ImageLmdbSettings(**files, size=16, workers=1, fit="crop"))
+        options = ["--items", tmp_path / "new.tsv", "--item-images", tmp_path / "cropped", "--users", "u1"]
+        with pytest.raises(UserError, match="cropped: built with --fit crop, but the run's with stretch"):
+            command(monkeypatch, image_run, *options)
+
 
 @pytest.mark.parametrize("kind", ["text", "image"])
 def test_a_run_is_loaded_by_the_package_alone_in_an_empty_folder(text_runs, image_run, tmp_path, kind):

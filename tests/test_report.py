@@ -24,7 +24,7 @@ from adapter4rec.report.efficiency import tpme
 from adapter4rec.report.paper import read_paper
 from adapter4rec.report.plots import COLOURS, STYLE, plots_of
 from adapter4rec.report.rendering import latex_text, markdown_text
-from adapter4rec.report.results import read_studies
+from adapter4rec.report.results import read_studies, results
 from adapter4rec.report.significance import holm, interval
 from adapter4rec.report.tables import BEST, SECOND, comparison_table
 from adapter4rec.report.writing import write_report
@@ -231,11 +231,19 @@ def test_ranks_in_another_order_are_paired_by_user(tmp_path):
     assert text(table_of(ledger), "Houlsby", "p") == "1.000"
 
 
+def continued(folder):
+    """The ranks of a training that was continued after its record was written."""
+    path = folder / "test_ranks.csv.gz"
+    ranks = pd.read_csv(path)
+    ranks.assign(rank=ranks["rank"] + 500).to_csv(path, index=False)
+
+
 @pytest.mark.parametrize(
     ("damage", "why"),
     [
         (lambda folder: (folder / "test_ranks.csv.gz").unlink(), "not found"),
         (lambda folder: (folder / "test_ranks.csv.gz").write_bytes(b"no gzip"), "is damaged"),
+        (continued, "is of another training"),
     ],
 )
 def test_without_ranks_there_is_no_test_and_a_note_says_why(tmp_path, damage, why):
@@ -829,3 +837,9 @@ def test_the_page_shows_recommendations_of_the_best_run_that_has_them(tmp_path):
     text_of_page = page.read_text(encoding="utf-8")
     assert "Example recommendations: two" in text_of_page
     assert text_of_page.count("data:image/png;base64,") == 1
+
+
+def test_a_table_for_a_notebook_needs_a_finished_run(tmp_path):
+    failure(tmp_path / "ledger.jsonl", "lora", "LoRA-1")
+    with pytest.raises(UserError, match=r"ledger\.jsonl: no run has finished"):
+        results(tmp_path / "ledger.jsonl")

@@ -483,6 +483,9 @@ def test_settings_that_differ_from_those_of_the_source_are_said(common, source, 
     output = capsys.readouterr().out
     assert output.count("warning: the source model was trained with") == 1
     assert "warning: the source model was trained with --title_tokens 30, not 4 as here" in output
+    run_target(common, tmp_path / "cosine", **options, loss="in_batch", cosine=True)
+    warning = "warning: the source model was trained with --cosine false, not true as here"
+    assert warning in capsys.readouterr().out
     run_target(common, tmp_path / "equal", **options)
     assert "warning" not in capsys.readouterr().out
 
@@ -520,6 +523,7 @@ def test_a_run_goes_on_in_its_number_format(common, tmp_path, monkeypatch):
     elsewhere = {"bf16": "fp32", "fp32": "bf16"}[trained_in]
     monkeypatch.setattr(precision, "_best", lambda device: elsewhere)
     refused(f"trained in {trained_in}", run_source, common, folder, epochs=2, resume=True, precision="auto")
+    assert (folder / "result.json").is_file()
 
 
 def test_a_full_disk_is_told_and_leaves_the_file_that_was_there(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import torch
 from conftest import write_domain
 from safetensors.torch import load_file
 
+import adapter4rec
 from adapter4rec.models.registry import LOSSES, OBJECTIVES
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.training import fit
@@ -75,6 +76,41 @@ def test_a_run_stops_when_validation_does_not_improve(common, tmp_path):
     again = run_source(**common | {"epochs": 60, "patience": 3}, run_folder=folder, resume=True)
     assert again["test"] == result["test"]
     assert (folder / "last.safetensors").read_bytes() == before
+
+    last = len(validated)
+    with pytest.raises(UserError, match=rf"trained for {last} epochs, but --patience 1 stops after"):
+        run_source(**common | {"epochs": 60, "patience": 1}, run_folder=folder, resume=True)
+    run_source(**common | {"epochs": last + 2}, run_folder=folder, resume=True)  # without patience it goes on
+    whole = run_source(**common | {"epochs": last + 2}, run_folder=tmp_path / "whole")
+    assert json.loads((folder / "result.json").read_text())["test"] == whole["test"]
+    keys = [json.loads(line)["key"] for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]
+    assert len(keys) == 3
+    assert keys[0] != keys[1] == keys[2]
+
+
+@pytest.mark.parametrize("options", [{"schedule": "linear"}, {"eval_every": 2}])
+def test_a_run_that_more_epochs_would_change_is_not_continued(common, tmp_path, options):
+    options = common | options | {"run_folder": tmp_path / "run"}
+    run_source(**options | {"epochs": 3})
+    kept = (tmp_path / "run" / "result.json").read_bytes()
+    with pytest.raises(UserError, match="--epochs: was 3, now 4"):
+        run_source(**options | {"epochs": 4}, resume=True)
+    assert (tmp_path / "run" / "result.json").read_bytes() == kept
+
+
+def test_a_run_without_epochs_has_the_initial_weights(common, tmp_path):
+    options = common | {"epochs": 0, "run_folder": tmp_path / "run"}
+    result = run_source(**options)
+    assert run_source(**options, mode="test")["test"] == result["test"]
+    assert run_source(**options, resume=True)["test"] == result["test"]
+    model = adapter4rec.load(tmp_path / "run", device="cpu")
+    assert len(model.recommend(model.clicks_of("u1"), top_k=3)) == 3
+
+
+def test_a_number_format_of_evaluation_that_is_not_supported_is_named_before_training(common, tmp_path):
+    with pytest.raises(UserError, match="--evaluation_precision fp16: requires a GPU"):
+        run_source(**common | {"evaluation_precision": "fp16"}, run_folder=tmp_path / "run")
+    assert "HR@10" not in (tmp_path / "run" / "log.txt").read_text()
 
 
 def test_validation_every_few_epochs_and_after_the_last(common, tmp_path):

@@ -143,7 +143,7 @@ def _build(model: TransRec | PreTrainedModel, adapters: AdapterSet, sites: dict[
     for name, adapter in builder.build_all(sites):
         adapters[name] = adapter
         adapters.attach(adapter.detach)
-        if config.train_layer_norms and name in sites:
+        if name in sites and config.trains_layer_norms_of(name):
             own = sites[name]
             norms = own.layer_norms_of(list(config.layers_of(own).values()))
             adapter.train_copies("layer_norms", own.encoder, norms, f"{name}_layer_norms")

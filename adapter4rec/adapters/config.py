@@ -75,7 +75,9 @@ class AdapterConfig(Settings):
         LayerChoice("all"), "layers of the item encoder: all, ends, first:N, last:N, A-B, or numbers from 0"
     )
     user_layers: LayerChoice = option(LayerChoice("all"), "blocks of the user encoder, in the same form")
-    train_layer_norms: bool = option(False, "also train all layer norms of the adapted encoders")
+    train_layer_norms: bool = option(
+        False, "also train the layer norms of the chosen layers; with all layers, all of the adapted encoders"
+    )
     train_head: bool = option(False, "also train the item head (the paper's DTL)")
     train_user_encoder: bool = option(
         False, "also train the user encoder as a whole, if it is not adapted (--encoders item)"
@@ -110,6 +112,10 @@ class AdapterConfig(Settings):
 
     def check(self) -> None:
         """Raise a UserError for a combination of options that is not valid."""
+
+    def trains_layer_norms_of(self, role: str) -> bool:
+        """Whether the layer norms of an encoder, ``item`` or ``user``, are trained."""
+        return self.train_layer_norms
 
     def only(self, encoders: Iterable[str]) -> str:
         """The options with which only some encoders are adapted, for a message."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from adapter4rec.adapters.attaching import add_adapters, base_groups_of, detach_adapters
 from adapter4rec.adapters.base import AdapterSet, adapters_of
-from adapter4rec.adapters.config import AdapterConfig
+from adapter4rec.adapters.config import ENCODERS, AdapterConfig
 from adapter4rec.adapters.registry import FAMILIES, name_of
 from adapter4rec.models.backbones import describe_config
 from adapter4rec.models.item_encoder import ContentItemEncoder
@@ -141,7 +141,10 @@ def _require_sizes(config: AdapterConfig, checkpoint: Checkpoint) -> None:
         UserError: an integer of the config is larger than all dimensions, and not its default.
     """
     usual, most = options_of(type(config)), largest_size(checkpoint.tensors)
+    unused = tuple(f"{role}_" for role in ENCODERS if role not in config.encoders)
     for name, value in config.plain().items():
+        if name.startswith(unused):
+            continue
         if isinstance(value, int) and value > most and value != usual[name].default:
             raise UserError(
                 f"{checkpoint.path}: {name} is {value}; its tensors have at most {most} rows or columns"
@@ -182,7 +185,7 @@ def _kinds(model: TransRec | PreTrainedModel) -> dict[str, str]:
     if not isinstance(model, TransRec):
         return {"encoder": describe_config(model.config)}
     kinds = {
-        "user_encoder": f"{model.user_encoder.describe()}, {model.objective}",
+        "user_encoder": f"{model.user_encoder.describe()}, {model.objective}{', cosine' * model.cosine}",
         "item_head": type(model.item_encoder.head).__name__.lower(),
     }
     if isinstance(model.item_encoder, ContentItemEncoder):

@@ -43,6 +43,8 @@ _SET_HERE = {
     "task_type": "is for PEFT's own model classes, which are not used here",
     "inference_mode": "is false here: adapters are added to be trained",
     "use_dora": "is set by --peft dora",
+    "layers_to_transform": "is set by --item_layers",
+    "layers_pattern": "is set by --item_layers",
 }
 """Options of PEFT's configs that are not those of a method."""
 
@@ -92,6 +94,11 @@ class PeftConfig(AdapterConfig):
             refused, why = _REFUSED_OPTIONS.get(name, ((), ""))
             if reason := _SET_HERE.get(name) or (why if value in refused else ""):
                 raise UserError(f"--peft_options {name}={json.dumps(value)}: {reason}")
+            if name.startswith("target_") and self.item_layers != "all":
+                raise UserError(
+                    f"--peft_options {name}={value}: names the modules of all layers, so --item_layers "
+                    f"{self.item_layers} has no effect; name the layers there, with --item_layers all"
+                )
         if self.semantics != PAPER:
             raise UserError("--semantics release: the released code does not use PEFT")
         if self.peft == "ln_tuning" and self.train_layer_norms:
@@ -105,6 +112,10 @@ class PeftConfig(AdapterConfig):
             self.user_config().check()
         elif self.user_options is not None:
             raise UserError("--user_options: needs --user_family")
+
+    def trains_layer_norms_of(self, role: str) -> bool:
+        """Whether the layer norms of an encoder are trained; the family ``layernorm`` always does it."""
+        return self.user_config().train_layer_norms if role == "user" else self.train_layer_norms
 
     def only(self, encoders: Iterable[str]) -> str:
         """The options with which PEFT adapts the item encoder alone."""
@@ -128,7 +139,9 @@ class PeftConfig(AdapterConfig):
                 )
             if name.startswith("item_"):
                 raise UserError(f"--user_options {name}: is for the item encoder, which PEFT adapts")
-        here = {"encoders": "user", "user_layers": self.user_layers}
+        here: dict[str, Any] = {"encoders": "user", "user_layers": self.user_layers}
+        if self.train_layer_norms:
+            here["train_layer_norms"] = True
         try:
             return families[self.user_family].from_values(values | here)
         except UserError as error:

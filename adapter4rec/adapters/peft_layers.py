@@ -62,9 +62,14 @@ class PeftAdapter(Adapter):
             self.register(f"modules_of_peft.{name}", parameter)
 
     def save_native(self, folder: Path) -> None:
-        """Save the folder that ``PeftModel.from_pretrained`` loads, in place of an older one."""
+        """Save the folder that ``PeftModel.from_pretrained`` loads, in place of an older one.
+
+        It is not written if layer norms are trained, for which it has no place.
+        """
         if (folder / "adapter_config.json").is_file():
             shutil.rmtree(folder)
+        if any(name.startswith("layer_norms") for name in self.copies):
+            return
         with atomic_folder(folder) as aside, _quiet():
             self._wrapped[0].save_pretrained(str(aside), save_embedding_layers=False)
 

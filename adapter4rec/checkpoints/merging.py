@@ -25,6 +25,7 @@ from adapter4rec.adapters.peft_layers import PeftAdapter
 from adapter4rec.adapters.registry import name_of
 from adapter4rec.models.backbone_folders import record_pooling
 from adapter4rec.models.backbones import quiet_transformers
+from adapter4rec.models.image_encoder import ImageItemEncoder, record_normalisation
 from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.text_encoder import TextItemEncoder
 from adapter4rec.models.transrec import TransRec
@@ -118,7 +119,8 @@ def save_encoder(model: TransRec | PreTrainedModel, folder: Path | str) -> None:
 
     Files of the tokenizer or image processor are copied from the backbone's folder. The item head of a
     TransRec is saved as ``item_head.safetensors``: ``weight [d, h]`` and ``bias [d]`` of
-    GELU(weight · state + bias). The pooling of texts to a state is recorded as in sentence-transformers.
+    GELU(weight · state + bias). The pooling of texts to a state is recorded as in sentence-transformers, the
+    normalisation of images in ``preprocessor_config.json``.
 
     Raises:
         UserError: the model has adapters or no backbone, or the folder exists.
@@ -143,5 +145,7 @@ def save_encoder(model: TransRec | PreTrainedModel, folder: Path | str) -> None:
                 shutil.copy(original / name, aside / name)
         if isinstance(model, TransRec) and isinstance(model.item_encoder, TextItemEncoder):
             record_pooling(aside, model.item_encoder.pooling, encoder.config.hidden_size)
+        if isinstance(model, TransRec) and isinstance(model.item_encoder, ImageItemEncoder):
+            record_normalisation(aside, model.item_encoder.normalisation)
         if head is not None:
             save_file(head, aside / "item_head.safetensors")

@@ -21,8 +21,9 @@ from adapter4rec.utils.settings import as_argument
 
 _WHAT = "source model"
 _OF_THE_MODEL = (
-    *("max_seq_len", "attributes", "title_tokens", "abstract_tokens", "body_tokens", "normalisation"),
-    *("user_encoder", "embedding_dim", "user_heads", "user_blocks"),
+    *("max_seq_len", "attributes", "title_tokens", "abstract_tokens", "body_tokens"),
+    *("image_size", "normalisation", "release_masking"),
+    *("user_encoder", "embedding_dim", "user_heads", "user_blocks", "cosine"),
 )
 """Settings in which a target should not differ from its source. The backbone is compared by itself."""
 _RELEASED_SUFFIXES = (".pt", ".pth", ".bin")

@@ -70,7 +70,7 @@ def encode_catalogue(
     by_cost = np.argsort(store.costs(np.arange(1, n_items + 1)), kind="stable") + 1
     groups = [by_cost[start : start + _ITEMS_AT_ONCE] for start in range(0, n_items, _ITEMS_AT_ONCE)]
     own = process.distribute(len(groups))
-    precision = choose_precision(settings.evaluation_precision, process.device)
+    precision = choose_precision(settings.evaluation_precision, process.device, "evaluation_precision")
     loader = load_ahead(
         store.fetch,
         [groups[number] for number in own],

@@ -63,6 +63,8 @@ def item_adapter(
     if config.train_layer_norms:
         raise UserError(f"cannot export trained layer norms: the format of {library} does not include them")
     left_out = ["the item head, which is not part of the encoder"] if config.train_head else []
+    if config.train_user_encoder:
+        left_out.append("the user encoder, which was trained as a whole")
     if "user" in adapters:
         left_out.append("the user encoder's adapters, since it is not a Hugging Face encoder")
     state = adapters["item"].state_dict()

@@ -29,6 +29,7 @@ from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.layers import layer_outputs, replace_outputs
 from adapter4rec.models.settings import ImageModelSettings
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import write_json
 from adapter4rec.utils.records import Object, checked, read_record
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Normalisation:
         return f"pixels are normalised with mean {mean} and deviation {deviation} ({self.origin})"
 
 
+_PREPROCESSOR_FILE = "preprocessor_config.json"
 _Mean = Annotated[float, msgspec.Meta(ge=0, le=1)]
 _Deviation = Annotated[float, msgspec.Meta(gt=0, le=1)]
 
@@ -119,7 +121,7 @@ def read_normalisation(folder: Path, config: PretrainedConfig, choice: str) -> N
     """
     if choice == "paper":
         return PAPER
-    file = folder / "preprocessor_config.json"
+    file = folder / _PREPROCESSOR_FILE
     if not file.exists():
         return _PRETRAINING.get(config.model_type, PAPER)
     recorded = read_record(file, Object)
@@ -133,6 +135,14 @@ def read_normalisation(folder: Path, config: PretrainedConfig, choice: str) -> N
             f"({error}); correct the file, or use --normalisation paper"
         ) from None
     return Normalisation(values.image_mean, values.image_std, file.name)
+
+
+def record_normalisation(folder: Path, normalisation: Normalisation) -> None:
+    """Write to the folder of a backbone what :func:`read_normalisation` reads, as transformers does."""
+    file = folder / _PREPROCESSOR_FILE
+    recorded = read_record(file, Object) if file.exists() else {}
+    mean, deviation = list(normalisation.mean), list(normalisation.deviation)
+    write_json(file, recorded | {"do_normalize": True, "image_mean": mean, "image_std": deviation})
 
 
 def build_image_encoder(settings: ImageModelSettings) -> ImageItemEncoder:

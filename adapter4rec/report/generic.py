@@ -13,7 +13,7 @@ from adapter4rec.runs.ledger import FINISHED, method_of
 from adapter4rec.runs.records import Record
 from adapter4rec.utils.settings import as_argument
 
-_ESSENTIAL = ("users", "items", "images", "source_checkpoint", "start_from", "backbone", "epochs")
+_ESSENTIAL = ("users", "items", "images", "source_checkpoint", "start_from", "backbone", "epochs", "patience")
 """Settings that affect the result although they are not part of a run's identity."""
 
 

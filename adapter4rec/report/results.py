@@ -185,10 +185,12 @@ def results(*ledgers: Path | str) -> pd.DataFrame:
         ``s / epoch``, ``peak memory (MiB)`` and the run ``folder``.
 
     Raises:
-        UserError: a ledger is missing, or has no runs.
+        UserError: a ledger is missing, or has no finished runs.
     """
     runs = pd.concat([study.runs for study in read_studies(map(Path, ledgers))], ignore_index=True)
     finished = runs[runs["finished"]].reset_index(drop=True)
+    if finished.empty:
+        raise UserError(f"{', '.join(map(str, ledgers))}: no run has finished")
     metrics = finished.filter(regex=r"^test\.").rename(columns=lambda name: name.removeprefix("test."))
     columns = {
         "trained parameters": finished[TRAINED].astype(int),

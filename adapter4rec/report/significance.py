@@ -24,6 +24,8 @@ from adapter4rec.utils.files import require_regular
 NAME = "paired t-test over users, two-sided, Holm-corrected"
 LEVEL = 0.05
 CONFIDENCE = 0.95
+_ROUNDING = 0.01
+"""Difference in points of a HR@k of the ledger from that of the ranks, if both are of the same training."""
 
 
 class NotComparableError(Exception):
@@ -50,7 +52,7 @@ def compare(finished: pd.DataFrame, references: pd.Series[str], k: int) -> pd.Da
     found: dict[Any, dict[str, Any]] = {}
     for row, reference in references[references.index.isin(finished["row"])].dropna().items():
         try:
-            mine, theirs = paired_ranks(finished, str(row), reference)
+            mine, theirs = paired_ranks(finished, str(row), reference, k)
         except NotComparableError as reason:
             found[row] = {"trouble": str(reason)}
             continue
@@ -93,18 +95,26 @@ def interval(differences: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def paired_ranks(finished: pd.DataFrame, row: str, reference: str) -> tuple[np.ndarray, np.ndarray]:
+def paired_ranks(finished: pd.DataFrame, row: str, reference: str, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Ranks with a row and with its reference, each ``[users, seeds]``, of the seeds that both have.
 
     Raises:
-        NotComparableError: they have no seeds or not the same users in common, or ranks are missing.
+        NotComparableError: they have no seeds or not the same users in common, or ranks are missing, or those
+            of a training that was continued since its HR@k was recorded.
     """
     mine, theirs = (finished[finished["row"] == name] for name in (row, reference))
     seeds = mine.merge(theirs, on="seed", suffixes=("", "_reference"))
     if seeds.empty:
         raise NotComparableError(f"{row} and {reference} have no finished seeds in common")
     folders = [*seeds["folder"], *seeds["folder_reference"]]
-    ranks = pd.concat([read_ranks(folder) for folder in folders], axis=1)
+    recorded = [*seeds[f"test.HR@{k}"], *seeds[f"test.HR@{k}_reference"]]
+    of_runs = [read_ranks(folder) for folder in folders]
+    for folder, own, rate in zip(folders, of_runs, recorded, strict=True):
+        if abs(100 * float((own <= k).mean()) - rate) > _ROUNDING:
+            raise NotComparableError(
+                f"{Path(folder).name}: {RANKS_FILE} is of another training; run it again"
+            )
+    ranks = pd.concat(of_runs, axis=1)
     if ranks.isna().to_numpy().any():
         raise NotComparableError(f"{row} and {reference} were tested on different users")
     first, second = np.hsplit(ranks.to_numpy(), 2)

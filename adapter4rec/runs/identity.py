@@ -11,7 +11,7 @@ from typing import Any
 from adapter4rec.models.parameters import trained_state
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.weights import load_into
-from adapter4rec.runs.records import EpochRecord, Record
+from adapter4rec.runs.records import EpochRecord, Record, read_metrics
 from adapter4rec.utils.checkpoint_file import read_checkpoint, read_description, weights_hash
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.records import checked_in
@@ -89,11 +89,16 @@ def load_best(path: Path, identity: Identity, model: TransRec) -> EpochRecord:
     """Load the trained weights of a run's best epoch into its model.
 
     Returns:
-        The epoch's record.
+        The epoch's record. That of a run without training is epoch 0, which has the initial weights.
 
     Raises:
         UserError: the file is missing, damaged, of another run, or does not match the model.
     """
+    metrics = path.with_name("metrics.jsonl")
+    if not path.exists() and metrics.is_file():
+        for first in read_metrics(metrics)[:1]:
+            if first["epoch"] == 0:
+                return first
     description = checked_description(path, BEST, identity)
     load_into(model, read_checkpoint(path).tensors, path, trained_state(model))
     return checked_in(path, description.get("record"), EpochRecord)

@@ -51,7 +51,7 @@ class _Outcome:
 
 
 def run_key(settings: RunSettings) -> str:
-    """A hash of settings, number of epochs and contents of input files (16 hexadecimal digits).
+    """A hash of settings, number of epochs, patience and contents of input files (16 hexadecimal digits).
 
     Raises:
         UserError: an input file cannot be read.
@@ -60,6 +60,7 @@ def run_key(settings: RunSettings) -> str:
         "stage": settings.kind,
         "settings": settings.plain(runtime=False),
         "epochs": settings.epochs,
+        "patience": settings.patience,
         "files": input_hashes(settings),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
@@ -53,6 +54,17 @@ class HardwareRecord(TypedDict):
     processes: Count
     threads: Count
     platform: str
+
+
+def stopping_epoch(history: Sequence[Record], patience: int | None) -> int | None:
+    """The first epoch after which ``patience`` validations in a row had no higher HR@10 than before."""
+    best, since = -1.0, 0
+    for record in history:
+        if "HR@10" in record:
+            best, since = max(best, record["HR@10"]), 0 if record["HR@10"] > best else since + 1
+            if since == patience:
+                return int(record["epoch"])
+    return None
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ from adapter4rec.runs.identity import BEST, Identity, initial_hash, load_best
 from adapter4rec.runs.inputs import changed_inputs, input_hashes
 from adapter4rec.runs.ledger import append, finished_record, read_ledger, validation_history
 from adapter4rec.runs.nearest import nothing_to_resume
-from adapter4rec.runs.records import Record, Result, RunDescription, RunResult
+from adapter4rec.runs.records import Record, Result, RunDescription, RunResult, stopping_epoch
 from adapter4rec.runs.report_lines import result_line
 from adapter4rec.runs.settings import RunSettings
 from adapter4rec.runs.tensorboard import ScalarLog
@@ -93,7 +93,10 @@ class Run:
         self.process = process
         self.warning = domain.interactions.warning()
         start = None if model is None else initial_hash(model)
-        self.identity = Identity(settings.kind, settings.plain(runtime=False), domain.identity, start)
+        defining = settings.plain(runtime=False)
+        if not settings.extendable:
+            defining["epochs"] = settings.epochs
+        self.identity = Identity(settings.kind, defining, domain.identity, start)
         self.counts = count_parameters(model) if model is not None else ParameterCounts(0, 0)
         self.folder = settings.run_folder or self._default_folder(domain.name)
         self.best_path = self.folder / "best.safetensors"
@@ -160,12 +163,8 @@ class Run:
                 raise
 
     def begin(self, domain: Domain) -> None:
-        """Write ``settings.json`` and log what is trained.
-
-        Removes the result of an earlier training with fewer epochs, which no longer matches the weights.
-        """
+        """Write ``settings.json`` and log what is trained."""
         if self.process.is_rank0:
-            (self.folder / "result.json").unlink(missing_ok=True)
             interactions, device = domain.interactions, self.process.device
             cuda = device.type == "cuda"
             write_json(
@@ -226,12 +225,15 @@ class Run:
                 log.writelines(f"{now} {line}\n" for line in text.splitlines())
 
     def finished_result(self, model: TransRec | None = None) -> RunResult | None:
-        """Report and return the result if the run has finished with at least ``settings.epochs`` epochs.
+        """Report and return the result of a finished run: all epochs, or as many as its patience allows.
 
         Its record is appended to the ledger, unless the ledger has it.
 
         Args:
             model: if given, the weights of the best epoch are loaded into it.
+
+        Raises:
+            UserError: more epochs were trained than ``settings.patience`` allows.
         """
 
         def read() -> RunResult | None:
@@ -239,7 +241,7 @@ class Run:
             if not path.is_file():
                 return None
             result = RunResult(asdict(read_record(path, Result)), self.folder)
-            if result["requested_epochs"] < self.settings.epochs:
+            if self.counts.trained and not self._is_complete(validation_history(self.folder)):
                 return None
             self._report(result)
             record, compared = finished_record(self.folder, self.settings), ("outcome", "key", "folder")
@@ -249,9 +251,24 @@ class Run:
             return result
 
         result = self.process.on_rank0(read)
-        if result is not None and model is not None and result["epoch"] > 0:
+        if result is not None and model is not None and self.counts.trained:
             self.load_best(model)
         return result
+
+    def _is_complete(self, history: Sequence[Record]) -> bool:
+        trained, patience = history[-1]["epoch"], self.settings.patience
+        last = stopping_epoch(history, patience)
+        if last is not None and last < trained:
+            raise UserError(
+                f"{self.folder}: trained for {trained} epochs, but --patience {patience} stops after {last}; "
+                "choose another --run_folder"
+            )
+        return last is not None or trained >= self.settings.epochs
+
+    def remove_result(self) -> None:
+        """Remove the result of an earlier training with fewer epochs, before the weights change."""
+        if self.process.is_rank0:
+            (self.folder / "result.json").unlink(missing_ok=True)
 
     def _report(self, result: Record) -> None:
         memory = f"peak memory {result['peak_memory_bytes'] / 2**20:,.0f} MiB"

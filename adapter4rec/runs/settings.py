@@ -28,7 +28,17 @@ class RunSettings(EvaluationSettings, BackboneSettings, ModelSettings, StageSett
     module: ClassVar[str]
 
     epochs: int = option(
-        60, "number of epochs; may be increased when a run is resumed", least=0, runtime=True
+        60,
+        "number of epochs; may be increased when a run is resumed, with a constant schedule and validation "
+        "after each epoch",
+        least=0,
+        runtime=True,
+    )
+    patience: int | None = option(
+        None,
+        "stop after this many validations without a higher HR@10; default: train all epochs",
+        least=1,
+        runtime=True,
     )
     mode: str = option(
         "train", "train, or evaluate a finished run again", choices=("train", "test"), runtime=True
@@ -45,6 +55,11 @@ class RunSettings(EvaluationSettings, BackboneSettings, ModelSettings, StageSett
     tensorboard: bool = option(False, "write TensorBoard logs", runtime=True)
     device: str = option("auto", "auto, cpu, cuda, or cuda:N", runtime=True)
     threads: int = option(0, "CPU threads per process; 0: PyTorch's default", least=0, runtime=True)
+
+    @property
+    def extendable(self) -> bool:
+        """Whether a run with more epochs begins like this one, so that this one can be continued."""
+        return True
 
     @property
     def ledger_path(self) -> Path:

@@ -14,6 +14,13 @@ from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.process_group import single_process
 from adapter4rec.utils.settings import PRECISIONS
 
+_OPTIONS = {
+    "users": "--users-file",
+    "items": "--items-file",
+    "source_checkpoint": "--source",
+    "item_vectors": "--item-vectors",
+    "cache_folder": "--cache-folder",
+}
 FILE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
 
 
@@ -65,13 +72,22 @@ def loaded_model(options: argparse.Namespace) -> Recommender:
             raise UserError("--force applies to --source and --adapter, not to a run folder")
         folder, moved["source_checkpoint"] = Path(name), options.source
         if not is_bundle(folder) and (folder.exists() or name.count("/") != 1):
+            _require_no_base(options)
             run = load_run(folder, process, moved)
             return Recommender(run, process, options.precision)
+        folder = bundle_folder(name)
         if given := [option for option, value in moved.items() if value is not None]:
-            raise UserError(f"{name}: a bundle has all its files; leave out --{given[0]}")
+            option = _OPTIONS.get(given[0], f"--{given[0]}")
+            raise UserError(f"{name}: a bundle has all its files; leave out {option}")
         base = None if options.base is None else bundle_folder(options.base)
-        return read_bundle(bundle_folder(name), process, options.precision, base=base)
+        return read_bundle(folder, process, options.precision, base=base)
     if name is not None or None in (options.source, options.adapter):
         raise UserError("pass a run folder or a bundle, or both --source and --adapter")
+    _require_no_base(options)
     run = load_adapted(options.source, options.adapter, process, moved, force=options.force)
     return Recommender(run, process, options.precision)
+
+
+def _require_no_base(options: argparse.Namespace) -> None:
+    if options.base is not None:
+        raise UserError(f"--base {options.base}: is for a bundle that was written without its base model")

@@ -45,6 +45,10 @@ def bundle_folder(name: Path | str, revision: str | None = None) -> Path:
     """
     if is_bundle(Path(name)):
         return Path(name)
+    if (Path(name) / "settings.json").is_file():
+        raise UserError(
+            f"{name}: a run, not a bundle; write one with: adapter4rec export {name} --bundle FOLDER"
+        )
     local = Path(name).parent != Path() and Path(name).parent.is_dir()  # such as runs/NAME, mistyped
     if not isinstance(name, str) or name.count("/") != 1 or Path(name).exists() or local:
         raise UserError(

@@ -9,8 +9,11 @@ from typing import Any
 
 from adapter4rec.runs.ledger import finished_runs
 from adapter4rec.runs.records import Metrics, Result, RunDescription
+from adapter4rec.runs.settings import RunSettings
 from adapter4rec.serving.trained_runs import TrainedRun
+from adapter4rec.utils.portable_paths import found_paths
 from adapter4rec.utils.records import read_record
+from adapter4rec.utils.settings import options_of
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,15 @@ def training_of(run: TrainedRun) -> Training:
             "metrics": result.test,
             "trained_parameters": result.trained_parameters,
         }
-        ledger = read_record(folder / "settings.json", RunDescription).settings.get("ledger")
-        records = finished_runs(Path(ledger) if ledger else folder.parent / "ledger.jsonl")
-        commands = [one["command"] for one in records.values() if Path(one["folder"]).name == folder.name]
-        known |= {"command": commands[-1]} if commands else {}
+        recorded = read_record(folder / "settings.json", RunDescription)
+        values = {"ledger": recorded.settings.get("ledger")}
+        places = folder, Path(recorded.folder or folder)
+        ledger = found_paths(values, options_of(RunSettings), places)["ledger"]
+        records = finished_runs(Path(ledger) if ledger else folder.parent / "ledger.jsonl").values()
+        of_folder = [one for one in records if Path(one["folder"]) in (folder.absolute(), places[1])]
+        of_name = [one for one in records if Path(one["folder"]).name == folder.name]
+        for record in (of_folder or of_name)[-1:]:
+            known["command"] = record["command"]
     return Training(**known)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -18,6 +19,7 @@ from PIL import Image
 from adapter4rec.data.content import ContentStore
 from adapter4rec.data.domain import text_store
 from adapter4rec.data.images.database import DATA_FILE, ImageDatabase
+from adapter4rec.data.images.decoding import Resizing
 from adapter4rec.data.images.sources import image_files
 from adapter4rec.data.images.store import ImageFileStore, ImageStore
 from adapter4rec.data.settings import TextSettings
@@ -177,6 +179,13 @@ def _image_store(
     if images.is_file() or (images / DATA_FILE).is_file():
         database = ImageDatabase(images)
         database.require_size(known.size)
+        found, wanted = asdict(Resizing.of(database.description)), asdict(known.resizing)
+        for name in found:
+            if found[name] != wanted[name]:
+                raise UserError(
+                    f"{images}: built with --{name} {found[name]}, but the run's with {wanted[name]}; build "
+                    "it in the same way, or pass the folder of images"
+                )
         return ImageStore(database, names, known.size), database.names()
     files = image_files(images, names)
     return ImageFileStore([files.get(name, images) for name in names], labels, known.resizing), files

@@ -170,8 +170,8 @@ class Campaign:
         return from_script(values, self.source.options({})) | self.source_overrides
 
     def _planned(self, settings: RunSettings, name: str) -> PlannedRun:
-        # Independent of the number of epochs: a run continued for more epochs keeps its folder.
-        suffix = run_key(replace(settings, epochs=0))[:8]
+        # A run that can be continued for more epochs keeps its folder.
+        suffix = run_key(replace(settings, epochs=0, patience=None) if settings.extendable else settings)[:8]
         slug = re.sub(r"[^a-z0-9.]+", "_", name.lower()).strip("_")
         folder = self.into / f"{slug}_{suffix}"
         return PlannedRun(name, replace(settings, run_folder=folder, resume=True), folder, run_key(settings))

@@ -35,12 +35,6 @@ class TrainingSettings(RunSettings):
     schedule: str = option(
         "constant", "learning rates after the warm-up; linear and cosine decay to 0", choices=SCHEDULES
     )
-    patience: int | None = option(
-        None,
-        "stop after this many validations without a higher HR@10; default: train all epochs",
-        least=1,
-        runtime=True,
-    )
     eval_every: int = option(1, "epochs between validations", least=1)
     precision: str = option("auto", "number format of training", choices=PRECISIONS)
     save_minutes: float = option(
@@ -54,6 +48,11 @@ class TrainingSettings(RunSettings):
             "item_head": self.lr_item_head,
             "user_encoder": self.lr_user_encoder,
         }
+
+    @property
+    def extendable(self) -> bool:
+        """Whether a run with more epochs begins like this one, so that this one can be continued."""
+        return self.schedule == "constant" and self.eval_every == 1
 
     @property
     def caches_states(self) -> bool:

@@ -72,6 +72,7 @@ def prepare(model: TransRec, domain: Domain, settings: TrainingSettings, process
         UserError: the number format is not supported on this device, or the loss not by the method.
     """
     precision = choose_precision(settings.precision, process.device)
+    choose_precision(settings.evaluation_precision, process.device, "evaluation_precision")  # fail now
     if model.loss.sampling.catalogue and settings.method not in ("head", "id"):
         raise UserError(
             f"--loss {settings.loss}: encodes all {domain.interactions.n_items:,} items in every step, which "

@@ -81,13 +81,6 @@ class Progress:
             **metrics,
         }
 
-    def stopped(self, patience: int | None) -> bool:
-        """Whether the last ``patience`` validations were not better than the best before them."""
-        validated = [record for record in self.history if "HR@10" in record]
-        if patience is None or self.best is None:
-            return False
-        return len(validated) - 1 - validated.index(self.best) >= patience
-
     def finish_epoch(self, record: Record) -> bool:
         """Add the record of an epoch and advance to the next. Returns whether it is the best so far."""
         self.history.append(record)
@@ -142,8 +135,9 @@ def restore_state(run: Run, setup: TrainingSetup) -> Progress:
         raise damaged(path, fault)
     if progress.precision != setup.precision.name:
         raise UserError(
-            f"{run.folder}: trained in {progress.precision}, but --precision is {setup.precision.name} on "
-            f"this device; resume with --precision {progress.precision}"
+            f"{run.folder}: trained in {progress.precision}, but --precision auto is {setup.precision.name} "
+            f"on this device; resume on a device that supports {progress.precision}, or train anew with "
+            f"--precision {setup.precision.name} and another --run_folder"
         )
     last = read_checkpoint(path)
     load_into(setup.model, _with_prefix(last.tensors, _MODEL), last.path, trained_state(setup.model))

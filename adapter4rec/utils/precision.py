@@ -1,4 +1,4 @@
-"""Training precision (fp32, bf16, fp16). Evaluation always uses float32."""
+"""Number formats of training and evaluation: fp32, bf16, fp16."""
 
 from __future__ import annotations
 
@@ -79,10 +79,15 @@ def _linear_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     return {name: own[name] for name in ("weight", "bias") if name in own}
 
 
-def choose_precision(name: str, device: torch.device) -> Precision:
+def choose_precision(name: str, device: torch.device, option: str = "precision") -> Precision:
     """The precision ``name`` on ``device``.
 
     ``auto`` is bf16 if the device supports it, fp16 on older GPUs, else fp32.
+
+    Args:
+        name: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        device: the device.
+        option: the setting that has the name, for messages.
 
     Raises:
         UserError: fp16 on a CPU.
@@ -90,7 +95,7 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     if name == "auto":
         name = _best(device)
     if name == "fp16" and device.type == "cpu":
-        raise UserError("--precision fp16: requires a GPU; use bf16 or fp32 on a CPU")
+        raise UserError(f"--{option} fp16: requires a GPU; use bf16 or fp32 on a CPU")
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     return Precision(name, dtypes[name], device.type)
 
