@@ -55,11 +55,16 @@ def prepare(arguments: Sequence[str] | None = None) -> None:
     if name != TABLE and name not in SOURCES:
         raise UserError(f"{name}: unknown data set; {nearest(name, [TABLE, *SOURCES])}")
     kind = _TableOptions if name == TABLE else _SourceOptions
-    about = "Prepare any table." if name == TABLE else f"Prepare {name}: {SOURCES[name].about}."
+    about = "Prepare any table." if name == TABLE else f"Prepare {name}: {_about_source(name)}"
     known = _known(kind)
     values = _values(parse_command_line(rest, known, about), known)
     settings = kind.from_values(values)
     _prepare(name, settings, f"{PREPARE} {shlex.join(_without_output(words))}")
+
+
+def _about_source(name: str) -> str:
+    one = SOURCES[name]
+    return f"{one.about}. Published at {one.published}; licence: {one.licence}. --raw holds {one.files}."
 
 
 def _about() -> str:
@@ -121,7 +126,10 @@ def _prepare(name: str, settings: _TableOptions | _SourceOptions, command: str) 
             files = [(path, path.name) for path in (*settings.interactions, *(settings.items or ()))]
         else:
             if not settings.raw.is_dir():
-                raise UserError(f"--raw {settings.raw}: no such folder; expected {SOURCES[name].files}")
+                source = SOURCES[name]
+                raise UserError(
+                    f"--raw {settings.raw}: no such folder; expected {source.files}, from {source.published}"
+                )
             raw = SOURCES[name].read(settings.raw)
             labels = (f"clicks in {settings.raw}", f"items in {settings.raw}")
             files = [(path, path.relative_to(settings.raw).as_posix()) for path in _data_files(settings.raw)]
