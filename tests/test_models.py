@@ -234,7 +234,10 @@ def test_pooling_is_that_of_a_sentence_transformers_folder(
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_a_saved_encoder_records_its_pooling(tiny_bert_folder, tmp_path, pooling):
-    model = model_on(tiny_bert_folder)
+    shutil.copytree(tiny_bert_folder, tmp_path / "backbone")
+    (tmp_path / "backbone" / "bpe.codes").write_text("a b 1\n")  # of tokenizers like that of PhoBERT
+    model = model_on(tmp_path / "backbone")
     model.item_encoder.pooling = pooling
     save_encoder(model, tmp_path / "saved")
     assert recorded_pooling(tmp_path / "saved") == pooling
+    assert (tmp_path / "saved" / "bpe.codes").is_file()

@@ -41,7 +41,8 @@ _MERGEABLE = (Lora, PeftAdapter, Adapter)
 """A plain :class:`Adapter`, as of bitfit and layernorm, consists of copies of parameters only."""
 _PREPROCESSOR_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "preprocessor_config.json"),
+    *("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "bpe.codes"),
+    "preprocessor_config.json",
 )
 
 
