@@ -32,6 +32,7 @@ _HOMES = {
     "datasets.frames": ("from_dataframes",),
     "report.results": ("results",),
     "runs.curves": ("draw_curves",),
+    "utils.errors": ("UserError",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -138,12 +138,20 @@ def _runs(cls: type[Settings], swept: Swept, given: Collection[str]) -> list[Val
     Settings that only the launcher's script sets are ignored by methods that do not have them.
     """
     runs: list[Values] = []
+    seen: list[Values] = []
+    for name in ("epochs", "patience"):
+        if len(swept.get(name, ())) > 1:
+            raise UserError(
+                f"--{name} {' '.join(map(as_argument, swept[name]))}: runs that differ in it alone are one "
+                "run, longer or shorter; take the largest, metrics.jsonl has every epoch"
+            )
     for combination in product(*swept.values()):
         values = dict(zip(swept, combination, strict=True))
         known = cls.options({"method": values["method"]} if "method" in values else {})
         values = {name: value for name, value in values.items() if name in known or name in given}
-        cls.from_values(values)
-        if values not in runs:
+        plain = cls.from_values(values).plain()
+        if plain not in seen:
+            seen.append(plain)
             runs.append(values)
     for name in _OUTPUTS:
         paths = [values[name] for values in runs if values.get(name) not in (None, "none")]

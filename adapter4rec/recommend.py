@@ -4,7 +4,7 @@ Takes a run folder, a bundle, or a source model and an adapter file (--source, -
 to users by name (--users), for a click history (--history), or to all users (--csv). Text runs print titles;
 image runs can draw a contact sheet (--sheet). The clicks that a run keeps of each user (the last L + 3) are
 not recommended again. New items can be ranked along with the catalogue (--items). All embeddings can be
-exported (--export).
+exported (--export). With --split time, a run does not keep clicks after the test target.
 """
 
 from __future__ import annotations
@@ -59,16 +59,13 @@ def write_csv(recommender: Recommender, top_k: int, path: Path, *, only_new: boo
 def main() -> None:
     """Entry point of the command."""
     options = _options()
-    for name in ("sheet", "csv", "export", "users", "history", "only_new"):
-        if options.similar and getattr(options, name):
-            option = name.replace("_", "-")
-            raise UserError(f"--similar: lists the nearest of all items; leave out --{option}")
+    _require_fitting(options)
     recommender = loaded_model(options)
     run = recommender.run
+    if recommender.interactions.n_users and recommender.interactions.split.times is not None:
+        print("note: with --split time, histories end with the test target; later clicks are not known here")
     if options.sheet and not isinstance(run.domain.store, ImageStore):
         raise UserError(f"--sheet: {run.folder} is not an image run")
-    if options.item_images and not options.items:
-        raise UserError("--item-images: requires --items")
     if options.items:
         known = recommender.candidates.number_of
         items = read_new_items(run, options.items, options.item_images, known, options.encoding)
@@ -106,6 +103,16 @@ def main() -> None:
     if options.sheet:
         draw_contact_sheet(recommender.candidates, users, found, options.sheet)
         print(f"\ncontact sheet: {options.sheet}")
+
+
+def _require_fitting(options: argparse.Namespace) -> None:
+    """Refuse options that have no effect with each other."""
+    for name in ("sheet", "csv", "export", "users", "history", "only_new"):
+        if options.similar and getattr(options, name):
+            option = name.replace("_", "-")
+            raise UserError(f"--similar: lists the nearest of all items; leave out --{option}")
+    if options.item_images and not options.items:
+        raise UserError("--item-images: requires --items")
 
 
 def _selected_users(

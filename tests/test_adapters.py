@@ -203,6 +203,33 @@ def test_an_own_family_may_have_an_own_parameter_group(model, monkeypatch):
     assert sorted(trained) == sorted(name for group in names.values() for name in group)
 
 
+class WithoutRateConfig(GatedConfig):
+    """An own parameter group without a learning rate."""
+
+    def learning_rates(self):
+        return {}
+
+
+@dataclass(frozen=True)
+class NamedLikeARunConfig(GatedConfig):
+    """An option with the name of an option of the run."""
+
+    dropout: float = option(0.5, "dropout of the gates")
+
+
+def test_an_own_family_that_would_train_nothing_or_hide_an_option_is_refused(model, monkeypatch):
+    monkeypatch.setitem(registry.FAMILIES, "gated", WithoutRateConfig)
+    before = list(model.state_dict())
+    with pytest.raises(
+        UserError, match="WithoutRateConfig: no learning rate for its parameter group 'gates'"
+    ):
+        add_adapters(model, WithoutRateConfig())
+    assert list(model.state_dict()) == before
+    monkeypatch.setitem(registry.FAMILIES, "named", NamedLikeARunConfig)
+    with pytest.raises(UserError, match=r"NamedLikeARunConfig: its option 'dropout' .* named_dropout"):
+        TextTargetSettings.from_values({"users": "u", "items": "i", "method": "named"})
+
+
 def test_every_parameter_is_in_one_group(model):
     add_adapters(model, KAdapterConfig(train_layer_norms=True, train_head=True, item_inner=12))
     names = [name for parameters in model.parameter_groups().values() for name in parameters]

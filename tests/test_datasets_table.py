@@ -280,11 +280,9 @@ def test_utf16_is_recognised(tmp_path):
 
 def test_the_data_set_of_the_document_is_prepared(tmp_path, monkeypatch):
     page = (REPOSITORY / "docs" / "extending.md").read_text("utf-8")
-    blocks = [
-        block for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL) if "SOURCES" in block
-    ]
+    blocks = [block for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL) if "SHOP" in block]
     monkeypatch.setitem(SOURCES, "shop", None)
-    names = {}
+    names = {"SOURCES": SOURCES}
     for block in blocks:
         exec(block, names)
     raw = tmp_path / "raw"

@@ -16,6 +16,7 @@ from adapter4rec.runs.ledger import (
     append,
     command_of,
     failed_record,
+    finished_record,
     latest,
     read_ledger,
     run_key,
@@ -106,7 +107,8 @@ class TestKeys:
         assert key(users=moved) == same
         moved.write_bytes(values["users"].read_bytes() + b"u99\ti1 i2 i3 i4 i5\n")
         others = [key(users=moved), key(epochs=2), key(seed=2), key(user_share=0.5), key(method="head")]
-        assert len({same, *others}) == 6
+        others += [key(patience=2)]
+        assert len({same, *others}) == 7
         with pytest.raises(UserError, match=r"--users .*none\.tsv: no such file"):
             key(users=tmp_path / "none.tsv")
 
@@ -176,7 +178,18 @@ class TestRuns:
 
     def test_a_failure_says_how_it_ended(self, values, tmp_path):
         settings = TextSourceSettings.from_values(values)
-        append(tmp_path / "l.jsonl", failed_record(values["run_folder"], settings, 2, "error: no disk"))
+        append(
+            tmp_path / "l.jsonl", failed_record(values["run_folder"], settings, "0123", 2, "error: no disk")
+        )
         (record,) = read_ledger(tmp_path / "l.jsonl")
         assert (record["outcome"], record["exit_code"], record["message"]) == (FAILED, 2, "error: no disk")
+        assert record["key"] == "0123"
+
+    def test_the_key_is_that_of_the_data_that_were_read(self, values, tmp_path):
+        settings = TextSourceSettings.from_values(values)
+        carry_out(settings)
+        (record,) = read_ledger(tmp_path / "runs" / "ledger.jsonl")
         assert record["key"] == run_key(settings)
+        with values["users"].open("ab") as users:  # while the run was trained
+            users.write(b"u99\ti1 i2 i3 i4 i5\n")
+        assert finished_record(values["run_folder"], settings)["key"] == record["key"] != run_key(settings)

@@ -839,6 +839,13 @@ def test_the_page_shows_recommendations_of_the_best_run_that_has_them(tmp_path):
     assert text_of_page.count("data:image/png;base64,") == 1
 
 
+def test_runs_on_other_data_are_rows_of_their_own(tmp_path):
+    ledger = tmp_path / "ledger.jsonl"
+    for name, data, seed in (("monday", "aaaa", 1), ("tuesday", "bbbb", 1), ("again", "bbbb", 2)):
+        run_record(ledger, name, ranks_of(8, seed), seed, data=data)
+    assert sorted(results(ledger)["run"]) == ["houlsby, data aaaa", *["houlsby, data bbbb"] * 2]
+
+
 def test_a_table_for_a_notebook_needs_a_finished_run(tmp_path):
     failure(tmp_path / "ledger.jsonl", "lora", "LoRA-1")
     with pytest.raises(UserError, match=r"ledger\.jsonl: no run has finished"):

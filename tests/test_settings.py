@@ -587,6 +587,17 @@ class TestSweepsAndMistakes:
         assert launched(monkeypatch, page, *words, settings=TextTargetSettings) == 0
         assert len(commands.settings) == 2
 
+    def test_equal_values_are_run_once_and_lengths_of_one_run_are_no_sweep(
+        self, monkeypatch: pytest.MonkeyPatch, commands: Commands, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        page = {"users": "/u", "items": "/i", "method": "finetune"}
+        words = ("--lr_backbone", "0.01", "0.010")
+        assert launched(monkeypatch, page, *words, settings=TextTargetSettings) == 0
+        assert len(commands.settings) == 1
+        for name in ("--epochs", "--patience"):
+            assert launched(monkeypatch, page, name, "2", "3", settings=TextTargetSettings) == 2
+            assert f"{name} 2 3: runs that differ in it alone are one run" in capsys.readouterr().err
+
     def test_a_machine_beyond_the_last(self, monkeypatch: pytest.MonkeyPatch, commands: Commands) -> None:
         assert launched(monkeypatch, {"data": "/d"}, "--nodes", "2", "--node_rank", "2") == 2
         assert commands == []

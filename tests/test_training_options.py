@@ -1,6 +1,7 @@
 """Losses, schedules, early stopping and intervals of validation in whole runs."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -88,6 +89,26 @@ def test_a_run_stops_when_validation_does_not_improve(common, tmp_path):
     assert keys[0] != keys[1] == keys[2]
 
 
+def test_a_run_that_patience_would_have_stopped_before_is_not_resumed(common, tmp_path, monkeypatch):
+    folder, step = tmp_path / "run", fit.train_step
+    whole = run_source(**common | {"epochs": 60, "patience": 1}, run_folder=tmp_path / "whole")
+    last = len([record for record in records(tmp_path / "whole") if record["split"] == "validation"])
+
+    def stops(setup, batch, place, rate):
+        if place[1] == last + 2:  # an epoch after that in which it would have stopped
+            raise KeyboardInterrupt
+        return step(setup, batch, place, rate)
+
+    monkeypatch.setattr(fit, "train_step", stops)
+    with pytest.raises(KeyboardInterrupt):
+        run_source(**common | {"epochs": 60}, run_folder=folder)
+    monkeypatch.setattr(fit, "train_step", step)
+    message = f"trained for {last + 1} epochs, but --patience 1 stops after {last}"
+    with pytest.raises(UserError, match=message):
+        run_source(**common | {"epochs": 60, "patience": 1}, run_folder=folder, resume=True)
+    assert whole["epoch"] == last - 1
+
+
 @pytest.mark.parametrize("options", [{"schedule": "linear"}, {"eval_every": 2}])
 def test_a_run_that_more_epochs_would_change_is_not_continued(common, tmp_path, options):
     options = common | options | {"run_folder": tmp_path / "run"}
@@ -105,6 +126,22 @@ def test_a_run_without_epochs_has_the_initial_weights(common, tmp_path):
     assert run_source(**options, resume=True)["test"] == result["test"]
     model = adapter4rec.load(tmp_path / "run", device="cpu")
     assert len(model.recommend(model.clicks_of("u1"), top_k=3)) == 3
+
+
+def test_cutoffs_that_a_finished_run_did_not_measure_are_said(common, tmp_path, capsys):
+    options = common | {"epochs": 1, "run_folder": tmp_path / "run"}
+    run_source(**options)
+    run_source(**options, resume=True, k=(1, 10))
+    assert "not measured: HR@1; --mode test measures them" in capsys.readouterr().out
+
+
+def test_a_ledger_that_cannot_be_written_is_named_before_training(common, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: "closed" not in str(path))
+    (tmp_path / "closed").mkdir()
+    ledger = tmp_path / "closed" / "ledger.jsonl"
+    with pytest.raises(UserError, match=f"{ledger}: cannot be written"):
+        run_source(**common | {"epochs": 1}, run_folder=tmp_path / "run", ledger=ledger)
+    assert not (tmp_path / "run" / "last.safetensors").exists()
 
 
 def test_a_number_format_of_evaluation_that_is_not_supported_is_named_before_training(common, tmp_path):

@@ -14,9 +14,13 @@ import adapter4rec
 from adapter4rec.adapters.attaching import add_adapters, detach_adapters
 from adapter4rec.adapters.files import load_adapter, save_adapter
 from adapter4rec.adapters.registry import FAMILIES
+from adapter4rec.models.losses.base import Loss
 from adapter4rec.models.parts import USER_ENCODER
 from adapter4rec.models.registry import USER_ENCODERS, registered
+from adapter4rec.models.user_encoders.base import UserEncoder
+from adapter4rec.models.user_encoders.gru4rec import Gru4RecUserEncoder
 from adapter4rec.utils.errors import UserError
+from Pretraining.Text.train import run as run_source
 
 ATTENTIVE = ["transformer", "ligr", "hstu"]
 """Those with sites for adapters."""
@@ -255,3 +259,42 @@ def test_head_on_cached_states_then_a_target_then_recommendations(
     assert (USER_ENCODER in groups) == (name != "mean")
     model = adapter4rec.load(tmp_path / "target")
     assert len(model.recommend(model.clicks_of("u1")[:2], top_k=3)) == 3
+
+
+class Normed(Gru4RecUserEncoder):
+    """A user encoder with running statistics, which are no parameters."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.norm = torch.nn.BatchNorm1d(self.width)
+
+    def forward(self, items, log_mask):
+        return self.norm(super().forward(items, log_mask).transpose(1, 2)).transpose(1, 2)
+
+
+def test_buffers_of_a_user_encoder_belong_to_a_run(tiny_bert_folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(USER_ENCODERS, "normed", Normed)
+    clicks = {f"u{u}": [f"i{(u + step) % 10}" for step in range(6)] for u in range(20)}
+    users, items = write_domain(tmp_path / "domain", clicks, {f"i{i}": f"item {i}" for i in range(10)})
+    options = {"users": users, "items": items, "method": "id", "user_encoder": "normed", "device": "cpu"}
+    options |= {"backbone": str(tiny_bert_folder), "embedding_dim": 8, "max_seq_len": 5, "batch_size": 4}
+    options |= {"epochs": 3, "run_folder": tmp_path / "run", "cache_folder": tmp_path / "cache"}
+    result = run_source(**options)
+    assert run_source(**options, mode="test")["test"] == result["test"]
+    own = adapter4rec.load(tmp_path / "run", device="cpu").run.model.user_encoder
+    assert own.norm.num_batches_tracked > 0
+
+
+def test_a_user_encoder_or_a_loss_that_lacks_a_member_is_named():
+    class Part(UserEncoder):
+        def forward(self, items, log_mask):
+            return items
+
+    class NoSampling(Loss):
+        def forward(self, users, targets, items, batch):
+            return users.sum()
+
+    with pytest.raises(TypeError, match=r"Part .*describe"):
+        Part(DIM)
+    with pytest.raises(TypeError, match=r"NoSampling .*sampling"):
+        NoSampling(None, 3)

@@ -19,7 +19,7 @@ from adapter4rec.adapters.released import as_released, change_as_released
 from adapter4rec.adapters.sites import Sites, find_sites
 from adapter4rec.models.image_encoder import ImageItemEncoder
 from adapter4rec.models.layouts import LAYOUTS, UNREAD
-from adapter4rec.models.parts import ADAPTED_HEAD, ADAPTED_USER, ParameterGroups
+from adapter4rec.models.parts import ADAPTED_HEAD, ADAPTED_USER, ADAPTER_PARTS, ParameterGroups
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoders.transformer import TransformerUserEncoder
 from adapter4rec.utils.errors import UserError
@@ -147,6 +147,12 @@ def _build(model: TransRec | PreTrainedModel, adapters: AdapterSet, sites: dict[
             own = sites[name]
             norms = own.layer_norms_of(list(config.layers_of(own).values()))
             adapter.train_copies("layer_norms", own.encoder, norms, f"{name}_layer_norms")
+        for group in adapter.parameter_groups():
+            if group not in (*ADAPTER_PARTS, *config.learning_rates()):
+                raise UserError(
+                    f"{type(config).__name__}: no learning rate for its parameter group {group!r}; return it "
+                    "from learning_rates()"
+                )
     if config.train_head:
         if items is None:
             raise UserError("--train_head true: an encoder alone has no item head")

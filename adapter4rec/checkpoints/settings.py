@@ -27,8 +27,8 @@ _PARTLY_TRAINED: dict[str, tuple[str, ...]] = {"head": _HEAD, "id": _HEAD, "froz
 TARGET_METHODS = dict.fromkeys(("finetune", "head", "frozen", "scratch", "id", "popularity"))
 _ON_VECTORS = ("head", "frozen", *(name for name in FAMILIES))
 """Methods that may have item vectors in place of a backbone; adapters in the user encoder only."""
-_WITHOUT_CONTENT = ("id", "popularity")
-WITHOUT_SOURCE = ("scratch", *_WITHOUT_CONTENT)
+WITHOUT_CONTENT = ("id", "popularity")
+WITHOUT_SOURCE = ("scratch", *WITHOUT_CONTENT)
 """Methods of the target stage that do not need a source model."""
 
 
@@ -48,7 +48,7 @@ class StageSettings(Settings):
     @property
     def uses_content(self) -> bool:
         """Whether items are encoded from their content by a backbone; otherwise from ids or vectors."""
-        return self.method not in _WITHOUT_CONTENT and self.item_vectors is None
+        return self.method not in WITHOUT_CONTENT and self.item_vectors is None
 
     def encoder_builder(self, of_content: EncoderBuilder) -> EncoderBuilder | None:
         """What builds the item encoder of the model; None for the id tower.
@@ -67,7 +67,7 @@ class StageSettings(Settings):
         if self.item_vectors is not None and self.method not in _ON_VECTORS:
             raise UserError(
                 f"--item_vectors: --method {self.method} needs "
-                + ("no vectors" if self.method in _WITHOUT_CONTENT else "a backbone to train")
+                + ("no vectors" if self.method in WITHOUT_CONTENT else "a backbone to train")
                 + "; use --method head"
             )
 
@@ -148,8 +148,14 @@ class TargetSettings(StageSettings):
         own = super().options(values)
         if "method" not in values:
             return own
-        family = FAMILIES.get(own["method"].value_of(values["method"]))
-        return own | (options_of(family) if family else {})
+        method = own["method"].value_of(values["method"])
+        of_family = options_of(FAMILIES[method]) if method in FAMILIES else {}
+        if clash := [name for name in of_family if name in own]:
+            raise UserError(
+                f"{FAMILIES[method].__name__}: its option {clash[0]!r} has the name of an option of the run; "
+                f"rename it, for example to {method}_{clash[0]}"
+            )
+        return own | of_family
 
     @classmethod
     def _build(cls: type[T], values: Values) -> T:

@@ -139,7 +139,7 @@ def differing_settings(source: Mapping[str, Any], settings: Mapping[str, Any]) -
 def load_source_weights(
     model: TransRec, source: Checkpoint, settings: Mapping[str, Any] | None = None
 ) -> None:
-    """Load the weights of a source model into a model.
+    """Load the weights of a source model into a model. A loss with other parameters keeps its own.
 
     Args:
         model: of the same architecture, without adapters.
@@ -164,8 +164,13 @@ def load_source_weights(
     on_vectors = not any(name.startswith("item_encoder.backbone.") for name in source.tensors)
     if isinstance(model.item_encoder, ContentItemEncoder) and on_vectors:
         raise UserError(f"{source.path}: has no backbone; it was trained with --item_vectors or --method id")
+    tensors, loss = dict(source.tensors), {f"loss.{name}" for name in model.loss.state_dict()}
+    if loss != (of_source := {name for name in tensors if name.startswith("loss.")}):  # another loss
+        state = model.state_dict()
+        tensors = {name: one for name, one in tensors.items() if name not in of_source}
+        tensors |= {name: state[name] for name in loss}
     try:
-        load_into(model, source.tensors, source.path)
+        load_into(model, tensors, source.path)
     except UserError as error:
         if lines := differing_settings(_settings_of(source.description), settings or {}):
             raise UserError(f"{source.path}: trained with {'; '.join(lines)}\n{error}") from None

@@ -151,12 +151,14 @@ class Interactions:
         ends = "--max_seq_len + 3 of a user"
         if self.split.times is not None:
             ends = "--max_seq_len + 1 of training or after the test target"
-        return (
-            "warning: more than 20 % of the users or clicks were dropped: "
+        causes = {
             f"{self.dropped_users:,} of {users:,} users with {self.dropped_clicks:,} of {clicks:,} clicks "
-            f"(fewer than --min_seq_len), {self.cut_clicks:,} clicks before the last {ends}, "
-            f"{self.left_out_clicks:,} clicks on items without an image in --images"
-        )
+            "(fewer than --min_seq_len)": self.dropped_users,
+            f"{self.cut_clicks:,} clicks before the last {ends}": self.cut_clicks,
+            f"{self.left_out_clicks:,} clicks on items without an image in --images": self.left_out_clicks,
+        }
+        shown = ", ".join(cause for cause, count in causes.items() if count)
+        return f"warning: more than 20 % of the users or clicks were dropped: {shown}"
 
 
 def read_items(

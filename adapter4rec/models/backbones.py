@@ -29,7 +29,6 @@ TEXT_ENCODERS, IMAGE_ENCODERS = (
 )
 """Supported encoders, by the ``model_type`` of their config.json."""
 
-_WITHOUT_POOLER = {kind: {"add_pooling_layer": False} for kind in ("bert", "roberta", "xlm-roberta", "vit")}
 _LOCAL = {"trust_remote_code": False, "local_files_only": True}
 """Folders are read without executing code that they contain, and without downloads."""
 
@@ -121,12 +120,12 @@ def computation_of(config: PretrainedConfig) -> str:
 
 
 def first_position(config: PretrainedConfig) -> int:
-    """Position id of the first token: 0, but ``pad_token_id + 1`` in RoBERTa and XLM-RoBERTa.
+    """Position id of the first token: 0, but ``pad_token_id + 1`` in RoBERTa and its relatives.
 
     Raises:
-        UserError: RoBERTa or XLM-RoBERTa without a padding token.
+        UserError: one of these without a padding token.
     """
-    if config.model_type not in ("roberta", "xlm-roberta"):
+    if not LAYOUTS[config.model_type].positions_from_padding:
         return 0
     if config.pad_token_id is None or config.pad_token_id < 0:
         raise UserError(
@@ -198,7 +197,7 @@ def load_backbone(folder: Path, kinds: Collection[str], layers: int | None = Non
         model, report = AutoModel.from_pretrained(
             folder,
             config=config,
-            **_WITHOUT_POOLER.get(config.model_type, {}),
+            **({"add_pooling_layer": False} if LAYOUTS[config.model_type].optional_pooler else {}),
             **_LOCAL,
             dtype=torch.float32,
             attn_implementation="sdpa",

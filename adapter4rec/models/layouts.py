@@ -5,7 +5,7 @@ Widths and numbers of layers are read from the modules themselves.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 
@@ -27,7 +27,8 @@ class SublayerLayout:
     """A residual sublayer of a layer; paths are relative to the layer.
 
     Attributes:
-        entry: a module that is called with the residual stream x.
+        entry: a module that is called with the residual stream x; in post-norm encoders after f has been
+            computed, as BERT's ``attention.output``.
         output: a module that returns y = f(x), after dropout, before the residual is added. If both sublayers
             share it, its output belongs to the sublayer whose entry was called last.
         norm: the layer norm of the sublayer: after the residual addition in post-norm encoders, before f in
@@ -57,6 +58,8 @@ class EncoderLayout:
         reads: words (passed as ``inputs_embeds``), patches or items.
         fused: whether one linear layer (as Wqkv) computes query, key and value, in this order.
         tokens: the module whose output is the input of the first layer; for image encoders only.
+        positions_from_padding: whether positions count from ``pad_token_id + 1``, as in RoBERTa, not from 0.
+        optional_pooler: whether its class has ``add_pooling_layer``; most published weights lack a pooler.
     """
 
     layers: str
@@ -69,6 +72,8 @@ class EncoderLayout:
     tokens: str | None = None
     key: tuple[str, ...] = ()
     down: tuple[str, ...] = ()
+    positions_from_padding: bool = False
+    optional_pooler: bool = False
 
     @property
     def pre_norm(self) -> bool:
@@ -92,7 +97,9 @@ _BERT = EncoderLayout(
     reads=Reads.WORDS,
     key=("attention.self.key",),
     down=("output.dense",),
+    optional_pooler=True,
 )
+_ROBERTA = replace(_BERT, positions_from_padding=True)
 _MODERNBERT = EncoderLayout(
     layers="layers",
     attention=SublayerLayout(entry="attn_norm", output="attn.out_drop", norm="attn_norm"),
@@ -139,10 +146,10 @@ _CLIP_VISION = EncoderLayout(
 )
 LAYOUTS: dict[str, EncoderLayout] = {
     "bert": _BERT,
-    "roberta": _BERT,
-    "xlm-roberta": _BERT,
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
     "modernbert": _MODERNBERT,
-    "vit": _VIT,
+    "vit": replace(_VIT, optional_pooler=True),
     "vit_mae": _VIT,
     "dinov2": _DINOV2,
     "clip_vision_model": _CLIP_VISION,

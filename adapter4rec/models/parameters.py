@@ -20,9 +20,10 @@ def train_only(model: TransRec, parts: Collection[str]) -> None:
 
 
 def trained_state(model: TransRec) -> dict[str, Tensor]:
-    """The trained parameters and the buffers of adapters (randomly initialised frozen weights), by name.
+    """The trained parameters and the buffers of adapters, user encoder and loss, by name.
 
-    Parameters that PEFT inserts into the backbone have the names that they have in the adapter.
+    Buffers of adapters are randomly initialised frozen weights. Parameters that PEFT inserts into the
+    backbone have the names that they have in the adapter.
     """
     names = {id(one): name for name, one in model.adapters.named_parameters(prefix="adapters")}
     trained = {
@@ -31,6 +32,9 @@ def trained_state(model: TransRec) -> dict[str, Tensor]:
         if tensor.requires_grad
     }
     frozen = dict(model.adapters.named_buffers(prefix="adapters"))
+    for part, module in (("user_encoder", model.user_encoder), ("loss", model.loss)):
+        kept = module.state_dict(prefix=f"{part}.", keep_vars=True)
+        frozen |= {name: one for name, one in kept.items() if not isinstance(one, nn.Parameter)}
     return {name: tensor.detach() for name, tensor in (trained | frozen).items()}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from adapter4rec.checkpoints.settings import WITHOUT_CONTENT
 from adapter4rec.runs.ledger import FINISHED, method_of
 from adapter4rec.runs.records import Record
 from adapter4rec.utils.settings import as_argument
@@ -29,6 +30,7 @@ def planned_runs_of(records: Collection[Record]) -> pd.DataFrame:
     kept = [record for record in records if last[_run_of(record)] is record]
     runs = pd.DataFrame(kept).assign(section=list(map(section_of, kept)), scale=None)
     settings = pd.DataFrame(map(_essential_settings, runs["identity"], runs["settings"]))
+    settings["data"] = [str(record.get("data", ""))[:8] for record in kept]
     alike = settings.groupby([runs["section"], settings["method"]], sort=False)
     runs["name"] = pd.concat([_names(str(method), of_method) for (_, method), of_method in alike])
     return runs[["section", "name", "scale", "seed", "key", "folder", "command"]]
@@ -45,6 +47,8 @@ def _essential_settings(identity: dict[str, Any], settings: dict[str, Any]) -> d
     """The settings by which runs are grouped into rows, as on the command line."""
     chosen = identity | {name: settings[name] for name in _ESSENTIAL if name in settings}
     chosen["method"] = method_of(chosen)
+    if chosen["method"] in WITHOUT_CONTENT:
+        chosen.pop("backbone", None)
     chosen.pop("peft", None)  # it is part of the method's name
     return {name: as_argument(value) for name, value in chosen.items() if name != "seed"}
 

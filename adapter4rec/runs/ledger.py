@@ -50,8 +50,12 @@ class _Outcome:
     outcome: Literal["finished", "failed"]
 
 
-def run_key(settings: RunSettings) -> str:
+def run_key(settings: RunSettings, files: Mapping[str, str] | None = None) -> str:
     """A hash of settings, number of epochs, patience and contents of input files (16 hexadecimal digits).
+
+    Args:
+        settings: settings of the run.
+        files: hashes of the input files when they were read; default: of the files as they are.
 
     Raises:
         UserError: an input file cannot be read.
@@ -61,7 +65,7 @@ def run_key(settings: RunSettings) -> str:
         "settings": settings.plain(runtime=False),
         "epochs": settings.epochs,
         "patience": settings.patience,
-        "files": input_hashes(settings),
+        "files": input_hashes(settings) if files is None else files,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -85,6 +89,14 @@ def method_of(settings: Mapping[str, Any]) -> str:
     """The method of a run for a table: its name, for PEFT with that of PEFT's method."""
     method = str(settings["method"])
     return f"peft, {PeftConfig(peft=settings['peft']).label}" if method == "peft" else method
+
+
+def require_writable(ledger: Path) -> None:
+    """Raise a UserError if a ledger cannot be written."""
+    place = next(path for path in (ledger, *ledger.absolute().parents) if path.exists())
+    folder = ledger.absolute().parent if ledger.exists() else place  # where its lock is
+    if not (os.access(place, os.W_OK) and os.access(folder, os.W_OK)):
+        raise UserError(f"{ledger}: cannot be written: no permission; choose another --ledger")
 
 
 def append(ledger: Path, record: Mapping[str, Any]) -> None:
@@ -175,7 +187,7 @@ def finished_record(folder: Path, settings: RunSettings) -> Record:
         raise UserError(f"{folder}/metrics.jsonl: no validation; the file is damaged")
     settings = replace(settings, epochs=max(settings.epochs, epochs[-1]["epoch"]))
     return {
-        **_common_fields(FINISHED, settings, folder),
+        **_common_fields(FINISHED, settings, folder, run_key(settings, recorded.files)),
         "data": recorded.identity["data"],
         "start": recorded.identity["start"],
         "domain": recorded.domain,
@@ -189,15 +201,15 @@ def finished_record(folder: Path, settings: RunSettings) -> Record:
     }
 
 
-def failed_record(folder: Path, settings: RunSettings, exit_code: int, message: str) -> Record:
-    """The record of a run that failed."""
-    return _common_fields(FAILED, settings, folder) | {"exit_code": exit_code, "message": message}
+def failed_record(folder: Path, settings: RunSettings, key: str, exit_code: int, message: str) -> Record:
+    """The record of a run that failed; ``key`` is that with which it was planned."""
+    return _common_fields(FAILED, settings, folder, key) | {"exit_code": exit_code, "message": message}
 
 
-def _common_fields(outcome: str, settings: RunSettings, folder: Path) -> Record:
+def _common_fields(outcome: str, settings: RunSettings, folder: Path, key: str) -> Record:
     return {
         "outcome": outcome,
-        "key": run_key(settings),
+        "key": key,
         "stage": settings.kind,
         "name": folder.name,
         "settings": settings.plain(),

@@ -39,7 +39,13 @@ from adapter4rec.models.transrec import TransRec
 from adapter4rec.runs.curves import draw_curves
 from adapter4rec.runs.identity import BEST, Identity, initial_hash, load_best
 from adapter4rec.runs.inputs import changed_inputs, input_hashes
-from adapter4rec.runs.ledger import append, finished_record, read_ledger, validation_history
+from adapter4rec.runs.ledger import (
+    append,
+    finished_record,
+    read_ledger,
+    require_writable,
+    validation_history,
+)
 from adapter4rec.runs.nearest import nothing_to_resume
 from adapter4rec.runs.records import Record, Result, RunDescription, RunResult, stopping_epoch
 from adapter4rec.runs.report_lines import result_line
@@ -163,8 +169,13 @@ class Run:
                 raise
 
     def begin(self, domain: Domain) -> None:
-        """Write ``settings.json`` and log what is trained."""
+        """Write ``settings.json`` and log what is trained.
+
+        Raises:
+            UserError: the ledger cannot be written.
+        """
         if self.process.is_rank0:
+            require_writable(self.settings.ledger_path)
             interactions, device = domain.interactions, self.process.device
             cuda = device.type == "cuda"
             write_json(
@@ -244,6 +255,8 @@ class Run:
             if self.counts.trained and not self._is_complete(validation_history(self.folder)):
                 return None
             self._report(result)
+            if missing := [f"HR@{k}" for k in self.settings.ks if f"HR@{k}" not in result["test"]]:
+                self.log(f"not measured: {', '.join(missing)}; --mode test measures them")
             record, compared = finished_record(self.folder, self.settings), ("outcome", "key", "folder")
             known = read_ledger(self.settings.ledger_path) if self.settings.ledger_path.exists() else []
             if not any(all(other.get(name) == record[name] for name in compared) for other in known):
@@ -256,14 +269,22 @@ class Run:
         return result
 
     def _is_complete(self, history: Sequence[Record]) -> bool:
-        trained, patience = history[-1]["epoch"], self.settings.patience
+        return self.stopped(history) or history[-1]["epoch"] >= self.settings.epochs
+
+    def stopped(self, history: Sequence[Record]) -> bool:
+        """Whether training ends after these epochs because of ``--patience``.
+
+        Raises:
+            UserError: it would have ended earlier.
+        """
+        trained, patience = len(history), self.settings.patience
         last = stopping_epoch(history, patience)
         if last is not None and last < trained:
             raise UserError(
                 f"{self.folder}: trained for {trained} epochs, but --patience {patience} stops after {last}; "
                 "choose another --run_folder"
             )
-        return last is not None or trained >= self.settings.epochs
+        return last is not None
 
     def remove_result(self) -> None:
         """Remove the result of an earlier training with fewer epochs, before the weights change."""

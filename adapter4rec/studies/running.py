@@ -100,7 +100,7 @@ class Runner:
                 "epochs, or an input file has changed during the run; remove the folder to train again"
             )
         self.failed.append(run.name)
-        append(self.ledger, failed_record(run.folder, run.settings, code, message))
+        append(self.ledger, failed_record(run.folder, run.settings, run.key, code, message))
         _print(f"FAILED   {run.name}, exit code {code}, {took}:\n{message}")
 
     def _environment(self, slot: int) -> dict[str, str]:

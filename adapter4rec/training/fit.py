@@ -15,7 +15,7 @@ from adapter4rec.data.domain import Domain
 from adapter4rec.data.loader import load_ahead
 from adapter4rec.evaluation.leave_one_out import Split
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.runs.records import Record, stopping_epoch
+from adapter4rec.runs.records import Record
 from adapter4rec.runs.report_lines import epoch_line
 from adapter4rec.runs.run import Run
 from adapter4rec.training.schedule import learning_rate_factor
@@ -67,11 +67,12 @@ def fit(model: TransRec, domain: Domain, settings: TrainingSettings, run: Run) -
     for line in setup.describe():
         run.log(line)
     progress = restore_state(run, setup)
+    run.stopped(progress.history)  # raises where training should have stopped before
     run.remove_result()
     if progress.step > examples.steps:
         raise damaged(run.last_path, f"step {progress.step}, but an epoch has {examples.steps} steps")
     try:
-        while progress.epoch <= settings.epochs and not stopping_epoch(progress.history, settings.patience):
+        while progress.epoch <= settings.epochs and not run.stopped(progress.history):
             with signals_deferred() as received:
                 number = train_epoch(setup, examples, settings, progress, run, received)
             if number:  # another process of this run has received it
@@ -94,7 +95,7 @@ def fit(model: TransRec, domain: Domain, settings: TrainingSettings, run: Run) -
             save_state(run, setup, progress)
         run.log(f"saved: epoch {progress.epoch}, {progress.step} of {examples.steps} steps")
         raise
-    if stopping_epoch(progress.history, settings.patience):
+    if run.stopped(progress.history):
         run.log(f"stopped: no higher HR@10 in {settings.patience} validations")
     return progress.history
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
@@ -11,7 +11,7 @@ from adapter4rec.models.losses.settings import LossSettings
 from adapter4rec.models.parts import USER_ENCODER, ParameterGroups
 
 
-class Loss(nn.Module):
+class Loss(nn.Module, ABC):
     """Base class of losses. Parameters of a loss belong to the user encoder's group.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
@@ -24,7 +24,7 @@ _MASKED_SCORE = -1e9
 keys are masked, is uniform instead of NaN."""
 
 
-class UserEncoder(nn.Module):
+class UserEncoder(nn.Module, ABC):
     """Maps left-padded sequences of item embeddings to next-item vectors.
 
     Args:
