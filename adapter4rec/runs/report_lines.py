@@ -3,11 +3,43 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from adapter4rec.checkpoints.settings import TargetSettings
+from adapter4rec.runs.settings import RunSettings
+
+if TYPE_CHECKING:
+    from adapter4rec.models.parameters import ParameterCounts
 
 _WIDTH = 80
+_LARGE_SHARE = 25
+"""Share of the parameters, in per cent, above which adapters are no longer small."""
 _HARD_SPACE = "\N{NO-BREAK SPACE}"
+
+
+def opening_lines(settings: RunSettings, counts: ParameterCounts) -> Iterator[str]:
+    """What is trained, and what is odd about it.
+
+    Raises:
+        UserError: the source model is missing or damaged.
+    """
+    yield f"trained parameters: {counts.trained:,} of {counts.total:,} ({counts.share:.2f} %)"
+    if not isinstance(settings, TargetSettings):
+        return
+    if settings.method == "head" and not settings.needs_source:
+        yield "no source model: head and user encoder start from initial weights"
+    if settings.needs_source:
+        from adapter4rec.checkpoints.source_models import differing_settings, read_source_settings
+
+        source = read_source_settings(settings.source_checkpoint)
+        for line in differing_settings(source, settings.plain()):
+            yield f"warning: the source model was trained with {line}"
+    if settings.adapter is not None and counts.share > _LARGE_SHARE:
+        yield (
+            f"warning: with this adapter, {counts.share:.0f} % of all parameters are trained; its widths or "
+            "ranks may be too large for this backbone"
+        )
 
 
 def epoch_line(record: Mapping[str, Any], ks: Iterable[int]) -> str:

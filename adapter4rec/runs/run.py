@@ -20,8 +20,6 @@ A finished run appends a record to the ledger next to its folder (ledger.py).
 from __future__ import annotations
 
 import json
-import platform
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -29,9 +27,7 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from adapter4rec.checkpoints.settings import TargetSettings
 from adapter4rec.data.domain import Domain
 from adapter4rec.evaluation.metrics import RANKS_FILE, RankedUsers
 from adapter4rec.models.parameters import ParameterCounts, count_parameters, trained_state
@@ -48,7 +44,7 @@ from adapter4rec.runs.ledger import (
 )
 from adapter4rec.runs.nearest import nothing_to_resume
 from adapter4rec.runs.records import Record, Result, RunDescription, RunResult, stopping_epoch
-from adapter4rec.runs.report_lines import result_line
+from adapter4rec.runs.report_lines import opening_lines, result_line
 from adapter4rec.runs.settings import RunSettings
 from adapter4rec.runs.tensorboard import ScalarLog
 from adapter4rec.utils.checkpoint_file import write_checkpoint
@@ -61,15 +57,13 @@ from adapter4rec.utils.files import (
     require_regular,
     write_json,
 )
-from adapter4rec.utils.machine import peak_memory
+from adapter4rec.utils.machine import hardware, peak_memory
 from adapter4rec.utils.portable_paths import relative_paths
 from adapter4rec.utils.process_group import Process
 from adapter4rec.utils.records import read_record
 from adapter4rec.utils.versions import versions
 
 _MAX_LISTED = 5
-_LARGE_SHARE = 25
-"""Share of the parameters, in per cent, above which adapters are no longer small."""
 _LOCK = ".lock"
 
 
@@ -176,8 +170,7 @@ class Run:
         """
         if self.process.is_rank0:
             require_writable(self.settings.ledger_path)
-            interactions, device = domain.interactions, self.process.device
-            cuda = device.type == "cuda"
+            interactions = domain.interactions
             write_json(
                 self.folder / "settings.json",
                 {
@@ -192,33 +185,12 @@ class Run:
                     "parameters": asdict(self.counts),
                     "files": input_hashes(self.settings),
                     "versions": versions(),
-                    "hardware": {
-                        "device": torch.cuda.get_device_name(device) if cuda else platform.machine() or "cpu",
-                        "processes": self.process.world_size,
-                        "threads": torch.get_num_threads(),
-                        "platform": sys.platform,
-                    },
+                    "hardware": hardware(self.process.device, self.process.world_size),
                 },
             )
         self.log(f"run folder: {self.folder}")
-        trained, total = self.counts.trained, self.counts.total
-        self.log(f"trained parameters: {trained:,} of {total:,} ({self.counts.share:.2f} %)")
-        settings = self.settings
-        if isinstance(settings, TargetSettings) and settings.method == "head" and not settings.needs_source:
-            self.log("no source model: head and user encoder start from initial weights")
-        if isinstance(settings, TargetSettings) and settings.needs_source and self.process.is_rank0:
-            from adapter4rec.checkpoints.source_models import differing_settings, read_source_settings
-
-            source = read_source_settings(settings.source_checkpoint)
-            for line in differing_settings(source, settings.plain()):
-                self.log(f"warning: the source model was trained with {line}")
-        share = self.counts.share
-        adapted = isinstance(self.settings, TargetSettings) and self.settings.adapter is not None
-        if adapted and share > _LARGE_SHARE:
-            self.log(
-                f"warning: with this adapter, {share:.0f} % of all parameters are trained; its widths or "
-                "ranks may be too large for this backbone"
-            )
+        for line in opening_lines(self.settings, self.counts) if self.process.is_rank0 else ():
+            self.log(line)
         self.log(f"{domain.name}: {domain.interactions.describe()}")
         if self.warning:
             self.log(self.warning)

@@ -1,7 +1,8 @@
-"""GPU count and peak memory. PyTorch is imported only where needed."""
+"""GPU count, hardware and peak memory. PyTorch is imported only where needed."""
 
 from __future__ import annotations
 
+import platform
 import resource
 import sys
 from pathlib import Path
@@ -21,6 +22,15 @@ def gpu_count() -> int:
     import torch
 
     return torch.cuda.device_count()
+
+
+def hardware(device: torch.device, processes: int) -> dict[str, str | int]:
+    """Where a run is trained, for its records."""
+    import torch
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine() or "cpu"
+    threads = torch.get_num_threads()
+    return {"device": name, "processes": processes, "threads": threads, "platform": sys.platform}
 
 
 def peak_memory(device: torch.device | None = None) -> int:
