@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -28,10 +29,10 @@ from adapter4rec.models.layers import can_compile_layers, compile_layers
 from adapter4rec.models.parameters import train_only
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.training.step import train_step
-from adapter4rec.utils.errors import UserError, run_main
+from adapter4rec.utils.errors import UserError, reason_of, run_main
 from adapter4rec.utils.machine import peak_memory
 from adapter4rec.utils.precision import choose_precision
-from adapter4rec.utils.process_group import Process
+from adapter4rec.utils.process_group import Process, prepare_cuda
 from benchmarks.measuring import Measurement, arguments, machine, matmul_rate, parsed, report
 from benchmarks.models import (
     BACKBONES,
@@ -74,8 +75,8 @@ class Scale:
 def scale_of(options: argparse.Namespace) -> Scale:
     """Full size on a GPU, small on a CPU or with ``--small``."""
     if torch.cuda.is_available() and not options.small:
-        batches = {"text": (64, 128, 256, 512), "image": (64, 128, 256, 512)}
-        return Scale(torch.device("cuda", 0), options.layers, batches, 5, 20, 8)
+        batches = {"text": (64, 128, 256, 512), "image": (32, 64, 128)}
+        return Scale(torch.device("cuda", 0), options.layers, batches, 5, 20, 4)
     device = torch.device("cuda", 0) if torch.cuda.is_available() else _CPU
     return Scale(device, min(2, options.layers), {"text": (4,), "image": (2,)}, 1, 2, 0)
 
@@ -93,7 +94,8 @@ class RandomPixels(ContentStore):
 
 
 def _data(modality: str) -> tuple[Interactions, ContentStore]:
-    interactions, titles = read_domain(domain_folder(), 20 if modality == "text" else 10)
+    tokens = 16_384 if torch.cuda.is_available() else 4096
+    interactions, titles = read_domain(domain_folder(), 20 if modality == "text" else 10, tokens)
     return interactions, titles if modality == "text" else RandomPixels(interactions.n_items)
 
 
@@ -259,6 +261,18 @@ def extrapolated(scale: Scale, modality: str) -> Measurement:
     return row
 
 
+def measurements(scale: Scale) -> Iterator[tuple[str, Callable[[], Measurement]]]:
+    """What is timed, with the function that does it."""
+    if not can_compile_layers():
+        print("compiled layers are not measured: they need a newer version of PyTorch")
+    for modality in ("text", "image"):
+        for batch in scale.batches[modality]:
+            for compiled in (False, True) if can_compile_layers() else (False,):
+                measure = partial(timed_steps, scale, modality, batch, compiled=compiled)
+                yield f"{modality}, {batch} users" + (", compiled" if compiled else ""), measure
+        yield f"{modality}, extrapolated", partial(extrapolated, scale, modality)
+
+
 def one_process_group(scale: Scale) -> None:
     """Create a process group of one process (NCCL on a GPU) and test ``all_reduce``."""
     backend = "nccl" if scale.device.type == "cuda" else "gloo"
@@ -282,23 +296,29 @@ def main() -> None:
     options = _options()
     scale = scale_of(options)
     if scale.device.type == "cuda":
-        torch.backends.cudnn.conv.fp32_precision = "ieee"
+        prepare_cuda(scale.device)
     print(f"device: {machine()['device']}")
     wrong = []
     for what, difference, allowed in checks(scale):
         state = "ok    " if difference <= allowed else "FAILED"
-        print(f"{state} {what}: difference {difference:.2g}, tolerance {allowed:g}")
+        print(f"{state} {what}: difference {difference:.2g}, tolerance {allowed:g}", flush=True)
         if difference > allowed:
             wrong.append(what)
-    one_process_group(scale)
-    rows = [
-        timed_steps(scale, modality, batch, compiled=compiled)
-        for modality in ("text", "image")
-        for batch in scale.batches[modality]
-        for compiled in ((False, True) if can_compile_layers() else (False,))
-    ]
-    rows += [extrapolated(scale, modality) for modality in ("text", "image")]
-    report("gpu", rows, {"layers": scale.layers, "checks that failed": len(wrong)})
+    rows = []
+    for what, measure in measurements(scale):
+        try:
+            rows.append(measure())
+        except RuntimeError as error:  # out of memory, or NCCL: the other rows are worth having
+            wrong.append(what)
+            print(f"FAILED {what}: {reason_of(error)}", flush=True)
+        else:
+            print(f"ok     {what}", flush=True)
+    report("gpu", rows, {"layers": scale.layers, "failed": len(wrong)})
+    try:
+        one_process_group(scale)
+    except RuntimeError as error:
+        wrong.append("process group")
+        print(f"FAILED process group: {reason_of(error)}", flush=True)
     if wrong:
         raise SystemExit(f"error: {len(wrong)} checks failed; first: {wrong[0]}")
 

@@ -16,7 +16,7 @@ FEW, FEWER = 0.2, 0.05
 PASSES = {1.0: (1.0, 1), FEW: (1.5, 3), FEWER: (4.0, 6)}
 """By share of the users: factor of the epochs, and epochs between validations."""
 
-_CHEAP = {"loss": "mixed", "negatives": 512, "epochs": 40, "patience": 8}
+_CHEAP = {"loss": "mixed", "negatives": 512, "epochs": 40, "patience": 8, "workers": 0}
 """Rows whose item embeddings are cheap (head, id tower); others have the loss and the epochs of the call."""
 _DECAY = {"schedule": "linear", "warmup_steps": 50, "clip_norm": 1.0}
 """Rows that compute the backbone in each step: few epochs, which the decay makes good use of."""

@@ -71,7 +71,7 @@ def read_text_domain(
         assert tokenizer is not None
         texts = {name: [column[row] for row in rows] for name, column in table.texts.items()}
         folder = REPOSITORY / settings.cache_folder
-        return process.rank0_first(lambda: text_store(settings, texts, tokenizer, folder, process.log))
+        return process.rank0_first(lambda: text_store(settings, texts, tokenizer, folder, process))
 
     return _domain(settings, table, store if tokenizer is not None else None)
 
@@ -124,7 +124,7 @@ def text_store(
     texts: Mapping[str, list[str]],
     tokenizer: PreTrainedTokenizerBase,
     cache_folder: Path | None,
-    log: Callable[[str], None] = print,
+    process: Process | None = None,
 ) -> TextStore:
     """Tokenise item texts, each attribute truncated to its maximum length.
 
@@ -133,13 +133,14 @@ def text_store(
         texts: for each attribute, one text per item.
         tokenizer: tokenizer of the backbone.
         cache_folder: cache folder; None for no cache.
-        log: prints progress messages.
+        process: prints progress messages; its device determines how many tokens are encoded at once.
     """
+    log, device = (process.log, process.device) if process is not None else (print, None)
     tokens = []
     for attribute in settings.attributes:
         column = [truncate_body(text) if attribute == "body" else text for text in texts[attribute]]
         tokens.append(tokenise(column, tokenizer, settings.max_tokens(attribute), cache_folder, log))
-    return TextStore(tokens, settings.tokens_at_once)
+    return TextStore(tokens, settings.tokens_on(device))
 
 
 def _domain(

@@ -59,11 +59,21 @@ class TextSettings(Settings):
     abstract_tokens: int = option(50, "maximum tokens of an abstract", least=3, most=100_000)
     body_tokens: int = option(50, "maximum tokens of a body", least=3, most=100_000)
     allow_empty_titles: bool = option(False, "accept items without a title")
-    tokens_at_once: int = option(4096, "maximum tokens in one call of the backbone", least=1, runtime=True)
+    tokens_at_once: int | None = option(
+        None,
+        "maximum tokens in one call of the backbone; default: 4096 on a CPU, 16384 on a GPU",
+        least=1,
+        runtime=True,
+    )
 
     def max_tokens(self, attribute: str) -> int:
         """Maximum tokens of an attribute."""
         return int(getattr(self, f"{attribute}_tokens"))
+
+    def tokens_on(self, device: torch.device | None) -> int:
+        """Maximum tokens in one call of the backbone on a device; by default on the CPU."""
+        on_gpu = device is not None and device.type == "cuda"
+        return self.tokens_at_once or (16_384 if on_gpu else 4096)
 
 
 @dataclass(frozen=True, kw_only=True)

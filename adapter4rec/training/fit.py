@@ -36,8 +36,8 @@ _STANDSTILL, _CHANCE = 0.005, 1.5
 def fit(model: TransRec, domain: Domain, settings: TrainingSettings, run: Run) -> list[Record]:
     """Train a model, validate, and save the best weights and the last state.
 
-    Resumes from the last checkpoint of the run if it exists; the result is bit-identical to that of an
-    uninterrupted run.
+    Resumes from the last checkpoint of the run if it exists; the result is that of an
+    uninterrupted run, on a CPU bit for bit.
 
     Args:
         model: on its device; trained parameters are those that require gradients.

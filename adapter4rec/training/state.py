@@ -1,4 +1,4 @@
-"""Saving and restoring the training state; a resumed run is bit-identical to an uninterrupted one."""
+"""The training state, saved and restored; on a CPU, a resumed run is bit for bit an uninterrupted one."""
 
 from __future__ import annotations
 

@@ -291,7 +291,16 @@ def _ready_device(name: str, local_rank: int) -> torch.device:
         device = torch.device("cuda", local_rank if device.index is None else device.index)
         if device.index >= torch.cuda.device_count():
             raise UserError(f"--device {name}: {torch.cuda.device_count()} GPUs available")
-        torch.cuda.set_device(device)
-        # No TF32 in convolutions.
-        torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]  # set at run time
+        prepare_cuda(device)
     return device
+
+
+def prepare_cuda(device: torch.device) -> None:
+    """Make a GPU the current one, without TF32, and without cuDNN's attention.
+
+    That compiles a plan for each shape, and nearly every pack of texts has another one.
+    """
+    torch.cuda.set_device(device)
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    for kind in ("conv", "rnn"):
+        getattr(torch.backends.cudnn, kind).fp32_precision = "ieee"
