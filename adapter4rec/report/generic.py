@@ -9,8 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from adapter4rec.checkpoints.settings import WITHOUT_CONTENT
-from adapter4rec.runs.ledger import FINISHED, method_of
+from adapter4rec.runs.ledger import FINISHED, method_of, reads_content
 from adapter4rec.runs.records import Record
 from adapter4rec.utils.settings import as_argument
 
@@ -47,7 +46,7 @@ def _essential_settings(identity: dict[str, Any], settings: dict[str, Any]) -> d
     """The settings by which runs are grouped into rows, as on the command line."""
     chosen = identity | {name: settings[name] for name in _ESSENTIAL if name in settings}
     chosen["method"] = method_of(chosen)
-    if chosen["method"] in WITHOUT_CONTENT:
+    if not reads_content(settings):
         chosen.pop("backbone", None)
     chosen.pop("peft", None)  # it is part of the method's name
     return {name: as_argument(value) for name, value in chosen.items() if name != "seed"}

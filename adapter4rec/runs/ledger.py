@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from adapter4rec.adapters.peft import PeftConfig
+from adapter4rec.checkpoints.settings import WITHOUT_CONTENT
 from adapter4rec.runs.inputs import input_hashes
 from adapter4rec.runs.records import (
     FailedRecord,
@@ -89,6 +90,11 @@ def method_of(settings: Mapping[str, Any]) -> str:
     """The method of a run for a table: its name, for PEFT with that of PEFT's method."""
     method = str(settings["method"])
     return f"peft, {PeftConfig(peft=settings['peft']).label}" if method == "peft" else method
+
+
+def reads_content(settings: Mapping[str, Any]) -> bool:
+    """Whether the method of a run reads the content of items, and so has a backbone."""
+    return settings["method"] not in WITHOUT_CONTENT
 
 
 def require_writable(ledger: Path) -> None:
