@@ -46,7 +46,7 @@ def _essential_settings(identity: dict[str, Any], settings: dict[str, Any]) -> d
     """The settings by which runs are grouped into rows, as on the command line."""
     chosen = identity | {name: settings[name] for name in _ESSENTIAL if name in settings}
     chosen["method"] = method_of(chosen)
-    if not reads_content(settings):
+    if not reads_content(identity):
         chosen.pop("backbone", None)
     chosen.pop("peft", None)  # it is part of the method's name
     return {name: as_argument(value) for name, value in chosen.items() if name != "seed"}
