@@ -139,17 +139,14 @@ def _runs(cls: type[Settings], swept: Swept, given: Collection[str]) -> list[Val
     """
     runs: list[Values] = []
     seen: list[Values] = []
-    for name in ("epochs", "patience"):
-        if len(swept.get(name, ())) > 1:
-            raise UserError(
-                f"--{name} {' '.join(map(as_argument, swept[name]))}: runs that differ in it alone are one "
-                "run, longer or shorter; take the largest, metrics.jsonl has every epoch"
-            )
     for combination in product(*swept.values()):
         values = dict(zip(swept, combination, strict=True))
         known = cls.options({"method": values["method"]} if "method" in values else {})
         values = {name: value for name, value in values.items() if name in known or name in given}
-        plain = cls.from_values(values).plain()
+        settings = cls.from_values(values)
+        plain = settings.plain()
+        if isinstance(settings, RunSettings):
+            _require_different_runs(settings, swept)
         if plain not in seen:
             seen.append(plain)
             runs.append(values)
@@ -160,6 +157,21 @@ def _runs(cls: type[Settings], swept: Swept, given: Collection[str]) -> list[Val
                 f"--{name} {paths[0]}: {len(runs)} runs would write to the same path; use --{name} none"
             )
     return runs
+
+
+def _require_different_runs(settings: RunSettings, swept: Swept) -> None:
+    """Refuse a sweep over the length of one run.
+
+    Raises:
+        UserError: it is one.
+    """
+    for name in ("epochs", "patience"):
+        values = swept.get(name, ())
+        if len(values) > 1 and (name == "patience" or settings.extendable):
+            raise UserError(
+                f"--{name} {' '.join(map(as_argument, values))}: runs that differ in it alone are one run, "
+                "longer or shorter; take the largest, metrics.jsonl has every epoch"
+            )
 
 
 def _execute(module: str, values: Values, how: LaunchSettings) -> int:

@@ -273,6 +273,20 @@ def measurements(scale: Scale) -> Iterator[tuple[str, Callable[[], Measurement]]
         yield f"{modality}, extrapolated", partial(extrapolated, scale, modality)
 
 
+def measured(scale: Scale) -> tuple[list[Measurement], list[str]]:
+    """The measurements, and the names of those that failed, as when the GPU was out of memory."""
+    rows, failed = [], []
+    for what, measure in measurements(scale):
+        try:
+            rows.append(measure())
+        except RuntimeError as error:
+            failed.append(what)
+            print(f"FAILED {what}: {reason_of(error)}", flush=True)
+        else:
+            print(f"ok     {what}", flush=True)
+    return rows, failed
+
+
 def one_process_group(scale: Scale) -> None:
     """Create a process group of one process (NCCL on a GPU) and test ``all_reduce``."""
     backend = "nccl" if scale.device.type == "cuda" else "gloo"
@@ -304,22 +318,10 @@ def main() -> None:
         print(f"{state} {what}: difference {difference:.2g}, tolerance {allowed:g}", flush=True)
         if difference > allowed:
             wrong.append(what)
-    rows = []
-    for what, measure in measurements(scale):
-        try:
-            rows.append(measure())
-        except RuntimeError as error:  # out of memory, or NCCL: the other rows are worth having
-            wrong.append(what)
-            print(f"FAILED {what}: {reason_of(error)}", flush=True)
-        else:
-            print(f"ok     {what}", flush=True)
-    report("gpu", rows, {"layers": scale.layers, "failed": len(wrong)})
-    try:
-        one_process_group(scale)
-    except RuntimeError as error:
-        wrong.append("process group")
-        print(f"FAILED process group: {reason_of(error)}", flush=True)
-    if wrong:
+    rows, failed = measured(scale)
+    report("gpu", rows, {"layers": scale.layers, "failed": len(wrong + failed)})
+    one_process_group(scale)
+    if wrong := wrong + failed:
         raise SystemExit(f"error: {len(wrong)} checks failed; first: {wrong[0]}")
 
 

@@ -18,7 +18,7 @@ from adapter4rec.data.text import TextStore, Tokens
 from adapter4rec.evaluation.catalogue import Embeddings
 from adapter4rec.evaluation.ranking import MISSED, EvalBatch, rank_targets
 from adapter4rec.models.text_encoder import TextItemEncoder
-from benchmarks import released_way
+from benchmarks import gpu, released_way
 from benchmarks.measuring import Measurement, in_turns, table
 from benchmarks.models import forward_operations, houlsby_operations
 from benchmarks.steps import ProjectSteps, examples_of
@@ -125,3 +125,13 @@ def test_steps_of_the_project_train(tiny_bert_folder, form):
     step = ProjectSteps(model, examples_of(interactions, store_for(model), 8), form)
     losses = [step(0) for _ in range(20)]
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
+
+
+def test_a_row_that_runs_out_of_memory_does_not_lose_the_others(monkeypatch):
+    def full():
+        raise torch.OutOfMemoryError("out of memory")
+
+    row = Measurement("text, 4 users", 0.1)
+    ways = [("text, 4 users", lambda: row), ("image, 512 users", full), ("image, 4 users", lambda: row)]
+    monkeypatch.setattr(gpu, "measurements", lambda scale: iter(ways))
+    assert gpu.measured(None) == ([row, row], ["image, 512 users"])

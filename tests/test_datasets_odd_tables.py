@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import stat
 import unicodedata
@@ -43,6 +44,13 @@ def test_the_format_of_times_is_that_of_all_rows(shop, first, late, step):
     folder = shop(clicks_of([first] * MANY + late), None, "--timestamps", "true")
     start, *found = seconds_of(folder, "u0", *(f"u{MANY + n}" for n in range(len(late))))
     assert [(second - start) // step for second in found] == [11, 19, 31][: len(late)]
+
+
+def test_times_may_begin_late_but_not_be_missing_altogether(shop):
+    folder = shop(clicks_of([""] * MANY + ["2020-01-31"]), None)
+    assert written(folder)[0] == [f"u{MANY}\ti{MANY}"]
+    with pytest.raises(UserError, match="column time: has no values"):
+        shop(clicks_of(["", ""]), None, into="none")
 
 
 @pytest.mark.parametrize("times", [["NULL", "1580465470", "1580465480"], ["?", "2020-01-31", "2020-02-01"]])
@@ -95,11 +103,12 @@ def test_a_file_name_is_no_pattern(kind, tmp_path):
     assert written(run(tmp_path, "--interactions", str(tmp_path / "g[1]")))[1] == ["right"]
 
 
-def test_json_lines_whose_last_row_has_other_types(tmp_path):
+@pytest.mark.parametrize("packed", [False, True])
+def test_json_lines_whose_last_row_has_other_types(packed, tmp_path):
     rows = [{"user": "u", "item": n, "rating": 4, "time": None} for n in range(MANY)]
     rows += [{"user": "v", "item": "A1", "rating": 4.7, "time": 1_580_465_470, "title": "late"}]
-    text = "\ufeff" + "".join(json.dumps(row) + "\n" for row in rows)
-    (tmp_path / "rows").write_text(text, "utf-8")
+    text = ("\ufeff" + "".join(json.dumps(row) + "\n" for row in rows)).encode()
+    (tmp_path / "rows").write_bytes(gzip.compress(text) if packed else text)
     files = ["--interactions", str(tmp_path / "rows"), "--items", str(tmp_path / "rows"), "--title", "title"]
     folder = run(tmp_path, *files, "--rating", "rating", "--min_rating", "4.5", "--time", "time")
     assert written(folder) == (["v\tA1"], ["A1\tlate"])

@@ -21,11 +21,12 @@ from trees import TextSourceSettings
 from adapter4rec.adapters.attaching import add_adapters
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.data.batches import TrainingSet
+from adapter4rec.data.settings import TextSettings
 from adapter4rec.models.losses.settings import LossSettings
 from adapter4rec.models.registry import LOSSES, OBJECTIVES, USER_ENCODERS, registered
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.process_group import process_group
+from adapter4rec.utils.process_group import prepare_cuda, process_group
 
 CUDA = torch.device("cuda")
 CANNOT_ATTACH = {("tiny_modernbert_folder", "bitfit")} | {(n, "pfeiffer_after_layernorm") for n in PRE_NORM}
@@ -129,3 +130,22 @@ def test_out_of_memory_names_the_settings_to_lower():
     for other in (RuntimeError("shapes do not match"), OSError(errno.ENOSPC, "No space left")):
         with pytest.raises(type(other), match=str(other.args[-1])), process_group("cpu"):
             raise other
+
+
+def test_a_gpu_computes_in_float32_without_plans_for_each_shape(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    cudnn, before = torch.backends.cudnn, torch.backends.cuda.cudnn_sdp_enabled()
+    formats = cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision
+    try:
+        prepare_cuda(torch.device("cuda", 0))
+        assert (cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision) == ("ieee", "ieee")
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+    finally:
+        cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = formats
+        torch.backends.cuda.enable_cudnn_sdp(before)
+
+
+def test_a_gpu_reads_more_tokens_at_once_unless_told_otherwise():
+    cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
+    plain, told = TextSettings(), TextSettings(tokens_at_once=7)
+    assert [plain.tokens_on(cpu), plain.tokens_on(gpu), told.tokens_on(gpu)] == [4096, 16_384, 7]

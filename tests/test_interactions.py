@@ -208,6 +208,14 @@ class TestFilteringAndSplitting:
         assert found.dropped_users == 2
         assert found.clicks.tolist() == [1, 1, 1, 1, 2]
 
+    def test_the_warning_names_the_causes_that_there_are(self, tmp_path: Path) -> None:
+        users = {f"u{n}": ["i1", "i2"] * (3 if n else 1) for n in range(3)}
+        warning = read(*write_domain(tmp_path, users, {"i1": "one", "i2": "two"})).warning()
+        assert warning is not None
+        assert "1 of 3 users" in warning
+        assert "image" not in warning
+        assert "before the last" not in warning
+
     def test_items_that_only_dropped_clicks_hold_are_dropped(self, tmp_path: Path) -> None:
         users = {"anna": ["i1", "i4", "i2", "i4", "i2", "i4", "i4"], "short": ["i3"]}
         found = read(*write_domain(tmp_path, users, ITEMS), max_seq_len=3)

@@ -594,6 +594,9 @@ class TestSweepsAndMistakes:
         words = ("--lr_backbone", "0.01", "0.010")
         assert launched(monkeypatch, page, *words, settings=TextTargetSettings) == 0
         assert len(commands.settings) == 1
+        schedule = ("--epochs", "2", "3", "--schedule", "linear")  # each decays at its own pace
+        assert launched(monkeypatch, page, *schedule, settings=TextTargetSettings) == 0
+        assert [one["epochs"] for one in commands.settings[1:]] == ["2", "3"]
         for name in ("--epochs", "--patience"):
             assert launched(monkeypatch, page, name, "2", "3", settings=TextTargetSettings) == 2
             assert f"{name} 2 3: runs that differ in it alone are one run" in capsys.readouterr().err

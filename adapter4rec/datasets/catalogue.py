@@ -77,15 +77,16 @@ def read_catalogue(
                 notes.append(f"{unclicked:,} rows of items without clicks left out")
             frame = clicked
     frame = _one_row_each(frame, notes)
+    if "title" in columns:
+        several = frame["title"].str.strip_chars().str.contains("\n", literal=True).fill_null(False)
+        if several.any():
+            notes.append(
+                f"{several.sum():,} titles have several lines, such as that of "
+                f"{frame['item'].filter(several)[0]!r}; if rows are lost, as quotation marks are part of "
+                "titles, set --quoting false"
+            )
     for column in TEXTS:
         if column in columns:
-            several = frame[column].str.strip_chars().str.contains("\n", literal=True).fill_null(False)
-            if column == "title" and several.any():
-                notes.append(
-                    f"{several.sum():,} titles have several lines, such as that of "
-                    f"{frame['item'].filter(several)[0]!r}; if rows are lost, as quotation marks are part of "
-                    "titles, set --quoting false"
-                )
             texts = cleaned_texts(frame[column].cast(pl.String), strip_html=settings.html == "strip")
             frame = frame.with_columns(texts.alias(column))
     if "image" in columns:

@@ -122,10 +122,11 @@ def _require_whole_parquet(path: Path) -> None:
 
 def _as_utf8(path: Path, start: bytes, encoding: str, scratch: Path, notes: list[str]) -> Path:
     """The file itself, or a copy in ``scratch`` that is unpacked and in UTF-8."""
-    packed, marked = start.startswith(GZIP), start.startswith(codecs.BOM_UTF8 + b"{")
+    packed = start.startswith(GZIP)
     if packed:
         with _unpacked(path), gzip.open(path) as file:
             start = file.read(SNIFFED_BYTES)
+    marked = start.startswith(codecs.BOM_UTF8 + b"{")
     utf16 = unicode_form(start) == "utf-16"
     if fault := encoding_fault(encoding):
         raise UserError(f"--encoding: {fault}")

@@ -15,7 +15,7 @@ from adapter4rec.utils.errors import UserError, nearest
 
 _TEXTS = ("title", "abstract", "body")
 _SAMPLE = 10_000
-"""Rows from which the format of times and the decimal sign are recognised."""
+"""Values from which the format of times is recognised, and whether a column holds numbers."""
 
 
 def read_table(settings: TableSettings, scratch: Path) -> RawData:
@@ -158,7 +158,7 @@ def _clicks(frame: pl.LazyFrame, columns: ColumnSettings, name: str) -> pl.LazyF
 
 def _sample(frame: pl.LazyFrame, column: str, name: str) -> pl.Series:
     with polars_errors(name):
-        return frame.select(column).head(_SAMPLE).collect().to_series().drop_nulls()
+        return frame.select(column).drop_nulls().head(_SAMPLE).collect(engine="streaming").to_series()
 
 
 def _number(column: str, dtype: pl.DataType) -> pl.Expr:

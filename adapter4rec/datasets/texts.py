@@ -55,7 +55,7 @@ def cleaned_texts(texts: pl.Series, *, strip_html: bool) -> pl.Series:
 
 
 def name_expression(column: str) -> pl.Expr:
-    """A column of names without white space at the ends; null if nothing is left. They are not composed."""
+    """A column of names without white space at the ends; null if nothing is left. Unicode stays as it is."""
     name = pl.col(column).str.strip_chars()
     return pl.when(name != "").then(name)
 

@@ -49,11 +49,13 @@ def time_column(frame: pl.LazyFrame, column: str, sample: pl.Series, name: str, 
     if dtype.is_temporal():
         return (values.cast(pl.Datetime("us")) if dtype == pl.Date else values).dt.epoch("us")
     if dtype.is_float():
-        return _of_numbers(frame, values, None)
+        return _of_numbers(frame, values, None, name)
     if not dtype.is_integer() and dtype != pl.String:
         raise UserError(f"{name}: of type {dtype}; expected times")
     texts = sample.cast(pl.String).str.strip_chars()
     texts, text = texts.filter(texts != ""), values.cast(pl.String).str.strip_chars()
+    if texts.is_empty():
+        raise UserError(f"{name}: has no values")
     if given is not None:
         _require_fit(texts, given, name)
         return _parsed(text, given)
@@ -64,7 +66,9 @@ def time_column(frame: pl.LazyFrame, column: str, sample: pl.Series, name: str, 
 
 def _of_texts(frame: pl.LazyFrame, text: pl.Expr, texts: pl.Series, name: str) -> pl.Expr:
     if _mostly(texts.cast(pl.Float64, strict=False).is_not_null()):
-        return _of_numbers(frame, text.cast(pl.Float64, strict=False), text.cast(pl.Int64, strict=False))
+        return _of_numbers(
+            frame, text.cast(pl.Float64, strict=False), text.cast(pl.Int64, strict=False), name
+        )
     return _parsed(text, _recognised(frame, text, texts, name))
 
 
@@ -84,10 +88,10 @@ def _require_fit(sample: pl.Series, form: str, name: str) -> None:
         )
 
 
-def _of_numbers(frame: pl.LazyFrame, numbers: pl.Expr, whole: pl.Expr | None) -> pl.Expr:
+def _of_numbers(frame: pl.LazyFrame, numbers: pl.Expr, whole: pl.Expr | None, name: str) -> pl.Expr:
     """Seconds as microseconds if any has a fraction; otherwise as they are, if possible from ``whole``."""
     numbers = pl.when(numbers.is_finite()).then(numbers)
-    with polars_errors("times"):
+    with polars_errors(name):
         if frame.select((numbers != numbers.floor()).any()).collect(engine="streaming").item():
             return (numbers * _MICROSECONDS).round().cast(pl.Int64, strict=False)
     rounded = numbers.cast(pl.Int64, strict=False)
@@ -113,8 +117,7 @@ def _recognised(frame: pl.LazyFrame, text: pl.Expr, sample: pl.Series, name: str
         if _mostly(values.select(_parsed(pl.col("time"), form).is_not_null()).to_series())
     ]
     if not fitting:
-        shown = repr(sample[0]) if len(sample) else "nothing"
-        raise UserError(f"{name}: {shown} is not a time in a known format; set --time_format")
+        raise UserError(f"{name}: {sample[0]!r} is not a time in a known format; set --time_format")
     if len(fitting) > 1:
         fitting = _fitting_best(frame, text, fitting, name)
     if len(fitting) > 1:

@@ -168,8 +168,8 @@ class Run:
         Raises:
             UserError: the ledger cannot be written.
         """
+        self.process.on_rank0(lambda: require_writable(self.settings.ledger_path))
         if self.process.is_rank0:
-            require_writable(self.settings.ledger_path)
             interactions = domain.interactions
             write_json(
                 self.folder / "settings.json",
