@@ -15,8 +15,9 @@ from adapter4rec.adapters.attaching import add_adapters, detach_adapters
 from adapter4rec.adapters.files import load_adapter, save_adapter
 from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.models.losses.base import Loss
+from adapter4rec.models.losses.bce import BceLoss
 from adapter4rec.models.parts import USER_ENCODER
-from adapter4rec.models.registry import USER_ENCODERS, registered
+from adapter4rec.models.registry import LOSSES, USER_ENCODERS, registered
 from adapter4rec.models.user_encoders.base import UserEncoder
 from adapter4rec.models.user_encoders.gru4rec import Gru4RecUserEncoder
 from adapter4rec.utils.errors import UserError
@@ -283,6 +284,44 @@ def test_buffers_of_a_user_encoder_belong_to_a_run(tiny_bert_folder, tmp_path, m
     assert run_source(**options, mode="test")["test"] == result["test"]
     own = adapter4rec.load(tmp_path / "run", device="cpu").run.model.user_encoder
     assert own.norm.num_batches_tracked > 0
+
+
+class LastOnly(Gru4RecUserEncoder):
+    """A vector for the last position alone."""
+
+    def forward(self, items, log_mask):
+        return super().forward(items, log_mask)[:, -1]
+
+
+class PerTarget(BceLoss):
+    """A loss for each target."""
+
+    def forward(self, users, targets, items, batch):
+        return (users * targets).sum(-1)
+
+
+@pytest.mark.parametrize(
+    ("registry", "name", "part", "expected"),
+    [
+        (
+            USER_ENCODERS,
+            "user_encoder",
+            LastOnly,
+            r"LastOnly.forward .* \[4, 8\]; expected \[4, 5, 8\]",
+        ),
+        (LOSSES, "loss", PerTarget, r"PerTarget.forward returned .*; expected \[\]"),
+    ],
+)
+def test_a_user_encoder_or_a_loss_of_another_shape_is_named(
+    registry, name, part, expected, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(registry, "own", part)
+    clicks = {f"u{u}": [f"i{(u + step) % 10}" for step in range(6)] for u in range(8)}
+    users, items = write_domain(tmp_path / "domain", clicks, {f"i{i}": f"item {i}" for i in range(10)})
+    options = {"users": users, "items": items, "method": "id", name: "own", "device": "cpu", "batch_size": 4}
+    options |= {"embedding_dim": 8, "max_seq_len": 5, "run_folder": tmp_path / "run"}
+    with pytest.raises(UserError, match=expected):
+        run_source(**options, cache_folder=tmp_path / "cache")
 
 
 def test_a_user_encoder_or_a_loss_that_lacks_a_member_is_named():

@@ -21,6 +21,7 @@ from adapter4rec.models.registry import LOSSES, OBJECTIVES, USER_ENCODERS, regis
 from adapter4rec.models.settings import ModelSettings
 from adapter4rec.models.user_encoders.base import UserEncoder
 from adapter4rec.models.weights import require_same
+from adapter4rec.utils.errors import UserError
 
 EncoderBuilder: TypeAlias = Callable[[Any], ContentItemEncoder | VectorItemEncoder]
 """Builds an item encoder from the settings of a model."""
@@ -96,20 +97,34 @@ class TransRec(nn.Module):
 
         Returns:
             A scalar.
+
+        Raises:
+            UserError: the user encoder or the loss returns a tensor of another shape.
         """
         # The user encoder is small and sensitive to rounding, so it stays in float32 under autocast.
         with torch.autocast(embeddings.device.type, enabled=False):
             items = torch.cat([embeddings.new_zeros(1, embeddings.shape[1]), embeddings])
             # F.embedding instead of indexing, whose backward is not deterministic on CPU.
             histories = F.embedding(batch.positives[:, :-1], items)
-            vectors = self.encode_users(histories, batch.log_mask).flatten(0, 1)
+            vectors = self.encode_users(histories, batch.log_mask)
+            _require_shape(self.user_encoder, vectors, histories.shape)
+            vectors = vectors.flatten(0, 1)
             users, targets = F.embedding(batch.places, vectors), F.embedding(batch.next_rows, items)
             total: Tensor = self.loss(users, targets, items, batch)
+            _require_shape(self.loss, total, torch.Size())
         return total / batch.targets_in_step
 
     def forward(self, batch: Batch) -> Tensor:
         """The mean loss of a batch of a single process (see :meth:`loss_of`)."""
         return self.loss_of(torch.cat([self.encode_items(content) for content in batch.contents]), batch)
+
+
+def _require_shape(module: nn.Module, output: Tensor, expected: torch.Size) -> None:
+    if output.shape != expected:
+        raise UserError(
+            f"{type(module).__name__}.forward returned a tensor of shape {list(output.shape)}; expected "
+            f"{list(expected)} (docs/extending.md)"
+        )
 
 
 def require_sizes(
