@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from adapter4rec.checkpoints.settings import WITHOUT_MODEL
+
 Values = dict[str, Any]
 
 LADDER = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """Factors of the learning rates: 1 and 3 are tried, then what is next to the best one."""
 SEEDS = (1, 2, 3)
+BASELINES = ("popularity", "item kNN")
+"""Rows without a model."""
 FEW, FEWER = 0.2, 0.05
 """Shares of the target's 10,000 users: 2,000, also for the search of rates, and 500."""
 
@@ -24,18 +28,23 @@ _ALL = {"lr_backbone": 1e-4, "lr_item_head": 1e-3, "lr_user_encoder": 1e-3} | _D
 HEAD = {"method": "head", "lr_item_head": 1e-3, "lr_user_encoder": 1e-3} | _CHEAP
 FROM_HEAD = {"method": "all"} | _ALL
 """The second step of the source model; its optimizer starts anew beside a trained head."""
+_THIRD = {name: value / 3 if name.startswith("lr_") else value for name, value in _ALL.items()}
 _HOULSBY = {"method": "houlsby", "item_bottleneck": 64, "lr_adapter": 3e-3} | _DECAY
+_HOULSBY_AND_REST = (
+    _HOULSBY
+    | {"encoders": "item", "train_head": True, "train_user_encoder": True}
+    | {"lr_item_head": 1e-3, "lr_user_encoder": 1e-3}
+)
 
 METHODS: dict[str, Values] = {
     "popularity": {"method": "popularity"},
+    "item kNN": {"method": "item_knn"},
     "head without source": HEAD,
     "head": HEAD,
     "id tower": {"method": "id", "lr_item_head": 1e-2, "lr_user_encoder": 1e-3} | _CHEAP,
     "full fine-tuning": {"method": "finetune"} | _ALL,
     "Houlsby": _HOULSBY,
-    "Houlsby, head and user encoder trained": _HOULSBY
-    | {"encoders": "item", "train_head": True, "train_user_encoder": True}
-    | {"lr_item_head": 1e-3, "lr_user_encoder": 1e-3},
+    "Houlsby, head and user encoder trained": _HOULSBY_AND_REST,
     "from scratch": {"method": "scratch"} | _ALL,
     "LoRA": {"method": "lora", "lr_adapter": 3e-3} | _DECAY,
 }
@@ -45,7 +54,11 @@ SINGLE: dict[str, Values] = {
     "Houlsby, head trained": _HOULSBY | {"train_head": True, "lr_item_head": 1e-3},
     "Houlsby, directly": _HOULSBY,
     "full fine-tuning, after the head": {"method": "finetune"} | _ALL,
-    "Houlsby, without source": _HOULSBY,
+    "full fine-tuning, after the head, a third of the rates": {"method": "finetune"} | _THIRD,
+    "full fine-tuning, 12 epochs": {"method": "finetune", "epochs": 12} | _ALL,
+    "from scratch, 12 epochs": {"method": "scratch", "epochs": 12} | _ALL,
+    "Houlsby, head and user encoder trained, 12 epochs": _HOULSBY_AND_REST | {"epochs": 12},
+    "Houlsby, head and user encoder trained, without source": _HOULSBY_AND_REST,
     "full fine-tuning, without source": {"method": "finetune"} | _ALL,
     "Pfeiffer": {"method": "pfeiffer", "lr_adapter": 3e-3} | _DECAY,
     "Compacter": {"method": "compacter", "lr_adapter": 4e-3, "lr_rule": 1e-3} | _DECAY,
@@ -59,12 +72,12 @@ SINGLE: dict[str, Values] = {
     "Houlsby, user encoder": _HOULSBY | {"encoders": "user"},
 }
 """Rows of one seed, in the order of their importance."""
-LOW_DATA = tuple(name for name in METHODS if name not in ("popularity", "id tower"))
+LOW_DATA = tuple(name for name in METHODS if name not in (*BASELINES, "id tower"))
 """Rows of small target domains."""
 TRAINED = {
     name: values
     for name, values in (METHODS | SINGLE).items()
-    if values["method"] not in ("popularity", "frozen") and "," not in name
+    if values["method"] not in (*WITHOUT_MODEL, "frozen") and "," not in name
 }
 """Rows whose learning rates are searched; "Houlsby, …" has those of Houlsby."""
 SOURCE = "source"
@@ -82,11 +95,11 @@ def scaled(values: Mapping[str, Any], factor: float) -> Values:
 def start_of(name: str) -> str | None:
     """What a row starts from: the source model, the head of the named row on the same users, or None."""
     method, _, note = name.partition(", ")
-    if method in ("popularity", "id tower", "head without source", "from scratch"):
+    if method in (*BASELINES, "id tower", "head without source", "from scratch"):
         return None
-    if note == "without source":
+    if note.endswith("without source"):
         return "head without source"
-    of_source = method in ("head", "frozen", "full fine-tuning") and note != "after the head"
+    of_source = method in ("head", "frozen", "full fine-tuning") and "after the head" not in note
     if of_source or note == "directly":
         return SOURCE
     return f"head, {note}" if note.startswith("source") else "head"

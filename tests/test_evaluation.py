@@ -13,11 +13,13 @@ from conftest import interactions_of, random_sequences
 from test_losses import in_threads
 from torch import Tensor, nn
 
+from adapter4rec.checkpoints.settings import WITHOUT_MODEL
 from adapter4rec.data.content import IdStore, ItemIds
 from adapter4rec.data.domain import Domain
 from adapter4rec.data.interactions import Interactions
-from adapter4rec.evaluation import catalogue, ranking
+from adapter4rec.evaluation import baselines, catalogue, ranking
 from adapter4rec.evaluation import leave_one_out as evaluation
+from adapter4rec.evaluation.baselines import BASELINES, by_scores, item_knn, popularity
 from adapter4rec.evaluation.catalogue import (
     Embeddings,
     encode_catalogue,
@@ -25,8 +27,8 @@ from adapter4rec.evaluation.catalogue import (
 )
 from adapter4rec.evaluation.leave_one_out import (
     Split,
+    by_vectors,
     eval_batch,
-    popularity,
     rank,
     rank_users,
 )
@@ -262,13 +264,13 @@ class TestChunks:
                 asked.append(len(question.targets))
                 return integer_vectors(question.inputs)
 
-            found = rank_users(vectors, in_memory, interactions, split, one_process).ranks
+            found = rank_users(by_vectors(vectors, in_memory), interactions, split, one_process).ranks
             assert found.tolist() == expected
             assert sum(asked) == len(sequences)
             assert max(asked) == min(users_at_once, len(sequences))
             parts = np.stack(
                 [
-                    rank_users(vectors, in_memory, interactions, split, process).ranks
+                    rank_users(by_vectors(vectors, in_memory), interactions, split, process).ranks
                     for process in processes(3)
                 ]
             )
@@ -451,7 +453,10 @@ class TestEvaluate:
         assert model.training
 
 
-class TestPopularity:
+class TestBaselines:
+    def test_each_is_a_method(self) -> None:
+        assert set(BASELINES) == set(WITHOUT_MODEL)
+
     @sizes
     def test_scores_are_counts_of_training_clicks(self, n_items: int) -> None:
         sequences, interactions = random_domain(n_items)
@@ -466,5 +471,51 @@ class TestPopularity:
         counts = Counter(item for sequence in sequences for item in sequence[:-2])
         scores = [counts[item] for item in range(1, n_items + 1)]
         ranks = [plain_rank(scores, *history_and_target(sequence, split)) for sequence in sequences]
-        found = rank_users(*popularity(interactions), interactions, split, one_process).metrics()
+        ranker = by_scores(popularity(interactions))
+        found = rank_users(ranker, interactions, split, one_process).metrics()
         assert found == {name: pytest.approx(value) for name, value in plain_metrics(ranks).items()}
+
+    @both_splits
+    @sizes
+    def test_neighbours_against_a_double_loop(
+        self, one_process: Process, monkeypatch: pytest.MonkeyPatch, split: Split, n_items: int
+    ) -> None:
+        monkeypatch.setattr(baselines, "_USERS_AT_ONCE", 7)
+        sequences, interactions = random_domain(n_items)
+        users = np.arange(0, len(sequences), 2)
+        trained = [sequences[user][:-2] for user in users]
+        popular = Counter(item for sequence in trained for item in sequence)
+        clicked = {
+            item: {user for user, one in enumerate(trained) if item in one} for item in range(n_items + 1)
+        }
+        ranks = []
+        for sequence in sequences:
+            history, target = history_and_target(sequence, split)
+            scores = [
+                sum(
+                    len(clicked[item] & clicked[other]) / math.sqrt(max(1, len(clicked[other])))
+                    for other in history[-MAX_SEQ_LEN:]
+                    if other != item
+                )
+                + 1e-9 * popular[item]
+                for item in range(1, n_items + 1)
+            ]
+            ranks.append(plain_rank([round(score, 12) for score in scores], history, target))
+        ranker = by_scores(item_knn(interactions, users))
+        assert rank_users(ranker, interactions, split, one_process).ranks.tolist() == ranks
+
+    @pytest.mark.parametrize("exclude_history", [True, False])
+    def test_scores_are_ranked_like_vectors(self, one_process: Process, *, exclude_history: bool) -> None:
+        _, interactions = random_domain(40, users=600)
+        scores = np.random.default_rng(0).permutation(40).astype(np.float32)
+        table = Embeddings(torch.from_numpy(np.append(np.float32(0), scores))[:, None])
+        of_vectors = by_vectors(lambda batch: torch.ones(len(batch.targets), 1), table)
+        of_scores = by_scores(lambda inputs: np.tile(scores, (len(inputs), 1)))
+        found, same = (
+            rank_users(
+                one, interactions, Split.TEST, one_process, (1, 3, 99), exclude_history=exclude_history
+            )
+            for one in (of_scores, of_vectors)
+        )
+        assert found.ranks.tolist() == same.ranks.tolist()
+        assert found.shown == same.shown

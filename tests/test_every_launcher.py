@@ -23,6 +23,7 @@ from conftest import REPOSITORY
 from safetensors.torch import load_file
 
 from adapter4rec.adapters.registry import FAMILIES
+from adapter4rec.checkpoints.settings import WITHOUT_CONTENT, WITHOUT_MODEL
 from adapter4rec.checkpoints.source_models import read_source_model
 from adapter4rec.data.images.building import ImageLmdbSettings, build
 from adapter4rec.datasets.sample import SampleSettings, make_image_sample, make_sample
@@ -33,7 +34,7 @@ from adapter4rec.utils.settings import as_argument
 STAGES = {"Pretraining": "source", "Downstream": "target"}
 MODALITIES = {"Text": "text", "CV": "image"}
 EXPORT = "export.safetensors"
-TRAIN_NOTHING = ("frozen", "popularity")
+TRAIN_NOTHING = ("frozen", *WITHOUT_MODEL)
 STAND_INS = {
     "bert/bert_base_uncased": "tiny_bert_folder",
     "vit-base-patch16-224": "tiny_vit_folder",
@@ -105,7 +106,7 @@ def cases_of(page):
     return [
         Case(page, objective, backbone)
         for objective in ("sasrec", "cpc")
-        for backbone in ([None] if page.method in ("id", "popularity") else backbones)
+        for backbone in ([None] if page.method in WITHOUT_CONTENT else backbones)
     ]
 
 

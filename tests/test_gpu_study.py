@@ -118,7 +118,9 @@ def test_rows_without_a_source_start_from_the_head_without_one():
     found = plain | search("head without source", FOUND, 1.0)
     found |= search("Houlsby", FOUND) | search("Houlsby", FOUND, 1.0)
     tasks = {task.name: task for task in study_with(found).tasks()}  # no source model is known
-    assert tasks["target Houlsby, without source users 1.0 x3.0 seed1"].settings["source_checkpoint"] == Path(
+    assert tasks[
+        "target Houlsby, head and user encoder trained, without source users 1.0 x3.0 seed1"
+    ].settings["source_checkpoint"] == Path(
         "/study/target_head_without_source_users_1.0_x3.0_seed1/head.safetensors"
     )
     assert "target Houlsby users 1.0 x3.0 seed1" not in tasks

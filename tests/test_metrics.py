@@ -13,6 +13,7 @@ from adapter4rec.data.batches import sample_users
 from adapter4rec.evaluation.catalogue import Embeddings
 from adapter4rec.evaluation.leave_one_out import (
     Split,
+    by_vectors,
     eval_batch,
     rank_users,
     ranked_users,
@@ -82,7 +83,8 @@ class TestCoverage:
             first = next(done)
             return vectors[first : first + len(question.targets)]
 
-        ranking = rank_users(some, Embeddings(table), interactions, Split.TEST, one_process, (1, 3))
+        ranker = by_vectors(some, Embeddings(table))
+        ranking = rank_users(ranker, interactions, Split.TEST, one_process, (1, 3))
         shown = {1: set(), 3: set()}
         for sequence, user in zip(sequences, vectors, strict=True):
             scores = dict(enumerate((table[1:] @ user).tolist(), 1))

@@ -25,6 +25,7 @@ from trees import (
 )
 
 from adapter4rec.adapters.registry import FAMILIES
+from adapter4rec.checkpoints.settings import WITHOUT_MODEL
 from adapter4rec.data.images.building import ImageLmdbSettings, build
 from adapter4rec.data.images.description import DESCRIPTION_KEY, SOURCES_KEY
 from adapter4rec.evaluation.leave_one_out import USERS_AT_ONCE
@@ -156,11 +157,11 @@ def test_source_to_target_by_every_method(common, source, tmp_path, objective):
     options = {"source_checkpoint": source, "objective": objective}
     start = load_file(source)
     trained = {}
-    for method in ("houlsby", "finetune", "head", "frozen", "scratch", "id", "popularity"):
+    for method in ("houlsby", "finetune", "head", "frozen", "scratch", "id", *WITHOUT_MODEL):
         result = run_target(common, tmp_path / method, method=method, **options)
         assert 0 <= result["test"]["HR@10"] <= 100
         trained[method] = result["trained_parameters"]
-    assert trained["frozen"] == trained["popularity"] == 0
+    assert trained["frozen"] == trained["popularity"] == trained["item_knn"] == 0
     fixed = [name for name in start if "mae" in common["backbone"] and name.endswith("position_embeddings")]
     whole = sum(tensor.numel() for name, tensor in start.items() if name not in fixed)
     assert trained["finetune"] == trained["scratch"] == whole
@@ -506,7 +507,7 @@ def test_weights_of_another_run_or_kind_are_not_taken_up(common, tmp_path):
 
 
 @pytest.mark.parametrize("common", ["text"], indirect=True)
-@pytest.mark.parametrize("method", ["popularity", "frozen"])
+@pytest.mark.parametrize("method", [*WITHOUT_MODEL, "frozen"])
 def test_testing_again_writes_nothing(common, source, tmp_path, capsys, method):
     options = {"method": method, "source_checkpoint": source}
     folder = tmp_path / "run"

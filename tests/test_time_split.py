@@ -20,7 +20,7 @@ from adapter4rec.data.batches import Sampling, TrainingSet
 from adapter4rec.data.content import IdStore
 from adapter4rec.data.interactions import Interactions, read_interactions, read_items
 from adapter4rec.evaluation.catalogue import Embeddings
-from adapter4rec.evaluation.leave_one_out import Split, eval_batch, rank_users, ranked_users
+from adapter4rec.evaluation.leave_one_out import Split, by_vectors, eval_batch, rank_users, ranked_users
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.process_group import Process
 
@@ -181,7 +181,7 @@ class TestAgainstADoubleLoop:
         scores = np.random.default_rng(0).permutation(found.n_items).astype(np.float32)
         catalogue = Embeddings(torch.from_numpy(np.concatenate([[0], scores]).astype(np.float32))[:, None])
         ranking = rank_users(
-            lambda batch: torch.ones(len(batch.targets), 1), catalogue, found, split, one_process
+            by_vectors(lambda batch: torch.ones(len(batch.targets), 1), catalogue), found, split, one_process
         )
         ranks = []
         for clicks in expected.values():

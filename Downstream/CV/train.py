@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from adapter4rec.checkpoints.settings import WITHOUT_MODEL
 from adapter4rec.models.settings import ImageModelSettings
 from adapter4rec.runs.records import RunResult
 from adapter4rec.training.settings import TargetTraining
@@ -35,7 +36,7 @@ def run(**settings: Any) -> RunResult:
 def train(settings: Settings) -> RunResult:
     """Read the domain, build and train the model, test its best epoch, and save the adapter."""
     from adapter4rec.runs.run import Run
-    from adapter4rec.training.testing import evaluate, evaluate_again, evaluate_popularity
+    from adapter4rec.training.testing import evaluate, evaluate_again, evaluate_baseline
     from adapter4rec.utils.process_group import process_group
 
     if settings.needs_source:  # fail before items are read and tokenised
@@ -44,8 +45,8 @@ def train(settings: Settings) -> RunResult:
         require_source(settings.source_checkpoint, settings.method)
     with process_group(settings.device, settings.threads) as process:
         domain = read_domain(settings)
-        if settings.method == "popularity":
-            return evaluate_popularity(domain, settings, Run(settings, domain, None, process))
+        if settings.method in WITHOUT_MODEL:
+            return evaluate_baseline(domain, settings, Run(settings, domain, None, process))
         model = build_model(settings, domain.interactions.n_items)
         run = Run(settings, domain, model, process)
         model.to(process.device)

@@ -21,13 +21,17 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="TargetSettings")
 
 _HEAD = ("item_head", "user_encoder")
-_PARTLY_TRAINED: dict[str, tuple[str, ...]] = {"head": _HEAD, "id": _HEAD, "frozen": (), "popularity": ()}
+WITHOUT_MODEL = ("popularity", "item_knn")
+"""Methods of the target stage without a model (``evaluation/baselines.py``)."""
+_PARTLY_TRAINED: dict[str, tuple[str, ...]] = {"head": _HEAD, "id": _HEAD} | dict.fromkeys(
+    ("frozen", *WITHOUT_MODEL), ()
+)
 """Parameter groups of methods that do not train all of them; for adapters see ``AdapterConfig``."""
 
-TARGET_METHODS = dict.fromkeys(("finetune", "head", "frozen", "scratch", "id", "popularity"))
+TARGET_METHODS = dict.fromkeys(("finetune", "head", "frozen", "scratch", "id", *WITHOUT_MODEL))
 _ON_VECTORS = ("head", "frozen", *(name for name in FAMILIES))
 """Methods that may have item vectors in place of a backbone; adapters in the user encoder only."""
-WITHOUT_CONTENT = ("id", "popularity")
+WITHOUT_CONTENT = ("id", *WITHOUT_MODEL)
 WITHOUT_SOURCE = ("scratch", *WITHOUT_CONTENT)
 """Methods of the target stage that do not need a source model."""
 

@@ -112,12 +112,20 @@ class Interactions:
         Args:
             users: indices of the users to count; by default all.
         """
+        return np.bincount(self.training_pairs(users)[1], minlength=self.n_items + 1)[1:]
+
+    def training_pairs(self, users: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """User index and item id of each click in training sequences, both int ``[clicks]``.
+
+        Args:
+            users: indices of the users; by default all.
+        """
         counted = np.zeros(self.n_users, bool)
         counted[slice(None) if users is None else users] = True
         lengths = np.diff(self.offsets)
         is_train = np.repeat(counted, lengths)
         is_train &= np.arange(len(self.clicks)) < np.repeat(self.split.train_stops, lengths)
-        return np.bincount(self.clicks[is_train], minlength=self.n_items + 1)[1:]
+        return np.repeat(np.arange(self.n_users), lengths)[is_train], self.clicks[is_train]
 
     def describe(self) -> str:
         """One-line summary for the log."""

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 USERS_AT_ONCE = 8192
 _USERS_ENCODED_AT_ONCE = 1024
 _USERS_LISTED_AT_ONCE = 1024
+
+Ranker: TypeAlias = Callable[[EvalBatch, int], tuple[np.ndarray, np.ndarray]]
+"""Returns the ranks of the targets of a batch, int64 ``[users]``, and the ids of the top k items, int64
+``[users, min(k, N)]``, 0 where there is no further candidate."""
 
 
 class Split(str, Enum):
@@ -78,9 +82,30 @@ class Ranking:
         return metrics_of(self.ranks, ks) | coverage
 
 
+def by_vectors(vectors: Callable[[EvalBatch], Tensor], catalogue: Embeddings) -> Ranker:
+    """Ranks by products of next-item vectors and item embeddings.
+
+    Args:
+        vectors: returns the next-item vectors, float32 ``[users, d]``, of an evaluation batch.
+        catalogue: embeddings of all items.
+    """
+
+    def ranked(batch: EvalBatch, count: int) -> tuple[np.ndarray, np.ndarray]:
+        users = vectors(batch)
+        listed = np.zeros((len(users), min(count, catalogue.n_items)), np.int64)
+        for first in range(0, len(users) if count else 0, _USERS_LISTED_AT_ONCE):
+            last = min(first + _USERS_LISTED_AT_ONCE, len(users))
+            rows = np.searchsorted(batch.masked_users, np.arange(first, last + 1))
+            masked = [batch.masked_items[start:stop] for start, stop in itertools.pairwise(rows)]
+            items, scores = best_items(users[first:last], catalogue, masked, count)
+            listed[first:last] = np.where(np.isfinite(scores), items, 0)
+        return rank_targets(users, catalogue, batch), listed
+
+    return ranked
+
+
 def rank_users(
-    vectors: Callable[[EvalBatch], Tensor],
-    catalogue: Embeddings,
+    ranker: Ranker,
     interactions: Interactions,
     split: Split,
     process: Process,
@@ -91,8 +116,7 @@ def rank_users(
     """Rank the target of every user who has one, distributed over the processes.
 
     Args:
-        vectors: returns the next-item vectors, float32 ``[users, d]``, of an evaluation batch.
-        catalogue: embeddings of all items.
+        ranker: ranks the items for a batch of users.
         interactions: the domain.
         split: validation or test.
         process: this process. Batches of users do not depend on the number of processes.
@@ -109,29 +133,15 @@ def rank_users(
     for number in process.distribute(-(-len(ranked) // USERS_AT_ONCE)):
         some = slice(number * USERS_AT_ONCE, (number + 1) * USERS_AT_ONCE)
         batch = eval_batch(interactions, split, ranked[some], exclude_history=exclude_history)
-        user_vectors = vectors(batch)
-        ranks[some] = rank_targets(user_vectors, catalogue, batch)
-        if ks:
-            _mark_shown(shown, user_vectors, catalogue, batch, ks)
-    counts = process.all_gather(shown[None]).any(0).sum(1)
+        ranks[some], listed = ranker(batch, max(ks, default=0))
+        for row, k in enumerate(ks):
+            shown[row, listed[:, :k]] = True
+    counts = process.all_gather(shown[None])[:, :, 1:].any(0).sum(1)
     return Ranking(
         process.all_gather(ranks[None]).sum(0),
         {k: int(count) for k, count in zip(ks, counts, strict=True)},
         interactions.n_items,
     )
-
-
-def _mark_shown(
-    shown: np.ndarray, vectors: Tensor, catalogue: Embeddings, batch: EvalBatch, ks: tuple[int, ...]
-) -> None:
-    """Mark the items in the users' top-k lists in ``shown``, bool ``[cutoffs, N + 1]``."""
-    for first in range(0, len(vectors), _USERS_LISTED_AT_ONCE):
-        last = min(first + _USERS_LISTED_AT_ONCE, len(vectors))
-        rows = np.searchsorted(batch.masked_users, np.arange(first, last + 1))
-        masked = [batch.masked_items[start:stop] for start, stop in itertools.pairwise(rows)]
-        items, scores = best_items(vectors[first:last], catalogue, masked, max(ks))
-        for row, k in enumerate(ks):
-            shown[row, items[:, :k][np.isfinite(scores[:, :k])]] = True
 
 
 def next_item_vectors(model: TransRec, catalogue: Embeddings, inputs: np.ndarray) -> Tensor:
@@ -181,22 +191,8 @@ def rank(
         def vectors(batch: EvalBatch) -> Tensor:
             return next_item_vectors(model, catalogue, batch.inputs)
 
-        return rank_users(
-            vectors, catalogue, interactions, split, process, coverage_at, exclude_history=exclude
-        )
-
-
-def popularity(
-    interactions: Interactions, users: np.ndarray | None = None
-) -> tuple[Callable[[EvalBatch], Tensor], Embeddings]:
-    """The popularity baseline for :func:`rank_users`: the score of an item is its number of training clicks.
-
-    Returns:
-        A function that returns user vectors, and item embeddings. With width 1, their product is the score.
-    """
-    clicks = interactions.training_clicks(users)
-    rows = torch.from_numpy(np.concatenate([[0], clicks]).astype(np.float32))
-    return lambda batch: torch.ones(len(batch.targets), 1), Embeddings(rows[:, None])
+        ranker = by_vectors(vectors, catalogue)
+        return rank_users(ranker, interactions, split, process, coverage_at, exclude_history=exclude)
 
 
 def ranked_users(

@@ -9,7 +9,7 @@ from typing import Any
 
 from adapter4rec.adapters.files import load_adapter, read_adapter
 from adapter4rec.checkpoints.rebuilding import RebuiltSettings, rebuilt_model, rebuilt_settings
-from adapter4rec.checkpoints.settings import SourceSettings
+from adapter4rec.checkpoints.settings import WITHOUT_MODEL, SourceSettings
 from adapter4rec.checkpoints.source_models import load_source_weights, read_source_model
 from adapter4rec.data.domain import Domain
 from adapter4rec.models.parameters import count_parameters
@@ -72,8 +72,8 @@ def load_run(folder: Path, process: Process, changed: Mapping[str, Any] | None =
     settings = rebuilt_settings(
         folder / "settings.json", identity.stage, recorded.settings, moved, recorded.folder
     )
-    if settings.method == "popularity":
-        raise UserError(f"{folder}: the popularity baseline has no model")
+    if settings.method in WITHOUT_MODEL:
+        raise UserError(f"{folder}: --method {settings.method} has no model")
     domain = settings.read_domain(process)
     model = rebuilt_model(settings, domain.interactions.n_items)
     now = replace(identity, data=domain.identity, start=initial_hash(model))

@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from adapter4rec.checkpoints.settings import WITHOUT_CONTENT
 from adapter4rec.runs.ledger import command_of, finished_runs, run_key
 from adapter4rec.runs.settings import RunSettings
 from adapter4rec.studies.campaign import Campaign
@@ -92,7 +93,7 @@ def draw_examples(runs: Collection[Mapping[str, Any]]) -> Path | None:
     from adapter4rec.report.writing import EXAMPLES
 
     with_images = [run for run in runs if run["settings"].get("images")]
-    shown = [run for run in with_images if run["settings"]["method"] not in ("id", "popularity")]
+    shown = [run for run in with_images if run["settings"]["method"] not in WITHOUT_CONTENT]
     if not shown:
         return None
     best = max(shown, key=lambda run: float(run["validation"].get("HR@10", 0)))

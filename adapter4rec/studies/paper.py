@@ -13,13 +13,14 @@ from dataclasses import replace
 from typing import Any
 
 from adapter4rec.adapters.peft import PeftConfig
-from adapter4rec.checkpoints.settings import WITHOUT_SOURCE
+from adapter4rec.checkpoints.settings import WITHOUT_CONTENT, WITHOUT_SOURCE
 from adapter4rec.studies.plan import Study, StudyRow
 from adapter4rec.utils.errors import UserError, nearest
 from adapter4rec.utils.files import REPOSITORY
 
 _LAUNCHERS = {
     "popularity": "popularity",
+    "item kNN": "item_knn",
     "id tower": "id",
     "from scratch": "scratch",
     "frozen": "frozen",
@@ -42,9 +43,13 @@ def _launchers(*names: str) -> dict[str, str]:
     return {name: _LAUNCHERS[name] for name in names}
 
 
-ADAPTERS = {row: script for row, script in _LAUNCHERS.items() if row not in ("id tower", "from scratch")}
-ADAPTATIONS = _launchers("popularity", "frozen", "from scratch", "head", "Houlsby", "full fine-tuning")
-IDS_AND_CONTENT = _launchers("popularity", "id tower", "head", "Houlsby", "full fine-tuning")
+ADAPTERS = {
+    row: script for row, script in _LAUNCHERS.items() if row not in ("item kNN", "id tower", "from scratch")
+}
+ADAPTATIONS = _launchers(
+    "popularity", "item kNN", "frozen", "from scratch", "head", "Houlsby", "full fine-tuning"
+)
+IDS_AND_CONTENT = _launchers("popularity", "item kNN", "id tower", "head", "Houlsby", "full fine-tuning")
 SCALED = _launchers("Houlsby", "full fine-tuning")
 PLACEMENTS: dict[str, dict[str, Any]] = {
     "both encoders, both sublayers, all layers": {},
@@ -94,7 +99,7 @@ def page(script: str, **changes: Any) -> dict[str, Any]:
         UserError: there is no such launcher.
     """
     values = _hyperparameters(script)
-    if values.get("method") in ("id", "popularity"):  # they use no backbone
+    if values.get("method") in WITHOUT_CONTENT:  # they use no backbone
         changes.pop("backbone", None)
     without = ("source_checkpoint", "export")
     return {name: value for name, value in (values | changes).items() if name not in without}

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from adapter4rec.data.domain import Domain
-from adapter4rec.evaluation.leave_one_out import Ranking, Split, popularity, rank, rank_users, ranked_users
+from adapter4rec.evaluation.baselines import BASELINES, by_scores
+from adapter4rec.evaluation.leave_one_out import Ranking, Split, rank, rank_users, ranked_users
 from adapter4rec.runs.records import Record, RunResult
 from adapter4rec.runs.report_lines import result_line
 from adapter4rec.runs.run import Run
@@ -24,7 +25,7 @@ def ranking_of(
     """Rank the catalogue for every user, as the settings say; with coverage on the test split.
 
     Args:
-        model: the model; None for the popularity baseline.
+        model: the model; None for a baseline without one.
         domain: users and items.
         settings: settings of the run.
         process: this process.
@@ -33,9 +34,8 @@ def ranking_of(
     ks, interactions = settings.ks if split is Split.TEST else (), domain.interactions
     if model is not None:
         return rank(model, domain, split, process, settings, ks)
-    vectors, catalogue = popularity(interactions, trained_users(domain, settings))
-    exclude = settings.exclude_history
-    return rank_users(vectors, catalogue, interactions, split, process, ks, exclude_history=exclude)
+    ranker = by_scores(BASELINES[settings.method](interactions, trained_users(domain, settings)))
+    return rank_users(ranker, interactions, split, process, ks, exclude_history=settings.exclude_history)
 
 
 def evaluate(
@@ -44,7 +44,7 @@ def evaluate(
     """Evaluate the best epoch, or what is not trained, on the test split, and write the result.
 
     Args:
-        model: the model; None for the popularity baseline.
+        model: the model; None for a baseline without one.
         domain: users and items.
         settings: settings of the run.
         run: the run folder.
@@ -79,8 +79,8 @@ def evaluate_again(model: TransRec | None, domain: Domain, settings: TrainingSet
     return RunResult({"epoch": best["epoch"], "test": metrics}, run.folder)
 
 
-def evaluate_popularity(domain: Domain, settings: TrainingSettings, run: Run) -> RunResult:
-    """Evaluate the popularity baseline and write its result like that of a run.
+def evaluate_baseline(domain: Domain, settings: TrainingSettings, run: Run) -> RunResult:
+    """Evaluate a baseline without a model and write its result like that of a run.
 
     With ``--mode test`` it is evaluated again without writing files. A finished run is only reported.
     """
