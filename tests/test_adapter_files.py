@@ -118,6 +118,22 @@ def test_another_model_is_refused_and_told_apart(model, tiny_bert_folder, tiny_r
         load_adapter(model_on(tiny_roberta_folder), path)
 
 
+def test_the_weights_of_a_replaced_part_do_not_matter(model, tiny_bert_folder, tmp_path):
+    path = saved(model, tmp_path / "a.safetensors", HoulsbyConfig(item_bottleneck=8, train_head=True))
+    load_adapter(model, path)
+    expected = loss_of(model)
+    other = model_on(tiny_bert_folder).eval()
+    with torch.no_grad():
+        other.item_encoder.head.weight.mul_(2)
+    load_adapter(other, path)
+    assert loss_of(other) == expected
+    detach_adapters(other)
+    with torch.no_grad():
+        other.user_encoder.position_embedding.weight[0, 0] += 1
+    with pytest.raises(UserError, match=r"another model:\n  user_encoder: same kind"):
+        load_adapter(other, path)
+
+
 def test_what_does_not_fit_is_refused_by_name_even_when_forced(model, tmp_path):
     path = saved(model, tmp_path / "a.safetensors", HoulsbyConfig(user_layers="first:1"))
     add_adapters(model, LORA)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from adapter_models import BACKBONES, batch_for, model_on
 from conftest import REPOSITORY
+from safetensors.torch import load_file
 from test_bundles import bundle, model  # noqa: F401 (fixtures)
 from test_recommend import TITLES, clicks, text_runs  # noqa: F401 (fixtures)
 from trees import TextSourceSettings, TextTargetSettings, carry_out, recorded_settings
@@ -19,6 +20,7 @@ import adapter4rec
 from adapter4rec import export, recommend
 from adapter4rec.serving.bundles import write_bundle
 from adapter4rec.serving.domains import sharing_weights
+from adapter4rec.serving.trained_runs import load_adapted
 from adapter4rec.utils.errors import UserError
 
 
@@ -50,6 +52,33 @@ def test_each_domain_is_what_it_is_alone(bundle, model, second):
     domains.remove("houlsby")
     gc.collect()
     assert domains["again"].recommend(["i1"]) == model.recommend(["i1"])
+
+
+def test_adapters_that_replace_head_and_user_encoder_need_the_backbone_alone(
+    text_runs, tmp_path, one_process
+):
+    source, runs = text_runs / "source.safetensors", {}
+    for name, seed in (("one", 1), ("two", 2)):
+        head = tmp_path / f"{name}_head.safetensors"
+        values = recorded_settings(text_runs / "source")
+        values |= {"method": "head", "start_from": source, "seed": seed, "export": head, "lr_item_head": 1e-2}
+        carry_out(TextSourceSettings.from_values(values | {"run_folder": tmp_path / f"{name}_head"}))
+        values = {"method": "houlsby", "source_checkpoint": head, "encoders": "item", "train_head": True}
+        known = TextTargetSettings.options(values)
+        values |= {"train_user_encoder": True, "run_folder": tmp_path / name}
+        same = recorded_settings(text_runs / "source").items()
+        values = {key: one for key, one in same if key in known} | values
+        carry_out(TextTargetSettings.from_values(values))
+        runs[name] = adapter4rec.load(tmp_path / name, device="cpu")
+        write_bundle(runs[name], tmp_path / f"{name}_bundle", with_base=name == "one")
+    domains = adapter4rec.Domains({name: tmp_path / f"{name}_bundle" for name in runs}, device="cpu")
+    for name, run in runs.items():
+        assert domains[name].recommend(["i1", "i2"]) == run.recommend(["i1", "i2"])
+        adapted = load_adapted(source, tmp_path / name / "adapter.safetensors", one_process, {})
+        same = run.run.model
+        assert torch.equal(adapted.model.eval()(batch_for(same)), same.eval()(batch_for(same)))
+    first, second = (load_file(tmp_path / f"{name}_head.safetensors") for name in runs)
+    assert not torch.equal(first["item_encoder.head.weight"], second["item_encoder.head.weight"])
 
 
 def test_the_weights_of_the_base_are_in_memory_once(bundle, second):

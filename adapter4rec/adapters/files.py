@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from torch import Tensor
 
-from adapter4rec.adapters.attaching import add_adapters, base_groups_of, detach_adapters
+from adapter4rec.adapters.attaching import (
+    add_adapters,
+    base_groups_of,
+    copied_parameters,
+    detach_adapters,
+)
 from adapter4rec.adapters.base import AdapterSet, adapters_of
 from adapter4rec.adapters.config import ENCODERS, AdapterConfig
 from adapter4rec.adapters.registry import FAMILIES, name_of
@@ -33,6 +38,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 WHAT = "adapter"
+
+
+_REPLACED = ""
+"""The hash of a part of which the adapters replace all parameters."""
 
 
 class _Part(TypedDict):
@@ -81,7 +90,7 @@ def save_adapter(
         "family": name_of(adapters.config),
         "config": adapters.config.plain(),
         "parameters": sum(tensor.numel() for tensor in tensors.values()),
-        "base": base_identity(model),
+        "base": _required_base(model),
         "versions": versions(),
     }
     write_checkpoint(path, tensors, description | dict(about or {}))
@@ -96,7 +105,8 @@ def load_adapter(model: TransRec | PreTrainedModel, path: Path | str, *, force: 
     model's own weights are neither read nor changed.
 
     Args:
-        model: the model that the adapters were saved from, or an equal one.
+        model: the model that the adapters were saved from, or an equal one. Parts that they replace, such
+            as a head that was trained with them, may have other weights.
         path: the adapter file.
         force: load them on another model, too, if all shapes match.
 
@@ -181,6 +191,25 @@ def base_identity(model: TransRec | PreTrainedModel) -> dict[str, _Part]:
     return identity
 
 
+def _required_base(model: TransRec | PreTrainedModel) -> dict[str, _Part]:
+    """The identity of the model that the adapters need: of parts that they replace, only the kind."""
+    identity, copied = base_identity(model), copied_parameters(model)
+    for part, tensors in base_groups_of(model).items():
+        if part in identity and tensors.keys() <= copied.keys():
+            identity[part]["weights"] = _REPLACED
+    return identity
+
+
+def base_differences(model: TransRec | PreTrainedModel, path: Path) -> list[str]:
+    """The parts in which a model is not the one that an adapter file was trained on, one line each.
+
+    Raises:
+        UserError: not an adapter file.
+    """
+    description = checked_in(path, read_adapter(path).description, _Description)
+    return _differences(description.base, base_identity(model))
+
+
 def _kinds(model: TransRec | PreTrainedModel) -> dict[str, str]:
     if not isinstance(model, TransRec):
         return {"encoder": describe_config(model.config)}
@@ -200,6 +229,6 @@ def _differences(there: Mapping[str, _Part], here: Mapping[str, _Part]) -> list[
         theirs, ours = there.get(part, none), here.get(part, none)
         if theirs["kind"] != ours["kind"]:
             lines.append(f"{part}: {theirs['kind']} in the file, {ours['kind']} in the model")
-        elif theirs["weights"] != ours["weights"]:
+        elif theirs["weights"] not in (_REPLACED, ours["weights"]):
             lines.append(f"{part}: same kind ({ours['kind']}), different weights")
     return lines

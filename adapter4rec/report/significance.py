@@ -70,10 +70,11 @@ def interval(differences: np.ndarray) -> tuple[float, float]:
     """The 95 % interval of a mean difference over users and seeds, both drawn at random.
 
     The variance of the mean is that over users of their means over the seeds, plus that over seeds of their
-    means over the users. Their sum is slightly too large, since both contain what users and seeds vary
-    together (Owen, "The Pigeonhole Bootstrap", Annals of Applied Statistics 1, 2007). The quantiles are
-    those of Student's t with the degrees of freedom of Satterthwaite (Biometrics Bulletin 2, 1946): three
-    seeds that differ give a wide interval. With one seed it is over users only.
+    means over the users. Their sum is too large, since both contain what users and seeds vary together (Owen,
+    "The Pigeonhole Bootstrap", Annals of Applied Statistics 1, 2007): where seeds hardly differ, the interval
+    is wider than needed. The quantiles are those of Student's t with the degrees of freedom of Satterthwaite
+    (Biometrics Bulletin 2, 1946): three seeds that differ give a wide interval. With one seed it is over users
+    only.
 
     Args:
         differences: ``[users, seeds]``.

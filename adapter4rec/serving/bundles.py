@@ -26,7 +26,7 @@ from torch import Tensor
 
 from adapter4rec.adapters.attaching import detach_adapters
 from adapter4rec.adapters.base import adapters_of
-from adapter4rec.adapters.files import load_adapter, save_adapter
+from adapter4rec.adapters.files import base_differences, load_adapter, save_adapter
 from adapter4rec.checkpoints.merging import save_encoder
 from adapter4rec.checkpoints.rebuilding import RebuiltSettings, rebuilt_settings
 from adapter4rec.checkpoints.settings import TargetSettings
@@ -44,7 +44,7 @@ from adapter4rec.serving.candidates import Candidates, catalogue_of
 from adapter4rec.serving.model_card import Training, model_card, training_of
 from adapter4rec.serving.recommender import Recommender
 from adapter4rec.serving.trained_runs import TrainedRun
-from adapter4rec.utils.checkpoint_file import save_tensors, weights_hash
+from adapter4rec.utils.checkpoint_file import save_tensors
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import atomic_folder, file_hash, write_json
 from adapter4rec.utils.process_group import Process
@@ -66,7 +66,6 @@ class Manifest:
         what: kind and version of the format.
         kind: modality and stage, as ``text target``.
         settings: settings of the run that determine the model.
-        base: hash of the weights of the base model.
         items: number of items.
         files: SHA-256 of each file, by its path in the folder.
         training: what the model was trained on, with what result.
@@ -77,7 +76,6 @@ class Manifest:
     what: str
     kind: str
     settings: Object
-    base: str
     items: Count
     files: dict[str, str]
     training: Training
@@ -119,7 +117,7 @@ def write_bundle(recommender: Recommender, folder: Path, *, with_base: bool = Tr
     resizing = asdict(store.resizing) if isinstance(store, ImageStore) else {}
     training = training_of(run)
     with atomic_folder(folder) as aside:
-        base = _write_model(run.model, aside, training, with_base=with_base)
+        _write_model(run.model, aside, training, with_base=with_base)
         write_items(run, recommender.candidates, aside / _ITEMS)
         save_tensors(aside / _VECTORS, {"items": vectors}, {"what": "item vectors"})
         of_model = _settings_of(settings, run.model)
@@ -127,7 +125,6 @@ def write_bundle(recommender: Recommender, folder: Path, *, with_base: bool = Tr
             what=_WHAT,
             kind=f"{settings.modality} {settings.stage}",
             settings=of_model,
-            base=base,
             items=len(vectors),
             files={},
             training=training,
@@ -151,8 +148,8 @@ def _settings_of(settings: RebuiltSettings, model: TransRec) -> dict[str, Any]:
     return plain | {"encoding": "utf-8"}
 
 
-def _write_model(model: TransRec, folder: Path, training: Training, *, with_base: bool) -> str:
-    """Write adapters and base model; the model is left as it was. Returns the hash of the base model."""
+def _write_model(model: TransRec, folder: Path, training: Training, *, with_base: bool) -> None:
+    """Write adapters and base model; the model is left as it was."""
     adapted = adapters_of(model) is not None
     if adapted:
         save_adapter(model, folder / ADAPTER, {"trained_on": training.domain})
@@ -163,7 +160,6 @@ def _write_model(model: TransRec, folder: Path, training: Training, *, with_base
             (folder / _BACKBONE / "item_head.safetensors").unlink()  # it is in the base
         if with_base:
             save_tensors(folder / _BASE, _beside_backbone(model), {"what": "base model without backbone"})
-        return base_hash(model)
     finally:
         if adapted:
             load_adapter(model, folder / ADAPTER)
@@ -171,13 +167,6 @@ def _write_model(model: TransRec, folder: Path, training: Training, *, with_base
 
 def _beside_backbone(model: TransRec) -> dict[str, Tensor]:
     return {name: one for name, one in model.state_dict().items() if not name.startswith(_OF_BACKBONE)}
-
-
-def base_hash(model: TransRec) -> str:
-    """SHA-256 of the weights of both encoders of a model without adapters."""
-    return weights_hash(
-        {name: one for name, one in model.state_dict().items() if not name.startswith("loss.")}
-    )
 
 
 def write_items(run: TrainedRun, candidates: Candidates, path: Path) -> None:
@@ -238,8 +227,6 @@ def read_bundle(
     if _BASE not in manifest.files and base is None:
         raise UserError(f"{folder}: has no base model; name a bundle that has it (base)")
     model = read_base(folder if base is None else base, manifest)
-    if base is not None and base_hash(model) != manifest.base:
-        raise UserError(f"{base}: another base model than that of {folder}")
     return recommender_of(folder, manifest, base or folder, model, process, precision)
 
 
@@ -293,6 +280,8 @@ def recommender_of(
     settings = _rebuilt(folder, manifest, base)
     adapted = isinstance(settings, TargetSettings) and settings.adapter is not None
     if ADAPTER in manifest.files:
+        if differences := base_differences(model, folder / ADAPTER):
+            raise UserError("\n  ".join([f"{base}: another base model than that of {folder}:", *differences]))
         load_adapter(model, folder / ADAPTER)
     elif adapted:
         raise UserError(

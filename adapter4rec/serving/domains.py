@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.serving.bundles import read_base, read_manifest, recommender_of
+from adapter4rec.serving.bundles import ADAPTER, read_base, read_manifest, recommender_of
 from adapter4rec.serving.hub import bundle_folder
 from adapter4rec.serving.recommender import Recommender
 from adapter4rec.utils.errors import UserError
@@ -76,11 +76,11 @@ class Domains(Mapping[str, Recommender]):
         folder = bundle_folder(bundle)
         manifest, own = read_manifest(folder), self._manifest
         differing = [one for one in _OF_BASE if manifest.settings.get(one) != own.settings.get(one)]
-        if manifest.base != own.base or differing:
-            of = f" ({', '.join(differing)})" if differing else ""
+        if differing or (ADAPTER not in manifest.files and folder != self._folder):
+            of = f" ({', '.join(differing)})" if differing else ": a run without adapters has its own"
             raise UserError(
-                f"{folder}: another base model than {self._folder}{of}; domains that share a base were "
-                "adapted from the same source model"
+                f"{folder}: another base model than that of {self._folder}{of}; domains that share a base "
+                "were adapted from the same source model"
             )
         model = sharing_weights(self._base)
         domain = recommender_of(folder, manifest, self._folder, model, self._process, self._precision)
