@@ -73,8 +73,8 @@ def interval(differences: np.ndarray) -> tuple[float, float]:
     means over the users. Their sum is too large, since both contain what users and seeds vary together (Owen,
     "The Pigeonhole Bootstrap", Annals of Applied Statistics 1, 2007): where seeds hardly differ, the interval
     is wider than needed. The quantiles are those of Student's t with the degrees of freedom of Satterthwaite
-    (Biometrics Bulletin 2, 1946): three seeds that differ give a wide interval. With one seed it is over users
-    only.
+    (Biometrics Bulletin 2, 1946): three seeds that differ give a wide interval. With one seed, it is over
+    users only.
 
     Args:
         differences: ``[users, seeds]``.
