@@ -16,8 +16,8 @@ source model; adapters start from the head that was adapted to the target, on ca
 
 The learning rates of each method are searched on a fifth of the target's users, with one seed, by
 validation. All rates of a method are multiplied by the same factor, in steps of about three, until those
-next to the best one are known. For all users, rows of three seeds are searched on all users: heads and ids in
-the same way, the others with the two best factors of a fifth and lower ones.
+next to the best one are known. For all users they are searched on all users: those of heads and ids in the
+same way, the others with the two best factors of a fifth and lower ones.
 """
 
 from __future__ import annotations

@@ -105,11 +105,6 @@ def start_of(name: str) -> str | None:
     return f"head, {note}" if note.startswith("source") else "head"
 
 
-def searched_on(name: str, share: float) -> float:
-    """The share of the users on which the rates of a row are chosen."""
-    return share if share == 1.0 and name in METHODS else FEW
-
-
 def is_cheap(name: str) -> bool:
     """Whether the item embeddings of a row are cheap, so that all rates can be tried on all users."""
     return bool(TRAINED[name].get("loss") == _CHEAP["loss"])

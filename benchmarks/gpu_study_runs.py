@@ -25,7 +25,6 @@ from benchmarks.gpu_study_rows import (
     Values,
     is_cheap,
     scaled,
-    searched_on,
     start_of,
 )
 
@@ -131,7 +130,7 @@ class Study:
         for share in (FEW, 1.0):
             section = "Search of rates" + (f", {FEW:.0%} of the users" if share == FEW else "")
             for name, values in TRAINED.items():
-                for factor in self.factors(name, share) if share == searched_on(name, share) else []:
+                for factor in self.factors(name, share):
                     for task in self._of_target(name, values, factor, source, SEEDS[0], share):
                         yield replace(task, section=section, row=f"{name} x{factor}")
 
@@ -229,7 +228,7 @@ class Study:
 
     def best_factor(self, name: str, share: float = FEW) -> float | None:
         """The factor of a method's rates with the highest validation HR@10; None before the search ends."""
-        share = searched_on(name, share)
+        share = max(share, FEW)  # fewer users have the rates of a fifth
         scores = self._scores(name, self.factors(name, share), share)
         return max(scores, key=scores.__getitem__, default=None)
 
