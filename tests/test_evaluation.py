@@ -471,8 +471,7 @@ class TestBaselines:
         counts = Counter(item for sequence in sequences for item in sequence[:-2])
         scores = [counts[item] for item in range(1, n_items + 1)]
         ranks = [plain_rank(scores, *history_and_target(sequence, split)) for sequence in sequences]
-        ranker = by_scores(popularity(interactions))
-        found = rank_users(ranker, interactions, split, one_process).metrics()
+        found = rank_users(popularity(interactions), interactions, split, one_process).metrics()
         assert found == {name: pytest.approx(value) for name, value in plain_metrics(ranks).items()}
 
     @both_splits
@@ -501,8 +500,10 @@ class TestBaselines:
                 for item in range(1, n_items + 1)
             ]
             ranks.append(plain_rank([round(score, 12) for score in scores], history, target))
-        ranker = by_scores(item_knn(interactions, users))
-        assert rank_users(ranker, interactions, split, one_process).ranks.tolist() == ranks
+        assert (
+            rank_users(item_knn(interactions, users), interactions, split, one_process).ranks.tolist()
+            == ranks
+        )
 
     @pytest.mark.parametrize("exclude_history", [True, False])
     def test_scores_are_ranked_like_vectors(self, one_process: Process, *, exclude_history: bool) -> None:

@@ -6,37 +6,35 @@ Neighbours are a strong baseline (Ferrari Dacrema et al., "Are We Really Making 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
 
 import numpy as np
 import torch
 from scipy.sparse import csr_array, diags_array
 
 from adapter4rec.data.interactions import Interactions
-from adapter4rec.evaluation.leave_one_out import Ranker
+from adapter4rec.evaluation.catalogue import Embeddings
+from adapter4rec.evaluation.leave_one_out import Ranker, by_vectors
 from adapter4rec.evaluation.metrics import MISSED
 from adapter4rec.evaluation.ranking import EvalBatch
-
-Scores: TypeAlias = Callable[[np.ndarray], np.ndarray]
-"""Scores of all items, float64 ``[users, N]``, from sequences of item ids ``[users, L]``, 0 for padding."""
 
 _USERS_AT_ONCE = 256
 _TIE = 1e-9
 """Weight of popularity among neighbours: it orders items of equal scores only."""
 
 
-def popularity(interactions: Interactions, users: np.ndarray | None = None) -> Scores:
+def popularity(interactions: Interactions, users: np.ndarray | None = None) -> Ranker:
     """The score of an item is its number of training clicks, for every user alike.
 
     Args:
         interactions: the domain.
         users: indices of the users whose clicks are counted; by default all.
     """
-    clicks = interactions.training_clicks(users).astype(np.float64)
-    return lambda inputs: np.tile(clicks, (len(inputs), 1))
+    clicks = interactions.training_clicks(users)
+    rows = torch.from_numpy(np.concatenate([[0], clicks]).astype(np.float32))
+    return by_vectors(lambda batch: torch.ones(len(batch.targets), 1), Embeddings(rows[:, None]))
 
 
-def item_knn(interactions: Interactions, users: np.ndarray | None = None) -> Scores:
+def item_knn(interactions: Interactions, users: np.ndarray | None = None) -> Ranker:
     """Item-based nearest neighbours (Sarwar et al., WWW 2001): what users of the same items clicked on.
 
     The score of item i is the sum of c_ij / sqrt(n_j) over the items j of the history, where c_ij training
@@ -64,17 +62,15 @@ def item_knn(interactions: Interactions, users: np.ndarray | None = None) -> Sco
         table: np.ndarray = (history @ weights).toarray() + popular
         return table
 
-    return scores
+    return by_scores(scores)
 
 
-BASELINES: dict[str, Callable[[Interactions, np.ndarray | None], Scores]] = {
-    "popularity": popularity,
-    "item_knn": item_knn,
-}
+def by_scores(scores: Callable[[np.ndarray], np.ndarray]) -> Ranker:
+    """Ranks by the scores of all items, for one block of users at a time.
 
-
-def by_scores(scores: Scores) -> Ranker:
-    """Ranks by the scores of all items, of one block of users at a time (see ``Ranker``)."""
+    Args:
+        scores: returns float64 ``[users, N]`` from sequences of item ids ``[users, L]``, 0 for padding.
+    """
 
     def ranked(batch: EvalBatch, count: int) -> tuple[np.ndarray, np.ndarray]:
         ranks, listed = [], []
@@ -91,3 +87,9 @@ def by_scores(scores: Scores) -> Ranker:
         return np.concatenate(ranks), np.concatenate(listed)
 
     return ranked
+
+
+BASELINES: dict[str, Callable[[Interactions, np.ndarray | None], Ranker]] = {
+    "popularity": popularity,
+    "item_knn": item_knn,
+}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from adapter4rec.data.domain import Domain
-from adapter4rec.evaluation.baselines import BASELINES, by_scores
+from adapter4rec.evaluation.baselines import BASELINES
 from adapter4rec.evaluation.leave_one_out import Ranking, Split, rank, rank_users, ranked_users
 from adapter4rec.runs.records import Record, RunResult
 from adapter4rec.runs.report_lines import result_line
@@ -34,7 +34,7 @@ def ranking_of(
     ks, interactions = settings.ks if split is Split.TEST else (), domain.interactions
     if model is not None:
         return rank(model, domain, split, process, settings, ks)
-    ranker = by_scores(BASELINES[settings.method](interactions, trained_users(domain, settings)))
+    ranker = BASELINES[settings.method](interactions, trained_users(domain, settings))
     return rank_users(ranker, interactions, split, process, ks, exclude_history=settings.exclude_history)
 
 
