@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -113,23 +113,24 @@ class Study:
             for head, all_weights in sources:
                 yield from (head, all_weights)
             best = self.best([all_weights for _, all_weights in sources])
-        yield from self.searches(best)
+        yield from self.searches(best, METHODS)
         for seed in SEEDS:
             for name, values in METHODS.items():
                 yield from self.target(name, values, best, seed)
-        for name, values in SINGLE.items():
-            yield from self.target(name, values, best, SEEDS[0])
         for share in (FEWER, FEW):
             for seed in SEEDS:
                 for name in LOW_DATA:
                     yield from self.target(name, METHODS[name], best, seed, share)
+        yield from self.searches(best, SINGLE)
+        for name, values in SINGLE.items():
+            yield from self.target(name, values, best, SEEDS[0])
         yield from self.further(best)
 
-    def searches(self, source: Path | None) -> Iterator[Task]:
-        """The runs that search the learning rates of each method."""
+    def searches(self, source: Path | None, names: Collection[str]) -> Iterator[Task]:
+        """The runs that search the learning rates of the named rows."""
         for share in (FEW, 1.0):
             section = "Search of rates" + (f", {FEW:.0%} of the users" if share == FEW else "")
-            for name, values in TRAINED.items():
+            for name, values in ((name, TRAINED[name]) for name in names if name in TRAINED):
                 for factor in self.factors(name, share):
                     for task in self._of_target(name, values, factor, source, SEEDS[0], share):
                         yield replace(task, section=section, row=f"{name} x{factor}")

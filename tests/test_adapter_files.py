@@ -134,6 +134,16 @@ def test_the_weights_of_a_replaced_part_do_not_matter(model, tiny_bert_folder, t
         load_adapter(other, path)
 
 
+def test_a_replaced_user_encoder_with_buffers_is_needed_as_it_is(model, tmp_path):
+    model.user_encoder.register_buffer("seen", torch.zeros(1))  # copies replace parameters alone
+    config = HoulsbyConfig(encoders=("item",), item_bottleneck=8, train_user_encoder=True)
+    path = saved(model, tmp_path / "a.safetensors", config)
+    with torch.no_grad():
+        model.user_encoder.position_embedding.weight[0, 0] += 1
+    with pytest.raises(UserError, match=r"another model:\n  user_encoder: same kind"):
+        load_adapter(model, path)
+
+
 def test_what_does_not_fit_is_refused_by_name_even_when_forced(model, tmp_path):
     path = saved(model, tmp_path / "a.safetensors", HoulsbyConfig(user_layers="first:1"))
     add_adapters(model, LORA)

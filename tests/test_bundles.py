@@ -220,6 +220,12 @@ class TestWithoutBase:
         with pytest.raises(UserError, match="another base model"):
             adapter4rec.from_pretrained(tmp_path / "small", device="cpu", base=tmp_path / "other")
 
+    def test_a_bundle_with_a_base_needs_no_other(self, text_runs, bundle, tmp_path):
+        write_bundle(adapter4rec.load(text_runs / "source", device="cpu"), tmp_path / "source")
+        for own in (tmp_path / "source", bundle):
+            with pytest.raises(UserError, match="has its own base model; leave out"):
+                adapter4rec.from_pretrained(own, device="cpu", base=bundle)
+
     def test_a_run_without_adapters_needs_its_model(self, image_run, tmp_path):
         with pytest.raises(UserError, match="without adapters"):
             write_bundle(adapter4rec.load(image_run, device="cpu"), tmp_path / "small", with_base=False)

@@ -112,6 +112,18 @@ def test_another_source_is_refused(text_runs, bundle, tmp_path):
         adapter4rec.Domains({"a": bundle, "b": tmp_path / "other"}, device="cpu")
 
 
+def test_a_domain_without_adapters_has_the_weights_of_the_base(text_runs, bundle, tmp_path):
+    values = recorded_settings(text_runs / "source")
+    values |= {"method": "frozen", "source_checkpoint": text_runs / "source.safetensors"}
+    known = TextTargetSettings.options({"method": "frozen"})
+    values = {name: value for name, value in values.items() if name in known}
+    carry_out(TextTargetSettings.from_values(values | {"run_folder": tmp_path / "run"}))
+    frozen = adapter4rec.load(tmp_path / "run", device="cpu")
+    write_bundle(frozen, tmp_path / "frozen")
+    domains = adapter4rec.Domains({"a": bundle, "b": tmp_path / "frozen"}, device="cpu")
+    assert domains["b"].recommend(["i1", "i2"]) == frozen.recommend(["i1", "i2"])
+
+
 def test_a_base_is_needed(second):
     with pytest.raises(UserError, match="has no base model"):
         adapter4rec.Domains({"a": second[1]}, device="cpu")

@@ -479,7 +479,7 @@ class TestBaselines:
     def test_neighbours_against_a_double_loop(
         self, one_process: Process, monkeypatch: pytest.MonkeyPatch, split: Split, n_items: int
     ) -> None:
-        monkeypatch.setattr(baselines, "_USERS_AT_ONCE", 7)
+        monkeypatch.setattr(baselines, "_SCORES_AT_ONCE", 7 * n_items)
         sequences, interactions = random_domain(n_items)
         users = np.arange(0, len(sequences), 2)
         trained = [sequences[user][:-2] for user in users]
@@ -496,10 +496,10 @@ class TestBaselines:
                     for other in history[-MAX_SEQ_LEN:]
                     if other != item
                 )
-                + 1e-9 * popular[item]
                 for item in range(1, n_items + 1)
             ]
-            ranks.append(plain_rank([round(score, 12) for score in scores], history, target))
+            pairs = [(round(score, 6), popular[item]) for item, score in enumerate(scores, 1)]
+            ranks.append(plain_rank(pairs, history, target))
         assert (
             rank_users(item_knn(interactions, users), interactions, split, one_process).ranks.tolist()
             == ranks
@@ -511,7 +511,7 @@ class TestBaselines:
         scores = np.random.default_rng(0).permutation(40).astype(np.float32)
         table = Embeddings(torch.from_numpy(np.append(np.float32(0), scores))[:, None])
         of_vectors = by_vectors(lambda batch: torch.ones(len(batch.targets), 1), table)
-        of_scores = by_scores(lambda inputs: np.tile(scores, (len(inputs), 1)))
+        of_scores = by_scores(lambda inputs: np.tile(scores, (len(inputs), 1)), 40)
         found, same = (
             rank_users(
                 one, interactions, Split.TEST, one_process, (1, 3, 99), exclude_history=exclude_history

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, write_domain
 
+from adapter4rec.checkpoints.settings import WITHOUT_MODEL
+
 TREES = ("Pretraining/Text", "Pretraining/CV", "Downstream/Text", "Downstream/CV")
 HEAVY = ("torch", "torchvision", "transformers", "loralib", "lmdb")
 LAUNCHERS = {
@@ -68,18 +70,19 @@ def test_every_method_is_listed_and_checked_without_what_computes() -> None:
     assert imported_by(code) == "none"
 
 
-def test_the_popularity_baseline_and_the_plan_of_a_study_need_no_transformers() -> None:
+def test_a_baseline_and_the_plan_of_a_study_need_no_transformers() -> None:
     modules = "adapter4rec.training.testing, adapter4rec.data.domain"
     assert "transformers" not in imported_by(f"import {modules}")
     assert imported_by("import adapter4rec.studies.launching") == "none"
 
 
-def test_a_run_without_a_backbone_imports_no_library_that_only_others_need(tmp_path):
+@pytest.mark.parametrize("method", WITHOUT_MODEL)
+def test_a_run_without_a_backbone_imports_no_library_that_only_others_need(tmp_path, method):
     clicks = {f"u{n}": [*"abcde"] for n in range(4)}
     users, items = write_domain(tmp_path, clicks, dict.fromkeys("abcdef", ()))
     code = (
         "import sys; from Downstream.Text.train import run; "
-        f"run(method='popularity', users={str(users)!r}, items={str(items)!r}, ledger='none', "
+        f"run(method={method!r}, users={str(users)!r}, items={str(items)!r}, ledger='none', "
         f"run_folder={str(tmp_path / 'run')!r}); "
         "print({'transformers', 'polars', 'huggingface_hub', 'peft'} & {*sys.modules})"
     )

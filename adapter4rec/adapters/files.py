@@ -25,7 +25,7 @@ from adapter4rec.adapters.config import ENCODERS, AdapterConfig
 from adapter4rec.adapters.registry import FAMILIES, name_of
 from adapter4rec.models.backbones import describe_config
 from adapter4rec.models.item_encoder import ContentItemEncoder
-from adapter4rec.models.parts import BACKBONE, FIXED
+from adapter4rec.models.parts import BACKBONE, FIXED, USER_ENCODER
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.weights import largest_size, load_into
 from adapter4rec.utils.checkpoint_file import Checkpoint, read_checkpoint, weights_hash, write_checkpoint
@@ -56,6 +56,19 @@ class _Description:
     family: str
     config: Object
     base: dict[str, _Part]
+
+
+class OtherModelError(UserError):
+    """Adapters were trained on another model than the one that they are loaded on.
+
+    Attributes:
+        differences: the parts that differ, one line each.
+    """
+
+    def __init__(self, path: Path | str, differences: list[str]) -> None:
+        listed = "\n  ".join(["these adapters were trained on another model:", *differences])
+        super().__init__(f"{path}: {listed}\n--force (force=True) loads them anyway")
+        self.differences = differences
 
 
 def save_adapter(
@@ -132,8 +145,7 @@ def load_adapter(model: TransRec | PreTrainedModel, path: Path | str, *, force: 
     _require_sizes(config, checkpoint)
     trouble = _differences(description.base, base_identity(model))
     if trouble and not force:
-        listed = "\n  ".join(["these adapters were trained on another model:", *trouble])
-        raise UserError(f"{path}: {listed}\n--force (force=True) loads them anyway")
+        raise OtherModelError(path, trouble)
     detach_adapters(model)
     try:
         adapters = add_adapters(model, config)
@@ -192,22 +204,16 @@ def base_identity(model: TransRec | PreTrainedModel) -> dict[str, _Part]:
 
 
 def _required_base(model: TransRec | PreTrainedModel) -> dict[str, _Part]:
-    """The identity of the model that the adapters need: of parts that they replace, only the kind."""
+    """The identity of the model that the adapters need: of parts that they replace, only the kind.
+
+    Buffers are not replaced, so a user encoder of one's own that has some is needed as it is.
+    """
     identity, copied = base_identity(model), copied_parameters(model)
+    needed = {USER_ENCODER} if isinstance(model, TransRec) and any(model.user_encoder.buffers()) else set()
     for part, tensors in base_groups_of(model).items():
-        if part in identity and tensors.keys() <= copied.keys():
+        if part in identity and part not in needed and tensors.keys() <= copied.keys():
             identity[part]["weights"] = _REPLACED
     return identity
-
-
-def base_differences(model: TransRec | PreTrainedModel, path: Path) -> list[str]:
-    """The parts in which a model is not the one that an adapter file was trained on, one line each.
-
-    Raises:
-        UserError: not an adapter file.
-    """
-    description = checked_in(path, read_adapter(path).description, _Description)
-    return _differences(description.base, base_identity(model))
 
 
 def _kinds(model: TransRec | PreTrainedModel) -> dict[str, str]:

@@ -53,7 +53,7 @@ def read_text_domain(
 
     Args:
         settings: data settings.
-        tokenizer: tokenizer of the backbone; None for items without content (id tower, popularity).
+        tokenizer: tokenizer of the backbone; None for items without content (id tower, baselines).
         process: this process; rank 0 fills the token cache.
 
     Raises:
@@ -83,7 +83,7 @@ def read_image_domain(settings: ImageDomainSettings, size: int | None) -> Domain
 
     Args:
         settings: data settings.
-        size: input height and width of the backbone; None for items without content (id tower, popularity).
+        size: input height and width of the backbone; None for items without content (id tower, baselines).
 
     Raises:
         UserError: a file or the LMDB is missing or invalid, or the LMDB has another image size.

@@ -112,7 +112,7 @@ class Interactions:
         Args:
             users: indices of the users to count; by default all.
         """
-        return np.bincount(self.training_pairs(users)[1], minlength=self.n_items + 1)[1:]
+        return np.bincount(self.clicks[self._trained(users)], minlength=self.n_items + 1)[1:]
 
     def training_pairs(self, users: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """User index and item id of each click in training sequences, both int ``[clicks]``.
@@ -120,12 +120,17 @@ class Interactions:
         Args:
             users: indices of the users; by default all.
         """
+        trained = self._trained(users)
+        return np.repeat(np.arange(self.n_users), np.diff(self.offsets))[trained], self.clicks[trained]
+
+    def _trained(self, users: np.ndarray | None) -> np.ndarray:
+        """Which clicks are in the training sequences of some users, bool ``[clicks]``."""
         counted = np.zeros(self.n_users, bool)
         counted[slice(None) if users is None else users] = True
         lengths = np.diff(self.offsets)
-        is_train = np.repeat(counted, lengths)
+        is_train: np.ndarray = np.repeat(counted, lengths)
         is_train &= np.arange(len(self.clicks)) < np.repeat(self.split.train_stops, lengths)
-        return np.repeat(np.arange(self.n_users), lengths)[is_train], self.clicks[is_train]
+        return is_train
 
     def describe(self) -> str:
         """One-line summary for the log."""

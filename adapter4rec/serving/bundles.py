@@ -26,7 +26,7 @@ from torch import Tensor
 
 from adapter4rec.adapters.attaching import detach_adapters
 from adapter4rec.adapters.base import adapters_of
-from adapter4rec.adapters.files import base_differences, load_adapter, save_adapter
+from adapter4rec.adapters.files import OtherModelError, load_adapter, save_adapter
 from adapter4rec.checkpoints.merging import save_encoder
 from adapter4rec.checkpoints.rebuilding import RebuiltSettings, rebuilt_settings
 from adapter4rec.checkpoints.settings import TargetSettings
@@ -221,13 +221,26 @@ def read_bundle(
         base: a bundle with the base model, if this one has none.
 
     Raises:
-        UserError: not a bundle, a file is missing or has changed, or ``base`` is another base model.
+        UserError: not a bundle, a file is missing or has changed, or ``base`` is another base model, or not
+            needed.
     """
     manifest = read_manifest(folder)
+    if _BASE in manifest.files and base is not None:
+        raise UserError(f"{folder}: has its own base model; leave out {base}")
     if _BASE not in manifest.files and base is None:
         raise UserError(f"{folder}: has no base model; name a bundle that has it (base)")
     model = read_base(folder if base is None else base, manifest)
     return recommender_of(folder, manifest, base or folder, model, process, precision)
+
+
+def same_base(one: Manifest, other: Manifest) -> bool:
+    """Whether two bundles without adapters have the same weights."""
+
+    def weights(manifest: Manifest) -> dict[str, str]:
+        of_base = (_BASE, f"{_BACKBONE}/")
+        return {name: digest for name, digest in manifest.files.items() if name.startswith(of_base)}
+
+    return weights(one) == weights(other)
 
 
 def read_base(folder: Path, manifest: Manifest) -> TransRec:
@@ -280,9 +293,11 @@ def recommender_of(
     settings = _rebuilt(folder, manifest, base)
     adapted = isinstance(settings, TargetSettings) and settings.adapter is not None
     if ADAPTER in manifest.files:
-        if differences := base_differences(model, folder / ADAPTER):
-            raise UserError("\n  ".join([f"{base}: another base model than that of {folder}:", *differences]))
-        load_adapter(model, folder / ADAPTER)
+        try:
+            load_adapter(model, folder / ADAPTER)
+        except OtherModelError as error:
+            listed = "\n  ".join([f"{base}: another base model than that of {folder}:", *error.differences])
+            raise UserError(listed) from None
     elif adapted:
         raise UserError(
             f"{folder / MANIFEST}: does not list {ADAPTER}, but the model is {settings.method}; "

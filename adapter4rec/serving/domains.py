@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 from adapter4rec.models.transrec import TransRec
-from adapter4rec.serving.bundles import ADAPTER, read_base, read_manifest, recommender_of
+from adapter4rec.serving.bundles import ADAPTER, read_base, read_manifest, recommender_of, same_base
 from adapter4rec.serving.hub import bundle_folder
 from adapter4rec.serving.recommender import Recommender
 from adapter4rec.utils.errors import UserError
@@ -76,8 +76,8 @@ class Domains(Mapping[str, Recommender]):
         folder = bundle_folder(bundle)
         manifest, own = read_manifest(folder), self._manifest
         differing = [one for one in _OF_BASE if manifest.settings.get(one) != own.settings.get(one)]
-        if differing or (ADAPTER not in manifest.files and folder != self._folder):
-            of = f" ({', '.join(differing)})" if differing else ": a run without adapters has its own"
+        if differing or (ADAPTER not in manifest.files and not same_base(manifest, own)):
+            of = f" ({', '.join(differing)})" if differing else ""
             raise UserError(
                 f"{folder}: another base model than that of {self._folder}{of}; domains that share a base "
                 "were adapted from the same source model"

@@ -43,9 +43,7 @@ def _launchers(*names: str) -> dict[str, str]:
     return {name: _LAUNCHERS[name] for name in names}
 
 
-ADAPTERS = {
-    row: script for row, script in _LAUNCHERS.items() if row not in ("item kNN", "id tower", "from scratch")
-}
+ADAPTERS = {row: script for row, script in _LAUNCHERS.items() if row not in ("id tower", "from scratch")}
 ADAPTATIONS = _launchers(
     "popularity", "item kNN", "frozen", "from scratch", "head", "Houlsby", "full fine-tuning"
 )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+
+from torch import nn
 
 from adapter4rec.data.domain import Domain
 from adapter4rec.evaluation.baselines import BASELINES
-from adapter4rec.evaluation.leave_one_out import Ranking, Split, rank, rank_users, ranked_users
+from adapter4rec.evaluation.leave_one_out import Ranker, Ranking, Split, rank, rank_users, ranked_users
 from adapter4rec.runs.records import Record, RunResult
 from adapter4rec.runs.report_lines import result_line
 from adapter4rec.runs.run import Run
@@ -20,22 +22,25 @@ if TYPE_CHECKING:
 
 
 def ranking_of(
-    model: TransRec | None, domain: Domain, settings: TrainingSettings, process: Process, split: Split
+    model: TransRec | Ranker, domain: Domain, settings: TrainingSettings, process: Process, split: Split
 ) -> Ranking:
     """Rank the catalogue for every user, as the settings say; with coverage on the test split.
 
     Args:
-        model: the model; None for a baseline without one.
+        model: the model, or a baseline without one.
         domain: users and items.
         settings: settings of the run.
         process: this process.
         split: validation or test.
     """
-    ks, interactions = settings.ks if split is Split.TEST else (), domain.interactions
-    if model is not None:
-        return rank(model, domain, split, process, settings, ks)
-    ranker = BASELINES[settings.method](interactions, trained_users(domain, settings))
-    return rank_users(ranker, interactions, split, process, ks, exclude_history=settings.exclude_history)
+    ks, exclude = settings.ks if split is Split.TEST else (), settings.exclude_history
+    if isinstance(model, nn.Module):
+        return rank(cast("TransRec", model), domain, split, process, settings, ks)
+    return rank_users(model, domain.interactions, split, process, ks, exclude_history=exclude)
+
+
+def _baseline(domain: Domain, settings: TrainingSettings) -> Ranker:
+    return BASELINES[settings.method](domain.interactions, trained_users(domain, settings))
 
 
 def evaluate(
@@ -54,12 +59,13 @@ def evaluate(
         The content of ``result.json``.
     """
     run.process.barrier()
+    ranked = _baseline(domain, settings) if model is None else model
     if model is not None and history:
         best = run.load_best(model)
     else:
-        metrics = ranking_of(model, domain, settings, run.process, Split.VALIDATION).metrics(settings.ks)
+        metrics = ranking_of(ranked, domain, settings, run.process, Split.VALIDATION).metrics(settings.ks)
         best = {"epoch": 0, "split": Split.VALIDATION.value, **metrics}
-    ranking = ranking_of(model, domain, settings, run.process, Split.TEST)
+    ranking = ranking_of(ranked, domain, settings, run.process, Split.TEST)
     users = ranked_users(domain.interactions, ranking.ranks, trained_users(domain, settings))
     return run.finish(history or [best], best, ranking.metrics(settings.ks), users)
 
@@ -74,7 +80,8 @@ def evaluate_again(model: TransRec | None, domain: Domain, settings: TrainingSet
         UserError: the run has no best epoch yet.
     """
     best = run.load_best(model) if model is not None and run.counts.trained else {"epoch": 0}
-    metrics = ranking_of(model, domain, settings, run.process, Split.TEST).metrics(settings.ks)
+    ranked = _baseline(domain, settings) if model is None else model
+    metrics = ranking_of(ranked, domain, settings, run.process, Split.TEST).metrics(settings.ks)
     run.process.log(result_line(int(best["epoch"]), metrics, settings.ks))
     return RunResult({"epoch": best["epoch"], "test": metrics}, run.folder)
 
