@@ -209,7 +209,8 @@ def _required_base(model: TransRec | PreTrainedModel) -> dict[str, _Part]:
     Buffers are not replaced, so a user encoder of one's own that has some is needed as it is.
     """
     identity, copied = base_identity(model), copied_parameters(model)
-    needed = {USER_ENCODER} if isinstance(model, TransRec) and any(model.user_encoder.buffers()) else set()
+    buffers = [*model.user_encoder.buffers()] if isinstance(model, TransRec) else []
+    needed = {USER_ENCODER} if buffers else set()
     for part, tensors in base_groups_of(model).items():
         if part in identity and part not in needed and tensors.keys() <= copied.keys():
             identity[part]["weights"] = _REPLACED
