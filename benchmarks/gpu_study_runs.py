@@ -98,6 +98,7 @@ class Study:
             "title": "Scientific to Instruments",
             "about": "Does adaptation work? A source domain, a target domain, and full-catalogue ranking.",
             "reference": "full fine-tuning",
+            "groups": True,
             "rows": [
                 {"section": section, "name": row, "scale": None, "runs": runs}
                 for (section, row), runs in sorted(rows.items(), key=lambda one: one[0][0])

@@ -474,10 +474,17 @@ class TestBaselines:
         found = rank_users(popularity(interactions), interactions, split, one_process).metrics()
         assert found == {name: pytest.approx(value) for name, value in plain_metrics(ranks).items()}
 
+    @pytest.mark.parametrize("exclude", [True, False])
     @both_splits
     @sizes
     def test_neighbours_against_a_double_loop(
-        self, one_process: Process, monkeypatch: pytest.MonkeyPatch, split: Split, n_items: int
+        self,
+        one_process: Process,
+        monkeypatch: pytest.MonkeyPatch,
+        split: Split,
+        n_items: int,
+        *,
+        exclude: bool,
     ) -> None:
         monkeypatch.setattr(baselines, "_SCORES_AT_ONCE", 7 * n_items)
         sequences, interactions = random_domain(n_items)
@@ -499,11 +506,10 @@ class TestBaselines:
                 for item in range(1, n_items + 1)
             ]
             pairs = [(round(score, 6), popular[item]) for item, score in enumerate(scores, 1)]
-            ranks.append(plain_rank(pairs, history, target))
-        assert (
-            rank_users(item_knn(interactions, users), interactions, split, one_process).ranks.tolist()
-            == ranks
-        )
+            ranks.append(plain_rank(pairs, history if exclude else [], target))
+        ranker = item_knn(interactions, users)
+        found = rank_users(ranker, interactions, split, one_process, exclude_history=exclude)
+        assert found.ranks.tolist() == ranks
 
     @pytest.mark.parametrize("exclude_history", [True, False])
     def test_scores_are_ranked_like_vectors(self, one_process: Process, *, exclude_history: bool) -> None:
