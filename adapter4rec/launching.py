@@ -18,10 +18,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NoReturn
 
+from adapter4rec.runs.records import Record
 from adapter4rec.runs.settings import RunSettings
 from adapter4rec.utils import processes
 from adapter4rec.utils.command_line import Swept, from_script, options_for, parse_command_line, single_values
-from adapter4rec.utils.errors import UserError, run_main
+from adapter4rec.utils.errors import EXIT_USER_ERROR, UserError, message_of, run_main
 from adapter4rec.utils.files import REPOSITORY
 from adapter4rec.utils.machine import gpu_count
 from adapter4rec.utils.settings import Settings, Values, as_argument, as_arguments, option, options_of
@@ -84,12 +85,18 @@ def _launch(module: str, inline: Mapping[str, Any], arguments: Sequence[str]) ->
     if how.node_rank >= how.nodes:
         raise UserError(f"--node_rank {how.node_rank}: must be less than --nodes {how.nodes}")
     runs = _runs(cls, swept, given)
+    folder = Path.cwd()
+    if len(runs) == 1:
+        return _execute(module, runs[0], how, folder)
     codes = []
     for number, settings in enumerate(runs, 1):
-        if len(runs) > 1:
-            print(f"run {number} of {len(runs)}", flush=True)
-        codes.append(_execute(module, settings, how))
-    if len(runs) > 1 and 0 in codes and not how.dry_run:
+        print(f"run {number} of {len(runs)}", flush=True)
+        try:
+            codes.append(_execute(module, settings, how, folder))
+        except UserError as error:  # the other runs may finish
+            print(f"error: {message_of(error)}", file=sys.stderr, flush=True)
+            codes.append(EXIT_USER_ERROR)
+    if 0 in codes and not how.dry_run:
         _print_sweep([cls.from_values(one) for one in runs], [name for name in swept if len(swept[name]) > 1])
     return next((code for code in codes if code), 0)
 
@@ -97,12 +104,8 @@ def _launch(module: str, inline: Mapping[str, Any], arguments: Sequence[str]) ->
 def _print_sweep(runs: Sequence[RunSettings], swept: Sequence[str]) -> None:
     """Print a table of the runs, mark the best by validation HR@10, and draw its recommendations."""
     from adapter4rec.report.rendering import aligned
-    from adapter4rec.runs.ledger import finished_runs, run_key
 
-    records = []
-    for one in runs:
-        finished = finished_runs(one.ledger_path)
-        records.append(finished.get(run_key(one)) if finished else None)
+    records = [_record_of(one) for one in runs]
     best = max((record["validation"]["HR@10"] for record in records if record), default=None)
     rows = []
     for settings, record in zip(runs, records, strict=True):
@@ -123,13 +126,33 @@ def _print_sweep(runs: Sequence[RunSettings], swept: Sequence[str]) -> None:
             print(f"recommendations of the best run on images: {sheet}")
 
 
-def _shown(program: str, *arguments: str) -> str:
-    """A shell command that works in the current folder."""
-    python = shutil.which("python")
-    if program == "python" and (python is None or not Path(python).samefile(sys.executable)):
-        program = sys.executable
-    command = shlex.join([program, *arguments])
-    return command if Path.cwd() == REPOSITORY else f"(cd {shlex.quote(str(REPOSITORY))} && {command})"
+def _record_of(settings: RunSettings) -> Record | None:
+    """The record of a finished run; None if it has not finished, as when one of its files is missing."""
+    from adapter4rec.runs.ledger import finished_runs, run_key
+
+    finished = finished_runs(settings.ledger_path)
+    try:
+        return finished.get(run_key(settings)) if finished else None
+    except UserError:
+        return None
+
+
+def _say(folder: Path, program: str, arguments: Sequence[str]) -> None:
+    """Print a shell command that works in a folder and uses this environment.
+
+    Args:
+        folder: where the launcher was started.
+        program: ``python`` or ``torchrun``, as long as the shell finds those of this environment.
+        arguments: its arguments.
+    """
+    found, python = shutil.which(program), Path(sys.executable)
+    words = [program]
+    if found is None or Path(found).parent != python.parent:
+        words = [str(python)] if program == "python" else [str(python), "-m", "torch.distributed.run"]
+    command = shlex.join([*words, *arguments])
+    print(
+        command if folder == REPOSITORY else f"(cd {shlex.quote(str(REPOSITORY))} && {command})", flush=True
+    )
 
 
 def _runs(cls: type[Settings], swept: Swept, given: Collection[str]) -> list[Values]:
@@ -174,18 +197,19 @@ def _require_different_runs(settings: RunSettings, swept: Swept) -> None:
             )
 
 
-def _execute(module: str, values: Values, how: LaunchSettings) -> int:
+def _execute(module: str, values: Values, how: LaunchSettings, folder: Path) -> int:
+    """Print the command of a run for the shell in ``folder`` and execute it. Returns its exit code."""
     arguments = as_arguments(values)
     count = how.processes or max(1, gpu_count())
     if count * how.nodes == 1 and not how.restarts:
         command = [sys.executable, "-m", module, *arguments]
-        print(_shown("python", *command[1:]), flush=True)
+        _say(folder, "python", command[1:])
         return 0 if how.dry_run else processes.run(command, cwd=REPOSITORY).returncode
     where = ["--standalone"] if how.nodes == 1 and how.port is None else _rendezvous(how)
     if how.restarts:
         where.append(f"--max-restarts={how.restarts}")
     command = [f"--nnodes={how.nodes}", f"--nproc-per-node={count}", *where, "-m", module, *arguments]
-    print(_shown("torchrun", *command), flush=True)
+    _say(folder, "torchrun", command)
     return 0 if how.dry_run else _torchrun(command, count, how)
 
 

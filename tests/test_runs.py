@@ -279,10 +279,20 @@ def test_the_result_of_a_shorter_training_does_not_outlive_it(common, tmp_path, 
     def stops(*_):
         raise KeyboardInterrupt
 
+    (folder / "recommendations.png").write_bytes(b"of the first epoch")
     monkeypatch.setattr(fit, "train_step", stops)
     with pytest.raises(KeyboardInterrupt):
         run_source(common, folder, epochs=2, resume=True)
     assert not (folder / "result.json").exists()
+    assert not (folder / "recommendations.png").exists()
+
+
+def test_metrics_without_a_validation_are_damaged(common, tmp_path):
+    folder = run_source(common, tmp_path / "run", epochs=1)
+    (folder / "metrics.jsonl").write_text("")
+    refused(
+        "metrics.jsonl: no validation; the file is damaged", run_source, common, folder, epochs=1, resume=True
+    )
 
 
 def test_an_export_must_be_readable_again(common, tmp_path):

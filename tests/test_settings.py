@@ -21,7 +21,7 @@ from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.launching import launch
 from adapter4rec.models.parts import ADAPTER_PARTS
 from adapter4rec.utils.command_line import settings_from_command_line
-from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.errors import EXIT_USER_ERROR, UserError
 from adapter4rec.utils.files import REPOSITORY
 from adapter4rec.utils.settings import FolderName, Settings, as_argument, option, options_of
 
@@ -337,7 +337,7 @@ def run_tiny_launcher(folder: Path, inline: Mapping[str, Any]) -> subprocess.Com
     )
     return subprocess.run(
         [sys.executable, str(folder / "launcher.py")],
-        env={"PYTHONPATH": f"{folder}:{REPOSITORY}", "OMP_NUM_THREADS": "1"},
+        env={"PYTHONPATH": f"{folder}:{REPOSITORY}", "OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
         check=False,
@@ -517,6 +517,47 @@ class TestExitCodes:
         monkeypatch.setattr(subprocess, "Popen", commands)
         assert launched(monkeypatch, {"data": "/d", "number": [1, 2, 3]}) == expected
         assert [one["number"] for one in commands.settings] == ["1", "2", "3"]
+
+    def test_of_a_sweep_with_a_run_that_was_killed_or_whose_input_is_missing(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The others are run, and those that finished are in the table."""
+        record = {"validation": {"HR@10": 5.0}, "test": {"HR@10": 4.0, "NDCG@10": 2.0}, "settings": {}}
+
+        def key(settings: Example) -> str:
+            if settings.number == 2:
+                raise UserError("/d: no such file")
+            return "a key"
+
+        monkeypatch.setattr("adapter4rec.runs.ledger.run_key", key)
+        monkeypatch.setattr("adapter4rec.runs.ledger.finished_runs", lambda _: {"a key": record})
+        ends = iter([UserError("process 1 was killed"), 0, 0])
+
+        def torchrun(*_: object) -> int:
+            end = next(ends)
+            if isinstance(end, UserError):
+                raise end
+            return end
+
+        monkeypatch.setattr("adapter4rec.launching._torchrun", torchrun)
+        assert launched(monkeypatch, {"data": "/d", "number": [1, 2, 3], "processes": 2}) == EXIT_USER_ERROR
+        said = capsys.readouterr()
+        assert said.err == "error: process 1 was killed\n"
+        rows = [line for line in said.out.splitlines() if line.startswith("| ")][-3:]
+        assert [row.split()[1] for row in rows] == ["1", "2", "3"]
+        assert ["no result" in row for row in rows] == [False, True, False]
+
+    def test_commands_of_a_sweep_are_for_the_folder_of_the_launcher(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Torchrun runs in this process, in the folder of the repository."""
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("PATH", str(tmp_path))  # the programs of another environment, or none
+        monkeypatch.setattr("adapter4rec.launching._torchrun", lambda *_: os.chdir(REPOSITORY) or 1)
+        assert launched(monkeypatch, {"data": "/d", "number": [1, 2], "processes": 2}) == 1
+        commands = [line for line in capsys.readouterr().out.splitlines() if "-m some.train" in line]
+        start = f"(cd {REPOSITORY} && {sys.executable} -m torch.distributed.run --nnodes=1 "
+        assert [line.startswith(start) for line in commands] == [True, True]
 
     @pytest.mark.parametrize("code", [0, 7])
     def test_of_a_real_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:

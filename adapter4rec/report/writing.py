@@ -21,13 +21,12 @@ from adapter4rec.report.plots import STYLE, plots_of
 from adapter4rec.report.rendering import latex, markdown, markdown_text
 from adapter4rec.report.results import Section, Study, read_studies
 from adapter4rec.report.tables import Table, comparison_table, group_tables, metrics_table
+from adapter4rec.runs.records import SHEET_FILE
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import atomic_file
 from adapter4rec.utils.settings import as_argument
 
 FOLDER = "report"
-EXAMPLES = "recommendations.png"
-"""Contact sheet in the folder of a run with images, which its section of the page shows."""
 _OF_A_RUN = ("seed", "run_folder")
 """Settings that differ between the runs of a row; shown in the commands only."""
 
@@ -125,7 +124,7 @@ def _examples(study: Study, section: Section) -> tuple[str, Path] | None:
     if best_first not in section.finished:
         return None
     runs = section.finished.sort_values(best_first, ascending=False)
-    sheets = ((str(run["row"]), Path(run["folder"]) / EXAMPLES) for run in runs.to_dict("records"))
+    sheets = ((str(run["row"]), Path(run["folder"]) / SHEET_FILE) for run in runs.to_dict("records"))
     return next((found for found in sheets if found[1].is_file()), None)
 
 

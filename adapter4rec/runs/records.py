@@ -14,6 +14,8 @@ Record = dict[str, Any]
 Metrics = dict[str, float]
 EpochRecord = dict[str, Integer | float | str]
 """Metrics by name, with the number of the epoch, ``epoch``, and the ``split``."""
+SHEET_FILE = "recommendations.png"
+"""Contact sheet of a run on images in its folder, which its section of a report shows."""
 
 
 class IdentityRecord(TypedDict):

@@ -9,6 +9,7 @@
     tensorboard/          TensorBoard logs, with --tensorboard
     log.txt               log messages with time stamps
     curves.png            loss and validation metrics over the epochs, drawn at the end or at an interruption
+    recommendations.png   contact sheet of the best run on images of a sweep or study (studies/launching.py)
     best.safetensors      trained weights of the epoch with the highest validation HR@10
     adapter.safetensors   the same as a stand-alone adapter file, for runs with adapters (adapters/files.py)
     last.safetensors      training state, to resume from
@@ -43,7 +44,14 @@ from adapter4rec.runs.ledger import (
     validation_history,
 )
 from adapter4rec.runs.nearest import nothing_to_resume
-from adapter4rec.runs.records import Record, Result, RunDescription, RunResult, stopping_epoch
+from adapter4rec.runs.records import (
+    SHEET_FILE,
+    Record,
+    Result,
+    RunDescription,
+    RunResult,
+    stopping_epoch,
+)
 from adapter4rec.runs.report_lines import opening_lines, result_line
 from adapter4rec.runs.settings import RunSettings
 from adapter4rec.runs.tensorboard import ScalarLog
@@ -224,12 +232,13 @@ class Run:
             if not path.is_file():
                 return None
             result = RunResult(asdict(read_record(path, Result)), self.folder)
-            if self.counts.trained and not self._is_complete(validation_history(self.folder)):
+            record = finished_record(self.folder, self.settings)
+            if self.counts.trained and not self._is_complete(record["epochs"]):
                 return None
             self._report(result)
             if missing := [f"HR@{k}" for k in self.settings.ks if f"HR@{k}" not in result["test"]]:
                 self.log(f"not measured: {', '.join(missing)}; --mode test measures them")
-            record, compared = finished_record(self.folder, self.settings), ("outcome", "key", "folder")
+            compared = ("outcome", "key", "folder")
             known = read_ledger(self.settings.ledger_path) if self.settings.ledger_path.exists() else []
             if not any(all(other.get(name) == record[name] for name in compared) for other in known):
                 append(self.settings.ledger_path, record)
@@ -259,9 +268,10 @@ class Run:
         return last is not None
 
     def remove_result(self) -> None:
-        """Remove the result of an earlier training with fewer epochs, before the weights change."""
+        """Remove the results of an earlier training with fewer epochs, before the weights change."""
         if self.process.is_rank0:
-            (self.folder / "result.json").unlink(missing_ok=True)
+            for name in ("result.json", SHEET_FILE):
+                (self.folder / name).unlink(missing_ok=True)
 
     def _report(self, result: Record) -> None:
         memory = f"peak memory {result['peak_memory_bytes'] / 2**20:,.0f} MiB"
@@ -351,9 +361,9 @@ class Run:
         if self.process.is_rank0:
             users.write(self.folder / RANKS_FILE)
             write_json(self.folder / "result.json", result)
+            append(self.settings.ledger_path, finished_record(self.folder, self.settings))
             self._draw_curves()
             self._report(result)
-            append(self.settings.ledger_path, finished_record(self.folder, self.settings))
         return RunResult(result, self.folder)
 
 

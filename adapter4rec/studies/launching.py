@@ -13,8 +13,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from adapter4rec.checkpoints.settings import WITHOUT_CONTENT
-from adapter4rec.runs.ledger import command_of, finished_runs, run_key
+from adapter4rec.runs.ledger import command_of, finished_runs, reads_content, run_key
+from adapter4rec.runs.records import SHEET_FILE
 from adapter4rec.runs.settings import RunSettings
 from adapter4rec.studies.campaign import Campaign
 from adapter4rec.studies.plan import PlannedRun, Study
@@ -90,14 +90,11 @@ def draw_examples(runs: Collection[Mapping[str, Any]]) -> Path | None:
     Returns:
         The contact sheet, which reports show; None if no run encodes images.
     """
-    from adapter4rec.report.writing import EXAMPLES
-
-    with_images = [run for run in runs if run["settings"].get("images")]
-    shown = [run for run in with_images if run["settings"]["method"] not in WITHOUT_CONTENT]
+    shown = [run for run in runs if run["settings"].get("images") and reads_content(run["settings"])]
     if not shown:
         return None
     best = max(shown, key=lambda run: float(run["validation"].get("HR@10", 0)))
-    sheet = Path(best["folder"]) / EXAMPLES
+    sheet = Path(best["folder"]) / SHEET_FILE
     command = [sys.executable, "-m", "adapter4rec.recommend", best["folder"], "--sheet", str(sheet)]
     if not sheet.is_file():
         print(f"drawing recommendations of {best['folder']}", flush=True)

@@ -36,13 +36,15 @@ def hardware(device: torch.device, processes: int) -> dict[str, str | int]:
 def peak_memory(device: torch.device | None = None) -> int:
     """Peak memory of this process in bytes, on a GPU if ``device`` is one, else in main memory.
 
-    On Linux, ``VmHWM`` is used: ``getrusage`` reports the parent's peak if that is larger.
+    On Linux, ``VmHWM`` is used where the kernel has it: ``getrusage`` reports the parent's peak if that is
+    larger.
     """
     if device is not None and device.type == "cuda":
         import torch
 
         return torch.cuda.max_memory_allocated(device)
-    if _STATUS.is_file():
-        lines = _STATUS.read_text("utf-8").splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
+    lines = _STATUS.read_text("utf-8").splitlines() if _STATUS.is_file() else []
+    for line in lines:
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
