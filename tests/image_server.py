@@ -52,6 +52,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send(PICTURE)
         elif name == "png":
             self.send(picture("PNG"), "application/octet-stream")
+        elif name in ("avif", "ppm"):
+            self.send(picture(name.upper()), f"image/{name}")
         elif name == "slow":
             time.sleep(0.1)
             self.send(PICTURE)

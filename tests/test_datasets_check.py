@@ -119,6 +119,7 @@ def test_figures_of_a_card():
         ("a < b and c > d, x<y", "a < b and c > d, x<y"),
         ("<Brand> 5 &#39;x&quot;", "<Brand> 5 'x\""),
         ("&lt;br&gt;new", "new"),
+        ("Oven&microwave &amp; pen&notebook", "Oven&microwave & pen&notebook"),
         ("<script>var a = '<b>';</script>Pan<!-- no -->", "Pan"),
     ],
 )

@@ -21,8 +21,8 @@ def names_in(folder):
 
 
 def test_images_get_the_ending_of_their_format(server, tmp_path):
-    assert fetch(server, tmp_path / "new", "good", "png", "moved", "recovers") == []
-    assert names_in(tmp_path / "new") == ["good.jpg", "moved.jpg", "png.png", "recovers.jpg"]
+    assert fetch(server, tmp_path / "new", "good", "png", "avif", "moved", "recovers") == []
+    assert names_in(tmp_path / "new") == ["avif.avif", "good.jpg", "moved.jpg", "png.png", "recovers.jpg"]
     assert (tmp_path / "new" / "good.jpg").read_bytes() == PICTURE
 
 
@@ -37,6 +37,7 @@ def test_images_get_the_ending_of_their_format(server, tmp_path):
         ("half", "does not decode: image file is truncated", 1),
         ("page", "content type text/html, not an image", 1),
         ("liar", "does not decode: not an image", 1),
+        ("ppm", "a PPM image; expected one of JPEG, MPO, PNG", 1),
         ("empty", "empty", 2),
         ("large", "1,000,000,000 bytes; the limit is 200,000", 1),
         ("endless", "more than 200,000 bytes, the limit", 1),
@@ -116,8 +117,10 @@ def test_downloads_are_concurrent(server, tmp_path):
 
 
 def test_an_error_ends_all_threads(server, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
+    def full(path, **options):
+        if path.stem == "item3":
+            raise OSError(28, "No space left on device")
+        return atomic_file(path, **options)
 
     monkeypatch.setattr("adapter4rec.datasets.fetching.atomic_file", full)
     urls = {f"item{number}": f"{server.at}/slow" for number in range(50)}

@@ -35,6 +35,14 @@ def test_filters(options, shop):
     assert dict(line.split("\t") for line in users) == FILTERS[options]
 
 
+def test_a_year_is_no_number_of_seconds(shop):
+    clicks = "user,item,time\na,x,1546300800\na,y,1577836800\n"  # the first seconds of 2019 and 2020
+    with pytest.raises(UserError, match="--from 2020: is it a year\\? Write 2020-01-01"):
+        shop(clicks, None, "--from", "2020", columns=("--time", "time"))
+    users, _ = written(shop(clicks, None, "--from", "2020-01-01", columns=("--time", "time")))
+    assert users == ["a\ty"]
+
+
 def test_the_core_is_the_one_of_a_plain_loop(tmp_path):
     draw = random.Random(5)
     rows = [(f"u{draw.randrange(60)}", f"i{int(40 * draw.random() ** 2)}") for _ in range(260)]

@@ -66,10 +66,18 @@ def test_titles_with_commas_that_are_not_quoted(folder):
 
 def test_sequences_alone_keep_their_order(folder):
     (folder / "MicroLens-50k_pairs.csv").unlink()
-    write(folder / "MicroLens-50k_pairs.tsv", "1\t88 1305 88", "2\t2")
+    write(folder / "MicroLens-50k_pairs.tsv", "1\t88 1305  88 ", "2\t2")
     raw = read(folder)
     assert clicks_of(raw) == [("1", "88"), ("1", "1305"), ("1", "88"), ("2", "2")]
     assert "no timestamps" in note(raw, "keep the order")
+
+
+@pytest.mark.parametrize(("line", "message"), [("3\t ", "item is missing;"), ("\t2 88", "user is missing;")])
+def test_a_sequence_that_lacks_something_is_named_by_its_line(folder, line, message):
+    (folder / "MicroLens-50k_pairs.csv").unlink()
+    write(folder / "MicroLens-50k_pairs.tsv", "1\t88 1305 88", "2\t2", line, "4\t2")
+    with pytest.raises(UserError, match=f"pairs.tsv, line 3: {message}"):
+        read(folder)
 
 
 def test_with_both_forms_the_one_with_timestamps_is_read(folder):

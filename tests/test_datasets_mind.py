@@ -113,6 +113,12 @@ def test_a_history_that_grows_within_a_log_is_read_once(tmp_path):
     assert sequences(read(tmp_path)) == {"U1": ["N1", "N2", "N3", "N1"]}
 
 
+def test_a_history_repeats_clicks_of_a_log_in_which_it_was_empty(tmp_path):
+    write(tmp_path / "train", ["1\tU1\t11/11/2019 9:00:00 AM\t\tN1-1 N2-1"], TRAIN_NEWS)
+    write(tmp_path / "dev", ["1\tU1\t11/15/2019 9:00:00 AM\tN1 N2\tN4-1"], TRAIN_NEWS)
+    assert sequences(read(tmp_path)) == {"U1": ["N1", "N2", "N4"]}
+
+
 def test_line_ends_of_windows_and_a_byte_order_mark(tmp_path):
     write(tmp_path, [], [])
     (tmp_path / "behaviors.tsv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*TRAIN, ""]).encode())

@@ -116,6 +116,16 @@ def test_data_frames(library, tmp_path):
         adapter4rec.from_dataframes(clicks, table, tmp_path / "out", **columns)
 
 
+def test_data_frames_that_do_not_do(tmp_path):
+    clicks = pd.DataFrame({"user": ["a", "a"], "item": ["x", "y"]})
+    days = clicks.assign(time=pd.to_timedelta([1, 2], unit="D"))
+    with pytest.raises(UserError, match="'1 days 00:00:00' is not a time"):
+        adapter4rec.from_dataframes(days, None, tmp_path / "out", time="time")
+    twice = pd.concat([clicks, clicks["item"]], axis=1)
+    with pytest.raises(UserError, match="interactions: several columns have the name 'item'"):
+        adapter4rec.from_dataframes(twice, None, tmp_path / "out")
+
+
 def test_the_result_is_accepted_and_equal_input_gives_equal_bytes(tmp_path):
     clicks, table = frames_of(*made_domain())
     clicks.write_csv(tmp_path / "c.csv")
@@ -194,6 +204,18 @@ def test_ambiguous_and_wrong_times(shop):
         shop("user,item,time\nu,i,01/02/2020\n")
     with pytest.raises(UserError, match=r"column time: 'yesterday' is not a time"):
         shop("user,item,time\nu,i,yesterday\n")
+
+
+def test_two_items_with_one_file_name_are_refused(shop, tmp_path):
+    """An image is a link to the user's own file, which must not be written."""
+    originals = [tmp_path / name for name in ("one.jpg", "two")]
+    for path in originals:
+        path.write_text(path.name)
+    items = f"item,title,picture\na,A,{originals[0]}\na.jpg,B,{originals[1]}\n"
+    options = ("--image", "picture", "--image_folder", str(tmp_path))
+    with pytest.raises(UserError, match="another item's image has the name"):
+        shop("user,item\nu,a\nu,a.jpg\nu,a\n", items, *options, columns=())
+    assert [path.read_text() for path in originals] == ["one.jpg", "two"]
 
 
 def test_images_are_found_by_the_builder_of_the_lmdb(shop, tmp_path):

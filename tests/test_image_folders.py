@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, features
 from adapter4rec.data.images import updating
 from adapter4rec.data.images.building import build
 from adapter4rec.data.images.database import ImageDatabase
-from adapter4rec.data.images.decoding import Resizing
+from adapter4rec.data.images.decoding import BrokenImageError, Resizing
 from adapter4rec.data.images.updating import unfinished_folder
 from adapter4rec.data.interactions import read_interactions, read_items
 from adapter4rec.data.settings import DECODINGS
@@ -216,6 +216,19 @@ class TestUpdates:
         assert build(shop.settings(missing="skip")).left_out == (b"bad",)
         with pytest.raises(UserError, match="no image of item"):
             pixels(ImageDatabase(shop.folder / "shop.lmdb"), b"bad")
+
+    def test_an_image_that_could_not_be_read_once_is_tried_again(
+        self, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fails(path: Path) -> bytes:
+            if path.stem == shop.names[0]:
+                raise BrokenImageError("Input/output error")
+            return path.read_bytes()
+
+        with monkeypatch.context() as patch:
+            patch.setattr("adapter4rec.data.images.updating.image_bytes", fails)
+            assert build(shop.settings(missing="skip")).left_out == (shop.names[0].encode(),)
+        assert build(shop.settings(missing="skip")).left_out == ()
 
     def test_items_that_leave_the_list_leave_the_lmdb(self, shop: Shop) -> None:
         build(shop.settings())

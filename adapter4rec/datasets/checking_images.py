@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from adapter4rec.data.images.database import shown
 from adapter4rec.data.images.decoding import BrokenImageError, decoded, image_bytes, opened_image, resized
 from adapter4rec.data.images.description import Source
 from adapter4rec.data.images.sheets import Row, Tile, draw_sheet
@@ -111,21 +112,21 @@ class ImageCheck:
         if missing := len(self.names) - len(self.pictures) - len(self.several):
             yield f"{missing:,} of {len(self.names):,} items have no image"
         for name, paths in list(self.several.items())[:_EXAMPLES]:
-            yield f"item {name.decode()!r} has {SEVERAL}: {', '.join(map(str, paths))}"
+            yield f"item {shown(name)} has {SEVERAL}: {', '.join(map(str, paths))}"
         broken = {name: one for name, one in self.pictures.items() if one.fault}
         for name, one in list(broken.items())[:_EXAMPLES]:
-            yield f"the image of item {name.decode()!r} cannot be used ({one.path}): {one.fault}"
+            yield f"the image of item {shown(name)} cannot be used ({one.path}): {one.fault}"
         if self.repeated:
             groups, good = self.repeated, self.good
             files = sum(len({good[name].file_content for name in group}) for group in groups)
             yield (
                 f"{sum(map(len, groups)):,} items share {len(groups):,} equal images ({files:,} different "
                 f"files); the most frequent one stands for {len(groups[0]):,} items, such as "
-                f"{groups[0][0].decode()!r}"
+                f"{shown(groups[0][0])}"
             )
         if plain := [name for name, one in self.good.items() if one.one_colour]:
             yield (
-                f"{len(plain):,} images have one colour alone, such as that of item {plain[0].decode()!r}; "
+                f"{len(plain):,} images have one colour alone, such as that of item {shown(plain[0])}; "
                 "they may be placeholders"
             )
 
@@ -159,15 +160,14 @@ class ImageCheck:
         shares = {group[0]: f"\n{len(group):,} items" for group in self.repeated}
         drawn = []
         for heading, names in rows:
-            tiles = [
-                Tile(
-                    Image.fromarray(resized(decoded(good[name].path, 2 * _SIZE), _SIZE, "pad")),
-                    f"{name.decode()}\n{good[name].width} x {good[name].height}{shares.get(name, '')}",
-                )
-                for name in names[:_PER_ROW]
-            ]
+            tiles = []
+            for name in names[:_PER_ROW]:
+                one, title = good[name], name.decode(errors="replace")
+                picture = Image.fromarray(resized(decoded(one.path, 2 * _SIZE), _SIZE, "pad"))
+                size = f"{one.width} x {one.height}{shares.get(name, '')}"
+                tiles.append(Tile(picture, f"{title}\n{size}"))
             if tiles:
-                drawn.append(Row(heading, (tiles,)))
+                drawn.append(Row(heading, (tuple(tiles),)))
         return draw_sheet(("the oddest images",), drawn) if drawn else None
 
 

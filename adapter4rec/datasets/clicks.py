@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +14,10 @@ from adapter4rec.datasets.options import PrepareSettings
 from adapter4rec.datasets.texts import name_expression
 from adapter4rec.datasets.times import moment, unit_of
 from adapter4rec.utils.errors import UserError
+
+_YEAR = re.compile(r"(19|20)\d\d")
+_SECONDS_TO_1973 = 1e8
+"""Smaller numbers are no Unix times; some data sets count clicks."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +69,14 @@ class Clicks:
         return np.bincount(self.item, minlength=len(self.item_names))
 
     def keep(self, wanted: np.ndarray, what: str) -> None:
-        """Keep the clicks where ``wanted`` is true, or those of an index, and record the step."""
-        dropped = len(self) - (int(wanted.sum()) if wanted.dtype == bool else len(wanted))
-        before = self._present() if dropped else (0, 0)
+        """Keep the clicks where ``wanted`` is true, and record the step."""
+        dropped, lost = len(self) - int(wanted.sum()), (0, 0)
         if dropped:
+            users, items = self._present()
             self._take(wanted)
-        after = self._present() if dropped else (0, 0)
-        self.steps.append(Step(what, dropped, before[0] - after[0], before[1] - after[1]))
+            users_left, items_left = self._present()
+            lost = (users - users_left, items - items_left)
+        self.steps.append(Step(what, dropped, *lost))
         if not len(self):
             raise UserError(f"no clicks are left after this step: {what}")
 
@@ -202,7 +208,10 @@ def _keep_window(clicks: Clicks, settings: PrepareSettings) -> None:
         if text is None:
             continue
         assert clicks.time is not None
-        limit = moment(text, option) * unit_of(clicks.time)
+        unit = unit_of(clicks.time)
+        if _YEAR.fullmatch(text) and np.median(clicks.time) > _SECONDS_TO_1973 * unit:
+            raise UserError(f"--{option} {text}: is it a year? Write {text}-01-01")
+        limit = moment(text, option) * unit
         if option == "from":
             clicks.keep(clicks.time >= limit, f"clicks before {text}")
         else:

@@ -24,7 +24,7 @@ from adapter4rec.utils.errors import UserError, nearest
 from adapter4rec.utils.settings import Option, Settings, options_of
 
 TABLE = "table"
-_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
+_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,22 +16,23 @@ import urllib.parse
 import urllib.request
 import urllib.response
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock
 from typing import IO
 
-from PIL import Image
 from tqdm import tqdm
 
-from adapter4rec.data.images.decoding import BrokenImageError, decoded
+from adapter4rec.data.images.decoding import BrokenImageError, decoded, opened_image
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import atomic_file, remove_abandoned
 
 FAILURES = "failed_images.csv"
 """Name of the list of failures in the folder of the images."""
-_ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}
+_ENDINGS = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "AVIF": ".avif"}
+_ENDINGS |= {"GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}
+"""File endings by format."""
 _DECODED_SIZE = 224
 """Size at which images are decoded to see that they are whole."""
 _NOT_A_NAME = re.compile(r"[/\\\x00-\x1f]|^\.|^$")
@@ -160,11 +161,11 @@ def _in_threads(work: Callable[[], None], threads: int, stop: Event) -> None:
     """Run ``work`` in several threads. An interruption or an error in one ends all after their image."""
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         try:
-            running = [pool.submit(work) for _ in range(threads)]
-            for task in running:
-                task.result()
+            done, _ = wait([pool.submit(work) for _ in range(threads)], return_when=FIRST_EXCEPTION)
         finally:
             stop.set()
+    for task in done:
+        task.result()
 
 
 def _fetch_one(item: str, url: str, into: Path, limits: FetchLimits, stop: Event) -> None:
@@ -180,7 +181,7 @@ def _fetch_one(item: str, url: str, into: Path, limits: FetchLimits, stop: Event
                 raise
             if stop.wait(limits.pause * 2 ** (attempt - 1)):
                 raise _FetchError("interrupted") from None
-    with atomic_file(into / f"{item}{ending}") as temporary:
+    with atomic_file(into / f"{item}{ending}", clean=False) as temporary:
         temporary.write_bytes(data)
 
 
@@ -275,10 +276,13 @@ def _checked(data: bytes) -> str:
         raise _FetchError("empty", again=True)
     try:
         decoded(data, _DECODED_SIZE)
-        with Image.open(io.BytesIO(data)) as image:
-            return _ENDINGS[image.format or ""]
+        with opened_image(data) as image:
+            kind = image.format or "unknown"
     except BrokenImageError as error:
         raise _FetchError(f"does not decode: {error}") from None
+    if kind not in _ENDINGS:
+        raise _FetchError(f"a {kind} image; expected one of {', '.join(_ENDINGS)}")
+    return _ENDINGS[kind]
 
 
 def _write_failures(path: Path, failures: list[Failure]) -> None:

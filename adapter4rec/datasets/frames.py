@@ -74,6 +74,9 @@ def _lazy(frame: Frame, columns: list[str | None], name: str) -> pl.LazyFrame:
         return frame.lazy()
     if not hasattr(frame, "columns"):
         raise UserError(f"{name}: {type(frame).__name__}; expected a data frame of pandas or polars")
+    if not frame.columns.is_unique:
+        repeated = frame.columns[frame.columns.duplicated()][0]
+        raise UserError(f"{name}: several columns have the name {repeated!r}")
     wanted = {
         str(column): _series(frame[column]) if str(column) in columns else pl.Series([None] * len(frame))
         for column in frame.columns
@@ -86,7 +89,7 @@ def _series(column: pd.Series[Any]) -> pl.Series:
     kind = column.dtype.kind if isinstance(column.dtype, np.dtype) else "O"
     if kind in "iufb":
         return pl.Series(column.to_numpy())
-    if hasattr(column, "dt"):
+    if getattr(column.dtype, "kind", "") == "M":
         times = column.dt.tz_convert("UTC").dt.tz_localize(None) if column.dt.tz is not None else column
         return pl.Series(times.to_numpy("datetime64[us]"))
     values = column.astype(object).where(column.notna(), None).tolist()

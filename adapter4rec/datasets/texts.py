@@ -19,7 +19,10 @@ _INLINE = re.compile(
     r"</?(?:a|abbr|b|big|em|font|i|s|small|span|strong|sub|sup|tt|u)(?:\s[^<>]*)?/?>", re.IGNORECASE
 )
 
-HTML_SIGN = rf"(?i)</?({_TAGS})(\s[^<>]*)?/?>|&(#\d+|#x[0-9a-f]+|[a-z][a-z0-9]+);"
+_ENTITY = r"&(?:#\d+|#x[0-9a-f]+|[a-z][a-z0-9]+);"
+"""An entity. ``html.unescape`` also takes those without a semicolon, as in "pen&notebook"."""
+
+HTML_SIGN = rf"(?i)</?({_TAGS})(\s[^<>]*)?/?>|{_ENTITY}"
 """What a title that looks like HTML contains."""
 
 
@@ -27,7 +30,7 @@ def stripped_of_html(text: str) -> str:
     """The text without tags and with its entities decoded, also where they were escaped twice."""
     for _ in range(3):
         plain = _ELEMENT.sub(" ", _INLINE.sub("", _HIDDEN.sub(" ", text)))
-        plain = html.unescape(plain)
+        plain = re.sub(_ENTITY, lambda entity: html.unescape(entity[0]), plain, flags=re.IGNORECASE)
         if plain == text:
             break
         text = plain

@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -19,6 +18,7 @@ from adapter4rec.datasets.catalogue import TEXTS, Catalogue
 from adapter4rec.datasets.clicks import Clicks
 from adapter4rec.datasets.texts import IMAGE_NAME, ITEM_NAME, USER_NAME, mapped_names
 from adapter4rec.datasets.times import unit_of
+from adapter4rec.utils.errors import UserError
 
 _USERS_AT_ONCE = 20_000
 
@@ -134,7 +134,11 @@ def _progress(total: int) -> tqdm[NoReturn]:
 
 
 def _write_images(folder: Path, items: pl.DataFrame) -> None:
-    """Link or copy the images to ``NAME.ext``, as ``build_lmdb_hm.py`` finds them."""
+    """Link or copy the images to ``NAME.ext``, as ``build_lmdb_hm.py`` finds them.
+
+    Raises:
+        UserError: two items have the same file name, perhaps because the file system ignores case.
+    """
     folder.mkdir()
     rows = tqdm(
         items.select("item", "image").iter_rows(),
@@ -145,9 +149,9 @@ def _write_images(folder: Path, items: pl.DataFrame) -> None:
     for name, image in rows:
         source = Path(image).resolve()
         target = folder / f"{name}{source.suffix.lower()}"
-        linked = False
-        with suppress(OSError):  # another file system, or one without hard links
+        try:
             os.link(source, target)
-            linked = True
-        if not linked:
+        except FileExistsError:
+            raise UserError(f"item {name!r}: another item's image has the name {target.name}, too") from None
+        except OSError:  # another file system, or one without hard links
             shutil.copyfile(source, target)

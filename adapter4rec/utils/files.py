@@ -60,10 +60,15 @@ def _complete(file: Path) -> None:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path, *, clean: bool = True) -> Iterator[Path]:
     """Write a file atomically: yield a temporary path that is flushed and renamed to ``path`` on success.
 
-    On error the temporary file is removed; those of processes that were killed are removed, too.
+    On error the temporary file is removed.
+
+    Args:
+        path: the file.
+        clean: whether to remove also the temporary files of processes that were killed. This lists the
+            folder, which takes long for each of many files.
 
     Raises:
         UserError: ``path`` is a folder, FIFO, device or socket, or a link to one; it is not replaced.
@@ -71,7 +76,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
     if path.exists():
         require_regular(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    remove_abandoned(path.parent, path.name)
+    if clean:
+        remove_abandoned(path.parent, path.name)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with _in_use(temporary, temporary.touch):

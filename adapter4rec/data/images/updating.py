@@ -166,6 +166,8 @@ class Update:
 
         def is_current(name: bytes, known: Source) -> bool:
             file = files[name]
+            if not known.content and known.fault != file.fault:  # it could not be read, perhaps only once
+                return False
             return (known.file, known.size, known.changed) == (file.file, file.size, file.changed)
 
         return self._update([name for name in self.names if name in files], is_current, load)

@@ -191,7 +191,8 @@ class Clicks:
         """Add a block with String columns ``user`` and ``item`` and numbers in ``time`` and ``rating``.
 
         Args:
-            frame: a block; ``time`` and ``rating`` may be there, as numbers or as text.
+            frame: a block; ``time`` and ``rating`` may be there, as numbers or as text, and ``row``, the
+                line of a click within the block, where a line has several.
             line: number of its first line.
 
         Raises:
@@ -207,8 +208,9 @@ class Clicks:
         compact = frame.select(columns)
         for name in compact.columns:
             if compact[name].null_count():
-                number = line + int(compact[name].is_null().arg_max() or 0)
-                cut = " or cut off" if number == line + len(compact) - 1 else ""
+                rows = frame["row"] if "row" in frame.columns else range(len(frame))
+                row = rows[int(compact[name].is_null().arg_max() or 0)]
+                number, cut = line + row, " or cut off" if row == rows[-1] else ""
                 raise UserError(
                     f"{self.path}, line {number}: {name} is missing{cut}; expected {self.expected}"
                 )
@@ -255,15 +257,6 @@ def repeats(frame: pl.DataFrame, parts: int = 16) -> int:
     return count
 
 
-def milliseconds_to_seconds(frame: pl.DataFrame) -> tuple[pl.DataFrame, bool]:
-    """Times beyond 10**11 are milliseconds: put the clicks in their order, then round down to seconds."""
-    highest = frame["time"].max() if "time" in frame.columns else None
-    if not isinstance(highest, int) or highest < 10**11:
-        return frame, False
-    ordered = frame.sort("time", maintain_order=True)
-    return ordered.with_columns(pl.col("time") // 1000), True
-
-
 def with_images(items: pl.DataFrame, folder: Path, notes: list[str]) -> pl.DataFrame:
     """Add the column ``image``: the picture file with the item's name below a folder, else null.
 
@@ -290,8 +283,9 @@ def note_repeats(frame: pl.DataFrame, notes: list[str]) -> None:
 
 
 def in_seconds(frame: pl.DataFrame, notes: list[str]) -> pl.DataFrame:
-    """Clicks with times in seconds; of milliseconds, the order is kept."""
-    frame, divided = milliseconds_to_seconds(frame)
-    if divided:
-        notes.append("timestamps are milliseconds: divided by 1000 after ordering")
-    return frame
+    """Clicks with times in seconds. Times beyond 10**11 are milliseconds, whose order is kept."""
+    highest = frame["time"].max() if "time" in frame.columns else None
+    if not isinstance(highest, int) or highest < 10**11:
+        return frame
+    notes.append("timestamps are milliseconds: divided by 1000 after ordering")
+    return frame.sort("time", maintain_order=True).with_columns(pl.col("time") // 1000)

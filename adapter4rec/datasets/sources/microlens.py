@@ -76,8 +76,9 @@ def sequence_clicks(path: Path, expected: str) -> pl.DataFrame:
     """Clicks of a file with a line per user: name, tab, items in time order, separated by spaces."""
     clicks = Clicks(path, expected)
     for line, block in csv_blocks(path, ["user", "item"], expected, separator="\t", quoted=False):
-        split = block.with_columns(pl.col("item").str.strip_chars().str.split(" "))
-        clicks.add(split.explode("item"), line)
+        split = block.with_columns(pl.col("item").str.extract_all(r"\S+")).with_row_index("row")
+        known = pl.when(pl.col("item").list.len() > 0).then("item")  # of an empty list, no row would be left
+        clicks.add(split.with_columns(known).explode("item"), line)
     return clicks.frame()
 
 

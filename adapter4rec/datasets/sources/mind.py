@@ -182,10 +182,15 @@ def _history_clicks(distinct: pl.LazyFrame, clicks: pl.LazyFrame) -> pl.LazyFram
         )
         .select("user", "item", "time", "first_seen")
     )
-    several = distinct.group_by("user").len().filter(pl.col("len") > 1).select("user")
     sightings = pl.concat(
         [exploded.select("user", "item", known="first_seen"), clicks.select("user", "item", known="time")]
     )
+    # Most users have one history and no click before it, so nothing is repeated.
+    first_seen = pl.col("first_seen")
+    seen = distinct.group_by("user").agg(earliest=first_seen.min(), latest=first_seen.max())
+    clicked = clicks.group_by("user").agg(clicked=pl.col("time").min())
+    earliest = pl.min_horizontal("earliest", "clicked")
+    several = seen.join(clicked, on="user", how="left").filter(earliest < pl.col("latest"))
     known = sightings.join(several, on="user", how="semi").group_by("user", "item").agg(pl.col("known").min())
     return exploded.join(known, on=["user", "item"], how="left", maintain_order="left").with_columns(
         pl.col("known").fill_null(pl.col("first_seen"))
