@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from adapter4rec.serving.bundles import write_bundle
+from adapter4rec.serving.bundles import is_bundle, write_bundle
 from adapter4rec.serving.command_line import add_model_options, loaded_model
 from adapter4rec.serving.hub import push_to_hub
 from adapter4rec.serving.onnx.writing import require_onnx, write_onnx
@@ -39,12 +39,25 @@ def main() -> None:
     if options.public and not options.push:
         raise UserError("--public: requires --push")
     if options.bundle is None:
-        if options.onnx is None:
+        if options.without_base:
+            raise UserError("--without-base: requires --bundle")
+        given = options.run_folder is not None and is_bundle(Path(options.run_folder))
+        if options.push and (options.onnx or not given):
+            raise UserError("--push: requires --bundle; of a bundle, pass nothing but --push to upload it")
+        if options.onnx is None and not options.push:
             raise UserError("nothing to write: pass --bundle or --onnx, with a folder")
-        if options.push or options.without_base:
-            raise UserError(f"{'--push' if options.push else '--without-base'}: requires --bundle")
+    for path in (options.bundle, options.onnx):
+        if path is not None and path.exists():
+            raise UserError(f"{path}: already exists; choose another folder, or remove it")
     if options.onnx is not None:
         require_onnx()
+    if options.bundle or options.onnx:
+        _write(options)
+    if options.push:
+        print(push_to_hub(options.bundle or options.run_folder, options.push, private=not options.public))
+
+
+def _write(options: argparse.Namespace) -> None:
     model = loaded_model(options)
     if options.bundle is not None:
         manifest = write_bundle(model, options.bundle, with_base=not options.without_base)
@@ -54,8 +67,6 @@ def main() -> None:
         adapters = f", adapters {exported.adapters}" if exported.adapters else ""
         print(f"{options.onnx}: ONNX files{adapters}, {_megabytes(options.onnx)}")
         print("\n".join(f"  {file}" for file in exported.files))
-    if options.push:
-        print(push_to_hub(options.bundle, options.push, private=not options.public))
 
 
 def _megabytes(folder: Path) -> str:

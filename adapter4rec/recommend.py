@@ -4,7 +4,7 @@ Takes a run folder, a bundle, or a source model and an adapter file (--source, -
 to users by name (--users), for a click history (--history), or to all users (--csv). Text runs print titles;
 image runs can draw a contact sheet (--sheet). The clicks that a run keeps of each user (the last L + 3) are
 not recommended again. New items can be ranked along with the catalogue (--items). All embeddings can be
-exported (--export). With --split time, a run does not keep clicks after the test target.
+exported (--export). A run that was split at points in time does not keep clicks after the test target.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from adapter4rec.data.images.store import ImageStore
 from adapter4rec.serving.command_line import FILE, add_model_options, loaded_model
 from adapter4rec.serving.contact_sheet import draw_contact_sheet
 from adapter4rec.serving.new_items import read_new_items
-from adapter4rec.serving.recommender import HISTORIES, Recommender
+from adapter4rec.serving.recommender import HISTORIES, SHOWN_USERS, Recommender
 from adapter4rec.utils.errors import UserError, run_main
 from adapter4rec.utils.files import atomic_file
 
-_SHOWN_USERS = 5
 _USERS_AT_ONCE = 256
 
 
@@ -63,12 +62,12 @@ def main() -> None:
     recommender = loaded_model(options)
     run = recommender.run
     if recommender.interactions.n_users and recommender.interactions.split.times is not None:
-        print("note: with --split time, histories end with the test target; later clicks are not known here")
+        print("note: this run was split at points in time; clicks after the test target are not known here")
     if options.sheet and not isinstance(run.domain.store, ImageStore):
         raise UserError(f"--sheet: {run.folder} is not an image run")
     if options.items:
         known = recommender.candidates.number_of
-        items = read_new_items(run, options.items, options.item_images, known, options.encoding)
+        items = read_new_items(run, options.items, options.item_images, known, options.encoding or "utf-8")
         recommender = recommender.with_items(items)
         print(f"{options.items}: {recommender.candidates.n_new:,} items that are new to the catalogue")
     recommender.require(options.top_k, only_new=options.only_new)
@@ -77,9 +76,8 @@ def main() -> None:
             nearest = recommender.similar(item, options.top_k)
             print(f"nearest to {item}, with cosine similarities\n{nearest!r}\n")
         return
-    recommender, users = _selected_users(options, recommender)
     if options.export:
-        recommender.export(options.export, split=options.split, only_new=options.only_new)
+        recommender.export(options.export, split=options.split or "test", only_new=options.only_new)
         stem, parquet = options.export.stem, options.export.suffix == ".parquet"
         more = (
             f"those of users in {stem}.users.parquet"
@@ -88,12 +86,17 @@ def main() -> None:
         )
         print(f"{options.export}: embeddings; {more}")
     if options.csv:
+        _require_users(recommender, "--csv")
         write_csv(recommender, options.top_k, options.csv, only_new=options.only_new)
         print(f"{options.csv}: recommendations for {run.domain.interactions.n_users:,} users")
     if (options.csv or options.export) and not (options.users or options.history or options.sheet):
         return
-    histories = [history for _, history in users]
-    found = recommender.best_for(histories, options.top_k, only_new=options.only_new)
+    users = _selected_users(options, recommender)
+    found = recommender.best_for([history for _, history in users], options.top_k, only_new=options.only_new)
+    if options.history:  # its images are candidates for it alone
+        recommender, history = recommender.with_contents(options.history)
+        users.append(("--history", history))
+        found += recommender.best_for([history], options.top_k, only_new=options.only_new)
     blocks = []
     for (user, history), ranked in zip(users, found, strict=True):
         clicked = [f"      {recommender.candidates.shown(item)}" for item in history.tolist()]
@@ -111,24 +114,27 @@ def _require_fitting(options: argparse.Namespace) -> None:
         if options.similar and getattr(options, name):
             option = name.replace("_", "-")
             raise UserError(f"--similar: lists the nearest of all items; leave out --{option}")
-    if options.item_images and not options.items:
-        raise UserError("--item-images: requires --items")
+    for option, given, needed in (
+        ("item-images", options.item_images, "items"),
+        ("encoding", options.encoding, "items"),
+        ("split", options.split, "export"),
+    ):
+        if given and not getattr(options, needed):
+            raise UserError(f"--{option}: requires --{needed}")
 
 
-def _selected_users(
-    options: argparse.Namespace, recommender: Recommender
-) -> tuple[Recommender, list[tuple[str, np.ndarray]]]:
-    """The users to recommend to, and the recommender with the images of ``--history``."""
+def _require_users(recommender: Recommender, option: str) -> None:
+    if not recommender.interactions.n_users:
+        raise UserError(f"{option}: a bundle has no users; pass a history of items with --history")
+
+
+def _selected_users(options: argparse.Namespace, recommender: Recommender) -> list[tuple[str, np.ndarray]]:
+    """Name and history of ``--users``; without them and ``--history``, of the first users."""
     names = options.users or []
     if not names and not options.history:
-        if not recommender.interactions.n_users:
-            raise UserError("a bundle has no users; pass a history of items with --history")
-        names = recommender.interactions.user_names[:_SHOWN_USERS]
-    users = [(name, recommender.history_of(name)) for name in names]
-    if options.history:
-        recommender, history = recommender.with_contents(options.history)
-        users.append(("--history", history))
-    return recommender, users
+        _require_users(recommender, "--users")
+        names = recommender.interactions.user_names[:SHOWN_USERS]
+    return [(name, recommender.history_of(name)) for name in names]
 
 
 def _options() -> argparse.Namespace:
@@ -138,10 +144,10 @@ def _options() -> argparse.Namespace:
     add_model_options(parser)
     new = parser.add_argument_group("new items, which the model was not trained on")
     new.add_argument("--items", **FILE, help="items in the format of items.tsv, ranked with the catalogue")
-    new.add_argument("--encoding", default="utf-8", help="encoding of this file (%(default)s)")
+    new.add_argument("--encoding", help="encoding of this file (utf-8)")
     new.add_argument("--item-images", "--item_images", **FILE, help="their images: a folder or an LMDB")
     new.add_argument("--only-new", "--only_new", action="store_true", help="rank only the new items")
-    parser.add_argument("--users", nargs="+", metavar="USER", help=f"default: the first {_SHOWN_USERS} users")
+    parser.add_argument("--users", nargs="+", metavar="USER", help=f"default: the first {SHOWN_USERS} users")
     parser.add_argument(
         "--history", nargs="+", metavar="ITEM", help="clicked items, or image files, oldest first"
     )
@@ -157,9 +163,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--split",
         choices=tuple(HISTORIES),
-        default="test",
-        help="with --export: clicks that user vectors are computed from; test: those before the test target, "
-        "as in the reported metrics; validation: those before the validation target; all (%(default)s)",
+        help="with --export: clicks that user vectors are computed from; test (the default): those before "
+        "the test target, as in the reported metrics; validation: those before the validation target; all",
     )
     return parser.parse_args()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -14,6 +15,7 @@ from test_bundles import bundle, model  # noqa: F401 (fixtures)
 from test_recommend import clicks, command, text_runs  # noqa: F401 (fixtures)
 
 import adapter4rec
+from adapter4rec import export
 from adapter4rec.utils.errors import UserError
 
 NAME, COMMIT = "someone/news", "c" * 40
@@ -45,7 +47,7 @@ class _Request(BaseHTTPRequestHandler):
         path, files = self.path.partition("?")[0], self.server.files
         if path == f"/api/models/{NAME}/revision/main" and files:
             self.answer({"id": NAME, "sha": COMMIT, "siblings": []}, with_body)
-        elif path == f"/api/models/{NAME}/tree/{COMMIT}":
+        elif path in (f"/api/models/{NAME}/tree/{COMMIT}", f"/api/models/{NAME}/tree/main"):
             entries = [
                 {"type": "file", "path": name, "size": len(raw), "oid": hashlib.sha1(raw).hexdigest()}
                 for name, raw in files.items()
@@ -73,6 +75,8 @@ class _Request(BaseHTTPRequestHandler):
             lines = [json.loads(line) for line in body.splitlines()]
             for value in (line["value"] for line in lines if line["key"] == "file"):
                 self.server.files[value["path"]] = base64.b64decode(value["content"])
+            for value in (line["value"] for line in lines if line["key"] == "deletedFile"):
+                del self.server.files[value["path"]]
             self.server.commits += [line["value"] for line in lines if line["key"] == "header"]
             self.answer(
                 {
@@ -126,6 +130,14 @@ def test_a_bundle_is_uploaded_and_loaded_by_its_name(hub, bundle, model):
     assert [commit["summary"] for commit in hub.commits] == ["Upload news"]
     loaded = adapter4rec.from_pretrained(NAME, device="cpu")
     assert loaded.recommend(["i1", "i2"]) == model.recommend(["i1", "i2"])
+
+
+def test_the_command_uploads_a_bundle_in_place_of_an_earlier_one(hub, bundle, monkeypatch):
+    hub.files |= {"backbone/merges.txt": b"of an earlier backbone", "NOTES.md": b"of its owner"}
+    monkeypatch.setattr(sys, "argv", ["export", str(bundle), "--push", NAME])
+    export.main()
+    assert "backbone/merges.txt" not in hub.files
+    assert {"NOTES.md", "backbone/config.json", "manifest.json"} <= hub.files.keys()
 
 
 def test_the_command_reads_it_by_its_name(hub, bundle, monkeypatch, capsys):

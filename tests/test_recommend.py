@@ -251,6 +251,27 @@ def test_a_history_of_images_is_that_of_their_items(image_run, monkeypatch, caps
     assert "--history: recommended" in capsys.readouterr().out
 
 
+def test_images_of_a_history_are_candidates_for_it_alone(image_run, monkeypatch, capsys, tmp_path):
+    picture, table = tmp_path / "photo.png", tmp_path / "all.csv"
+    Image.new("RGB", (20, 20), "red").save(picture)
+    everything = (
+        "--csv",
+        table,
+        "--export",
+        tmp_path / "vectors.safetensors",
+        "--users",
+        "u1",
+        "--top-k",
+        99,
+    )
+    command(monkeypatch, image_run, "--history", picture, *everything)
+    of_user, of_history = capsys.readouterr().out.split("--history: clicked")
+    assert "content-" in of_history
+    assert "content-" not in of_user
+    assert "content-" not in table.read_text("utf-8")
+    assert "content-" not in (tmp_path / "vectors.items.tsv").read_text("utf-8")
+
+
 def test_the_reason_why_an_item_is_not_in_the_catalogue(image_run, monkeypatch):
     with pytest.raises(UserError, match="'i0' is not in the catalogue: it has no usable image"):
         command(monkeypatch, image_run, "--history", "i0")
@@ -495,7 +516,9 @@ def test_a_run_reads_a_folder_of_images_and_notices_when_one_changes(image_run, 
         adapter4rec.load(tmp_path / "run", device="cpu")
 
 
-def test_an_adapter_that_no_run_wrote_recommends_on_named_data(text_runs, monkeypatch, tmp_path, capsys):
+def test_an_adapter_that_no_run_wrote_recommends_on_named_data(
+    text_runs, monkeypatch, tmp_path, capsys, tiny_bert_folder
+):
     source, adapter = text_runs / "source.safetensors", tmp_path / "adapter.safetensors"
     model = load_source(source)
     adapter4rec.load_adapter(model, text_runs / "houlsby" / "adapter.safetensors")
@@ -507,4 +530,10 @@ def test_an_adapter_that_no_run_wrote_recommends_on_named_data(text_runs, monkey
         command(monkeypatch, *words)
     files = ("--users_file", text_runs / "users.tsv", "--items_file", text_runs / "items.tsv")
     command(monkeypatch, *words, *files)
+    assert capsys.readouterr().out.splitlines()[-10:] == expected.splitlines()[-10:]
+    converted = tmp_path / "converted.safetensors"  # as from the released code: without settings
+    description = {"what": "source model", "objective": "sasrec"}
+    write_checkpoint(converted, read_source_model(source).tensors, description)
+    words = ("--source", converted, "--adapter", adapter, "--users", "u3", *files)
+    command(monkeypatch, *words, "--backbone", tiny_bert_folder)
     assert capsys.readouterr().out.splitlines()[-10:] == expected.splitlines()[-10:]

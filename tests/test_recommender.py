@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -18,6 +20,9 @@ from trees import TextSourceSettings, carry_out, recorded_settings
 
 import adapter4rec
 from adapter4rec.data.images.building import ImageLmdbSettings, build
+from adapter4rec.data.text import tokenise
+from adapter4rec.models.backbone_folders import backbone_folder
+from adapter4rec.serving.new_items import tokenizer_of
 from adapter4rec.utils.errors import UserError
 
 
@@ -29,6 +34,20 @@ def model(text_runs):
 @pytest.fixture(scope="module")
 def image_model(image_run):
     return adapter4rec.load(image_run, device="cpu")
+
+
+def test_models_in_threads_do_not_disturb_each_other(text_runs, model):
+    """Dropout is off also between two calls, and each title is cut to the length of its own run."""
+    assert not model.run.model.training
+    tokenizer = tokenizer_of(backbone_folder(model.run.settings.backbone))
+    title = ["red house " * 30]
+
+    def tokens(number):
+        length = 10 + 10 * (number % 3)
+        return length, len(tokenise(title, tokenizer, length, None).tokens)
+
+    with ThreadPoolExecutor(3) as pool:
+        assert {count - length for length, count in pool.map(tokens, range(300))} == {0}
 
 
 def known_vectors(model, count):
@@ -160,6 +179,8 @@ class TestNewItems:
 
     def test_a_known_name_must_have_its_content(self, model):
         assert model.with_items({"i1": TITLES["i1"]}).candidates is model.candidates
+        cafe = model.with_items({normalize("NFD", "café"): "green house"})  # as file names of macOS
+        assert cafe.with_items({"café": "green house"}).candidates is cafe.candidates
         with pytest.raises(UserError, match="already in the catalogue with different content"):
             model.with_items({"i1": "another title"})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -30,6 +31,7 @@ _TEXTS_PER_CALL = 10_000
 BODY_CHARACTERS = 2_000
 _CHARACTERS = 100_000
 """Further characters of a text are not tokenised: a tokenizer takes hundreds of bytes for each."""
+_TOKENIZING = threading.Lock()
 _FORM = b"tokens-1"
 """Version in the cache key; change it when tokenisation changes."""
 
@@ -201,9 +203,11 @@ def tokenise(
         tokens, lengths = [], []
         for start in range(0, len(texts), _TEXTS_PER_CALL):
             lowered = [text[:_CHARACTERS].lower() for text in texts[start : start + _TEXTS_PER_CALL]]
-            ids = tokenizer(lowered, truncation=True, max_length=most_tokens, return_attention_mask=False)[
-                "input_ids"
-            ]
+            with _TOKENIZING:  # the length is a state of the tokenizer, which threads share
+                encoded = tokenizer(
+                    lowered, truncation=True, max_length=most_tokens, return_attention_mask=False
+                )
+            ids = encoded["input_ids"]
             lengths.append(np.fromiter(map(len, ids), np.int64, len(ids)))
             tokens.append(np.fromiter((token for row in ids for token in row), np.int32, lengths[-1].sum()))
         offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])

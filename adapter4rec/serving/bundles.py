@@ -7,6 +7,7 @@
     backbone/                  Hugging Face folder: the backbone of the base model, and its tokenizer
     base.safetensors           the other weights of the base model: item head, user encoder
     adapter.safetensors        what was trained on the target; only of a run with adapters
+    adapter_peft/              the same, as PEFT loads it; only with a method of PEFT
     items.tsv                  name and texts of each item of the catalogue
     item_vectors.safetensors   ``items``: the embeddings of these items, float32 ``[N, d]``
 
@@ -228,7 +229,10 @@ def read_bundle(
     if _BASE in manifest.files and base is not None:
         raise UserError(f"{folder}: has its own base model; leave out {base}")
     if _BASE not in manifest.files and base is None:
-        raise UserError(f"{folder}: has no base model; name a bundle that has it (base)")
+        raise UserError(
+            f"{folder}: has no base model; name a bundle that has it: from_pretrained(…, base=…) in Python, "
+            "--base at the command line"
+        )
     model = read_base(folder if base is None else base, manifest)
     return recommender_of(folder, manifest, base or folder, model, process, precision)
 

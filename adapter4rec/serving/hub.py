@@ -8,7 +8,7 @@ from huggingface_hub import HfApi, snapshot_download
 
 from adapter4rec.serving.bundles import is_bundle, read_bundle, read_manifest
 from adapter4rec.serving.recommender import Recommender
-from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.errors import UserError, reason_of
 from adapter4rec.utils.process_group import single_process
 
 
@@ -59,7 +59,7 @@ def bundle_folder(name: Path | str, revision: str | None = None) -> Path:
     except Exception as error:  # huggingface_hub does not wrap the exceptions of its HTTP library
         raise UserError(
             f"{name}: no such folder, and the download from the hub failed "
-            f"({_first_line(error)}); check the name, `hf auth login` and HF_ENDPOINT"
+            f"({reason_of(error)}); check the name, `hf auth login` and HF_ENDPOINT"
         ) from error
 
 
@@ -85,14 +85,14 @@ def push_to_hub(folder: Path | str, name: str, *, private: bool = True, revision
     try:
         api.create_repo(name, private=private, exist_ok=True)
         commit = api.upload_folder(
-            folder_path=folder, repo_id=name, revision=revision, commit_message=f"Upload {Path(folder).name}"
+            folder_path=folder,
+            repo_id=name,
+            revision=revision,
+            commit_message=f"Upload {Path(folder).name}",
+            delete_patterns="backbone/*",  # files of an earlier backbone would be read, too
         )
     except Exception as error:  # see above
         raise UserError(
-            f"{name}: upload failed ({_first_line(error)}); check the name and `hf auth login`"
+            f"{name}: upload failed ({reason_of(error)}); check the name and `hf auth login`"
         ) from error
     return str(commit.commit_url)
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]

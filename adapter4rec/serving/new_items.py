@@ -75,9 +75,15 @@ def new_items(
     return Items(names, titles, labels, store, np.arange(1, len(names) + 1))
 
 
-@lru_cache(maxsize=16)
 def tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a backbone, loaded once: that takes longer than encoding an item."""
+    files = [path.stat() for path in sorted(folder.iterdir())]
+    return _loaded_tokenizer(folder, tuple((file.st_size, file.st_mtime_ns) for file in files))
+
+
+@lru_cache(maxsize=16)
+def _loaded_tokenizer(folder: Path, state: tuple[tuple[int, int], ...]) -> PreTrainedTokenizerBase:
+    """The tokenizer in a folder whose files have these sizes and times of change."""
     return load_tokenizer(folder)
 
 

@@ -37,6 +37,8 @@ from adapter4rec.utils.errors import UserError, nearest
 from adapter4rec.utils.process_group import Process
 from adapter4rec.utils.settings import options_of
 
+SHOWN_USERS = 5
+"""Users that are shown where none are named."""
 HISTORIES = (VALIDATION, TEST, "all")
 """The clicks that user vectors are computed from: those before a target, or all."""
 
@@ -111,8 +113,9 @@ class Recommender:
                 already used with different content, or see :meth:`encode`.
         """
         if not isinstance(items, Items):
-            labels = [f"item {name!r}" for name in items]
-            items = new_items(self.run, list(items), list(items.values()), labels)
+            names = [normalize("NFC", name) if isinstance(name, str) else name for name in items]
+            labels = [f"item {name!r}" for name in names]
+            items = new_items(self.run, names, list(items.values()), labels)
         return Recommender(self.run, self.process, self.precision, self.candidates.with_items(items))
 
     def similar(self, item: object, top_k: int = 10) -> RankedItems:
@@ -148,7 +151,9 @@ class Recommender:
         """
         if not isinstance(self.run.domain.store, ImageStore):
             raise UserError(f"{self.run.folder} is not an image run")
-        names = self.interactions.user_names[:5] if users is None else listed(users, "user names")
+        names = self.interactions.user_names[:SHOWN_USERS] if users is None else listed(users, "user names")
+        if not names:
+            raise UserError(f"{self.run.folder}: no users to draw")
         histories = [self.history_of(name) for name in names]
         found = self.best_for(histories, top_k)
         return contact_sheet(self.candidates, list(zip(names, histories, strict=True)), found)

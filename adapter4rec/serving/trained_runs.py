@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adapter4rec.adapters.files import load_adapter, read_adapter
+from adapter4rec.checkpoints.loading import recorded_settings
 from adapter4rec.checkpoints.rebuilding import RebuiltSettings, rebuilt_model, rebuilt_settings
 from adapter4rec.checkpoints.settings import WITHOUT_MODEL, SourceSettings
 from adapter4rec.checkpoints.source_models import load_source_weights, read_source_model
@@ -30,7 +31,7 @@ class TrainedRun:
         folder: the run folder, or the adapter file if a source model and an adapter were combined.
         settings: the run's settings that determine its model and domain.
         domain: the data of the run.
-        model: the model with the weights of the best epoch, on the device of the process.
+        model: the model with the weights of the best epoch, in eval mode on the device of the process.
     """
 
     folder: Path
@@ -82,7 +83,7 @@ def load_run(folder: Path, process: Process, changed: Mapping[str, Any] | None =
         raise UserError(f"{folder}: the data or the initial weights have changed: {'; '.join(changes)}")
     if count_parameters(model).trained:
         load_best(folder / "best.safetensors", identity, model)
-    return TrainedRun(folder, settings, domain, model.to(process.device))
+    return TrainedRun(folder, settings, domain, model.to(process.device).eval())
 
 
 def load_adapted(
@@ -113,18 +114,17 @@ def load_adapted(
     if isinstance(settings, SourceSettings):
         load_source_weights(model, read_source_model(source))
     load_adapter(model, adapter, force=force)
-    return TrainedRun(adapter, settings, domain, model.to(process.device))
+    return TrainedRun(adapter, settings, domain, model.to(process.device).eval())
 
 
 def _settings_of_source(source: Path, adapter: Path, changed: Mapping[str, Any]) -> RebuiltSettings:
-    """The settings of a source model with other data, for an adapter that comes from another library."""
-    description = read_source_model(source).description
-    if "identity" not in description or None in (changed.get("users"), changed.get("items")):
+    """The settings of a source model with other data, for an adapter that no run has written."""
+    if None in (changed.get("users"), changed.get("items")):
         raise UserError(
             f"{adapter}: does not record the data that it was trained on, as it was not written by a run; "
             "name them with --users-file and --items-file, and --images in an image model"
         )
-    identity = checked_in(source, description["identity"], _TrainedOn)
-    recorded = {**identity.settings, **description.get("settings", {}), "start_from": None}
-    kind = f"{identity.stage.split()[0]} {SourceSettings.stage}"
-    return rebuilt_settings(source, kind, recorded, changed, description.get("folder"))
+    model = read_source_model(source)
+    modality, recorded = recorded_settings(model)
+    kind = f"{modality} {SourceSettings.stage}"
+    return rebuilt_settings(source, kind, recorded, changed, model.description.get("folder"))

@@ -59,9 +59,15 @@ class Model:
         content = self.about["content"]
         self.items = None if content is None else self._session("item_encoder.onnx", threads)
         if content is not None and content["kind"] == "text":
-            import tokenizers
+            self._tokenizers = [self._tokenizer(one["tokens"]) for one in content["attributes"]]
 
-            self._tokenizer = tokenizers.Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+    def _tokenizer(self, tokens: int) -> Any:
+        """The tokenizer of an attribute, which keeps so many tokens of a text."""
+        import tokenizers
+
+        tokenizer = tokenizers.Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        tokenizer.enable_truncation(tokens, direction=self.about["content"]["truncation"])
+        return tokenizer
 
     def _session(self, name: str, threads: int) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
@@ -97,9 +103,8 @@ class Model:
             if not isinstance(given, tuple | list) or len(given) != len(about["attributes"]):
                 names = ", ".join(attribute["name"] for attribute in about["attributes"])
                 raise ValueError(f"{texts!r}: expected a text, or a tuple of {names}")
-            for text, attribute in zip(given, about["attributes"], strict=True):
-                self._tokenizer.enable_truncation(attribute["tokens"], direction=about["truncation"])
-                rows.append(self._tokenizer.encode(text[: attribute["characters"]].lower()).ids)
+            for text, attribute, tokenizer in zip(given, about["attributes"], self._tokenizers, strict=True):
+                rows.append(tokenizer.encode(text[: attribute["characters"]].lower()).ids)
         shape = (len(rows), max(map(len, rows)))
         token_ids, mask = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         for row, ids in enumerate(rows):
