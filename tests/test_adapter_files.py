@@ -23,6 +23,7 @@ from adapter4rec import (
     unmerge_adapters,
 )
 from adapter4rec.adapters.houlsby import HoulsbyConfig
+from adapter4rec.adapters.k_adapter import KAdapterConfig
 from adapter4rec.adapters.lora import LoraConfig
 from adapter4rec.adapters.prompt import PromptConfig
 from adapter4rec.models.backbones import TEXT_ENCODERS, load_backbone
@@ -64,6 +65,12 @@ def test_sizes_of_an_encoder_that_is_not_adapted_do_not_count(model, tmp_path, r
     add_adapters(model, HoulsbyConfig(encoders=(role,), **sizes))
     save_adapter(model, tmp_path / "a.safetensors")
     assert load_adapter(model, tmp_path / "a.safetensors").config.encoders == (role,)
+
+
+def test_an_option_that_is_no_size_may_be_larger_than_all_tensors(model, tmp_path):
+    add_adapters(model, KAdapterConfig(encoders=("user",), semantics="release", released_tokens=60))
+    save_adapter(model, tmp_path / "a.safetensors")
+    assert load_adapter(model, tmp_path / "a.safetensors").config.released_tokens == 60
 
 
 def test_an_adapter_of_a_model_that_scores_with_cosines_fits_no_other(model, tmp_path):

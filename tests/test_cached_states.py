@@ -115,6 +115,15 @@ def test_no_frozen_layer_computes_anything(request, name, tmp_path, one_process)
     assert times == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.suffix}, "again"
 
 
+def test_runs_of_peft_with_other_seeds_share_their_states(tiny_bert_folder, tmp_path, one_process):
+    for seed in (1, 2):
+        model = model_on(tiny_bert_folder).eval()
+        settings = settings_for(model, tmp_path, "peft", item_layers="last:1")
+        add_adapters(model, settings.adapter, seed=seed)
+        cache_hidden_states(domain_for(store_for(model)), model, settings, one_process)
+    assert len(list((tmp_path / "states").iterdir())) == 1
+
+
 @pytest.mark.parametrize("form", ["fp16", "bf16"])
 def test_states_of_16_bits_are_near(tiny_bert_folder, tmp_path, one_process, form):
     model = model_on(tiny_bert_folder).eval()

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from trees import ImageSourceSettings, TextSourceSettings, TextTargetSettings, carry_out
 
 import adapter4rec
+from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.data.item_vectors import read_item_vectors
 from adapter4rec.datasets.files import polars_errors
 from adapter4rec.models.text_encoder import build_text_encoder
@@ -226,3 +227,11 @@ def test_a_panic_of_polars_is_refused(tmp_path, monkeypatch):
         read_item_vectors(tmp_path / "v.parquet")
     with pytest.raises(UserError, match="clicks: damaged"), polars_errors("clicks"):
         panics(None)
+
+
+def test_an_own_family_may_adapt_the_user_encoder_alone(common, tmp_path, monkeypatch):
+    vectors = write(tmp_path, ".npy", NAMES, np.ones((8, 4), np.float32))
+    monkeypatch.setitem(FAMILIES, "own", FAMILIES["houlsby"])
+    options = {"method": "own", "encoders": "user", "backbone": "none", "item_vectors": vectors}
+    settings = TextTargetSettings.from_values(common | options | {"source_checkpoint": "s.safetensors"})
+    assert settings.adapter.encoders == ("user",)

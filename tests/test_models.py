@@ -22,6 +22,7 @@ from adapter4rec.models.text_encoder import TextItemEncoder, build_text_encoder
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.user_encoders.base import causal_padding_mask
 from adapter4rec.models.user_encoders.transformer import TransformerUserEncoder
+from adapter4rec.runs.identity import initial_hash
 from adapter4rec.utils.errors import UserError
 
 
@@ -241,3 +242,12 @@ def test_a_saved_encoder_records_its_pooling(tiny_bert_folder, tmp_path, pooling
     save_encoder(model, tmp_path / "saved")
     assert recorded_pooling(tmp_path / "saved") == pooling
     assert (tmp_path / "saved" / "bpe.codes").is_file()
+
+
+def test_the_hash_of_a_model_knows_how_its_vectors_are_computed(tiny_bert_folder, tiny_vit_folder):
+    """Pooling and normalisation may come from files of the backbone, beside weights and settings."""
+    texts, images = model_on(tiny_bert_folder), model_on(tiny_vit_folder)
+    before = [initial_hash(model) for model in (texts, images)]
+    texts.item_encoder.pooling = "mean"
+    images.item_encoder.backbone.config.image_mean = [0.0, 0.0, 0.0]
+    assert all(initial_hash(model) != was for model, was in zip((texts, images), before, strict=True))

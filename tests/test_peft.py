@@ -172,6 +172,11 @@ def test_chosen_layers_and_the_user_encoder(request, name):
     assert_same(snapshot(model), before)
 
 
+def test_an_encoder_alone_has_no_adapters_of_the_user_encoder(tiny_bert_folder):
+    encoder = load_backbone(tiny_bert_folder, TEXT_ENCODERS)
+    assert set(add_adapters(encoder, PeftConfig(user_family="houlsby"))) == {"item"}
+
+
 @pytest.mark.parametrize(
     ("users", "message"),
     [

@@ -1,14 +1,21 @@
 """Half precision with a gradient scaler, on the CPU; a run refuses fp16 there."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
-from adapter_models import batch_for, model_on, snapshot
+from adapter_models import DIM, LENGTH, N_ITEMS, batch_for, model_on, snapshot
 
 from adapter4rec.adapters.attaching import add_adapters
 from adapter4rec.adapters.houlsby import HoulsbyConfig
+from adapter4rec.data.content import IdStore
+from adapter4rec.models.item_encoder import IdItemEncoder
+from adapter4rec.models.transrec import TransRec
+from adapter4rec.models.user_encoders.transformer import TransformerUserEncoder
 from adapter4rec.training.optimizer import make_optimizer
 from adapter4rec.training.setup import TrainingSetup
-from adapter4rec.training.step import train_step
+from adapter4rec.training.step import backward, train_step
 from adapter4rec.utils.precision import Precision
 from adapter4rec.utils.process_group import Process
 
@@ -52,3 +59,16 @@ def test_a_gradient_that_overflows_in_fp16_is_skipped_and_the_scale_lowered(mode
     assert setup.scaler.get_scale() == 2.0**39
     losses_of(setup, batch, 40)
     assert any(not torch.equal(before[name], tensor) for name, tensor in snapshot(model).items())
+
+
+def test_user_encoder_and_loss_are_computed_in_fp32_also_in_the_backward_pass(model):
+    """Items of an id tower have no other number format, so nothing else may differ."""
+    batch = batch_for(model)
+    batch = replace(batch, contents=[IdStore().fetch(np.asarray(batch.items))])
+    model = TransRec(IdItemEncoder(N_ITEMS, DIM), TransformerUserEncoder(DIM, LENGTH, 2, 2, 0.0), "sasrec")
+    gradients = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model.zero_grad()
+        backward(setup_of(model, dtype), batch, (1, 1, 1))
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))

@@ -497,6 +497,8 @@ def test_settings_that_differ_from_those_of_the_source_are_said(common, source, 
     run_target(common, tmp_path / "cosine", **options, loss="in_batch", cosine=True)
     warning = "warning: the source model was trained with --cosine false, not true as here"
     assert warning in capsys.readouterr().out
+    run_source(common, tmp_path / "again", epochs=1, start_from=source, loss="in_batch", cosine=True)
+    assert warning in capsys.readouterr().out
     run_target(common, tmp_path / "equal", **options)
     assert "warning" not in capsys.readouterr().out
 

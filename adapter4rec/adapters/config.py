@@ -145,8 +145,8 @@ class AdapterConfig(Settings):
         return {}
 
     def size_of(self, sites: Sites, name: str) -> int:
-        """The option ``item_NAME`` or ``user_NAME``, whichever is that of the encoder."""
-        size: int = getattr(self, f"{sites.role}_{name}")
+        """The option ``item_NAME`` or ``user_NAME``, whichever is that of the encoder; 0 if it is not set."""
+        size: int = getattr(self, f"{sites.role}_{name}") or 0
         return size
 
     def layers_of(self, sites: Sites) -> dict[str, Layer]:

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 WHAT = "adapter"
 
 
+_SMALL = 1024
+"""Integers of a config that need no check, as they allocate little; some are no sizes."""
 _REPLACED = ""
 """The hash of a part of which the adapters replace all parameters."""
 
@@ -160,9 +162,9 @@ def _require_sizes(config: AdapterConfig, checkpoint: Checkpoint) -> None:
     """Refuse a width or rank that no tensor of the file has, before memory is allocated for it.
 
     Raises:
-        UserError: an integer of the config is larger than all dimensions, and not its default.
+        UserError: an integer of the config is larger than all dimensions, large, and not its default.
     """
-    usual, most = options_of(type(config)), largest_size(checkpoint.tensors)
+    usual, most = options_of(type(config)), max(largest_size(checkpoint.tensors), _SMALL)
     unused = tuple(f"{role}_" for role in ENCODERS if role not in config.encoders)
     for name, value in config.plain().items():
         if name.startswith(unused):

@@ -55,8 +55,8 @@ class HoulsbyConfig(AdapterConfig):
         The default is a share of the encoder's width that gives the paper's 64 of 768 and 16 of 64. It is a
         multiple of 4, into which Compacter divides weights.
         """
-        given, parts = (self.user_bottleneck, 4) if sites.role == "user" else (self.item_bottleneck, 12)
-        return given or 4 * max(1, round(sites.width / (4 * parts)))
+        parts = 4 if sites.role == "user" else 12
+        return self.size_of(sites, "bottleneck") or 4 * max(1, round(sites.width / (4 * parts)))
 
     def change(self, module: Callable[[Tensor], Tensor], y: Tensor, x: Tensor) -> Tensor:
         """A(y) = y + W_up ReLU(W_down y + b_down) + b_up, the new output of a sublayer f.

@@ -67,12 +67,7 @@ class KAdapterConfig(AdapterConfig):
         Raises:
             UserError: the number of heads does not divide the width, which follows the encoder.
         """
-        role = sites.role
-        given = {
-            "item": (self.item_inner, self.item_inner_heads),
-            "user": (self.user_inner, self.user_inner_heads),
-        }
-        inner, heads = given[role]
+        role, inner, heads = sites.role, self.size_of(sites, "inner"), self.size_of(sites, "inner_heads")
         parts = 2 if sites.layout.reads is Reads.PATCHES else 4
         inner = inner or max(1, sites.width // parts)
         heads = heads or max(count for count in range(1, _MOST_HEADS[role] + 1) if inner % count == 0)

@@ -150,7 +150,7 @@ class PeftConfig(AdapterConfig):
     def build_all(self, sites: Mapping[str, Sites]) -> Iterator[tuple[str, Adapter]]:
         """The adapter of PEFT in the item encoder, and those of the user encoder's family."""
         yield "item", self.build(sites["item"])
-        if self.user_family is not None:
+        if self.user_family is not None and "user" in sites:
             try:
                 yield from self.user_config().build_all({"user": sites["user"]})
             except UserError as error:

@@ -114,7 +114,7 @@ def rebuilt_model(settings: RebuiltSettings, n_items: int, *, adapters: bool = T
 
     Args:
         settings: settings of the run.
-        n_items: N, used by the id tower only.
+        n_items: N, used by the id tower and by losses.
         adapters: whether to add the adapters of a target model.
 
     Raises:

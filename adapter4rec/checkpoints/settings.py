@@ -29,8 +29,8 @@ _PARTLY_TRAINED: dict[str, tuple[str, ...]] = {"head": _HEAD, "id": _HEAD} | dic
 """Parameter groups of methods that do not train all of them; for adapters see ``AdapterConfig``."""
 
 TARGET_METHODS = dict.fromkeys(("finetune", "head", "frozen", "scratch", "id", *WITHOUT_MODEL))
-_ON_VECTORS = ("head", "frozen", *(name for name in FAMILIES))
-"""Methods that may have item vectors in place of a backbone; adapters in the user encoder only."""
+_ON_VECTORS = ("head", "frozen")
+"""Methods that may have item vectors in place of a backbone, beside adapters in the user encoder only."""
 WITHOUT_CONTENT = ("id", *WITHOUT_MODEL)
 WITHOUT_SOURCE = ("scratch", *WITHOUT_CONTENT)
 """Methods of the target stage that do not need a source model."""
@@ -68,7 +68,7 @@ class StageSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.item_vectors is not None and self.method not in _ON_VECTORS:
+        if self.item_vectors is not None and self.method not in (*_ON_VECTORS, *FAMILIES):
             raise UserError(
                 f"--item_vectors: --method {self.method} needs "
                 + ("no vectors" if self.method in WITHOUT_CONTENT else "a backbone to train")

@@ -20,9 +20,9 @@ class States(Content):
     """Hidden states of n items.
 
     Attributes:
-        states: [CLS] of the last layer, float32 ``[n, attributes, h]``, or some layers for all patches of
-            images, float ``[n, patches, layers, h]``.
-        layers: indices of these layers; empty for [CLS] of the last layer.
+        states: pooled ones of the last layer, float32 ``[n, attributes, h]``, or some layers for all patches
+            of images, float ``[n, patches, layers, h]``.
+        layers: indices of these layers; empty for the pooled states of the last layer.
     """
 
     states: Tensor
@@ -30,12 +30,12 @@ class States(Content):
 
 
 class StateStore(ContentStore):
-    """Hidden states of all items: [CLS] of the last layer, or some layers for all patches or tokens.
+    """Hidden states of all items: pooled ones of the last layer, or some layers for all patches or tokens.
 
     Args:
         rows: ``[N, attributes, h]``, ``[N, patches, layers, h]`` or, concatenated over attributes,
             ``[tokens, layers, h]``; a table of :func:`adapter4rec.data.cached_table.computed_table`.
-        layers: indices of the layers; empty for [CLS] of the last layer.
+        layers: indices of the layers; empty for the pooled states of the last layer.
         dtype: number format.
         texts: the tokenised texts, for the states of tokens.
     """

@@ -109,8 +109,9 @@ def describe_config(config: PretrainedConfig) -> str:
 _COMPUTATION = (
     *("hidden_act", "hidden_activation", "layer_norm_eps", "norm_eps", "hidden_dropout_prob"),
     *("attention_probs_dropout_prob", "attention_dropout", "pad_token_id", "local_attention", "mask_ratio"),
+    *("image_mean", "image_std"),
 )
-"""Settings in config.json that change what the same weights compute, in any of the supported encoders."""
+"""Settings that change what the same weights compute, in any of the supported encoders."""
 
 
 def computation_of(config: PretrainedConfig) -> str:

@@ -7,7 +7,6 @@ atomically.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import subprocess
 import sys
@@ -76,6 +75,7 @@ class Backbone:
 
     def _download_from_hub(self, folder: Path) -> None:
         from huggingface_hub import HfApi, constants  # takes memory, and most runs do without
+        from huggingface_hub.utils.sha import git_hash
 
         constants.HF_HUB_DISABLE_XET = True  # over HTTP, a server that stalls is given up after a minute
         api = HfApi()
@@ -90,7 +90,7 @@ class Backbone:
                 api.hf_hub_download(self.source, name, revision=self.pin, local_dir=folder)
             path, entry = folder / name, listed[name]
             wanted = entry.lfs.sha256 if entry.lfs else entry.blob_id
-            found = file_hash(path) if entry.lfs else _git_blob_id(path.read_bytes())
+            found = file_hash(path) if entry.lfs else git_hash(path.read_bytes())
             if found != wanted:
                 kind = "SHA-256" if entry.lfs else "git object id"
                 raise UserError(
@@ -113,11 +113,6 @@ def _hub_errors(what: str, seconds: float) -> Iterator[None]:
                 "another server"
             )
         raise UserError(f"{what}: {reason}") from error
-
-
-def _git_blob_id(content: bytes) -> str:
-    """The id under which git stores a file: the SHA-1 of its length and its content."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 _IMAGE_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
@@ -183,8 +178,6 @@ def fetch(name: str, into: Path = PRETRAINED_MODELS) -> Path:
     with atomic_folder(target) as folder:
         try:
             backbone.download(folder)
-            if missing := [file for file in backbone.files if not (folder / file).is_file()]:
-                raise UserError(f"missing {', '.join(missing)}")
         except Exception as error:
             reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             raise UserError(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +46,21 @@ def read_tensors(path: Path, entry: str | None = None) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing or damaged, or contains other objects.
     """
-    with reading_tensors(path):
+    try:
+        require_regular(path)
+        with path.open("rb") as file:
+            start = file.read(SNIFFED_BYTES)
+        if not start.startswith(b"PK") and (what := not_text(start)):
+            raise UserError(f"{path}: {what}")
         if path.suffix == ".safetensors":
-            with utf8_path(path) as file:
-                return load_file(file)
+            with utf8_path(path) as readable:
+                return load_file(readable)
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except Exception as error:  # damaged files raise exceptions of any type
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+        raise UserError(f"{path}: cannot be read, or contains more than tensors ({reason})") from None
     if entry is not None:
         content = content.get(entry) if isinstance(content, dict) else None
     if not isinstance(content, dict) or not all(
@@ -60,23 +69,6 @@ def read_tensors(path: Path, entry: str | None = None) -> dict[str, Tensor]:
     ):
         raise UserError(f"{path}: not a dictionary of tensors" + (f" in {entry!r}" if entry else ""))
     return content
-
-
-@contextmanager
-def reading_tensors(path: Path) -> Iterator[None]:
-    """Check that a file of tensors can be read, and convert any exception of its library into a UserError."""
-    try:
-        require_regular(path)
-        with path.open("rb") as file:
-            start = file.read(SNIFFED_BYTES)
-        if not start.startswith(b"PK") and (what := not_text(start)):
-            raise UserError(f"{path}: {what}")
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # damaged files raise exceptions of any type
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-        raise UserError(f"{path}: cannot be read, or contains more than tensors ({reason})") from None
 
 
 def load_into(

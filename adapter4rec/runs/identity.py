@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.parameters import trained_state
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.models.weights import load_into
@@ -57,12 +58,11 @@ class Identity:
 
 def initial_hash(model: TransRec) -> str:
     """Hash of a model's weights, and of what its backbone computes with them."""
-    backbone = getattr(model.item_encoder, "backbone", None)
     computation = ""
-    if backbone is not None:
+    if isinstance(model.item_encoder, ContentItemEncoder):
         from adapter4rec.models.backbones import computation_of
 
-        computation = computation_of(backbone.config)
+        computation = f"{computation_of(model.item_encoder.backbone.config)}, {model.item_encoder.pooling}"
     return hashlib.sha256(f"{weights_hash(model.state_dict())} {computation}".encode()).hexdigest()
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapter4rec.checkpoints.settings import TargetSettings
+from adapter4rec.checkpoints.settings import SourceSettings, TargetSettings
 from adapter4rec.runs.settings import RunSettings
 
 if TYPE_CHECKING:
@@ -25,21 +26,27 @@ def opening_lines(settings: RunSettings, counts: ParameterCounts) -> Iterator[st
         UserError: the source model is missing or damaged.
     """
     yield f"trained parameters: {counts.trained:,} of {counts.total:,} ({counts.share:.2f} %)"
+    if (start := _start_of(settings)) is not None:
+        from adapter4rec.checkpoints.source_models import differing_settings, read_source_settings
+
+        for line in differing_settings(read_source_settings(start), settings.plain()):
+            yield f"warning: the source model was trained with {line}"
     if not isinstance(settings, TargetSettings):
         return
     if settings.method == "head" and not settings.needs_source:
         yield "no source model: head and user encoder start from initial weights"
-    if settings.needs_source:
-        from adapter4rec.checkpoints.source_models import differing_settings, read_source_settings
-
-        source = read_source_settings(settings.source_checkpoint)
-        for line in differing_settings(source, settings.plain()):
-            yield f"warning: the source model was trained with {line}"
     if settings.adapter is not None and counts.share > _LARGE_SHARE:
         yield (
             f"warning: with this adapter, {counts.share:.0f} % of all parameters are trained; its widths or "
             "ranks may be too large for this backbone"
         )
+
+
+def _start_of(settings: RunSettings) -> Path | None:
+    """The source model that a run starts from."""
+    if isinstance(settings, TargetSettings):
+        return settings.source_checkpoint if settings.needs_source else None
+    return settings.start_from if isinstance(settings, SourceSettings) else None
 
 
 def epoch_line(record: Mapping[str, Any], ks: Iterable[int]) -> str:

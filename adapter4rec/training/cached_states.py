@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adapter4rec.adapters.attaching import base_groups_of
 from adapter4rec.data.cached_table import computed_table
 from adapter4rec.data.content import ContentStore
 from adapter4rec.data.domain import Domain
@@ -25,6 +26,7 @@ from adapter4rec.data.text import TextStore
 from adapter4rec.evaluation.catalogue import evaluating
 from adapter4rec.models.item_encoder import ContentItemEncoder
 from adapter4rec.models.layers import layers_of
+from adapter4rec.models.parts import BACKBONE, FIXED
 from adapter4rec.models.transrec import TransRec
 from adapter4rec.training.settings import TargetTraining, TrainingSettings
 from adapter4rec.utils.checkpoint_file import weights_hash
@@ -34,9 +36,9 @@ from adapter4rec.utils.precision import choose_precision
 from adapter4rec.utils.process_group import Process
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    pass
 
-_FORMAT_VERSION = "states-3"
+_FORMAT_VERSION = "states-4"
 _NAMES_AND_VERSIONS = ("_name_or_path", "transformers_version", "architectures", "dtype")
 _ITEMS_AT_ONCE = 512
 
@@ -64,13 +66,13 @@ def cache_hidden_states(
         )
     layers = layers_to_cache(settings, len(layers_of(backbone)))
     form = settings.cache_format if layers and isinstance(settings, TargetTraining) else "fp32"
-    rows = process.rank0_first(lambda: _cached_rows(domain, encoder, layers, form, settings, process))
+    rows = process.rank0_first(lambda: _cached_rows(domain, model, layers, form, settings, process))
     texts = domain.store if layers and isinstance(domain.store, TextStore) else None
     return replace(domain, store=StateStore(rows, layers, FORMATS[form], texts))
 
 
 def layers_to_cache(settings: TrainingSettings, count: int) -> tuple[int, ...]:
-    """Indices of the layers, of ``count``, whose outputs are cached; () for [CLS] of the last layer only.
+    """Indices of the layers, of ``count``, whose outputs are cached; () for the pooled states only.
 
     Raises:
         UserError: the run trains or adapts the first layer.
@@ -91,7 +93,7 @@ def layers_to_cache(settings: TrainingSettings, count: int) -> tuple[int, ...]:
 
 def _cached_rows(
     domain: Domain,
-    encoder: ContentItemEncoder,
+    model: TransRec,
     layers: tuple[int, ...],
     form: str,
     settings: TrainingSettings,
@@ -103,13 +105,14 @@ def _cached_rows(
 
     Args:
         domain: the catalogue.
-        encoder: the item encoder with the backbone.
-        layers: indices of the layers to cache; empty for [CLS] of the last layer, in float32.
+        model: the model, perhaps with adapters.
+        layers: indices of the layers to cache; empty for the pooled states of the last layer, in float32.
         form: storage format of the states.
         settings: settings of the run.
         process: this process.
     """
-    store, n_items = domain.store, domain.interactions.n_items
+    encoder, store, n_items = model.item_encoder, domain.store, domain.interactions.n_items
+    assert isinstance(encoder, ContentItemEncoder)
     precision = choose_precision(settings.precision if layers else "fp32", process.device)
     stores: list[ContentStore] = [store]
     by_token = bool(layers) and isinstance(store, TextStore)
@@ -140,17 +143,19 @@ def _cached_rows(
     with evaluating(encoder), precision.frozen_weights(encoder, whole=True):
         assert hasattr(store, "identity")  # all but stores of ids and of cached states
         pooling = "" if layers else encoder.pooling
-        key = _cache_key(encoder.backbone, store.identity, f"{layers} {form} {precision.name} {pooling}")
+        key = _cache_key(model, store.identity, f"{layers} {form} {precision.name} {pooling}")
         shape = (ends[-1], *states_of(stores[0], np.array([1])).shape[1:])
         place = REPOSITORY / settings.cache_folder / "states" / key
         return computed_table(place, shape, FORMATS[form], ends, compute, process.log)
 
 
-def _cache_key(backbone: PreTrainedModel, content: str, form: str) -> str:
+def _cache_key(model: TransRec, content: str, form: str) -> str:
     """A hash of the backbone's weights and configuration, the catalogue's content, and the form of states."""
-    config = backbone.config.to_dict().items()
+    assert isinstance(model.item_encoder, ContentItemEncoder)
+    config, groups = model.item_encoder.backbone.config.to_dict().items(), base_groups_of(model)
+    weights = {name: one for group in (BACKBONE, FIXED) for name, one in groups.get(group, {}).items()}
     # What affects the hidden states: heads, activation, eps, …
     relevant = {name: value for name, value in config if name not in _NAMES_AND_VERSIONS}
     computation = json.dumps(relevant, sort_keys=True, default=str)
-    parts = (_FORMAT_VERSION, weights_hash(backbone.state_dict()), computation, content, form)
+    parts = (_FORMAT_VERSION, weights_hash(weights), computation, content, form)
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -131,8 +130,10 @@ def restore_state(run: Run, setup: TrainingSetup) -> Progress:
     recorded = checked_description(path, _LAST, run.identity).get("record")
     record = checked_in(path, recorded, _State, exact=True)
     progress = checked_in(path, record.progress, Progress, exact=True)
-    if fault := progress.fault() or _scaler_fault(record.scaler, setup.scaler.state_dict()):
+    if fault := progress.fault():
         raise damaged(path, fault)
+    if record.scaler.keys() != setup.scaler.state_dict().keys():
+        raise damaged(path, f"state of the loss scaler: {', '.join(record.scaler) or 'none'}")
     if progress.precision != setup.precision.name:
         raise UserError(
             f"{run.folder}: trained in {progress.precision}, but --precision auto is {setup.precision.name} "
@@ -158,15 +159,6 @@ def restore_state(run: Run, setup: TrainingSetup) -> Progress:
     setup.scaler.load_state_dict(record.scaler)
     run.log(f"resuming at epoch {progress.epoch}, step {progress.step}")
     return progress
-
-
-def _scaler_fault(recorded: Mapping[str, float], own: Mapping[str, float]) -> str | None:
-    """Why a state is not that of the loss scaler of this run; None if it is."""
-    return (
-        None
-        if recorded.keys() == own.keys()
-        else f"state of the loss scaler: {', '.join(recorded) or 'none'}"
-    )
 
 
 def _newest_state(run: Run) -> Path | None:

@@ -76,15 +76,15 @@ def backward(setup: TrainingSetup, batch: Batch, at: tuple[int, int, int]) -> Te
     embeddings[batch.own] = torch.cat([embeddings[:0], *encoded]).detach()
     process.all_reduce(embeddings).requires_grad_()
     loss = model.loss_of(embeddings, batch)
-    with setup.precision.autocast():  # matrix products of the backward pass, too, are in this format
-        torch.autograd.backward(setup.scaler.scale(loss))
+    torch.autograd.backward(setup.scaler.scale(loss))
     assert embeddings.grad is not None
     gradient = process.all_reduce(embeddings.grad)[batch.own]
     for part, some in enumerate(torch.split(gradient, [len(rows) for rows in encoded])):
         output = encode(part) if replayed else encoded[part]
-        if output.requires_grad:  # something in the item encoder is trained
-            with setup.precision.autocast():
-                torch.autograd.backward(output, some)
+        if not output.requires_grad:  # nothing in the item encoder is trained
+            break
+        with setup.precision.autocast():  # matrix products of the backward pass, too, are in this format
+            torch.autograd.backward(output, some)
     for parameter in setup.parameters if process.world_size > 1 else ():
         if parameter.grad is None:  # another process may have one, from its items and users
             parameter.grad = torch.zeros_like(parameter)
