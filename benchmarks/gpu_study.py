@@ -30,13 +30,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
-from subprocess import DEVNULL, STDOUT, Popen
-from typing import Any
+from subprocess import DEVNULL, STDOUT
 
 from adapter4rec.utils.errors import UserError, run_main
 from adapter4rec.utils.files import REPOSITORY
 from adapter4rec.utils.processes import start
-from adapter4rec.utils.settings import as_argument
+from adapter4rec.utils.settings import as_arguments
 from benchmarks.gpu_study_runs import Study, Task
 
 
@@ -54,7 +53,7 @@ class Pool:
     only: list[str]
     ends: float
     _started: set[str] = field(default_factory=set)
-    _running: list[Popen[Any]] = field(default_factory=list)
+    _running: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def work(self) -> None:
@@ -66,18 +65,23 @@ class Pool:
                 task = next(open_tasks, None)
                 if task is not None:
                     self._started.add(task.folder)
-            if task is not None:
-                self._run(task)
-            elif self._running:
+                    self._running.add(task.folder)
+                elif not self._running:
+                    return
+            if task is None:
                 time.sleep(1)  # a running task may make others possible
-            else:
-                return
+                continue
+            code = self._run(task)
+            with self._lock:
+                self._running.remove(task.folder)
+                self._say(task, code)
 
     def _is_open(self, task: Task) -> bool:
         wanted = any(fnmatch(task.name, pattern) for pattern in self.only)
         return wanted and task.folder not in self.study.results and task.folder not in self._started
 
-    def _run(self, task: Task) -> None:
+    def _run(self, task: Task) -> int:
+        """Run a task and return its exit code."""
         folder = self.study.into / task.folder
         folder.mkdir(parents=True, exist_ok=True)
         settings = task.settings | {
@@ -85,33 +89,29 @@ class Pool:
             "ledger": self.study.into / "ledger.jsonl",
             "resume": True,
         }
-        words = [word for name, value in settings.items() for word in (f"--{name}", as_argument(value))]
         with (self.study.into / f"{task.folder}.txt").open("a") as output:
-            command = [sys.executable, "-m", task.module, *words]
+            command = [sys.executable, "-m", task.module, *as_arguments(settings)]
             child = start(command, cwd=REPOSITORY, stdin=DEVNULL, stdout=output, stderr=STDOUT)
-            self._running.append(child)
             while child.poll() is None:
                 if time.monotonic() > self.ends:
                     child.terminate()  # it saves its state and ends
                     child.wait()
                 time.sleep(0.2)
-        self._running.remove(child)
-        self._say(task, child.returncode)
+        return child.returncode
 
     def _say(self, task: Task, code: int) -> None:
-        with self._lock:
-            self.study.read()
-            self.study.write_plan()
-            result = self.study.results.get(task.folder)
-            if result is None:
-                print(f"{task.name}: ended with exit code {code}; see {task.folder}.txt", flush=True)
-                return
-            validation, test = (result[split]["HR@10"] for split in ("validation", "test"))
-            print(
-                f"{task.name}: epoch {result['best_epoch']}, HR@10 {validation:.2f} on validation, "
-                f"{test:.2f} on test",
-                flush=True,
-            )
+        self.study.read()
+        self.study.write_plan()
+        result = self.study.results.get(task.folder)
+        if result is None:
+            print(f"{task.name}: ended with exit code {code}; see {task.folder}.txt", flush=True)
+            return
+        validation, test = (result[split]["HR@10"] for split in ("validation", "test"))
+        print(
+            f"{task.name}: epoch {result['best_epoch']}, HR@10 {validation:.2f} on validation, "
+            f"{test:.2f} on test",
+            flush=True,
+        )
 
 
 def main() -> None:

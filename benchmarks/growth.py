@@ -9,12 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 import numpy as np
 import torch
-from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 from adapter4rec.adapters.houlsby import HoulsbyConfig
 from adapter4rec.data.interactions import Interactions
@@ -88,7 +85,8 @@ def _one_of_several(layers: int) -> None:
 
 
 def _draw(curves: dict[str, Curve], path: Path) -> None:
-    figure, axes = pyplot.subplots(2, 3, figsize=(10, 6), layout="constrained")
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    axes = figure.subplots(2, 3)
     for one, (title, curve) in zip(axes.flat, curves.items(), strict=True):
         (across, x), (up, y) = curve.items()
         one.plot(x, y, marker="o", color="#1f5fa8")
@@ -109,22 +107,22 @@ def main() -> None:
     curves: dict[str, Curve] = {
         "ranking 50,000 items": {"users": users, "s": [_ranking(count, 50_000) for count in users]},
         "ranking 10,000 users": {"items": items, "s": [_ranking(10_000, count) for count in items]},
-        "step, 6 layers": {
+        f"step, {options.layers} layers": {
             "users per step": batches,
             "s": [_step(interactions, store, options.layers, batch) for batch in batches],
         },
-        "step, 8 users, 6 layers": {
+        f"step, {options.batch} users, {options.layers} layers": {
             "tokens per title": lengths,
             "s": [
                 _step(interactions, _of_length(store, length), options.layers, options.batch)
                 for length in lengths
             ],
         },
-        "step, 8 users": {
+        f"step, {options.batch} users": {
             "layers": layers,
             "s": [_step(interactions, store, count, options.batch) for count in layers],
         },
-        "step, 16 users, 6 layers": _processes([1, 2], options),
+        f"step, 16 users, {options.layers} layers": _processes([1, 2], options),
     }
     write_json(RESULTS / "growth.json", {"machine": machine(), "layers": options.layers, "curves": curves})
     _draw(curves, _PICTURE)

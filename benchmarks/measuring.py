@@ -21,6 +21,7 @@ import torch
 from adapter4rec.utils import processes
 from adapter4rec.utils.files import REPOSITORY, write_json
 from adapter4rec.utils.machine import peak_memory
+from adapter4rec.utils.settings import as_arguments
 from adapter4rec.utils.versions import versions
 
 RESULTS = REPOSITORY / "runs" / "benchmarks"
@@ -140,12 +141,8 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 def given(options: argparse.Namespace) -> list[str]:
     """Options as command-line arguments."""
-    return [
-        part
-        for name, value in vars(options).items()
-        if name != "alone" and value is not None
-        for part in (f"--{name}", str(value))
-    ]
+    values = vars(options).items()
+    return as_arguments({name: value for name, value in values if name != "alone" and value is not None})
 
 
 def report(name: str, rows: Sequence[Measurement], about: Mapping[str, Any]) -> None:

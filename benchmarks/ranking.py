@@ -11,7 +11,7 @@ from adapter4rec.evaluation.catalogue import Embeddings
 from adapter4rec.evaluation.ranking import EvalBatch, rank_targets
 from adapter4rec.utils.errors import run_main
 from benchmarks import released_way
-from benchmarks.measuring import Measurement, arguments, in_turns, matmul_rate, parsed, report
+from benchmarks.measuring import Measurement, arguments, in_turns, matmul_rate, medians, parsed, report
 from benchmarks.models import DIM
 
 _HISTORY = 10
@@ -46,7 +46,7 @@ def _compared(users: int, items: int, released_users: int, rounds: int) -> Measu
     # Matrix products of different shapes differ by rounding, so near-ties may be ranked differently.
     assert np.abs(found[kept] - expected[kept]).max() <= 2
     taken = in_turns({"project": project, "released": released}, rounds)
-    seconds = {name: float(np.median(times)) for name, times in taken.items()}
+    seconds = medians(taken)
     limit = 2 * users * items * DIM / matmul_rate(torch.float32)
     return Measurement(
         f"ranking {users:,} users, {items:,} items",

@@ -310,18 +310,6 @@ def test_the_rows_can_be_compared_with_another_one(tmp_path):
         write_report([ledger], reference="Head")
 
 
-def test_other_lists_than_of_ten(tmp_path):
-    ledger = tmp_path / "ledger.jsonl"
-    for name in (REFERENCE, "LoRA"):
-        test = {"HR@20": 8.0, "NDCG@20": 3.0}
-        curve = [{"epoch": n, "HR@20": n, "split": "validation"} for n in (1, 2)]
-        run_record(ledger, name, np.ones(4, int), 1, name, test=test, epochs=curve)
-    write_plan(tmp_path, [row(REFERENCE, [REFERENCE]), row("LoRA", ["LoRA"])])
-    table = table_of(ledger)
-    assert text(table, "LoRA", "NDCG@20 (%)") == "3.00"
-    assert "MRR (%)" not in [*table.texts]
-
-
 # Scales, groups, sections
 
 

@@ -7,7 +7,7 @@ import math
 import re
 from pathlib import Path
 
-from adapter4rec.report.results import Study
+from adapter4rec.report.results import StudyResults
 from adapter4rec.utils.errors import UserError, nearest
 from adapter4rec.utils.files import REPOSITORY, require_regular
 
@@ -21,7 +21,7 @@ Figures = dict[tuple[str, str], dict[str, float]]
 """Published results by section and metric, and row, in the unit of the metric."""
 
 
-def read_paper(path: Path | None, study: Study) -> tuple[Figures, list[str]]:
+def read_paper(path: Path | None, study: StudyResults) -> tuple[Figures, list[str]]:
     """Read the published results for a study.
 
     Args:

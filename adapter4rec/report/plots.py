@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from adapter4rec.report.results import MEMORY, SECONDS, TRAINED, Section, Study
+from adapter4rec.report.results import MEMORY, SECONDS, TRAINED, Section, StudyResults
 from adapter4rec.utils.plain_text import printable
 
 COLOURS = ("#0072b2", "#d55e00", "#009070", "#b8589b", "#9a7a00", "#7a6fd0", "#1f8fc4", "#808080")
@@ -43,7 +43,7 @@ Styles = Mapping[str, tuple[str, str]]
 """Colour and marker of each series, the same in all plots of a study."""
 
 
-def plots_of(study: Study, section: Section) -> dict[str, Figure]:
+def plots_of(study: StudyResults, section: Section) -> dict[str, Figure]:
     """All plots of a section that have data, by kind. Call it with :data:`STYLE`."""
     metric = study.headline[0]
     names = study.runs["name"].drop_duplicates()

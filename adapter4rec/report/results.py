@@ -14,7 +14,7 @@ import msgspec
 import pandas as pd
 
 from adapter4rec.report.efficiency import tpme
-from adapter4rec.report.generic import planned_runs_of
+from adapter4rec.report.generic import planned_runs_of, section_of
 from adapter4rec.report.significance import compare
 from adapter4rec.runs.ledger import FINISHED, latest, read_ledger
 from adapter4rec.runs.records import Record
@@ -23,10 +23,10 @@ from adapter4rec.utils.records import Integer, read_record
 
 PLAN_FILE = "study.json"
 TRAINED, SECONDS, MEMORY = "parameters.trained", "seconds_per_epoch", "peak_memory_bytes"
+CUTOFF = 10
+"""The k of HR@k and NDCG@k in tables; every run measures it."""
 _PLACE = ["section", "name", "scale"]
 """What identifies a row."""
-_DEFAULT_CUTOFF = 10
-_PLAN_OF_LEDGER = {"study": "ledger", "title": "Runs in a ledger", "about": "", "reference": "finetune"}
 
 
 _FileName = Annotated[str, msgspec.Meta(pattern=r"\A(?!\.)[^/\\\x00-\x1f\x7f\ud800-\udfff]{1,100}\Z")]
@@ -38,7 +38,7 @@ class _Scale(TypedDict):
 
 
 @dataclass(frozen=True)
-class _PlannedRun:
+class _RunEntry:
     seed: Integer
     key: str | None
     folder: str
@@ -46,25 +46,29 @@ class _PlannedRun:
 
 
 @dataclass(frozen=True)
-class _PlannedRow:
+class _RowEntry:
     section: str
     name: str
     scale: float | None
-    runs: list[_PlannedRun]
+    runs: list[_RunEntry]
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """Content of ``study.json``."""
 
     study: _FileName
     title: str
     about: str
     reference: str
-    rows: list[_PlannedRow]
+    rows: list[_RowEntry]
     command: str = ""
     groups: bool = False
     scale: _Scale | None = None
+
+
+_OF_LEDGER = Plan("ledger", "Runs in a ledger", "", "finetune", [])
+"""The plan of a ledger without a study."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,15 +77,13 @@ class Section:
 
     Attributes:
         name: name of the section; may be empty.
-        runs: one line per run, as :attr:`Study.runs`.
+        runs: one line per run, as :attr:`StudyResults.runs`.
         reference: name of the row that the others are compared with.
-        k: evaluation cutoff of the significance test.
     """
 
     name: str
     runs: pd.DataFrame
     reference: str
-    k: int
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -102,7 +104,7 @@ class Section:
         rows["reference"] = rows["group"].map(references).mask(is_reference)
         costs = pd.DataFrame({cost: self.over_seeds(cost)["mean"] for cost in (SECONDS, TRAINED, MEMORY)})
         rows["tpme"] = tpme(costs[costs[TRAINED] > 0].dropna(), rows["group"])
-        return rows.join(compare(self.finished, rows["reference"], self.k))
+        return rows.join(compare(self.finished, rows["reference"], CUTOFF))
 
     @property
     def finished(self) -> pd.DataFrame:
@@ -124,11 +126,11 @@ class Section:
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
+class StudyResults:
     """A study with its results.
 
     Attributes:
-        plan: contents of its ``study.json``.
+        plan: content of its ``study.json``.
         folder: folder of its first ledger.
         runs: one line per planned run: ``section``, ``name`` and ``scale`` identify the row, ``row`` is its
             name within the section; rows of the same ``name`` are a line in plots over ``scale``. Then
@@ -136,53 +138,46 @@ class Study:
             if it has not been run), and the numbers of the record, such as ``test.HR@10``.
     """
 
-    plan: Mapping[str, Any]
+    plan: Plan
     folder: Path
     runs: pd.DataFrame
 
     @property
     def name(self) -> str:
         """Name of the study, used in file names."""
-        return str(self.plan["study"])
+        return self.plan.study
 
     @property
     def scale_label(self) -> str | None:
         """The quantity that the study varies, with its unit; None if it varies none."""
-        return (self.plan.get("scale") or {}).get("label")
+        return self.plan.scale["label"] if self.plan.scale else None
 
     @cached_property
     def sections(self) -> list[Section]:
         """Sections in the order of the plan."""
         grouped = self.runs.groupby("section", sort=False)
-        return [Section(str(name), runs, self.plan["reference"], self.cutoff) for name, runs in grouped]
+        return [Section(str(name), runs, self.plan.reference) for name, runs in grouped]
 
     def numbers(self, prefix: str) -> list[str]:
         """Names of the numbers in the ledger that begin with a prefix, such as ``test.``, without it."""
         return [name.removeprefix(prefix) for name in map(str, self.runs) if name.startswith(prefix)]
 
     @property
-    def cutoff(self) -> int:
-        """Evaluation cutoff k of the tables: 10 if available, otherwise the first one."""
-        cutoffs = [int(k) for k in self.numbers("test.HR@")]
-        return _DEFAULT_CUTOFF if _DEFAULT_CUTOFF in cutoffs or not cutoffs else cutoffs[0]
-
-    @property
     def headline(self) -> list[str]:
         """Names of the metrics in the tables."""
-        at_cutoff = [f"HR@{self.cutoff}", f"NDCG@{self.cutoff}"]
-        return at_cutoff + (["MRR"] if "MRR" in self.numbers("test.") else [])
+        return [f"HR@{CUTOFF}", f"NDCG@{CUTOFF}"] + (["MRR"] if "MRR" in self.numbers("test.") else [])
 
 
 def results(*ledgers: Path | str) -> pd.DataFrame:
-    """The finished runs of ledgers as a table, in the order in which they were run, for a notebook.
+    """The finished runs of ledgers as a table, those of a row one after the other, for a notebook.
 
     Args:
         ledgers: each a ``ledger.jsonl``, which runs write next to their folders.
 
     Returns:
         One line per run: ``domain``, after its stage; ``run``, its method and the settings that differ among
-        the runs; ``seed``; the metrics of the test in per cent; ``trained parameters``, their ``share (%)``,
-        ``s / epoch``, ``peak memory (MiB)`` and the run ``folder``.
+        the runs, or the name of its row in a study; ``seed``; the metrics of the test in per cent; ``trained
+        parameters``, their ``share (%)``, ``s / epoch``, ``peak memory (MiB)`` and the run ``folder``.
 
     Raises:
         UserError: a ledger is missing, or has no finished runs.
@@ -199,45 +194,46 @@ def results(*ledgers: Path | str) -> pd.DataFrame:
         "peak memory (MiB)": finished[MEMORY].astype(float) / 2**20,
         "folder": finished["folder"].map(os.path.relpath),
     }
-    named = finished[["section", "row", "seed"]].set_axis(["domain", "run", "seed"], axis=1)
-    return named.join(metrics).assign(**columns)
+    named = finished[["record", "row", "seed"]].set_axis(["domain", "run", "seed"], axis=1)
+    return named.assign(domain=finished["record"].map(section_of)).join(metrics).assign(**columns)
 
 
-def read_studies(ledgers: Iterable[Path]) -> list[Study]:
+def read_studies(ledgers: Iterable[Path]) -> list[StudyResults]:
     """Read ledgers and merge those of the same study, in order of appearance.
 
     Raises:
         UserError: a ledger is missing or has no runs, or a ``study.json`` is damaged.
     """
-    found: dict[str, list[Path]] = {}
+    found: dict[str, dict[Path, Plan]] = {}
     for ledger in dict.fromkeys(Path(ledger).absolute() for ledger in ledgers):
-        found.setdefault(_read_plan(ledger)["study"], []).append(ledger)
+        plan = _read_plan(ledger)
+        found.setdefault(plan.study, {})[ledger] = plan
     return [_read_study(of_study) for of_study in found.values()]
 
 
-def _read_plan(ledger: Path) -> dict[str, Any]:
+def _read_plan(ledger: Path) -> Plan:
     path = ledger.parent / PLAN_FILE
-    return asdict(read_record(path, _Plan)) if path.exists() else _PLAN_OF_LEDGER
+    return read_record(path, Plan) if path.exists() else _OF_LEDGER
 
 
-def _read_study(ledgers: list[Path]) -> Study:
+def _read_study(plans: Mapping[Path, Plan]) -> StudyResults:
+    """The results of a study; ``plans`` has the plan of each of its ledgers."""
+    ledgers, plan = list(plans), next(iter(plans.values()))
     records = latest([record for ledger in ledgers for record in _read_records(ledger)])
-    plan = _read_plan(ledgers[0])
-    if plan.get("rows"):
-        planned = pd.concat(_planned_runs(one.parent / PLAN_FILE) for one in ledgers)
+    if plan.rows:
+        planned = pd.concat(map(_planned_runs, plans.values()))
     elif records:
         planned = planned_runs_of(records.values())
     else:
         raise UserError(f"{ledgers[0]}: no runs")
     if planned.empty:
         raise UserError(f"{ledgers[0].parent / PLAN_FILE}: no planned runs; run the study again")
-    return Study(plan, ledgers[0].parent, _runs(planned, records))
+    return StudyResults(plan, ledgers[0].parent, _runs(planned, records))
 
 
-def _planned_runs(path: Path) -> pd.DataFrame:
-    """The runs in a ``study.json``."""
+def _planned_runs(plan: Plan) -> pd.DataFrame:
     columns = [*_PLACE, "seed", "key", "folder", "command"]
-    rows = asdict(read_record(path, _Plan))["rows"]
+    rows = asdict(plan)["rows"]
     return pd.DataFrame([{**row, **run} for row in rows for run in row["runs"]], columns=columns)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from adapter4rec.report.paper import Figures
-from adapter4rec.report.results import MEMORY, SECONDS, TRAINED, Section, Study
+from adapter4rec.report.results import CUTOFF, MEMORY, SECONDS, TRAINED, Section, StudyResults
 from adapter4rec.report.significance import CONFIDENCE, LEVEL, NAME
 from adapter4rec.report.wording import fixed, number, p_value, seconds, span
 
@@ -56,12 +56,12 @@ class Column:
         return rows.assign(mark=ranks.where(marked), text=texts)
 
 
-def comparison_columns(study: Study, section: Section, paper: Figures) -> list[Column]:
+def comparison_columns(study: StudyResults, section: Section, paper: Figures) -> list[Column]:
     """The columns of the comparison tables: accuracy, then cost."""
     rows = section.rows
     accuracy = [Column(study.scale_label or "scale", rows["scale"], "{[mean]:g}".format, optional=True)]
     for metric in study.headline:
-        text = _starred if metric == f"NDCG@{study.cutoff}" else _with_deviation
+        text = _starred if metric == f"NDCG@{CUTOFF}" else _with_deviation
         accuracy.append(Column(f"{metric} (%)", f"test.{metric}", text, places=2))
         accuracy += _paper_columns(section, paper, metric, f"test.{metric}", 2)
     mean = section.over_seeds(f"test.{study.headline[0]}")["mean"]
@@ -155,24 +155,24 @@ class Table:
             yield name, zip(self.texts.loc[name], self.values.loc[name], self.marks.loc[name], strict=True)
 
 
-def comparison_table(study: Study, section: Section, paper: Figures) -> Table:
+def comparison_table(study: StudyResults, section: Section, paper: Figures) -> Table:
     """Accuracy and cost of a section's rows."""
     return Table.of(section.name, comparison_columns(study, section, paper), section, _notes(study, section))
 
 
-def metrics_table(study: Study, section: Section) -> Table:
+def metrics_table(study: StudyResults, section: Section) -> Table:
     """All test metrics."""
     columns = [Column(f"{name} (%)", f"test.{name}", _with_deviation) for name in study.numbers("test.")]
     return Table.of("All test metrics", columns, section)
 
 
-def group_tables(study: Study, section: Section) -> list[Table]:
+def group_tables(study: StudyResults, section: Section) -> list[Table]:
     """One table per kind of group and headline metric, with one column per group.
 
     Numbers of users may differ between rows: new items depend on the training users.
     """
     columns: dict[str, list[Column]] = {}
-    for name in study.numbers("groups.") if study.plan.get("groups") else ():
+    for name in study.numbers("groups.") if study.plan.groups else ():
         group, _, metric = name.rpartition(".")
         kind, _, group_name = group.partition(".")
         users = section.runs[f"groups.{group}.users"].dropna()
@@ -183,8 +183,8 @@ def group_tables(study: Study, section: Section) -> list[Table]:
     return [Table.of(title, of_kind, section) for title, of_kind in columns.items()]
 
 
-def _notes(study: Study, section: Section) -> list[str]:
-    rows, reference = section.rows, study.plan["reference"]
+def _notes(study: StudyResults, section: Section) -> list[str]:
+    rows, reference = section.rows, study.plan.reference
     among = "Among rows at the same scale, best" if rows["group"].nunique() > 1 else "Best"
     notes = [
         "Mean ± sample standard deviation over the finished seeds, if there are several.",
@@ -196,7 +196,7 @@ def _notes(study: Study, section: Section) -> list[str]:
         notes.append(f"Relative: difference of the mean {study.headline[0]} to that of {reference}.")
     if len(users := rows["users"].dropna()):
         notes.append(
-            f"p: {NAME}, of per-user NDCG@{study.cutoff} against {reference}; n = {span(users)} users, "
+            f"p: {NAME}, of per-user NDCG@{CUTOFF} against {reference}; n = {span(users)} users, "
             f"{len(users):,} comparison{'s' * (len(users) > 1)}. * p < {LEVEL}. The test does not cover the "
             "variance between training runs, since users' values are means over seeds; the interval does."
         )

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from adapter4rec.report.paper import Figures, read_paper
 from adapter4rec.report.plots import STYLE, plots_of
 from adapter4rec.report.rendering import latex, markdown, markdown_text
-from adapter4rec.report.results import Section, Study, read_studies
+from adapter4rec.report.results import Section, StudyResults, read_studies
 from adapter4rec.report.tables import Table, comparison_table, group_tables, metrics_table
 from adapter4rec.runs.records import SHEET_FILE
 from adapter4rec.utils.errors import UserError
@@ -99,15 +99,15 @@ def write_report(
     return written
 
 
-def _compared_with(study: Study, reference: str) -> Study:
+def _compared_with(study: StudyResults, reference: str) -> StudyResults:
     """The study with another row as the reference."""
     names = list(dict.fromkeys(study.runs["name"]))
     if reference not in names:
         raise UserError(f"--reference {reference}: no such row in {study.name}; there are {', '.join(names)}")
-    return replace(study, plan={**study.plan, "reference": reference})
+    return replace(study, plan=replace(study.plan, reference=reference))
 
 
-def _parts(study: Study, paper: Figures) -> list[ReportPart]:
+def _parts(study: StudyResults, paper: Figures) -> list[ReportPart]:
     parts = []
     for number, section in enumerate(study.sections, 1):
         before = f"{number}-" if len(study.sections) > 1 else ""
@@ -118,7 +118,7 @@ def _parts(study: Study, paper: Figures) -> list[ReportPart]:
     return parts
 
 
-def _examples(study: Study, section: Section) -> tuple[str, Path] | None:
+def _examples(study: StudyResults, section: Section) -> tuple[str, Path] | None:
     """The contact sheet of the best run that has one."""
     best_first = f"test.{study.headline[0]}"
     if best_first not in section.finished:
@@ -128,7 +128,7 @@ def _examples(study: Study, section: Section) -> tuple[str, Path] | None:
     return next((found for found in sheets if found[1].is_file()), None)
 
 
-def _results(study: Study, paper: Figures) -> pd.DataFrame:
+def _results(study: StudyResults, paper: Figures) -> pd.DataFrame:
     """The results in full precision: one line per row, with every number of the ledger."""
     frames = []
     for section in study.sections:
@@ -143,10 +143,10 @@ def _results(study: Study, paper: Figures) -> pd.DataFrame:
     return pd.concat(frames)
 
 
-def _markdown(study: Study, parts: Sequence[ReportPart]) -> str:
+def _markdown(study: StudyResults, parts: Sequence[ReportPart]) -> str:
     texts = [
-        f"# {markdown_text(study.plan['title'])}",
-        *map(markdown_text, study.plan["about"].split("\n\n")),
+        f"# {markdown_text(study.plan.title)}",
+        *map(markdown_text, study.plan.about.split("\n\n")),
     ]
     for part in parts:
         texts += [f"## {markdown_text(part.section.name)}" if part.section.name else ""]
@@ -156,7 +156,7 @@ def _markdown(study: Study, parts: Sequence[ReportPart]) -> str:
     return "\n\n".join(filter(None, texts)) + "\n"
 
 
-def _latex(study: Study, parts: Sequence[ReportPart]) -> str:
+def _latex(study: StudyResults, parts: Sequence[ReportPart]) -> str:
     texts = [f"% {study.name}: \\input this file into a document that loads booktabs."]
     for number, part in enumerate(parts, 1):
         both = part.comparison
@@ -167,13 +167,13 @@ def _latex(study: Study, parts: Sequence[ReportPart]) -> str:
             *part.groups,
         ]
         for place, table in enumerate(tables, 1):
-            caption = [study.plan["title"].rstrip("."), part.section.name, table.title]
+            caption = [study.plan.title.rstrip("."), part.section.name, table.title]
             label = f"tab:{study.name.replace('_', '-')}-{number}-{place}"
             texts.append(latex(table, f"{'. '.join(filter(None, caption))}.", label))
     return "\n".join(texts)
 
 
-def page_html(study: Study, parts: Sequence[ReportPart], warnings: Sequence[str]) -> str:
+def page_html(study: StudyResults, parts: Sequence[ReportPart], warnings: Sequence[str]) -> str:
     """Render the page."""
     loader = PackageLoader("adapter4rec.report", "")
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
