@@ -12,7 +12,7 @@ import lmdb
 import pytest
 
 from adapter4rec.data.images.database import Description, ImageDatabase, pack
-from adapter4rec.data.images.description import SOURCES_KEY, Source
+from adapter4rec.data.images.description import SOURCES_KEY, ImageSource
 from adapter4rec.data.images.soundness import require_sound
 from adapter4rec.utils.errors import UserError
 
@@ -29,7 +29,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         with environment.begin(write=True) as transaction:
             sources = environment.open_db(SOURCES_KEY, transaction)
             for name in NAMES:
-                transaction.put(name, Source(f"{name.decode()}.jpg", 1, 2, "0f" * 32).to_bytes(), db=sources)
+                transaction.put(
+                    name, ImageSource(f"{name.decode()}.jpg", 1, 2, "0f" * 32).to_bytes(), db=sources
+                )
             transaction.put(b"\0adapter4rec", Description({"size": SIZE}, len(NAMES)).to_bytes())
             for name in NAMES:
                 transaction.put(name, pack(name, bytes([name[-1]]) * (SIZE * SIZE * 3)))

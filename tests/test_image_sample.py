@@ -17,7 +17,7 @@ from PIL import Image
 
 from adapter4rec.datasets.sample import SampleSettings, images, make_image_sample, make_sample
 from adapter4rec.datasets.sample import folder as sample_folder
-from adapter4rec.datasets.sample.behaviour import Catalogue, Dice, SampleDomain, user_lines
+from adapter4rec.datasets.sample.behaviour import Dice, SampleCatalogue, SampleDomain, user_lines
 from adapter4rec.datasets.sample.command import main
 from adapter4rec.datasets.sample.folder import LISTS
 from adapter4rec.datasets.sample.images import (
@@ -70,7 +70,7 @@ def pictures(folder: Path, domain: SampleDomain) -> dict[str, Path]:
 
 def colour_of(domain: SampleDomain, settings: SampleSettings) -> dict[str, int]:
     """The colour of each item by name, in the order of ``items.tsv``."""
-    catalogue = Catalogue(domain, settings, digits=4)
+    catalogue = SampleCatalogue(domain, settings, digits=4)
     colours = (catalogue.listed_cells // len(PATTERNS)).tolist()
     return dict(zip(catalogue.listed, colours, strict=True))
 
@@ -92,7 +92,7 @@ def test_lists_and_colours_do_not_drift():
     """A changed generator needs a new version, and this hash of it; Pillow plays no part in it."""
     digest = hashlib.sha256()
     for domain in DOMAINS:
-        catalogue = Catalogue(domain, SMALL, digits=4)
+        catalogue = SampleCatalogue(domain, SMALL, digits=4)
         for name, cell in zip(catalogue.listed, catalogue.listed_cells.tolist(), strict=True):
             digest.update(f"{name} {cell}\n".encode())
         lines = user_lines(catalogue, dataclasses.replace(SMALL, target_users=40))
@@ -223,7 +223,7 @@ def crowds() -> dict[str, list[list[tuple[int, int]]]]:
     settings = SampleSettings(users=600, target_users=600, items=400, clicks=13, seed=1)
     seen = {}
     for domain in DOMAINS:
-        catalogue = Catalogue(domain, settings, digits=4)
+        catalogue = SampleCatalogue(domain, settings, digits=4)
         looks = [divmod(cell, len(PATTERNS)) for cell in catalogue.listed_cells.tolist()]
         look_of = dict(zip(catalogue.listed, looks, strict=True))
         histories = [line.split("\t")[1].split(" ") for line in user_lines(catalogue, settings)]
@@ -264,7 +264,7 @@ def test_users_hold_to_a_pattern_in_the_target_more_than_in_the_source(crowds):
 def test_rules_are_permutations_and_every_cell_has_items():
     for domain in DOMAINS:
         assert sorted(domain.next_topic) == list(range(len(COLOURS)))
-        assert len(set(Catalogue(domain, SampleSettings(items=32)).listed_cells.tolist())) == 32
+        assert len(set(SampleCatalogue(domain, SampleSettings(items=32)).listed_cells.tolist())) == 32
 
 
 def test_names_tell_nothing_of_the_look():

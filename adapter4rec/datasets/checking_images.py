@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from adapter4rec.data.images.database import shown
 from adapter4rec.data.images.decoding import BrokenImageError, decoded, image_bytes, opened_image, resized
-from adapter4rec.data.images.description import Source
+from adapter4rec.data.images.description import ImageSource
 from adapter4rec.data.images.sheets import Row, Tile, draw_sheet
 from adapter4rec.data.images.sources import SEVERAL, matched_files
 from adapter4rec.data.images.updating import write_missing
@@ -130,17 +130,17 @@ class ImageCheck:
                 "they may be placeholders"
             )
 
-    def unusable(self) -> dict[bytes, Source]:
+    def unusable(self) -> dict[bytes, ImageSource]:
         """The items without a usable image, with file and reason, in list order."""
         found = {}
         for name in self.names:
             picture = self.pictures.get(name)
             if name in self.several:
-                found[name] = Source("; ".join(map(str, self.several[name])), fault=SEVERAL)
+                found[name] = ImageSource("; ".join(map(str, self.several[name])), fault=SEVERAL)
             elif picture is None:
-                found[name] = Source(fault="no image")
+                found[name] = ImageSource(fault="no image")
             elif picture.fault:
-                found[name] = Source(str(picture.path), fault=picture.fault)
+                found[name] = ImageSource(str(picture.path), fault=picture.fault)
         return found
 
     def sheet(self) -> Image.Image | None:

@@ -15,7 +15,7 @@ from adapter4rec.datasets.options import (
     PREPARE,
     OutputSettings,
     PrepareSettings,
-    SourceSettings,
+    RawFolderSettings,
     TableSettings,
 )
 from adapter4rec.datasets.sources import SOURCES
@@ -33,12 +33,12 @@ class _TableOptions(PrepareSettings, OutputSettings, TableSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _SourceOptions(PrepareSettings, OutputSettings, SourceSettings):
+class _SourceOptions(PrepareSettings, OutputSettings, RawFolderSettings):
     """A public data set."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class _AllOptions(PrepareSettings, OutputSettings, TableSettings, SourceSettings):
+class _AllOptions(PrepareSettings, OutputSettings, TableSettings, RawFolderSettings):
     """Any of them."""
 
 

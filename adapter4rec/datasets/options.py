@@ -109,7 +109,7 @@ class TableSettings(ColumnSettings, FileSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceSettings(Settings):
+class RawFolderSettings(Settings):
     """A public data set."""
 
     raw: Path = option(help="folder of the raw download")

@@ -29,7 +29,7 @@ from adapter4rec.data.images.description import (
     SOURCES_KEY,
     Buffer,
     Description,
-    Source,
+    ImageSource,
     as_shell_word,
 )
 from adapter4rec.data.images.soundness import require_sound
@@ -163,7 +163,7 @@ def stored_names(transaction: lmdb.Transaction) -> set[bytes]:
     return names - {DESCRIPTION_KEY, SOURCES_KEY}
 
 
-def sources_in(environment: lmdb.Environment) -> dict[bytes, Source]:
+def sources_in(environment: lmdb.Environment) -> dict[bytes, ImageSource]:
     """The source of each item, also of those without an image.
 
     Raises:
@@ -172,7 +172,7 @@ def sources_in(environment: lmdb.Environment) -> dict[bytes, Source]:
     database = environment.open_db(SOURCES_KEY, create=False)
     try:
         with environment.begin(database) as transaction:
-            return {bytes(name): Source.from_bytes(raw) for name, raw in transaction.cursor()}
+            return {bytes(name): ImageSource.from_bytes(raw) for name, raw in transaction.cursor()}
     except ValueError as error:
         raise UserError(
             f"{environment.path()}: damaged files of images ({error}); remove the LMDB and build it again"

@@ -128,7 +128,7 @@ def as_shell_word(value: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageSource:
     """The file that the image of an item was made from.
 
     Attributes:
@@ -151,6 +151,6 @@ class Source:
         return json.dumps([self.file, self.size, self.changed, self.content, self.fault]).encode("ascii")
 
     @classmethod
-    def from_bytes(cls, raw: Buffer) -> Source:
+    def from_bytes(cls, raw: Buffer) -> ImageSource:
         """Deserialise the result of :meth:`to_bytes`; raises a ValueError if it is damaged."""
         return cls(*record_of(bytes(raw), tuple[str, Count, int, str, str]))

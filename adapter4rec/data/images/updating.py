@@ -30,7 +30,7 @@ from adapter4rec.data.images.database import (
     sources_in,
 )
 from adapter4rec.data.images.decoding import BrokenImageError, Resizing, image_bytes
-from adapter4rec.data.images.description import Description, Source
+from adapter4rec.data.images.description import Description, ImageSource
 from adapter4rec.data.images.sources import SEVERAL, MatchedFiles
 from adapter4rec.data.images.writing import finish, unfinished_lmdb, write
 from adapter4rec.utils.errors import UserError
@@ -41,7 +41,7 @@ _NO_IMAGE = "no image"
 _BATCH_BYTES = 32 << 20
 """Pixels per transaction. It ends with a wait for the disk, while the threads prepare the next batch."""
 
-Loaded = tuple[Source, bytes | None]
+Loaded = tuple[ImageSource, bytes | None]
 """The source of an item, and its value in the LMDB; None if the LMDB has it, or there is no image."""
 
 
@@ -62,7 +62,7 @@ class Updated:
     into: Path
     description: Description
     items: int
-    missing: Mapping[bytes, Source]
+    missing: Mapping[bytes, ImageSource]
     decoded: int = 0
     removed: int = 0
     unchanged: bool = False
@@ -88,22 +88,22 @@ def missing_file(into: Path) -> Path:
     return into.with_name(into.name.removesuffix(".lmdb") + ".missing.csv")
 
 
-def files_to_read(folder: Path, files: MatchedFiles) -> dict[bytes, Source]:
+def files_to_read(folder: Path, files: MatchedFiles) -> dict[bytes, ImageSource]:
     """The files of items, without their content; several images of an item are a fault."""
     found = {}
     for name, paths in files.several.items():
-        found[name] = Source("; ".join(str(path.relative_to(folder)) for path in paths), fault=SEVERAL)
+        found[name] = ImageSource("; ".join(str(path.relative_to(folder)) for path in paths), fault=SEVERAL)
     for name, path in files.images.items():
         file = str(path.relative_to(folder))
         try:
             state = path.stat()
-            found[name] = Source(file, state.st_size, state.st_mtime_ns)
+            found[name] = ImageSource(file, state.st_size, state.st_mtime_ns)
         except OSError:  # a link to nothing; the reason is found when it is read
-            found[name] = Source(file)
+            found[name] = ImageSource(file)
     return found
 
 
-def write_missing(path: Path, missing: Mapping[bytes, Source]) -> None:
+def write_missing(path: Path, missing: Mapping[bytes, ImageSource]) -> None:
     """Write a list of items without a usable image as CSV: item, file, reason."""
     with (
         atomic_file(path) as temporary,
@@ -142,16 +142,16 @@ class Update:
         self.names = names
         self.resizing = resizing
         self.workers = workers
-        self.known: dict[bytes, Source] = {}
+        self.known: dict[bytes, ImageSource] = {}
         if into.exists():
             ImageDatabase(into).description.require_same_options(plan, into)
             with reading(into):
                 self.known = sources_in(opened(into))
 
-    def read(self, folder: Path, files: Mapping[bytes, Source]) -> Updated:
+    def read(self, folder: Path, files: Mapping[bytes, ImageSource]) -> Updated:
         """Update from a folder of images; ``files`` has the file of each item that has one."""
 
-        def load(name: bytes, known: Source | None) -> Loaded:
+        def load(name: bytes, known: ImageSource | None) -> Loaded:
             source = files[name]
             if source.fault:
                 return source, None
@@ -164,7 +164,7 @@ class Update:
                 return replace(source, fault=known.fault), None
             return self._loaded(name, source, data)
 
-        def is_current(name: bytes, known: Source) -> bool:
+        def is_current(name: bytes, known: ImageSource) -> bool:
             file = files[name]
             if not known.content and known.fault != file.fault:  # it could not be read, perhaps only once
                 return False
@@ -177,10 +177,10 @@ class Update:
         return self._update(
             [name for name in self.names if name in images],
             lambda _, known: True,
-            lambda name, _: self._loaded(name, Source(), images[name]),
+            lambda name, _: self._loaded(name, ImageSource(), images[name]),
         )
 
-    def _loaded(self, name: bytes, source: Source, image: bytes | Callable[[], Image.Image]) -> Loaded:
+    def _loaded(self, name: bytes, source: ImageSource, image: bytes | Callable[[], Image.Image]) -> Loaded:
         try:
             pixels = self.resizing.pixels(image if isinstance(image, bytes) else image())
             return source, pack(name, pixels.tobytes())
@@ -190,8 +190,8 @@ class Update:
     def _update(
         self,
         present: list[bytes],
-        is_current: Callable[[bytes, Source], bool],
-        load: Callable[[bytes, Source | None], Loaded],
+        is_current: Callable[[bytes, ImageSource], bool],
+        load: Callable[[bytes, ImageSource | None], Loaded],
     ) -> Updated:
         """Update the items that are ``present``, and remove all others.
 
@@ -229,7 +229,7 @@ class Update:
         return replace(done, decoded=count, removed=sum(not known[name].fault for name in gone))
 
     def _is_current(
-        self, wanted: set[bytes], absent: Sequence[bytes], is_current: Callable[[bytes, Source], bool]
+        self, wanted: set[bytes], absent: Sequence[bytes], is_current: Callable[[bytes, ImageSource], bool]
     ) -> bool:
         recorded = set(ImageDatabase(self.into).description.left_out)
         return (
@@ -242,8 +242,8 @@ class Update:
         self,
         environment: lmdb.Environment,
         names: list[bytes],
-        known: Mapping[bytes, Source],
-        load: Callable[[bytes, Source | None], Loaded],
+        known: Mapping[bytes, ImageSource],
+        load: Callable[[bytes, ImageSource | None], Loaded],
     ) -> int:
         """Read, decode and resize images in threads (Pillow releases the GIL), and write them to the LMDB.
 
@@ -276,19 +276,19 @@ class Update:
                 bar.update(len(batch))
         return count
 
-    def _missing(self, sources: Mapping[bytes, Source]) -> dict[bytes, Source]:
-        none = Source(fault=_NO_IMAGE)
+    def _missing(self, sources: Mapping[bytes, ImageSource]) -> dict[bytes, ImageSource]:
+        none = ImageSource(fault=_NO_IMAGE)
         found = {name: sources.get(name, none) for name in self.names}
         return {name: source for name, source in found.items() if source.fault}
 
     def _updated(
-        self, sources: Mapping[bytes, Source], description: Description, *, unchanged: bool = False
+        self, sources: Mapping[bytes, ImageSource], description: Description, *, unchanged: bool = False
     ) -> Updated:
         missing = self._missing(sources)
         self._report(missing)
         return Updated(self.into, description, len(self.names), missing, unchanged=unchanged)
 
-    def _report(self, missing: Mapping[bytes, Source]) -> None:
+    def _report(self, missing: Mapping[bytes, ImageSource]) -> None:
         """Write the list of items without an image; if there are none, it is removed.
 
         Raises:

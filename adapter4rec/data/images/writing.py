@@ -19,7 +19,7 @@ from adapter4rec.data.images.database import (
     lmdb_message,
     require_whole,
 )
-from adapter4rec.data.images.description import DESCRIPTION_KEY, SOURCES_KEY, Description, Source
+from adapter4rec.data.images.description import DESCRIPTION_KEY, SOURCES_KEY, Description, ImageSource
 from adapter4rec.utils.errors import UserError
 
 
@@ -64,7 +64,7 @@ def unfinished_lmdb(folder: Path, plan: Description, items: int) -> Iterator[lmd
 def write(
     environment: lmdb.Environment,
     values: Mapping[bytes, bytes | None],
-    sources: Mapping[bytes, Source | None] | None = None,
+    sources: Mapping[bytes, ImageSource | None] | None = None,
 ) -> None:
     """Write values by key, and the sources of items, in one transaction; None removes an entry."""
     database = environment.open_db(SOURCES_KEY) if sources else None

@@ -99,7 +99,7 @@ class Dice:
         return np.argsort(self._bits.random_raw(count), kind="stable")
 
 
-class Catalogue:
+class SampleCatalogue:
     """Items of a domain, ordered by cell and within each cell by descending popularity.
 
     Attributes:
@@ -146,7 +146,7 @@ def history_lengths(dice: Dice, users: int, mean: int) -> Integers:
 class Crowd:
     """The users of a domain, simulated in parallel click by click."""
 
-    def __init__(self, catalogue: Catalogue, dice: Dice, users: int) -> None:
+    def __init__(self, catalogue: SampleCatalogue, dice: Dice, users: int) -> None:
         self._catalogue, self._dice = catalogue, dice
         self._domain = domain = catalogue.domain
         self._next_topic = np.array(domain.next_topic)
@@ -192,7 +192,7 @@ class Crowd:
         return chosen
 
 
-def histories(catalogue: Catalogue, dice: Dice, users: int, mean: int) -> list[NDArray[np.int32]]:
+def histories(catalogue: SampleCatalogue, dice: Dice, users: int, mean: int) -> list[NDArray[np.int32]]:
     """Click sequences as indices into the catalogue, oldest click first; users by descending length."""
     lengths = history_lengths(dice, users, mean)
     clicks = np.zeros((users, lengths[0]), dtype=np.int32)
@@ -203,7 +203,7 @@ def histories(catalogue: Catalogue, dice: Dice, users: int, mean: int) -> list[N
     return [row[:length] for row, length in zip(clicks, lengths, strict=True)]
 
 
-def user_lines(catalogue: Catalogue, settings: SampleSettings) -> list[str]:
+def user_lines(catalogue: SampleCatalogue, settings: SampleSettings) -> list[str]:
     """Lines of ``users.tsv``, users in random order."""
     domain = catalogue.domain
     users = settings.target_users if domain.number else settings.users
@@ -215,7 +215,9 @@ def user_lines(catalogue: Catalogue, settings: SampleSettings) -> list[str]:
     ]
 
 
-def write_lists(folder: Path, item_lines: list[str], catalogue: Catalogue, settings: SampleSettings) -> None:
+def write_lists(
+    folder: Path, item_lines: list[str], catalogue: SampleCatalogue, settings: SampleSettings
+) -> None:
     """Write ``items.tsv`` and ``users.tsv`` of a domain to a new folder."""
     folder.mkdir(parents=True)
     for name, lines in (("items.tsv", item_lines), ("users.tsv", user_lines(catalogue, settings))):

@@ -14,8 +14,8 @@ from PIL import Image, ImageColor, ImageDraw
 from tqdm import tqdm
 
 from adapter4rec.datasets.sample.behaviour import (
-    Catalogue,
     Dice,
+    SampleCatalogue,
     SampleDomain,
     SampleSettings,
     write_lists,
@@ -115,7 +115,7 @@ def draw(
 def write(settings: SampleSettings, folder: Path) -> None:
     """Write the lists and images of both domains."""
     for domain in (SOURCE, TARGET):
-        catalogue = Catalogue(domain, settings, digits=max(4, len(str(settings.items))))
+        catalogue = SampleCatalogue(domain, settings, digits=max(4, len(str(settings.items))))
         write_lists(folder / domain.name, catalogue.listed, catalogue, settings)
         images = folder / domain.name / "images"
         images.mkdir()

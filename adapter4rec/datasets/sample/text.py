@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapter4rec.datasets.sample.behaviour import (
-    Catalogue,
     Dice,
     Integers,
+    SampleCatalogue,
     SampleDomain,
     SampleSettings,
     write_lists,
@@ -70,7 +70,7 @@ def titles(words: dict[str, NDArray[np.str_]], cell: Integers, dice: Dice) -> li
 def write(settings: SampleSettings, folder: Path) -> None:
     """Write the files of both domains; they depend only on the settings."""
     for domain in (SOURCE, TARGET):
-        catalogue = Catalogue(domain, settings)
+        catalogue = SampleCatalogue(domain, settings)
         of_items = titles(WORDS[domain.name], catalogue.listed_cells, catalogue.dice)
         lines = [f"{name}\t{title}" for name, title in zip(catalogue.listed, of_items, strict=True)]
         write_lists(folder / domain.name, lines, catalogue, settings)

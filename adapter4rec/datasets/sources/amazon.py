@@ -26,7 +26,7 @@ from adapter4rec.datasets.raw import RawData
 from adapter4rec.datasets.sources.amazon_metadata import parsed_line, read_metadata
 from adapter4rec.datasets.sources.base import Source
 from adapter4rec.datasets.sources.blocks import (
-    Clicks,
+    ClickBlocks,
     byte_blocks,
     csv_blocks,
     files_below,
@@ -150,7 +150,7 @@ def _read_clicks(file: _File, notes: list[str]) -> pl.DataFrame:
     if file.kind == "ratings":
         return _read_ratings(file, notes)
     expected = f"one review a line with {', '.join(_KEYS[file.year])}"
-    clicks, line = Clicks(file.path, expected), 1
+    clicks, line = ClickBlocks(file.path, expected), 1
     for block in byte_blocks(file.path, expected):
         clicks.add(_review_block(file, block, line), line)
         line += block.count(b"\n")
@@ -183,7 +183,7 @@ def _read_ratings(file: _File, notes: list[str]) -> pl.DataFrame:
     header = bool(file.columns)
     names = list(file.columns) if header else ["first", "second", "rating", "time"]
     expected = f"the fields {', '.join(names)}" if header else "lines of user and item, rating, timestamp"
-    clicks = Clicks(file.path, expected)
+    clicks = ClickBlocks(file.path, expected)
     roles = dict(zip(_FIELDS_2023, ("user", "item", "rating", "time"), strict=True))
     for line, block in csv_blocks(file.path, names, expected, header=header):
         if not header and not clicks.parts:

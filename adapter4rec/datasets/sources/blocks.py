@@ -175,7 +175,7 @@ def _damaged_row(lines: list[str], columns: int, separator: str, quoted: bool) -
 
 
 @dataclass
-class Clicks:
+class ClickBlocks:
     """Clicks collected block by block.
 
     Args:

@@ -15,7 +15,7 @@ import polars as pl
 from adapter4rec.datasets.raw import RawData
 from adapter4rec.datasets.sources.base import Source
 from adapter4rec.datasets.sources.blocks import (
-    Clicks,
+    ClickBlocks,
     csv_blocks,
     files_below,
     first_line,
@@ -67,7 +67,7 @@ def _clicks(path: Path, notes: list[str]) -> pl.DataFrame:
     header = first_line(path, expected).replace('"', "").split(",")
     if header != _TRANSACTIONS:
         raise UserError(f"{path}: its first line is {','.join(header)[:80]!r}; expected {expected}")
-    clicks, shortened = Clicks(path, expected), 0
+    clicks, shortened = ClickBlocks(path, expected), 0
     for line, block in csv_blocks(path, _TRANSACTIONS, expected, header=True):
         shortened += int((block["article_id"].str.len_bytes() < _DIGITS).sum())
         day = pl.col("t_dat").str.to_date("%Y-%m-%d", strict=False)

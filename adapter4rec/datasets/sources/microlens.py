@@ -17,7 +17,7 @@ import polars as pl
 from adapter4rec.datasets.raw import RawData
 from adapter4rec.datasets.sources.base import Source
 from adapter4rec.datasets.sources.blocks import (
-    Clicks,
+    ClickBlocks,
     byte_blocks,
     csv_blocks,
     files_below,
@@ -65,7 +65,7 @@ def _pairs(path: Path) -> pl.DataFrame:
     header = first_line(path, _PAIRS).split(",")
     if len(header) != 3 or "\t" in header[0]:
         raise UserError(f"{path}: its first line is {','.join(header)[:60]!r}; expected {_PAIRS}")
-    clicks = Clicks(path, _PAIRS)
+    clicks = ClickBlocks(path, _PAIRS)
     named = not header[2].strip().isdigit()
     for line, block in csv_blocks(path, ["user", "item", "time"], _PAIRS, header=named):
         clicks.add(block, line)
@@ -74,7 +74,7 @@ def _pairs(path: Path) -> pl.DataFrame:
 
 def sequence_clicks(path: Path, expected: str) -> pl.DataFrame:
     """Clicks of a file with a line per user: name, tab, items in time order, separated by spaces."""
-    clicks = Clicks(path, expected)
+    clicks = ClickBlocks(path, expected)
     for line, block in csv_blocks(path, ["user", "item"], expected, separator="\t", quoted=False):
         split = block.with_columns(pl.col("item").str.extract_all(r"\S+")).with_row_index("row")
         known = pl.when(pl.col("item").list.len() > 0).then("item")  # of an empty list, no row would be left

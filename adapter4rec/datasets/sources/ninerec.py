@@ -17,7 +17,7 @@ import polars as pl
 from adapter4rec.datasets.raw import RawData
 from adapter4rec.datasets.sources.base import Source
 from adapter4rec.datasets.sources.blocks import (
-    Clicks,
+    ClickBlocks,
     csv_blocks,
     files_below,
     first_line,
@@ -84,7 +84,7 @@ def _clicks(files: list[Path], folder: Path, items: set[str], notes: list[str]) 
 def _pairs(path: Path, columns: int, items: set[str], notes: list[str]) -> pl.DataFrame:
     if columns not in (2, 3):
         raise UserError(f"{path}: its first line has {columns} fields; expected {_PAIRS}")
-    clicks = Clicks(path, _PAIRS)
+    clicks = ClickBlocks(path, _PAIRS)
     order: list[str] = []
     names = ["first", "second", "third"][:columns]
     for line, block in csv_blocks(path, names, _PAIRS, header=_has_header(path, columns)):

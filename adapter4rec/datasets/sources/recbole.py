@@ -15,7 +15,7 @@ import polars as pl
 from adapter4rec.datasets.raw import RawData
 from adapter4rec.datasets.sources.base import Source
 from adapter4rec.datasets.sources.blocks import (
-    Clicks,
+    ClickBlocks,
     csv_blocks,
     files_below,
     first_line,
@@ -112,7 +112,7 @@ def _clicks(paths: list[Path], item_header: dict[str, str], notes: list[str]) ->
         header = _header(path)
         roles = _roles(path, header, item_header)
         expected = f"{len(header)} fields a line, separated by tabs"
-        clicks = Clicks(path, expected)
+        clicks = ClickBlocks(path, expected)
         chosen = [pl.col(column).alias(role) for role, column in roles.items()]
         for line, block in csv_blocks(
             path, list(header), expected, separator="\t", header=True, quoted=False
