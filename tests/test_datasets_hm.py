@@ -159,7 +159,7 @@ def test_damaged_and_swapped_files_are_named(folder, name, lines, message):
 
 def test_missing_files_are_named(folder):
     (folder / "articles.csv").unlink()
-    with pytest.raises(UserError, match=r"no file articles\.csv"):
+    with pytest.raises(UserError, match=r"expected articles\.csv"):
         read(folder)
     with pytest.raises(UserError, match="no such folder"):
         read(folder / "nowhere")

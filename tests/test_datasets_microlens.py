@@ -144,5 +144,24 @@ def test_missing_and_doubled_files_are_named(folder):
         read(folder)
     (folder / "MicroLens-50k_pairs.csv").unlink()
     (folder / "more" / "MicroLens-100k_pairs.csv").unlink()
-    with pytest.raises(UserError, match=r"no file NAME_pairs\.csv or NAME_pairs\.tsv"):
+    with pytest.raises(UserError, match=r"expected NAME_pairs\.csv or NAME_pairs\.tsv"):
         read(folder)
+
+
+def test_folders_behind_links_and_several_covers(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("disk")
+    for name, size in (("small", 5), ("large", 9)):
+        (elsewhere / name).mkdir()
+        (elsewhere / name / "88.jpg").write_bytes(b"\xff\xd8" + bytes(size))
+    (folder / "MicroLens-50k_covers").symlink_to(elsewhere)
+    (elsewhere / "again").symlink_to(folder)  # leads back
+    (folder / "gone.jpg").symlink_to(elsewhere / "nothing")
+    write(folder / "failed_images.csv", "item,url,reason")  # of an earlier download
+    raw = read(folder)
+    assert items_of(raw)["88"]["image"] == str(folder / "MicroLens-50k_covers" / "large" / "88.jpg")
+    assert note(raw, "several image files").startswith("1 items")
+
+
+def test_empty_lines_at_the_end(folder):
+    (folder / "MicroLens-50k_pairs.csv").write_text("\n".join([*PAIRS, "", "", ""]))
+    assert len(clicks_of(read(folder))) == 5

@@ -120,5 +120,5 @@ def test_missing_files_and_several_domains_are_named(folder):
         UserError, match=r"several files X_item\.csv of one domain: Bili_Food_item\.csv, KU_item"
     ):
         read(folder)
-    with pytest.raises(UserError, match=r"no file X_pair\.csv or X_behaviour\.tsv"):
+    with pytest.raises(UserError, match=r"expected X_pair\.csv or X_behaviour\.tsv"):
         read(folder / "KU")

@@ -153,3 +153,19 @@ def test_the_permissions_of_the_original_images_stay(shop, tmp_path):
     folder = shop("user,item\nu,x\n", items, "--image", "path", columns=())
     assert (folder / "images" / "x.png").read_bytes() == picture.read_bytes()
     assert stat.S_IMODE(picture.stat().st_mode) == 0o440
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (["31.01.20", "01.02.20"], "2020-01-31"),
+        (["01/31/20", "02/01/20"], "2020-01-31"),
+        (["20200131112233", "20200201000000"], "2020-01-31"),
+        (["20200131.0", "20200201.0", ""], "2020-01-31"),
+        (["1580428800.0", "1580515200.0"], "2020-01-31"),
+    ],
+)
+def test_times_in_short_and_compact_forms(shop, written, expected):
+    rows = "".join(f"u,i{number},{time}\n" for number, time in enumerate(written))
+    card = (shop(f"user,item,time\n{rows}") / "card.md").read_text("utf-8")
+    assert f"first click | {expected}" in " ".join(card.split())

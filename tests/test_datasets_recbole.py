@@ -121,3 +121,23 @@ def test_several_data_sets_are_named(folder):
         UserError, match=r"several files NAME\.inter of one data set: ml-100k\.inter, ml-1m\.inter"
     ):
         read(folder)
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "click"),
+    [
+        ("user_id:token\tvenue_id:token\ttimezone_offset:float\ttimestamp:float", "1\tv\t-240\t9", "v"),
+        ("user_id:token\tseller_id:token\titem_id:token\ttimestamp:float", "1\ts\tv\t9", "v"),
+        ("transaction_date:float\tcustomer_id:token\tage:token\tproduct_id:token", "9\t1\tB\tv", "v"),
+    ],
+    ids=["foursquare", "tmall", "ta-feng"],
+)
+def test_columns_of_published_sets(tmp_path, header, row, click):
+    write(tmp_path / "X.inter", header, row)
+    assert clicks_of(read(tmp_path)) == [("1", click, 9)]
+
+
+def test_titles_with_quotation_marks_of_csv_and_missing_ones(folder):
+    write(folder / "ml-100k.item", ITEM[0], '242\t"6"" Pan"\t1996\tx', "302\tnan\t1997\ty")
+    items = items_of(read(folder))
+    assert (items["242"]["title"], items["302"]["title"]) == ('6" Pan', None)

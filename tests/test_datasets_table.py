@@ -116,11 +116,20 @@ def test_data_frames(library, tmp_path):
         adapter4rec.from_dataframes(clicks, table, tmp_path / "out", **columns)
 
 
+def test_lists_of_texts_in_data_frames_are_joined(tmp_path):
+    clicks = pd.DataFrame({"user": ["a", "a"], "item": ["x", "y"]})
+    items = pd.DataFrame({"item": ["x", "y"], "title": ["T", "U"], "abstract": [["One.", "Two."], None]})
+    adapter4rec.from_dataframes(clicks, items, tmp_path / "out", title="title", abstract="abstract")
+    assert written(tmp_path / "out")[1] == ["x\tT\tOne. Two.", "y\tU\t"]
+
+
 def test_data_frames_that_do_not_do(tmp_path):
     clicks = pd.DataFrame({"user": ["a", "a"], "item": ["x", "y"]})
     days = clicks.assign(time=pd.to_timedelta([1, 2], unit="D"))
     with pytest.raises(UserError, match="'1 days 00:00:00' is not a time"):
         adapter4rec.from_dataframes(days, None, tmp_path / "out", time="time")
+    with pytest.raises(UserError, match="expected text"):
+        adapter4rec.from_dataframes(clicks.assign(item=[["x"], ["y"]]), None, tmp_path / "out")
     twice = pd.concat([clicks, clicks["item"]], axis=1)
     with pytest.raises(UserError, match="interactions: several columns have the name 'item'"):
         adapter4rec.from_dataframes(twice, None, tmp_path / "out")
@@ -261,7 +270,7 @@ BAD = {
     "missing": (None, "no such file"),
     "empty": (b"", "empty file"),
     "cut off gzip": (gzip.compress(b"user,item\n" + b"u,x\n" * 1000)[:-20], "cut off or damaged gzip"),
-    "cut off Parquet": (b"PAR1" + bytes(100), "cut off"),
+    "cut off Parquet": (b"PAR1\x15" + bytes(100), "cut off"),
     "Excel": (b"PK\x03\x04" + bytes(100), "Excel"),
     "JSON array": (b'[{"user": 1}]', "JSON lines"),
     "header alone": (b"user,item\n", "no rows"),

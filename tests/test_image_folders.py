@@ -225,6 +225,15 @@ class TestUpdates:
                 raise BrokenImageError("Input/output error")
             return path.read_bytes()
 
+        def undecodable(*_: object) -> None:
+            raise BrokenImageError("this Pillow does not decode it")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Resizing, "pixels", undecodable)
+            with pytest.raises(UserError, match="none of 60 items has a usable image"):
+                build(shop.settings(missing="skip"))
+        assert build(shop.settings(missing="skip")).left_out == ()
+        os.utime(shop.images / f"{shop.names[0]}.jpg", (1, 1))
         with monkeypatch.context() as patch:
             patch.setattr("adapter4rec.data.images.updating.image_bytes", fails)
             assert build(shop.settings(missing="skip")).left_out == (shop.names[0].encode(),)

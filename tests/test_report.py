@@ -19,13 +19,14 @@ from PIL import Image
 from report_study import failure, ranks_of, row, run_record, write_plan
 from scipy.stats import ttest_1samp, ttest_rel
 
+from adapter4rec.evaluation.metrics import RANKS_FILE
 from adapter4rec.report import paper as paper_module
 from adapter4rec.report.efficiency import tpme
 from adapter4rec.report.paper import read_paper
 from adapter4rec.report.plots import COLOURS, STYLE, plots_of
 from adapter4rec.report.rendering import latex_text, markdown_text
-from adapter4rec.report.results import read_studies, results
-from adapter4rec.report.significance import holm, interval
+from adapter4rec.report.results import StudyResults, read_studies, results
+from adapter4rec.report.significance import NotComparableError, holm, interval, paired_ranks
 from adapter4rec.report.tables import BEST, SECOND, comparison_table
 from adapter4rec.report.writing import write_report
 from adapter4rec.runs.ledger import read_ledger
@@ -838,3 +839,33 @@ def test_a_table_for_a_notebook_needs_a_finished_run(tmp_path):
     failure(tmp_path / "ledger.jsonl", "lora", "LoRA-1")
     with pytest.raises(UserError, match=r"ledger\.jsonl: no run has finished"):
         results(tmp_path / "ledger.jsonl")
+
+
+def test_runs_with_other_vectors_or_resizing_are_rows_of_their_own(tmp_path):
+    ledger = tmp_path / "ledger.jsonl"
+    for vectors in ("a.npy", "b.npy"):
+        for seed in (1, 2):
+            settings = {"method": "head", "item_vectors": vectors}
+            run_record(ledger, f"{vectors}{seed}", ranks_of(8, seed), seed, settings=settings)
+    assert results(ledger)["run"].value_counts().to_dict() == {
+        "head, item_vectors a.npy": 2,
+        "head, item_vectors b.npy": 2,
+    }
+
+
+def test_other_targets_of_the_same_users_are_not_compared(tmp_path):
+    for name, target in (("one", "x"), ("two", "y")):
+        (tmp_path / name).mkdir()
+        table = pd.DataFrame({"user": ["u", "v"], "target": target, "rank": [1, 20]})
+        table.to_csv(tmp_path / name / RANKS_FILE, index=False)
+    runs = pd.DataFrame({"row": ["one", "two"], "seed": 1, "test.HR@10": 50.0})
+    runs["folder"] = [str(tmp_path / name) for name in runs["row"]]
+    with pytest.raises(NotComparableError, match="different users or targets"):
+        paired_ranks(runs, "one", "two", 10)
+
+
+def test_figures_of_the_paper_in_another_encoding_are_named(tmp_path):
+    path = tmp_path / "paper.csv"
+    path.write_bytes(b"study,section,row,metric,value,note\nx,,a,HR@10,1,Table 2 \x96 a\n")
+    with pytest.raises(UserError, match=r"paper\.csv: not in UTF-8"):
+        read_paper(path, StudyResults(None, tmp_path, pd.DataFrame({"section": []})))

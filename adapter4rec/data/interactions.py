@@ -110,7 +110,7 @@ class Interactions:
         """Number of clicks on each item in training sequences, int64 ``[N]``.
 
         Args:
-            users: indices of the users to count; by default all.
+            users: indices of the users to count; by default :meth:`trainable_users`.
         """
         return np.bincount(self.clicks[self._trained(users)], minlength=self.n_items + 1)[1:]
 
@@ -118,7 +118,7 @@ class Interactions:
         """User index and item id of each click in training sequences, both int ``[clicks]``.
 
         Args:
-            users: indices of the users; by default all.
+            users: indices of the users; by default :meth:`trainable_users`.
         """
         trained = self._trained(users)
         return np.repeat(np.arange(self.n_users), np.diff(self.offsets))[trained], self.clicks[trained]
@@ -126,7 +126,7 @@ class Interactions:
     def _trained(self, users: np.ndarray | None) -> np.ndarray:
         """Which clicks are in the training sequences of some users, bool ``[clicks]``."""
         counted = np.zeros(self.n_users, bool)
-        counted[slice(None) if users is None else users] = True
+        counted[self.trainable_users() if users is None else users] = True
         lengths = np.diff(self.offsets)
         is_train: np.ndarray = np.repeat(counted, lengths)
         is_train &= np.arange(len(self.clicks)) < np.repeat(self.split.train_stops, lengths)

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from adapter4rec.datasets.fetching import FAILURES
 from adapter4rec.datasets.options import (
     CHECK,
     PREPARE,
@@ -21,6 +22,7 @@ from adapter4rec.datasets.options import (
 from adapter4rec.datasets.sources import SOURCES
 from adapter4rec.utils.command_line import parse_command_line
 from adapter4rec.utils.errors import UserError, nearest
+from adapter4rec.utils.files import files_under
 from adapter4rec.utils.settings import Option, Settings, options_of
 
 TABLE = "table"
@@ -144,5 +146,5 @@ def _prepare(name: str, settings: _TableOptions | _SourceOptions, command: str) 
 def _data_files(folder: Path) -> list[Path]:
     """Files of a raw download, without images."""
     return [
-        path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix.lower() not in _IMAGES
+        path for path in files_under(folder) if path.suffix.lower() not in _IMAGES and path.name != FAILURES
     ]

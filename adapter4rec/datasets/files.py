@@ -75,7 +75,7 @@ def _columns_of(frame: pl.LazyFrame, path: Path) -> list[str]:
 
 def _scan(path: Path, settings: FileSettings, scratch: Path, notes: list[str]) -> pl.LazyFrame:
     start = _first_bytes(path)
-    if start.startswith(PARQUET):
+    if start.startswith(PARQUET + b"\x15"):
         _require_whole_parquet(path)
         return pl.scan_parquet(path, glob=False)
     if not start.startswith(GZIP) and (what := not_text(start)):

@@ -93,6 +93,9 @@ def _series(column: pd.Series[Any]) -> pl.Series:
         times = column.dt.tz_convert("UTC").dt.tz_localize(None) if column.dt.tz is not None else column
         return pl.Series(times.to_numpy("datetime64[us]"))
     values = column.astype(object).where(column.notna(), None).tolist()
+    if any(isinstance(value, list | tuple | np.ndarray) for value in values):
+        lists = [value if value is None else list(value) for value in values]
+        return pl.Series(lists, dtype=pl.List(pl.String))
     kinds = {type(value) for value in values if value is not None}
     if kinds <= {str}:
         return pl.Series(values, dtype=pl.String)

@@ -16,13 +16,17 @@ _UNITS = ((1e17, 10**9), (1e14, 10**6), (1e11, 10**3))
 _DATES = (
     *("%Y-%m-%d", "%Y/%m/%d", "%Y%m%d", "%d.%m.%Y"),
     *("%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y"),
+    *("%d.%m.%y", "%d/%m/%y", "%m/%d/%y"),
 )
 _CLOCKS = ("", " %H:%M:%S%.f", "T%H:%M:%S%.f", " %H:%M", "T%H:%M")
 _ZONES = ("", "%#z", " %#z")
 _MICROSECONDS = 10**6
+_FIRST_YEAR = 1000
 _NUMBER = re.compile(r"[+-]?\d+")
 _DATE = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 """A date without separators, such as 20200131."""
+_COMPACT = {"%Y%m%d": _DATE.pattern, "%Y%m%d%H%M%S": rf"{_DATE.pattern}([01]\d|2[0-3])[0-5]\d[0-5]\d"}
+"""Dates and moments without separators."""
 
 
 def unit_of(times: np.ndarray) -> int:
@@ -48,19 +52,23 @@ def time_column(frame: pl.LazyFrame, column: str, sample: pl.Series, name: str, 
     values, dtype = pl.col(column), sample.dtype
     if dtype.is_temporal():
         return (values.cast(pl.Datetime("us")) if dtype == pl.Date else values).dt.epoch("us")
-    if dtype.is_float():
-        return _of_numbers(frame, values, None, name)
-    if not dtype.is_integer() and dtype != pl.String:
+    if not dtype.is_numeric() and dtype != pl.String:
         raise UserError(f"{name}: of type {dtype}; expected times")
-    texts = sample.cast(pl.String).str.strip_chars()
-    texts, text = texts.filter(texts != ""), values.cast(pl.String).str.strip_chars()
+    text = (values.cast(pl.Int64, strict=False) if dtype.is_float() else values).cast(pl.String)
+    text = text.str.strip_chars()
+    texts = pl.DataFrame({column: sample}).select(text).to_series()
+    texts = texts.filter(texts != "")
     if texts.is_empty():
         raise UserError(f"{name}: has no values")
     if given is not None:
         _require_fit(texts, given, name)
         return _parsed(text, given)
-    if _mostly(texts.str.contains(rf"^{_DATE.pattern}$")):
-        return _parsed(text, "%Y%m%d")
+    whole = r"\.0+$"  # a column of integers with gaps is one of floats in pandas
+    for form, pattern in _COMPACT.items():
+        if _mostly(texts.str.replace(whole, "").str.contains(rf"^{pattern}$")):
+            return _parsed(text.str.replace(whole, ""), form)
+    if dtype.is_float():
+        return _of_numbers(frame, values, None, name)
     return values.cast(pl.Int64, strict=False) if dtype.is_integer() else _of_texts(frame, text, texts, name)
 
 
@@ -102,7 +110,8 @@ def _parsed(column: pl.Expr, form: str) -> pl.Expr:
     if not re.search(r"%(H|I|T|R|X|c|s)", form):
         column, form = column + " 00:00", f"{form} %H:%M"
     kind = pl.Datetime("us", "UTC") if "z" in form else pl.Datetime("us")
-    return column.str.to_datetime(form, time_unit="us", strict=False).cast(kind).dt.epoch("us")
+    parsed = column.str.to_datetime(form, time_unit="us", strict=False).cast(kind)
+    return pl.when(parsed.dt.year() >= _FIRST_YEAR).then(parsed).dt.epoch("us")  # %Y takes 20 for a year
 
 
 def _recognised(frame: pl.LazyFrame, text: pl.Expr, sample: pl.Series, name: str) -> str:

@@ -13,7 +13,10 @@ from adapter4rec.runs.ledger import FINISHED, method_of, reads_content
 from adapter4rec.runs.records import Record
 from adapter4rec.utils.settings import as_argument
 
-_ESSENTIAL = ("users", "items", "images", "source_checkpoint", "start_from", "backbone", "epochs", "patience")
+_ESSENTIAL = (
+    *("users", "items", "images", "item_vectors", "fit", "interpolation", "decoding"),
+    *("source_checkpoint", "start_from", "backbone", "epochs", "patience"),
+)
 """Settings that affect the result although they are not part of a run's identity."""
 
 
@@ -29,7 +32,8 @@ def planned_runs_of(records: Collection[Record]) -> pd.DataFrame:
     kept = [record for record in records if last[_run_of(record)] is record]
     runs = pd.DataFrame(kept).assign(section=list(map(section_of, kept)), scale=None)
     settings = pd.DataFrame(map(_essential_settings, runs["identity"], runs["settings"]))
-    settings["data"] = [str(record.get("data", ""))[:8] for record in kept]
+    hashes = (str(record.get("data", "")).split() for record in kept)  # of clicks, and of contents
+    settings["data"] = ["/".join(one[:8] for one in parts) for parts in hashes]
     alike = settings.groupby([runs["section"], settings["method"]], sort=False)
     runs["name"] = pd.concat([_names(str(method), of_method) for (_, method), of_method in alike])
     return runs[["section", "name", "scale", "seed", "key", "folder", "command"]]

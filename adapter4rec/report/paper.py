@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import re
 from pathlib import Path
@@ -32,7 +33,7 @@ def read_paper(path: Path | None, study: StudyResults) -> tuple[Figures, list[st
         The results, and warnings about entries whose row is not in the study.
 
     Raises:
-        UserError: the file does not exist or has an invalid line.
+        UserError: the file does not exist, is not in UTF-8, or has an invalid line.
     """
     figures: Figures = {}
     warnings: list[str] = []
@@ -43,7 +44,11 @@ def read_paper(path: Path | None, study: StudyResults) -> tuple[Figures, list[st
         raise UserError(f"{path}: no such file; its columns are {', '.join(_COLUMNS)}")
     rows = {section.name: list(section.rows.index) for section in study.sections}
     require_regular(path)
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not in UTF-8; save it as CSV UTF-8") from None
+    with io.StringIO(text, newline="") as file:
         lines = ("\n" if line.startswith("#") else line for line in file)
         reader = csv.DictReader(lines, _COLUMNS, skipinitialspace=True)
         if tuple(next(reader, {}).values()) != _COLUMNS:

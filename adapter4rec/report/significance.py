@@ -117,7 +117,7 @@ def paired_ranks(finished: pd.DataFrame, row: str, reference: str, k: int) -> tu
             )
     ranks = pd.concat(of_runs, axis=1)
     if ranks.isna().to_numpy().any():
-        raise NotComparableError(f"{row} and {reference} were tested on different users")
+        raise NotComparableError(f"{row} and {reference} were tested on different users or targets")
     first, second = np.hsplit(ranks.to_numpy(), 2)
     return first, second
 
@@ -131,17 +131,19 @@ def holm(p_values: pd.Series[float]) -> pd.Series[float]:
 
 @lru_cache(maxsize=16)
 def read_ranks(folder: str) -> pd.Series[int]:
-    """Rank of the test item by user, from 1, from a run folder.
+    """Rank of the test item by user and, where the file names it, test item; from 1, from a run folder.
 
     Raises:
         NotComparableError: the file is missing or damaged.
     """
-    kinds: dict[str, Any] = {"user": str, "rank": "int64"}
+    kinds: dict[Any, Any] = {"user": str, "target": str, "rank": "int64"}
     path = Path(folder) / RANKS_FILE
     try:
         require_regular(path)
-        ranks = pd.read_csv(path, usecols=list(kinds), dtype=kinds, keep_default_na=False, index_col="user")
+        ranks = pd.read_csv(path, usecols=kinds.__contains__, dtype=kinds, keep_default_na=False)
+        if not {"user", "rank"} <= set(ranks):
+            raise ValueError
     except (OSError, EOFError, ValueError, zlib.error, UserError) as error:
         state = "not found" if isinstance(error, FileNotFoundError) else "is damaged"
         raise NotComparableError(f"{path.parent.name}: {RANKS_FILE} {state}") from None
-    return ranks["rank"]
+    return ranks.set_index(ranks["user"] + "\t" + ranks["target"] if "target" in ranks else "user")["rank"]

@@ -59,6 +59,23 @@ def _complete(file: Path) -> None:
     _flush(file)
 
 
+def files_under(folder: Path, is_wanted: Callable[[str], bool] = lambda _: True) -> Iterator[Path]:
+    """All files below a folder, in a fixed order. Symbolic links to folders are followed, each once.
+
+    Args:
+        folder: the folder.
+        is_wanted: whether to enter a subfolder of this name.
+    """
+    visited = set()  # a symbolic link may lead to a folder twice, or to a parent of its own
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(parent)) in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(filter(is_wanted, folders))
+        yield from (path for name in sorted(names) if (path := Path(parent, name)).exists())
+
+
 @contextmanager
 def atomic_file(path: Path, *, clean: bool = True) -> Iterator[Path]:
     """Write a file atomically: yield a temporary path that is flushed and renamed to ``path`` on success.

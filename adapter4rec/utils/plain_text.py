@@ -17,14 +17,14 @@ GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
 _OTHER_FILES = {
     GZIP: "compressed with gzip; unpack it first",
     b"PK\x03\x04": "a ZIP archive or an Excel workbook; unpack it first, or export it as text",
-    b"BZh": "compressed with bzip2; unpack it first",
+    **{b"BZh%d1AY&SY" % level: "compressed with bzip2; unpack it first" for level in range(1, 10)},
     b"\xfd7zXZ": "compressed with xz; unpack it first",
     b"\x28\xb5\x2f\xfd": "compressed with Zstandard; unpack it first",
     b"7z\xbc\xaf": "a 7z archive; unpack it first",
-    PARQUET: "a Parquet file; export it as text",
+    PARQUET + b"\x15": "a Parquet file; export it as text",
     b"version https://git-lfs": "a pointer of Git LFS; fetch the file with `git lfs pull`",
 }
-"""First bytes of files that are not text."""
+"""First bytes of files that are not text; more than their marks where those could begin a name."""
 _PAGES = b"<!doctype", b"<html", b"<?xml"
 _UTF_32 = codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE
 _UTF_16 = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE

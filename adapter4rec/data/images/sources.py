@@ -14,7 +14,7 @@ from PIL import UnidentifiedImageError
 from adapter4rec.data.images.database import examples, shown
 from adapter4rec.data.images.decoding import opened_image
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import file_hash
+from adapter4rec.utils.files import file_hash, files_under
 from adapter4rec.utils.plain_text import composed
 
 _NUMBERED = re.compile(rb"v?([0-9]+)")
@@ -124,14 +124,7 @@ def files_below(folder: Path) -> Iterator[Path]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; set the image folder with --images")
-    visited = set()  # a symbolic link may lead to a folder twice, or to a parent of its own
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(parent)) in visited:
-            folders.clear()
-            continue
-        visited.add(real)
-        folders[:] = sorted(filter(_is_of_user, folders))
-        yield from (Path(parent, name) for name in sorted(filter(_is_of_user, names)))
+    return (path for path in files_under(folder, _is_of_user) if _is_of_user(path.name))
 
 
 def _is_of_user(name: str) -> bool:

@@ -160,13 +160,13 @@ class Update:
             except BrokenImageError as error:
                 return replace(source, fault=str(error)), None
             source = replace(source, content=hashlib.sha256(data).hexdigest())
-            if known is not None and known.content == source.content:
-                return replace(source, fault=known.fault), None
+            if known is not None and known.content == source.content and not known.fault:
+                return source, None
             return self._loaded(name, source, data)
 
         def is_current(name: bytes, known: ImageSource) -> bool:
             file = files[name]
-            if not known.content and known.fault != file.fault:  # it could not be read, perhaps only once
+            if known.fault != file.fault:  # it could not be read or decoded, perhaps by an older version
                 return False
             return (known.file, known.size, known.changed) == (file.file, file.size, file.changed)
 

@@ -11,7 +11,6 @@ Events without ``id`` are visits of the front page or of a section. Titles chang
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from collections import Counter
@@ -27,6 +26,7 @@ from adapter4rec.datasets.sources.base import Source
 from adapter4rec.datasets.sources.blocks import lazy
 from adapter4rec.datasets.sources.lines import check_text, count_note, missing
 from adapter4rec.utils.errors import UserError
+from adapter4rec.utils.files import files_under
 
 _FILES = "files of days such as 20170101 (one_week or three_month), JSON lines"
 _DAY = re.compile(r"20\d{6}(\.jsonl?)?")
@@ -68,7 +68,7 @@ def _read_day(path: Path) -> pl.DataFrame:
 def _find_days(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; it should hold the files of the download")
-    found = [Path(root, name) for root, _, names in os.walk(folder) for name in names]
+    found = [*files_under(folder)]
     days = sorted(path for path in found if _DAY.fullmatch(path.name))
     packed = [path for path in found if _PACKED_DAY.fullmatch(path.name)]
     if packed:

@@ -137,7 +137,8 @@ def _text(value: object) -> str | None:
     """A string, or a list of strings, as one line; None if there is nothing in it."""
     parts = value if isinstance(value, list) else [value]
     words = " ".join(part for part in parts if isinstance(part, str)).split()
-    return " ".join(words)[:_LONGEST] or None
+    whole = " ".join(words)[:_LONGEST]
+    return whole.encode("utf-8", "replace").decode() or None  # an emoji may be cut in two
 
 
 def _image(record: dict[str, Any]) -> str | None:

@@ -19,9 +19,10 @@ from typing import BinaryIO
 
 import polars as pl
 
-from adapter4rec.datasets.sources.lines import text_fault
+from adapter4rec.datasets.fetching import FAILURES
+from adapter4rec.datasets.sources.lines import count_note, missing, text_fault
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import require_regular
+from adapter4rec.utils.files import files_under, require_regular
 from adapter4rec.utils.plain_text import GZIP, SNIFFED_BYTES
 
 BLOCK = 1 << 25
@@ -38,14 +39,8 @@ def files_below(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    found = []
-    for path in sorted(folder.iterdir()):
-        if path.is_dir():
-            if not _SKIPPED.search(path.name):
-                found += files_below(path)
-        elif not path.name.startswith("."):
-            found.append(path)
-    return found
+    found = files_under(folder, lambda name: not _SKIPPED.search(name))
+    return [path for path in found if not path.name.startswith(".") and path.name != FAILURES]
 
 
 def one_file(files: list[Path], folder: Path, expected: str) -> Path:
@@ -55,7 +50,7 @@ def one_file(files: list[Path], folder: Path, expected: str) -> Path:
         UserError: none, or several, with ``expected`` in the message.
     """
     if not files:
-        raise UserError(f"{folder}: no file {expected}")
+        raise missing(folder, expected)
     if len(files) > 1:
         names = ", ".join(path.name for path in files)
         raise UserError(f"{folder}: several files {expected}: {names}; keep one, or name a folder with one")
@@ -136,11 +131,12 @@ def csv_blocks(
     """
     line = 1
     schema = dict.fromkeys(names, pl.String)
-    for block in byte_blocks(path, expected):
+    for read in byte_blocks(path, expected):
+        block = re.sub(rb"(\r?\n)+\Z", b"\n", read)  # empty lines at the end are none
         skip = 1 if header and line == 1 else 0
         if block.count(b"\n") > skip or (skip == 0 and block.strip()):
             yield line + skip, _parsed(path, line, block, schema, separator, skip, quoted, expected)
-        line += block.count(b"\n")
+        line += read.count(b"\n")
 
 
 def _parsed(
@@ -260,18 +256,21 @@ def repeats(frame: pl.DataFrame, parts: int = 16) -> int:
 def with_images(items: pl.DataFrame, folder: Path, notes: list[str]) -> pl.DataFrame:
     """Add the column ``image``: the picture file with the item's name below a folder, else null.
 
-    Without any picture the items stay as they are. Empty files count as missing.
+    Without any picture the items stay as they are. Empty files count as missing. Of several pictures of an
+    item, the largest file is taken.
     """
-    found = {
-        path.stem: str(path)
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp") and path.stat().st_size > 0
-    }
+    found: dict[str, list[Path]] = {}
+    for path in files_under(folder):
+        if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp") and path.stat().st_size > 0:
+            found.setdefault(path.stem, []).append(path)
     if not found:
         notes.append("no image files: items without images")
         return items
-    paths = [found.get(name) for name in items["item"]]
+    pictures = [found.get(name, []) for name in items["item"]]
+    paths = [str(max(some, key=lambda path: path.stat().st_size)) if some else None for some in pictures]
     notes.append(f"{paths.count(None):,} of {len(items):,} items have no image file, or an empty one")
+    several = sum(len(some) > 1 for some in pictures)
+    notes += count_note(several, "items have several image files: the largest one was taken")
     return items.with_columns(image=pl.Series(paths, dtype=pl.String))
 
 

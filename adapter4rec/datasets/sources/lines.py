@@ -13,7 +13,7 @@ from typing import SupportsInt
 import polars as pl
 
 from adapter4rec.utils.errors import UserError
-from adapter4rec.utils.files import require_regular
+from adapter4rec.utils.files import files_under, require_regular
 from adapter4rec.utils.plain_text import SNIFFED_BYTES, is_page, not_text, unicode_form
 
 _PACKED = (".zip", ".gz", ".tar", ".tgz", ".7z", ".rar")
@@ -30,8 +30,8 @@ def find_named(folder: Path, *names: str) -> list[Path]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; it should hold the files of the download")
-    named = {path for name in names for path in folder.rglob(name) if "__MACOSX" not in path.parts}
-    found = sorted(path for path in named if path.exists() and not path.is_dir())
+    below = files_under(folder, lambda name: name != "__MACOSX")
+    found = sorted(path for path in below if path.name in names)
     for path in found:
         require_regular(path)
     return found
@@ -39,7 +39,7 @@ def find_named(folder: Path, *names: str) -> list[Path]:
 
 def missing(folder: Path, expected: str) -> UserError:
     """The error of a folder without the expected files; names archives and unfinished downloads in it."""
-    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _PACKED + _UNFINISHED]
+    files = [path for path in files_under(folder) if path.suffix.lower() in _PACKED + _UNFINISHED]
     archives = [path for path in files if path.suffix.lower() in _PACKED]
     packed = [path.name for path in archives if not _is_page(path)]
     pages = [path.name for path in archives if _is_page(path)]

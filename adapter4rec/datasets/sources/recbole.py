@@ -43,14 +43,14 @@ def read(folder: Path) -> RawData:
     item_files = [path for path in files if path.name.endswith(".item")]
     item_file = one_file(item_files, folder, "NAME.item of one data set") if item_files else None
     item_header = _header(item_file) if item_file else {}
-    frame = _clicks(_interaction_files(files, folder, notes), item_header, notes)
+    frame, clicked = _clicks(_interaction_files(files, folder, notes), item_header, notes)
     note_repeats(frame, notes)
     frame = in_seconds(frame, notes)
     items = names_of(frame, "item").to_frame()
     if item_file is None:
         notes.append("no NAME.item file: items without text")
         return RawData(lazy(frame), items.lazy(), notes)
-    table = _items(item_file, item_header, notes)
+    table = _items(item_file, item_header, clicked, notes)
     merged = items.join(table, on="item", how="left", maintain_order="left")
     known = len(items.join(table, on="item", how="semi"))
     if not known:
@@ -92,21 +92,25 @@ def _roles(path: Path, header: dict[str, str], item_header: dict[str, str]) -> d
         )
     tokens = [name for name, kind in header.items() if kind == "token"]
     users = [name for name in tokens if "user" in name.lower() or name.lower() == "uid"] or tokens[:1]
-    items = [name for name in tokens if name in item_header and name not in users]
-    items = items or [name for name in tokens if name not in users]
-    if not users or not items:
+    others = [name for name in tokens if name not in users]
+    described = [name for name in others if name in item_header]
+    item = _first(others, ("item_id", "product_id", "item", "product"))
+    item = item or next(iter(described or others), None)
+    if not users or item is None:
         raise UserError(
             f"{path}: no token columns of users and items in {', '.join(header)}; expected {_HEADER}"
         )
-    roles = {"user": users[0], "item": items[0]}
+    roles = {"user": users[0], "item": item}
     numbers = [name for name, kind in header.items() if kind == "float"]
-    times = [name for name in numbers if "time" in name.lower() or name.lower() == "date"]
+    moments = [name for name in numbers if "offset" not in name.lower() and "zone" not in name.lower()]
+    time = _first(moments, ("timestamp", "time", "date"))
     ratings = [name for name in numbers if name.lower() in ("rating", "ratings", "stars", "score", "label")]
-    roles |= {role: found[0] for role, found in (("time", times), ("rating", ratings)) if found}
-    return roles
+    rating = next(iter(ratings), None)
+    return roles | {role: name for role, name in (("time", time), ("rating", rating)) if name}
 
 
-def _clicks(paths: list[Path], item_header: dict[str, str], notes: list[str]) -> pl.DataFrame:
+def _clicks(paths: list[Path], item_header: dict[str, str], notes: list[str]) -> tuple[pl.DataFrame, str]:
+    """The clicks, and the name of the column of items."""
     frames = []
     for path in paths:
         header = _header(path)
@@ -123,13 +127,21 @@ def _clicks(paths: list[Path], item_header: dict[str, str], notes: list[str]) ->
     notes.append(f"columns of {paths[0].name}: {used}")
     if "time" not in roles:
         notes.append("no timestamps: clicks keep the order of the file")
-    return pl.concat(frames)
+    return pl.concat(frames), roles["item"]
 
 
-def _items(path: Path, header: dict[str, str], notes: list[str]) -> pl.DataFrame:
-    """Items with the columns that look like a title and a description."""
+def _items(path: Path, header: dict[str, str], clicked: str, notes: list[str]) -> pl.DataFrame:
+    """Items with the columns that look like a title and a description.
+
+    Args:
+        path: the ``.item`` file.
+        header: its columns.
+        clicked: name of the column of items in the ``.inter`` file.
+        notes: gets the columns that are read.
+    """
     names = list(header)
-    key = next((name for name in names if header[name] == "token" and "item" in name.lower()), names[0])
+    tokens = [name for name in names if header[name] == "token"]
+    key = clicked if clicked in names else _first(tokens, ("item_id", "item", "id")) or names[0]
     texts = [name for name in names if name != key and header[name] in ("token", "token_seq")]
     title = _first(texts, ("title", "name", "headline"))
     abstract = _first([name for name in texts if name != title], ("abstract", "description", "summary"))
@@ -144,14 +156,19 @@ def _items(path: Path, header: dict[str, str], notes: list[str]) -> pl.DataFrame
         wanted = (
             {"item": key} | ({"title": title} if title else {}) | ({"abstract": abstract} if abstract else {})
         )
-        clean = [
-            pl.col(column).str.strip_chars().replace("", None).alias(role) for role, column in wanted.items()
-        ]
+        clean = [_unquoted(pl.col(column).str.strip_chars()).alias(role) for role, column in wanted.items()]
         parts.append(block.select(clean))
     if not parts:
         raise UserError(f"{path}: no items; expected {expected}")
     notes.append(f"columns of {path.name}: {title or 'none'} as title, {abstract or 'none'} as abstract")
     return pl.concat(parts).unique("item", keep="first", maintain_order=True)
+
+
+def _unquoted(text: pl.Expr) -> pl.Expr:
+    """A field without the quotation marks of CSV, which some files have; null if it is empty, or ``nan``."""
+    inner = text.str.extract(r'^"((?:[^"]|"")*)"$').str.replace_all('""', '"', literal=True)
+    whole = pl.coalesce(inner, text)
+    return pl.when(~whole.is_in(["", "nan"])).then(whole)
 
 
 def _first(names: list[str], words: tuple[str, ...]) -> str | None:
