@@ -43,7 +43,9 @@ _OUT_OF_MEMORY = (
 class LaunchSettings(Settings):
     """Launcher."""
 
-    processes: int | None = option(None, "processes on this machine; default: one per GPU, or 1", least=1)
+    processes: int | None = option(
+        None, "processes on this machine; default: one per GPU, or 1 with --device cpu or cuda:N", least=1
+    )
     nodes: int = option(1, "number of machines", least=1)
     node_rank: int = option(0, "index of this machine, from 0", least=0)
     master_address: str = option("127.0.0.1", "address of the first machine")
@@ -200,7 +202,9 @@ def _require_different_runs(settings: RunSettings, swept: Swept) -> None:
 def _execute(module: str, values: Values, how: LaunchSettings, folder: Path) -> int:
     """Print the command of a run for the shell in ``folder`` and execute it. Returns its exit code."""
     arguments = as_arguments(values)
-    count = how.processes or max(1, gpu_count())
+    device = str(values.get("device", "auto"))
+    one = device == "cpu" or ":" in device  # such as cuda:1
+    count = how.processes or (1 if one else max(1, gpu_count()))
     if count * how.nodes == 1 and not how.restarts:
         command = [sys.executable, "-m", module, *arguments]
         _say(folder, "python", command[1:])

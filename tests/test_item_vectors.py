@@ -19,6 +19,7 @@ from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.data.item_vectors import read_item_vectors
 from adapter4rec.datasets.files import polars_errors
 from adapter4rec.models.text_encoder import build_text_encoder
+from adapter4rec.runs.ledger import run_key
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.process_group import single_process
 
@@ -235,3 +236,13 @@ def test_an_own_family_may_adapt_the_user_encoder_alone(common, tmp_path, monkey
     options = {"method": "own", "encoders": "user", "backbone": "none", "item_vectors": vectors}
     settings = TextTargetSettings.from_values(common | options | {"source_checkpoint": "s.safetensors"})
     assert settings.adapter.encoders == ("user",)
+
+
+def test_a_change_of_the_names_of_the_rows_is_another_run(common, tmp_path):
+    vectors = write(tmp_path, ".npy", NAMES, np.ones((8, 4), np.float32))
+    values = common | {"method": "head", "backbone": "none", "item_vectors": vectors}
+    settings = TextSourceSettings.from_values(values)
+    before = run_key(settings)
+    names = vectors.with_suffix(".items.tsv")
+    names.write_text("".join(reversed(names.read_text().splitlines(keepends=True))))
+    assert run_key(settings) != before

@@ -1,10 +1,13 @@
 """The ledger: a line a run, appended whole, and keys that tell runs apart."""
 
+import errno
 import json
 import multiprocessing
 import shlex
+import sys
 
 import pytest
+import torch
 from conftest import write_domain
 from test_recommend import COMMON, TITLES, clicks  # noqa: F401 (a fixture)
 from test_tensorboard import scalars_in
@@ -24,6 +27,7 @@ from adapter4rec.runs.ledger import (
 from adapter4rec.utils.command_line import settings_from_command_line
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import locked_file
+from adapter4rec.utils.machine import peak_memory, reset_peak_memory
 
 SEVERAL = multiprocessing.get_context("fork")  # a process that is spawned imports torch for seconds
 
@@ -193,3 +197,22 @@ class TestRuns:
         with values["users"].open("ab") as users:  # while the run was trained
             users.write(b"u99\ti1 i2 i3 i4 i5\n")
         assert finished_record(values["run_folder"], settings)["key"] == record["key"] != run_key(settings)
+
+
+@pytest.mark.parametrize("reason", ["ENOSYS", "ENOLCK", "EOPNOTSUPP"])
+def test_a_file_system_without_locks_is_used_without_them(tmp_path, monkeypatch, reason):
+    def refuses(*_):
+        raise OSError(getattr(errno, reason), "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", refuses)
+    append(tmp_path / "ledger.jsonl", {"a": 1})
+    assert (tmp_path / "ledger.jsonl").read_text().count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems cannot count anew")
+def test_the_peak_memory_of_a_second_training_is_its_own():
+    before = peak_memory()
+    assert len(bytearray(300 << 20)) > 0
+    assert peak_memory() > before + (250 << 20)
+    reset_peak_memory(torch.device("cpu"))
+    assert peak_memory() < before + (100 << 20)

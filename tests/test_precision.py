@@ -72,3 +72,11 @@ def test_user_encoder_and_loss_are_computed_in_fp32_also_in_the_backward_pass(mo
         backward(setup_of(model, dtype), batch, (1, 1, 1))
         gradients.append([parameter.grad.clone() for parameter in model.parameters()])
     assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
+
+
+def test_a_gradient_that_stays_infinite_in_fp16_ends_the_run(model):
+    setup, before = setup_of(model, torch.float16), snapshot(model)
+    setup.parameters[0].register_hook(lambda gradient: gradient * torch.inf)
+    with pytest.raises(FloatingPointError, match="without loss scaling"):
+        losses_of(setup, batch_for(model), 40)
+    assert all(torch.equal(before[name], tensor) for name, tensor in snapshot(model).items())

@@ -273,6 +273,19 @@ def test_a_finished_run_without_its_weights_is_not_exported(common, tmp_path):
     assert not exported.exists()
 
 
+def test_a_run_that_was_interrupted_before_its_settings_were_written_is_begun_anew(
+    common, tmp_path, monkeypatch
+):
+    def stops(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("adapter4rec.runs.run.input_hashes", stops)
+        run_source(common, tmp_path / "run", epochs=1)
+    assert (tmp_path / "run" / "log.txt").exists()
+    run_source(common, tmp_path / "run", epochs=1, resume=True)
+
+
 def test_the_result_of_a_shorter_training_does_not_outlive_it(common, tmp_path, monkeypatch):
     folder = run_source(common, tmp_path / "run", epochs=1)
 

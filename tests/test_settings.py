@@ -576,6 +576,19 @@ class TestExitCodes:
         assert ended.stdout.startswith("torchrun --nnodes=1 --nproc-per-node=2 --standalone -m tiny_run")
 
 
+class TestProcesses:
+    @pytest.mark.parametrize(
+        ("device", "program"), [("cuda:1", "python"), ("cpu", "python"), ("cuda", "torchrun")]
+    )
+    def test_a_device_with_a_number_and_a_cpu_have_one_process(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], device: str, program: str
+    ) -> None:
+        monkeypatch.setattr("adapter4rec.launching.gpu_count", lambda: 4)
+        page = {"users": "/u", "items": "/i", "device": device, "processes": None}
+        assert launched(monkeypatch, page, "--dry-run", settings=TextTargetSettings) == 0
+        assert capsys.readouterr().out.startswith(program)
+
+
 class TestSweepsAndMistakes:
     """What is swept, what is not, and what a mistyped page or command line is told."""
 

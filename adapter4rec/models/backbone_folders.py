@@ -93,7 +93,8 @@ def backbone_hash(name: str) -> str:
     Raises:
         UserError: no such folder.
     """
-    files = sorted(path for path in backbone_folder(name).iterdir() if path.suffix in _READ)
+    folder = backbone_folder(name)
+    files = [*sorted(path for path in folder.iterdir() if path.suffix in _READ), folder / POOLING_FILE]
     parts = (f"{path.name} {file_hash(path)}" for path in files if path.is_file())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

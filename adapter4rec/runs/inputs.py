@@ -53,7 +53,9 @@ def _content(name: str, path: Path, settings: StageSettings) -> str:
 
         size = own_image_size(settings) if is_image_folder(path) and settings.uses_content else None
         return image_database(settings, size).description.content
+    names = path.with_suffix(".items.tsv")  # of the rows of item vectors
     try:
-        return tensor_hash(path) if path.suffix == ".safetensors" else file_hash(path)
+        content = tensor_hash(path) if path.suffix == ".safetensors" else file_hash(path)
+        return f"{content} {file_hash(names)}" if name == "item_vectors" and names.is_file() else content
     except FileNotFoundError:
         raise UserError(f"--{name} {path}: no such file; see Dataset/README.md for the data files") from None

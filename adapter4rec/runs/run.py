@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -72,7 +72,7 @@ from adapter4rec.utils.records import read_record
 from adapter4rec.utils.versions import versions
 
 _MAX_LISTED = 5
-_LOCK = ".lock"
+_LOCK, _LOG = ".lock", "log.txt"
 
 
 class Run:
@@ -206,14 +206,15 @@ class Run:
     def log(self, text: str) -> None:
         """Print a message and append it to ``log.txt``, on rank 0 only."""
         if self.process.is_rank0:
-            print(text, flush=True)
             self.folder.mkdir(parents=True, exist_ok=True)
             now = datetime.now().astimezone().isoformat(timespec="seconds")
-            path = self.folder / "log.txt"
+            path = self.folder / _LOG
             if path.exists():
                 require_regular(path)  # writing to a FIFO would wait for a reader
             with path.open("a", encoding="utf-8", errors="backslashreplace") as log:
                 log.writelines(f"{now} {line}\n" for line in text.splitlines())
+            with suppress(BrokenPipeError):  # nobody reads the output any more
+                print(text, flush=True)
 
     def finished_result(self, model: TransRec | None = None) -> RunResult | None:
         """Report and return the result of a finished run: all epochs, or as many as its patience allows.
@@ -369,4 +370,5 @@ class Run:
 
 def _has_files(folder: Path) -> bool:
     """Whether a folder has files other than those of a run that stopped before it started."""
-    return any(not path.name.endswith(".part") and path.name != _LOCK for path in folder.iterdir())
+    of_start = (_LOCK, _LOG)
+    return any(not path.name.endswith(".part") and path.name not in of_start for path in folder.iterdir())

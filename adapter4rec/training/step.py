@@ -45,6 +45,8 @@ def train_step(setup: TrainingSetup, batch: Batch, at: tuple[int, int, int], rat
         group["lr"] = group["initial_lr"] * rate
     setup.scaler.step(setup.optimizer)
     setup.scaler.update()
+    if not np.isfinite(size) and setup.scaler.get_scale() < 1:
+        raise FloatingPointError(f"loss {mean:g}, norm of the gradient {size:g} also without loss scaling")
     setup.optimizer.zero_grad(set_to_none=True)
     return float(mean)
 

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any, NoReturn
@@ -59,11 +60,20 @@ def run_main(main: Callable[[], Any], *, one_of_several: bool = False) -> NoRetu
             time.sleep(10)
         print(f"error: {message_of(error)}", file=sys.stderr, flush=True)
         _exit(EXIT_USER_ERROR, one_of_several)
+    except Exception:
+        if not _has_others(one_of_several):
+            raise
+        traceback.print_exc()
+        _exit(1, one_of_several)
     except KeyboardInterrupt as error:
         number = getattr(error, "signal", signal.SIGINT)
         if first:
             print(f"interrupted by {number.name}", file=sys.stderr, flush=True)
         _exit(128 + number, one_of_several)
+
+
+def _has_others(one_of_several: bool) -> bool:
+    return one_of_several and os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 def _exit(code: int, one_of_several: bool) -> NoReturn:
@@ -72,7 +82,7 @@ def _exit(code: int, one_of_several: bool) -> NoReturn:
     Finalisation ends threads that are in a call of torch, as when a process is interrupted while it waits for
     the others. That aborts the process ("terminate called without an active exception"), or blocks it.
     """
-    if one_of_several and os.environ.get("WORLD_SIZE", "1") != "1":
+    if _has_others(one_of_several):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

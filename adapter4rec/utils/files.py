@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import glob
 import hashlib
@@ -198,6 +199,10 @@ def utf8_path(path: Path) -> Iterator[Path]:
         yield path
 
 
+_WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+"""Errors of file systems without locks, as Lustre and NFS may be."""
+
+
 @contextmanager
 def locked_file(path: Path, busy: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold an exclusive lock. The operating system releases it when the process ends.
@@ -209,12 +214,15 @@ def locked_file(path: Path, busy: Callable[[], None] = lambda: None) -> Iterator
         busy: called before waiting if another process holds the lock. It may raise to avoid the wait.
     """
     lock = FileLock(path, fallback_to_soft=False)
-    with suppress(NotImplementedError):  # a file system without locks
+    try:
         try:
             lock.acquire(blocking=False)
         except Timeout:
             busy()
             lock.acquire()
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
     try:
         yield
     finally:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import platform
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
-_STATUS = Path("/proc/self/status")
+_STATUS, _PEAK_RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _GPU_DRIVERS = (Path("/proc/driver/nvidia"), Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
 
 
@@ -31,6 +32,17 @@ def hardware(device: torch.device, processes: int) -> dict[str, str | int]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine() or "cpu"
     threads = torch.get_num_threads()
     return {"device": name, "processes": processes, "threads": threads, "platform": sys.platform}
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Count the peak memory from now on, where the system can: a notebook may run several trainings."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+    elif _PEAK_RESET.exists():
+        with suppress(OSError):
+            _PEAK_RESET.write_text("5", "ascii")
 
 
 def peak_memory(device: torch.device | None = None) -> int:

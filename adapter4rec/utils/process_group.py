@@ -28,6 +28,7 @@ from torch.distributed import (  # type: ignore[attr-defined]  # missing in the 
 )
 
 from adapter4rec.utils.errors import UserError, message_of
+from adapter4rec.utils.machine import reset_peak_memory
 from adapter4rec.utils.processes import RESTARTED, signals_deferred
 
 T = TypeVar("T")
@@ -157,6 +158,7 @@ def process_group(device: str, threads: int = 0) -> Iterator[Process]:
     count = _variable("WORLD_SIZE", "1", least=1)
     rank = _variable("RANK", "0", most=count - 1)
     where = _ready_device(device, _variable("LOCAL_RANK", "0"))
+    reset_peak_memory(where)
     if count > 1 and device.startswith("cuda:"):
         raise UserError(f"--device {device}: each process uses its own GPU; use --device cuda")
     if threads:
@@ -174,14 +176,19 @@ def _joined(process: Process) -> Iterator[Process]:
         return
     backend = "nccl" if process.device.type == "cuda" else "gloo"
     store = _join(backend, process.rank, process.world_size)
+    whole = False
     try:
         with _shared_error(store):
             # A launcher that was started again has not counted the restarts of the others.
             yield replace(process, restarted=process.largest(int(process.restarted)) > 0)
             process.barrier()  # rank 0 hosts the store and must not exit before the others
-    finally:  # also after an error or a signal: a process that exits without this is aborted
-        with signals_deferred():
-            dist.destroy_process_group()
+        whole = True
+    finally:
+        # With gloo also after an error or a signal: a process that exits without this is aborted. With NCCL
+        # it would wait for the other processes, which may wait for this one.
+        if whole or backend == "gloo":
+            with signals_deferred():
+                dist.destroy_process_group()
 
 
 def _variable(name: str, default: str = "", *, least: int = 0, most: int = 65535) -> int:
