@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from adapter4rec.adapters.files import load_adapter
+from adapter4rec.adapters.files import load_adapter, read_adapter
 from adapter4rec.checkpoints.loading import load_source
 from adapter4rec.checkpoints.merging import merge_adapters, save_encoder
 from adapter4rec.checkpoints.source_models import export_source_model, read_source_model, require_export_path
@@ -29,15 +29,19 @@ def main() -> None:
     options = parser.parse_args()
     if options.export:
         require_export_path(options.export, overwrite=options.overwrite)
-    model = load_source(options.source, backbone=options.backbone)
+    trained = read_adapter(options.adapter).description.get("settings") or {}
+    computed = {name: trained[name] for name in ("normalisation", "release_masking") if name in trained}
+    model = load_source(options.source, backbone=options.backbone, **computed)
     load_adapter(model, options.adapter, force=options.force)
     merge_adapters(model)
     save_encoder(model, options.folder)
     print(f"{options.folder}: merged item encoder")
     if options.export:
         # The recorded settings of the source model are also valid for the merged model.
-        description = read_source_model(options.source).description
-        description = {**description, "merged_from": [options.source.name, options.adapter.name]}
+        description = {**read_source_model(options.source).description}
+        if computed:  # the target may have had another normalisation of pixels
+            description["settings"] = {**(description.get("settings") or {}), **computed}
+        description["merged_from"] = [options.source.name, options.adapter.name]
         export_source_model(model.state_dict(), options.export, model.objective, description)
         print(f"{options.export}: merged source model")
 

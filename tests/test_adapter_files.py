@@ -67,6 +67,16 @@ def test_sizes_of_an_encoder_that_is_not_adapted_do_not_count(model, tmp_path, r
     assert load_adapter(model, tmp_path / "a.safetensors").config.encoders == (role,)
 
 
+def test_parameters_of_a_loss_are_no_part_of_the_base_model(model, tmp_path):
+    plain, model.loss = model.loss, copy.deepcopy(model.loss)
+    model.loss.scale = nn.Parameter(torch.ones(1))
+    add_adapters(model, HoulsbyConfig(encoders=("item",)))
+    save_adapter(model, tmp_path / "a.safetensors")
+    detach_adapters(model)
+    model.loss = plain
+    load_adapter(model, tmp_path / "a.safetensors")
+
+
 def test_an_option_that_is_no_size_may_be_larger_than_all_tensors(model, tmp_path):
     add_adapters(model, KAdapterConfig(encoders=("user",), semantics="release", released_tokens=60))
     save_adapter(model, tmp_path / "a.safetensors")

@@ -19,6 +19,7 @@ from adapter4rec.adapters.registry import FAMILIES
 from adapter4rec.data.item_vectors import read_item_vectors
 from adapter4rec.datasets.files import polars_errors
 from adapter4rec.models.text_encoder import build_text_encoder
+from adapter4rec.runs.inputs import input_hashes
 from adapter4rec.runs.ledger import run_key
 from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.process_group import single_process
@@ -246,3 +247,10 @@ def test_a_change_of_the_names_of_the_rows_is_another_run(common, tmp_path):
     names = vectors.with_suffix(".items.tsv")
     names.write_text("".join(reversed(names.read_text().splitlines(keepends=True))))
     assert run_key(settings) != before
+
+
+def test_a_source_model_that_a_method_does_not_read_may_be_missing(common):
+    settings = TextTargetSettings.from_values(
+        common | {"method": "popularity", "source_checkpoint": "no_such_file.safetensors"}
+    )
+    assert set(input_hashes(settings)) == {"users", "items"}

@@ -172,6 +172,21 @@ def test_chosen_layers_and_the_user_encoder(request, name):
     assert_same(snapshot(model), before)
 
 
+@pytest.mark.parametrize("encoders", [("item",), ("user",)])
+def test_one_encoder_of_two_is_not_silently_two(encoders):
+    with pytest.raises(UserError, match=f"--encoders {encoders[0]}: .*or use --user_family none"):
+        PeftConfig(user_family="houlsby", encoders=encoders).check()
+    assert PeftConfig(user_family="houlsby").encoders == ("item", "user")
+    assert PeftConfig().encoders == ("item",)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_vera_on_an_encoder_in_16_bits(tiny_bert_folder, dtype):
+    encoder = load_backbone(tiny_bert_folder, TEXT_ENCODERS).to(dtype)
+    add_adapters(encoder, PeftConfig(peft="vera"))
+    assert encoder(torch.tensor([[2, 5, 3]])).last_hidden_state.dtype == dtype
+
+
 def test_an_encoder_alone_has_no_adapters_of_the_user_encoder(tiny_bert_folder):
     encoder = load_backbone(tiny_bert_folder, TEXT_ENCODERS)
     assert set(add_adapters(encoder, PeftConfig(user_family="houlsby"))) == {"item"}

@@ -537,3 +537,20 @@ def test_an_adapter_that_no_run_wrote_recommends_on_named_data(
     words = ("--source", converted, "--adapter", adapter, "--users", "u3", *files)
     command(monkeypatch, *words, "--backbone", tiny_bert_folder)
     assert capsys.readouterr().out.splitlines()[-10:] == expected.splitlines()[-10:]
+
+
+@pytest.mark.parametrize("normalisation", ["paper", "backbone"])
+def test_merging_keeps_the_normalisation_that_the_adapter_was_trained_with(
+    image_run, monkeypatch, tmp_path, normalisation
+):
+    source, adapter = image_run.parent / "source.safetensors", tmp_path / "a.safetensors"
+    model = load_source(source, normalisation=normalisation)
+    expected = list(model.item_encoder.normalisation.mean)
+    add_adapters(model, LoraConfig())
+    save_adapter(model, adapter, {"settings": {"normalisation": normalisation}})
+    files = [str(path) for path in (source, adapter, tmp_path / "merged")]
+    monkeypatch.setattr(sys, "argv", ["merge", *files, "--export", str(tmp_path / "m.safetensors")])
+    merge.main()
+    recorded = json.loads((tmp_path / "merged" / "preprocessor_config.json").read_text())
+    assert recorded["image_mean"] == expected
+    assert list(load_source(tmp_path / "m.safetensors").item_encoder.normalisation.mean) == expected

@@ -94,9 +94,8 @@ def add_adapters(
     if missing := [encoder for encoder in encoders if encoder not in found]:
         raise UserError(_unsupported(model, missing[0], found, config))
     if config.train_user_encoder and ("user" in encoders or not isinstance(model, TransRec)):
-        raise UserError(
-            "--train_user_encoder true: needs a user encoder that is not adapted: --encoders item"
-        )
+        only = config.only(("item",))
+        raise UserError(f"--train_user_encoder true: needs a user encoder that is not adapted: {only}")
     sites = {encoder: found[encoder] for encoder in encoders}
     adapters = model.adapters = AdapterSet(config, base_groups_of(model))
     try:

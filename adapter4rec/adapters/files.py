@@ -195,7 +195,7 @@ def read_adapter(path: Path) -> Checkpoint:
 
 def base_identity(model: TransRec | PreTrainedModel) -> dict[str, _Part]:
     """Identity of a model without its adapters: kind and hash of the weights of each part."""
-    parts = {group: dict(parameters) for group, parameters in base_groups_of(model).items()}
+    parts = _base_of(model)
     parts.get(BACKBONE, {}).update(parts.pop(FIXED, {}))
     kinds = _kinds(model)
     identity: dict[str, _Part] = {}
@@ -203,6 +203,14 @@ def base_identity(model: TransRec | PreTrainedModel) -> dict[str, _Part]:
         types = " and ".join(sorted({str(one.dtype).removeprefix("torch.") for one in tensors.values()}))
         identity[part] = {"kind": f"{kinds[part]}, {types}", "weights": weights_hash(tensors)}
     return identity
+
+
+def _base_of(model: TransRec | PreTrainedModel) -> dict[str, dict[str, Tensor]]:
+    """The parameters of a model without its adapters and its loss, which may be another one."""
+    return {
+        group: {name: one for name, one in parameters.items() if not name.startswith("loss.")}
+        for group, parameters in base_groups_of(model).items()
+    }
 
 
 def _required_base(model: TransRec | PreTrainedModel) -> dict[str, _Part]:
@@ -213,7 +221,7 @@ def _required_base(model: TransRec | PreTrainedModel) -> dict[str, _Part]:
     identity, copied = base_identity(model), copied_parameters(model)
     buffers = [*model.user_encoder.buffers()] if isinstance(model, TransRec) else []
     needed = {USER_ENCODER} if buffers else set()
-    for part, tensors in base_groups_of(model).items():
+    for part, tensors in _base_of(model).items():
         if part in identity and part not in needed and tensors.keys() <= copied.keys():
             identity[part]["weights"] = _REPLACED
     return identity

@@ -59,7 +59,7 @@ class PeftConfig(AdapterConfig):
 
     adapter: ClassVar[str] = "adapter4rec.adapters.peft_layers:PeftAdapter"
     encoders: tuple[str, ...] = option(
-        ("item",), "item, by PEFT; with --user_family also user", choices=("item", "user")
+        (), "default: item, by PEFT; with --user_family also user", choices=("item", "user")
     )
     peft: str = option(
         "lora",
@@ -76,10 +76,14 @@ class PeftConfig(AdapterConfig):
     )
 
     def __post_init__(self) -> None:
+        if not self.encoders:
+            object.__setattr__(self, "encoders", self._adapted)
         super().__post_init__()
         object.__setattr__(self, "peft", self.peft.lower())
-        if self.user_family is not None:
-            object.__setattr__(self, "encoders", ("item", "user"))
+
+    @property
+    def _adapted(self) -> tuple[str, ...]:
+        return ("item",) if self.user_family is None else ("item", "user")
 
     @property
     def label(self) -> str:
@@ -103,11 +107,11 @@ class PeftConfig(AdapterConfig):
             raise UserError("--semantics release: the released code does not use PEFT")
         if self.peft == "ln_tuning" and self.train_layer_norms:
             raise UserError("--train_layer_norms true: --peft ln_tuning trains them already")
-        if self.encoders != ("item",) and self.user_family is None:
-            raise UserError(
-                f"--encoders {','.join(self.encoders)}: PEFT adapts the item encoder; for the user encoder "
-                "use --user_family or --train_user_encoder true"
-            )
+        if set(self.encoders) != set(self._adapted):
+            hint = "for the user encoder use --user_family or --train_user_encoder true"
+            if self.user_family is not None:
+                hint = f"--user_family {self.user_family} the user encoder; or use --user_family none"
+            raise UserError(f"--encoders {','.join(self.encoders)}: PEFT adapts the item encoder; {hint}")
         if self.user_family is not None:
             self.user_config().check()
         elif self.user_options is not None:

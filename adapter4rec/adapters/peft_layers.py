@@ -45,7 +45,8 @@ class PeftAdapter(Adapter):
         self.attach(_restoring(encoder))
         try:
             with _quiet(UserWarning if checked else None):
-                self._wrapped = [library.get_peft_model(encoder, options)]  # not registered a second time
+                # In a list, so that it is not registered a second time.
+                self._wrapped = [library.get_peft_model(encoder, options, autocast_adapter_dtype=False)]
         except Exception as error:  # PEFT raises errors of any type for what it cannot adapt
             self.detach()
             raise UserError(f"{_given(config)}: PEFT cannot adapt the backbone: {error}") from None

@@ -30,6 +30,8 @@ def input_hashes(settings: StageSettings) -> dict[str, str]:
         UserError: an input file cannot be read.
     """
     plain = settings.plain()
+    if not getattr(settings, "needs_source", True):
+        plain["source_checkpoint"] = None
     files = {name: _content(name, Path(plain[name]), settings) for name in _INPUTS if plain.get(name)}
     if settings.uses_content:
         files[_BACKBONE] = backbone_hash(plain[_BACKBONE])

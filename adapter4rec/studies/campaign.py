@@ -183,7 +183,10 @@ class Campaign:
             UserError: an invalid setting or a missing file.
         """
         run = self._planned(self.source.from_values(self.source_values(name)), f"source {name}")
-        model = self.into / "sources" / f"{run.folder.name}_epochs{run.settings.epochs}.safetensors"
+        ends = f"epochs{run.settings.epochs}"
+        if run.settings.patience is not None:
+            ends += f"_patience{run.settings.patience}"
+        model = self.into / "sources" / f"{run.folder.name}_{ends}.safetensors"
         settings = self.source.from_values(run.settings.plain() | {"export": model})
         return replace(run, settings=settings), model
 

@@ -6,6 +6,7 @@ validation, run folders and checkpoints are derived from the fields.
 
 from __future__ import annotations
 
+import inspect
 import os
 import typing
 from collections.abc import Collection, Mapping
@@ -161,7 +162,7 @@ def options_of(cls: type) -> dict[str, Option]:
 
 def _group(cls: type, name: str) -> str:
     """First docstring line of the class that declares a field."""
-    owner = next(base for base in reversed(cls.__mro__) if name in vars(base).get("__annotations__", ()))
+    owner = next(base for base in reversed(cls.__mro__) if name in inspect.get_annotations(base))
     return (owner.__doc__ or "").strip().splitlines()[0].rstrip(".")
 
 

@@ -11,7 +11,8 @@ sys.path.insert(0, __file__.rsplit("/", 4)[0])  # the repository root; no instal
 from adapter4rec.studies.launching import launch_study
 from adapter4rec.studies.paper import USER_ENCODERS, user_encoders
 
-changes = USER_ENCODERS | {"transformer, mean pooling": {"pooling": "mean"}}
+changes = {name: one | {"pooling": "cls"} for name, one in USER_ENCODERS.items()}
+changes |= {"transformer, mean pooling": {"pooling": "mean"}}
 study = user_encoders("Text", __doc__, changes, seeds=[1, 2, 3])
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Source model: ViTMAE-base and the user encoder trained end to end on H&M, objective CPC.
 
-Settings of the released launchers (4 processes x 8 users). The best epoch is exported for target domains.
+Settings of the released ViTMAE launcher for SASRec; none for CPC was released. The best epoch is exported for
+target domains.
 """
 
 import sys
