@@ -541,16 +541,21 @@ def test_an_adapter_that_no_run_wrote_recommends_on_named_data(
 
 @pytest.mark.parametrize("normalisation", ["paper", "backbone"])
 def test_merging_keeps_the_normalisation_that_the_adapter_was_trained_with(
-    image_run, monkeypatch, tmp_path, normalisation
+    image_run, monkeypatch, tmp_path, tiny_mae_folder, normalisation
 ):
+    backbone = tmp_path / "backbone"
+    shutil.copytree(tiny_mae_folder, backbone)
+    means = {"do_normalize": True, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.5, 0.5]}
+    (backbone / "preprocessor_config.json").write_text(json.dumps(means))
     source, adapter = image_run.parent / "source.safetensors", tmp_path / "a.safetensors"
-    model = load_source(source, normalisation=normalisation)
+    model = load_source(source, backbone=backbone, normalisation=normalisation)
     expected = list(model.item_encoder.normalisation.mean)
     add_adapters(model, LoraConfig())
     save_adapter(model, adapter, {"settings": {"normalisation": normalisation}})
-    files = [str(path) for path in (source, adapter, tmp_path / "merged")]
+    files = [str(path) for path in (source, adapter, tmp_path / "merged", "--backbone", backbone)]
     monkeypatch.setattr(sys, "argv", ["merge", *files, "--export", str(tmp_path / "m.safetensors")])
     merge.main()
     recorded = json.loads((tmp_path / "merged" / "preprocessor_config.json").read_text())
     assert recorded["image_mean"] == expected
-    assert list(load_source(tmp_path / "m.safetensors").item_encoder.normalisation.mean) == expected
+    merged = load_source(tmp_path / "m.safetensors", backbone=backbone)
+    assert list(merged.item_encoder.normalisation.mean) == expected
