@@ -86,7 +86,7 @@ def main() -> None:
         )
         print(f"{options.export}: embeddings; {more}")
     if options.csv:
-        _require_users(recommender, "--csv")
+        _require_users(recommender)
         write_csv(recommender, options.top_k, options.csv, only_new=options.only_new)
         print(f"{options.csv}: recommendations for {run.domain.interactions.n_users:,} users")
     if (options.csv or options.export) and not (options.users or options.history or options.sheet):
@@ -123,16 +123,16 @@ def _require_fitting(options: argparse.Namespace) -> None:
             raise UserError(f"--{option}: requires --{needed}")
 
 
-def _require_users(recommender: Recommender, option: str) -> None:
+def _require_users(recommender: Recommender) -> None:
     if not recommender.interactions.n_users:
-        raise UserError(f"{option}: a bundle has no users; pass a history of items with --history")
+        raise UserError("a bundle has no users; pass a history of items with --history")
 
 
 def _selected_users(options: argparse.Namespace, recommender: Recommender) -> list[tuple[str, np.ndarray]]:
     """Name and history of ``--users``; without them and ``--history``, of the first users."""
     names = options.users or []
     if not names and not options.history:
-        _require_users(recommender, "--users")
+        _require_users(recommender)
         names = recommender.interactions.user_names[:SHOWN_USERS]
     return [(name, recommender.history_of(name)) for name in names]
 

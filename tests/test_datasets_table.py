@@ -118,9 +118,9 @@ def test_data_frames(library, tmp_path):
 
 def test_lists_of_texts_in_data_frames_are_joined(tmp_path):
     clicks = pd.DataFrame({"user": ["a", "a"], "item": ["x", "y"]})
-    items = pd.DataFrame({"item": ["x", "y"], "title": ["T", "U"], "abstract": [["One.", "Two."], None]})
+    items = pd.DataFrame({"item": ["x", "y"], "title": ["T", "U"], "abstract": [["One.", "Two."], "Three."]})
     adapter4rec.from_dataframes(clicks, items, tmp_path / "out", title="title", abstract="abstract")
-    assert written(tmp_path / "out")[1] == ["x\tT\tOne. Two.", "y\tU\t"]
+    assert written(tmp_path / "out")[1] == ["x\tT\tOne. Two.", "y\tU\tThree."]
 
 
 def test_data_frames_that_do_not_do(tmp_path):

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import REPOSITORY, write_domain
 
 from adapter4rec.launching import launch
 from adapter4rec.utils.errors import UserError, run_main
-from adapter4rec.utils.process_group import process_group
+from adapter4rec.utils.process_group import Process, process_group
 from Pretraining.Text.train import Settings, train
 
 ANOTHER_JOB = {
@@ -347,3 +348,24 @@ def test_an_error_that_a_signal_causes_is_an_interruption(capsys):
         run_main(main)
     assert ended.value.code == 128 + signal.SIGTERM
     assert "SIGTERM" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("device", "left"), [("cpu", 1), ("cuda", 0)])
+def test_a_failing_process_does_not_wait_for_the_others_with_nccl(monkeypatch, device, left):
+    """There, leaving the group waits for all processes. With gloo, not leaving it aborts the process."""
+    calls = []
+    place = torch.device(device, 0) if device == "cuda" else torch.device(device)
+    monkeypatch.setattr("adapter4rec.utils.process_group._ready_device", lambda *_: place)
+    monkeypatch.setattr("adapter4rec.utils.process_group.reset_peak_memory", lambda _: None)
+    monkeypatch.setattr("adapter4rec.utils.process_group._join", lambda *_: torch.distributed.HashStore())
+    monkeypatch.setattr("torch.distributed.destroy_process_group", lambda: calls.append("left"))
+    monkeypatch.setattr(Process, "largest", lambda _, number: number)
+    monkeypatch.setattr(Process, "barrier", lambda _: None)
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="of this process alone"), process_group(device):
+        raise UserError("of this process alone")
+    assert len(calls) == left
+    with process_group(device):
+        pass
+    assert len(calls) == left + 1

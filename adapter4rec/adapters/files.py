@@ -162,7 +162,7 @@ def _require_sizes(config: AdapterConfig, checkpoint: Checkpoint) -> None:
     """Refuse a width or rank that no tensor of the file has, before memory is allocated for it.
 
     Raises:
-        UserError: an integer of the config is larger than all dimensions, large, and not its default.
+        UserError: an integer of the config is larger than all dimensions and than 1,024, and not its default.
     """
     usual, most = options_of(type(config)), max(largest_size(checkpoint.tensors), _SMALL)
     unused = tuple(f"{role}_" for role in ENCODERS if role not in config.encoders)

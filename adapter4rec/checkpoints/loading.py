@@ -16,11 +16,11 @@ _NOT_READ = {"users": "not read", "items": "not read"}
 
 
 def load_source(path: Path | str, **settings: Any) -> TransRec:
-    """Load a source model in eval mode, on CPU. Its loss does not know the number of items: replace it to
-    train.
+    """Load a source model in eval mode, on CPU.
 
     An exported model records its backbone and sizes. For a checkpoint of the released code, pass the backbone
-    (and ``user_heads``, if not 2); also if the backbone's folder was moved.
+    (and ``user_heads``, if not 2); also if the backbone's folder was moved. The model's loss does not know
+    the number of items; replace it before further training.
 
     Args:
         path: a model exported by source training (``.safetensors``), or a released checkpoint (``.pt``).

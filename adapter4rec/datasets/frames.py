@@ -94,8 +94,9 @@ def _series(column: pd.Series[Any]) -> pl.Series:
         return pl.Series(times.to_numpy("datetime64[us]"))
     values = column.astype(object).where(column.notna(), None).tolist()
     if any(isinstance(value, list | tuple | np.ndarray) for value in values):
-        lists = [value if value is None else list(value) for value in values]
-        return pl.Series(lists, dtype=pl.List(pl.String))
+        lists = [[value] if isinstance(value, str) else value for value in values]
+        texts = [None if one is None else [str(text) for text in one if text is not None] for one in lists]
+        return pl.Series(texts, dtype=pl.List(pl.String))
     kinds = {type(value) for value in values if value is not None}
     if kinds <= {str}:
         return pl.Series(values, dtype=pl.String)

@@ -11,7 +11,6 @@ import hashlib
 import json
 from dataclasses import replace
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -34,9 +33,6 @@ from adapter4rec.utils.errors import UserError
 from adapter4rec.utils.files import REPOSITORY
 from adapter4rec.utils.precision import choose_precision
 from adapter4rec.utils.process_group import Process
-
-if TYPE_CHECKING:
-    pass
 
 _FORMAT_VERSION = "states-4"
 _NAMES_AND_VERSIONS = ("_name_or_path", "transformers_version", "architectures", "dtype")

@@ -135,7 +135,7 @@ def _help(option: Option, default: Any) -> str:
     if option.several:
         listed += f"; separated by {'spaces' if option.kind is Path else 'commas'}"
     values = default if isinstance(default, list) else [default]
-    shown = "" if default is None else f" (default {' '.join(map(as_argument, values))})"
+    shown = "" if default in (None, ()) else f" (default {' '.join(map(as_argument, values))})"
     if default is MISSING:
         shown = " (required)"
     return f"{option.help}{listed}{shown}".replace("%", "%%")

@@ -39,6 +39,7 @@ def reset_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         import torch
 
+        torch.cuda.init()  # type: ignore[no-untyped-call] (there are no statistics before)
         torch.cuda.reset_peak_memory_stats(device)
     elif _PEAK_RESET.exists():
         with suppress(OSError):

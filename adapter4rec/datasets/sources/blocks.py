@@ -132,9 +132,11 @@ def csv_blocks(
     line = 1
     schema = dict.fromkeys(names, pl.String)
     for read in byte_blocks(path, expected):
-        block = re.sub(rb"(\r?\n)+\Z", b"\n", read)  # empty lines at the end are none
+        block = read
+        if read.endswith((b"\n\n", b"\n\r\n")):  # empty lines at the end are no clicks
+            block = read.rstrip(b"\r\n") + b"\n"
         skip = 1 if header and line == 1 else 0
-        if block.count(b"\n") > skip or (skip == 0 and block.strip()):
+        if block.strip() and (skip == 0 or block.count(b"\n") > skip):
             yield line + skip, _parsed(path, line, block, schema, separator, skip, quoted, expected)
         line += read.count(b"\n")
 
