@@ -39,7 +39,8 @@ def reset_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         import torch
 
-        torch.cuda.init()  # type: ignore[no-untyped-call] (there are no statistics before)
+        # There are no statistics before. torch.cuda.init has no types.
+        torch.cuda.init()  # type: ignore[no-untyped-call]
         torch.cuda.reset_peak_memory_stats(device)
     elif _PEAK_RESET.exists():
         with suppress(OSError):
